@@ -1,0 +1,1 @@
+"""One thin module per asset: read, call core, write, attach metadata."""

@@ -1,0 +1,1 @@
+"""Figures (one function per chart) and the page that people read."""

@@ -1,0 +1,1 @@
+"""Where results rest: LanceDB tables, checkpoints, frames; their keys and versions."""
