@@ -1,0 +1,184 @@
+"""Concepts that execute themselves: sparse weighted lexicons.
+
+Belongs here: fitting a lexicon that tells texts that fire a neuron from texts that do not, applying it, naming it.
+Does not belong here: which neurons (`core.selection`) or how faithful the result is (`core.fidelity`).
+
+Dictionary methods of the social sciences with weights learned by L1-penalised logistic regression (Monroe, Colaresi and
+Quinn 2008 discuss why regularisation is needed). Terms, weights and threshold are frozen on training texts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from hsae_dagster.core.terms import TermTable, presence
+from hsae_dagster.errors import MethodError
+
+_NAMING_TERMS = 5
+_NAMING_CUES = 2
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """A linear rule on the presence of terms: a text matches when intercept + sum of weights > threshold.
+
+    Attributes:
+        terms: terms (content words, two-word phrases, `<style cue>`), strongest first.
+        weights: one per term, in log-odds of firing.
+        intercept: log-odds of a text without any of the terms.
+        threshold: log-odds above which a text matches.
+    """
+
+    terms: tuple[str, ...]
+    weights: tuple[float, ...]
+    intercept: float
+    threshold: float
+
+    def as_definition(self) -> dict[str, Any]:
+        """JSON-like form, from which `from_definition` makes the same lexicon."""
+        return asdict(self) | {"kind": "lexicon"}
+
+    @staticmethod
+    def from_definition(definition: Any) -> "Lexicon":
+        """Inverse of `as_definition`.
+
+        Raises:
+            MethodError: the definition is not a lexicon's.
+        """
+        if not definition or definition.get("kind") != "lexicon":
+            raise MethodError(
+                "The lexical annotator can only judge lexicons. This concept has none; set annotation.model to a "
+                "language model, or interpretation.model to `lexical`."
+            )
+        return Lexicon(
+            terms=tuple(definition["terms"]),
+            weights=tuple(definition["weights"]),
+            intercept=definition["intercept"],
+            threshold=definition["threshold"],
+        )
+
+    def matched(self, text: str) -> list[tuple[str, float]]:
+        """Terms of the lexicon found in `text` with their weights, strongest first: why the text matches or not."""
+        row = presence([text], self.terms)
+        found = [(self.terms[j], self.weights[j]) for j in row.indices]
+        return sorted(found, key=lambda item: (-abs(item[1]), item[0]))
+
+
+def apply_lexicons(lexicons: Sequence[Lexicon], texts: Sequence[str]) -> np.ndarray:
+    """Judge every text by every lexicon: (texts, lexicons) int8, 1 = matches, 0 = does not."""
+    union = sorted({term for lexicon in lexicons for term in lexicon.terms})
+    place = {term: row for row, term in enumerate(union)}
+    weights = np.zeros((len(union), len(lexicons)))
+    for column, lexicon in enumerate(lexicons):
+        for term, weight in zip(lexicon.terms, lexicon.weights, strict=True):
+            weights[place[term], column] = weight
+    scores = presence(texts, union) @ weights + np.array([lexicon.intercept for lexicon in lexicons])
+    return (scores > np.array([lexicon.threshold for lexicon in lexicons])).astype(np.int8)
+
+
+def fit_lexicon(
+    table: TermTable, fires: np.ndarray, clusters: np.ndarray, *, strength: float, folds: int = 5
+) -> Lexicon | None:
+    """Fit one lexicon on training texts.
+
+    The threshold maximises F1 of cross-fitted scores (folds by cluster), so that it is not set on scores that have
+    seen their own text.
+
+    Args:
+        table: supported terms and their occurrences in n training texts.
+        fires: (n,) bool, whether the neuron fires.
+        clusters: (n,) cluster keys.
+        strength: inverse L1 penalty C of liblinear (sum of losses); larger means more terms.
+        folds: cross-fitting folds.
+
+    Returns:
+        The lexicon, or None when no term earns a weight.
+
+    Raises:
+        MethodError: the neuron fires on all or none of the texts.
+    """
+    if fires.all() or not fires.any():
+        raise MethodError("A lexicon needs texts that fire the neuron and texts that do not; this neuron has only one.")
+    model = _fit(table.matrix, fires, strength)
+    weights = model.coef_[0]
+    kept = np.flatnonzero(weights)
+    if not kept.size:
+        return None
+    # Weights that travel in JSON and on cards; the rounding is part of the frozen lexicon.
+    rounded = np.round(weights[kept], 4)
+    order = sorted(range(len(kept)), key=lambda i: (-abs(rounded[i]), table.terms[kept[i]]))
+    scores = _cross_fitted_scores(table.matrix, fires, clusters, strength, folds)
+    return Lexicon(
+        terms=tuple(table.terms[kept[i]] for i in order),
+        weights=tuple(float(rounded[i]) for i in order),
+        intercept=round(float(model.intercept_[0]), 4),
+        threshold=round(best_f1_threshold(scores, fires), 4),
+    )
+
+
+def best_f1_threshold(scores: np.ndarray, truth: np.ndarray) -> float:
+    """The cut between two scores above which calling everything positive gives the largest F1."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    true_positives = np.cumsum(truth[order])
+    f1 = 2 * true_positives / (np.arange(1, len(ranked) + 1) + truth.sum())
+    f1[:-1][ranked[:-1] == ranked[1:]] = -1.0  # ties cannot be cut apart
+    best = int(f1.argmax())
+    below = ranked[best + 1] if best + 1 < len(ranked) else ranked[best] - 2.0
+    return float((ranked[best] + below) / 2)
+
+
+def name_lexicon(lexicon: Lexicon, table: TermTable, fires: np.ndarray) -> str | None:
+    """A predicate from the few terms that speak most for the neuron; None when nothing speaks for it.
+
+    A term's voice is its weight times the square root of how many firing texts hold it, so that neither a rare word
+    of great weight nor a common word of small weight names the concept alone.
+    """
+    place = {term: column for column, term in enumerate(table.terms)}
+    columns = [place[term] for term in lexicon.terms]
+    counts = np.asarray(table.matrix[fires][:, columns].sum(axis=0)).ravel()
+    voice = np.array(lexicon.weights) * np.sqrt(counts)
+    ranked = [lexicon.terms[i] for i in np.argsort(-voice, kind="stable") if voice[i] > 0]
+    cues = [term[1:-1] for term in ranked[: _NAMING_TERMS + _NAMING_CUES] if term.startswith("<")][:_NAMING_CUES]
+    words = _without_echoes([term for term in ranked if not term.startswith("<")])[:_NAMING_TERMS]
+    parts = [f"uses words such as {', '.join(f'“{word}”' for word in words)}"] if words else []
+    return "; ".join(parts + cues) or None
+
+
+def _without_echoes(terms: list[str]) -> list[str]:
+    """Leave out a term that repeats a stronger one: a phrase of a named word, or a plural of it."""
+    kept: list[str] = []
+    for term in terms:
+        parts = set(term.split(" "))
+        stems = {part.removesuffix("s") for part in parts}
+        if not any(parts & set(k.split(" ")) or stems & {w.removesuffix("s") for w in k.split(" ")} for k in kept):
+            kept.append(term)
+    return kept
+
+
+def _fit(matrix: sp.csr_matrix, fires: np.ndarray, strength: float) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(l1_ratio=1.0, solver="liblinear", C=strength, random_state=0, max_iter=1000)
+    return model.fit(matrix, fires)
+
+
+def _cross_fitted_scores(
+    matrix: sp.csr_matrix, fires: np.ndarray, clusters: np.ndarray, strength: float, folds: int
+) -> np.ndarray:
+    from sklearn.model_selection import GroupKFold
+
+    groups = np.unique(clusters, return_inverse=True)[1]
+    n_groups = int(groups.max()) + 1
+    scores = np.zeros(len(fires))
+    if n_groups < 2:
+        return _fit(matrix, fires, strength).decision_function(matrix)
+    for train, test in GroupKFold(min(folds, n_groups)).split(matrix, fires, groups):
+        if fires[train].all() or not fires[train].any():
+            scores[test] = 0.0
+        else:
+            scores[test] = _fit(matrix[train], fires[train], strength).decision_function(matrix[test])
+    return scores

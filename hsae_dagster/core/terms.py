@@ -1,0 +1,102 @@
+"""The terms of a text that a lexicon may weigh: content words, two-word phrases, named style cues.
+
+Belongs here: cutting English texts into terms, and which terms a training corpus supports. Does not belong here:
+weights (`core.lexicon`). The stop list and the cues are English; texts in another language keep all their words.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+NEGATIONS = frozenset({"not", "no", "never", "nothing", "none", "without", "hardly", "nor", "neither", "cannot"})
+
+# A cue is a way of writing, not a topic; each is named as people would name it.
+STYLE_CUES: dict[str, re.Pattern[str]] = {
+    "asks a question": re.compile(r"\?"),
+    "exclaims": re.compile(r"!"),
+    "contains a number": re.compile(r"\d"),
+    "negates": re.compile(r"\b(?:not|no|never|nothing|nor|neither|none|without|cannot)\b|n't\b", re.IGNORECASE),
+    "contrasts": re.compile(
+        r"\b(?:but|although|though|however|yet|while|despite|instead|rather|unless)\b", re.IGNORECASE
+    ),
+    "addresses the reader": re.compile(r"\b(?:you|your|yours|yourself|you're|you'll|you've)\b", re.IGNORECASE),
+    "speaks in the first person": re.compile(
+        r"\b(?:i|me|my|mine|myself|we|us|our|ours|i'm|i've|we're|we've|we'll)\b", re.IGNORECASE
+    ),
+}
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_MOST_TERMS = 20_000
+
+
+def content_words(text: str) -> list[str]:
+    """Lower-cased words of two letters or more, possessive ending off, stop words out (negations stay)."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    words = []
+    for match in _WORD.findall(unicodedata.normalize("NFC", text).lower()):
+        word = match.replace("’", "'").removesuffix("'s")
+        if len(word) > 1 and (word in NEGATIONS or word not in ENGLISH_STOP_WORDS) and "n't" not in word:
+            words.append(word)
+    return words
+
+
+def text_terms(text: str) -> list[str]:
+    """Content words, pairs of neighbouring content words, and style cues (as `<cue>`) of one text, with repeats."""
+    words = content_words(text)
+    pairs = [f"{left} {right}" for left, right in zip(words, words[1:], strict=False)]
+    cues = [f"<{name}>" for name, pattern in STYLE_CUES.items() if pattern.search(text)]
+    return words + pairs + cues
+
+
+def presence(texts: Sequence[str], terms: Sequence[str]) -> sp.csr_matrix:
+    """Which terms occur in which texts: (texts, terms) float64 CSR of ones."""
+    place = {term: column for column, term in enumerate(terms)}
+    indices: list[int] = []
+    indptr = [0]
+    for text in texts:
+        found = {place[term] for term in text_terms(text) if term in place}
+        indices.extend(sorted(found))
+        indptr.append(len(indices))
+    shape = (len(texts), len(terms))
+    return sp.csr_matrix((np.ones(len(indices)), np.array(indices, dtype=np.int32), indptr), shape=shape)
+
+
+@dataclass(frozen=True)
+class TermTable:
+    """Terms that a training corpus supports, and where they occur.
+
+    Attributes:
+        terms: sorted.
+        matrix: (texts, terms) float64 CSR of ones.
+    """
+
+    terms: tuple[str, ...]
+    matrix: sp.csr_matrix
+
+
+def supported_terms(
+    texts: Sequence[str], clusters: Sequence[str], *, min_texts: int = 5, min_clusters: int = 4
+) -> TermTable:
+    """Terms that occur in enough texts of enough clusters to mean something beyond one film, speaker or author.
+
+    A name that lives in one cluster would tell that cluster's outcome, not a concept. With few clusters the demand
+    falls to a tenth of them (at least 2; none when all texts are of one cluster).
+    """
+    n_clusters = len(set(clusters))
+    need = 1 if n_clusters < 2 else max(2, min(min_clusters, n_clusters // 10 or 2))
+    in_texts: dict[str, int] = {}
+    in_clusters: dict[str, set[str]] = {}
+    for text, cluster in zip(texts, clusters, strict=True):
+        for term in set(text_terms(text)):
+            in_texts[term] = in_texts.get(term, 0) + 1
+            holders = in_clusters.setdefault(term, set())
+            if len(holders) < need:
+                holders.add(cluster)
+    kept = [t for t, n in in_texts.items() if n >= min_texts and len(in_clusters[t]) >= need and n < len(texts)]
+    kept = sorted(sorted(kept, key=lambda term: (-in_texts[term], term))[:_MOST_TERMS])
+    return TermTable(terms=tuple(kept), matrix=presence(texts, kept))

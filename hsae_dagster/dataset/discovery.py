@@ -1,0 +1,139 @@
+"""Finding datasets under data/ and reading their declarations.
+
+Belongs here: folder names that are partitions, dataset.yaml to `DatasetSpec` with errors that name file, field, value
+and remedy, and the fingerprint of a dataset's files. Does not belong here: reading rows (`rows`).
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from hsae_dagster.dataset.spec import DatasetSpec
+from hsae_dagster.errors import DatasetError
+from hsae_dagster.keys import hash_json
+
+DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9_\-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A declared dataset: its name (the partition key), folder and declaration."""
+
+    name: str
+    folder: Path
+    spec: DatasetSpec
+
+    def file_paths(self) -> list[tuple[str | None, Path]]:
+        """(declared split or None, path) of each file, in declared order.
+
+        Raises:
+            DatasetError: a file lies outside the folder or is missing.
+        """
+        files = self.spec.files
+        if isinstance(files, str):
+            named: list[tuple[str | None, str]] = [(None, files)]
+        elif isinstance(files, dict):
+            named = [(split, file) for split, file in files.items()]
+        else:
+            named = [(None, file) for file in files]
+        return [(split, self._resolve(file)) for split, file in named]
+
+    def _resolve(self, file: str) -> Path:
+        path = self.folder / file
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise DatasetError(
+                f"Dataset `{self.name}`: the file `{file}` lies outside its folder {self.folder}. "
+                "Move it there and name it without `..` or links."
+            )
+        if not path.is_file():
+            raise DatasetError(
+                f"Dataset `{self.name}`: the file {path} named in dataset.yaml does not exist. Put it there, or "
+                f"correct `files`. For a sample dataset, `hsae sample {self.name}` fetches it."
+            )
+        return path
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it can be a dataset (a partition key and a folder name); raise DatasetError if not."""
+    if not DATASET_NAME.fullmatch(name):
+        raise DatasetError(
+            f"`{name}` cannot name a dataset. Use 1 to 64 of a-z, 0-9, `_` and `-`, beginning with a letter or "
+            "digit: the name is a folder and a partition key."
+        )
+    return name
+
+
+def dataset_names(data_dir: Path) -> list[str]:
+    """Names of the folders under `data_dir` that hold a dataset.yaml, sorted. Bad names are left out."""
+    if not data_dir.is_dir():
+        return []
+    found = (p.parent.name for p in data_dir.glob("*/dataset.yaml"))
+    return sorted(name for name in found if DATASET_NAME.fullmatch(name))
+
+
+def badly_named_folders(data_dir: Path) -> list[str]:
+    """Folders with a dataset.yaml whose name cannot be a partition key, sorted."""
+    found = (p.parent.name for p in data_dir.glob("*/dataset.yaml"))
+    return sorted(name for name in found if not DATASET_NAME.fullmatch(name))
+
+
+def load_dataset(data_dir: Path, name: str) -> Dataset:
+    """Read and validate data/<name>/dataset.yaml.
+
+    Raises:
+        DatasetError: no such file, not YAML, or a field is unknown, missing or out of range.
+    """
+    folder = data_dir / check_name(name)
+    path = folder / "dataset.yaml"
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(dataset_names(data_dir)) or "none"
+        raise DatasetError(f"There is no {path}. Create it; datasets present: {known}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"{path} is not valid YAML in UTF-8: {_one_line(error)}. Correct that place."
+        ) from error
+    if not isinstance(raw, dict):
+        raise DatasetError(
+            f"{path} must hold fields such as `task:`, `files:` and `columns:`; found {raw!r}."
+        )
+    try:
+        return Dataset(name=name, folder=folder, spec=DatasetSpec.model_validate(raw))
+    except ValidationError as error:
+        raise DatasetError(_explain(path, error)) from None
+
+
+def files_fingerprint(dataset: Dataset) -> str:
+    """Hash of dataset.yaml's meaning and of the bytes of every data file (the data version of the dataset)."""
+    digests: list[Any] = [dataset.spec.model_dump(mode="json")]
+    for split, path in dataset.file_paths():
+        with path.open("rb") as stream:
+            digests.append([split, path.name, hashlib.file_digest(stream, "sha256").hexdigest()])
+    return hash_json(digests)
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    """Turn pydantic's findings into sentences: field, value, what is wrong, what to do."""
+    lines = []
+    for item in error.errors(include_url=False):
+        field = ".".join(str(part) for part in item["loc"]) or "the whole file"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            lines.append(f"`{field}` is not a field of dataset.yaml. Remove it or correct its spelling.")
+        elif item["type"] == "missing":
+            lines.append(f"`{field}` is required and missing. Add it.")
+        elif item["type"] == "value_error":
+            lines.append(f"`{field}`: {message}.")
+        else:
+            lines.append(f"`{field}` is {item['input']!r}: {message}. Correct the value.")
+    return f"{path} cannot be used: " + " ".join(lines)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,193 @@
+"""A dataset's files as one validated frame of observations.
+
+Belongs here: reading parquet, csv, jsonl and json, checking columns, texts and labels, and saying exactly which row of
+which file is at fault. Does not belong here: splitting, deduplicating and keys (`core.corpus`).
+
+The frame has the columns: `file` str, `row` i64 (from 1), `declared_split` str | null, `text` str (or `text_a`,
+`text_b`), `label` f64, `cluster` str | null, and each declared control as `control:<name>` (f64 or str).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from hsae_dagster.dataset.discovery import Dataset
+from hsae_dagster.errors import DatasetError
+
+READERS = {
+    ".parquet": pl.read_parquet,
+    ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
+    ".jsonl": lambda path: pl.read_ndjson(path, infer_schema_length=None),
+    ".json": lambda path: _read_json(path),
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Observations of a dataset, and how many rows were left out for which reason."""
+
+    frame: pl.DataFrame
+    dropped: dict[str, int]
+
+
+def read_rows(dataset: Dataset) -> Rows:
+    """Read every file of the dataset.
+
+    Raises:
+        DatasetError: a file or column is missing, a text is empty, a label is missing, not a number or has one class.
+    """
+    parts = [_read_file(dataset, split, path) for split, path in dataset.file_paths()]
+    frame = pl.concat([part.frame for part in parts], how="vertical_relaxed")
+    dropped: dict[str, int] = {}
+    for part in parts:
+        for reason, count in part.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + count
+    if frame.is_empty():
+        raise DatasetError(f"Dataset `{dataset.name}` has no rows left ({dropped or 'its files are empty'}).")
+    _check_labels(dataset, frame)
+    return Rows(frame=frame, dropped={reason: n for reason, n in dropped.items() if n})
+
+
+def _read_json(path: Path) -> pl.DataFrame:
+    """JSON files hold either one array of objects or, as the published HypotheSAEs data, one object a line."""
+    with path.open("rb") as stream:
+        first = stream.read(64).lstrip()[:1]
+    return pl.read_json(path) if first == b"[" else pl.read_ndjson(path, infer_schema_length=None)
+
+
+def _read_file(dataset: Dataset, split: str | None, path: Path) -> Rows:
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DatasetError(
+            f"Dataset `{dataset.name}`: {path.name} ends in `{path.suffix}`. Give parquet, csv, jsonl or json."
+        )
+    try:
+        raw = reader(path)
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DatasetError(
+            f"Dataset `{dataset.name}`: {path} cannot be read as {path.suffix[1:]}: {reason} "
+            "Check the file's format and that it is UTF-8."
+        ) from error
+    columns = _pick_columns(dataset, path, raw).with_columns(
+        pl.lit(path.name).alias("file"),
+        pl.int_range(1, raw.height + 1, dtype=pl.Int64).alias("row"),
+        pl.lit(split, dtype=pl.String).alias("declared_split"),
+    )
+    return _clean(dataset, columns)
+
+
+def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.DataFrame:
+    wanted = dataset.spec.columns
+    texts = {name: col for name in ("text", "text_a", "text_b") if (col := getattr(wanted, name))}
+    needed = [*texts.values(), wanted.label, *wanted.controls]
+    needed += [col for col in (wanted.cluster_by, wanted.exclude) if col]
+    for column in needed:
+        if column not in raw.columns:
+            raise DatasetError(
+                f"Dataset `{dataset.name}`: {path.name} has no column `{column}` (it has {', '.join(raw.columns)}). "
+                "Correct `columns` in dataset.yaml, or the file."
+            )
+    cluster = (
+        pl.col(wanted.cluster_by).cast(pl.String) if wanted.cluster_by else pl.lit(None, dtype=pl.String)
+    )
+    return raw.select(
+        *[pl.col(column).cast(pl.String).alias(name) for name, column in texts.items()],
+        _label(dataset, path, raw).alias("label"),
+        cluster.alias("cluster"),
+        *[_control(raw, name).alias(f"control:{name}") for name in wanted.controls],
+        (_truthy(raw, wanted.exclude) if wanted.exclude else pl.lit(False)).alias("excluded"),
+    )
+
+
+def _control(raw: pl.DataFrame, name: str) -> pl.Expr:
+    numeric = raw.schema[name].is_numeric() or raw.schema[name] == pl.Boolean
+    return pl.col(name).cast(pl.Float64 if numeric else pl.String)
+
+
+def _truthy(raw: pl.DataFrame, name: str) -> pl.Expr:
+    if raw.schema[name] == pl.String:
+        return pl.col(name).str.to_lowercase().is_in(["true", "1", "yes", "t", "y"]).fill_null(False)
+    return pl.col(name).cast(pl.Float64).fill_null(0.0) != 0.0
+
+
+def _label(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.Series:
+    """The label as f64 with nulls where it is missing."""
+    spec, label = dataset.spec, raw[dataset.spec.columns.label]
+    if spec.columns.positive is not None:
+        target = str(spec.columns.positive).strip()
+        as_text = label.cast(pl.String).str.strip_chars()
+        if not (as_text == target).any():
+            seen = ", ".join(repr(v) for v in as_text.drop_nulls().unique().sort().head(6))
+            raise DatasetError(
+                f"Dataset `{dataset.name}`: no row of {path.name} has the value {target!r} in "
+                f"`{spec.columns.label}` (it has {seen}). Correct columns.positive."
+            )
+        blank = as_text.is_null() | (as_text == "")
+        return (as_text == target).cast(pl.Float64).set(blank, None)
+    if label.dtype == pl.String:
+        label = label.str.strip_chars()
+        label = label.set(label == "", None)
+    number = label.cast(pl.Float64, strict=False)
+    bad = number.is_null() & label.is_not_null()
+    if bad.any():
+        row = int(bad.arg_true()[0])
+        remedy = (
+            "Name the value that counts as 1 in columns.positive."
+            if spec.task != "regression"
+            else ("Make the column numeric.")
+        )
+        raise DatasetError(
+            f"Dataset `{dataset.name}`: {path.name} row {row + 1}, column `{spec.columns.label}`: {label[row]!r} is "
+            f"not a number. {remedy}"
+        )
+    return number.fill_nan(None)
+
+
+def _clean(dataset: Dataset, frame: pl.DataFrame) -> Rows:
+    """Leave out excluded rows; stop at, or drop, rows without text, label or cluster, as dataset.yaml says."""
+    dropped = {"excluded by columns.exclude": int(frame["excluded"].sum())}
+    frame = frame.filter(~pl.col("excluded")).drop("excluded")
+    columns = dataset.spec.columns
+    for name in [name for name in ("text", "text_a", "text_b", "label", "cluster") if name in frame.columns]:
+        if name == "cluster" and columns.cluster_by is None:
+            continue
+        declared = getattr(columns, "cluster_by" if name == "cluster" else name)
+        column = pl.col(name)
+        missing = column.is_null()
+        if frame.schema[name] == pl.String:
+            missing = missing | (column.str.strip_chars() == "")
+        elif frame.schema[name].is_float():
+            missing = missing | column.is_infinite()
+        faulty = frame.filter(missing)
+        if faulty.is_empty():
+            continue
+        if columns.on_missing == "error":
+            where = f"{faulty['file'][0]} row {faulty['row'][0]}"
+            raise DatasetError(
+                f"Dataset `{dataset.name}`: {faulty.height} of {frame.height} rows have no usable value in column "
+                f"`{declared}` (first: {where}). Complete them, or set columns.on_missing to `drop` to leave them out."
+            )
+        dropped[f"no usable {name}"] = faulty.height
+        frame = frame.filter(~missing)
+    return Rows(frame=frame, dropped=dropped)
+
+
+def _check_labels(dataset: Dataset, frame: pl.DataFrame) -> None:
+    task, label = dataset.spec.task, frame["label"]
+    values = label.unique().sort().to_list()
+    where = f"Dataset `{dataset.name}`, column `{dataset.spec.columns.label}`"
+    if len(values) < 2:
+        raise DatasetError(
+            f"{where}: every label is {values[0]:g}, so nothing can predict it. Check the column."
+        )
+    if task == "regression":
+        return
+    if not set(values) <= {0.0, 1.0}:
+        shown = ", ".join(f"{value:g}" for value in values[:6])
+        raise DatasetError(
+            f"{where}: a {task} label must be 0 or 1; found {shown}"
+            f"{', …' if len(values) > 6 else ''}. Name the class that counts as 1 in columns.positive (one against "
+            "the rest), or set task to `regression`."
+        )

@@ -1,0 +1,206 @@
+"""dataset.yaml as typed, documented fields.
+
+Belongs here: every field a dataset may declare, its default (fit for ~10,000 texts), its meaning and its limits.
+Does not belong here: reading the data files (`rows`), finding datasets (`discovery`), or anything a stage computes.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Task = Literal["regression", "classification", "pairwise"]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class _Section(BaseModel):
+    """A part of dataset.yaml: unknown fields are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+class Columns(_Section):
+    """Which columns of the files hold what."""
+
+    text: str | None = Field(None, description="Column with the text (regression, classification).")
+    text_a: str | None = Field(None, description="Column with the first text of a pair (pairwise).")
+    text_b: str | None = Field(None, description="Column with the second text of a pair (pairwise).")
+    label: str = Field(description="Column with the outcome: a number, or two classes; for pairs 1 = A wins.")
+    positive: str | int | float | bool | None = Field(
+        None, description="The label value counted as 1 when a classification's two classes are not 0 and 1."
+    )
+    cluster_by: str | None = Field(
+        None,
+        description="Column of the unit that rows share (author, film, test). Splits and errors respect it.",
+    )
+    controls: tuple[str, ...] = Field(
+        (), description="Columns to hold constant in partial effects (numbers or categories)."
+    )
+    exclude: str | None = Field(None, description="Column of true/false: rows where it is true are left out.")
+    on_missing: Literal["error", "drop"] = Field(
+        "error",
+        description="What to do with rows that lack a text or a label: stop, or drop and report them.",
+    )
+
+
+class Splits(_Section):
+    """Shares of clusters, placed by hash of (salt, cluster): new rows land for good, old rows never move."""
+
+    holdout: Share = Field(0.3, description="Share of clusters that only the final tests read.")
+    validation: Share = Field(0.1, description="Share for early stopping and for choosing among candidates.")
+    fidelity: Share = Field(0.1, description="Share on which the chosen concepts' fidelity is reported.")
+    salt: str = Field("hsae", description="Changes which clusters land where. Datasets of one salt agree.")
+
+    @model_validator(mode="after")
+    def _leave_training_rows(self) -> "Splits":
+        taken = self.holdout + self.validation + self.fidelity
+        if taken > 0.9:
+            raise ValueError(
+                f"holdout, validation and fidelity add up to {taken:.2f}; leave at least 0.1 to train on"
+            )
+        return self
+
+
+class Embedding(_Section):
+    """How a text becomes a vector."""
+
+    model: str = Field("minilm", description="`minilm` (bundled, offline) or `openai:<model>`.")
+    max_tokens: int = Field(256, ge=8, le=8192, description="Tokens read of each text; the rest is cut.")
+    dimensions: int | None = Field(None, ge=2, description="Ask the model for this many (openai:… only).")
+    batch_size: int = Field(512, ge=1, description="Texts per write: what a killed run repeats at most.")
+
+
+class SAE(_Section):
+    """One sparse autoencoder. A dataset may have several; their neurons stand side by side."""
+
+    m: int = Field(64, ge=2, description="Neurons in all.")
+    k: int = Field(16, ge=1, description="Neurons that may fire per text.")
+    prefixes: tuple[int, ...] | None = Field(
+        None, description="Matryoshka prefixes, rising, the last equal to m."
+    )
+    batch_topk: bool = Field(False, description="Share k over the batch instead of fixing it per text.")
+    aux_k: int | None = Field(None, ge=1, description="Dead neurons revived per step; default min(2k, m).")
+    multi_k: int | None = Field(None, ge=1, description="A second, denser reconstruction.")
+    multi_coef: float = Field(0.0, ge=0.0, description="Weight of the multi_k reconstruction.")
+    learning_rate: float = Field(5e-4, gt=0.0, description="Adam's step size.")
+    batch_size: int = Field(512, ge=2, description="Texts per step.")
+    max_epochs: int = Field(200, ge=1, description="Most passes over the training texts.")
+    patience: int = Field(5, ge=1, description="Epochs without improvement before stopping.")
+    seed: int = Field(0, ge=0, description="Start of this SAE's own random stream.")
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> "SAE":
+        if self.k > self.m:
+            raise ValueError(f"k is {self.k} but m is only {self.m}; k may be at most m")
+        if self.prefixes and (
+            list(self.prefixes) != sorted(set(self.prefixes)) or self.prefixes[-1] != self.m
+        ):
+            raise ValueError(f"prefixes {list(self.prefixes)} must rise strictly and end at m = {self.m}")
+        return self
+
+
+class Selection(_Section):
+    """Which neurons predict the label."""
+
+    method: str = Field(
+        "lasso", description="`lasso`, `correlation`, `separation`, or a metric as `package.module:function`."
+    )
+    n: int = Field(20, ge=1, description="Neurons to select.")
+
+
+class Interpretation(_Section):
+    """How a neuron becomes a concept in words."""
+
+    model: str = Field("lexical", description="`lexical` (offline) or `openai:<model>`.")
+    candidates: int = Field(3, ge=1, le=20, description="Candidate concepts per neuron; the best is kept.")
+    examples: int = Field(20, ge=2, description="Texts shown to a language model, half firing, half silent.")
+    max_words: int = Field(256, ge=8, description="Words shown of each text.")
+    bin: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = Field(
+        (80.0, 100.0), description="Percentiles of a neuron's firing strength that count as strong firing."
+    )
+    scoring_texts: int = Field(
+        200, ge=20, description="Texts a paid annotator reads to score a candidate (the free one reads all)."
+    )
+    instructions: str | None = Field(None, description="What the texts are, for a language model.")
+    seed: int = Field(0, ge=0, description="Start of the sampling's random stream.")
+
+
+class Annotation(_Section):
+    """How concepts are judged on held-out texts."""
+
+    model: str = Field(
+        "lexical", description="`lexical` (offline, with the lexical interpreter) or `openai:…`."
+    )
+    holdout_sample: int | None = Field(
+        None, ge=20, description="Judge only this many holdout rows (whole clusters); default all."
+    )
+    concepts_per_call: int = Field(10, ge=1, le=50, description="Concepts a language model judges at once.")
+    max_words: int = Field(256, ge=8, description="Words shown of each text.")
+    seed: int = Field(0, ge=0, description="Start of the holdout sample's random stream.")
+
+
+class Inference(_Section):
+    """What counts as confirmed."""
+
+    alpha: float = Field(0.05, gt=0.0, lt=0.5, description="Family-wise error rate of `confirmed` (Holm).")
+    min_fidelity: float = Field(
+        0.6,
+        ge=0.0,
+        le=1.0,
+        description="Least fidelity (F1 on unseen texts) of a hypothesis to be confirmed.",
+    )
+    min_positives: int = Field(
+        20, ge=1, description="Least holdout rows on each side of a concept to be tested."
+    )
+    folds: int = Field(10, ge=2, le=50, description="Folds of the cross-fitted joint model, by cluster.")
+    bootstrap: int = Field(500, ge=0, description="Cluster-bootstrap draws for intervals of joint fit.")
+    seed: int = Field(0, ge=0, description="Start of the random stream of folds and bootstrap.")
+
+
+class DatasetSpec(_Section):
+    """Everything data/<dataset>/dataset.yaml may say. Only `task`, `files` and `columns` are required."""
+
+    description: str = Field("", description="One line on what the texts are; shown on the report.")
+    outcome: str | None = Field(None, description="The outcome in words, with its unit; default the column.")
+    task: Task = Field(description="`regression`, `classification` or `pairwise`.")
+    files: str | tuple[str, ...] | dict[Literal["train", "validation", "holdout"], str] = Field(
+        description="File, list of files, or one file per split; parquet, csv, jsonl or json, beside this one."
+    )
+    columns: Columns
+    splits: Splits = Splits()
+    embedding: Embedding = Embedding()
+    saes: tuple[SAE, ...] = Field((SAE(),), min_length=1, description="One or several autoencoders.")
+    selection: Selection = Selection()
+    interpretation: Interpretation = Interpretation()
+    annotation: Annotation = Annotation()
+    inference: Inference = Inference()
+
+    @field_validator("files")
+    @classmethod
+    def _files_are_named(cls, value: str | tuple[str, ...] | dict[str, str]) -> object:
+        if not value:
+            raise ValueError("name at least one file")
+        return value
+
+    @model_validator(mode="after")
+    def _columns_fit_the_task(self) -> "DatasetSpec":
+        pair = (self.columns.text_a, self.columns.text_b)
+        if self.task == "pairwise" and (None in pair or self.columns.text is not None):
+            raise ValueError(
+                "a pairwise dataset needs columns.text_a and columns.text_b, and no columns.text"
+            )
+        if self.task != "pairwise" and (self.columns.text is None or pair != (None, None)):
+            raise ValueError(f"a {self.task} dataset needs columns.text, and neither text_a nor text_b")
+        if self.task == "regression" and self.columns.positive is not None:
+            raise ValueError("columns.positive belongs to classification; a regression label is a number")
+        lexical = self.interpretation.model == "lexical"
+        if self.annotation.model == "lexical" and not lexical:
+            raise ValueError(
+                "annotation.model `lexical` can only judge lexicons; set interpretation.model to `lexical`, "
+                "or annotation.model to a language model"
+            )
+        return self
+
+    @property
+    def outcome_name(self) -> str:
+        """The outcome in words."""
+        return self.outcome or self.columns.label

@@ -1,0 +1,226 @@
+"""Finished results, addressed by what they were made from.
+
+Belongs here: writing a stage's files aside and publishing them whole, the pointer from (dataset, asset) to its current
+object, and verification on reading. Does not belong here: what the files mean (the asset modules know), vectors
+(`storage.vectors`).
+
+Layout under the results folder:
+    objects/<asset>/<inputs key>/…          the files, and manifest.json with the hash of each
+    datasets/<dataset>/<asset>.json         which object is current for the dataset; replaced in one step
+
+Two datasets whose stage has equal inputs share the object, so a variant of a dataset costs only what differs.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hsae_dagster.errors import StorageError
+from hsae_dagster.keys import hash_json
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    """What a stage's result is a function of; equal inputs mean equal results.
+
+    Attributes:
+        asset: the stage's name.
+        code_version: version of the stage's code.
+        config: the part of the declaration that the stage reads (JSON-like).
+        upstream: data version of each upstream asset.
+    """
+
+    asset: str
+    code_version: str
+    config: Mapping[str, Any]
+    upstream: Mapping[str, str]
+
+    @property
+    def key(self) -> str:
+        """Hash of all of it."""
+        return hash_json(
+            {
+                "asset": self.asset,
+                "code_version": self.code_version,
+                "config": dict(self.config),
+                "upstream": dict(self.upstream),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """A verified result.
+
+    Attributes:
+        asset: the stage that made it.
+        folder: where its files lie.
+        data_version: fingerprint of its content files.
+        inputs: what it was made from.
+        run_id: the run that made it.
+        created: when (ISO 8601, UTC).
+        reused: whether this call found it finished instead of making it.
+    """
+
+    asset: str
+    folder: Path
+    data_version: str
+    inputs: StageInputs
+    run_id: str
+    created: str
+    reused: bool = field(default=False, compare=False)
+
+    def file(self, name: str) -> Path:
+        """Path of one of its files."""
+        return self.folder / name
+
+    def json(self, name: str) -> Any:
+        """Content of one of its JSON files."""
+        return json.loads(self.file(name).read_text(encoding="utf-8"))
+
+
+class ObjectStore:
+    """Results under one folder. Safe for several processes: objects and pointers appear whole or not at all."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def build(self, inputs: StageInputs, run_id: str, make: Callable[[Path], None]) -> StoredObject:
+        """Return the object made from `inputs`, calling `make(folder)` to write its files unless it exists.
+
+        Files whose name begins with `_` (figures, timings) travel with the object but are not part of its data
+        version. A stored object whose files no longer match their hashes is made again.
+        """
+        target = self._folder(inputs)
+        if target.exists():
+            try:
+                return self._load(target, inputs, reused=True)
+            except StorageError:
+                shutil.rmtree(target, ignore_errors=True)
+        parent = target.parent
+        parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".making-", dir=parent))
+        try:
+            make(aside)
+            _write_manifest(aside, inputs, run_id)
+            _publish(aside, target)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return self._load(target, inputs, reused=False)
+
+    def point(self, dataset: str, stored: StoredObject) -> None:
+        """Make `stored` the current result of its asset for `dataset`."""
+        path = self._pointer(dataset, stored.asset)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record = {"object": str(stored.folder.relative_to(self.root)), "data_version": stored.data_version}
+        write_atomically(path, json.dumps(record, indent=1, sort_keys=True).encode())
+
+    def current(self, dataset: str, asset: str) -> StoredObject:
+        """The current result of `asset` for `dataset`, verified.
+
+        Raises:
+            StorageError: it was never materialized, or its files are damaged.
+        """
+        path = self._pointer(dataset, asset)
+        if not path.is_file():
+            raise StorageError(
+                f"Dataset `{dataset}` has no `{asset}` yet. Materialize `{asset}` (and what is upstream of it) first."
+            )
+        record = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            return self._load(self.root / record["object"], None, reused=True)
+        except StorageError as error:
+            raise StorageError(f"Dataset `{dataset}`: {error} Materialize `{asset}` again.") from error
+
+    def _folder(self, inputs: StageInputs) -> Path:
+        return self.root / "objects" / inputs.asset / inputs.key
+
+    def _pointer(self, dataset: str, asset: str) -> Path:
+        return self.root / "datasets" / dataset / f"{asset}.json"
+
+    def _load(self, folder: Path, inputs: StageInputs | None, *, reused: bool) -> StoredObject:
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StorageError(f"the stored result {folder} has no readable manifest.") from error
+        for name, digest in manifest["files"].items():
+            if not (folder / name).is_file() or _digest(folder / name) != digest:
+                raise StorageError(f"the stored file {folder / name} is missing or not what was written.")
+        return StoredObject(
+            asset=manifest["inputs"]["asset"],
+            folder=folder,
+            data_version=manifest["data_version"],
+            inputs=inputs or StageInputs(**manifest["inputs"]),
+            run_id=manifest["run_id"],
+            created=manifest["created"],
+            reused=reused,
+        )
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` so that a reader sees the old file or the new one, never half of it, even after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, aside = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(aside).chmod(0o644)
+        Path(aside).replace(path)
+    finally:
+        Path(aside).unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def _write_manifest(folder: Path, inputs: StageInputs, run_id: str) -> None:
+    files = {str(p.relative_to(folder)): _digest(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    content = {name: digest for name, digest in files.items() if not Path(name).name.startswith("_")}
+    manifest = {
+        "inputs": {
+            "asset": inputs.asset,
+            "code_version": inputs.code_version,
+            "config": dict(inputs.config),
+            "upstream": dict(inputs.upstream),
+        },
+        "files": files,
+        "data_version": hash_json(content),
+        "run_id": run_id,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def _publish(aside: Path, target: Path) -> None:
+    for path in aside.rglob("*"):
+        _sync(path)
+    aside.chmod(0o755)
+    try:
+        aside.rename(target)
+    except OSError:
+        # Another process published the same inputs first; equal inputs mean equal results.
+        if not (target / MANIFEST).is_file():
+            raise
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").hexdigest()[:64]
