@@ -12,7 +12,6 @@ Roles of the splits (each cluster has exactly one):
 
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 
 from hsae_dagster.errors import MethodError
@@ -182,8 +181,3 @@ def _check_size(observations: pl.DataFrame) -> None:
                 f"observations of {clusters} clusters in all). Bring more data or more clusters, raise the split's "
                 "share in `splits`, or declare one file per split."
             )
-
-
-def rows_of(texts: pl.DataFrame, ids: pl.Series) -> np.ndarray:
-    """Positions (int64) of text ids in a `texts` frame sorted by text_id."""
-    return texts["text_id"].search_sorted(ids).to_numpy().astype(np.int64)

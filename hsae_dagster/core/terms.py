@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -48,7 +49,7 @@ def content_words(text: str) -> list[str]:
 def text_terms(text: str) -> list[str]:
     """Content words, pairs of neighbouring content words, and style cues (as `<cue>`) of one text, with repeats."""
     words = content_words(text)
-    pairs = [f"{left} {right}" for left, right in zip(words, words[1:], strict=False)]
+    pairs = [f"{left} {right}" for left, right in pairwise(words)]
     cues = [f"<{name}>" for name, pattern in STYLE_CUES.items() if pattern.search(text)]
     return words + pairs + cues
 

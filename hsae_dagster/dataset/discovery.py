@@ -96,13 +96,9 @@ def load_dataset(data_dir: Path, name: str) -> Dataset:
         known = ", ".join(dataset_names(data_dir)) or "none"
         raise DatasetError(f"There is no {path}. Create it; datasets present: {known}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DatasetError(
-            f"{path} is not valid YAML in UTF-8: {_one_line(error)}. Correct that place."
-        ) from error
+        raise DatasetError(f"{path} is not valid YAML in UTF-8: {_one_line(error)}. Correct that place.") from error
     if not isinstance(raw, dict):
-        raise DatasetError(
-            f"{path} must hold fields such as `task:`, `files:` and `columns:`; found {raw!r}."
-        )
+        raise DatasetError(f"{path} must hold fields such as `task:`, `files:` and `columns:`; found {raw!r}.")
     try:
         return Dataset(name=name, folder=folder, spec=DatasetSpec.model_validate(raw))
     except ValidationError as error:

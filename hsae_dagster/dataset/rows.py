@@ -89,9 +89,7 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.DataFra
                 f"Dataset `{dataset.name}`: {path.name} has no column `{column}` (it has {', '.join(raw.columns)}). "
                 "Correct `columns` in dataset.yaml, or the file."
             )
-    cluster = (
-        pl.col(wanted.cluster_by).cast(pl.String) if wanted.cluster_by else pl.lit(None, dtype=pl.String)
-    )
+    cluster = pl.col(wanted.cluster_by).cast(pl.String) if wanted.cluster_by else pl.lit(None, dtype=pl.String)
     return raw.select(
         *[pl.col(column).cast(pl.String).alias(name) for name, column in texts.items()],
         _label(dataset, path, raw).alias("label"),
@@ -179,9 +177,7 @@ def _check_labels(dataset: Dataset, frame: pl.DataFrame) -> None:
     values = label.unique().sort().to_list()
     where = f"Dataset `{dataset.name}`, column `{dataset.spec.columns.label}`"
     if len(values) < 2:
-        raise DatasetError(
-            f"{where}: every label is {values[0]:g}, so nothing can predict it. Check the column."
-        )
+        raise DatasetError(f"{where}: every label is {values[0]:g}, so nothing can predict it. Check the column.")
     if task == "regression":
         return
     if not set(values) <= {0.0, 1.0}:

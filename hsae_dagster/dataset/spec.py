@@ -54,9 +54,7 @@ class Splits(_Section):
     def _leave_training_rows(self) -> "Splits":
         taken = self.holdout + self.validation + self.fidelity
         if taken > 0.9:
-            raise ValueError(
-                f"holdout, validation and fidelity add up to {taken:.2f}; leave at least 0.1 to train on"
-            )
+            raise ValueError(f"holdout, validation and fidelity add up to {taken:.2f}; leave at least 0.1 to train on")
         return self
 
 
@@ -74,9 +72,7 @@ class SAE(_Section):
 
     m: int = Field(64, ge=2, description="Neurons in all.")
     k: int = Field(16, ge=1, description="Neurons that may fire per text.")
-    prefixes: tuple[int, ...] | None = Field(
-        None, description="Matryoshka prefixes, rising, the last equal to m."
-    )
+    prefixes: tuple[int, ...] | None = Field(None, description="Matryoshka prefixes, rising, the last equal to m.")
     batch_topk: bool = Field(False, description="Share k over the batch instead of fixing it per text.")
     aux_k: int | None = Field(None, ge=1, description="Dead neurons revived per step; default min(2k, m).")
     multi_k: int | None = Field(None, ge=1, description="A second, denser reconstruction.")
@@ -91,9 +87,7 @@ class SAE(_Section):
     def _sizes_agree(self) -> "SAE":
         if self.k > self.m:
             raise ValueError(f"k is {self.k} but m is only {self.m}; k may be at most m")
-        if self.prefixes and (
-            list(self.prefixes) != sorted(set(self.prefixes)) or self.prefixes[-1] != self.m
-        ):
+        if self.prefixes and (list(self.prefixes) != sorted(set(self.prefixes)) or self.prefixes[-1] != self.m):
             raise ValueError(f"prefixes {list(self.prefixes)} must rise strictly and end at m = {self.m}")
         return self
 
@@ -104,7 +98,7 @@ class Selection(_Section):
     method: str = Field(
         "lasso", description="`lasso`, `correlation`, `separation`, or a metric as `package.module:function`."
     )
-    n: int = Field(20, ge=1, description="Neurons to select.")
+    n: int = Field(20, ge=1, le=100, description="Neurons to select.")
 
 
 class Interpretation(_Section):
@@ -127,9 +121,7 @@ class Interpretation(_Section):
 class Annotation(_Section):
     """How concepts are judged on held-out texts."""
 
-    model: str = Field(
-        "lexical", description="`lexical` (offline, with the lexical interpreter) or `openai:…`."
-    )
+    model: str = Field("lexical", description="`lexical` (offline, with the lexical interpreter) or `openai:…`.")
     holdout_sample: int | None = Field(
         None, ge=20, description="Judge only this many holdout rows (whole clusters); default all."
     )
@@ -148,9 +140,7 @@ class Inference(_Section):
         le=1.0,
         description="Least fidelity (F1 on unseen texts) of a hypothesis to be confirmed.",
     )
-    min_positives: int = Field(
-        20, ge=1, description="Least holdout rows on each side of a concept to be tested."
-    )
+    min_positives: int = Field(20, ge=1, description="Least holdout rows on each side of a concept to be tested.")
     folds: int = Field(10, ge=2, le=50, description="Folds of the cross-fitted joint model, by cluster.")
     bootstrap: int = Field(500, ge=0, description="Cluster-bootstrap draws for intervals of joint fit.")
     seed: int = Field(0, ge=0, description="Start of the random stream of folds and bootstrap.")
@@ -185,11 +175,14 @@ class DatasetSpec(_Section):
     def _columns_fit_the_task(self) -> "DatasetSpec":
         pair = (self.columns.text_a, self.columns.text_b)
         if self.task == "pairwise" and (None in pair or self.columns.text is not None):
-            raise ValueError(
-                "a pairwise dataset needs columns.text_a and columns.text_b, and no columns.text"
-            )
+            raise ValueError("a pairwise dataset needs columns.text_a and columns.text_b, and no columns.text")
         if self.task != "pairwise" and (self.columns.text is None or pair != (None, None)):
             raise ValueError(f"a {self.task} dataset needs columns.text, and neither text_a nor text_b")
+        if self.task == "pairwise" and self.columns.controls:
+            raise ValueError(
+                "columns.controls of a pair are the same for both of its texts, so they cannot explain which one wins; "
+                "leave them out (length is always held constant)"
+            )
         if self.task == "regression" and self.columns.positive is not None:
             raise ValueError("columns.positive belongs to classification; a regression label is a number")
         lexical = self.interpretation.model == "lexical"

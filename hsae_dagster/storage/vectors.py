@@ -8,31 +8,16 @@ content (compaction changes it); it is reported, never used as a data version.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.errors import StorageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-@dataclass(frozen=True)
-class EmbeddingSet:
-    """Vectors that may be compared: made by one model, in one way.
-
-    Attributes:
-        model: provider and model.
-        dimensions: length of a vector.
-        set_id: hash of everything that shapes a vector (model, weights, dimensions, token limit, normalisation).
-    """
-
-    model: str
-    dimensions: int
-    set_id: str
 
 
 class VectorTable:

@@ -1,0 +1,144 @@
+"""`annotation_matrix`: every chosen concept judged on every holdout text: yes, no, or missing, never guessed."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+
+from hsae_dagster import checks
+from hsae_dagster.assets.judging import judge
+from hsae_dagster.assets.stage import GROUP, Stage, explained, picture
+from hsae_dagster.core.concept import Concept
+from hsae_dagster.core.observations import is_pairwise
+from hsae_dagster.errors import MethodError
+from hsae_dagster.partitions import datasets
+from hsae_dagster.resources import Project
+from hsae_dagster.storage.frames import read_frame, write_frame, write_json
+from hsae_dagster.storage.objects import StoredObject
+
+NAME = "annotation_matrix"
+CODE_VERSION = "1"
+
+
+@dg.asset(
+    name=NAME,
+    deps=["corpus", "interpretations"],
+    partitions_def=datasets,
+    group_name=GROUP,
+    kinds={"openai", "parquet"},
+    code_version=CODE_VERSION,
+    check_specs=checks.specs(NAME),
+)
+def annotation_matrix(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+    """Holdout texts × concepts, nullable booleans, one column per concept id; null is a missing answer."""
+    with explained():
+        stage = Stage.open(context, project, NAME, CODE_VERSION)
+        spec = stage.dataset.spec
+        corpus, interpretations = stage.upstream("corpus"), stage.upstream("interpretations")
+        config = spec.annotation.model_dump(mode="json")
+        stored = stage.build(
+            config, [corpus, interpretations], lambda folder: _make(stage, corpus, interpretations, folder)
+        )
+        matrix = read_frame(stored.file("annotations.parquet"))
+        return stage.finish(stored, _describe(stored, matrix), _check(stored, matrix))
+
+
+def chosen_concepts(interpretations: StoredObject) -> list[dict[str, Any]]:
+    """Records of the neurons with a readable concept, in rank order, the chosen candidate under `concept`.
+
+    Two neurons may share a concept: its judgement is made once, and the first of them stands for it.
+    """
+    records, seen = [], set()
+    for record in interpretations.json("concepts.json"):
+        if record["chosen"] is None:
+            continue
+        concept = record["candidates"][record["chosen"]]
+        if concept["concept_id"] not in seen:
+            seen.add(concept["concept_id"])
+            records.append({**record, "concept": concept})
+    return records
+
+
+def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, folder: Path) -> None:
+    from hsae_dagster.providers.registry import make_annotator
+
+    settings = stage.dataset.spec.annotation
+    records = chosen_concepts(interpretations)
+    if not records:
+        raise MethodError(
+            f"Dataset `{stage.dataset.name}`: no selected neuron has a readable concept, so there is nothing to judge. "
+            "Try smaller autoencoders (`saes`), more candidates, or another interpretation.model."
+        )
+    concepts = [_concept(record["concept"]) for record in records]
+    observations = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "holdout")
+    observations = _sample_clusters(observations, settings.holdout_sample, settings.seed)
+    wanted = pl.concat([observations[side] for side in observations.columns if side.startswith("text_id")]).unique()
+    texts = read_frame(corpus.file("texts.parquet")).filter(pl.col("text_id").is_in(wanted.to_list()))
+    annotator = make_annotator(settings)
+    judgement = judge(stage, annotator, concepts, texts["text_id"].to_list(), texts["text"].to_list())
+    columns = {
+        concept.concept_id: pl.Series(judgement.answers[:, j]).replace_strict({1: True, 0: False}, default=None)
+        for j, concept in enumerate(concepts)
+    }
+    write_frame(folder / "annotations.parquet", pl.DataFrame({"text_id": texts["text_id"], **columns}))
+    write_frame(folder / "missing.parquet", judgement.missing)
+    write_frame(folder / "observations.parquet", observations)
+    summary = {
+        "model": settings.model,
+        "claims": {concept.concept_id: concept.predicate for concept in concepts},
+        "observations": observations.height,
+    }
+    write_json(folder / "summary.json", summary)
+    write_json(folder / "_calls.json", judgement.calls)
+
+
+def _concept(record: dict[str, Any]) -> Concept:
+    return Concept(record["predicate"], record["author"], record["definition"], record["details"])
+
+
+def _sample_clusters(observations: pl.DataFrame, most: int | None, seed: int) -> pl.DataFrame:
+    """Whole clusters in random order until the sample is reached; everything when none is asked for."""
+    if most is None or observations.height <= most:
+        return observations
+    sizes = observations.group_by("cluster_id").len().sort("cluster_id")
+    order = np.random.default_rng(seed).permutation(sizes.height)
+    total = np.cumsum(sizes["len"].to_numpy()[order])
+    taken = order[: int(np.searchsorted(total, most) + 1)]
+    return observations.filter(pl.col("cluster_id").is_in(sizes["cluster_id"].to_numpy()[taken].tolist()))
+
+
+def _describe(stored: StoredObject, matrix: pl.DataFrame) -> dict[str, Any]:
+    from hsae_dagster.report.figures import prevalence_bars
+
+    summary = stored.json("summary.json")
+    prevalence = [float(matrix[key].mean() or 0.0) for key in matrix.columns[1:]]  # type: ignore[arg-type]
+    figure = prevalence_bars([summary["claims"][key] for key in matrix.columns[1:]], prevalence)
+    return {
+        "dagster/row_count": matrix.height,
+        "concepts": matrix.width - 1,
+        "holdout observations": summary["observations"],
+        "missing answers": int(sum(matrix[key].null_count() for key in matrix.columns[1:])),
+        "annotator": summary["model"],
+        "paid calls": stored.json("_calls.json"),
+        "prevalence": picture(figure.png, figure.alt),
+    }
+
+
+def _check(stored: StoredObject, matrix: pl.DataFrame) -> list[dg.AssetCheckResult]:
+    observations = read_frame(stored.file("observations.parquet"))
+    sides = ["text_id_a", "text_id_b"] if is_pairwise(observations) else ["text_id"]
+    wanted = {key for side in sides for key in observations[side]}
+    claims = stored.json("summary.json")["claims"]
+    complete = set(matrix["text_id"]) == wanted and matrix.columns[1:] == list(dict.fromkeys(matrix.columns[1:]))
+    missing = sum(matrix[key].null_count() for key in matrix.columns[1:]) / max(matrix.height * len(claims), 1)
+    return [
+        checks.result(
+            NAME,
+            "every_holdout_text_judged",
+            complete and set(claims) == set(matrix.columns[1:]),
+            {"texts": len(wanted)},
+        ),
+        checks.result(NAME, "few_missing", missing < 0.05, {"missing share": float(missing)}),
+    ]

@@ -1,0 +1,118 @@
+"""`corpus`: the dataset's files, validated, keyed, deduplicated and split by cluster."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from hsae_dagster import checks
+from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
+from hsae_dagster.core.corpus import SPLITS, Corpus, SplitShares, build_corpus
+from hsae_dagster.dataset.discovery import files_fingerprint
+from hsae_dagster.partitions import datasets
+from hsae_dagster.resources import Project
+from hsae_dagster.storage.frames import read_frame, write_frame, write_json
+from hsae_dagster.storage.objects import StoredObject
+
+NAME = "corpus"
+CODE_VERSION = "1"
+
+
+@dg.asset(
+    name=NAME,
+    deps=["labelled_texts"],
+    partitions_def=datasets,
+    group_name=GROUP,
+    kinds={"polars", "parquet"},
+    code_version=CODE_VERSION,
+    check_specs=checks.specs(NAME),
+)
+def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+    """One table of distinct texts (key, text, split, cluster) and one of labelled observations or pairs."""
+    with explained():
+        stage = Stage.open(context, project, NAME, CODE_VERSION)
+        spec = stage.dataset.spec
+        config = {
+            "files": files_fingerprint(stage.dataset),
+            "task": spec.task,
+            "columns": spec.columns.model_dump(mode="json"),
+            "splits": spec.splits.model_dump(mode="json"),
+        }
+        stored = stage.build(config, [], lambda folder: _make(stage, folder))
+        summary = stored.json("summary.json")
+        stage.report(f"{summary['observations']:,} observations of {summary['clusters']:,} clusters")
+        return stage.finish(stored, _describe(stored, summary, spec.outcome_name), _check(stored, summary))
+
+
+def _make(stage: Stage, folder: Path) -> None:
+    from hsae_dagster.dataset.rows import read_rows
+
+    splits = stage.dataset.spec.splits
+    rows = read_rows(stage.dataset)
+    shares = SplitShares(splits.validation, splits.fidelity, splits.holdout, splits.salt)
+    made = build_corpus(rows.frame, shares, rows.dropped)
+    write_frame(folder / "texts.parquet", made.texts)
+    write_frame(folder / "observations.parquet", made.observations)
+    write_json(folder / "summary.json", _summarise(stage.dataset.spec.task, rows.frame.height, made))
+
+
+def _summarise(task: str, read: int, made: Corpus) -> dict[str, Any]:
+    by_split = [
+        {
+            "split": split,
+            "observations": made.observations.filter(pl.col("split") == split).height,
+            "texts": made.texts.filter(pl.col("split") == split).height,
+            "clusters": made.observations.filter(pl.col("split") == split)["cluster_id"].n_unique(),
+        }
+        for split in SPLITS
+    ]
+    return {
+        "task": task,
+        "rows_read": read
+        + sum(n for reason, n in made.dropped.items() if reason.startswith(("excluded", "no usable"))),
+        "observations": made.observations.height,
+        "texts": made.texts.height,
+        "clusters": made.observations["cluster_id"].n_unique(),
+        "dropped": made.dropped,
+        "splits": by_split,
+    }
+
+
+def _describe(stored: StoredObject, summary: dict[str, Any], outcome: str) -> dict[str, Any]:
+    from hsae_dagster.report.figures import label_histogram
+
+    labels = read_frame(stored.file("observations.parquet"))["label"].to_numpy()
+    figure = label_histogram(labels, summary["task"], outcome)
+    dropped = [{"reason": reason, "rows": n} for reason, n in summary["dropped"].items()]
+    return {
+        "dagster/row_count": summary["texts"],
+        "observations": summary["observations"],
+        "clusters": summary["clusters"],
+        "rows read": summary["rows_read"],
+        "splits": table(summary["splits"]),
+        "rows left out": table(dropped) if dropped else "none",
+        "outcome": picture(figure.png, figure.alt),
+    }
+
+
+def _check(stored: StoredObject, summary: dict[str, Any]) -> list[dg.AssetCheckResult]:
+    observations = read_frame(stored.file("observations.parquet"))
+    sides = [name for name in observations.columns if name.startswith("text_id")]
+    placed = pl.concat([observations.select(pl.col(side).alias("text_id"), "split", "cluster_id") for side in sides])
+    shared = placed.group_by("text_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1).height
+    crossing = placed.group_by("cluster_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1).height
+    values = {
+        split: observations.filter(pl.col("split") == split)["label"].n_unique() for split in ("train", "holdout")
+    }
+    dropped = sum(summary["dropped"].values())
+    return [
+        checks.result(
+            NAME,
+            "splits_share_no_text",
+            not shared and not crossing,
+            {"shared texts": shared, "shared clusters": crossing},
+        ),
+        checks.result(NAME, "labels_vary", min(values.values()) > 1, {f"values in {k}": v for k, v in values.items()}),
+        checks.result(NAME, "few_rows_dropped", dropped < 0.25 * summary["rows_read"], {"dropped": dropped}),
+    ]

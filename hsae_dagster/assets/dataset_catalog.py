@@ -1,0 +1,55 @@
+"""`labelled_texts` and `dataset_catalog`: what lies under data/, for the graph and for terminal users."""
+
+import dagster as dg
+
+from hsae_dagster.assets.stage import GROUP, explained, table
+from hsae_dagster.dataset.discovery import Dataset, badly_named_folders, dataset_names, files_fingerprint, load_dataset
+from hsae_dagster.errors import DatasetError
+from hsae_dagster.partitions import DATASETS, datasets
+from hsae_dagster.resources import Project
+
+labelled_texts = dg.AssetSpec(
+    "labelled_texts",
+    partitions_def=datasets,
+    group_name=GROUP,
+    kinds={"file"},
+    description="The files under data/<dataset>/. Not made here: the discovery sensor reports a new data version when "
+    "a file or dataset.yaml changes.",
+)
+
+
+@dg.asset(group_name="catalog", kinds={"yaml"})
+def dataset_catalog(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+    """Registers every dataset under data/ as a partition; what the discovery sensor does, for a terminal."""
+    with explained():
+        found, problems = scan(project)
+        names = [dataset.name for dataset, _ in found]
+        context.instance.add_dynamic_partitions(DATASETS, names)
+        for problem in problems:
+            context.log.warning(problem)
+        rows = [
+            {"dataset": d.name, "task": d.spec.task, "description": d.spec.description, "data version": version[:12]}
+            for d, version in found
+        ]
+        problem_rows = [{"problem": problem} for problem in problems]
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": len(rows),
+                "datasets": table(rows),
+                "not usable": table(problem_rows) if problem_rows else "none",
+            }
+        )
+
+
+def scan(project: Project) -> tuple[list[tuple[Dataset, str]], list[str]]:
+    """Usable datasets with the fingerprint of their files, and a sentence for each that cannot be used."""
+    found, problems = [], []
+    for name in dataset_names(project.data):
+        try:
+            dataset = load_dataset(project.data, name)
+            found.append((dataset, files_fingerprint(dataset)))
+        except DatasetError as error:
+            problems.append(str(error))
+    for name in badly_named_folders(project.data):
+        problems.append(f"{project.data / name} is not a dataset: use 1 to 64 of a-z, 0-9, `_` and `-` as its name.")
+    return found, problems

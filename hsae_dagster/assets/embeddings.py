@@ -1,0 +1,112 @@
+"""`embeddings`: one vector per text, in LanceDB. Only texts without a vector are embedded."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+
+from hsae_dagster import checks
+from hsae_dagster.assets.stage import GROUP, Stage, explained
+from hsae_dagster.core.embedding_set import EmbeddingSet
+from hsae_dagster.keys import set_fingerprint
+from hsae_dagster.partitions import datasets
+from hsae_dagster.providers.base import Embedder
+from hsae_dagster.resources import Project
+from hsae_dagster.storage.frames import read_frame, write_json
+from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.storage.vectors import VectorTable
+
+NAME = "embeddings"
+CODE_VERSION = "1"
+
+
+@dg.asset(
+    name=NAME,
+    deps=["corpus"],
+    partitions_def=datasets,
+    group_name=GROUP,
+    kinds={"lancedb"},
+    code_version=CODE_VERSION,
+    check_specs=checks.specs(NAME),
+)
+def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+    """A LanceDB table (key, vector) of the dataset in its embedding set; new texts are appended batch by batch."""
+    from hsae_dagster.providers.registry import make_embedder
+
+    with explained():
+        stage = Stage.open(context, project, NAME, CODE_VERSION)
+        corpus = stage.upstream("corpus")
+        embedder = make_embedder(stage.dataset.spec.embedding)
+        vectors = VectorTable(project.results, stage.dataset.name, embedder.embedding_set)
+        texts = read_frame(corpus.file("texts.parquet")).select("text_id", "text")
+        counts = _fill(stage, embedder, vectors, texts)
+        stored = _record(stage, vectors, texts["text_id"])
+        read_back = vectors.read(texts["text_id"])
+        check = checks.result(
+            NAME,
+            "every_text_has_a_vector",
+            bool(np.isfinite(read_back).all()) and read_back.shape[1] == embedder.embedding_set.dimensions,
+            {"texts": texts.height, "dimensions": read_back.shape[1]},
+        )
+        described = {"dagster/row_count": texts.height, **counts, **stored.json("embeddings.json")}
+        return stage.finish(stored, described, [check])
+
+
+def _fill(stage: Stage, embedder: Embedder, vectors: VectorTable, texts: pl.DataFrame) -> dict[str, Any]:
+    """Bring the table up to date: keep what is there, borrow what another dataset has, embed the rest."""
+    known = vectors.keys()
+    missing = texts.filter(~pl.col("text_id").is_in(list(known)))
+    borrowed, values, lenders = vectors.borrow(set(missing["text_id"])) if missing.height else ([], np.empty(0), [])
+    if borrowed:
+        vectors.append(borrowed, values)
+        stage.report(f"{len(borrowed):,} vectors taken from {', '.join(lenders)}, which has the same texts")
+        missing = missing.filter(~pl.col("text_id").is_in(borrowed))
+    size, started = stage.dataset.spec.embedding.batch_size, time.monotonic()
+    for start in range(0, missing.height, size):
+        batch = missing.slice(start, size)
+        vectors.append(batch["text_id"].to_list(), embedder.embed(batch["text"].to_list()))
+        done, seconds = start + batch.height, time.monotonic() - started
+        left = (missing.height - done) * seconds / done
+        stage.report(
+            f"{done:,} of {missing.height:,} texts embedded, {done / seconds:,.0f} a second, {left:,.0f} s left"
+        )
+    seconds = time.monotonic() - started
+    if not missing.height:
+        stage.report("no new text to embed")
+    return {
+        "new": missing.height,
+        "kept": texts.height - missing.height - len(borrowed),
+        "borrowed": len(borrowed),
+        "borrowed from": ", ".join(lenders) or "none",
+        "texts per second": round(missing.height / seconds, 1) if missing.height else 0.0,
+        "lancedb version": vectors.version() or 0,
+    }
+
+
+def _record(stage: Stage, vectors: VectorTable, ids: pl.Series) -> StoredObject:
+    """The result is a record of which vectors there are; its fingerprint ignores order and Lance's versions."""
+    family = vectors.embedding_set
+    content = {
+        "model": family.model,
+        "dimensions": family.dimensions,
+        "set_id": family.set_id,
+        "texts": len(ids),
+        "fingerprint": set_fingerprint(ids, family.set_id),
+    }
+
+    def make(folder: Path) -> None:
+        write_json(folder / "embeddings.json", content)
+
+    # Neither the dataset's name nor the corpus' labels shape a vector, so only keys and model enter.
+    return stage.build(content, [], make)
+
+
+def open_vectors(stage: Stage) -> tuple[StoredObject, VectorTable]:
+    """The dataset's current embeddings and their table, for the stages downstream."""
+    stored = stage.upstream(NAME)
+    record = stored.json("embeddings.json")
+    family = EmbeddingSet(record["model"], record["dimensions"], record["set_id"])
+    return stored, VectorTable(stage.project.results, stage.dataset.name, family)

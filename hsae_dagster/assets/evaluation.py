@@ -1,0 +1,226 @@
+"""The evaluation of one dataset: from annotations and labels to `ReportContent`.
+
+Belongs here: reading what the tests need and calling core. Does not belong here: the asset itself
+(`assets.evaluation_report`) or any formula (core).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from hsae_dagster.assets.annotation_matrix import chosen_concepts
+from hsae_dagster.assets.embeddings import open_vectors
+from hsae_dagster.assets.stage import Stage
+from hsae_dagster.core import joint_fit
+from hsae_dagster.core.badges import verdict
+from hsae_dagster.core.evidence import gather_evidence
+from hsae_dagster.core.fidelity import Fidelity, column
+from hsae_dagster.core.hypothesis import Hypothesis
+from hsae_dagster.core.inference import (
+    HoldoutDesign,
+    HypothesisTest,
+    benjamini_hochberg,
+    bonferroni_count,
+    holm,
+    test_hypotheses,
+)
+from hsae_dagster.core.observations import holdout_design, observation_matrix, outcome_per_text, text_rows
+from hsae_dagster.keys import hash_json
+from hsae_dagster.report.content import ReportContent, SplitCount
+from hsae_dagster.storage.frames import read_codes, read_frame
+from hsae_dagster.storage.objects import StoredObject
+
+UPSTREAM = (
+    "corpus",
+    "embeddings",
+    "activations",
+    "selected_neurons",
+    "interpretations",
+    "annotation_matrix",
+)
+_BADGE_ORDER = {"confirmed": 0, "suggestive": 1, "not supported": 2, "invalid": 3}
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Tables the evaluation reads, texts in ascending order of their ids."""
+
+    texts: pl.DataFrame
+    observations: pl.DataFrame
+    holdout: pl.DataFrame
+    judged: pl.DataFrame
+    answers: np.ndarray
+    records: list[dict[str, Any]]
+
+
+def evaluate(stage: Stage, upstream: dict[str, StoredObject], run_id: str) -> ReportContent:
+    """Test every readable hypothesis on the holdout and measure the joint fit between floor and ceiling."""
+    spec = stage.dataset.spec
+    inputs = _read(upstream)
+    stage.report(f"testing {len(inputs.records)} hypotheses on {inputs.holdout.height:,} holdout observations")
+    design = holdout_design(
+        inputs.answers, inputs.judged["text_id"], inputs.judged["n_words"].to_numpy(), inputs.holdout, spec.task
+    )
+    tests = test_hypotheses(design, min_positives=spec.inference.min_positives)
+    p_values = np.array([test.separation.p_value for test in tests])
+    hypotheses = _hypotheses(stage, upstream, inputs, tests, p_values)
+    fits, chance = _fits(stage, upstream, inputs, design)
+    summary = upstream["corpus"].json("summary.json")
+    return ReportContent(
+        dataset=stage.dataset.name,
+        description=spec.description,
+        task=spec.task,
+        outcome=spec.outcome_name,
+        cluster=spec.columns.cluster_by,
+        outcome_mean=float(design.outcome.mean()),
+        splits=tuple(SplitCount(**split) for split in summary["splits"]),
+        dropped=summary["dropped"],
+        hypotheses=hypotheses,
+        unreadable=tuple(
+            (record["rank"], record["sae_id"], record["sae_column"], record["unreadable"])
+            for record in upstream["interpretations"].json("concepts.json")
+            if record["chosen"] is None
+        ),
+        fits=fits,
+        floor=chance,
+        alpha=spec.inference.alpha,
+        bonferroni=bonferroni_count(p_values, spec.inference.alpha),
+        settings=spec.model_dump(mode="json"),
+        versions={name: stored.data_version for name, stored in upstream.items()},
+        run_id=run_id,
+    )
+
+
+def _read(upstream: dict[str, StoredObject]) -> _Inputs:
+    corpus, matrix = upstream["corpus"], upstream["annotation_matrix"]
+    texts = read_frame(corpus.file("texts.parquet"))
+    records = chosen_concepts(upstream["interpretations"])
+    annotations = read_frame(matrix.file("annotations.parquet"))
+    judged = annotations.select("text_id").join(texts, on="text_id", how="left", maintain_order="left")
+    columns = [record["concept"]["concept_id"] for record in records]
+    answers = annotations.select(pl.col(columns).cast(pl.Int8).fill_null(-1)).to_numpy().astype(np.int8)
+    return _Inputs(
+        texts=texts,
+        observations=read_frame(corpus.file("observations.parquet")),
+        holdout=read_frame(matrix.file("observations.parquet")),
+        judged=judged,
+        answers=answers,
+        records=records,
+    )
+
+
+def _hypotheses(
+    stage: Stage,
+    upstream: dict[str, StoredObject],
+    inputs: _Inputs,
+    tests: list[HypothesisTest],
+    p_values: np.ndarray,
+) -> tuple[Hypothesis, ...]:
+    settings = stage.dataset.spec.inference
+    corrected, q_values = holm(p_values), benjamini_hochberg(p_values)
+    ids = read_frame(upstream["activations"].file("texts.parquet"))["text_id"]
+    codes = read_codes(upstream["activations"].file("codes.safetensors"))[text_rows(ids, inputs.judged["text_id"])]
+    by_neuron = codes.tocsc()
+    outcomes = outcome_per_text(inputs.judged["text_id"], inputs.holdout)
+    made = []
+    for j, (record, test) in enumerate(zip(inputs.records, tests, strict=True)):
+        fidelity = _fidelity(record["fidelity"])
+        decided = verdict(
+            p_holm=float(corrected[j]),
+            q_value=float(q_values[j]),
+            alpha=settings.alpha,
+            estimate=test.separation.estimate,
+            expected_sign=record["train_separation"],
+            fidelity=fidelity.f1,
+            min_fidelity=settings.min_fidelity,
+            untestable=test.flags[0] if not np.isfinite(p_values[j]) and test.flags else None,
+        )
+        evidence, lexicon = gather_evidence(
+            record["concept"]["definition"],
+            inputs.judged,
+            inputs.answers[:, j],
+            column(by_neuron, record["column"]),
+            record["bounds"][0] if record["bounds"][0] is not None else np.inf,
+            outcomes,
+            test.separation.estimate,
+        )
+        made.append(
+            Hypothesis(
+                hypothesis_id=hypothesis_id(stage.dataset.name, record["concept"]["concept_id"]),
+                rank=record["rank"],
+                claim=record["concept"]["predicate"],
+                concept_id=record["concept"]["concept_id"],
+                sae_id=record["sae_id"],
+                sae_column=record["sae_column"],
+                selection_score=record["score"],
+                train_separation=record["train_separation"],
+                test=test,
+                p_holm=float(corrected[j]),
+                q_value=float(q_values[j]),
+                fidelity=fidelity,
+                badge=decided.badge,
+                reason=decided.reason,
+                lexicon=lexicon,
+                evidence=evidence,
+            )
+        )
+    return tuple(sorted(made, key=lambda h: (_BADGE_ORDER[h.badge], -abs(np.nan_to_num(h.test.separation.estimate)))))
+
+
+def hypothesis_id(dataset: str, concept_id: str) -> str:
+    """Key of a hypothesis: this concept about this dataset's outcome (12 hexadecimal characters)."""
+    return hash_json({"dataset": dataset, "concept": concept_id})[:12]
+
+
+def _fidelity(record: dict[str, Any]) -> Fidelity:
+    intervals = {key: tuple(record[key]) for key in ("recall_interval", "false_positive_interval")}
+    return Fidelity(**{**record, **intervals})
+
+
+def _fits(
+    stage: Stage, upstream: dict[str, StoredObject], inputs: _Inputs, design: HoldoutDesign
+) -> tuple[tuple[joint_fit.Fit, ...], tuple[float, float]]:
+    """The ladder: what can be predicted at all, what the neurons keep of it, what the concepts in words keep."""
+    settings, task = stage.dataset.spec.inference, stage.dataset.spec.task
+    scorer = joint_fit.Score(task, design.clusters, settings.bootstrap, settings.seed)
+    learn = inputs.observations.filter(pl.col("split") != "holdout")
+    y, groups = learn["label"].to_numpy(), learn["cluster_id"].to_numpy()
+    fits = []
+    for name, matrix in _trained_features(stage, upstream, inputs).items():
+        stage.report(f"fit of {name}")
+        ids = inputs.texts["text_id"]
+        x, x_holdout = (observation_matrix(matrix, ids, part) for part in (learn, inputs.holdout))
+        predicted = joint_fit.trained(x, y, groups, x_holdout, task)
+        fits.append(scorer.fit(name, "trained", design.outcome, predicted))
+    concepts = np.nan_to_num(design.concepts)
+    for name, x in (("concepts", concepts), ("length and controls alone", design.controls)):
+        predicted = joint_fit.cross_fitted(
+            x, design.outcome, design.clusters, task, folds=settings.folds, seed=settings.seed
+        )
+        fits.append(scorer.fit(name, "cross-fitted", design.outcome, predicted))
+    chance = joint_fit.floor(concepts, design.outcome, design.clusters, task, folds=settings.folds, seed=settings.seed)
+    return tuple(fits), (float(np.mean(chance)), float(np.percentile(chance, 95)))
+
+
+def _trained_features(stage: Stage, upstream: dict[str, StoredObject], inputs: _Inputs) -> dict[str, Any]:
+    """Features of every text, sparse where they are; only the selected neurons are ever dense."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectors = open_vectors(stage)[1].read(inputs.texts["text_id"])
+    ids = read_frame(upstream["activations"].file("texts.parquet"))["text_id"]
+    codes = read_codes(upstream["activations"].file("codes.safetensors"))[text_rows(ids, inputs.texts["text_id"])]
+    selected = read_frame(upstream["selected_neurons"].file("neurons.parquet"))["column"].to_numpy()
+    by_neuron = codes.tocsc()
+    dense = np.column_stack([column(by_neuron, j) for j in selected])
+    learn = (inputs.texts["split"] != "holdout").to_numpy()
+    texts = np.array(inputs.texts["text"].to_list(), dtype=object)
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit(texts[learn])
+    return {
+        "embeddings (ceiling)": vectors,
+        "words (TF-IDF)": words.transform(texts),
+        "all neurons": codes,
+        "selected neurons": dense,
+        "selected neurons, fired or not": (dense > 0).astype(float),
+    }

@@ -1,0 +1,147 @@
+"""`evaluation_report`: effects, intervals, corrected tests, joint fit; as tables, figures and one page.
+
+The same step writes the `hypothesis_card` events, one per hypothesis, so cards cost no runs of their own.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from hsae_dagster import checks
+from hsae_dagster.assets.evaluation import UPSTREAM, evaluate
+from hsae_dagster.assets.hypothesis_card import card_events
+from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
+from hsae_dagster.partitions import datasets
+from hsae_dagster.report.content import ReportContent
+from hsae_dagster.resources import Project
+from hsae_dagster.storage.frames import read_frame, write_frame, write_json
+from hsae_dagster.storage.objects import StoredObject, write_atomically
+
+NAME = "evaluation_report"
+CODE_VERSION = "1"
+
+
+@dg.asset(
+    name=NAME,
+    deps=[*UPSTREAM],
+    partitions_def=datasets,
+    group_name=GROUP,
+    kinds={"statsmodels", "html"},
+    code_version=CODE_VERSION,
+    check_specs=checks.specs(NAME),
+)
+def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+    """Each hypothesis tested once on held-out clusters, and how much of the outcome they predict together."""
+    with explained():
+        stage = Stage.open(context, project, NAME, CODE_VERSION)
+        spec = stage.dataset.spec
+        upstream = {name: stage.upstream(name) for name in UPSTREAM}
+        config = {"dataset": stage.dataset.name, **spec.model_dump(mode="json")}
+        stored = stage.build(config, list(upstream.values()), lambda folder: _make(stage, upstream, folder))
+        page = project.results / "reports" / f"{stage.dataset.name}.html"
+        write_atomically(page, stored.file("_report.html").read_bytes())
+        summary = stored.json("evaluation.json")
+        stage.report(f"{summary['confirmed']} of {summary['tested']} hypotheses confirmed; report: {page}")
+        result = stage.finish(stored, _describe(stored, summary, page), _check(stored, summary, upstream))
+        for event in card_events(context, stored, upstream):
+            context.log_event(event)
+        return result
+
+
+def _make(stage: Stage, upstream: dict[str, StoredObject], folder: Path) -> None:
+    from hsae_dagster.report.figures import fit_ladder, forest_plot
+    from hsae_dagster.report.page import card_markdown, hypotheses_table, render_report
+
+    content = evaluate(stage, upstream, stage.context.run_id)
+    write_frame(folder / "hypotheses.parquet", _flatten(content))
+    write_frame(folder / "fits.parquet", pl.DataFrame([asdict(fit) for fit in content.fits]))
+    write_json(folder / "evaluation.json", _summarise(content))
+    write_json(folder / "evidence.json", {h.hypothesis_id: asdict(h.evidence) for h in content.hypotheses})
+    write_json(folder / "_cards.json", {h.hypothesis_id: card_markdown(h, content) for h in content.hypotheses})
+    write_json(folder / "_table.json", hypotheses_table(content))
+    forest = forest_plot(content.hypotheses, content.outcome, content.alpha)
+    ladder = fit_ladder(content.fits, content.floor, content.fits[0].metric)
+    for name, figure in (("forest", forest), ("ladder", ladder)):
+        (folder / f"_{name}.png").write_bytes(figure.png)
+        (folder / f"_{name}.txt").write_text(figure.alt, encoding="utf-8")
+    (folder / "_report.html").write_text(render_report(content), encoding="utf-8")
+
+
+def _flatten(content: ReportContent) -> pl.DataFrame:
+    """One row per hypothesis with every figure and key."""
+    rows = []
+    for h in content.hypotheses:
+        separation, partial = h.test.separation, h.test.partial
+        rows.append(
+            {
+                **{k: getattr(h, k) for k in ("hypothesis_id", "rank", "claim", "badge", "reason", "concept_id")},
+                **{k: getattr(h, k) for k in ("sae_id", "sae_column", "selection_score", "train_separation")},
+                **{f"effect_{k}": v for k, v in asdict(separation).items()},
+                **{f"partial_{k}": v for k, v in asdict(partial).items()},
+                "p_holm": h.p_holm,
+                "q_value": h.q_value,
+                **{k: getattr(h.test, k) for k in ("n", "n_with", "n_clusters", "prevalence")},
+                "flags": list(h.test.flags),
+                **{f"fidelity_{k}": v for k, v in asdict(h.fidelity).items() if not isinstance(v, tuple)},
+            }
+        )
+    return pl.DataFrame(rows, schema_overrides={"flags": pl.List(pl.String)}, infer_schema_length=None)
+
+
+def _summarise(content: ReportContent) -> dict[str, Any]:
+    fits = {fit.name: fit.value for fit in content.fits}
+    return {
+        "tested": len(content.hypotheses),
+        "confirmed": content.confirmed,
+        "bonferroni": content.bonferroni,
+        "unreadable": len(content.unreadable),
+        "metric": content.fits[0].metric,
+        "fits": fits,
+        "floor": list(content.floor),
+        "outcome": content.outcome,
+        "task": content.task,
+        "alpha": content.alpha,
+        "holdout_observations": content.splits[-1].observations,
+        "versions": dict(content.versions),
+    }
+
+
+def _describe(stored: StoredObject, summary: dict[str, Any], page: Path) -> dict[str, Any]:
+    rows = stored.json("_table.json")
+    figures = {
+        name: picture(stored.file(f"_{name}.png").read_bytes(), stored.file(f"_{name}.txt").read_text(encoding="utf-8"))
+        for name in ("forest", "ladder")
+    }
+    fits = [{"predictors": name, summary["metric"]: round(value, 4)} for name, value in summary["fits"].items()]
+    return {
+        "dagster/row_count": summary["tested"],
+        "confirmed": summary["confirmed"],
+        "below Bonferroni": summary["bonferroni"],
+        "without a readable concept": summary["unreadable"],
+        "report": dg.MetadataValue.path(str(page)),
+        "hypotheses": table(rows),
+        "effects": figures["forest"],
+        "joint fit": table(
+            [*fits, {"predictors": "floor (permuted)", summary["metric"]: round(summary["floor"][0], 4)}]
+        ),
+        "fit ladder": figures["ladder"],
+    }
+
+
+def _check(
+    stored: StoredObject, summary: dict[str, Any], upstream: dict[str, StoredObject]
+) -> list[dg.AssetCheckResult]:
+    frame = read_frame(stored.file("hypotheses.parquet"))
+    tested = read_frame(upstream["annotation_matrix"].file("observations.parquet"))
+    outside = tested.filter(pl.col("split") != "holdout").height
+    untested = frame["effect_p_value"].is_nan().sum()
+    confirmed = frame.filter(pl.col("badge") == "confirmed")
+    conflicts = confirmed.filter(pl.col("effect_estimate") * pl.col("partial_estimate") < 0).height
+    return [
+        checks.result(NAME, "tests_only_holdout", outside == 0, {"observations from other splits": outside}),
+        checks.result(NAME, "effects_estimable", untested == 0, {"could not be tested": int(untested)}),
+        checks.result(NAME, "signs_agree", conflicts == 0, {"confirmed with opposite signs": conflicts}),
+    ]

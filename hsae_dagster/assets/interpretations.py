@@ -1,0 +1,222 @@
+"""`interpretations`: candidate concepts per neuron, scored on texts their author never saw, the best one chosen."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+
+from hsae_dagster import checks
+from hsae_dagster.assets.judging import judge
+from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
+from hsae_dagster.core.concept import Concept
+from hsae_dagster.core.fidelity import MISSING, Fidelity, column, firing_bounds, measure_fidelity, scoring_rows
+from hsae_dagster.core.observations import text_rows
+from hsae_dagster.errors import MethodError
+from hsae_dagster.partitions import datasets
+from hsae_dagster.providers.base import Annotator, InterpretationRequest
+from hsae_dagster.resources import Project
+from hsae_dagster.storage.frames import read_codes, read_frame, write_json
+from hsae_dagster.storage.objects import StoredObject
+
+NAME = "interpretations"
+CODE_VERSION = "1"
+# A lexicon gains nothing from more; beyond it a seeded sample is read.
+MOST_TEXTS = 50_000
+
+
+@dg.asset(
+    name=NAME,
+    deps=["corpus", "activations", "selected_neurons"],
+    partitions_def=datasets,
+    group_name=GROUP,
+    kinds={"openai", "scikitlearn"},
+    code_version=CODE_VERSION,
+    check_specs=checks.specs(NAME),
+)
+def interpretations(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+    """Concepts written from training texts, chosen on validation texts, their fidelity reported on fidelity texts."""
+    with explained():
+        stage = Stage.open(context, project, NAME, CODE_VERSION)
+        spec = stage.dataset.spec
+        upstream = [stage.upstream(name) for name in ("corpus", "activations", "selected_neurons")]
+        config = {
+            "interpretation": spec.interpretation.model_dump(mode="json"),
+            "annotation": spec.annotation.model_dump(mode="json", exclude={"holdout_sample", "seed"}),
+        }
+        stored = stage.build(config, upstream, lambda folder: _make(stage, upstream, folder))
+        records = stored.json("concepts.json")
+        readable = [record for record in records if record["chosen"] is not None]
+        stage.report(f"{len(readable)} of {len(records)} neurons have a readable concept")
+        return stage.finish(stored, _describe(records), _check(stage, stored, records))
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Texts of one split, and the codes of the selected neurons on them."""
+
+    ids: list[str]
+    texts: list[str]
+    clusters: np.ndarray
+    codes: sp.csc_matrix
+
+
+def _make(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
+    from hsae_dagster.providers.registry import make_annotator, make_interpreter
+
+    settings = stage.dataset.spec.interpretation
+    neurons = read_frame(upstream[2].file("neurons.parquet"))
+    splits = {name: _load(upstream, neurons, name) for name in ("train", "validation", "fidelity")}
+    for name, split in splits.items():
+        if not split.ids:
+            raise MethodError(
+                f"Dataset `{stage.dataset.name}`: no text landed in the {name} split, which interpretation needs. "
+                f"Raise splits.{name} or bring more clusters."
+            )
+    train = splits["train"]
+    bounds = [firing_bounds(column(train.codes, j), settings.bin) for j in range(neurons.height)]
+    shown = _sample(train, settings.seed)
+    request = InterpretationRequest(
+        texts=shown.texts,
+        clusters=shown.clusters,
+        codes=shown.codes,
+        bounds=bounds,
+        candidates=settings.candidates,
+        examples=settings.examples,
+        max_words=settings.max_words,
+        instructions=settings.instructions,
+        seed=settings.seed,
+    )
+    proposals = make_interpreter(settings).interpret(request, stage.report)
+    annotator = make_annotator(stage.dataset.spec.annotation)
+    scores = _score(stage, annotator, proposals, splits["validation"], bounds)
+    chosen = [_choose(fidelities) for fidelities in scores]
+    finalists = [[p[c]] if c is not None else [] for p, c in zip(proposals, chosen, strict=True)]
+    reported = _score(stage, annotator, finalists, splits["fidelity"], bounds)
+    records = [
+        _record(row, bounds[j], proposals[j], scores[j], chosen[j], reported[j])
+        for j, row in enumerate(neurons.iter_rows(named=True))
+    ]
+    write_json(folder / "concepts.json", records)
+    write_json(folder / "seen.json", {name: sorted(split.ids) for name, split in splits.items()})
+
+
+def _load(upstream: list[StoredObject], neurons: pl.DataFrame, split: str) -> _Split:
+    texts = read_frame(upstream[0].file("texts.parquet")).filter(pl.col("split") == split)
+    ids = read_frame(upstream[1].file("texts.parquet"))["text_id"]
+    codes = read_codes(upstream[1].file("codes.safetensors"))[text_rows(ids, texts["text_id"])]
+    selected = codes.tocsc()[:, neurons["column"].to_numpy()]
+    return _Split(texts["text_id"].to_list(), texts["text"].to_list(), texts["cluster_id"].to_numpy(), selected)
+
+
+def _sample(split: _Split, seed: int) -> _Split:
+    if len(split.ids) <= MOST_TEXTS:
+        return split
+    rows = np.sort(np.random.default_rng(seed).choice(len(split.ids), MOST_TEXTS, replace=False))
+    return _Split([split.ids[i] for i in rows], [split.texts[i] for i in rows], split.clusters[rows], split.codes[rows])
+
+
+def _score(
+    stage: Stage,
+    annotator: Annotator,
+    proposals: list[list[Concept]],
+    split: _Split,
+    bounds: list[tuple[float, float]],
+) -> list[list[Fidelity]]:
+    """Fidelity of every candidate of every neuron on one split; a paid annotator judges a sample per neuron."""
+    settings = stage.dataset.spec.interpretation
+    if annotator.free:
+        flat = [concept for candidates in proposals for concept in candidates]
+        answers = iter(judge(stage, annotator, flat, split.ids, split.texts).answers.T)
+        return [
+            [measure_fidelity(next(answers), column(split.codes, j), bounds[j]) for _ in candidates]
+            for j, candidates in enumerate(proposals)
+        ]
+    scores = []
+    for j, candidates in enumerate(proposals):
+        activation = column(split.codes, j)
+        rng = np.random.default_rng([settings.seed, j])
+        rows = scoring_rows(activation, bounds[j], settings.scoring_texts, rng)
+        judged = judge(stage, annotator, candidates, [split.ids[i] for i in rows], [split.texts[i] for i in rows])
+        full = np.full((len(activation), len(candidates)), MISSING, np.int8)
+        full[rows] = judged.answers
+        scores.append([measure_fidelity(full[:, c], activation, bounds[j]) for c in range(len(candidates))])
+    return scores
+
+
+def _choose(fidelities: list[Fidelity]) -> int | None:
+    """The candidate of highest F1 among those that tell firing from silent texts beyond doubt; None if none does."""
+    able = [i for i, fidelity in enumerate(fidelities) if fidelity.tells_apart]
+    return max(able, key=lambda i: (fidelities[i].f1, -i)) if able else None
+
+
+def _record(
+    neuron: dict[str, Any],
+    bounds: tuple[float, float],
+    candidates: list[Concept],
+    scores: list[Fidelity],
+    chosen: int | None,
+    reported: list[Fidelity],
+) -> dict[str, Any]:
+    listed = [
+        {
+            "concept_id": concept.concept_id,
+            "predicate": concept.predicate,
+            "author": concept.author,
+            "definition": concept.definition,
+            "details": dict(concept.details),
+            "validation": asdict(score),
+        }
+        for concept, score in zip(candidates, scores, strict=True)
+    ]
+    reason = None
+    if chosen is None:
+        reason = "no candidate tells firing from silent texts" if candidates else "no candidate could be written"
+    return {
+        **{key: neuron[key] for key in ("rank", "column", "sae_id", "sae_column", "score", "train_separation")},
+        "bounds": list(bounds),
+        "candidates": listed,
+        "chosen": chosen,
+        "unreadable": reason,
+        "fidelity": asdict(reported[0]) if reported else None,
+    }
+
+
+def _describe(records: list[dict[str, Any]]) -> dict[str, Any]:
+    from hsae_dagster.report.figures import fidelity_bars
+
+    readable = [r for r in records if r["chosen"] is not None]
+    rows = [
+        {
+            "rank": r["rank"],
+            "concept": r["candidates"][r["chosen"]]["predicate"] if r["chosen"] is not None else r["unreadable"],
+            "F1": round(r["fidelity"]["f1"], 3) if r["fidelity"] else None,
+            "natural F1": round(r["fidelity"]["natural_f1"], 3) if r["fidelity"] else None,
+            "candidates": len(r["candidates"]),
+        }
+        for r in records
+    ]
+    metadata: dict[str, Any] = {"dagster/row_count": len(records), "readable": len(readable), "concepts": table(rows)}
+    if readable:
+        f1 = [r["fidelity"]["f1"] for r in readable]
+        figure = fidelity_bars([r["candidates"][r["chosen"]]["predicate"] for r in readable], f1)
+        metadata |= {"median fidelity F1": float(np.median(f1)), "fidelity": picture(figure.png, figure.alt)}
+    return metadata
+
+
+def _check(stage: Stage, stored: StoredObject, records: list[dict[str, Any]]) -> list[dg.AssetCheckResult]:
+    seen = {name: set(ids) for name, ids in stored.json("seen.json").items()}
+    overlap = len(seen["fidelity"] & (seen["train"] | seen["validation"])) + len(seen["train"] & seen["validation"])
+    readable = [r["fidelity"]["f1"] for r in records if r["fidelity"]]
+    median = float(np.median(readable)) if readable else 0.0
+    least = stage.dataset.spec.inference.min_fidelity
+    return [
+        checks.result(NAME, "unseen_texts_only", overlap == 0, {"texts in two roles": overlap}),
+        checks.result(
+            NAME, "most_neurons_are_readable", 2 * len(readable) >= len(records), {"readable": len(readable)}
+        ),
+        checks.result(NAME, "median_fidelity", median >= least, {"median F1": median, "wanted": least}),
+    ]

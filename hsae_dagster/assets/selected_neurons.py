@@ -1,0 +1,113 @@
+"""`selected_neurons`: the neurons that predict the label on training texts, ranked."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+
+from hsae_dagster import checks
+from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
+from hsae_dagster.core.fidelity import column
+from hsae_dagster.core.observations import firing_separation, observation_matrix
+from hsae_dagster.partitions import datasets
+from hsae_dagster.resources import Project
+from hsae_dagster.storage.frames import read_codes, read_frame, write_frame, write_json
+from hsae_dagster.storage.objects import StoredObject
+
+NAME = "selected_neurons"
+CODE_VERSION = "1"
+
+
+@dg.asset(
+    name=NAME,
+    deps=["corpus", "activations"],
+    partitions_def=datasets,
+    group_name=GROUP,
+    kinds={"scikitlearn"},
+    code_version=CODE_VERSION,
+    check_specs=checks.specs(NAME),
+)
+def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+    """Exactly n neurons with rank, score and the direction they have on training texts; pairs by Z_A - Z_B."""
+    with explained():
+        stage = Stage.open(context, project, NAME, CODE_VERSION)
+        spec = stage.dataset.spec
+        corpus, activations = stage.upstream("corpus"), stage.upstream("activations")
+        config = {"task": spec.task, **spec.selection.model_dump(mode="json")}
+        stored = stage.build(config, [corpus, activations], lambda folder: _make(stage, corpus, activations, folder))
+        summary = stored.json("selection.json")
+        neurons = read_frame(stored.file("neurons.parquet"))
+        stage.report(f"{neurons.height} neurons by {summary['method']}")
+        distinct = neurons["column"].n_unique()
+        check = checks.result(
+            NAME, "as_many_as_asked", distinct == spec.selection.n == neurons.height, {"selected": distinct}
+        )
+        return stage.finish(stored, _describe(neurons, summary), [check])
+
+
+def _make(stage: Stage, corpus: StoredObject, activations: StoredObject, folder: Path) -> None:
+    from hsae_dagster.core.selection import select_neurons
+
+    spec = stage.dataset.spec
+    codes = read_codes(activations.file("codes.safetensors"))
+    ids = read_frame(activations.file("texts.parquet"))["text_id"]
+    columns = read_frame(activations.file("columns.parquet"))
+    train = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "train")
+    selection = select_neurons(
+        observation_matrix(codes, ids, train),
+        train["label"].to_numpy(),
+        spec.selection.n,
+        method=spec.selection.method,
+        task="regression" if spec.task == "regression" else "classification",
+    )
+    chosen = [neuron.column for neuron in selection.neurons]
+    by_neuron = codes.tocsc()
+    separations = [firing_separation(column(by_neuron, j) > 0, ids, train) for j in chosen]
+    neurons = pl.DataFrame(
+        {
+            "rank": np.arange(len(chosen)),
+            "column": chosen,
+            "score": [neuron.score for neuron in selection.neurons],
+            "train_separation": separations,
+        }
+    ).join(columns, on="column", how="left", maintain_order="left")
+    write_frame(folder / "neurons.parquet", neurons)
+    summary = {
+        "method": selection.method,
+        "alpha": selection.alpha,
+        "path": [asdict(point) for point in selection.path],
+        "notes": list(selection.notes),
+    }
+    write_json(folder / "selection.json", summary)
+
+
+def _describe(neurons: pl.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
+    from hsae_dagster.report.figures import selection_path
+
+    rows = [
+        {
+            "rank": row["rank"],
+            "neuron": f"{row['sae_id'][:8]}/{row['sae_column']}",
+            "score": round(row["score"], 4),
+            "outcome when firing": round(row["train_separation"], 4),
+            "fires on": f"{row['firing_rate']:.1%}",
+        }
+        for row in neurons.iter_rows(named=True)
+    ]
+    metadata: dict[str, Any] = {
+        "dagster/row_count": neurons.height,
+        "method": summary["method"],
+        "neurons": table(rows),
+    }
+    if summary["notes"]:
+        metadata["notes"] = "; ".join(summary["notes"])
+    if summary["path"]:
+        path = [(point["alpha"], point["n_active"]) for point in summary["path"]]
+        figure = selection_path(path, summary["alpha"])
+        metadata["path"] = picture(figure.png, figure.alt)
+    if summary["alpha"] is not None:
+        metadata["alpha"] = float(summary["alpha"])
+    return metadata

@@ -1,0 +1,108 @@
+"""What every asset does around its own work.
+
+Belongs here: opening a dataset's partition, building a result unless it exists, moving the current pointer only when no
+structural check fails, and turning our errors into sentences in the UI. Does not belong here: any stage's own work.
+"""
+
+import base64
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from hsae_dagster.dataset.discovery import Dataset, load_dataset
+from hsae_dagster.errors import HsaeError
+from hsae_dagster.resources import Project
+from hsae_dagster.storage.objects import StageInputs, StoredObject
+
+GROUP = "hsae"
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Show an error meant for people as the step's failure, without a traceback as its explanation."""
+    try:
+        yield
+    except HsaeError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of one dataset in one run."""
+
+    context: dg.AssetExecutionContext
+    project: Project
+    dataset: Dataset
+    asset: str
+    code_version: str
+
+    @staticmethod
+    def open(context: dg.AssetExecutionContext, project: Project, asset: str, code_version: str) -> "Stage":
+        """Open the partition of this step.
+
+        Raises:
+            DatasetError: the dataset's declaration cannot be used.
+        """
+        return Stage(context, project, load_dataset(project.data, context.partition_key), asset, code_version)
+
+    def report(self, message: str) -> None:
+        """Tell the run's log how far the work is."""
+        self.context.log.info(f"{self.dataset.name} · {self.asset}: {message}")
+
+    def upstream(self, asset: str) -> StoredObject:
+        """Current, verified result of an upstream asset of this dataset."""
+        return self.project.store.current(self.dataset.name, asset)
+
+    def build(
+        self, config: Mapping[str, Any], upstream: Sequence[StoredObject], make: Callable[[Path], None]
+    ) -> StoredObject:
+        """Make the stage's result, or find it finished from equal inputs."""
+        versions = {stored.asset: stored.data_version for stored in upstream}
+        inputs = StageInputs(self.asset, self.code_version, config, versions)
+        stored = self.project.store.build(inputs, self.context.run_id, make)
+        if stored.reused:
+            self.report("nothing it depends on has changed; the finished result is kept")
+        return stored
+
+    def finish(
+        self,
+        stored: StoredObject,
+        metadata: Mapping[str, Any],
+        checks: Sequence[dg.AssetCheckResult] = (),
+    ) -> dg.MaterializeResult:
+        """Publish the result as current, unless a structural check fails, and report it to Dagster."""
+        if all(check.passed or check.severity is dg.AssetCheckSeverity.WARN for check in checks):
+            self.project.store.point(self.dataset.name, stored)
+        shown = {
+            **metadata,
+            "folder": dg.MetadataValue.path(str(stored.folder)),
+            "made by run": stored.run_id,
+            "reused": stored.reused,
+            "upstream versions": dg.MetadataValue.json(dict(stored.inputs.upstream)),
+        }
+        return dg.MaterializeResult(
+            metadata=shown, data_version=dg.DataVersion(stored.data_version), check_results=list(checks)
+        )
+
+
+def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
+    """A figure that the UI shows inline."""
+    return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def table(rows: Sequence[Mapping[str, str | int | float | bool | None]]) -> dg.TableMetadataValue:
+    """A table that the UI shows; every row has the keys of the first."""
+    names = list(rows[0]) if rows else ["(empty)"]
+    kinds = {name: _kind(rows[0][name]) if rows else "string" for name in names}
+    schema = dg.TableSchema(columns=[dg.TableColumn(name, type=kinds[name]) for name in names])
+    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows], schema=schema)
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    return {int: "int", float: "float"}.get(type(value), "string")

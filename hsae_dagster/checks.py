@@ -1,0 +1,66 @@
+"""Checks on what a stage made.
+
+Belongs here: every check's declaration and its verdict from plain figures. Structural checks block what is downstream;
+checks of scientific quality warn. Does not belong here: computing the figures (assets read them from their results).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+# asset -> check name -> (blocking, description)
+CHECKS: dict[str, dict[str, tuple[bool, str]]] = {
+    "corpus": {
+        "splits_share_no_text": (True, "No text and no cluster is on two sides of a split."),
+        "labels_vary": (True, "Train and holdout both have more than one label value."),
+        "few_rows_dropped": (False, "Fewer than a quarter of the rows were left out."),
+    },
+    "embeddings": {
+        "every_text_has_a_vector": (True, "Each text of the corpus has one finite vector of the declared length."),
+    },
+    "sae_checkpoints": {
+        "weights_are_finite": (True, "No weight is NaN or infinite."),
+        "few_dead_neurons": (False, "Fewer than half of the neurons never fire on training texts."),
+        "explains_variance": (False, "The reconstruction explains at least a tenth of validation variance."),
+    },
+    "activations": {
+        "one_row_per_text": (True, "Codes have one row per text and one column per neuron, none negative."),
+    },
+    "selected_neurons": {
+        "as_many_as_asked": (True, "Exactly the declared number of distinct neurons is selected."),
+    },
+    "interpretations": {
+        "unseen_texts_only": (True, "Fidelity was measured on texts that no candidate was written or chosen on."),
+        "most_neurons_are_readable": (False, "At least half of the selected neurons have a readable concept."),
+        "median_fidelity": (False, "The median fidelity F1 reaches inference.min_fidelity."),
+    },
+    "annotation_matrix": {
+        "every_holdout_text_judged": (True, "One row per holdout text, one column per concept."),
+        "few_missing": (False, "Fewer than 5 % of the answers are missing."),
+    },
+    "evaluation_report": {
+        "tests_only_holdout": (True, "Every tested observation belongs to the holdout."),
+        "effects_estimable": (False, "Every hypothesis could be tested."),
+        "signs_agree": (False, "Separation and partial effect agree in sign for every confirmed hypothesis."),
+    },
+}
+
+
+def specs(asset: str) -> list[dg.AssetCheckSpec]:
+    """Declarations of an asset's checks."""
+    return [
+        dg.AssetCheckSpec(name=name, asset=asset, blocking=blocking, description=description)
+        for name, (blocking, description) in CHECKS[asset].items()
+    ]
+
+
+def result(asset: str, name: str, passed: bool, metadata: Mapping[str, Any] | None = None) -> dg.AssetCheckResult:
+    """The verdict of one check: an ERROR where it blocks, a WARN where it does not."""
+    blocking = CHECKS[asset][name][0]
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=bool(passed),
+        severity=dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN,
+        metadata=dict(metadata or {}),
+    )

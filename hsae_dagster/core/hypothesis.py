@@ -1,0 +1,87 @@
+"""The record of one hypothesis: claim, evidence, verdict and keys. The unit of the product.
+
+Belongs here: the fields that cards, tables and reports show, with their meaning. Does not belong here: how any of them
+is computed or drawn.
+"""
+
+from dataclasses import dataclass
+
+from hsae_dagster.core.badges import Badge
+from hsae_dagster.core.fidelity import Fidelity
+from hsae_dagster.core.inference import HypothesisTest
+
+
+@dataclass(frozen=True)
+class Example:
+    """A holdout text shown as evidence.
+
+    Attributes:
+        text_id: its key.
+        text: as it stands in the data; escape it before it meets HTML or markdown.
+        outcome: its observed outcome (for pairs, the share of its pairs that it won).
+        activation: of the hypothesis' neuron.
+        because: terms of the lexicon found in it, strongest first; empty for a concept judged by a model.
+    """
+
+    text_id: str
+    text: str
+    outcome: float
+    activation: float
+    because: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Holdout texts around a claim.
+
+    Attributes:
+        supporting: have the concept and fire the neuron, strongest first.
+        near_misses: fire the neuron but are judged without the concept.
+        counterexamples: have the concept and an outcome on the other side of the average from the claim's direction.
+    """
+
+    supporting: tuple[Example, ...]
+    near_misses: tuple[Example, ...]
+    counterexamples: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One tested hypothesis.
+
+    Attributes:
+        hypothesis_id: key, 12 hexadecimal characters.
+        rank: place in selection, from 0.
+        claim: the predicate; the subject is the text ("asks a question").
+        concept_id: key of the concept.
+        sae_id: key of the neuron's autoencoder.
+        sae_column: the neuron's column in it.
+        selection_score: score of the selection method (lasso: standardised coefficient).
+        train_separation: difference in mean outcome between firing and silent training texts; gives the direction
+            the neuron was selected for.
+        test: what the holdout says.
+        p_holm: Holm-corrected p of the separation.
+        q_value: Benjamini-Hochberg q of the separation.
+        fidelity: of the concept to its neuron, on texts nothing was chosen on.
+        badge: the verdict.
+        reason: the rule that gave it.
+        lexicon: (term, weight) of a lexical concept, strongest first; empty otherwise.
+        evidence: holdout texts.
+    """
+
+    hypothesis_id: str
+    rank: int
+    claim: str
+    concept_id: str
+    sae_id: str
+    sae_column: int
+    selection_score: float
+    train_separation: float
+    test: HypothesisTest
+    p_holm: float
+    q_value: float
+    fidelity: Fidelity
+    badge: Badge
+    reason: str
+    lexicon: tuple[tuple[str, float], ...]
+    evidence: Evidence

@@ -1,0 +1,103 @@
+"""From texts to labelled observations: the rows that selection and tests read.
+
+Belongs here: lining up codes, annotations and controls of texts with observations or pairs of them. Does not belong here:
+estimating anything.
+"""
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+
+from hsae_dagster.core.inference import HoldoutDesign
+
+_MOST_CATEGORIES = 20
+
+
+def text_rows(text_ids: pl.Series, wanted: pl.Series) -> np.ndarray:
+    """Positions (int64) of `wanted` keys in ascending, distinct `text_ids`; every key must be there."""
+    return text_ids.search_sorted(wanted).to_numpy().astype(np.int64)
+
+
+def is_pairwise(observations: pl.DataFrame) -> bool:
+    """Whether observations are pairs of texts."""
+    return "text_id_a" in observations.columns
+
+
+def observation_matrix(
+    per_text: sp.csr_matrix | np.ndarray, text_ids: pl.Series, observations: pl.DataFrame
+) -> sp.csr_matrix | np.ndarray:
+    """Rows of a texts × features matrix for each observation; for pairs, text A's row minus text B's."""
+    if not is_pairwise(observations):
+        return per_text[text_rows(text_ids, observations["text_id"])]
+    a, b = (per_text[text_rows(text_ids, observations[side])] for side in ("text_id_a", "text_id_b"))
+    return (a - b).tocsr() if sp.issparse(a) else a - b
+
+
+def firing_separation(fires: np.ndarray, text_ids: pl.Series, observations: pl.DataFrame) -> float:
+    """Difference in mean outcome between observations whose text fires and the rest; pairs: win share minus 1/2.
+
+    Args:
+        fires: (texts,) bool.
+        text_ids: (texts,) keys, ascending.
+        observations: with their labels.
+    """
+    label = observations["label"].to_numpy()
+    fired = observation_matrix(fires.astype(float)[:, None], text_ids, observations)[:, 0]
+    if is_pairwise(observations):
+        decided = fired != 0
+        return float((fired[decided] * (label[decided] - 0.5)).mean()) if decided.any() else 0.0
+    on = fired > 0
+    return float(label[on].mean() - label[~on].mean()) if on.any() and not on.all() else 0.0
+
+
+def holdout_design(
+    answers: np.ndarray, text_ids: pl.Series, n_words: np.ndarray, observations: pl.DataFrame, task: str
+) -> HoldoutDesign:
+    """The design of the tests.
+
+    Args:
+        answers: (texts, concepts) int8: 1 yes, 0 no, -1 missing.
+        text_ids: (texts,) keys of the judged texts, ascending.
+        n_words: (texts,) their lengths; the logarithm is always a control.
+        observations: of the holdout, all of whose texts were judged.
+        task: regression, classification or pairwise.
+    """
+    per_text = answers.astype(np.float64)
+    per_text[answers < 0] = np.nan
+    length = np.log1p(n_words.astype(np.float64))[:, None]
+    return HoldoutDesign(
+        concepts=np.asarray(observation_matrix(per_text, text_ids, observations)),
+        outcome=observations["label"].to_numpy(),
+        clusters=observations["cluster_id"].to_numpy(),
+        controls=np.column_stack([observation_matrix(length, text_ids, observations), *_controls(observations)]),
+        task=task,
+    )
+
+
+def outcome_per_text(text_ids: pl.Series, observations: pl.DataFrame) -> np.ndarray:
+    """Mean label of each text's observations; for pairs, the share of its pairs that the text won. (texts,) float64."""
+    if is_pairwise(observations):
+        sides = [
+            observations.select(pl.col("text_id_a").alias("text_id"), "label"),
+            observations.select(pl.col("text_id_b").alias("text_id"), (1 - pl.col("label")).alias("label")),
+        ]
+        long = pl.concat(sides)
+    else:
+        long = observations.select("text_id", "label")
+    means = long.group_by("text_id").agg(pl.col("label").mean())
+    return text_ids.to_frame("text_id").join(means, on="text_id", how="left", maintain_order="left")["label"].to_numpy()
+
+
+def _controls(observations: pl.DataFrame) -> list[np.ndarray]:
+    """Declared controls as columns: numbers with gaps at their mean, categories as indicators of the commonest ones."""
+    columns = []
+    for name in [name for name in observations.columns if name.startswith("control:")]:
+        series = observations[name]
+        if series.dtype == pl.String:
+            counts = series.fill_null("(none)").value_counts(sort=True)
+            common = sorted(counts[name].to_list()[: _MOST_CATEGORIES + 1])[1:]
+            columns += [(series.fill_null("(none)") == value).to_numpy().astype(float) for value in common]
+        else:
+            mean = series.mean()
+            columns.append(series.fill_nan(None).fill_null(mean if mean is not None else 0.0).to_numpy().astype(float))
+    return columns

@@ -1,0 +1,213 @@
+"""A sparse matrix that behaves as if its columns had been standardised.
+
+Belongs here: column moments, products with the standardised matrix, Gram columns and weighted Grams of a few columns,
+and which columns are constant or copies of one another. Does not belong here: any loss, any penalty, any target.
+
+With X the sparse codes, mu the column means and sd the population standard deviations (1 for a constant column, as
+``sklearn.preprocessing.StandardScaler`` has it), Z = (X - 1 mu^T) / sd. Z is dense, so it is never formed:
+Z^T r = (X^T r - mu sum(r)) / sd, and so on. Nothing here is larger than the non-zeros of X.
+"""
+
+from functools import cached_property
+
+import numpy as np
+from scipy import sparse
+
+from hsae_dagster.errors import MethodError
+
+_EPSILON = float(np.finfo(np.float64).eps)
+# Below this share of the squared mean, sumsq/n - mu^2 has lost digits and is computed again in two passes.
+_CANCELLATION = 1e-6
+# Columns whose projections on one random direction differ by more than this (relative) cannot be copies.
+_COPY_WINDOW = 1e-6
+# 1 - |r| below this is a copy: float32 codes scaled by a constant reach 1 - 1e-14; distinct ones stay far away.
+_COPY_TOLERANCE = 1e-10
+
+
+class StandardisedCodes:
+    """Sparse codes (n rows x m columns) seen through column standardisation.
+
+    Attributes:
+        raw: (n, m) float64 CSR without explicit zeros, duplicates summed. The caller's matrix is never changed.
+        mean: (m,) column means.
+        scale: (m,) population standard deviations, 1 where the column is constant.
+        constant: (m,) bool, True where a column has one value only (an all-zero column included).
+        fires: (m,) int, number of non-zero entries of each column.
+    """
+
+    def __init__(self, codes: sparse.csr_matrix | sparse.csr_array) -> None:
+        """Compute the moments in three passes over the non-zeros.
+
+        Raises:
+            MethodError: codes are not a sparse matrix, have no row, or hold NaN or infinity.
+        """
+        self.raw = _canonical(codes)
+        n_rows, n_columns = self.raw.shape
+        ones = np.ones(n_rows)
+        squares = sparse.csr_matrix(
+            (self.raw.data**2, self.raw.indices, self.raw.indptr), shape=self.raw.shape, copy=False
+        )
+        total, total_squares = self._transpose @ ones, squares.T @ ones
+        if not (np.isfinite(total).all() and np.isfinite(total_squares).all()):
+            raise MethodError(
+                "The codes hold NaN or infinite activations. Look at the SAE checkpoint that made them: "
+                "its weights or the embeddings it was given are not finite."
+            )
+        self.mean = total / n_rows
+        self.fires = np.bincount(self.raw.indices, minlength=n_columns)
+        variance = np.maximum(total_squares / n_rows - self.mean**2, 0.0)
+        for j in np.flatnonzero(variance <= _CANCELLATION * self.mean**2):
+            values = self.column(int(j))[1]
+            absent = (n_rows - len(values)) * self.mean[j] ** 2
+            variance[j] = (np.sum((values - self.mean[j]) ** 2) + absent) / n_rows
+        # The bound under which rounding alone explains the variance; the one that StandardScaler uses.
+        bound = n_rows * _EPSILON * variance + (n_rows * self.mean * _EPSILON) ** 2
+        self.constant = variance <= bound
+        self.scale = np.where(self.constant, 1.0, np.sqrt(variance))
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows (texts)."""
+        return int(self.raw.shape[0])
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns (neurons)."""
+        return int(self.raw.shape[1])
+
+    @cached_property
+    def _transpose(self) -> sparse.csc_matrix:
+        """X^T over the same memory."""
+        return self.raw.T
+
+    @cached_property
+    def by_column(self) -> sparse.csc_matrix:
+        """The raw codes stored by column; made once, when first asked for."""
+        return self.raw.tocsc()
+
+    def column(self, j: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and values of the non-zeros of raw column j."""
+        start, stop = self.by_column.indptr[j : j + 2]
+        return self.by_column.indices[start:stop], self.by_column.data[start:stop]
+
+    def dense_column(self, j: int) -> np.ndarray:
+        """Raw column j as a dense (n,) float64 vector."""
+        rows, values = self.column(j)
+        dense = np.zeros(self.n_rows)
+        dense[rows] = values
+        return dense
+
+    def transposed_product(self, vector: np.ndarray) -> np.ndarray:
+        """Z^T r for r of shape (n,); one pass over the non-zeros. Returns (m,)."""
+        return (self._transpose @ vector - self.mean * vector.sum()) / self.scale
+
+    def product(self, columns: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Z[:, columns] @ weights, touching those columns only. Returns (n,)."""
+        slopes = weights / self.scale[columns]
+        result = np.full(self.n_rows, -float(self.mean[columns] @ slopes))
+        for j, slope in zip(columns, slopes, strict=True):
+            rows, values = self.column(int(j))
+            result[rows] += slope * values
+        return result
+
+    def gram_column(self, j: int) -> np.ndarray:
+        """Correlation of column j with every column, Z^T z_j / n. Returns (m,); 0 against constant columns.
+
+        Only the rows in which j fires are read.
+        """
+        rows, values = self.column(j)
+        few = len(rows) * 4 < self.n_rows
+        raw = self.raw[rows].T @ values if few else self._transpose @ self.dense_column(j)
+        centred = raw / self.n_rows - self.mean * self.mean[j]
+        correlation = centred / (self.scale * self.scale[j])
+        correlation[self.constant] = 0.0
+        return correlation
+
+    def gram(self, columns: np.ndarray) -> np.ndarray:
+        """Correlations among a few columns, (k, k)."""
+        return self.weighted_gram(columns, np.ones(self.n_rows)) / self.n_rows
+
+    def weighted_gram(self, columns: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Z_S^T diag(d) Z_S for the columns S and row weights d of shape (n,). Returns (k, k)."""
+        return SubsetGram(self, columns).weighted(weights)[0]
+
+    def copies(self, among: np.ndarray) -> list[tuple[int, int]]:
+        """Pairs (kept, copy) of columns that standardise to the same values up to sign.
+
+        That is |r| = 1: identical columns, multiples of one another, and mirrors (x and -x, x and 1 - x). The
+        lowest index is the one kept. Candidates are found by one random projection, then checked exactly.
+
+        Args:
+            among: (m,) bool, the columns to look at; constant ones are never copies.
+
+        Returns:
+            Pairs sorted by (kept, copy).
+        """
+        direction = np.random.default_rng(0).standard_normal(self.n_rows)
+        projection = np.abs(self.transposed_product(direction))
+        eligible = np.flatnonzero(among & ~self.constant)
+        order = eligible[np.argsort(projection[eligible], kind="stable")]
+        close = np.diff(projection[order]) <= _COPY_WINDOW * np.sqrt(self.n_rows)
+        pairs: list[tuple[int, int]] = []
+        starts = np.flatnonzero(np.diff(close, prepend=False, append=False).astype(bool))
+        for first, last in zip(starts[::2], starts[1::2], strict=True):
+            pairs += self._copies_in(np.sort(order[first : last + 1]))
+        return sorted(pairs)
+
+    def _copies_in(self, run: np.ndarray) -> list[tuple[int, int]]:
+        pairs = []
+        rest = run
+        while len(rest) > 1:
+            kept, rest = int(rest[0]), rest[1:]
+            correlation = np.abs(self.gram_column(kept)[rest])
+            same = correlation >= 1.0 - _COPY_TOLERANCE
+            pairs += [(kept, int(j)) for j in rest[same]]
+            rest = rest[~same]
+        return pairs
+
+
+class SubsetGram:
+    """Weighted Grams of one fixed set of columns under changing row weights (the Newton steps of a logistic fit)."""
+
+    def __init__(self, matrix: StandardisedCodes, columns: np.ndarray) -> None:
+        """Slice the columns once; memory is their non-zeros."""
+        self._mean, self._scale = matrix.mean[columns], matrix.scale[columns]
+        self._raw = matrix.by_column[:, columns].tocsr()
+        self._transpose = self._raw.T
+        self._row_lengths = np.diff(self._raw.indptr)
+
+    def product(self, weights: np.ndarray) -> np.ndarray:
+        """Z_S w, (n,)."""
+        slopes = weights / self._scale
+        return self._raw @ slopes - float(self._mean @ slopes)
+
+    def transposed_product(self, vector: np.ndarray) -> np.ndarray:
+        """Z_S^T r, (k,)."""
+        return (self._transpose @ vector - self._mean * vector.sum()) / self._scale
+
+    def weighted(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Z_S^T diag(d) Z_S, (k, k), and Z_S^T d, (k,)."""
+        data = self._raw.data * np.repeat(weights, self._row_lengths)
+        scaled = sparse.csr_matrix((data, self._raw.indices, self._raw.indptr), shape=self._raw.shape, copy=False)
+        raw = (self._transpose @ scaled).toarray()
+        first = self._transpose @ weights
+        total = float(weights.sum())
+        cross = np.outer(first, self._mean)
+        gram = raw - cross - cross.T + total * np.outer(self._mean, self._mean)
+        return gram / np.outer(self._scale, self._scale), (first - total * self._mean) / self._scale
+
+
+def _canonical(codes: sparse.csr_matrix | sparse.csr_array) -> sparse.csr_matrix:
+    """Codes as float64 CSR with summed duplicates and no explicit zeros; a copy only where something must change."""
+    if not sparse.issparse(codes):
+        raise MethodError(
+            f"Codes must be a scipy sparse matrix; got {type(codes).__name__}. Wrap a dense array in csr_matrix."
+        )
+    if codes.shape[0] == 0:
+        raise MethodError("The codes have no rows, so no neuron can be selected. Encode some texts first.")
+    result = sparse.csr_matrix(codes, dtype=np.float64)
+    if not result.has_canonical_format or not result.data.all():
+        result = result.copy()
+        result.sum_duplicates()
+        result.eliminate_zeros()
+    return result

@@ -1,0 +1,36 @@
+"""The one Definitions object. Wiring only: every part is defined in its own module."""
+
+import dagster as dg
+
+from hsae_dagster.assets.activations import activations
+from hsae_dagster.assets.annotation_matrix import annotation_matrix
+from hsae_dagster.assets.corpus import corpus
+from hsae_dagster.assets.dataset_catalog import dataset_catalog, labelled_texts
+from hsae_dagster.assets.embeddings import embeddings
+from hsae_dagster.assets.evaluation_report import evaluation_report
+from hsae_dagster.assets.hypothesis_card import hypothesis_card
+from hsae_dagster.assets.interpretations import interpretations
+from hsae_dagster.assets.sae_checkpoints import sae_checkpoints
+from hsae_dagster.assets.selected_neurons import selected_neurons
+from hsae_dagster.automation import analyse_dataset, dataset_arrivals
+from hsae_dagster.executors import choose_executor
+from hsae_dagster.resources import Project
+
+STAGES = [
+    corpus,
+    embeddings,
+    sae_checkpoints,
+    activations,
+    selected_neurons,
+    interpretations,
+    annotation_matrix,
+    evaluation_report,
+]
+
+defs = dg.Definitions(
+    assets=[labelled_texts, *STAGES, hypothesis_card, dataset_catalog],
+    jobs=[analyse_dataset],
+    sensors=[dataset_arrivals],
+    resources={"project": Project.here()},
+    executor=choose_executor(),
+)

@@ -1,0 +1,93 @@
+"""What a provider must offer, stage by stage.
+
+Belongs here: the protocols and the records that pass between a stage and a model. Does not belong here: any provider, or
+the choice among them (`providers.registry`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import scipy.sparse as sp
+
+from hsae_dagster.core.concept import Concept
+from hsae_dagster.core.embedding_set import EmbeddingSet
+
+Report = Callable[[str], None]
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors."""
+
+    @property
+    def embedding_set(self) -> EmbeddingSet:
+        """The identity of its vectors."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors of the texts, (n, dimensions) float32. A text's vector does not depend on its neighbours."""
+        ...
+
+
+@dataclass(frozen=True)
+class InterpretationRequest:
+    """What an interpreter may see: training texts only.
+
+    Attributes:
+        texts: n training texts.
+        clusters: (n,) their cluster keys.
+        codes: (n, neurons) activations of the neurons to interpret, CSC.
+        bounds: per neuron, the activations that count as strong firing.
+        candidates: how many concepts to propose per neuron.
+        examples: texts to show a language model per neuron.
+        max_words: words to show of each.
+        instructions: what the texts are, or None.
+        seed: start of the sampling's random stream.
+    """
+
+    texts: Sequence[str]
+    clusters: np.ndarray
+    codes: sp.csc_matrix
+    bounds: Sequence[tuple[float, float]]
+    candidates: int
+    examples: int
+    max_words: int
+    instructions: str | None
+    seed: int
+
+
+class Interpreter(Protocol):
+    """Proposes concepts in words for neurons."""
+
+    def interpret(self, request: InterpretationRequest, report: Report) -> list[list[Concept]]:
+        """Candidates per neuron, in the order of the request's columns; an empty list is an honest answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Answers of an annotator.
+
+    Attributes:
+        answers: (texts, concepts) int8: 1 yes, 0 no, -1 missing.
+        reasons: why answers are missing: (text row, concept column, reason).
+        calls: requests made to a paid model.
+    """
+
+    answers: np.ndarray
+    reasons: tuple[tuple[int, int, str], ...] = ()
+    calls: int = 0
+
+
+class Annotator(Protocol):
+    """Judges concepts on texts."""
+
+    @property
+    def free(self) -> bool:
+        """Whether judging costs nothing, so that every text may be judged."""
+        ...
+
+    def annotate(self, concepts: Sequence[Concept], texts: Sequence[str], report: Report) -> Annotations:
+        """Judge every concept on every text; an answer that cannot be had is missing, never no."""
+        ...

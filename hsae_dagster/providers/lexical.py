@@ -1,0 +1,61 @@
+"""The offline interpreter and annotator: weighted lexicons. Deterministic, exact, free.
+
+Belongs here: fitting candidate lexicons of several sizes per neuron and judging texts by them. The method itself lives
+in `core.lexicon` and `core.terms`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hsae_dagster.core.concept import Concept
+from hsae_dagster.core.fidelity import column
+from hsae_dagster.core.lexicon import Lexicon, apply_lexicons, fit_lexicon, name_lexicon
+from hsae_dagster.core.terms import TermTable, supported_terms
+from hsae_dagster.providers.base import Annotations, InterpretationRequest, Report
+
+AUTHOR = "lexical"
+# Inverse L1 penalties between which candidates of several sizes are spread: roughly 30 to 1,000 terms at 6,000 texts.
+STRONGEST, WEAKEST = 1.0, 0.1
+
+
+class LexicalInterpreter:
+    """Proposes, per neuron, lexicons of several sizes, largest first."""
+
+    def interpret(self, request: InterpretationRequest, report: Report) -> list[list[Concept]]:
+        """Candidates per neuron; none when the neuron fires on all or no texts, or no term speaks for it."""
+        table = supported_terms(request.texts, request.clusters.tolist())
+        neurons = request.codes.shape[1]
+        report(f"{len(table.terms):,} terms are supported by several clusters of {len(request.texts):,} texts")
+        proposals = []
+        for neuron in range(neurons):
+            fires = column(request.codes, neuron) > 0
+            proposals.append(self._candidates(table, fires, request))
+            if (neuron + 1) % 5 == 0 or neuron + 1 == neurons:
+                report(f"lexicons written for {neuron + 1} of {neurons} neurons")
+        return proposals
+
+    def _candidates(self, table: TermTable, fires: np.ndarray, request: InterpretationRequest) -> list[Concept]:
+        if fires.all() or not fires.any() or not table.terms:
+            return []
+        found: dict[str, Concept] = {}
+        for strength in np.geomspace(STRONGEST, WEAKEST, request.candidates):
+            lexicon = fit_lexicon(table, fires, request.clusters, strength=float(strength))
+            name = name_lexicon(lexicon, table, fires) if lexicon else None
+            if lexicon and name:
+                details = {"strength": float(strength), "terms": len(lexicon.terms)}
+                concept = Concept(name, AUTHOR, lexicon.as_definition(), details)
+                found.setdefault(concept.concept_id, concept)
+        return list(found.values())
+
+
+class LexicalAnnotator:
+    """Judges lexicons by executing them."""
+
+    free = True
+
+    def annotate(self, concepts: Sequence[Concept], texts: Sequence[str], report: Report) -> Annotations:
+        """Exact answers; raises MethodError for a concept that is not a lexicon."""
+        lexicons = [Lexicon.from_definition(concept.definition) for concept in concepts]
+        report(f"{len(texts):,} texts judged by {len(lexicons)} lexicons")
+        return Annotations(answers=apply_lexicons(lexicons, texts))

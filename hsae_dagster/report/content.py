@@ -1,0 +1,70 @@
+"""What a report shows, before it is drawn.
+
+Belongs here: the one record from which the page, its figures and the demo's table are made. Does not belong here:
+computing any of it (core) or drawing it (`figures`, `page`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hsae_dagster.core.hypothesis import Hypothesis
+from hsae_dagster.core.joint_fit import Fit
+
+
+@dataclass(frozen=True)
+class SplitCount:
+    """Size of one split."""
+
+    split: str
+    observations: int
+    texts: int
+    clusters: int
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Everything on the report of one evaluation of one dataset.
+
+    Attributes:
+        dataset: name (partition key).
+        description: one line from dataset.yaml, may be empty.
+        task: regression, classification or pairwise.
+        outcome: the outcome in words, with its unit.
+        cluster: name of the cluster column, or None when every text stands for itself.
+        outcome_mean: mean outcome on the holdout.
+        splits: sizes, in order train, validation, fidelity, holdout.
+        dropped: rows left out, by reason.
+        hypotheses: tested ones, in the order to show: by badge, then by size of effect.
+        unreadable: neurons without a readable concept: (rank, sae_id, sae_column, reason); not tested.
+        fits: ladder of joint fit, ceiling first: embeddings, TF-IDF, all neurons, selected neurons, concepts, controls.
+        floor: mean and 95th percentile of the concepts' fit to permuted outcomes.
+        alpha: family-wise error rate.
+        bonferroni: hypotheses below alpha / H, for comparison.
+        settings: what dataset.yaml declared, defaults filled in (JSON-like).
+        versions: data version of each upstream asset.
+        run_id: of the evaluation.
+    """
+
+    dataset: str
+    description: str
+    task: str
+    outcome: str
+    cluster: str | None
+    outcome_mean: float
+    splits: tuple[SplitCount, ...]
+    dropped: Mapping[str, int]
+    hypotheses: tuple[Hypothesis, ...]
+    unreadable: tuple[tuple[int, str, int, str], ...]
+    fits: tuple[Fit, ...]
+    floor: tuple[float, float]
+    alpha: float
+    bonferroni: int
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    run_id: str
+
+    @property
+    def confirmed(self) -> int:
+        """Number of confirmed hypotheses."""
+        return sum(hypothesis.badge == "confirmed" for hypothesis in self.hypotheses)
