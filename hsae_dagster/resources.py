@@ -1,7 +1,7 @@
 """Where the project keeps its data and its results.
 
-Belongs here: the one resource that assets share. Does not belong here: models that are asked; their settings are in each
-dataset's declaration and in the environment.
+Belongs here: the one resource that assets share. Does not belong here: models that are asked; their settings are in
+each dataset's declaration and in the environment.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""`sae_checkpoints`: the dataset's sparse autoencoders, trained on its training texts. Needs the GPU if there is one."""
+"""`sae_checkpoints`: the dataset's sparse autoencoders, trained on its training texts; on the GPU if there is one."""
 
 import os
 import shutil

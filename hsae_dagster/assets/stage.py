@@ -5,6 +5,7 @@ structural check fails, and turning our errors into sentences in the UI. Does no
 """
 
 import base64
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from hsae_dagster.resources import Project
 from hsae_dagster.storage.objects import StageInputs, StoredObject
 
 GROUP = "hsae"
+# A terminal command attaches a handler to show progress without Dagster's own events.
+PROGRESS = logging.getLogger("hsae_dagster.progress")
 
 
 @contextmanager
@@ -50,8 +53,9 @@ class Stage:
         return Stage(context, project, load_dataset(project.data, context.partition_key), asset, code_version)
 
     def report(self, message: str) -> None:
-        """Tell the run's log how far the work is."""
+        """Tell the run's log, and whoever listens to this package's logger, how far the work is."""
         self.context.log.info(f"{self.dataset.name} · {self.asset}: {message}")
+        PROGRESS.info("%-18s %s", self.asset, message)
 
     def upstream(self, asset: str) -> StoredObject:
         """Current, verified result of an upstream asset of this dataset."""

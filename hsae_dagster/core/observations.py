@@ -1,7 +1,7 @@
 """From texts to labelled observations: the rows that selection and tests read.
 
-Belongs here: lining up codes, annotations and controls of texts with observations or pairs of them. Does not belong here:
-estimating anything.
+Belongs here: lining up codes, annotations and controls of texts with observations or pairs of them. Does not belong
+here: estimating anything.
 """
 
 import numpy as np

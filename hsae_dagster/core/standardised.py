@@ -8,8 +8,6 @@ With X the sparse codes, mu the column means and sd the population standard devi
 Z^T r = (X^T r - mu sum(r)) / sd, and so on. Nothing here is larger than the non-zeros of X.
 """
 
-from functools import cached_property
-
 import numpy as np
 from scipy import sparse
 
@@ -29,6 +27,7 @@ class StandardisedCodes:
 
     Attributes:
         raw: (n, m) float64 CSR without explicit zeros, duplicates summed. The caller's matrix is never changed.
+        by_column: the same entries as CSC.
         mean: (m,) column means.
         scale: (m,) population standard deviations, 1 where the column is constant.
         constant: (m,) bool, True where a column has one value only (an all-zero column included).
@@ -36,25 +35,23 @@ class StandardisedCodes:
     """
 
     def __init__(self, codes: sparse.csr_matrix | sparse.csr_array) -> None:
-        """Compute the moments in three passes over the non-zeros.
+        """Sort the codes by column and compute the moments there.
 
         Raises:
             MethodError: codes are not a sparse matrix, have no row, or hold NaN or infinity.
         """
         self.raw = _canonical(codes)
-        n_rows, n_columns = self.raw.shape
-        ones = np.ones(n_rows)
-        squares = sparse.csr_matrix(
-            (self.raw.data**2, self.raw.indices, self.raw.indptr), shape=self.raw.shape, copy=False
-        )
-        total, total_squares = self._transpose @ ones, squares.T @ ones
+        self._transpose = self.raw.T
+        self.by_column = self.raw.tocsc()
+        n_rows = self.n_rows
+        self.fires = np.diff(self.by_column.indptr)
+        total, total_squares = self._sums()
         if not (np.isfinite(total).all() and np.isfinite(total_squares).all()):
             raise MethodError(
                 "The codes hold NaN or infinite activations. Look at the SAE checkpoint that made them: "
                 "its weights or the embeddings it was given are not finite."
             )
         self.mean = total / n_rows
-        self.fires = np.bincount(self.raw.indices, minlength=n_columns)
         variance = np.maximum(total_squares / n_rows - self.mean**2, 0.0)
         for j in np.flatnonzero(variance <= _CANCELLATION * self.mean**2):
             values = self.column(int(j))[1]
@@ -75,15 +72,17 @@ class StandardisedCodes:
         """Number of columns (neurons)."""
         return int(self.raw.shape[1])
 
-    @cached_property
-    def _transpose(self) -> sparse.csc_matrix:
-        """X^T over the same memory."""
-        return self.raw.T
-
-    @cached_property
-    def by_column(self) -> sparse.csc_matrix:
-        """The raw codes stored by column; made once, when first asked for."""
-        return self.raw.tocsc()
+    def _sums(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sum and sum of squares of each column."""
+        data, ends = self.by_column.data, self.by_column.indptr
+        filled = np.flatnonzero(self.fires)
+        total, squares = np.zeros(self.n_columns), np.zeros(self.n_columns)
+        if len(filled):
+            total[filled] = np.add.reduceat(data, ends[filled])
+        for j in filled:
+            column = data[ends[j] : ends[j + 1]]
+            squares[j] = column @ column
+        return total, squares
 
     def column(self, j: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows and values of the non-zeros of raw column j."""

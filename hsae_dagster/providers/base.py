@@ -1,7 +1,7 @@
 """What a provider must offer, stage by stage.
 
-Belongs here: the protocols and the records that pass between a stage and a model. Does not belong here: any provider, or
-the choice among them (`providers.registry`).
+Belongs here: the protocols and the records that pass between a stage and a model. Does not belong here: any provider,
+or the choice among them (`providers.registry`).
 """
 
 from collections.abc import Callable, Sequence

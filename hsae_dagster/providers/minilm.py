@@ -1,9 +1,9 @@
 """The bundled embedder: all-MiniLM-L6-v2, int8 weights, on onnxruntime. No network, no key.
 
-Belongs here: locating the two installed files, checking them, and running the model (Reimers and Gurevych 2019: mean of
-the token vectors over the mask, then unit length). Each text goes through the model alone: padding and neighbours cannot
-touch its vector, so a resumed run gives the very bytes of an undisturbed one; on a CPU batching short texts gains less
-than a tenth.
+Belongs here: locating the two installed files, checking them, and running the model (Reimers and Gurevych 2019: mean
+of the token vectors over the mask, then unit length). Each text goes through the model alone: padding and neighbours
+cannot touch its vector, so a resumed run gives the very bytes of an undisturbed one; on a CPU batching short texts
+gains less than a tenth.
 """
 
 import hashlib

@@ -1,0 +1,51 @@
+"""The two files that make records persist: .env and $DAGSTER_HOME/dagster.yaml.
+
+Belongs here: creating them and reading .env. Does not belong here: Dagster itself, so that commands which need only the
+folders start fast.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from hsae_dagster.errors import HsaeError
+
+
+def prepare_home(root: Path) -> Path:
+    """Create .env and the Dagster home where they are missing, set DAGSTER_HOME, and return it.
+
+    Raises:
+        HsaeError: DAGSTER_HOME is set to a relative path, or its folder cannot be written.
+    """
+    settings = read_env(root / ".env")
+    named = os.environ.get("DAGSTER_HOME") or settings.get("DAGSTER_HOME") or str(root / ".dagster_home")
+    home = Path(named)
+    if not home.is_absolute():
+        raise HsaeError(f"DAGSTER_HOME is `{named}`, but Dagster needs an absolute path. Correct it in {root / '.env'}.")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if not (home / "dagster.yaml").exists():
+            shutil.copyfile(root / "dagster.yaml", home / "dagster.yaml")
+        if not (root / ".env").exists():
+            template = (root / ".env.example").read_text(encoding="utf-8")
+            text = template.replace("DAGSTER_HOME=\n", f"DAGSTER_HOME={home}\n", 1)
+            (root / ".env").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise HsaeError(f"Cannot prepare {home}: {error}. Make the folder writable, or set DAGSTER_HOME.") from error
+    for name, value in read_env(root / ".env").items():
+        if value:
+            os.environ.setdefault(name, value)
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def read_env(path: Path) -> dict[str, str]:
+    """NAME=value lines of a .env file; comments and blank lines are passed over."""
+    if not path.is_file():
+        return {}
+    pairs = (
+        line.split("=", 1)
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "=" in line and not line.lstrip().startswith("#")
+    )
+    return {name.strip(): value.strip().strip("\"'") for name, value in pairs}

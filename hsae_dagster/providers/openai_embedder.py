@@ -1,0 +1,154 @@
+"""Embeddings from any OpenAI-compatible server.
+
+Belongs here: cutting, packing and checking for the embeddings endpoint. Does not belong here: asking (`openai_client`).
+
+Tokens are estimated, as UTF-8 bytes / 3: tokenizers of OpenAI's family make fewer of nearly every text, so limits hold
+without a vocabulary to download. An English text of 4.5 bytes a token is thereby cut at two thirds of `max_tokens`;
+raise `embedding.max_tokens` where that matters.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from hsae_dagster.core.embedding_set import EmbeddingSet
+from hsae_dagster.errors import ProviderError
+from hsae_dagster.keys import hash_json
+from hsae_dagster.providers.openai_client import Body, OpenAIClient
+from hsae_dagster.providers.openai_server import Asker, Server
+
+BYTES_PER_TOKEN = 3
+# OpenAI's limits per request.
+MAX_INPUTS, MAX_REQUEST_TOKENS = 2048, 300_000
+KNOWN_DIMENSIONS = {
+    "text-embedding-3-small": 1536,
+    "text-embedding-3-large": 3072,
+    "text-embedding-ada-002": 1536,
+}
+
+
+class OpenAIEmbedder:
+    """`openai:<model>`: unit vectors from an embeddings endpoint.
+
+    Vectors are scaled to unit length here; OpenAI's are so already, other servers' need not be.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        server: Server,
+        max_tokens: int = 256,
+        dimensions: int | None = None,
+        offline: str = "minilm",
+    ) -> None:
+        self.model = model
+        self.max_tokens = max_tokens
+        self.dimensions = dimensions
+        # Without key until it embeds: vectors made earlier can be read on a machine that has none.
+        self.client = OpenAIClient(Asker("embedding.model", model, offline), server)
+
+    @property
+    def embedding_set(self) -> EmbeddingSet:
+        """Identity of the vectors: model, server, dimensions, the cut and the scaling.
+
+        Raises:
+            ProviderError: the length of an unknown model's vectors was to be tried out, and that failed.
+        """
+        shape = {
+            "model": self.model,
+            "server": self.client.server.endpoint,
+            "dimensions": self._length,
+            "max_tokens": self.max_tokens,
+            "cut": f"strip,utf8/{BYTES_PER_TOKEN}",
+            "normalise": "l2",
+        }
+        return EmbeddingSet(model=f"openai:{self.model}", dimensions=self._length, set_id=hash_json(shape))
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors (n, dimensions) float32 of unit length.
+
+        Raises:
+            ProviderError: no key, a text without content, a request that failed after its retries, or vectors of the
+                wrong number, length or content.
+        """
+        if not texts:
+            return np.empty((0, self._length), np.float32)
+        vectors = self._ask(texts)
+        if vectors.shape[1] != self._length:
+            raise self._error(
+                f"vectors have {vectors.shape[1]} dimensions, expected {self._length}. Set embedding.dimensions to "
+                "what this server's model gives"
+            )
+        return vectors
+
+    @cached_property
+    def _length(self) -> int:
+        known = self.dimensions or KNOWN_DIMENSIONS.get(self.model)
+        return known or int(self._ask(["How long is a vector?"]).shape[1])
+
+    def _ask(self, texts: Sequence[str]) -> np.ndarray:
+        batches = list(pack([self._cut(text, row) for row, text in enumerate(texts)]))
+        bodies = (self._body(batch) for batch in batches)
+        replies = self.client.ask_all(bodies, len(batches), report=_say_nothing)
+        problem = next((reply.reason for reply in replies if reply.reason is not None), None)
+        if problem:
+            raise self._error(problem)
+        return self._unit([vector for reply in replies for vector in reply.value])
+
+    def _body(self, texts: list[str]) -> Body:
+        # The SDK would ask for base64, which not every server speaks.
+        body: Body = {"model": self.model, "input": texts, "encoding_format": "float"}
+        return body if self.dimensions is None else {**body, "dimensions": self.dimensions}
+
+    def _cut(self, text: str, row: int) -> str:
+        cut = cut_to_tokens(text, self.max_tokens)
+        if not cut:
+            raise self._error(f"text {row} of the batch has no content. Leave it out of the dataset")
+        return cut
+
+    def _unit(self, vectors: list[list[float]]) -> np.ndarray:
+        try:
+            matrix = np.array(vectors, dtype=np.float64)
+            lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+        except (TypeError, ValueError):
+            raise self._error("vectors differ in length or do not hold numbers") from None
+        if not np.isfinite(lengths).all() or not lengths.all():
+            raise self._error("a vector is zero or not finite")
+        return (matrix / lengths).astype(np.float32)
+
+    def _error(self, problem: str) -> ProviderError:
+        return ProviderError(
+            f"{self.client.asker.name} at {self.client.server.endpoint}: {problem}. Texts embedded before are kept; "
+            "run again to go on."
+        )
+
+
+def cut_to_tokens(text: str, max_tokens: int) -> str:
+    """The beginning of a text, outer white space removed, at most `max_tokens` estimated tokens long."""
+    return text.strip().encode("utf-8", "replace")[: max_tokens * BYTES_PER_TOKEN].decode("utf-8", "ignore").strip()
+
+
+def estimate_tokens(text: str) -> int:
+    """UTF-8 bytes / 3, rounded up."""
+    return -(-len(text.encode("utf-8")) // BYTES_PER_TOKEN)
+
+
+def pack(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Split into requests, in order, each as large as the limits on inputs and estimated tokens allow."""
+    batch: list[str] = []
+    tokens = 0
+    for text in texts:
+        need = estimate_tokens(text)
+        if batch and (len(batch) == MAX_INPUTS or tokens + need >= MAX_REQUEST_TOKENS):
+            yield batch
+            batch, tokens = [], 0
+        batch.append(text)
+        tokens += need
+    if batch:
+        yield batch
+
+
+def _say_nothing(message: str) -> None:
+    """The stage reports progress over its batches itself."""

@@ -1,0 +1,118 @@
+"""A language model that says what a neuron responds to.
+
+Belongs here: which texts are shown, the request, and what counts as a usable concept. Does not belong here: the wording
+(prompts/interpret.md), asking (`openai_client`), or how well a concept fits (`core.fidelity`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hsae_dagster.core.concept import Concept
+from hsae_dagster.core.fidelity import column
+from hsae_dagster.core.sampling import Examples, sample_examples
+from hsae_dagster.keys import normalise_text
+from hsae_dagster.providers.base import InterpretationRequest, Report
+from hsae_dagster.providers.openai_client import Body, OpenAIClient
+from hsae_dagster.providers.openai_replies import Reply
+from hsae_dagster.providers.openai_schema import json_request
+from hsae_dagster.providers.openai_server import Asker, Server
+from hsae_dagster.providers.prompt import load_prompt, present_all
+
+# A predicate asked for in 20 words that is longer than this is an essay.
+MAX_CHARACTERS = 300
+SCHEMA = {
+    "type": "object",
+    "properties": {"concept": {"type": "string", "description": 'Completes "The text …", beginning with a verb.'}},
+    "required": ["concept"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One request: candidate number `candidate` of neuron `neuron`, shown `examples`."""
+
+    neuron: int
+    candidate: int
+    examples: Examples
+
+
+class OpenAIInterpreter:
+    """`openai:<model>`: one request per neuron and candidate, each with its own sample of texts."""
+
+    def __init__(
+        self, model: str, *, server: Server, temperature: float | None = None, offline: str = "lexical"
+    ) -> None:
+        self.model = model
+        self.temperature = temperature
+        self.prompt = load_prompt("interpret")
+        self.client = OpenAIClient(Asker("interpretation.model", model, offline), server)
+        # A stage works for minutes before it asks; a missing key is known now.
+        self.client.require_key()
+
+    def interpret(self, request: InterpretationRequest, report: Report) -> list[list[Concept]]:
+        """Candidates per neuron, alike ones once. An unusable answer is reported and gives no candidate.
+
+        Raises:
+            ProviderError: the server cannot be asked at all.
+        """
+        questions = self._questions(request, report)
+        bodies = (self.body(question.examples, request) for question in questions)
+        replies = self.client.ask_all(bodies, len(questions), report)
+        found: list[dict[str, Concept]] = [{} for _ in range(request.codes.shape[1])]
+        for question, reply in zip(questions, replies, strict=True):
+            predicate, problem = read_concept(reply)
+            if predicate is None:
+                report(f"neuron {question.neuron}, candidate {question.candidate}: no concept, because {problem}")
+                continue
+            details = {
+                "prompt": self.prompt.hash,
+                "server": self.client.server.endpoint,
+                "candidate": question.candidate,
+                "strong": len(question.examples.strong),
+                "silent": len(question.examples.silent),
+            }
+            concept = Concept(predicate, f"openai:{self.model}", details=details)
+            found[question.neuron].setdefault(concept.concept_id, concept)
+        return [list(concepts.values()) for concepts in found]
+
+    def _questions(self, request: InterpretationRequest, report: Report) -> list[_Question]:
+        questions = []
+        for neuron in range(request.codes.shape[1]):
+            activation = column(request.codes, neuron)
+            for candidate in range(request.candidates):
+                rng = np.random.default_rng((request.seed, neuron, candidate))
+                examples = sample_examples(activation, request.bounds[neuron], request.examples, rng)
+                if not len(examples.strong) or not len(examples.silent):
+                    side = "silent" if len(examples.strong) else "strongly firing"
+                    report(f"neuron {neuron}: no concept, because there is no {side} text to show")
+                    break
+                questions.append(_Question(neuron, candidate, examples))
+        return questions
+
+    def body(self, examples: Examples, request: InterpretationRequest) -> Body:
+        """The request for one sample of texts."""
+        messages = self.prompt.messages(
+            instructions=(request.instructions or "").strip(),
+            positives=present_all([request.texts[row] for row in examples.strong], request.max_words),
+            negatives=present_all([request.texts[row] for row in examples.silent], request.max_words),
+        )
+        return json_request(self.model, messages, "interpretation", SCHEMA, self.temperature)
+
+
+def read_concept(reply: Reply) -> tuple[str | None, str | None]:
+    """(predicate, None), or (None, why there is none)."""
+    if reply.reason is not None:
+        return None, reply.reason
+    said = reply.value.get("concept")
+    if not isinstance(said, str) or set(reply.value) != {"concept"}:
+        return None, "the answer does not have exactly the field `concept` with a phrase"
+    if "\n" in said.strip():
+        return None, "the answer runs over several lines"
+    predicate = normalise_text(said).strip("\"'“”` ").rstrip(".").strip()
+    if not any(character.isalnum() for character in predicate):
+        return None, "the concept is empty"
+    if len(predicate) > MAX_CHARACTERS:
+        return None, f"the concept is longer than {MAX_CHARACTERS} characters"
+    return predicate, None

@@ -1,0 +1,101 @@
+"""Which OpenAI-compatible server is asked, and on whose behalf.
+
+Belongs here: address, key and patience, read from the environment and checked. Does not belong here: sending anything
+(`openai_client`).
+"""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from hsae_dagster.errors import ProviderError
+
+PUBLIC_URL = "https://api.openai.com/v1"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server and how it is to be asked.
+
+    Attributes:
+        base_url: address up to and including `/v1`.
+        api_key: never shown; None where the server needs none.
+        concurrency: most requests under way at once.
+        max_retries: further tries of one request, by the SDK, waiting 0.5 to 8 s or as the server says.
+        timeout: seconds without a byte from the server before a try counts as failed.
+    """
+
+    base_url: str = PUBLIC_URL
+    api_key: str | None = field(default=None, repr=False)
+    concurrency: int = 32
+    max_retries: int = 6
+    timeout: float = 300.0
+
+    @property
+    def endpoint(self) -> str:
+        """Host, port if given, and path: what tells this server from another. Without credentials."""
+        parts = urlsplit(self.base_url)
+        port = f":{parts.port}" if parts.port else ""
+        return f"{parts.hostname}{port}{parts.path.rstrip('/')}"
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether it is OpenAI's own."""
+        host = urlsplit(self.base_url).hostname or ""
+        return host == "openai.com" or host.endswith(".openai.com")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is this machine."""
+        host = urlsplit(self.base_url).hostname or ""
+        try:
+            return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+
+def server_from_environment(environment: Mapping[str, str] = os.environ) -> Server:
+    """The server that OPENAI_BASE_URL names (default OpenAI's own), with the key in OPENAI_API_KEY.
+
+    Raises:
+        ProviderError: the address is not one, or the key holds what no key can.
+    """
+    url = environment.get("OPENAI_BASE_URL", "").strip() or PUBLIC_URL
+    key = environment.get("OPENAI_API_KEY", "").strip() or None
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not parts.username
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ProviderError(
+            "OPENAI_BASE_URL is not the address of a server. Write it as http://host:port/v1, without user or password, or "
+            "unset it for OpenAI's own."
+        )
+    if key and not (key.isascii() and key.isprintable() and " " not in key):
+        raise ProviderError(
+            "OPENAI_API_KEY holds a space or a character that no key can have. Copy the key again, nothing beside it."
+        )
+    return Server(base_url=url, api_key=key)
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who asks, for error messages.
+
+    Attributes:
+        field: the field of dataset.yaml that chose the model.
+        model: its name at the server.
+        offline: the choice for that field that needs no key.
+    """
+
+    field: str
+    model: str
+    offline: str
+
+    @property
+    def name(self) -> str:
+        """Field and value as they stand in dataset.yaml."""
+        return f"`{self.field}: openai:{self.model}`"

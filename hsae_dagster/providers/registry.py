@@ -1,0 +1,83 @@
+"""From the name of a model in dataset.yaml to the provider that asks it.
+
+Belongs here: the choice, and the error for a name that is none of them. Does not belong here: any provider; each is
+imported only when chosen, so that loading a code location loads no model library.
+"""
+
+from hsae_dagster.dataset.spec import Annotation, Embedding, Interpretation
+from hsae_dagster.errors import ProviderError
+from hsae_dagster.providers.base import Annotator, Embedder, Interpreter
+
+OPENAI = "`openai:<model>` (any OpenAI-compatible server)"
+EMBEDDERS = f"`minilm` (bundled, offline) or {OPENAI}, such as `openai:text-embedding-3-small`"
+READERS = f"`lexical` (offline) or {OPENAI}, such as `openai:gpt-5-mini`"
+
+
+def make_embedder(spec: Embedding) -> Embedder:
+    """The embedder that `embedding.model` names. A missing key is noticed when it first embeds.
+
+    Raises:
+        ProviderError: no such embedder, or `dimensions` for one that has no choice.
+    """
+    if spec.model == "minilm":
+        from hsae_dagster.providers.minilm import DIMENSIONS, MiniLM
+
+        if spec.dimensions not in (None, DIMENSIONS):
+            raise ProviderError(
+                f"`embedding.dimensions` is {spec.dimensions}, but `minilm` always gives {DIMENSIONS}. Remove it."
+            )
+        return MiniLM(max_tokens=spec.max_tokens)
+    model = _openai_model("embedding.model", spec.model, EMBEDDERS)
+    from hsae_dagster.providers.openai_embedder import OpenAIEmbedder
+    from hsae_dagster.providers.openai_server import server_from_environment
+
+    return OpenAIEmbedder(
+        model, server=server_from_environment(), max_tokens=spec.max_tokens, dimensions=spec.dimensions
+    )
+
+
+def make_interpreter(spec: Interpretation) -> Interpreter:
+    """The interpreter that `interpretation.model` names.
+
+    Raises:
+        ProviderError: no such interpreter, or its key is missing.
+    """
+    if spec.model == "lexical":
+        from hsae_dagster.providers.lexical import LexicalInterpreter
+
+        return LexicalInterpreter()
+    model = _openai_model("interpretation.model", spec.model, READERS)
+    from hsae_dagster.providers.openai_interpreter import OpenAIInterpreter
+    from hsae_dagster.providers.openai_server import server_from_environment
+
+    return OpenAIInterpreter(model, server=server_from_environment())
+
+
+def make_annotator(spec: Annotation) -> Annotator:
+    """The annotator that `annotation.model` names.
+
+    Raises:
+        ProviderError: no such annotator, or its key is missing.
+    """
+    if spec.model == "lexical":
+        from hsae_dagster.providers.lexical import LexicalAnnotator
+
+        return LexicalAnnotator()
+    model = _openai_model("annotation.model", spec.model, READERS)
+    from hsae_dagster.providers.openai_annotator import OpenAIAnnotator
+    from hsae_dagster.providers.openai_server import server_from_environment
+
+    return OpenAIAnnotator(
+        model,
+        server=server_from_environment(),
+        concepts_per_call=spec.concepts_per_call,
+        max_words=spec.max_words,
+    )
+
+
+def _openai_model(field: str, value: str, choices: str) -> str:
+    """The <model> of `openai:<model>`."""
+    provider, colon, model = value.partition(":")
+    if provider != "openai" or not colon or not model.strip():
+        raise ProviderError(f"`{field}` is `{value}`, and there is no such model. Write {choices}.")
+    return model.strip()

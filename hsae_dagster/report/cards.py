@@ -1,0 +1,140 @@
+"""Hypotheses for Dagster and the terminal: a card as markdown, all of them as rows.
+
+Belongs here: markdown and its escaping. Does not belong here: HTML (`page`) or how figures are written (`wording`).
+"""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+from hsae_dagster.core.hypothesis import Example, Hypothesis
+from hsae_dagster.report.content import ReportContent
+from hsae_dagster.report.excerpts import excerpt
+from hsae_dagster.report.prose import cluster_noun, unit
+from hsae_dagster.report.wording import (
+    NOT_ESTIMABLE,
+    capitalised,
+    count,
+    effect_brief,
+    effect_figure,
+    effect_words,
+    example_outcome,
+    number,
+    one_line,
+    p_phrase,
+    p_value,
+    partial_figure,
+    percent,
+    plural,
+    term_name,
+)
+
+_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#!|~$:])")
+_LEADING = re.compile(r"^(\s*)(?:([-+=])|(\d+)([.)]))")
+_SHOWN_TERMS = 40
+
+
+def escape_markdown(text: str) -> str:
+    r"""Text that shows as itself inside one line of markdown: no markup, no HTML, no image, no table cell ends.
+
+    Examples:
+        >>> escape_markdown("![x](javascript:alert)")
+        '\\!\\[x\\]\\(javascript\\:alert\\)'
+    """
+    escaped = _MARKDOWN.sub(r"\\\1", one_line(text)).translate(_HTML)
+    return _LEADING.sub(lambda m: f"{m[1]}\\{m[2]}" if m[2] else f"{m[1]}{m[3]}\\{m[4]}", escaped)
+
+
+def card_markdown(hypothesis: Hypothesis, content: ReportContent) -> str:
+    """One hypothesis as markdown; every text from data or models is escaped."""
+    test, task = hypothesis.test, content.task
+    say = escape_markdown
+    lines = [
+        f"### {say(capitalised(hypothesis.claim))}",
+        f"**{hypothesis.badge}**: {say(hypothesis.reason)}",
+        f"**{say(effect_figure(test.separation, task, content.outcome))}**",
+        f"{say(capitalised(effect_words(test.separation, task, content.outcome)))}.",
+        "\n".join(["| | |", "|---|---|", *(f"| {name} | {say(value)} |" for name, value in facts(hypothesis, content))]),
+    ]
+    if test.flags:
+        lines.append("**Doubts**\n\n" + "\n".join(f"- {say(flag)}" for flag in test.flags))
+    lines += _evidence(hypothesis, content)
+    if hypothesis.lexicon:
+        shown = ", ".join(
+            f"{say(term_name(term))} {number(weight, 2, signed=True)}" for term, weight in hypothesis.lexicon[:_SHOWN_TERMS]
+        )
+        more = len(hypothesis.lexicon) - _SHOWN_TERMS
+        lines.append(f"**Lexicon**: {shown}" + (f" and {plural(more, 'more term')}" if more > 0 else ""))
+    lines.append(
+        f"Hypothesis `{_code(hypothesis.hypothesis_id)}`, concept `{_code(hypothesis.concept_id)}`, neuron "
+        f"`{_code(hypothesis.sae_id)}` column {hypothesis.sae_column}. An association on held-out texts, not a cause."
+    )
+    return "\n\n".join(lines) + "\n"
+
+
+def facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str, str]]:
+    """The figures of a card, in reading order: (name, value)."""
+    test, fidelity = hypothesis.test, hypothesis.fidelity
+    noun = unit(content)
+    yield "Tested on", f"{plural(test.n, noun)}, {plural(test.n_clusters, f'{cluster_noun(content)} cluster')}"
+    yield "With the concept", f"{count(test.n_with)} ({percent(test.prevalence)})"
+    yield "Holm-corrected", f"{p_phrase('p', hypothesis.p_holm)} (uncorrected {p_phrase('p', test.separation.p_value)})"
+    yield "False discovery rate", p_phrase("q", hypothesis.q_value)
+    yield "Partial effect", partial_figure(test.partial, content.task, content.outcome)
+    yield "Fidelity F1", fidelity_words(hypothesis)
+    yield (
+        "Natural precision / recall",
+        f"{percent(fidelity.natural_precision)} / {percent(fidelity.natural_recall)}",
+    )
+
+
+def fidelity_words(hypothesis: Hypothesis) -> str:
+    """Balanced F1 and what it rests on."""
+    fidelity = hypothesis.fidelity
+    if not fidelity.n_strong or not math.isfinite(fidelity.f1):
+        return f"{NOT_ESTIMABLE} ({plural(fidelity.n_strong, 'strongly firing text')})"
+    return f"{number(fidelity.f1)} on {count(fidelity.n_strong)} firing and {count(fidelity.n_silent)} silent texts"
+
+
+def hypotheses_table(content: ReportContent) -> list[dict[str, str]]:
+    """One row per hypothesis, in the report's order, for a terminal or a Dagster table; plain text, one line each."""
+    return [
+        {
+            "claim": one_line(h.claim),
+            "effect": effect_brief(h.test.separation, content.task),
+            "p": p_value(h.p_holm),
+            "fidelity": number(h.fidelity.f1) if h.fidelity.n_strong else NOT_ESTIMABLE,
+            "prevalence": percent(h.test.prevalence),
+            "badge": h.badge,
+        }
+        for h in content.hypotheses
+    ]
+
+
+def _evidence(hypothesis: Hypothesis, content: ReportContent) -> list[str]:
+    evidence = hypothesis.evidence
+    groups: tuple[tuple[str, Sequence[Example]], ...] = (
+        ("For it", evidence.supporting),
+        ("Near misses: the neuron fires, the words do not apply", evidence.near_misses),
+        ("Against it: has the concept, outcome on the other side of the average", evidence.counterexamples),
+    )
+    return [
+        f"**{title}**\n\n" + "\n".join(_quote(example, content) for example in examples)
+        for title, examples in groups
+        if examples
+    ]
+
+
+def _quote(example: Example, content: ReportContent) -> str:
+    parts = []
+    for segment in excerpt(example.text, example.because):
+        text = escape_markdown(segment.text)
+        lead, tail = segment.text[: len(segment.text) - len(segment.text.lstrip())], segment.text[len(segment.text.rstrip()) :]
+        parts.append(f"**{text}**" if segment.matched else f"{lead and ' '}{text}{tail and ' '}")
+    outcome = escape_markdown(example_outcome(example, content.task, content.outcome))
+    return f"- “{''.join(parts)}” ({outcome})"
+
+
+def _code(key: str) -> str:
+    return re.sub(r"[^\w.-]", "", key)

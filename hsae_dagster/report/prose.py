@@ -1,0 +1,247 @@
+"""The paragraphs of a report: what was found, how, and what speaks against trusting it.
+
+Belongs here: sentences made from a whole `ReportContent`. Does not belong here: how single figures are written
+(`wording`) or markup (`page`).
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from hsae_dagster.core.hypothesis import Hypothesis
+from hsae_dagster.report.content import ReportContent
+from hsae_dagster.report.wording import (
+    capitalised,
+    count,
+    effect_words,
+    number,
+    one_line,
+    percent,
+    plural,
+    recovery_words,
+    short_outcome,
+)
+
+_FEW_CLUSTERS = 40  # below it cluster-robust errors are too small (Cameron, Gelbach and Miller 2008)
+
+BADGE_MEANINGS = (
+    ("confirmed", "the test holds after Holm's correction, in the expected direction, and the words fit the neuron."),
+    ("suggestive", "a weaker test holds (false discovery rate), or the words fit the neuron too loosely."),
+    ("not supported", "the held-out texts do not show it. That is not proof that it is untrue."),
+    ("invalid", "it could not be tested, or its effect runs against the direction it was selected for."),
+)
+
+
+def unit(content: ReportContent) -> str:
+    """What one observation is."""
+    return "pair" if content.task == "pairwise" else "text"
+
+
+def cluster_noun(content: ReportContent) -> str:
+    """What clusters are called: the column's name."""
+    return one_line(content.cluster) if content.cluster else unit(content)
+
+
+def claim_sentence(hypothesis: Hypothesis, content: ReportContent) -> tuple[str, str]:
+    """The claim, and what it is associated with, as two halves of one sentence."""
+    words = effect_words(hypothesis.test.separation, content.task, content.outcome)
+    return capitalised(one_line(hypothesis.claim)), words
+
+
+def headline(content: ReportContent) -> str:
+    """How many hypotheses were tested on what, and how many hold."""
+    tested, confirmed = len(content.hypotheses), content.confirmed
+    holdout = next((split for split in content.splits if split.split == "holdout"), None)
+    where = "held-out texts"
+    if holdout is not None:
+        where = plural(holdout.observations, unit(content))
+        if content.cluster:
+            where += f" ({plural(holdout.clusters, f'{cluster_noun(content)} cluster')})"
+    if not tested:
+        return "No hypothesis was tested: no selected neuron could be put into words that fit it."
+    verdict = "none of them is confirmed" if not confirmed else f"{confirmed} {'is' if confirmed == 1 else 'are'} confirmed"
+    return f"{capitalised(plural(tested, 'hypothesis'))} {'was' if tested == 1 else 'were'} tested on {where} that no earlier step had read; {verdict}."
+
+
+def strongest(content: ReportContent, limit: int = 5) -> tuple[Hypothesis, ...]:
+    """The confirmed hypotheses with the largest effects."""
+    confirmed = [h for h in content.hypotheses if h.badge == "confirmed"]
+    return tuple(sorted(confirmed, key=lambda h: -abs(h.test.separation.estimate))[:limit])
+
+
+def summary(content: ReportContent) -> tuple[str, ...]:
+    """The paragraphs under the headline."""
+    out = []
+    if content.confirmed:
+        out.append(
+            f"Confirmed means: if no concept had anything to do with the outcome, a report like this would confirm even one "
+            f"of them in fewer than {percent(content.alpha)} of cases. It means an association that holds on new texts, not "
+            "that the concept brings the outcome about."
+        )
+    if content.fits:
+        out.append(recovery_words(content.fits, content.floor))
+    return tuple(out)
+
+
+def outcome_sentence(content: ReportContent) -> str:
+    """What the outcome is and where its average lies."""
+    name = one_line(content.outcome)
+    if content.task == "pairwise":
+        return f"Which text of a pair wins: {name}."
+    if content.task == "classification":
+        return f"Whether a text has the outcome: {name} ({percent(content.outcome_mean)} of the held-out texts)."
+    return f"A number: {name} (average {number(content.outcome_mean)} on the held-out texts)."
+
+
+def method(content: ReportContent) -> Iterator[tuple[str, str]]:
+    """How the figures came about: (what, how)."""
+    inference = content.settings.get("inference") or {}
+    by = f" Texts of one {cluster_noun(content)} are always in the same split." if content.cluster else ""
+    yield (
+        "Splits",
+        "Concepts are learned and worded on the training and validation texts, their fidelity is measured on the fidelity "
+        f"texts, and hypotheses are tested once on the holdout.{by}",
+    )
+    yield (
+        "From text to concept",
+        "Texts become embeddings; a sparse autoencoder breaks these into neurons that fire on few texts each; the neurons "
+        "that predict the outcome on training texts are selected; each is put into words; the words are then judged on "
+        "held-out texts without looking at the neuron or the outcome (the method of HypotheSAEs, arXiv 2502.04382).",
+    )
+    yield ("Effect", _effect_method(content))
+    yield (
+        "Interval and test",
+        f"95 % intervals and p-values come from standard errors robust to dependence within "
+        f"{'each ' + cluster_noun(content) if content.cluster else 'clusters (here every ' + unit(content) + ' is its own)'} "
+        "(CR1, Student's t with clusters − 1 degrees of freedom).",
+    )
+    yield (
+        "Many tests",
+        f"Holm's correction holds the chance of even one false confirmation below {percent(content.alpha)}; q is the "
+        f"false discovery rate of Benjamini and Hochberg. Plain Bonferroni would keep {content.bonferroni} of "
+        f"{len(content.hypotheses)}.",
+    )
+    yield (
+        "Partial effect",
+        "The same difference with all other concepts, text length and the declared controls held constant "
+        + ("(least squares)." if content.task == "regression" else "(average marginal effect of a logit).")
+        + " A concept may lose its own effect when another one says nearly the same.",
+    )
+    least = inference.get("min_fidelity")
+    gate = f" Below {least:g} a hypothesis cannot be confirmed." if isinstance(least, int | float) else ""
+    yield (
+        "Fidelity",
+        "How well the words stand for the neuron, on texts on which nothing was chosen. Balanced F1 holds strongly firing "
+        "against equally many silent texts; natural precision and recall are over all texts at the rate at which they "
+        f"occur.{gate}",
+    )
+    yield (
+        "Joint fit",
+        "Models that may read everything (embeddings, words, neurons) are trained on the other splits; the concepts, which "
+        "only the holdout has, are cross-fitted over folds of whole clusters. Every value is out of sample; the floor is "
+        "the same model on shuffled outcomes.",
+    )
+
+
+def _effect_method(content: ReportContent) -> str:
+    if content.task == "pairwise":
+        return (
+            "Among pairs in which only one text has the concept, the share that this text wins; one half is no "
+            "association. It does not matter which text is called A."
+        )
+    if content.task == "classification":
+        return f"Share of {short_outcome(content.outcome)} among texts with the concept minus the share among texts without."
+    return f"Mean {short_outcome(content.outcome)} of texts with the concept minus the mean of texts without."
+
+
+def threats(content: ReportContent) -> Iterator[str]:
+    """What speaks against trusting the figures, most general first."""
+    yield (
+        "These are associations in observed texts. A concept can go with the outcome because of a third thing, such as a "
+        "topic, an author or a time; nothing here shows what would happen if a text were changed."
+    )
+    columns = content.settings.get("columns") or {}
+    if content.task != "pairwise" and not columns.get("controls"):
+        yield "No controls are declared, so partial effects hold only text length and the other concepts constant."
+    if not content.cluster:
+        yield (
+            "No cluster column is declared: every text counts as independent. If texts share an author, a thread or an "
+            "object, the intervals are too narrow."
+        )
+    yield from _figure_threats(content)
+    yield (
+        "The holdout is unused only once. Each evaluation with other settings on the same holdout is another look at it, and "
+        "the correction for many tests does not count across reports."
+    )
+
+
+def _figure_threats(content: ReportContent) -> Iterator[str]:
+    tests = [h.test for h in content.hypotheses]
+    clusters = min((test.n_clusters for test in tests), default=_FEW_CLUSTERS)
+    if clusters < _FEW_CLUSTERS:
+        yield f"There are only {plural(clusters, 'cluster')}; below about {_FEW_CLUSTERS} robust intervals tend to be too narrow."
+    f1 = [h.fidelity.f1 for h in content.hypotheses if h.fidelity.n_strong]
+    if f1:
+        yield (
+            f"Words are not neurons: the median fidelity is {number(float(np.median(f1)))} (1 would be perfect). Where it is "
+            "low, the sentence on the card describes only part of what was selected."
+        )
+    if (content.settings.get("annotation") or {}).get("model") == "lexical":
+        yield (
+            "Concepts here are weighted word lists. They see words, not meaning: irony, negation and quotation are read at "
+            "face value."
+        )
+    missing = max((_missing(h, content) for h in content.hypotheses), default=0)
+    if missing:
+        yield f"Up to {plural(missing, 'held-out observation')} of a concept could not be judged and were left out."
+    opposite = sum("opposite signs" in flag for test in tests for flag in test.flags)
+    if opposite:
+        yield (
+            f"{capitalised(plural(opposite, 'hypothesis'))} change{'s' if opposite == 1 else ''} direction once the others "
+            "are held constant (flagged on the card)."
+        )
+    if content.dropped:
+        reasons = "; ".join(f"{one_line(reason)}: {count(n)}" for reason, n in content.dropped.items() if n)
+        if reasons:
+            yield f"Rows were left out before anything else ({reasons})."
+    if content.unreadable:
+        yield (
+            f"{capitalised(plural(len(content.unreadable), 'selected neuron'))} could not be put into words. What they "
+            "know about the outcome is missing from the hypotheses."
+        )
+
+
+def _missing(hypothesis: Hypothesis, content: ReportContent) -> int:
+    holdout = next((split.observations for split in content.splits if split.split == "holdout"), hypothesis.test.n)
+    return max(0, holdout - hypothesis.test.n)
+
+
+def flat_settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Nested settings as (dotted name, value) rows, in the order given."""
+    for key, value in settings.items():
+        yield from _flat(str(key), value)
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(f"{name}.{key}", inner)
+    elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+        for position, item in enumerate(value):
+            yield from _flat(f"{name}[{position}]", item)
+    elif isinstance(value, list | tuple):
+        yield name, ", ".join(_scalar(item) for item in value) or "none"
+    else:
+        yield name, _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}" if math.isfinite(value) else "none"
+    return one_line(str(value))

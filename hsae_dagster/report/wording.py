@@ -1,0 +1,290 @@
+"""Numbers turned into words that people who are no statisticians understand.
+
+Belongs here: how effects, p-values, shares and fits are written, in one place, so that page, card, table and figure
+never disagree. Does not belong here: markup (`page`, `cards`), whole paragraphs about a report (`prose`).
+
+The words say "associated with", never "causes": nothing here can tell why.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+from hsae_dagster.core.hypothesis import Example
+from hsae_dagster.core.inference import Effect
+from hsae_dagster.core.joint_fit import Fit
+
+NOT_ESTIMABLE = "not estimable"
+MINUS = "\u2212"
+
+# Control characters, lone surrogates and what turns the writing direction round: none of them is text to read.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+_LEXICAL_OPENING = "uses words such as "
+
+
+def clean(text: str) -> str:
+    """The text without characters that break XML, a terminal or the reading direction."""
+    return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def one_line(text: str) -> str:
+    """Cleaned, with every run of white space as one space."""
+    return " ".join(clean(text).split())
+
+
+def number(value: float, decimals: int = 2, *, signed: bool = False) -> str:
+    """A number with a real minus sign and thousands separators; `not estimable` for NaN and infinities."""
+    if not math.isfinite(value):
+        return NOT_ESTIMABLE
+    written = f"{abs(value):,.{decimals}f}"
+    if not any(digit in "123456789" for digit in written):
+        return written
+    return (MINUS if value < 0 else "+" if signed else "") + written
+
+
+def count(value: int) -> str:
+    """1234 -> `1,234`."""
+    return f"{value:,d}"
+
+
+def plural(value: int, noun: str) -> str:
+    """`1 text`, `2 texts`, `2 hypotheses`."""
+    if value == 1:
+        return f"1 {noun}"
+    return f"{count(value)} {noun.removesuffix('is') + 'es' if noun.endswith('sis') else noun + 's'}"
+
+
+def percent(share: float) -> str:
+    """A share as percent, with a decimal below ten percent: `58 %`, `3.4 %`, `< 0.1 %`."""
+    if not math.isfinite(share):
+        return NOT_ESTIMABLE
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    return f"{number(100 * share, 0 if abs(share) >= 0.0995 or share == 0 else 1)} %"
+
+
+def p_value(p: float) -> str:
+    """A p- or q-value: three decimals while small, never `0.000`."""
+    if not math.isfinite(p):
+        return NOT_ESTIMABLE
+    if p < 0.001:
+        return "< 0.001"
+    return f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def p_phrase(name: str, p: float) -> str:
+    """`p = 0.032`, `p < 0.001`, `p not estimable`."""
+    written = p_value(p)
+    return f"{name} {written}" if written.startswith(("<", "n")) else f"{name} = {written}"
+
+
+def metric_name(metric: str) -> str:
+    """`R2` -> `R²`."""
+    return "R²" if metric == "R2" else metric
+
+
+def shorten(text: str, length: int) -> str:
+    """At most `length` characters on one line, cut between words where that is possible."""
+    text = one_line(text)
+    if len(text) <= length:
+        return text
+    cut = text[: length - 1]
+    space = cut.rfind(" ")
+    return (cut[:space] if space > length // 2 else cut).rstrip(" ,;:") + "…"
+
+
+def short_claim(claim: str, length: int = 46) -> str:
+    """A claim as the label of a row: of a lexical concept, the words alone."""
+    return shorten(one_line(claim).removeprefix(_LEXICAL_OPENING), length)
+
+
+def capitalised(text: str) -> str:
+    """First letter large."""
+    return text[:1].upper() + text[1:]
+
+
+def short_outcome(outcome: str) -> str:
+    """The outcome's name without its article and what follows in brackets or after a comma, semicolon or colon."""
+    head = re.split(r"\s*[(\[;:]|,\s", one_line(outcome), maxsplit=1)[0].strip()
+    return shorten(re.sub(r"^(?:the|an?) ", "", head, flags=re.IGNORECASE) or outcome, 60)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An effect in the unit in which it is shown.
+
+    Attributes:
+        estimate: in outcome units (regression), percentage points (classification), percent of pairs won (pairwise).
+        low: lower end of the 95 % interval.
+        high: upper end.
+        zero: where "no difference" lies: 50 for pairs, else 0.
+        decimals: digits worth showing, by the interval's width.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    zero: float
+    decimals: int
+
+    @property
+    def interval(self) -> str:
+        """`[0.31, 0.53]`, or the words for a missing one."""
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            return f"[interval {NOT_ESTIMABLE}]"
+        return f"[{number(self.low, self.decimals)}, {number(self.high, self.decimals)}]"
+
+
+def shown(effect: Effect, task: str) -> Shown:
+    """Scale an effect to the unit in which its task is told."""
+    scale, zero = (1.0, 0.0) if task == "regression" else (100.0, 50.0 if task == "pairwise" else 0.0)
+    low, high = (zero + scale * end for end in (effect.low, effect.high))
+    return Shown(zero + scale * effect.estimate, low, high, zero, _decimals(high - low, task))
+
+
+def _decimals(width: float, task: str) -> int:
+    if not (math.isfinite(width) and width > 0):
+        return 2 if task == "regression" else 0
+    if task == "regression":
+        return max(0, min(6, 1 - math.floor(math.log10(width))))
+    return 0 if width >= 4 else 1 if width >= 0.4 else 2
+
+
+def effect_figure(effect: Effect, task: str, outcome: str) -> str:
+    """The effect with its interval in one line, in the task's unit."""
+    if not math.isfinite(effect.estimate):
+        return NOT_ESTIMABLE
+    s = shown(effect, task)
+    if task == "pairwise":
+        share = number(s.estimate, s.decimals)
+        return f"wins {share} % {s.interval} of the pairs in which only it has this"
+    unit = "points" if task == "classification" else short_outcome(outcome)
+    return f"{number(s.estimate, s.decimals, signed=True)} {unit} {s.interval}"
+
+
+def effect_brief(effect: Effect, task: str) -> str:
+    """The effect with its interval, unit left to the column's heading: `+0.42 [0.31, 0.53]`."""
+    if not math.isfinite(effect.estimate):
+        return NOT_ESTIMABLE
+    s = shown(effect, task)
+    sign = {} if task == "pairwise" else {"signed": True}
+    unit = "" if task == "regression" else " %" if task == "pairwise" else " pts"
+    return f"{number(s.estimate, s.decimals, **sign)}{unit} {s.interval}"
+
+
+def partial_figure(effect: Effect, task: str, outcome: str) -> str:
+    """The effect beside the other concepts and the controls; for pairs in points of the share won."""
+    return effect_figure(effect, "regression" if task == "regression" else "classification", outcome)
+
+
+def effect_words(effect: Effect, task: str, outcome: str) -> str:
+    """The effect as half a sentence whose subject is a text that has the concept."""
+    if not math.isfinite(effect.estimate):
+        return f"its association with {_outcome_phrase(task, outcome)} is {NOT_ESTIMABLE}"
+    s = shown(effect, task)
+    if not (s.low > s.zero or s.high < s.zero):
+        return f"no clear association with {_outcome_phrase(task, outcome)}: {_unclear(s, task)}"
+    up = s.estimate > s.zero
+    if task == "pairwise":
+        share, low, high = (number(value, s.decimals) for value in (s.estimate, s.low, s.high))
+        return (
+            f"associated with {'winning' if up else 'losing'}: of the pairs in which only one text has this, that text "
+            f"wins {share} % (95 % interval {low} to {high})"
+        )
+    size, least, most = _magnitudes(s)
+    if task == "classification":
+        return (
+            f"associated with {_outcome_phrase(task, outcome)}, which is {size} percentage points "
+            f"{'more' if up else 'less'} frequent than in texts without this (95 % interval {least} to {most})"
+        )
+    return (
+        f"associated with a {'higher' if up else 'lower'} {short_outcome(outcome)}: on average {size} "
+        f"{'above' if up else 'below'} texts without this (95 % interval {least} to {most})"
+    )
+
+
+def _magnitudes(s: Shown) -> tuple[str, str, str]:
+    ends = sorted((abs(s.low), abs(s.high)))
+    return number(abs(s.estimate), s.decimals), number(ends[0], s.decimals), number(ends[1], s.decimals)
+
+
+def _unclear(s: Shown, task: str) -> str:
+    low, high = number(s.low, s.decimals), number(s.high, s.decimals)
+    reach = "cannot be given" if NOT_ESTIMABLE in (low, high) else f"from {low} to {high} includes no difference"
+    if task == "pairwise":
+        return f"{number(s.estimate, s.decimals)} % of pairs won, and the 95 % interval {reach}"
+    unit = " percentage points" if task == "classification" else ""
+    difference = number(s.estimate, s.decimals, signed=True)
+    return f"a difference of {difference}{unit}, and the 95 % interval {reach}"
+
+
+def _outcome_phrase(task: str, outcome: str) -> str:
+    if task == "pairwise":
+        return "winning"
+    return f"“{short_outcome(outcome)}”" if task == "classification" else short_outcome(outcome)
+
+
+def axis_label(task: str, outcome: str) -> str:
+    """What the horizontal axis of a forest plot measures."""
+    return {
+        "regression": f"difference in {shorten(short_outcome(outcome), 44)}",
+        "classification": f"difference in share of “{shorten(short_outcome(outcome), 36)}”, percentage points",
+        "pairwise": "pairs won by the text that has it, %",
+    }[task]
+
+
+def example_outcome(example: Example, task: str, outcome: str) -> str:
+    """The observed outcome of one text."""
+    if not math.isfinite(example.outcome):
+        return f"outcome {NOT_ESTIMABLE}"
+    if task == "pairwise":
+        return f"won {percent(example.outcome)} of its pairs"
+    if task == "classification":
+        return f"{short_outcome(outcome)}: {'yes' if example.outcome >= 0.5 else 'no'}"
+    return f"{short_outcome(outcome)} {number(example.outcome, 2)}"
+
+
+def term_name(term: str) -> str:
+    """A lexicon's term as people read it; style cues lose their brackets."""
+    return f"{term[1:-1]} (style)" if term.startswith("<") and term.endswith(">") else term
+
+
+def concepts_fit(fits: tuple[Fit, ...]) -> Fit | None:
+    """The fit of the concepts alone, or None when the ladder has none."""
+    return next((fit for fit in fits if "concept" in fit.name.lower() and "control" not in fit.name.lower()), None)
+
+
+def recovered_share(fits: tuple[Fit, ...], floor: tuple[float, float]) -> float:
+    """Share of the way from the floor (chance) to the ceiling (first of the ladder) that the concepts go; or NaN."""
+    concepts = concepts_fit(fits)
+    if concepts is None or not fits or not fits[0].value > floor[0]:
+        return math.nan
+    return (concepts.value - floor[0]) / (fits[0].value - floor[0])
+
+
+def recovery_words(fits: tuple[Fit, ...], floor: tuple[float, float]) -> str:
+    """How much of the predictable signal the concepts recover, as a sentence."""
+    concepts = concepts_fit(fits)
+    share = recovered_share(fits, floor)
+    if concepts is None or not math.isfinite(share):
+        return (
+            "How much of the predictable signal the concepts recover is not estimable: the embeddings themselves "
+            "predict the outcome no better than chance."
+        )
+    metric = metric_name(concepts.metric)
+    figures = (
+        f"{metric} {number(concepts.value)}, between {number(floor[0])} for shuffled outcomes and "
+        f"{number(fits[0].value)} for the embeddings"
+    )
+    if not concepts.value > floor[1]:
+        return f"Together the concepts predict no better than chance might ({figures})."
+    return f"Together the concepts recover {percent(share)} of what the embeddings predict ({figures})."
+
+
+def metric_words(metric: str) -> str:
+    """What the measure of fit means."""
+    if metric == "R2":
+        return "R² is the share of the differences in the outcome that is predicted: 0 is none of them, 1 all."
+    return (
+        "AUC is how often a model ranks a text with the outcome above one without it: 0.5 is tossing a coin, 1 always."
+    )

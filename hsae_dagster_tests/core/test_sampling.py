@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from hsae_dagster.core.fidelity import firing_bounds
+from hsae_dagster.core.sampling import sample_examples
+
+
+@pytest.fixture
+def activation() -> np.ndarray:
+    values = np.zeros(300)
+    values[100:200] = np.linspace(0.1, 10, 100)
+    return values
+
+
+def rows(examples) -> tuple[list[int], list[int]]:
+    return examples.strong.tolist(), examples.silent.tolist()
+
+
+def test_half_come_from_the_bin_and_half_are_exactly_silent(activation: np.ndarray) -> None:
+    bounds = firing_bounds(activation, (80, 100))
+    examples = sample_examples(activation, bounds, 20, np.random.default_rng(0))
+    assert len(examples.strong) == len(examples.silent) == 10
+    assert (activation[examples.strong] >= np.percentile(activation[activation > 0], 80)).all()
+    assert (activation[examples.silent] == 0).all()
+    assert len(set(examples.strong)) == len(set(examples.silent)) == 10
+
+
+def test_a_middle_bin_leaves_out_the_top(activation: np.ndarray) -> None:
+    bounds = firing_bounds(activation, (40, 60))
+    examples = sample_examples(activation, bounds, 40, np.random.default_rng(0))
+    low, high = np.percentile(activation[activation > 0], (40, 60))
+    assert len(examples.strong) == 20
+    assert activation[examples.strong].min() >= low
+    assert activation[examples.strong].max() <= high
+
+
+def test_every_text_of_the_bin_can_be_drawn_with_equal_chance(activation: np.ndarray) -> None:
+    bounds = firing_bounds(activation, (80, 100))
+    draws = [sample_examples(activation, bounds, 20, np.random.default_rng(seed)).strong for seed in range(400)]
+    counts = np.bincount(np.concatenate(draws), minlength=300)[180:200]
+    # 400 draws of 10 from 20: expected 200, standard deviation 10.
+    assert counts.sum() == 4000
+    assert (np.abs(counts - 200) < 50).all()
+
+
+def test_the_generator_alone_decides(activation: np.ndarray) -> None:
+    bounds = firing_bounds(activation, (80, 100))
+    np.random.seed(1)  # noqa: NPY002 TID251 (the global state must neither matter nor move)
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    first, again, other = (
+        sample_examples(activation, bounds, 20, np.random.default_rng(seed))
+        for seed in ((0, 3, 0), (0, 3, 0), (0, 3, 1))
+    )
+    assert rows(first) == rows(again)
+    assert set(first.strong) != set(other.strong)
+    assert set(first.silent) != set(other.silent)
+    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+
+
+def test_a_shortfall_is_not_made_up_on_the_other_side(activation: np.ndarray) -> None:
+    activation[103:200] = 0
+    examples = sample_examples(activation, (0.05, np.inf), 20, np.random.default_rng(0))
+    assert sorted(examples.strong) == [100, 101, 102]
+    assert len(examples.silent) == 10
+
+
+def test_a_neuron_that_never_or_always_fires_leaves_its_side_empty() -> None:
+    silent = sample_examples(np.zeros(50), firing_bounds(np.zeros(50), (80, 100)), 10, np.random.default_rng(0))
+    assert (len(silent.strong), len(silent.silent)) == (0, 5)
+    loud = sample_examples(np.ones(50), firing_bounds(np.ones(50), (80, 100)), 10, np.random.default_rng(0))
+    assert (len(loud.strong), len(loud.silent)) == (5, 0)
+
+
+def test_an_odd_count_gives_the_strong_side_one_more(activation: np.ndarray) -> None:
+    examples = sample_examples(activation, (0.05, np.inf), 5, np.random.default_rng(0))
+    assert (len(examples.strong), len(examples.silent)) == (3, 2)

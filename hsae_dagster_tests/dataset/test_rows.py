@@ -1,0 +1,121 @@
+"""Files to rows: formats, cleaning, and errors that name file, row and column."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster.dataset.rows import Rows, read_rows
+from hsae_dagster.errors import DatasetError
+
+ROWS = {"text": ["one", "two", "three"], "score": [1.0, 2.0, 3.5], "who": ["a", "a", "b"], "age": [1, 2, 3]}
+
+
+def read(folder: Path, frame: pl.DataFrame, columns: str = "{text: text, label: score}", more: str = "") -> Rows:
+    home = folder / "mine"
+    home.mkdir(exist_ok=True)
+    frame.write_parquet(home / "texts.parquet")
+    task = "" if "task:" in more else "task: regression\n"
+    (home / "dataset.yaml").write_text(f"{task}files: texts.parquet\ncolumns: {columns}\n{more}")
+    return read_rows(load_dataset(folder, "mine"))
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl", "json", "lines.json"])
+def test_each_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
+    frame, home = pl.DataFrame(ROWS), tmp_path / "mine"
+    home.mkdir()
+    path = home / f"texts.{suffix}"
+    if suffix == "parquet":
+        frame.write_parquet(path)
+    elif suffix == "csv":
+        frame.write_csv(path)
+    elif suffix == "json":
+        path.write_text(json.dumps(frame.to_dicts()))
+    else:
+        frame.write_ndjson(path)
+    (home / "dataset.yaml").write_text(
+        f"task: regression\nfiles: {path.name}\ncolumns: {{text: text, label: score, cluster_by: who, controls: [age]}}\n"
+    )
+    rows = read_rows(load_dataset(tmp_path, "mine"))
+    assert rows.frame.select("text", "label", "cluster", "control:age").rows() == [
+        ("one", 1.0, "a", 1.0),
+        ("two", 2.0, "a", 2.0),
+        ("three", 3.5, "b", 3.0),
+    ]
+    assert rows.dropped == {}
+
+
+def test_a_missing_column_is_named_with_those_present(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"no column `body` \(it has text, score, who, age\)"):
+        read(tmp_path, pl.DataFrame(ROWS), "{text: body, label: score}")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "shown"),
+    [
+        ("text", ["one", "  ", "three"], "`text`"),
+        ("text", ["one", None, "three"], "`text`"),
+        ("score", [1.0, float("nan"), 2.0], "`score`"),
+        ("score", [1.0, None, 2.0], "`score`"),
+        ("score", [1.0, float("inf"), 2.0], "`score`"),
+    ],
+)
+def test_rows_without_text_or_label_stop_or_are_dropped_as_declared(
+    tmp_path: Path, column: str, values: list, shown: str
+) -> None:
+    frame = pl.DataFrame({**ROWS, column: values})
+    with pytest.raises(DatasetError, match=rf"1 of 3 rows .* {shown} .*texts\.parquet row 2.*on_missing"):
+        read(tmp_path, frame)
+    rows = read(tmp_path, frame, "{text: text, label: score, on_missing: drop}")
+    assert rows.frame["row"].to_list() == [1, 3]
+    assert list(rows.dropped.values()) == [1]
+
+
+def test_one_class_and_more_than_two_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="every label is 1"):
+        read(tmp_path, pl.DataFrame({**ROWS, "score": [1.0, 1.0, 1.0]}))
+    with pytest.raises(DatasetError, match=r"must be 0 or 1; found 1, 2, 3\.5"):
+        read(tmp_path, pl.DataFrame(ROWS), more="task: classification\n")
+
+
+def test_words_as_classes_need_the_positive_one(tmp_path: Path) -> None:
+    frame = pl.DataFrame({**ROWS, "score": ["yes", "no", "yes"]})
+    with pytest.raises(DatasetError, match=r"row 1.*'yes' is not a number.*columns\.positive"):
+        read(tmp_path, frame, more="task: classification\n")
+    rows = read(tmp_path, frame, "{text: text, label: score, positive: 'yes'}", "task: classification\n")
+    assert rows.frame["label"].to_list() == [1.0, 0.0, 1.0]
+    with pytest.raises(DatasetError, match="no row .* has the value 'maybe'"):
+        read(tmp_path, frame, "{text: text, label: score, positive: maybe}", "task: classification\n")
+
+
+def test_excluded_rows_are_counted(tmp_path: Path) -> None:
+    frame = pl.DataFrame({**ROWS, "bad": [False, True, False]})
+    rows = read(tmp_path, frame, "{text: text, label: score, exclude: bad}")
+    assert rows.frame["text"].to_list() == ["one", "three"]
+    assert rows.dropped == {"excluded by columns.exclude": 1}
+
+
+def test_files_per_split_carry_their_split(tmp_path: Path) -> None:
+    home = tmp_path / "mine"
+    home.mkdir()
+    pl.DataFrame(ROWS).write_csv(home / "a.csv")
+    pl.DataFrame(ROWS).write_csv(home / "b.csv")
+    (home / "dataset.yaml").write_text(
+        "task: regression\nfiles: {train: a.csv, holdout: b.csv}\ncolumns: {text: text, label: score}\n"
+    )
+    assert read_rows(load_dataset(tmp_path, "mine")).frame["declared_split"].to_list() == ["train"] * 3 + ["holdout"] * 3
+
+
+def test_an_unreadable_file_says_which_and_what_to_check(tmp_path: Path) -> None:
+    home = tmp_path / "mine"
+    home.mkdir()
+    (home / "t.csv").write_bytes(b"text,score\n\xff\xfe\x00bad,1\n")
+    (home / "dataset.yaml").write_text("task: regression\nfiles: t.csv\ncolumns: {text: text, label: score}\n")
+    with pytest.raises(DatasetError, match=r"t\.csv"):
+        read_rows(load_dataset(tmp_path, "mine"))
+    (home / "dataset.yaml").write_text("task: regression\nfiles: t.xlsx\ncolumns: {text: text, label: score}\n")
+    (home / "t.xlsx").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"parquet, csv, jsonl or json"):
+        read_rows(load_dataset(tmp_path, "mine"))

@@ -1,0 +1,108 @@
+"""dataset.yaml: every error names file, field, value and remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from hsae_dagster.dataset.discovery import check_name, dataset_names, files_fingerprint, load_dataset
+from hsae_dagster.errors import DatasetError
+
+GOOD = "task: regression\nfiles: texts.csv\ncolumns: {text: text, label: score}\n"
+
+
+def declare(folder: Path, yaml: str, name: str = "mine") -> Path:
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / name / "dataset.yaml").write_text(yaml, encoding="utf-8")
+    return folder
+
+
+def test_defaults_fill_everything_but_three_fields(tmp_path: Path) -> None:
+    spec = load_dataset(declare(tmp_path, GOOD), "mine").spec
+    assert (spec.embedding.model, spec.selection.n, spec.inference.alpha) == ("minilm", 20, 0.05)
+    assert [(sae.m, sae.k) for sae in spec.saes] == [(64, 16)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("sae: [{m: 8}]\n", ["`sae`", "not a field"]),
+        ("saes: [{m: 8, k: 9}]\n", ["`saes.0`", "k is 9", "m is only 8"]),
+        ("saes: [{m: 8, k: 2, prefixes: [2, 4]}]\n", ["saes.0", "must rise strictly and end at m = 8"]),
+        ("selection: {n: 0}\n", ["`selection.n`", "is 0", "greater than or equal to 1"]),
+        ("splits: {holdout: 0.8, validation: 0.2}\n", ["`splits`", "1.10", "leave at least 0.1"]),
+        ("inference: {alpha: often}\n", ["`inference.alpha`", "'often'"]),
+        ("annotation: {model: lexical}\ninterpretation: {model: 'openai:x'}\n", ["lexicons"]),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_remedy(tmp_path: Path, change: str, words: list[str]) -> None:
+    with pytest.raises(DatasetError) as error:
+        load_dataset(declare(tmp_path, GOOD + change), "mine")
+    assert "mine/dataset.yaml" in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "words"),
+    [
+        ("files: a.csv\ncolumns: {text: t, label: l}\n", ["`task` is required"]),
+        ("task: pairwise\nfiles: a.csv\ncolumns: {text: t, label: l}\n", ["text_a and columns.text_b"]),
+        ("task: regression\nfiles: a.csv\ncolumns: {text_a: t, text_b: u, label: l}\n", ["needs columns.text"]),
+        ("task: ranking\nfiles: a.csv\ncolumns: {text: t, label: l}\n", ["`task`", "'ranking'"]),
+        ("task: [regression\n", ["not valid YAML"]),
+        ("just words\n", ["must hold fields"]),
+        (GOOD.replace("texts.csv", "''"), ["`files`", "at least one file"]),
+    ],
+)
+def test_a_broken_declaration_is_explained(tmp_path: Path, yaml: str, words: list[str]) -> None:
+    with pytest.raises(DatasetError) as error:
+        load_dataset(declare(tmp_path, yaml), "mine")
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a/b", "../up", "Upper", "", ".hidden", "a" * 65, "with space"])
+def test_names_that_cannot_be_partitions_are_refused(name: str) -> None:
+    with pytest.raises(DatasetError, match="cannot name a dataset"):
+        check_name(name)
+
+
+def test_an_absent_dataset_lists_the_present_ones(tmp_path: Path) -> None:
+    declare(tmp_path, GOOD)
+    with pytest.raises(DatasetError, match="datasets present: mine"):
+        load_dataset(tmp_path, "yours")
+
+
+def test_folders_are_found_by_their_declaration(tmp_path: Path) -> None:
+    declare(declare(tmp_path, GOOD, "b"), GOOD, "a")
+    (tmp_path / "no_declaration").mkdir()
+    declare(tmp_path, GOOD, "Bad Name")
+    assert dataset_names(tmp_path) == ["a", "b"]
+
+
+def test_files_outside_the_folder_are_refused_also_through_links(tmp_path: Path) -> None:
+    (tmp_path / "secret.csv").write_text("text,score\nx,1\n")
+    declare(tmp_path, GOOD.replace("texts.csv", "../secret.csv"))
+    with pytest.raises(DatasetError, match="outside its folder"):
+        load_dataset(tmp_path, "mine").file_paths()
+    declare(tmp_path, GOOD)
+    (tmp_path / "mine" / "texts.csv").symlink_to(tmp_path / "secret.csv")
+    with pytest.raises(DatasetError, match="outside its folder"):
+        load_dataset(tmp_path, "mine").file_paths()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"texts\.csv.*does not exist"):
+        load_dataset(declare(tmp_path, GOOD), "mine").file_paths()
+
+
+def test_the_fingerprint_follows_contents_and_meaning_not_spelling(tmp_path: Path) -> None:
+    declare(tmp_path, GOOD)
+    (tmp_path / "mine" / "texts.csv").write_text("text,score\nx,1\n")
+    first = files_fingerprint(load_dataset(tmp_path, "mine"))
+    declare(tmp_path, "# a comment\n" + GOOD)
+    assert files_fingerprint(load_dataset(tmp_path, "mine")) == first
+    declare(tmp_path, GOOD + "selection: {n: 5}\n")
+    second = files_fingerprint(load_dataset(tmp_path, "mine"))
+    (tmp_path / "mine" / "texts.csv").write_text("text,score\nx,2\n")
+    assert len({first, second, files_fingerprint(load_dataset(tmp_path, "mine"))}) == 3

@@ -1,0 +1,93 @@
+import subprocess
+import sys
+
+import pytest
+
+from hsae_dagster.dataset.spec import Annotation, Embedding, Interpretation
+from hsae_dagster.errors import ProviderError
+from hsae_dagster.providers.lexical import LexicalAnnotator, LexicalInterpreter
+from hsae_dagster.providers.minilm import MiniLM
+from hsae_dagster.providers.openai_annotator import OpenAIAnnotator
+from hsae_dagster.providers.openai_embedder import OpenAIEmbedder
+from hsae_dagster.providers.openai_interpreter import OpenAIInterpreter
+from hsae_dagster.providers.registry import make_annotator, make_embedder, make_interpreter
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+
+def test_defaults_are_offline() -> None:
+    embedder = make_embedder(Embedding(max_tokens=100))
+    assert isinstance(embedder, MiniLM)
+    assert embedder.max_tokens == 100
+    assert isinstance(make_interpreter(Interpretation()), LexicalInterpreter)
+    assert isinstance(make_annotator(Annotation()), LexicalAnnotator)
+
+
+def test_openai_models_take_the_fields_of_the_declaration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    embedder = make_embedder(Embedding(model="openai:text-embedding-3-large", max_tokens=99, dimensions=256))
+    assert isinstance(embedder, OpenAIEmbedder)
+    assert (embedder.model, embedder.max_tokens, embedder.embedding_set.dimensions) == (
+        "text-embedding-3-large",
+        99,
+        256,
+    )
+    interpreter = make_interpreter(Interpretation(model="openai:org/model:tag"))
+    assert isinstance(interpreter, OpenAIInterpreter)
+    assert interpreter.model == "org/model:tag"
+    annotator = make_annotator(Annotation(model="openai:m", concepts_per_call=3, max_words=50))
+    assert isinstance(annotator, OpenAIAnnotator)
+    assert (annotator.concepts_per_call, annotator.max_words) == (3, 50)
+    assert annotator.client.server.base_url == "http://127.0.0.1:9/v1"
+
+
+@pytest.mark.parametrize("name", ["minilmm", "openai", "openai:", "openai: ", "OpenAI:gpt", "lexical:x", "anthropic:x"])
+@pytest.mark.parametrize(
+    ("make", "spec", "field", "offline"),
+    [
+        (make_embedder, Embedding, "embedding.model", "`minilm`"),
+        (make_interpreter, Interpretation, "interpretation.model", "`lexical`"),
+        (make_annotator, Annotation, "annotation.model", "`lexical`"),
+    ],
+)
+def test_an_unknown_name_is_an_error_with_the_choices(make, spec, field: str, offline: str, name: str) -> None:
+    declared = spec(model=name)
+    with pytest.raises(ProviderError) as error:
+        make(declared)
+    for part in (f"`{field}` is `{declared.model}`", offline, "`openai:<model>`"):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "spec", "field"),
+    [
+        (make_interpreter, Interpretation, "interpretation.model"),
+        (make_annotator, Annotation, "annotation.model"),
+    ],
+)
+def test_readers_without_key_are_refused_before_any_work(make, spec, field: str) -> None:
+    with pytest.raises(ProviderError, match=rf"`{field}: openai:gpt-5-mini` needs a key .*OPENAI_API_KEY.*`lexical`"):
+        make(spec(model="openai:gpt-5-mini"))
+
+
+def test_the_embedder_without_key_knows_its_set_and_refuses_to_embed() -> None:
+    embedder = make_embedder(Embedding(model="openai:text-embedding-3-small"))
+    assert embedder.embedding_set.dimensions == 1536
+    with pytest.raises(ProviderError, match=r"`embedding\.model: .*` needs a key .*OPENAI_API_KEY.*`minilm`"):
+        embedder.embed(["a text"])
+
+
+def test_minilm_has_no_choice_of_dimensions() -> None:
+    with pytest.raises(ProviderError, match=r"`embedding\.dimensions` is 256, but `minilm` always gives 384"):
+        make_embedder(Embedding(dimensions=256))
+
+
+def test_choosing_imports_no_model_library() -> None:
+    heavy = "import sys, hsae_dagster.providers.registry as r; from hsae_dagster.dataset.spec import Embedding\n"
+    heavy += "r.make_embedder(Embedding(model='openai:m'))\n"
+    heavy += "assert not {'openai', 'aiohttp', 'torch', 'onnxruntime', 'jinja2'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", heavy], check=True)
