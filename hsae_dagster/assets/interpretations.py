@@ -93,7 +93,7 @@ def _make(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
     proposals = make_interpreter(settings).interpret(request, stage.report)
     annotator = make_annotator(stage.dataset.spec.annotation)
     scores = _score(stage, annotator, proposals, splits["validation"], bounds)
-    chosen = [_choose(fidelities) for fidelities in scores]
+    chosen = [_choose(fidelities, settings.metric) for fidelities in scores]
     finalists = [[p[c]] if c is not None else [] for p, c in zip(proposals, chosen, strict=True)]
     reported = _score(stage, annotator, finalists, splits["fidelity"], bounds)
     records = [
@@ -147,10 +147,10 @@ def _score(
     return scores
 
 
-def _choose(fidelities: list[Fidelity]) -> int | None:
-    """The candidate of highest F1 among those that tell firing from silent texts beyond doubt; None if none does."""
+def _choose(fidelities: list[Fidelity], metric: str) -> int | None:
+    """The best candidate by `metric` among those that tell firing from silent texts beyond doubt; None if none does."""
     able = [i for i, fidelity in enumerate(fidelities) if fidelity.tells_apart]
-    return max(able, key=lambda i: (fidelities[i].f1, -i)) if able else None
+    return max(able, key=lambda i: (getattr(fidelities[i], metric), -i)) if able else None
 
 
 def _record(

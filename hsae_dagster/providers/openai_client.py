@@ -1,8 +1,8 @@
 """The one door to OpenAI-compatible servers.
 
-Belongs here: sending requests, a bounded number at once, and what a failed one means. Does not belong here: which server
-(`openai_server`), what is asked (`openai_embedder`, `openai_interpreter`, `openai_annotator`) or how an answer is read
-(`openai_replies`).
+Belongs here: sending requests, a bounded number at once, and what a failed one means. Does not belong here: which
+server (`openai_server`), what is asked (`openai_embedder`, `openai_interpreter`, `openai_annotator`) or how an answer
+is read (`openai_replies`).
 
 Only what such servers have in common is used: chat completions with a strict JSON schema, and embeddings as floats.
 Every request passes `OpenAIClient.ask`, a function of its body alone: whatever remembers or counts requests overrides
@@ -180,12 +180,18 @@ _REMEDIES: dict[int | Literal["quota"], str] = {
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end from ordinary code, also where an event loop already runs (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _loop_runs():
         return asyncio.run(coroutine)
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, coroutine).result()
+
+
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class _Progress:

@@ -73,12 +73,13 @@ class OpenAIEmbedder:
             ProviderError: no key, a text without content, a request that failed after its retries, or vectors of the
                 wrong number, length or content.
         """
+        expected = self._length
         if not texts:
-            return np.empty((0, self._length), np.float32)
+            return np.empty((0, expected), np.float32)
         vectors = self._ask(texts)
-        if vectors.shape[1] != self._length:
+        if vectors.shape[1] != expected:
             raise self._error(
-                f"vectors have {vectors.shape[1]} dimensions, expected {self._length}. Set embedding.dimensions to "
+                f"vectors have {vectors.shape[1]} dimensions, expected {expected}. Set embedding.dimensions to "
                 "what this server's model gives"
             )
         return vectors

@@ -71,8 +71,8 @@ def server_from_environment(environment: Mapping[str, str] = os.environ) -> Serv
         usable = False
     if not usable:
         raise ProviderError(
-            "OPENAI_BASE_URL is not the address of a server. Write it as http://host:port/v1, without user or password, or "
-            "unset it for OpenAI's own."
+            "OPENAI_BASE_URL is not the address of a server. Write it as http://host:port/v1, without user or "
+            "password, or unset it for OpenAI's own."
         )
     if key and not (key.isascii() and key.isprintable() and " " not in key):
         raise ProviderError(

@@ -130,8 +130,11 @@ def _quote(example: Example, content: ReportContent) -> str:
     parts = []
     for segment in excerpt(example.text, example.because):
         text = escape_markdown(segment.text)
-        lead, tail = segment.text[: len(segment.text) - len(segment.text.lstrip())], segment.text[len(segment.text.rstrip()) :]
-        parts.append(f"**{text}**" if segment.matched else f"{lead and ' '}{text}{tail and ' '}")
+        # `**` beside a punctuation mark would not be read as bold but shown.
+        if segment.matched and segment.text[0].isalnum() and segment.text[-1].isalnum():
+            parts.append(f"**{text}**")
+        else:
+            parts.append(" " * segment.text[:1].isspace() + text + " " * segment.text[-1:].isspace())
     outcome = escape_markdown(example_outcome(example, content.task, content.outcome))
     return f"- “{''.join(parts)}” ({outcome})"
 

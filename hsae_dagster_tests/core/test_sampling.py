@@ -47,10 +47,8 @@ def test_the_generator_alone_decides(activation: np.ndarray) -> None:
     bounds = firing_bounds(activation, (80, 100))
     np.random.seed(1)  # noqa: NPY002 TID251 (the global state must neither matter nor move)
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    first, again, other = (
-        sample_examples(activation, bounds, 20, np.random.default_rng(seed))
-        for seed in ((0, 3, 0), (0, 3, 0), (0, 3, 1))
-    )
+    seeds = ((0, 3, 0), (0, 3, 0), (0, 3, 1))
+    first, again, other = (sample_examples(activation, bounds, 20, np.random.default_rng(seed)) for seed in seeds)
     assert rows(first) == rows(again)
     assert set(first.strong) != set(other.strong)
     assert set(first.silent) != set(other.silent)

@@ -1,7 +1,7 @@
 """A scripted OpenAI-compatible server on 127.0.0.1, over real HTTP.
 
-Speaks POST /v1/chat/completions and /v1/embeddings, records every call, and answers by callables of (body, number of the
-call, from 0), so that answers are as deterministic as the callables. Requests run in parallel threads.
+Speaks POST /v1/chat/completions and /v1/embeddings, records every call, and answers by callables of (body, number of
+the call, from 0), so that answers are as deterministic as the callables. Requests run in parallel threads.
 """
 
 import hashlib
@@ -16,7 +16,8 @@ from typing import Any
 
 from hsae_dagster.providers.openai_server import Server
 
-KEY = "sk-loopback-0123456789-secret"
+# Unlike OpenAI's, so that nothing recognises it as a key by its look.
+KEY = "loopback-0123456789-secret"
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,8 @@ def failure(status: int, message: str, code: str | None = None, **headers: str) 
 def embeddings(vectors: list[list[float]], indices: list[int] | None = None) -> Raw:
     numbered = zip(indices or range(len(vectors)), vectors, strict=True)
     data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in numbered]
-    return Raw(
-        {"object": "list", "data": data, "model": "scripted-1", "usage": {"prompt_tokens": 1, "total_tokens": 1}}
-    )
+    usage = {"prompt_tokens": 1, "total_tokens": 1}
+    return Raw({"object": "list", "data": data, "model": "scripted-1", "usage": usage})
 
 
 def hash_vector(text: str, dimensions: int) -> list[float]:
@@ -163,7 +163,7 @@ def _handler(loopback: Loopback) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            raw = loopback.answer(Call(self.path, dict(self.headers), body))
+            raw = loopback.answer(Call(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
             time.sleep(raw.delay)
             if raw.hang_up:
                 self.close_connection = True

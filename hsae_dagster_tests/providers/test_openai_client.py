@@ -20,9 +20,11 @@ def body(text: str = "hello") -> Body:
     return json_request("scripted-1", [{"role": "user", "content": text}], "answer", {"type": "object"})
 
 
-def ask(
-    loopback: Loopback, bodies: list[Body], report: Callable[[str], None] = lambda line: None, **changes
-) -> list[Reply]:
+def silence(line: str) -> None:
+    """Ignore progress."""
+
+
+def ask(loopback: Loopback, bodies: list[Body], report: Callable[[str], None] = silence, **changes) -> list[Reply]:
     return OpenAIClient(ASKER, loopback.server(**changes)).ask_all(bodies, len(bodies), report)
 
 
@@ -73,7 +75,7 @@ def test_bodies_are_made_as_they_are_asked() -> None:
     with Loopback(lambda request, call: failure(401, "no")) as loopback:
         client = OpenAIClient(ASKER, loopback.server(concurrency=2))
         with pytest.raises(ProviderError):
-            client.ask_all(bodies(), 50, lambda line: None)
+            client.ask_all(bodies(), 50, silence)
     assert made <= 4
 
 
@@ -82,7 +84,7 @@ def test_the_request_is_the_portable_subset() -> None:
         ask(loopback, [body()])
     (call,) = loopback.calls
     assert call.path == "/v1/chat/completions"
-    assert call.headers["Authorization"] == f"Bearer {KEY}"
+    assert call.headers["authorization"] == f"Bearer {KEY}"
     assert set(call.body) == {"model", "messages", "response_format"}
     assert call.body["response_format"]["json_schema"]["strict"] is True
 
@@ -97,9 +99,10 @@ def test_the_sdk_retries_what_may_pass(status: int) -> None:
     assert len(loopback.calls) == 2
 
 
-@pytest.mark.parametrize(
-    "fault", [Raw(hang_up=True), Raw(b'{"id": "x", "cho', missing_bytes=100)], ids=["reset", "half"]
-)
+LOST = {"reset": Raw(hang_up=True), "half": Raw(b'{"id": "x", "cho', missing_bytes=100)}
+
+
+@pytest.mark.parametrize("fault", LOST.values(), ids=LOST.keys())
 def test_a_lost_connection_is_tried_again(fault: Raw) -> None:
     with Loopback(lambda request, call: fault if call == 0 else {"ok": True}) as loopback:
         assert ask(loopback, [body()])[0].value == {"ok": True}
@@ -145,9 +148,11 @@ def test_retries_end_in_a_reason() -> None:
 
 
 def test_a_silent_server_ends_in_an_error_not_in_waiting() -> None:
-    with Loopback(lambda request, call: Raw({}, delay=1.0)) as loopback:
-        with pytest.raises(ProviderError, match="cannot be reached"):
-            ask(loopback, [body()], timeout=0.1, max_retries=0)
+    with (
+        Loopback(lambda request, call: Raw({}, delay=1.0)) as loopback,
+        pytest.raises(ProviderError, match="cannot be reached"),
+    ):
+        ask(loopback, [body()], timeout=0.1, max_retries=0)
 
 
 @pytest.mark.parametrize(
@@ -169,9 +174,11 @@ def test_a_refusal_of_key_model_or_account_stops_at_once(answer: Raw, remedy: st
 
 
 def test_many_failures_in_a_row_stop_the_run() -> None:
-    with Loopback(lambda request, call: failure(400, "response_format is not supported")) as loopback:
-        with pytest.raises(ProviderError, match=r"20 requests in a row .* response_format is not supported"):
-            ask(loopback, [body() for _ in range(500)], concurrency=4)
+    with (
+        Loopback(lambda request, call: failure(400, "response_format is not supported")) as loopback,
+        pytest.raises(ProviderError, match=r"20 requests in a row .* response_format is not supported"),
+    ):
+        ask(loopback, [body() for _ in range(500)], concurrency=4)
     assert GIVE_UP_AFTER <= len(loopback.calls) <= GIVE_UP_AFTER + 4
 
 
@@ -188,7 +195,7 @@ def test_an_unreachable_server_is_one_clear_error() -> None:
     with Loopback() as loopback:
         server = loopback.server(max_retries=0)
     with pytest.raises(ProviderError, match=r"127\.0\.0\.1:\d+/v1 cannot be reached: .*OPENAI_BASE_URL.*`lexical`"):
-        OpenAIClient(ASKER, server).ask_all([body()], 1, lambda line: None)
+        OpenAIClient(ASKER, server).ask_all([body()], 1, silence)
 
 
 def test_nothing_to_ask_asks_nothing() -> None:
@@ -203,7 +210,7 @@ def test_the_key_is_never_shown(caplog: pytest.LogCaptureFixture) -> None:
         server = loopback.server()
         client = OpenAIClient(ASKER, server)
         with pytest.raises(ProviderError) as error:
-            client.ask_all([body()], 1, lambda line: None)
+            client.ask_all([body()], 1, silence)
     shown = "".join(traceback.format_exception(error.value)) + caplog.text + repr(server) + repr(vars(client))
     assert "bad key (key), masked (key)" in str(error.value)
     assert KEY not in shown
@@ -246,7 +253,7 @@ def test_one_method_stands_between_asker_and_server() -> None:
             return known or await super().ask(connection, request)
 
     with Loopback(echo) as loopback:
-        replies = Remembering(ASKER, loopback.server()).ask_all([body("a"), body("b")], 2, lambda line: None)
+        replies = Remembering(ASKER, loopback.server()).ask_all([body("a"), body("b")], 2, silence)
     assert [reply.value["said"] for reply in replies] == ["a", "from memory"]
     assert len(loopback.calls) == 1
 

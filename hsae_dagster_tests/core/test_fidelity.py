@@ -1,0 +1,90 @@
+"""Fidelity: golden numbers, both definitions, natural prevalence, nothing counted that was not judged."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsae_dagster.core.fidelity import column, firing_bounds, measure_fidelity, scoring_rows, wilson_interval
+
+
+def test_golden_numbers_of_both_definitions() -> None:
+    # 100 strong texts, 97 judged yes; 100 silent, none judged yes: the seed notebook's 0.984772 is its legacy F1.
+    activation = np.r_[np.ones(100), np.zeros(100)]
+    answers = np.r_[np.ones(97), np.zeros(103)].astype(np.int8)
+    fidelity = measure_fidelity(answers, activation, (1.0, np.inf))
+    assert fidelity.recall == pytest.approx(0.97)
+    assert fidelity.legacy_f1 == pytest.approx(0.984772, abs=1e-6)
+    assert fidelity.precision == 1.0
+    assert fidelity.f1 == pytest.approx(2 * 0.97 / 1.97)
+
+
+def test_balanced_f1_equals_the_reference_on_equal_sides() -> None:
+    rng = np.random.default_rng(0)
+    activation = np.r_[rng.random(50) + 1, np.zeros(50)]
+    answers = (rng.random(100) < np.r_[np.full(50, 0.8), np.full(50, 0.3)]).astype(np.int8)
+    fidelity = measure_fidelity(answers, activation, (1.0, np.inf))
+    tp, fp = answers[:50].sum(), answers[50:].sum()
+    precision, recall = tp / (tp + fp), tp / 50
+    assert fidelity.precision == pytest.approx(precision)
+    assert fidelity.f1 == pytest.approx(2 * precision * recall / (precision + recall))
+    assert fidelity.correlation == pytest.approx(np.corrcoef(answers, activation)[0, 1])
+
+
+def test_weak_firing_counts_at_natural_prevalence_only() -> None:
+    activation = np.array([5.0, 5.0, 0.1, 0.1, 0.0, 0.0])
+    answers = np.array([1, 1, 0, 0, 0, 1], np.int8)
+    fidelity = measure_fidelity(answers, activation, (1.0, np.inf))
+    assert (fidelity.recall, fidelity.n_strong, fidelity.natural_recall) == (1.0, 2, 0.5)
+    assert fidelity.natural_precision == pytest.approx(2 / 3)
+
+
+def test_missing_answers_are_left_out_never_no() -> None:
+    fidelity = measure_fidelity(np.array([1, -1, 0, -1], np.int8), np.array([1.0, 1.0, 0.0, 0.0]), (0.5, np.inf))
+    assert (fidelity.recall, fidelity.false_positive_rate, fidelity.n_missing) == (1.0, 0.0, 2)
+
+
+def test_constant_annotations_and_dead_neurons_give_figures_not_nan() -> None:
+    for answers in (np.ones(4, np.int8), np.zeros(4, np.int8)):
+        for activation in (np.zeros(4), np.array([0.0, 0.0, 1.0, 2.0])):
+            fidelity = measure_fidelity(answers, activation, (0.5, np.inf))
+            assert np.isfinite([fidelity.f1, fidelity.correlation, fidelity.natural_f1]).all()
+            assert not fidelity.tells_apart
+
+
+def test_bounds_are_percentiles_of_positive_activations() -> None:
+    activation = np.r_[np.zeros(1000), np.arange(1, 101)]
+    assert firing_bounds(activation, (80, 100)) == (pytest.approx(80.2), np.inf)
+    assert firing_bounds(activation, (80, 90)) == (pytest.approx(80.2), pytest.approx(90.1))
+    assert firing_bounds(np.zeros(3), (80, 100))[0] == np.inf
+
+
+def test_scoring_rows_are_half_strong_half_silent_and_seeded() -> None:
+    activation = np.r_[np.zeros(500), np.full(200, 0.1), np.full(300, 2.0)]
+    rows = scoring_rows(activation, (1.0, np.inf), 100, np.random.default_rng(1))
+    assert (activation[rows] == 2.0).sum() == 50
+    assert (activation[rows] == 0).sum() == 50
+    np.testing.assert_array_equal(rows, scoring_rows(activation, (1.0, np.inf), 100, np.random.default_rng(1)))
+    assert len(scoring_rows(activation, (1.0, np.inf), None, np.random.default_rng(1))) == 1000
+    few = scoring_rows(np.r_[np.zeros(500), 2.0], (1.0, np.inf), 100, np.random.default_rng(1))
+    assert len(few) == 51
+
+
+@given(st.integers(0, 50), st.integers(0, 50))
+def test_wilson_holds_the_share_and_stays_in_the_unit_interval(successes: int, more: int) -> None:
+    low, high = wilson_interval(successes, successes + more)
+    assert 0.0 <= low <= high <= 1.0
+    if successes + more:
+        assert low <= successes / (successes + more) <= high
+
+
+def test_wilson_agrees_with_statsmodels() -> None:
+    from statsmodels.stats.proportion import proportion_confint
+
+    assert wilson_interval(7, 40) == pytest.approx(proportion_confint(7, 40, method="wilson"))
+
+
+def test_a_column_is_read_from_sparse_codes() -> None:
+    codes = sp.random(30, 5, 0.3, format="csc", random_state=0)
+    np.testing.assert_array_equal(column(codes, 3), codes.toarray()[:, 3])

@@ -1,0 +1,105 @@
+"""Terms and lexicons."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsae_dagster.core.lexicon import Lexicon, apply_lexicons, best_f1_threshold, fit_lexicon, name_lexicon
+from hsae_dagster.core.terms import presence, supported_terms, text_terms
+from hsae_dagster.errors import MethodError
+
+FILLER = ["the train was late", "we bought bread", "rain fell all day", "a letter came", "the door stayed open"]
+
+
+def corpus(n: int = 400, seed: int = 0) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Texts in which `anchor` or `sails` mark what fires the neuron; every cluster holds both kinds."""
+    rng = np.random.default_rng(seed)
+    fires = rng.random(n) < 0.3
+    words = [rng.choice(["an anchor held", "new sails", "anchor and sails"]) if f else "" for f in fires]
+    texts = [f"{rng.choice(FILLER)} {word} {rng.choice(FILLER)}" for word in words]
+    return texts, fires, np.array([f"c{i % 40}" for i in range(n)])
+
+
+def test_terms_are_content_words_phrases_and_cues() -> None:
+    terms = text_terms("But you've never SEEN the Director's cut, 20 times?!")
+    assert {"seen", "director", "cut", "times", "never", "seen director"} <= set(terms)
+    assert {"<contrasts>", "<addresses the reader>", "<negates>", "<contains a number>"} <= set(terms)
+    assert {"<asks a question>", "<exclaims>"} <= set(terms)
+    assert not {"the", "but", "you"} & set(terms)
+
+
+def test_names_of_single_clusters_and_rare_terms_are_not_supported() -> None:
+    texts = [f"common word {'nachtwey' if i < 30 else 'sunset'}" for i in range(200)]
+    clusters = ["one film" if i < 30 else f"film {i % 60}" for i in range(200)]
+    terms = supported_terms(texts, clusters).terms
+    assert "sunset" in terms
+    assert "nachtwey" not in terms
+    assert "common" not in terms  # in every text: tells nothing apart
+
+
+def test_a_lexicon_finds_the_words_names_them_and_generalises() -> None:
+    texts, fires, clusters = corpus()
+    table = supported_terms(texts, clusters.tolist())
+    lexicon = fit_lexicon(table, fires, clusters, strength=1.0)
+    assert lexicon is not None
+    name = name_lexicon(lexicon, table, fires)
+    assert name is not None
+    assert name.startswith("uses words such as “")
+    assert {"anchor", "sails"} <= set(name.replace("“", "").replace("”", "").replace(",", "").split())
+    unseen, truth, _ = corpus(seed=1)
+    assert (apply_lexicons([lexicon], unseen)[:, 0] == truth).all()
+
+
+def test_a_lexicon_survives_json_and_explains_its_matches() -> None:
+    texts, fires, clusters = corpus()
+    lexicon = fit_lexicon(supported_terms(texts, clusters.tolist()), fires, clusters, strength=1.0)
+    assert lexicon is not None
+    again = Lexicon.from_definition(json.loads(json.dumps(lexicon.as_definition())))
+    assert again == lexicon
+    assert lexicon.matched("An anchor at sea")[0][0] == "anchor"
+    with pytest.raises(MethodError, match="can only judge lexicons"):
+        Lexicon.from_definition(None)
+
+
+def test_the_same_texts_give_the_same_lexicon() -> None:
+    texts, fires, clusters = corpus()
+    table = supported_terms(texts, clusters.tolist())
+    assert fit_lexicon(table, fires, clusters, strength=0.3) == fit_lexicon(table, fires, clusters, strength=0.3)
+
+
+def test_noise_earns_no_lexicon_or_one_without_skill() -> None:
+    texts, _, clusters = corpus()
+    noise = np.random.default_rng(5).random(len(texts)) < 0.3
+    assert fit_lexicon(supported_terms(texts, clusters.tolist()), noise, clusters, strength=0.01) is None
+    with pytest.raises(MethodError, match="has only one"):
+        fit_lexicon(supported_terms(texts, clusters.tolist()), np.ones(len(texts), bool), clusters, strength=1.0)
+
+
+def test_lexicons_of_different_terms_are_applied_side_by_side() -> None:
+    first = Lexicon(("bread", "<asks a question>"), (2.0, -3.0), -1.0, 0.0)
+    second = Lexicon(("rain",), (1.0,), 0.0, 0.5)
+    answers = apply_lexicons([first, second], ["We bought bread", "Bread?", "rain and bread", ""])
+    np.testing.assert_array_equal(answers, [[1, 0], [0, 0], [1, 1], [0, 0]])
+    assert answers.dtype == np.int8
+
+
+@given(st.lists(st.tuples(st.integers(-5, 5), st.booleans()), min_size=2, max_size=40))
+def test_the_threshold_reaches_the_best_f1_of_any_cut(pairs: list[tuple[int, bool]]) -> None:
+    scores, truth = np.array([float(s) for s, _ in pairs]), np.array([t for _, t in pairs])
+    if not truth.any():
+        return
+
+    def f1(cut: float) -> float:
+        positive = scores > cut
+        return 2 * (positive & truth).sum() / (positive.sum() + truth.sum())
+
+    best = max(f1(cut) for cut in [*(np.unique(scores) - 0.5), scores.max() + 1])
+    assert f1(best_f1_threshold(scores, truth)) == pytest.approx(best)
+
+
+def test_presence_counts_a_term_once() -> None:
+    matrix = presence(["bread bread bread", "none here"], ["bread", "rain"]).toarray()
+    np.testing.assert_array_equal(matrix, [[1, 0], [0, 0]])
