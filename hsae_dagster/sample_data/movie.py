@@ -1,4 +1,4 @@
-"""Movie-review snippets: rated one by one (`movie_reviews`), and fresh against rotten for the same film (`movie_pairs`).
+"""Movie-review snippets: rated one by one (`movie_reviews`), and fresh against rotten for one film (`movie_pairs`).
 
 Belongs here: reading the two source tables, joining them on their texts, forming pairs. Does not belong here:
 downloading (`fetch`) and writing (`registry`).

@@ -30,10 +30,47 @@ class Topic:
     places: tuple[str, ...]
 
 
+# What sentences of every kind are held together by, and the people who act in topics of every kind.
 FUNCTION_WORDS = frozenset(
-    "a after against along an and another as at before behind below beneath beside beyond but by during for from he i in "
-    "it my near of off on once or our over past she some that the them they this through to under was we when while "
-    "with".split()
+    (
+        *("a", "after", "against", "along", "an", "and", "at", "aunt", "before", "behind", "below", "beneath"),
+        *(
+            "beside",
+            "beyond",
+            "brother",
+            "by",
+            "during",
+            "for",
+            "from",
+            "he",
+            "her",
+            "i",
+            "in",
+            "it",
+            "my",
+            "near",
+            "of",
+            "off",
+        ),
+        *(
+            "on",
+            "our",
+            "past",
+            "she",
+            "sister",
+            "that",
+            "the",
+            "then",
+            "they",
+            "this",
+            "to",
+            "uncle",
+            "under",
+            "was",
+            "we",
+        ),
+        *("when", "while", "with"),
+    )
 )
 
 TOPICS = {
@@ -163,7 +200,6 @@ TOPICS = {
 }
 
 _SUBJECTS = ("I", "we", "she", "he", "they", "my sister", "our uncle", "my brother", "her aunt")
-KINSHIP = frozenset(("sister", "uncle", "brother", "aunt", "her"))  # subjects of every topic alike
 
 _PATTERNS = (
     "{s} {v} the {a} {o} {p}.",
@@ -176,7 +212,7 @@ _PATTERNS = (
 
 _OPENERS = (
     *("Anyway,", "Honestly,", "Well,", "Frankly,", "Oddly,", "Admittedly,", "Apparently,", "Besides,", "Still,"),
-    *("Actually,", "Naturally,", "Indeed,", "", "", "", ""),
+    *("Actually,", "Naturally,", "Indeed,", *("",) * 18),
 )
 _PEOPLE = (
     *("somebody", "everyone", "nobody", "a neighbour", "my cousin", "an acquaintance", "the usual crowd"),
@@ -195,7 +231,15 @@ _HOW = (
 )
 _TAILS = (
     *("as usual", "on Tuesday", "for a moment", "more or less", "as expected", "yet again", "over the weekend"),
-    *("sooner or later", "for some reason", "that morning", "last week", "on Friday", "all things considered", ""),
+    *(
+        "sooner or later",
+        "for some reason",
+        "that morning",
+        "last week",
+        "on Friday",
+        "all things considered",
+        *("",) * 12,
+    ),
 )
 
 
@@ -203,14 +247,16 @@ def topic_sentence(topic: str, pick: Pick) -> str:
     """A sentence about `topic`; `pick` makes each choice."""
     rules = TOPICS[topic]
 
-    def one(choices: tuple[str, ...] | str) -> str:
+    def one(choices: tuple[str, ...] | str, but: str | None = None) -> str:
         options = choices.split() if isinstance(choices, str) else choices
+        options = [option for option in options if option != but]
         return options[pick(len(options))]
 
     first, second = (rules.actions[pick(len(rules.actions))] for _ in range(2))
     pattern = one(_PATTERNS)
     slots = {"s": one(_SUBJECTS), "v": one(first.verbs), "a": one(first.adjectives), "o": one(first.objects)}
-    slots |= {"s2": one(_SUBJECTS), "v2": one(second.verbs), "a2": one(second.adjectives), "o2": one(second.objects)}
+    slots |= {"s2": one(_SUBJECTS), "v2": one(second.verbs, slots["v"]), "a2": one(second.adjectives)}
+    slots["o2"] = one(second.objects, slots["o"])
     return _capital(pattern.format(**slots, p=one(rules.places)))
 
 
@@ -219,7 +265,7 @@ def filler_sentence(pick: Pick) -> str:
     who, said, small = (part[pick(len(part))] for part in (_PEOPLE, _SAID, _SMALL))
     went, how = (part[pick(len(part))] for part in (_WENT, _HOW))
     opener, tail = (part[pick(len(part))] for part in (_OPENERS, _TAILS))
-    core = f"{who} {said} {small}" if pick(3) else f"{went} {how}"
+    core = f"{who} {said} {small}" if pick(6) else f"{went} {how}"
     return _capital(" ".join(f"{opener} {core} {tail}".split()) + ".")
 
 

