@@ -77,7 +77,7 @@ class SAE(_Section):
     aux_k: int | None = Field(None, ge=1, description="Dead neurons revived per step; default min(2k, m).")
     multi_k: int | None = Field(None, ge=1, description="A second, denser reconstruction.")
     multi_coef: float = Field(0.0, ge=0.0, description="Weight of the multi_k reconstruction.")
-    learning_rate: float = Field(5e-4, gt=0.0, description="Adam's step size.")
+    learning_rate: float = Field(1e-3, gt=0.0, description="Adam's step size.")
     batch_size: int = Field(512, ge=2, description="Texts per step.")
     max_epochs: int = Field(200, ge=1, description="Most passes over the training texts.")
     patience: int = Field(5, ge=1, description="Epochs without improvement before stopping.")

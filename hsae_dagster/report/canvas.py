@@ -4,17 +4,21 @@ Belongs here: how a drawing becomes PNG and SVG, and the colours. Does not belon
 """
 
 import io
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hsae_dagster.report.wording import one_line
+
 POSITIVE, NEGATIVE = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermilion: told apart by every kind of sight
 INK, MUTED, FAINT = "#1f2328", "#59636e", "#d5dae0"
 MAX_PNG_BYTES = 100_000  # metadata lives in Dagster's event log, which is a database
+_MOST_DOTS = 2_500_000
 SVG_NAMESPACE, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9.0,
     "text.parse_math": False,  # a dollar sign in a text is a dollar sign
@@ -70,6 +74,8 @@ def draw(name: str, alt: str, size: tuple[float, float], paint: Callable[[Any], 
         sheet = Sheet(figsize=size, layout="constrained")
         FigureCanvasAgg(sheet)
         paint(sheet)
+        sheet.draw_without_rendering()
+        sheet.set_layout_engine("none")  # laid out once, not again for each file
         return Figure(png=_png(sheet), svg=_svg(sheet, name, alt), alt=alt)
 
 
@@ -77,7 +83,10 @@ def _png(sheet: Any) -> bytes:
     """PNG as sharp as the limit allows: few colours, then fewer dots."""
     from PIL import Image
 
+    width, height = sheet.get_size_inches()
     for dpi in (144, 110, 84, 64, 48, 32):
+        if dpi > 32 and width * height * dpi**2 > _MOST_DOTS:
+            continue  # would be thrown away after seconds of work
         raw, packed = io.BytesIO(), io.BytesIO()
         sheet.savefig(raw, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
         image = Image.open(raw).convert("RGB").quantize(64, dither=Image.Dither.NONE)
@@ -125,3 +134,18 @@ def _prefix_ids(element: Any, name: str) -> None:
             element.set(key, f"#{name}-{value[1:]}")
         elif "url(#" in value:
             element.set(key, value.replace("url(#", f"url(#{name}-"))
+
+
+def note(sheet: Any, text: str) -> None:
+    """Small print at the top right: n, and how to read the marks."""
+    sheet.suptitle(text, x=0.995, ha="right", fontsize=7.5, color=MUTED)
+
+
+def empty(axes: Any, text: str) -> None:
+    """Say why a chart has nothing to show."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=MUTED)
+
+
+def inert(text: str) -> str:
+    """Without the characters that mean something to markdown or HTML: a description travels inside both."""
+    return re.sub(r"\s+", " ", re.sub(r"[][()<>{}!`*_\\|$#~&\"]", " ", one_line(text))).strip()

@@ -23,7 +23,7 @@ from hsae_dagster.report.wording import (
     one_line,
     p_phrase,
     p_value,
-    partial_figure,
+    partial_brief,
     percent,
     plural,
     term_name,
@@ -31,7 +31,7 @@ from hsae_dagster.report.wording import (
 
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#!|~$:])")
-_LEADING = re.compile(r"^(\s*)(?:([-+=])|(\d+)([.)]))")
+_LEADING = re.compile(r"^(?:([-+=])|(\d+)([.)]))(?=\s|[-=]|$)")
 _SHOWN_TERMS = 40
 
 
@@ -43,7 +43,7 @@ def escape_markdown(text: str) -> str:
         '\\!\\[x\\]\\(javascript\\:alert\\)'
     """
     escaped = _MARKDOWN.sub(r"\\\1", one_line(text)).translate(_HTML)
-    return _LEADING.sub(lambda m: f"{m[1]}\\{m[2]}" if m[2] else f"{m[1]}{m[3]}\\{m[4]}", escaped)
+    return _LEADING.sub(lambda m: f"\\{m[1]}" if m[1] else f"{m[2]}\\{m[3]}", escaped)
 
 
 def card_markdown(hypothesis: Hypothesis, content: ReportContent) -> str:
@@ -55,14 +55,17 @@ def card_markdown(hypothesis: Hypothesis, content: ReportContent) -> str:
         f"**{hypothesis.badge}**: {say(hypothesis.reason)}",
         f"**{say(effect_figure(test.separation, task, content.outcome))}**",
         f"{say(capitalised(effect_words(test.separation, task, content.outcome)))}.",
-        "\n".join(["| | |", "|---|---|", *(f"| {name} | {say(value)} |" for name, value in facts(hypothesis, content))]),
+        "\n".join(
+            ["| | |", "|---|---|", *(f"| {name} | {say(value)} |" for name, value in facts(hypothesis, content))]
+        ),
     ]
     if test.flags:
         lines.append("**Doubts**\n\n" + "\n".join(f"- {say(flag)}" for flag in test.flags))
     lines += _evidence(hypothesis, content)
     if hypothesis.lexicon:
         shown = ", ".join(
-            f"{say(term_name(term))} {number(weight, 2, signed=True)}" for term, weight in hypothesis.lexicon[:_SHOWN_TERMS]
+            f"{say(term_name(term))} {number(weight, 2, signed=True)}"
+            for term, weight in hypothesis.lexicon[:_SHOWN_TERMS]
         )
         more = len(hypothesis.lexicon) - _SHOWN_TERMS
         lines.append(f"**Lexicon**: {shown}" + (f" and {plural(more, 'more term')}" if more > 0 else ""))
@@ -81,7 +84,7 @@ def facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str,
     yield "With the concept", f"{count(test.n_with)} ({percent(test.prevalence)})"
     yield "Holm-corrected", f"{p_phrase('p', hypothesis.p_holm)} (uncorrected {p_phrase('p', test.separation.p_value)})"
     yield "False discovery rate", p_phrase("q", hypothesis.q_value)
-    yield "Partial effect", partial_figure(test.partial, content.task, content.outcome)
+    yield "Partial effect", partial_brief(test.partial, content.task)
     yield "Fidelity F1", fidelity_words(hypothesis)
     yield (
         "Natural precision / recall",

@@ -4,98 +4,49 @@ Belongs here: what each chart shows and its description in words. Does not belon
 computing what is shown (core).
 
 Text from data or models is never put into a chart's description as it stands: the description travels inside markdown.
+The forest plot has a file of its own (`forest`).
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.core.joint_fit import Fit
-from hsae_dagster.report.canvas import FAINT, INK, MUTED, NEGATIVE, POSITIVE, Figure, draw
+from hsae_dagster.report.canvas import INK, NEGATIVE, POSITIVE, Figure, draw, empty, inert, note
+from hsae_dagster.report.forest import forest_plot
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
-    axis_label,
     count,
-    effect_brief,
     metric_name,
     number,
-    one_line,
     percent,
     plural,
     short_claim,
     short_outcome,
     shorten,
-    shown,
 )
 
+__all__ = [
+    "fidelity_bars",
+    "firing_rates",
+    "fit_ladder",
+    "forest_plot",
+    "label_histogram",
+    "loss_curves",
+    "prevalence_bars",
+    "selection_path",
+]
+
 _SERIES = (POSITIVE, NEGATIVE, "#009E73", "#CC79A7", "#8a6d00", "#56B4E9")
-_ROW = 0.26  # inches a line of text and its mark need
 _MOST_BARS = 60
-
-
-def forest_plot(
-    hypotheses: Sequence[Hypothesis], outcome: str, alpha: float, task: str = "regression", *, narrow: bool = False
-) -> Figure:
-    """Effect of every hypothesis with its 95 % interval, largest first; hollow when not confirmed.
-
-    Args:
-        hypotheses: any order; those that could not be estimated come last, without a mark.
-        outcome: in words.
-        alpha: family-wise error rate, for the legend.
-        task: regression, classification or pairwise; decides the unit.
-        narrow: labels above the marks instead of beside them, for a telephone's width.
-    """
-    rows = sorted(hypotheses, key=_by_effect)
-    confirmed = sum(h.badge == "confirmed" for h in rows)
-    n = max((h.test.n for h in rows), default=0)
-    alt = (
-        f"Effects of {plural(len(rows), 'hypothesis')} on {_inert(short_outcome(outcome))} with 95 percent intervals, "
-        f"sorted from highest to lowest; {confirmed} confirmed. "
-    )
-    alt += "; ".join(f"{k}: {_inert(effect_brief(h.test.separation, task))}" for k, h in enumerate(rows[:20], 1))
-    step = 0.46 if narrow else _ROW
-    size = (3.9 if narrow else 8.2, step * max(len(rows), 1) + (1.25 if narrow else 1.0))
-
-    def paint(sheet: Any) -> None:
-        axes = sheet.subplots()
-        axes.set_ylim(max(len(rows), 1) - 0.3, -0.95 if narrow else -0.7)
-        axes.set_xlim(*_effect_limits(rows, task))
-        axes.axvline(_zero(task), color=MUTED, linewidth=0.8)
-        axes.grid(axis="x", color=FAINT, linewidth=0.5)
-        axes.set_axisbelow(True)
-        for y, hypothesis in enumerate(rows):
-            _effect_row(axes, y, hypothesis, task)
-            label = short_claim(hypothesis.claim, 40 if narrow else 52)
-            effect = f"{effect_brief(hypothesis.test.separation, task)}   n {count(hypothesis.test.n_with)}"
-            if narrow:
-                axes.text(0, y - 0.38, label, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
-                axes.text(
-                    1, y + 0.30, effect, transform=axes.get_yaxis_transform(), va="center", ha="right", fontsize=7.5,
-                    color=MUTED,
-                )  # fmt: skip
-            else:
-                axes.text(1.02, y, effect, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0)
-        axes.set_yticks(
-            [] if narrow else range(len(rows)), [] if narrow else [short_claim(h.claim, 52) for h in rows]
-        )
-        axes.set_xlabel(axis_label(task, outcome), fontsize=8.5)
-        _note(sheet, f"{count(n)} holdout observations; n: with the concept\nfilled: confirmed (Holm, α = {alpha:g})")
-        if not rows:
-            _empty(axes, "no hypothesis was tested")
-
-    return draw("forest-narrow" if narrow else "forest", alt, size, paint)
 
 
 def fit_ladder(fits: Sequence[Fit], floor: tuple[float, float], metric: str) -> Figure:
     """Joint fit of every set of predictors with its interval, above what shuffled outcomes give."""
     metric = metric_name(metric)
-    parts = [f"{_inert(fit.name)} {number(fit.value)}" for fit in fits]
+    parts = [f"{inert(fit.name)} {number(fit.value)}" for fit in fits]
     alt = f"{metric} on the holdout: {'; '.join(parts)}; shuffled outcomes {number(floor[0])}."
     start = 0.5 if metric == "AUC" else 0.0
 
@@ -113,16 +64,15 @@ def fit_ladder(fits: Sequence[Fit], floor: tuple[float, float], metric: str) -> 
             )
         if math.isfinite(floor[1]):
             axes.axvline(floor[1], color=NEGATIVE, linewidth=1, linestyle=(0, (4, 2)))
-            axes.text(
-                floor[1], -0.62, " 95 % of shuffled outcomes stay below", color="#a34400", fontsize=7.5, va="bottom"
-            )
+            words, style = "95 % of shuffled outcomes stay below", {"color": "#a34400", "fontsize": 7.5}
+            axes.annotate(words, (floor[1], -0.62), xytext=(4, 0), textcoords="offset points", va="bottom", **style)
         axes.set_yticks(range(len(fits)), [shorten(fit.name, 34) for fit in fits])
         axes.set_ylim(max(len(fits), 1) - 0.4, -1.0)
         axes.margins(x=0.12)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(f"{metric} on held-out texts, 95 % interval", fontsize=8.5)
         if not fits:
-            _empty(axes, "no fit was measured")
+            empty(axes, "no fit was measured")
 
     return draw("ladder", alt, (5.2, 0.3 * max(len(fits), 1) + 0.95), paint)
 
@@ -132,7 +82,7 @@ def label_histogram(values: np.ndarray, task: str, outcome: str) -> Figure:
     values = np.asarray(values, dtype=np.float64)
     values = values[np.isfinite(values)]
     mean = number(float(values.mean())) if values.size else NOT_ESTIMABLE
-    alt = f"Distribution of {_inert(short_outcome(outcome))} over {count(values.size)} observations; mean {mean}."
+    alt = f"Distribution of {inert(short_outcome(outcome))} over {count(values.size)} observations; mean {mean}."
 
     def paint(sheet: Any) -> None:
         axes = sheet.subplots()
@@ -151,7 +101,7 @@ def label_histogram(values: np.ndarray, task: str, outcome: str) -> Figure:
             axes.margins(y=0.15)
         axes.set_xlabel(shorten(outcome, 70))
         axes.set_ylabel("observations")
-        _note(sheet, f"n = {count(values.size)}, mean {mean}")
+        note(sheet, f"n = {count(values.size)}, mean {mean}")
 
     return draw("labels", alt, (5.2, 2.7), paint)
 
@@ -176,7 +126,7 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figur
         axes.set_ylabel("reconstruction loss")
         if histories:
             axes.legend(frameon=False, fontsize=8)
-        _note(sheet, "solid: validation; dashed: training; dot: lowest validation loss")
+        note(sheet, "solid: validation; dashed: training; dot: lowest validation loss")
 
     return draw("loss", alt, (5.6, 3.0), paint)
 
@@ -206,7 +156,7 @@ def firing_rates(rates: np.ndarray, k_over_m: float) -> Figure:
             axes.legend(frameon=False, fontsize=8)
         axes.set_xlabel("share of texts on which a neuron fires")
         axes.set_ylabel("neurons")
-        _note(sheet, f"n = {plural(rates.size, 'neuron')}; never firing: {count(dead)}")
+        note(sheet, f"n = {plural(rates.size, 'neuron')}; never firing: {count(dead)}")
 
     return draw("firing", alt, (5.2, 2.7), paint)
 
@@ -266,7 +216,7 @@ def _bars(
     axis: str,
     write: Callable[[float], str],
     whiskers: list[tuple[float, float]] | None,
-    note: str,
+    remark: str,
 ) -> Figure:
     finite = [value if math.isfinite(value) else -1.0 for value in values]
     order = sorted(range(len(labels)), key=lambda i: (-finite[i], i))[:_MOST_BARS]
@@ -288,59 +238,7 @@ def _bars(
         axes.set_xlim(0, max([0.05, *(1.15 * value for value in finite)]))
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(axis, fontsize=8.5)
-        notes = (f"n = {len(labels)}", note, f"{left_out} not shown" if left_out else "")
-        _note(sheet, "; ".join(part for part in notes if part))
+        notes = (f"n = {len(labels)}", remark, f"{left_out} not shown" if left_out else "")
+        note(sheet, "; ".join(part for part in notes if part))
 
     return draw(name, alt, (6.4, 0.24 * max(len(order), 1) + 1.0), paint)
-
-
-def _by_effect(hypothesis: Hypothesis) -> tuple[bool, float, int]:
-    estimate = hypothesis.test.separation.estimate
-    return (not math.isfinite(estimate), -estimate if math.isfinite(estimate) else 0.0, hypothesis.rank)
-
-
-def _zero(task: str) -> float:
-    return 50.0 if task == "pairwise" else 0.0
-
-
-def _effect_limits(rows: Sequence[Hypothesis], task: str) -> tuple[float, float]:
-    """Room for every estimate and most intervals: one wide interval must not squash the others."""
-    zero = _zero(task)
-    effects = [shown(h.test.separation, task) for h in rows if math.isfinite(h.test.separation.estimate)]
-    if not effects:
-        return (zero - 1, zero + 1)
-    ends = np.array([[s.low, s.high] for s in effects])
-    estimates = np.array([s.estimate for s in effects])
-    ends = np.where(np.isfinite(ends), ends, estimates[:, None])
-    low = min(zero, estimates.min(), np.percentile(ends[:, 0], 5))
-    high = max(zero, estimates.max(), np.percentile(ends[:, 1], 95))
-    room = 0.06 * max(high - low, 1e-9)
-    return (float(low - room), float(high + room))
-
-
-def _effect_row(axes: Any, y: int, hypothesis: Hypothesis, task: str) -> None:
-    s = shown(hypothesis.test.separation, task)
-    if not math.isfinite(s.estimate):
-        return
-    colour = POSITIVE if s.estimate >= s.zero else NEGATIVE
-    left, right = axes.get_xlim()
-    if math.isfinite(s.low) and math.isfinite(s.high):
-        axes.plot([max(s.low, left), min(s.high, right)], [y, y], color=colour, linewidth=1.5)
-        for beyond, edge, marker in ((s.low < left, left, "<"), (s.high > right, right, ">")):
-            if beyond:  # the interval goes on outside the frame
-                axes.plot(edge, y, marker, color=colour, clip_on=False)
-    face = colour if hypothesis.badge == "confirmed" else "white"
-    axes.plot(s.estimate, y, "o", markersize=6, markerfacecolor=face, markeredgecolor=colour, markeredgewidth=1.5)
-
-
-def _note(sheet: Any, text: str) -> None:
-    sheet.suptitle(text, x=0.995, ha="right", fontsize=7.5, color=MUTED)
-
-
-def _empty(axes: Any, text: str) -> None:
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=MUTED)
-
-
-def _inert(text: str) -> str:
-    """Without the characters that mean something to markdown or HTML."""
-    return re.sub(r"\s+", " ", re.sub(r"[][()<>{}!`*_\\|$#~&\"]", " ", one_line(text))).strip()

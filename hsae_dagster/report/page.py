@@ -37,7 +37,12 @@ from hsae_dagster.report.wording import (
 __all__ = ["card_markdown", "hypotheses_table", "render_report"]
 
 _HERE = Path(__file__).parent
-_BADGE_CLASS = {"confirmed": "confirmed", "suggestive": "suggestive", "not supported": "unsupported", "invalid": "invalid"}
+_BADGE_CLASS = {
+    "confirmed": "confirmed",
+    "suggestive": "suggestive",
+    "not supported": "unsupported",
+    "invalid": "invalid",
+}
 _BADGE_SIGN = {"confirmed": "●", "suggestive": "◐", "not supported": "○", "invalid": "×"}
 
 
@@ -125,7 +130,13 @@ def _template() -> Any:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    environment.filters |= {"count": count, "number": number, "one_line": one_line, "capitalised": capitalised}
+    environment.filters |= {
+        "count": count,
+        "number": number,
+        "one_line": one_line,
+        "capitalised": capitalised,
+        "tie": _tie,
+    }
     environment.globals |= {"plural": plural}
     return environment.get_template("report.html.j2")
 
@@ -135,6 +146,13 @@ def _finalize(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return NOT_ESTIMABLE
     return clean(value) if type(value) is str else value  # Markup, a subclass, is our own SVG and CSS
+
+
+def _tie(words: str) -> str:
+    """Our own words with figures and their signs kept on one line."""
+    for loose in (" %", " < ", " = "):
+        words = words.replace(loose, loose.replace(" ", "\u00a0"))
+    return words
 
 
 def _card(position: int, h: Hypothesis, content: ReportContent, limits: tuple[float, float]) -> _Card:
@@ -212,7 +230,7 @@ def _strip(h: Hypothesis, task: str, limits: tuple[float, float]) -> _Strip | No
 
 
 def _badge_counts(content: ReportContent) -> list[tuple[str, str, str, int]]:
-    badges = [h.badge for h in content.hypotheses]
+    badges: list[str] = [h.badge for h in content.hypotheses]
     return [(word, _BADGE_CLASS[word], _BADGE_SIGN[word], badges.count(word)) for word in _BADGE_CLASS]
 
 

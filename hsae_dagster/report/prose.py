@@ -61,8 +61,14 @@ def headline(content: ReportContent) -> str:
             where += f" ({plural(holdout.clusters, f'{cluster_noun(content)} cluster')})"
     if not tested:
         return "No hypothesis was tested: no selected neuron could be put into words that fit it."
-    verdict = "none of them is confirmed" if not confirmed else f"{confirmed} {'is' if confirmed == 1 else 'are'} confirmed"
-    return f"{capitalised(plural(tested, 'hypothesis'))} {'was' if tested == 1 else 'were'} tested on {where} that no earlier step had read; {verdict}."
+    verdict = f"{confirmed} {_be(confirmed)[0]} confirmed" if confirmed else "none of them is confirmed"
+    return (
+        f"{plural(tested, 'hypothesis')} {_be(tested)[1]} tested on {where} that no earlier step had read; {verdict}."
+    )
+
+
+def _be(n: int) -> tuple[str, str]:
+    return ("is", "was") if n == 1 else ("are", "were")
 
 
 def strongest(content: ReportContent, limit: int = 5) -> tuple[Hypothesis, ...]:
@@ -76,9 +82,9 @@ def summary(content: ReportContent) -> tuple[str, ...]:
     out = []
     if content.confirmed:
         out.append(
-            f"Confirmed means: if no concept had anything to do with the outcome, a report like this would confirm even one "
-            f"of them in fewer than {percent(content.alpha)} of cases. It means an association that holds on new texts, not "
-            "that the concept brings the outcome about."
+            "Confirmed means: if no concept had anything to do with the outcome, a report like this would confirm even "
+            f"one of them in fewer than {percent(content.alpha)} of cases. It means an association that holds on new "
+            "texts, not that the concept brings the outcome about."
         )
     if content.fits:
         out.append(recovery_words(content.fits, content.floor))
@@ -101,21 +107,22 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
     by = f" Texts of one {cluster_noun(content)} are always in the same split." if content.cluster else ""
     yield (
         "Splits",
-        "Concepts are learned and worded on the training and validation texts, their fidelity is measured on the fidelity "
-        f"texts, and hypotheses are tested once on the holdout.{by}",
+        "Concepts are learned and worded on the training and validation texts, their fidelity is measured on the "
+        f"fidelity texts, and hypotheses are tested once on the holdout.{by}",
     )
     yield (
         "From text to concept",
-        "Texts become embeddings; a sparse autoencoder breaks these into neurons that fire on few texts each; the neurons "
-        "that predict the outcome on training texts are selected; each is put into words; the words are then judged on "
-        "held-out texts without looking at the neuron or the outcome (the method of HypotheSAEs, arXiv 2502.04382).",
+        "Texts become embeddings; a sparse autoencoder breaks these into neurons that fire on few texts each; the "
+        "neurons that predict the outcome on training texts are selected; each is put into words; the words are then "
+        "judged on held-out texts without looking at the neuron or the outcome (the method of HypotheSAEs, arXiv "
+        "2502.04382).",
     )
     yield ("Effect", _effect_method(content))
+    within = f"each {cluster_noun(content)}" if content.cluster else f"clusters (here every {unit(content)} is its own)"
     yield (
         "Interval and test",
-        f"95 % intervals and p-values come from standard errors robust to dependence within "
-        f"{'each ' + cluster_noun(content) if content.cluster else 'clusters (here every ' + unit(content) + ' is its own)'} "
-        "(CR1, Student's t with clusters − 1 degrees of freedom).",
+        f"95 % intervals and p-values come from standard errors robust to dependence within {within} (CR1, Student's t "
+        "with clusters − 1 degrees of freedom).",
     )
     yield (
         "Many tests",
@@ -133,15 +140,15 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
     gate = f" Below {least:g} a hypothesis cannot be confirmed." if isinstance(least, int | float) else ""
     yield (
         "Fidelity",
-        "How well the words stand for the neuron, on texts on which nothing was chosen. Balanced F1 holds strongly firing "
-        "against equally many silent texts; natural precision and recall are over all texts at the rate at which they "
-        f"occur.{gate}",
+        "How well the words stand for the neuron, on texts on which nothing was chosen. Balanced F1 weighs strongly "
+        "firing and silent texts as if they were equally many; natural precision and recall count every text as it "
+        f"comes.{gate}",
     )
     yield (
         "Joint fit",
-        "Models that may read everything (embeddings, words, neurons) are trained on the other splits; the concepts, which "
-        "only the holdout has, are cross-fitted over folds of whole clusters. Every value is out of sample; the floor is "
-        "the same model on shuffled outcomes.",
+        "Models that may read everything (embeddings, words, neurons) are trained on the other splits; the concepts, "
+        "which only the holdout has, are cross-fitted over folds of whole clusters. Every value is out of sample; the "
+        "floor is the model of the concepts on shuffled outcomes.",
     )
 
 
@@ -152,15 +159,17 @@ def _effect_method(content: ReportContent) -> str:
             "association. It does not matter which text is called A."
         )
     if content.task == "classification":
-        return f"Share of {short_outcome(content.outcome)} among texts with the concept minus the share among texts without."
+        return (
+            f"Share of “{short_outcome(content.outcome)}” among texts with the concept minus that among texts without."
+        )
     return f"Mean {short_outcome(content.outcome)} of texts with the concept minus the mean of texts without."
 
 
 def threats(content: ReportContent) -> Iterator[str]:
     """What speaks against trusting the figures, most general first."""
     yield (
-        "These are associations in observed texts. A concept can go with the outcome because of a third thing, such as a "
-        "topic, an author or a time; nothing here shows what would happen if a text were changed."
+        "These are associations in observed texts. A concept can go with the outcome because of a third thing, such as "
+        "a topic, an author or a time; nothing here shows what would happen if a text were changed."
     )
     columns = content.settings.get("columns") or {}
     if content.task != "pairwise" and not columns.get("controls"):
@@ -172,8 +181,8 @@ def threats(content: ReportContent) -> Iterator[str]:
         )
     yield from _figure_threats(content)
     yield (
-        "The holdout is unused only once. Each evaluation with other settings on the same holdout is another look at it, and "
-        "the correction for many tests does not count across reports."
+        "The holdout is unused only once. Each evaluation with other settings on the same holdout is another look at "
+        "it, and the correction for many tests does not count across reports."
     )
 
 
@@ -181,17 +190,20 @@ def _figure_threats(content: ReportContent) -> Iterator[str]:
     tests = [h.test for h in content.hypotheses]
     clusters = min((test.n_clusters for test in tests), default=_FEW_CLUSTERS)
     if clusters < _FEW_CLUSTERS:
-        yield f"There are only {plural(clusters, 'cluster')}; below about {_FEW_CLUSTERS} robust intervals tend to be too narrow."
+        yield (
+            f"Some hypothesis rests on only {plural(clusters, 'cluster')}; below about {_FEW_CLUSTERS} robust "
+            "intervals tend to be too narrow."
+        )
     f1 = [h.fidelity.f1 for h in content.hypotheses if h.fidelity.n_strong]
     if f1:
         yield (
-            f"Words are not neurons: the median fidelity is {number(float(np.median(f1)))} (1 would be perfect). Where it is "
-            "low, the sentence on the card describes only part of what was selected."
+            f"Words are not neurons: the median fidelity is {number(float(np.median(f1)))} (1 would be perfect). Where "
+            "it is low, the sentence on the card describes only part of what was selected."
         )
     if (content.settings.get("annotation") or {}).get("model") == "lexical":
         yield (
-            "Concepts here are weighted word lists. They see words, not meaning: irony, negation and quotation are read at "
-            "face value."
+            "Concepts here are weighted word lists. They see words, not meaning: irony, negation and quotation are "
+            "read at face value."
         )
     missing = max((_missing(h, content) for h in content.hypotheses), default=0)
     if missing:
@@ -199,7 +211,7 @@ def _figure_threats(content: ReportContent) -> Iterator[str]:
     opposite = sum("opposite signs" in flag for test in tests for flag in test.flags)
     if opposite:
         yield (
-            f"{capitalised(plural(opposite, 'hypothesis'))} change{'s' if opposite == 1 else ''} direction once the others "
+            f"{plural(opposite, 'hypothesis')} {'changes' if opposite == 1 else 'change'} direction once the others "
             "are held constant (flagged on the card)."
         )
     if content.dropped:
@@ -208,7 +220,7 @@ def _figure_threats(content: ReportContent) -> Iterator[str]:
             yield f"Rows were left out before anything else ({reasons})."
     if content.unreadable:
         yield (
-            f"{capitalised(plural(len(content.unreadable), 'selected neuron'))} could not be put into words. What they "
+            f"{plural(len(content.unreadable), 'selected neuron')} could not be put into words. What they "
             "know about the outcome is missing from the hypotheses."
         )
 

@@ -60,7 +60,7 @@ def percent(share: float) -> str:
         return NOT_ESTIMABLE
     if 0 < share < 0.001:
         return "< 0.1 %"
-    return f"{number(100 * share, 0 if abs(share) >= 0.0995 or share == 0 else 1)} %"
+    return f"{number(100 * share, 0 if abs(share) >= 0.0995 else 1).removesuffix('.0')} %"
 
 
 def p_value(p: float) -> str:
@@ -172,9 +172,9 @@ def effect_brief(effect: Effect, task: str) -> str:
     return f"{number(s.estimate, s.decimals, **sign)}{unit} {s.interval}"
 
 
-def partial_figure(effect: Effect, task: str, outcome: str) -> str:
+def partial_brief(effect: Effect, task: str) -> str:
     """The effect beside the other concepts and the controls; for pairs in points of the share won."""
-    return effect_figure(effect, "regression" if task == "regression" else "classification", outcome)
+    return effect_brief(effect, "regression" if task == "regression" else "classification")
 
 
 def effect_words(effect: Effect, task: str, outcome: str) -> str:
@@ -266,7 +266,9 @@ def recovery_words(fits: tuple[Fit, ...], floor: tuple[float, float]) -> str:
     """How much of the predictable signal the concepts recover, as a sentence."""
     concepts = concepts_fit(fits)
     share = recovered_share(fits, floor)
-    if concepts is None or not math.isfinite(share):
+    if concepts is None or not math.isfinite(concepts.value):
+        return "How much of what the embeddings predict the concepts recover could not be measured."
+    if not math.isfinite(share):
         return (
             "How much of the predictable signal the concepts recover is not estimable: the embeddings themselves "
             "predict the outcome no better than chance."
@@ -278,6 +280,8 @@ def recovery_words(fits: tuple[Fit, ...], floor: tuple[float, float]) -> str:
     )
     if not concepts.value > floor[1]:
         return f"Together the concepts predict no better than chance might ({figures})."
+    if share >= 1:
+        return f"Together the concepts predict at least as well as the embeddings ({figures})."
     return f"Together the concepts recover {percent(share)} of what the embeddings predict ({figures})."
 
 

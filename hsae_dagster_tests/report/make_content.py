@@ -15,14 +15,15 @@ OUTCOMES = {
     "classification": "being a Republican speech",
     "pairwise": "being the favourable snippet",
 }
-_WORDS = (
+_CONTENT_WORDS = (
     "romance kiss wedding tender hours minutes pacing slow bad worst awful script plot screenplay lacks images "
     "photographed portrait beautiful funny laughs comedy music score songs action explosions fights family children"
-).split()
-_FILLER = (
+)
+_OTHER_WORDS = (
     "a film that wants to be more than it is and for long stretches manages exactly that because its makers knew what "
     "they were doing even where the audience may not follow them into every corner of this odd and winding story"
-).split()
+)
+_WORDS, _FILLER = _CONTENT_WORDS.split(), _OTHER_WORDS.split()
 
 
 def make_text(rng: np.random.Generator, terms: tuple[str, ...], length: int = 40) -> str:
@@ -62,7 +63,7 @@ def make_hypothesis(
     claim: str | None = None,
     effect: Effect | None = None,
     badge: str = "confirmed",
-    reason: str = "Holm-corrected p = < 0.001 is below 0.05 on texts never used before",
+    reason: str = "Holm-corrected p = 0.004 is below 0.05 on texts never used before",
     text: str | None = None,
     flags: tuple[str, ...] = (),
     fidelity: Fidelity | None = None,
@@ -100,7 +101,7 @@ def make_hypothesis(
         fidelity=fidelity or make_fidelity(),
         badge=badge,  # type: ignore[arg-type]
         reason=reason,
-        lexicon=tuple((term, 2.5 - 0.4 * k) for k, term in enumerate(terms)) + (("<asks a question>", -0.31),),
+        lexicon=(*((term, 2.5 - 0.4 * k) for k, term in enumerate(terms)), ("<asks a question>", -0.31)),
         evidence=Evidence(
             supporting=tuple(example(k) for k in range(3)),
             near_misses=(example(3),),
@@ -112,8 +113,12 @@ def make_hypothesis(
 def make_hypotheses(n: int, task: str = "regression") -> tuple[Hypothesis, ...]:
     badges = ["confirmed"] * max(n - 5, 1) + ["suggestive", "suggestive", "not supported", "not supported", "invalid"]
     made = []
+    scale = 1.0 if task == "regression" else 0.15
     for k in range(n):
-        effect = NO_EFFECT_ESTIMATED if badges[k] == "invalid" else None
+        sign = 1 if k % 3 else -1
+        effect = make_effect(sign * scale * 1.1 * 0.86**k, scale * (0.15 if k < 15 else 0.3))
+        if badges[k] == "invalid":
+            effect = NO_EFFECT_ESTIMATED
         flags = ("separation and partial effect have opposite signs",) if k == 2 else ()
         reason = "only 12 holdout observations have the concept (at least 20 are needed)"
         kwargs = {"reason": reason, "fidelity": make_fidelity(0.0, 0)} if badges[k] == "invalid" else {}
@@ -138,7 +143,9 @@ def make_fits(task: str = "regression") -> tuple[Fit, ...]:
     )
 
 
-def make_content(task: str = "regression", hypotheses: tuple[Hypothesis, ...] | None = None, **changes: object) -> ReportContent:
+def make_content(
+    task: str = "regression", hypotheses: tuple[Hypothesis, ...] | None = None, **changes: object
+) -> ReportContent:
     floor = (-0.008, 0.002) if task == "regression" else (0.499, 0.521)
     fields: dict[str, object] = {
         "dataset": "movie_reviews",

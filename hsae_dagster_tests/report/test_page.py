@@ -1,0 +1,248 @@
+import dataclasses
+import math
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+
+from hsae_dagster.core.hypothesis import Evidence
+from hsae_dagster.core.inference import NO_EFFECT_ESTIMATED
+from hsae_dagster.core.joint_fit import Fit
+from hsae_dagster.report.cards import escape_markdown
+from hsae_dagster.report.page import card_markdown, hypotheses_table, render_report
+from hsae_dagster_tests.report.make_content import (
+    OUTCOMES,
+    make_content,
+    make_effect,
+    make_fidelity,
+    make_hypotheses,
+    make_hypothesis,
+)
+
+EVIL = (
+    "<script>alert(1)</script> ![x](javascript:alert(2)) <img src=x onerror=y> \"'> $\\frac{a}{b}$ | "
+    "{{ 7*7 }} \x00\ud800"
+)
+VOID = {"meta", "link", "br", "hr", "img", "input", "circle", "line", "path", "use", "rect"}
+
+
+class Page(HTMLParser):
+    """What a browser would build of a page: tags with attributes, and its text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text, self.open = [], [], []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def named(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def evil_content(task="regression"):
+    bad = make_hypothesis(0, task=task, claim=EVIL, reason=EVIL, text=EVIL, flags=(EVIL,))
+    bad = dataclasses.replace(
+        bad, hypothesis_id=EVIL, concept_id=EVIL, sae_id=EVIL, lexicon=((EVIL, 1.0), ("<script>", -1.0))
+    )
+    fits = (Fit("embeddings", "R2", 0.4, 0.3, 0.5, "trained"), Fit(EVIL, "R2", 0.2, 0.1, 0.3, EVIL))
+    return make_content(
+        task,
+        (bad,),
+        dataset=EVIL,
+        description=EVIL,
+        outcome=EVIL,
+        cluster=EVIL,
+        dropped={EVIL: 3},
+        unreadable=((0, EVIL, 1, EVIL),),
+        fits=fits,
+        settings={EVIL: [EVIL, {"a": EVIL}], "inference": None},
+        versions={EVIL: EVIL},
+        run_id=EVIL,
+    )
+
+
+@pytest.fixture(scope="module")
+def html():
+    return render_report(make_content())
+
+
+@pytest.mark.parametrize("task", OUTCOMES)
+def test_markup_in_texts_shows_as_text(task):
+    page = Page(render_report(evil_content(task)))
+    tags = {tag for tag, _ in page.tags}
+    assert not tags & {"script", "img", "iframe", "object", "a:href", "link", "form", "foreignobject", "image"}
+    attributes = {name for _, attrs in page.tags for name in attrs}
+    assert not [name for name in attributes if name.startswith("on")]
+    assert "<script>alert(1)</script> ![x](javascript:alert(2))" in "".join(page.text)
+    assert "{{ 7*7 }}" in "".join(page.text)
+
+
+def test_the_page_asks_for_nothing_and_runs_nothing(html):
+    page = Page(html)
+    for _, attrs in page.tags:
+        for name in ("href", "src", "xlink:href", "srcset", "action", "data"):
+            assert attrs.get(name, "#").startswith("#"), attrs
+    assert "@import" not in html and not re.search(r"url\((?!#)", html)
+    assert not page.named("script")
+    policy = next(a["content"] for a in page.named("meta") if a.get("http-equiv"))
+    assert "default-src 'none'" in policy
+
+
+def test_the_page_can_be_read_without_seeing_it(html):
+    page = Page(html)
+    assert not page.open
+    assert page.named("html")[0]["lang"] == "en"
+    assert [tag for tag, _ in page.tags].count("h1") == 1
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert all(b - a <= 1 for a, b in pairwise(levels)), "no level of headings is left out"
+    for svg in page.named("svg"):
+        assert svg.get("aria-hidden") == "true" or (svg["role"] == "img" and svg["aria-label"])
+    assert len(page.named("table")) == len(page.named("caption"))
+    assert all(attrs.get("scope") in ("row", "col") for attrs in page.named("th"))
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    links = [a["href"][1:] for a in page.named("a")]
+    assert links[0] == "main" and set(links) <= set(ids)
+    assert {a["aria-labelledby"] for _, a in page.tags if "aria-labelledby" in a} <= set(ids)
+
+
+def test_the_same_content_gives_the_same_bytes_and_no_time(html):
+    assert render_report(make_content()) == html
+    assert not re.search(r"\b\d\d:\d\d\b|\b20\d\d-\d\d-\d\d\b", html)
+    assert len(html.encode()) < 1_000_000
+
+
+def test_the_summary_says_what_was_found(html):
+    text = " ".join("".join(Page(html).text).replace("\u00a0", " ").split())
+    assert (
+        "20 hypotheses were tested on 3,049 texts (152 film clusters) that no earlier step had read; 15 are confirmed."
+        in text
+    )
+    assert "Together the concepts recover 41 % of what the embeddings predict" in text
+    assert "associated with a lower mean rating: on average 1.10 below texts without this" in text
+    assert "Holm's correction" in text and "materialize the partition movie_reviews in Dagster" in text
+    assert not re.search(r"\b(causes|caused by|leads to|increases|decreases|effect of)\b", text)
+
+
+def test_matched_terms_are_marked(html):
+    marks = re.findall(r"<mark>([^<]+)</mark>", html)
+    assert len(marks) > 100
+    assert {"screenplay", "kiss"} <= {mark.lower() for mark in marks}
+
+
+def test_nan_is_never_shown():
+    blank = make_hypothesis(0, effect=NO_EFFECT_ESTIMATED, badge="invalid", fidelity=make_fidelity(0.0, 0))
+    blank = dataclasses.replace(
+        blank, selection_score=math.nan, train_separation=math.nan, evidence=Evidence((), (), ())
+    )
+    fits = tuple(Fit(name, "R2", *[math.nan] * 3, "trained") for name in ("embeddings", "concepts"))
+    for task in OUTCOMES:
+        content = make_content(task, (blank,), outcome_mean=math.nan, floor=(math.nan, math.nan), fits=fits)
+        page = "".join(Page(render_report(content)).text)
+        for written in (page, card_markdown(blank, content), str(hypotheses_table(content))):
+            assert not re.search(r"\bnan\b|\binf\b", written, re.IGNORECASE)
+            assert "not estimable" in written
+
+
+def test_a_report_without_hypotheses_or_fits_says_so():
+    content = make_content(hypotheses=(), fits=(), splits=(), versions={}, settings={}, unreadable=(), dropped={})
+    text = "".join(Page(render_report(content)).text)
+    assert "No hypothesis was tested" in text
+    assert hypotheses_table(content) == []
+
+
+def test_none_confirmed_is_said_and_no_strongest_listed():
+    content = make_content(hypotheses=(make_hypothesis(0, badge="not supported"),))
+    text = "".join(Page(render_report(content)).text)
+    assert "1 hypothesis was tested" in text and "none of them is confirmed" in text
+    assert "The strongest" not in text
+
+
+@pytest.mark.parametrize("task", OUTCOMES)
+def test_a_card_in_markdown_is_inert(task):
+    content = evil_content(task)
+    card = card_markdown(content.hypotheses[0], content)
+    assert "<" not in card and not re.search(r"(?<!\\)!\[", card) and not re.search(r"\]\((?!\\)", card)
+    assert not re.search(r"(?<!\\)\$", card)
+    inside = [line for line in card.splitlines() if line.startswith("| ")]
+    assert inside and all(len(re.findall(r"(?<!\\)\|", line)) == 3 for line in inside)
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("![x](javascript:y)", r"\!\[x\]\(javascript\:y\)"),
+        ("<b> & *c*", r"&lt;b&gt; &amp; \*c\*"),
+        ("# a\n- b | c", r"\# a - b \| c"),
+        ("- a", r"\- a"),
+        ("1. a", r"1\. a"),
+        ("0.86 on 5", "0.86 on 5"),
+        ("$x$ `y` ~z~ \\", r"\$x\$ \`y\` \~z\~ \\"),
+    ],
+)
+def test_escape_markdown(text, escaped):
+    assert escape_markdown(text) == escaped
+
+
+def test_a_card_holds_the_whole_case():
+    content = make_content()
+    card = card_markdown(content.hypotheses[2], content)
+    for part in (
+        "### Uses words such as “bad”, “tender”",
+        "**confirmed**: Holm-corrected",
+        r"**+0.81 mean rating \[0.66, 0.96\]**",
+        "| Tested on | 3,049 texts, 152 film clusters |",
+        r"| With the concept | 402 \(13 %\) |",
+        "| Holm-corrected | p = 0.001",
+        "| Fidelity F1 | 0.86 on 120 firing and 760 silent texts |",
+        "**Doubts**\n\n- separation and partial effect have opposite signs",
+        "**For it**",
+        "**Near misses",
+        "**Against it",
+        "**Lexicon**: bad +2.50",
+        r"asks a question \(style\) −0.31",
+        "`000000000002`",
+    ):
+        assert part in card
+
+
+def test_the_table_has_one_plain_row_per_hypothesis():
+    content = make_content("pairwise", (make_hypothesis(0, task="pairwise", effect=make_effect(0.08, 0.04)),))
+    assert hypotheses_table(content) == [
+        {
+            "claim": "uses words such as “portrait”, “lacks”, “slow”, “worst”, “music”",
+            "effect": "58 % [54, 62]",
+            "p": "< 0.001",
+            "fidelity": "0.86",
+            "prevalence": "13 %",
+            "badge": "confirmed",
+        }
+    ]
+    evil = hypotheses_table(evil_content())[0]["claim"]
+    assert "\x00" not in evil and evil.encode()
+
+
+def test_doubts_follow_the_content():
+    few = dataclasses.replace(make_hypothesis(0).test, n_clusters=12, n=3000)
+    hypothesis = dataclasses.replace(make_hypothesis(0), test=few)
+    doubtful = "".join(Page(render_report(make_content(hypotheses=(hypothesis,), cluster=None))).text)
+    for part in ("only 12 clusters", "No cluster column is declared", "Up to 49 held-out observations"):
+        assert part in doubtful
+    sound = "".join(Page(render_report(make_content(hypotheses=make_hypotheses(2)))).text)
+    assert "only 12 clusters" not in sound and "No cluster column" not in sound
