@@ -21,7 +21,9 @@ def prepare_home(root: Path) -> Path:
     named = os.environ.get("DAGSTER_HOME") or settings.get("DAGSTER_HOME") or str(root / ".dagster_home")
     home = Path(named)
     if not home.is_absolute():
-        raise HsaeError(f"DAGSTER_HOME is `{named}`, but Dagster needs an absolute path. Correct it in {root / '.env'}.")
+        raise HsaeError(
+            f"DAGSTER_HOME is `{named}`, but Dagster needs an absolute path. Correct it in {root / '.env'}."
+        )
     try:
         home.mkdir(parents=True, exist_ok=True)
         if not (home / "dagster.yaml").exists():

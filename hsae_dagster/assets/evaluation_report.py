@@ -62,7 +62,7 @@ def _make(stage: Stage, upstream: dict[str, StoredObject], folder: Path) -> None
     write_json(folder / "evidence.json", {h.hypothesis_id: asdict(h.evidence) for h in content.hypotheses})
     write_json(folder / "_cards.json", {h.hypothesis_id: card_markdown(h, content) for h in content.hypotheses})
     write_json(folder / "_table.json", hypotheses_table(content))
-    forest = forest_plot(content.hypotheses, content.outcome, content.alpha)
+    forest = forest_plot(content.hypotheses, content.outcome, content.alpha, content.task)
     ladder = fit_ladder(content.fits, content.floor, content.fits[0].metric)
     for name, figure in (("forest", forest), ("ladder", ladder)):
         (folder / f"_{name}.png").write_bytes(figure.png)

@@ -128,9 +128,7 @@ def _place(frame: pl.DataFrame, ids: tuple[str, ...], shares: SplitShares) -> pl
     halves = clusters["cluster_id"].map_elements(
         lambda cluster: unit_interval(cluster, shares.salt + ":half") < 0.5, return_dtype=pl.Boolean
     )
-    frame = frame.join(
-        clusters.with_columns(halves.alias("half")), on="cluster_id", how="left", maintain_order="left"
-    )
+    frame = frame.join(clusters.with_columns(halves.alias("half")), on="cluster_id", how="left", maintain_order="left")
     frame = frame.with_columns(pl.coalesce(declared, pl.col("hashed")).alias("own_split"))
     rank = pl.col("own_split").replace_strict({s: i for i, s in enumerate(SPLITS)}, return_dtype=pl.Int8)
     frame = frame.with_columns(rank.alias("rank"))
@@ -145,9 +143,7 @@ def _place(frame: pl.DataFrame, ids: tuple[str, ...], shares: SplitShares) -> pl
             maintain_order="left",
         )
     most = pl.max_horizontal(*[f"rank_{key}" for key in ids])
-    return frame.with_columns(
-        most.replace_strict(dict(enumerate(SPLITS)), return_dtype=pl.String).alias("split")
-    )
+    return frame.with_columns(most.replace_strict(dict(enumerate(SPLITS)), return_dtype=pl.String).alias("split"))
 
 
 def _observations(kept: pl.DataFrame, content: list[str]) -> pl.DataFrame:
@@ -166,9 +162,9 @@ def _texts(kept: pl.DataFrame, sides: tuple[str, ...], ids: tuple[str, ...]) -> 
     # Which of several equal-keyed spellings is shown must not depend on the order of the rows.
     one = long.sort("text_id", "text", "cluster_id").unique("text_id", keep="first", maintain_order=True)
     words = [len(normalise_text(text).split(" ")) for text in one["text"]]
-    return one.with_columns(
-        pl.col("text").str.strip_chars(), pl.Series("n_words", words, dtype=pl.Int32)
-    ).select(list(TEXTS_SCHEMA))
+    return one.with_columns(pl.col("text").str.strip_chars(), pl.Series("n_words", words, dtype=pl.Int32)).select(
+        list(TEXTS_SCHEMA)
+    )
 
 
 def _check_size(observations: pl.DataFrame) -> None:

@@ -135,8 +135,8 @@ def best_threshold(scores: np.ndarray, truth: np.ndarray) -> float:
     yes, hits = np.arange(1, n + 1), np.cumsum(truth[order])
     total = int(truth.sum())
     spread = np.sqrt(yes * (n - yes).astype(float) * total * (n - total))
-    phi = np.where(spread > 0, (hits * n - yes * total) / np.where(spread > 0, spread, 1.0), -1.0)
-    phi[:-1][ranked[:-1] == ranked[1:]] = -1.0  # ties cannot be cut apart
+    phi = np.where(spread > 0, (hits * n - yes * total) / np.where(spread > 0, spread, 1.0), -2.0)
+    phi[:-1][ranked[:-1] == ranked[1:]] = -2.0  # ties cannot be cut apart
     best = int(phi.argmax())
     below = ranked[best + 1] if best + 1 < n else ranked[best] - 2.0
     return float((ranked[best] + below) / 2)

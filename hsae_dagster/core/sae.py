@@ -1,52 +1,56 @@
-"""The sparse autoencoder: top-k, batch top-k, Matryoshka prefixes, multi-k and aux-k.
+"""The sparse autoencoder: its settings, its parameters, and which neurons fire.
 
-Belongs here: the model, its settings, its forward pass and loss. Does not belong here: the training loop
-(`core.sae_training`), encoding a corpus (`core.codes`), or files.
+Belongs here: `SAEConfig`, the module, top-k and batch-top-k activation, initialisation, weights as named arrays.
+Does not belong here: losses (`sae_loss`), training (`sae_training`), codes of whole data sets (`codes`), files.
 
-After Makhzani and Frey 2014 (k-sparse), Gao et al. 2024 (top-k, aux-k, multi-k; arXiv 2406.04093), Bussmann et al. 2024
-(batch top-k; arXiv 2412.06410) and 2025 (Matryoshka; arXiv 2503.17547), as combined by HypotheSAEs (arXiv 2502.04382):
-    pre = W_enc (x - b_pre) + b_enc,   a = relu(top-k(pre)),   reconstruction = a W_dec + b_pre
-The decoder is stored row-major (m, d), one unit-length row per neuron; every parameter is contiguous.
+Source: HypotheSAEs (arXiv 2502.04382, section 3.1) and the papers it builds on: top-k autoencoders with revival of dead
+neurons (Gao et al. 2024, arXiv 2406.04093; O'Neill et al. 2024, arXiv 2408.00657), batch top-k (Bussmann et al. 2024,
+arXiv 2412.06410), Matryoshka prefixes (Bussmann et al. 2025, arXiv 2503.17547).
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch import Tensor, nn
 
-from hsae_dagster.core.sparse_step import (
-    Entries,
-    decode,
-    entries_of_flat,
-    entries_of_topk,
-    keep_entries,
-    pick,
+from hsae_dagster.core.sparse_decode import (
+    ActiveEntries,
+    BatchCodes,
+    active_values,
+    group_by,
+    largest_positions,
+    row_starts,
 )
 from hsae_dagster.errors import MethodError
 
 
 @dataclass(frozen=True)
 class SAEConfig:
-    """Everything that shapes a trained autoencoder beside its data.
+    """Everything that decides what an autoencoder becomes, given the embeddings.
 
     Attributes:
-        m: neurons.
-        k: neurons that may fire per text (batch top-k: on average).
-        prefixes: Matryoshka prefixes, rising strictly, the last equal to m; None for one reconstruction.
-        batch_topk: share k over the batch; at inference a calibrated threshold takes its place.
-        aux_k: dead neurons that predict the residual; None means min(2k, m).
-        aux_coef: weight of the residual's loss.
+        m: neurons in all.
+        k: neurons that may fire per text (on average per text if `batch_topk`).
+        prefixes: Matryoshka prefixes: strictly increasing numbers of neurons, the last one m; None for none.
+        batch_topk: keep the k·B largest activations of a batch of B texts instead of k per text; at inference a
+            threshold calibrated after training takes their place.
+        aux_k: dead neurons that try to explain the residual per text; None for min(2k, m).
+        aux_coef: weight of that auxiliary loss.
         multi_k: neurons of a second, denser reconstruction; None for none.
-        multi_coef: weight of its loss.
+        multi_coef: weight of the denser reconstruction's loss.
         dead_after_steps: training steps without firing after which a neuron counts as dead.
-        batch_size: texts per step.
-        learning_rate: of Adam.
-        max_epochs: most passes over the data.
-        patience: epochs without improvement of the validation loss before stopping.
-        clip_grad: largest norm of the gradient.
-        seed: start of the generator of initial weights and shuffles.
+        batch_size: texts per training step.
+        learning_rate: Adam's step size.
+        max_epochs: most passes over the training texts.
+        patience: epochs without improvement on validation before training stops.
+        clip_grad: largest global gradient norm; None for no clipping.
+        seed: start of the autoencoder's own random stream (initial weights, order of the texts).
+
+    Raises:
+        MethodError: a setting is out of range or two settings contradict each other.
     """
 
     m: int
@@ -62,188 +66,225 @@ class SAEConfig:
     learning_rate: float = 5e-4
     max_epochs: int = 200
     patience: int = 5
-    clip_grad: float = 1.0
+    clip_grad: float | None = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be trained."""
-        if not 1 <= self.k <= self.m:
-            raise MethodError(f"SAE: k is {self.k} and m is {self.m}; k must lie between 1 and m.")
+        if self.prefixes is not None:
+            object.__setattr__(self, "prefixes", tuple(int(end) for end in self.prefixes))
+        for name in ("m", "k", "dead_after_steps", "max_epochs", "patience"):
+            self._require(getattr(self, name) >= 1, name, "but must be at least 1")
+        self._require(self.batch_size >= 2, "batch_size", "but must be at least 2: a batch of one text has no variance")
+        self._require(self.k <= self.m, "k", f"and m is {self.m}, but k may be at most m; lower k or raise m")
         for name in ("aux_k", "multi_k"):
             value = getattr(self, name)
-            if value is not None and not 1 <= value <= self.m:
-                raise MethodError(f"SAE: {name} is {value}; it must lie between 1 and m = {self.m}, or be left out.")
-        rising = self.prefixes is None or list(self.prefixes) == sorted(set(self.prefixes))
-        if self.prefixes is not None and (not rising or self.prefixes[0] < 1 or self.prefixes[-1] != self.m):
-            raise MethodError(f"SAE: prefixes {self.prefixes} must rise strictly from 1 and end at m = {self.m}.")
-        if self.batch_size < 2:
-            raise MethodError("SAE: batch_size must be at least 2, since the loss compares texts within a batch.")
+            self._require(value is None or 1 <= value <= self.m, name, f"but must lie between 1 and m = {self.m}")
+        for name in ("aux_coef", "multi_coef"):
+            value = getattr(self, name)
+            self._require(math.isfinite(value) and value >= 0, name, "but must be a finite number, at least 0")
+        rate, clip = self.learning_rate, self.clip_grad
+        self._require(math.isfinite(rate) and rate > 0, "learning_rate", "but must be a positive finite number")
+        self._require(clip is None or clip > 0, "clip_grad", "but must be positive, or None for no clipping")
+        self._require(self.seed >= 0, "seed", "but must be at least 0")
+        self._require(
+            self.multi_coef == 0 or self.multi_k is not None,
+            "multi_coef",
+            f"but needs multi_k; set multi_k (4k = {4 * self.k} is a good start) or set multi_coef to 0",
+        )
+        self._check_prefixes()
+
+    def _check_prefixes(self) -> None:
+        if self.prefixes is None:
+            return
+        rising = all(a < b for a, b in zip((0, *self.prefixes), self.prefixes, strict=False))
+        self._require(bool(self.prefixes) and rising, "prefixes", "but must be positive and rise strictly")
+        self._require(self.prefixes[-1] == self.m, "prefixes", f"but must end at m = {self.m}; append {self.m}")
+
+    def _require(self, holds: bool, name: str, rule: str) -> None:
+        if not holds:
+            raise MethodError(f"An autoencoder cannot be made: {name} is {getattr(self, name)} {rule}.")
 
     @property
-    def revived(self) -> int:
-        """Dead neurons used per step."""
+    def effective_aux_k(self) -> int:
+        """`aux_k`, or its default min(2k, m)."""
         return min(2 * self.k, self.m) if self.aux_k is None else self.aux_k
 
-
-class Codes(NamedTuple):
-    """Firing of a batch.
-
-    Attributes:
-        values: (e,) activations, >= 0.
-        entries: where they stand.
-    """
-
-    values: torch.Tensor
-    entries: Entries
+    @property
+    def segments(self) -> tuple[int, ...]:
+        """Ends of the Matryoshka prefixes; (m,) without them."""
+        return self.prefixes or (self.m,)
 
 
-class Forward(NamedTuple):
-    """A forward pass.
+@dataclass(frozen=True)
+class EncodedBatch:
+    """A batch after the encoder: its codes, and what further terms of the loss need.
 
     Attributes:
-        codes: what fires.
-        prefixes: reconstruction (texts, d) by each prefix of the neurons; the last is the whole.
-        multi: reconstruction by multi_k neurons, or None.
-        revived: residual as predicted by dead neurons, or None when none is dead.
+        codes: sparse codes, differentiable.
+        centred: (n, d) x - input_bias, without graph.
+        pre_activations: (n, m) before selection and ReLU, without graph.
     """
 
-    codes: Codes
-    prefixes: tuple[torch.Tensor, ...]
-    multi: torch.Tensor | None
-    revived: torch.Tensor | None
+    codes: BatchCodes
+    centred: Tensor
+    pre_activations: Tensor
 
 
-class SparseAutoencoder(torch.nn.Module):
-    """See the module's docstring. Weights start at zero; `initialise` or `load_state_dict` fills them."""
+class SparseAutoencoder(nn.Module):
+    """a = select(relu(E (x - b_in) + b)), x̂ = D^T a + b_in, with rows of D of unit length.
 
-    def __init__(self, config: SAEConfig, dimensions: int) -> None:
+    Parameters (all contiguous): `encoder` E (m, d), `decoder` D (m, d; one row per neuron), `input_bias` b_in (d,),
+    `neuron_bias` b (m,). Buffer `threshold` (): above it a neuron fires at inference if `config.batch_topk`; 0 until
+    `sae_training` has calibrated it. Training mode or evaluation mode makes no difference, and nothing but the
+    optimiser, the renormalisation and the calibration changes the state: encoding and decoding only read.
+    """
+
+    threshold: Tensor
+
+    def __init__(self, config: SAEConfig, input_dim: int) -> None:
+        """Create the module with zero weights; `initialise` or `sae_from_arrays` gives it values.
+
+        Args:
+            config: settings.
+            input_dim: dimension d of the embeddings.
+        """
         super().__init__()
-        self.config = config
-        self.encoder = torch.nn.Parameter(torch.zeros(config.m, dimensions))
-        self.decoder = torch.nn.Parameter(torch.zeros(config.m, dimensions))
-        self.neuron_bias = torch.nn.Parameter(torch.zeros(config.m))
-        self.input_bias = torch.nn.Parameter(torch.zeros(dimensions))
-        # Activations at or below it are silent at inference; only batch top-k sets it.
-        self.threshold: torch.Tensor
+        self.input_dim, self.config = input_dim, config
+        self.encoder = nn.Parameter(torch.zeros(config.m, input_dim))
+        self.decoder = nn.Parameter(torch.zeros(config.m, input_dim))
+        self.input_bias = nn.Parameter(torch.zeros(input_dim))
+        self.neuron_bias = nn.Parameter(torch.zeros(config.m))
         self.register_buffer("threshold", torch.tensor(0.0))
 
     @torch.no_grad()
-    def initialise(self, median: torch.Tensor, generator: torch.Generator) -> None:
-        """Input bias = median of the training texts (d,); unit-length Xavier decoder; encoder equal to it."""
-        bound = (6.0 / sum(self.decoder.shape)) ** 0.5
-        drawn = torch.rand(self.decoder.shape, generator=generator) * 2 * bound - bound
-        self.decoder.copy_(F.normalize(drawn, dim=1))
-        self.encoder.copy_(self.decoder)
-        self.neuron_bias.zero_()
-        self.input_bias.copy_(median)
-
-    def pre_activations(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(texts, m) pre-activations and (texts, d) centred inputs, without gradient."""
-        with torch.no_grad():
-            centred = x - self.input_bias
-            return torch.addmm(self.neuron_bias, centred, self.encoder.T), centred
-
-    def firing_entries(self, product: torch.Tensor, *, training: bool) -> Entries:
-        """Where a batch may fire: top-k per text; batch top-k over the batch in training, by threshold otherwise."""
-        texts, m = product.shape
-        if not self.config.batch_topk:
-            return entries_of_topk(torch.topk(product, self.config.k, dim=1, sorted=False).indices, m)
-        if training:
-            flat = product.reshape(-1)
-            positions = torch.topk(flat, min(self.config.k * texts, flat.numel()), sorted=False).indices
-            return entries_of_flat(positions, texts, m)
-        positions = torch.nonzero(product.reshape(-1) > self.threshold.clamp(min=0.0)).reshape(-1)
-        return entries_of_flat(positions, texts, m)
-
-    def forward(self, x: torch.Tensor, silent_steps: torch.Tensor | None = None) -> Forward:
-        """One pass.
+    def initialise(self, input_bias: Tensor, generator: torch.Generator) -> None:
+        """b_in as given; D Xavier-uniform, rows of unit length; E = D; b = 0.
 
         Args:
-            x: (texts, d).
-            silent_steps: (m,) int64, steps since each neuron fired; a training step passes it and it is advanced in
-                place. This step counts before the dead are looked for, so firing now saves a neuron. Without it no
-                neuron is revived.
+            input_bias: (d,) median of each dimension of the training embeddings.
+            generator: source of the decoder's values, on the CPU; no global random state is touched.
         """
-        product, centred = self.pre_activations(x)
-        codes = self._fire(product, centred, self.firing_entries(product, training=self.training))
-        dead = None
-        if silent_steps is not None:
-            silent_steps += 1
-            silent_steps[codes.entries.columns[codes.values.detach() > 0]] = 0
-            dead = silent_steps > self.config.dead_after_steps
-        multi = None
-        if self.config.multi_k is not None and self.config.multi_coef != 0:
-            best = torch.topk(product, self.config.multi_k, dim=1, sorted=False).indices
-            denser = self._fire(product, centred, entries_of_topk(best, self.config.m))
-            multi = decode(denser.values, self.decoder, denser.entries) + self.input_bias
-        return Forward(codes, self._reconstruct(codes, len(x)), multi, self._revive(product, centred, dead))
+        draw = torch.empty(self.decoder.shape, dtype=self.decoder.dtype)
+        nn.init.xavier_uniform_(draw, generator=generator)
+        self.decoder.copy_(draw)
+        self.normalise_decoder()
+        self.encoder.copy_(self.decoder)
+        self.neuron_bias.zero_()
+        self.input_bias.copy_(input_bias)
 
-    def loss(self, x: torch.Tensor, passed: Forward) -> torch.Tensor:
-        """Mean over prefixes of the normalised squared error, plus multi-k and aux-k terms."""
-        total = torch.stack([normalised_mse(reconstruction, x) for reconstruction in passed.prefixes]).mean()
-        if passed.multi is not None:
-            total = total + self.config.multi_coef * normalised_mse(passed.multi, x)
-        if passed.revived is not None:
-            residual = x - passed.prefixes[-1].detach()
-            total = total + self.config.aux_coef * normalised_mse(passed.revived, residual)
-        return total
+    @torch.no_grad()
+    def normalise_decoder(self) -> None:
+        """Scale every row of the decoder to unit length."""
+        self.decoder.div_(torch.linalg.vector_norm(self.decoder, dim=1, keepdim=True))
 
-    def _fire(self, product: torch.Tensor, centred: torch.Tensor, entries: Entries) -> Codes:
-        values = pick(product, centred, self.encoder, self.neuron_bias, self.input_bias, entries)
-        return Codes(torch.relu(values), entries)
+    @torch.no_grad()
+    def pre_activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Centred x - b_in (n, d), and E (x - b_in) + b (n, m), without graph."""
+        centred = x - self.input_bias
+        return centred, torch.addmm(self.neuron_bias, centred, self.encoder.T)
 
-    def _reconstruct(self, codes: Codes, texts: int) -> tuple[torch.Tensor, ...]:
-        if not self.config.prefixes or len(self.config.prefixes) == 1:
-            return (decode(codes.values, self.decoder, codes.entries) + self.input_bias,)
-        # Each neuron is decoded once, in its own ring; a prefix is the sum of the rings inside it.
-        so_far, start = self.input_bias.expand(texts, -1), 0
-        reconstructions = []
-        for end in self.config.prefixes:
-            ring = (codes.entries.columns >= start) & (codes.entries.columns < end)
-            inside = keep_entries(codes.entries, ring, texts)
-            so_far = so_far + decode(codes.values[ring], self.decoder, inside)
-            reconstructions.append(so_far)
-            start = end
-        return tuple(reconstructions)
+    def encode_batch(self, x: Tensor) -> EncodedBatch:
+        """Codes of a batch as training selects them (batch top-k over this batch); x is (n, d)."""
+        centred, pre = self.pre_activations(x)
+        config = self.config
+        if config.batch_topk:
+            entries, selected = self._largest_of_batch(pre)
+        else:
+            entries, selected = self._largest_of_rows(pre, config.k, config.segments)
+        return EncodedBatch(self._codes(entries, selected, centred), centred, pre)
 
-    def _revive(
-        self, product: torch.Tensor, centred: torch.Tensor, dead: torch.Tensor | None
-    ) -> torch.Tensor | None:
-        if dead is None or not bool(dead.any()):
-            return None
-        columns = torch.nonzero(dead).reshape(-1)
-        best = torch.topk(product[:, columns], min(self.config.revived, len(columns)), dim=1, sorted=False).indices
-        codes = self._fire(product, centred, entries_of_topk(columns[best], self.config.m))
-        return decode(codes.values, self.decoder, codes.entries)
+    def top_codes(self, encoded: EncodedBatch, k: int, among: Tensor | None = None) -> BatchCodes:
+        """Codes of the k largest pre-activations per row of an encoded batch.
 
+        Args:
+            encoded: the batch.
+            k: entries per row.
+            among: (q,) int64, the only neurons that compete (all without it); min(k, q) entries per row are kept.
+        """
+        pre = encoded.pre_activations if among is None else encoded.pre_activations[:, among]
+        entries, selected = self._largest_of_rows(pre, min(k, pre.shape[1]), (self.config.m,), among)
+        return self._codes(entries, selected, encoded.centred)
 
-def normalised_mse(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Squared error divided by that of the batch's column means: 0 is perfect, 1 is no better than the mean.
+    def encode(self, x: Tensor) -> BatchCodes:
+        """Codes of a batch (n, d) as inference has them: top-k per row, or everything above the threshold."""
+        centred, pre = self.pre_activations(x)
+        if self.config.batch_topk:
+            entries, selected = self._above_threshold(pre)
+        else:
+            entries, selected = self._largest_of_rows(pre, self.config.k, (self.config.m,))
+        return self._codes(entries, selected, centred)
 
-    A batch whose texts are all equal has no spread to explain; its plain squared error is returned.
-    """
-    error = F.mse_loss(predicted, target)
-    spread = F.mse_loss(target.mean(dim=0, keepdim=True).expand_as(target), target)
-    return error / spread if float(spread) > 0 else error
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruction (n, d) of a batch from its inference codes."""
+        return self.encode(x).decode(self.decoder) + self.input_bias
+
+    def _codes(self, entries: ActiveEntries, selected: Tensor, centred: Tensor) -> BatchCodes:
+        values = active_values(selected, centred, self.encoder, self.neuron_bias, self.input_bias, entries)
+        return BatchCodes(values, entries)
+
+    def _largest_of_rows(
+        self, pre: Tensor, k: int, segments: tuple[int, ...], among: Tensor | None = None
+    ) -> tuple[ActiveEntries, Tensor]:
+        selected, columns = torch.topk(pre, k, dim=1, sorted=False)
+        starts = torch.arange(0, columns.numel(), k, device=pre.device)
+        rows = torch.arange(pre.shape[0], device=pre.device).repeat_interleave(k)
+        columns = columns.flatten() if among is None else among[columns.flatten()]
+        return self._lay_out(rows, columns, selected.flatten(), starts, segments)
+
+    def _largest_of_batch(self, pre: Tensor) -> tuple[ActiveEntries, Tensor]:
+        flat = pre.flatten()
+        kept = largest_positions(flat, min(self.config.k * pre.shape[0], flat.numel())).sort().values
+        rows = torch.div(kept, pre.shape[1], rounding_mode="floor")
+        starts = row_starts(rows, pre.shape[0])
+        return self._lay_out(rows, kept - rows * pre.shape[1], flat[kept], starts, self.config.segments)
+
+    def _above_threshold(self, pre: Tensor) -> tuple[ActiveEntries, Tensor]:
+        rows, columns = (pre > self.threshold.clamp(min=0)).nonzero(as_tuple=True)
+        return self._lay_out(rows, columns, pre[rows, columns], row_starts(rows, pre.shape[0]), (self.config.m,))
+
+    def _lay_out(
+        self, rows: Tensor, columns: Tensor, selected: Tensor, starts: Tensor, segments: tuple[int, ...]
+    ) -> tuple[ActiveEntries, Tensor]:
+        """Entries given row by row (row r from starts[r] on), regrouped by segment where there are several."""
+        n, n_rows, bags = len(segments), len(starts), rows
+        if n > 1:
+            ends = torch.tensor(segments[:-1], device=columns.device)
+            keys = torch.bucketize(columns, ends, right=True) * n_rows + rows
+            order, starts = group_by(keys, n_rows * n)
+            bags, columns, selected = keys[order], columns[order], selected[order]
+        return ActiveEntries(columns, bags, starts, n, self.config.m), selected
 
 
 def state_to_arrays(sae: SparseAutoencoder) -> dict[str, np.ndarray]:
-    """Parameters and threshold as arrays: encoder (m, d), decoder (m, d), neuron_bias, input_bias, threshold ()."""
-    return {name: value.detach().cpu().numpy().copy() for name, value in sae.state_dict().items()}
+    """Weights as contiguous float32 arrays by name, and the threshold (1,) of a batch-top-k autoencoder."""
+    arrays = {name: value.detach() for name, value in sae.named_parameters()}
+    if sae.config.batch_topk:
+        arrays["threshold"] = sae.threshold.detach().reshape(1)
+    return {name: np.array(value.cpu().float().numpy(), order="C") for name, value in arrays.items()}
 
 
-def sae_from_arrays(config: SAEConfig, arrays: dict[str, np.ndarray]) -> SparseAutoencoder:
-    """Inverse of `state_to_arrays`, on the CPU, in evaluation mode.
+def sae_from_arrays(config: SAEConfig, arrays: Mapping[str, np.ndarray]) -> SparseAutoencoder:
+    """The autoencoder (CPU, float32) of weights as `state_to_arrays` names them.
 
     Raises:
-        MethodError: shapes disagree with the settings.
+        MethodError: an array is missing, has another shape than the config says, or holds NaN or infinity.
     """
-    encoder = arrays["encoder"]
-    if encoder.shape[0] != config.m or arrays["decoder"].shape != encoder.shape:
-        raise MethodError(
-            f"A checkpoint with an encoder of {encoder.shape} does not fit m = {config.m}. Train it again, or use its "
-            "own settings."
-        )
-    sae = SparseAutoencoder(config, encoder.shape[1])
-    sae.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
-    return sae.eval()
+    needed = ["encoder", "decoder", "input_bias", "neuron_bias"] + ["threshold"] * config.batch_topk
+    missing = [name for name in needed if name not in arrays]
+    if missing:
+        raise MethodError(f"The autoencoder's weights lack {', '.join(missing)}; train it again.")
+    d = int(np.asarray(arrays["input_bias"]).size)
+    sae = SparseAutoencoder(config, d)
+    targets = {**dict(sae.named_parameters()), "threshold": sae.threshold}
+    for name in needed:
+        array = np.array(arrays[name], dtype=np.float32)
+        expected = tuple(targets[name].shape)
+        if array.shape != expected and not (name == "threshold" and array.size == 1):
+            raise MethodError(
+                f"The autoencoder's {name} has shape {array.shape}, which does not fit m = {config.m} and d = {d}; "
+                "use the configuration that it was trained with."
+            )
+        if not np.isfinite(array).all():
+            raise MethodError(f"The autoencoder's {name} holds NaN or infinity; train it again.")
+        targets[name].data.copy_(torch.from_numpy(array.reshape(expected)))
+    return sae

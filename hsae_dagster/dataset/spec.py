@@ -111,8 +111,8 @@ class Interpretation(_Section):
     bin: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = Field(
         (80.0, 100.0), description="Percentiles of a neuron's firing strength that count as strong firing."
     )
-    metric: Literal["correlation", "f1", "precision", "recall", "natural_f1"] = Field(
-        "correlation", description="Fidelity on validation texts by which the best candidate is chosen."
+    metric: Literal["f1", "correlation", "precision", "recall", "natural_f1"] = Field(
+        "f1", description="Fidelity on validation texts by which the best candidate is chosen."
     )
     scoring_texts: int = Field(
         200, ge=20, description="Texts a paid annotator reads to score a candidate (the free one reads all)."

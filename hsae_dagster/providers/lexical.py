@@ -15,8 +15,8 @@ from hsae_dagster.core.terms import TermTable, supported_terms
 from hsae_dagster.providers.base import Annotations, InterpretationRequest, Report
 
 AUTHOR = "lexical"
-# Inverse L1 penalties between which candidates of several sizes are spread: roughly 100 to 1,200 terms at 5,000 texts.
-STRONGEST, WEAKEST = 2.0, 0.2
+# Inverse L1 penalties between which candidates of several sizes are spread: roughly 400 to 1,200 terms at 5,000 texts.
+STRONGEST, WEAKEST = 2.0, 0.5
 
 
 class LexicalInterpreter:

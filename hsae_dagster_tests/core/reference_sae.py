@@ -27,17 +27,21 @@ def load_reference_sae() -> ModuleType:
 
 def twin(sae: SparseAutoencoder, config: SAEConfig) -> Any:
     """The reference's model in float64 with the same settings and weights."""
-    reference = load_reference_sae().SparseAutoencoder(
-        input_dim=sae.encoder.shape[1],
-        m_total_neurons=config.m,
-        k_active_neurons=config.k,
-        aux_k=config.aux_k,
-        multi_k=config.multi_k,
-        dead_neuron_threshold_steps=config.dead_after_steps,
-        prefix_lengths=list(config.prefixes) if config.prefixes else None,
-        use_batch_topk=config.batch_topk,
-        device="cpu",
-    ).double()
+    reference = (
+        load_reference_sae()
+        .SparseAutoencoder(
+            input_dim=sae.encoder.shape[1],
+            m_total_neurons=config.m,
+            k_active_neurons=config.k,
+            aux_k=config.aux_k,
+            multi_k=config.multi_k,
+            dead_neuron_threshold_steps=config.dead_after_steps,
+            prefix_lengths=list(config.prefixes) if config.prefixes else None,
+            use_batch_topk=config.batch_topk,
+            device="cpu",
+        )
+        .double()
+    )
     with torch.no_grad():
         reference.encoder.weight.copy_(sae.encoder)
         reference.decoder.weight.copy_(sae.decoder.T)

@@ -68,7 +68,11 @@ def test_a_text_in_two_splits_stays_with_the_protected_one() -> None:
 
 def test_exact_duplicates_are_dropped_and_counted_but_other_labels_kept() -> None:
     made = build_corpus(
-        rows([*[f"t{i}" for i in range(60)], "t1", "t1"], ["x"] * 0 or None, [*[float(i % 3) for i in range(60)], 1.0, 9.0]),
+        rows(
+            [*[f"t{i}" for i in range(60)], "t1", "t1"],
+            ["x"] * 0 or None,
+            [*[float(i % 3) for i in range(60)], 1.0, 9.0],
+        ),
         SHARES,
     )
     assert made.dropped == {"exact duplicate": 1}

@@ -67,7 +67,9 @@ def test_a_lexicon_survives_json_and_explains_its_matches() -> None:
 def test_the_same_texts_give_the_same_lexicon() -> None:
     texts, fires, clusters = corpus()
     table = supported_terms(texts, clusters.tolist())
-    assert fit_lexicon(table, fires.astype(float), clusters, strength=0.3) == fit_lexicon(table, fires.astype(float), clusters, strength=0.3)
+    assert fit_lexicon(table, fires.astype(float), clusters, strength=0.3) == fit_lexicon(
+        table, fires.astype(float), clusters, strength=0.3
+    )
 
 
 def test_noise_earns_no_lexicon_or_one_without_skill() -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from hsae_dagster.core.codes import concatenate_codes, encode
-from hsae_dagster.core.sae import SAEConfig, SparseAutoencoder, normalised_mse, sae_from_arrays, state_to_arrays
-from hsae_dagster.core.sae_training import _Trainer, evaluate_sae, shuffled_batches, train_sae
+from hsae_dagster.core.sae import SAEConfig, SparseAutoencoder, sae_from_arrays, state_to_arrays
+from hsae_dagster.core.sae_loss import evaluate, normalised_mse
+from hsae_dagster.core.sae_training import SAETrainer, shuffled_batches, train_sae
 from hsae_dagster.errors import MethodError
 from hsae_dagster_tests.core.reference_sae import twin
 
@@ -53,7 +54,7 @@ def test_four_steps_equal_the_reference_in_float64(name: str, seed: int) -> None
     with float64():
         sae, x = made(config, seed)
         reference = twin(sae, config)
-        trainer = _Trainer(sae, config)
+        trainer = SAETrainer(sae, config)
         optimiser = torch.optim.Adam(reference.parameters(), lr=config.learning_rate)
         for step in range(4):
             batch = x[step * 16 : step * 16 + 16]
@@ -67,7 +68,7 @@ def test_four_steps_equal_the_reference_in_float64(name: str, seed: int) -> None
             optimiser.step()
             reference.normalize_decoder_()
             dead_before = bool((reference.steps_since_activation > config.dead_after_steps).any())
-            ours = trainer.step(batch)
+            ours = float(trainer.step(batch))
             # With nothing dead the reference adds the constant loss of predicting a residual by zeros.
             idle = 0.0 if dead_before else float(_idle_aux(batch, recon)) * config.aux_coef
             assert ours == pytest.approx(loss.item() - idle, abs=1e-10)
@@ -97,7 +98,7 @@ def test_forward_and_codes_equal_the_reference(name: str) -> None:
         reference.eval()
         sae.eval()
         recon, info = reference(x)
-        torch.testing.assert_close(sae(x).prefixes[-1], recon, rtol=0, atol=1e-10)
+        torch.testing.assert_close(sae(x), recon, rtol=0, atol=1e-10)
         codes = encode(sae, x.numpy(), batch_size=7)
     np.testing.assert_allclose(codes.toarray(), info["activations"].detach().numpy(), atol=1e-5)
     assert codes.dtype == np.float64
@@ -135,7 +136,7 @@ def test_the_best_weights_are_restored_not_the_last() -> None:
     assert trained.best_epoch == int(np.argmin(losses)) + 1
     assert trained.best_epoch < len(losses)
     assert trained.stop_reason == "no improvement for 4 epochs"
-    again = evaluate_sae(trained.sae, torch.from_numpy(validation))[0]
+    again = evaluate(trained.sae, torch.from_numpy(validation)).loss
     assert again == pytest.approx(min(losses), abs=1e-6)
     assert again < losses[-1]
 
@@ -172,11 +173,11 @@ def test_equal_texts_do_not_break_training() -> None:
 def test_looking_changes_nothing() -> None:
     config = SAEConfig(m=24, k=3, batch_topk=True)
     sae, x = made(config)
-    trainer = _Trainer(sae, config)
+    trainer = SAETrainer(sae, config)
     trainer.step(x)
     state = {name: value.clone() for name, value in sae.state_dict().items()}
     counts = trainer.silent_steps.clone()
-    evaluate_sae(sae, x)
+    evaluate(sae, x)
     encode(sae.eval(), x.numpy())
     assert torch.equal(counts, trainer.silent_steps)
     for name, value in sae.state_dict().items():
@@ -201,7 +202,7 @@ def test_dead_neurons_are_revived() -> None:
         sae.initialise(x.median(dim=0).values, torch.Generator().manual_seed(0))
         with torch.no_grad():
             sae.neuron_bias[12:] = -0.6
-        trainer = _Trainer(sae, config)
+        trainer = SAETrainer(sae, config)
         for _ in range(30):
             for batch in x.split(64):
                 trainer.step(batch)

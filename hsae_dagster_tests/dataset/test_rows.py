@@ -105,7 +105,9 @@ def test_files_per_split_carry_their_split(tmp_path: Path) -> None:
     (home / "dataset.yaml").write_text(
         "task: regression\nfiles: {train: a.csv, holdout: b.csv}\ncolumns: {text: text, label: score}\n"
     )
-    assert read_rows(load_dataset(tmp_path, "mine")).frame["declared_split"].to_list() == ["train"] * 3 + ["holdout"] * 3
+    assert (
+        read_rows(load_dataset(tmp_path, "mine")).frame["declared_split"].to_list() == ["train"] * 3 + ["holdout"] * 3
+    )
 
 
 def test_an_unreadable_file_says_which_and_what_to_check(tmp_path: Path) -> None:
