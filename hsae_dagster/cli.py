@@ -94,7 +94,8 @@ def ui(port: int) -> None:
     click.echo(f"Dagster opens at http://127.0.0.1:{port}  (Ctrl-C stops it)")
     click.echo("Assets → corpus … evaluation_report → Materialize → choose a dataset")
     binary = Path(sys.executable).with_name("dg")
-    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
+    # dg warns unless the environment it runs in is also the activated one.
+    os.environ |= {"VIRTUAL_ENV": sys.prefix, "PATH": f"{binary.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     os.chdir(project_root())
     os.execv(binary, [str(binary), "dev", "--host", "127.0.0.1", "--port", str(port)])
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from hsae_dagster.errors import HsaeError
 
+# Not called dagster.yaml here: Dagster warns of one in the working folder that is not in its home.
+TEMPLATE = Path(__file__).with_name("instance.yaml")
+
 
 def prepare_home(root: Path) -> Path:
     """Create .env and the Dagster home where they are missing, set DAGSTER_HOME, and return it.
@@ -27,7 +30,7 @@ def prepare_home(root: Path) -> Path:
     try:
         home.mkdir(parents=True, exist_ok=True)
         if not (home / "dagster.yaml").exists():
-            shutil.copyfile(root / "dagster.yaml", home / "dagster.yaml")
+            shutil.copyfile(TEMPLATE, home / "dagster.yaml")
         if not (root / ".env").exists():
             template = (root / ".env.example").read_text(encoding="utf-8")
             text = template.replace("DAGSTER_HOME=\n", f"DAGSTER_HOME={home}\n", 1)

@@ -36,7 +36,8 @@ def test_each_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
     else:
         frame.write_ndjson(path)
     (home / "dataset.yaml").write_text(
-        f"task: regression\nfiles: {path.name}\ncolumns: {{text: text, label: score, cluster_by: who, controls: [age]}}\n"
+        f"task: regression\nfiles: {path.name}\n"
+        "columns: {text: text, label: score, cluster_by: who, controls: [age]}\n"
     )
     rows = read_rows(load_dataset(tmp_path, "mine"))
     assert rows.frame.select("text", "label", "cluster", "control:age").rows() == [
@@ -86,7 +87,7 @@ def test_words_as_classes_need_the_positive_one(tmp_path: Path) -> None:
         read(tmp_path, frame, more="task: classification\n")
     rows = read(tmp_path, frame, "{text: text, label: score, positive: 'yes'}", "task: classification\n")
     assert rows.frame["label"].to_list() == [1.0, 0.0, 1.0]
-    with pytest.raises(DatasetError, match="no row .* has the value 'maybe'"):
+    with pytest.raises(DatasetError, match=r"no row .* has the value 'maybe'"):
         read(tmp_path, frame, "{text: text, label: score, positive: maybe}", "task: classification\n")
 
 

@@ -85,7 +85,7 @@ def test_damage_is_noticed_on_reading_and_repaired_by_building(tmp_path: Path, d
 
 
 def test_an_asset_never_made_names_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="has no `corpus` yet. Materialize `corpus`"):
+    with pytest.raises(StorageError, match=r"has no `corpus` yet\. Materialize `corpus`"):
         ObjectStore(tmp_path).current("mine", "corpus")
 
 
