@@ -3,44 +3,48 @@ PYTHON ?= python3
 PORT ?= 3000
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo ui test check format clean install
+.PHONY: demo ui test test-all check format install clean
 
-demo: install
-	@$(BIN)/hsae demo
+demo: install ## the main job on real texts, offline, to a report
+	@"$(BIN)/hsae" demo
 
-ui: install
-	@$(BIN)/hsae ui --port $(PORT)
+ui: install ## Dagster on this machine, every sample dataset ready
+	@"$(BIN)/hsae" ui --port $(PORT)
 
-test: install
-	@HSAE_EXECUTOR=in_process $(BIN)/python -m pytest -m "not slow"
+test: install ## the quick suite
+	@HSAE_EXECUTOR=in_process "$(BIN)/python" -m pytest -m "not slow"
 
-test-all: install
-	@HSAE_EXECUTOR=in_process $(BIN)/python -m pytest
+test-all: install ## the quick suite and the slow one
+	@HSAE_EXECUTOR=in_process "$(BIN)/python" -m pytest
 
-check: install
-	@$(BIN)/ruff format --check .
-	@$(BIN)/ruff check .
-	@$(BIN)/mypy
-	@PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/dg check defs
+check: install ## format, lint, types, definitions
+	@"$(BIN)/ruff" format --check .
+	@"$(BIN)/ruff" check .
+	@"$(BIN)/mypy"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" "$(BIN)/dg" check defs
 
 format: install
-	@$(BIN)/ruff format .
-	@$(BIN)/ruff check --fix .
+	@"$(BIN)/ruff" format .
+	@"$(BIN)/ruff" check --fix .
 
-install: $(STAMP)
+install: $(INSTALLED)
 
-$(STAMP): pyproject.toml constraints.txt
-	@echo "Setting up $(VENV) (once; a few minutes)"
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	@$(BIN)/hsae init
-	@touch $(STAMP)
+$(INSTALLED): pyproject.toml constraints.txt requirements-reference.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, for example: make PYTHON=python3.12")'
+	@echo "Setting up $(VENV), once; this takes a few minutes."
+	@test -x "$(BIN)/python" || "$(PYTHON)" -m venv "$(VENV)"
+	@$(PIP) install -c constraints.txt -e ".[dev]"
+	@$(PIP) install --no-deps -r requirements-reference.txt
+	@"$(BIN)/hsae" init
+	@touch "$(INSTALLED)"
 
 # Removes what was made (environment, records, results, fetched samples) and nothing else.
+SAMPLES := movie_reviews movie_pairs convention_speeches planted
 clean:
-	@rm -rf $(VENV) .dagster_home .env results downloads build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	@rm -f data/movie_reviews/*.parquet data/movie_pairs/*.parquet data/convention_speeches/*.parquet data/planted/*.parquet
+	@rm -rf "$(VENV)" .dagster_home .env results downloads build *.egg-info
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@for name in $(SAMPLES); do rm -f data/$$name/*.parquet data/$$name/.sample.json; done
 	@find hsae_dagster hsae_dagster_tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

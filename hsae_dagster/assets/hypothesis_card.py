@@ -72,7 +72,7 @@ def _metadata(
         "claim": row["claim"],
         "badge": row["badge"],
         "card": dg.MetadataValue.md(markdown),
-        **{name: float(value) for name, value in figures.items() if value == value},
+        **{name: float(f"{value:.4g}") for name, value in figures.items() if value == value},
         "hypothesis id": row["hypothesis_id"],
         "neuron": f"{row['sae_id']}/{row['sae_column']}",
         "evaluation": dg.MetadataValue.asset(dg.AssetKey("evaluation_report")),

@@ -23,6 +23,7 @@ class Fidelity:
     Attributes:
         n_strong: strongly firing texts judged.
         n_silent: silent texts judged.
+        n_firing: texts judged that fire at all, strongly or weakly.
         recall: share of strongly firing texts judged yes; with its 95 % Wilson interval.
         false_positive_rate: share of silent texts judged yes; with its 95 % Wilson interval.
         precision: of yes-judgements if strong and silent texts were equally many.
@@ -37,6 +38,7 @@ class Fidelity:
 
     n_strong: int
     n_silent: int
+    n_firing: int
     recall: float
     recall_interval: tuple[float, float]
     false_positive_rate: float
@@ -52,8 +54,13 @@ class Fidelity:
 
     @property
     def tells_apart(self) -> bool:
-        """Whether strongly firing texts are judged yes more often than silent ones beyond doubt (intervals apart)."""
-        return self.recall_interval[0] > self.false_positive_interval[1]
+        """Whether firing texts are judged yes more often than silent ones beyond doubt (95 % intervals apart).
+
+        All firing texts count here, weak ones too: a small split has few strong ones, and the question is only
+        whether the concept has anything to do with the neuron.
+        """
+        hits = round(self.natural_recall * self.n_firing)
+        return wilson_interval(hits, self.n_firing)[0] > self.false_positive_interval[1]
 
 
 def firing_bounds(activation: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float]:
@@ -104,6 +111,7 @@ def measure_fidelity(annotation: np.ndarray, activation: np.ndarray, bounds: tup
     return Fidelity(
         n_strong=int(strong.sum()),
         n_silent=int(silent.sum()),
+        n_firing=int(fires.sum()),
         recall=recall,
         recall_interval=wilson_interval(hits, int(strong.sum())),
         false_positive_rate=fpr,

@@ -35,13 +35,17 @@ _MOST_TERMS = 20_000
 
 
 def content_words(text: str) -> list[str]:
-    """Lower-cased words of two letters or more, possessive ending off, stop words out (negations stay)."""
+    """Lower-cased words of two letters or more, possessive ending off, stop words out (negations stay).
+
+    A contraction goes with the word it begins with: "we're" is as empty as "we".
+    """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     words = []
     for match in _WORD.findall(unicodedata.normalize("NFC", text).lower()):
         word = match.replace("’", "'").removesuffix("'s")
-        if len(word) > 1 and (word in NEGATIONS or word not in ENGLISH_STOP_WORDS) and "n't" not in word:
+        head = word.split("'")[0]
+        if len(word) > 1 and (word in NEGATIONS or head not in ENGLISH_STOP_WORDS) and "n't" not in word:
             words.append(word)
     return words
 

@@ -41,6 +41,7 @@ def make_fidelity(f1: float = 0.86, n_strong: int = 120) -> Fidelity:
     return Fidelity(
         n_strong=n_strong,
         n_silent=760,
+        n_firing=480,
         recall=0.8,
         recall_interval=wilson_interval(int(0.8 * n_strong), n_strong),
         false_positive_rate=0.05,
