@@ -167,7 +167,10 @@ def _execute(dataset: str) -> str | None:
         if event.is_step_failure:
             failure = event.step_failure_data
             described = failure.user_failure_data.description if failure.user_failure_data else None
-            cause = described or (failure.error.message if failure.error else "unknown error")
+            error = failure.error
+            while error and error.cause:
+                error = error.cause
+            cause = described or (error.message if error else "unknown error")
             return f"`{event.step_key}` stopped: {cause.strip()}"
     return f"The run {result.run_id} failed; open it in the UI."
 

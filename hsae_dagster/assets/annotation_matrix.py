@@ -46,18 +46,15 @@ def annotation_matrix(context: dg.AssetExecutionContext, project: Project) -> dg
 
 
 def chosen_concepts(interpretations: StoredObject) -> list[dict[str, Any]]:
-    """Records of the neurons with a readable concept, in rank order, the chosen candidate under `concept`.
+    """Records of the neurons with a readable concept (under `concept`), in rank order.
 
     Two neurons may share a concept: its judgement is made once, and the first of them stands for it.
     """
     records, seen = [], set()
     for record in interpretations.json("concepts.json"):
-        if record["chosen"] is None:
-            continue
-        concept = record["candidates"][record["chosen"]]
-        if concept["concept_id"] not in seen:
-            seen.add(concept["concept_id"])
-            records.append({**record, "concept": concept})
+        if record["concept"] and record["concept"]["concept_id"] not in seen:
+            seen.add(record["concept"]["concept_id"])
+            records.append(record)
     return records
 
 

@@ -81,7 +81,7 @@ def evaluate(stage: Stage, upstream: dict[str, StoredObject], run_id: str) -> Re
         unreadable=tuple(
             (record["rank"], record["sae_id"], record["sae_column"], record["unreadable"])
             for record in upstream["interpretations"].json("concepts.json")
-            if record["chosen"] is None
+            if record["concept"] is None
         ),
         fits=fits,
         floor=chance,

@@ -15,6 +15,7 @@ from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.fidelity import MISSING, Fidelity, column, firing_bounds, measure_fidelity, scoring_rows
 from hsae_dagster.core.observations import text_rows
+from hsae_dagster.dataset.spec import Interpretation
 from hsae_dagster.errors import MethodError
 from hsae_dagster.partitions import datasets
 from hsae_dagster.providers.base import Annotator, InterpretationRequest
@@ -23,7 +24,7 @@ from hsae_dagster.storage.frames import read_codes, read_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "interpretations"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 # A lexicon gains nothing from more; beyond it a seeded sample is read.
 MOST_TEXTS = 50_000
 
@@ -38,7 +39,7 @@ MOST_TEXTS = 50_000
     check_specs=checks.specs(NAME),
 )
 def interpretations(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
-    """Concepts written from training texts, chosen on validation texts, their fidelity reported on fidelity texts."""
+    """Concepts written from training texts, chosen on validation texts, their fidelity reported on others."""
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
@@ -49,7 +50,7 @@ def interpretations(context: dg.AssetExecutionContext, project: Project) -> dg.M
         }
         stored = stage.build(config, upstream, lambda folder: _make(stage, upstream, folder))
         records = stored.json("concepts.json")
-        readable = [record for record in records if record["chosen"] is not None]
+        readable = [record for record in records if record["concept"]]
         stage.report(f"{len(readable)} of {len(records)} neurons have a readable concept")
         return stage.finish(stored, _describe(records), _check(stage, stored, records))
 
@@ -78,26 +79,16 @@ def _make(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
             )
     train = splits["train"]
     bounds = [firing_bounds(column(train.codes, j), settings.bin) for j in range(neurons.height)]
-    shown = _sample(train, settings.seed)
-    request = InterpretationRequest(
-        texts=shown.texts,
-        clusters=shown.clusters,
-        codes=shown.codes,
-        bounds=bounds,
-        candidates=settings.candidates,
-        examples=settings.examples,
-        max_words=settings.max_words,
-        instructions=settings.instructions,
-        seed=settings.seed,
-    )
-    proposals = make_interpreter(settings).interpret(request, stage.report)
+    interpreter = make_interpreter(settings)
+    proposals = interpreter.interpret(_request(train, bounds, settings), stage.report)
     annotator = make_annotator(stage.dataset.spec.annotation)
     scores = _score(stage, annotator, proposals, splits["validation"], bounds)
     chosen = [_choose(fidelities, settings.metric) for fidelities in scores]
-    finalists = [[p[c]] if c is not None else [] for p, c in zip(proposals, chosen, strict=True)]
-    reported = _score(stage, annotator, finalists, splits["fidelity"], bounds)
+    winners = [p[c] if c is not None else None for p, c in zip(proposals, chosen, strict=True)]
+    settled = interpreter.settle(winners, _request(_together(train, splits["validation"]), bounds, settings))
+    reported = _score(stage, annotator, [[c] if c else [] for c in settled], splits["fidelity"], bounds)
     records = [
-        _record(row, bounds[j], proposals[j], scores[j], chosen[j], reported[j])
+        _record(row, bounds[j], proposals[j], scores[j], chosen[j], settled[j], reported[j])
         for j, row in enumerate(neurons.iter_rows(named=True))
     ]
     write_json(folder / "concepts.json", records)
@@ -110,6 +101,30 @@ def _load(upstream: list[StoredObject], neurons: pl.DataFrame, split: str) -> _S
     codes = read_codes(upstream[1].file("codes.safetensors"))[text_rows(ids, texts["text_id"])]
     selected = codes.tocsc()[:, neurons["column"].to_numpy()]
     return _Split(texts["text_id"].to_list(), texts["text"].to_list(), texts["cluster_id"].to_numpy(), selected)
+
+
+def _request(split: _Split, bounds: list[tuple[float, float]], settings: Interpretation) -> InterpretationRequest:
+    shown = _sample(split, settings.seed)
+    return InterpretationRequest(
+        texts=shown.texts,
+        clusters=shown.clusters,
+        codes=shown.codes,
+        bounds=bounds,
+        candidates=settings.candidates,
+        examples=settings.examples,
+        max_words=settings.max_words,
+        instructions=settings.instructions,
+        seed=settings.seed,
+    )
+
+
+def _together(first: _Split, second: _Split) -> _Split:
+    return _Split(
+        first.ids + second.ids,
+        first.texts + second.texts,
+        np.concatenate([first.clusters, second.clusters]),
+        sp.vstack([first.codes, second.codes]).tocsc(),
+    )
 
 
 def _sample(split: _Split, seed: int) -> _Split:
@@ -159,18 +174,11 @@ def _record(
     candidates: list[Concept],
     scores: list[Fidelity],
     chosen: int | None,
+    settled: Concept | None,
     reported: list[Fidelity],
 ) -> dict[str, Any]:
     listed = [
-        {
-            "concept_id": concept.concept_id,
-            "predicate": concept.predicate,
-            "author": concept.author,
-            "definition": concept.definition,
-            "details": dict(concept.details),
-            "validation": asdict(score),
-        }
-        for concept, score in zip(candidates, scores, strict=True)
+        {**_concept(concept), "validation": asdict(score)} for concept, score in zip(candidates, scores, strict=True)
     ]
     reason = None
     if chosen is None:
@@ -180,19 +188,30 @@ def _record(
         "bounds": list(bounds),
         "candidates": listed,
         "chosen": chosen,
+        "concept": _concept(settled) if settled else None,
         "unreadable": reason,
         "fidelity": asdict(reported[0]) if reported else None,
+    }
+
+
+def _concept(concept: Concept) -> dict[str, Any]:
+    return {
+        "concept_id": concept.concept_id,
+        "predicate": concept.predicate,
+        "author": concept.author,
+        "definition": concept.definition,
+        "details": dict(concept.details),
     }
 
 
 def _describe(records: list[dict[str, Any]]) -> dict[str, Any]:
     from hsae_dagster.report.figures import fidelity_bars
 
-    readable = [r for r in records if r["chosen"] is not None]
+    readable = [r for r in records if r["concept"]]
     rows = [
         {
             "rank": r["rank"],
-            "concept": r["candidates"][r["chosen"]]["predicate"] if r["chosen"] is not None else r["unreadable"],
+            "concept": r["concept"]["predicate"] if r["concept"] else r["unreadable"],
             "F1": round(r["fidelity"]["f1"], 3) if r["fidelity"] else None,
             "natural F1": round(r["fidelity"]["natural_f1"], 3) if r["fidelity"] else None,
             "candidates": len(r["candidates"]),
@@ -202,7 +221,7 @@ def _describe(records: list[dict[str, Any]]) -> dict[str, Any]:
     metadata: dict[str, Any] = {"dagster/row_count": len(records), "readable": len(readable), "concepts": table(rows)}
     if readable:
         f1 = [r["fidelity"]["f1"] for r in readable]
-        figure = fidelity_bars([r["candidates"][r["chosen"]]["predicate"] for r in readable], f1)
+        figure = fidelity_bars([r["concept"]["predicate"] for r in readable], f1)
         metadata |= {"median fidelity F1": float(np.median(f1)), "fidelity": picture(figure.png, figure.alt)}
     return metadata
 

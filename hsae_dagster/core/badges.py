@@ -42,17 +42,18 @@ def verdict(
     if p_holm < alpha and against:
         return Verdict("invalid", "its effect on the holdout runs against the direction it was selected for")
     if p_holm < alpha and fidelity >= min_fidelity:
-        return Verdict("confirmed", f"Holm-corrected p = {_p(p_holm)} is below {alpha:g} on texts never used before")
+        return Verdict("confirmed", f"Holm-corrected {_p(p_holm)} is below {alpha:g} on texts never used before")
     if p_holm < alpha:
         return Verdict(
             "suggestive",
-            f"the test holds (Holm-corrected p = {_p(p_holm)}) but the words fit the neuron too loosely: fidelity F1 "
+            f"the test holds (Holm-corrected {_p(p_holm)}) but the words fit the neuron too loosely: fidelity F1 "
             f"{fidelity:.2f} is below {min_fidelity:g}",
         )
     if q_value < alpha and not against:
-        return Verdict("suggestive", f"false discovery rate q = {_p(q_value)} is below {alpha:g}, Holm's p is not")
-    return Verdict("not supported", f"Holm-corrected p = {_p(p_holm)} is not below {alpha:g}")
+        return Verdict("suggestive", f"false discovery rate {_p(q_value, 'q')} is below {alpha:g}, Holm's p is not")
+    return Verdict("not supported", f"Holm-corrected {_p(p_holm)} is not below {alpha:g}")
 
 
-def _p(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+def _p(value: float, symbol: str = "p") -> str:
+    """`p = 0.012`, or `p < 0.001` where three decimals would show a zero."""
+    return f"{symbol} = {value:.3f}" if value >= 0.001 else f"{symbol} < 0.001"

@@ -6,16 +6,24 @@ Belongs here: out-of-sample fit by cluster, with intervals. Does not belong here
 Two honest ways to score on the holdout, named on every row: `trained` fits on the other splits and scores the holdout;
 `cross-fitted` fits on folds of holdout clusters and scores the fold left out (for concepts, which only the holdout has
 annotated). The measure is R² (1 - squared error / variance) for regression, AUC otherwise.
+
+Two conventions keep AUC honest. Cross-fitted predictions are compared within their fold only: a model that has not
+seen a fold rich in ones predicts less for it, so comparisons across folds put useless predictors below 1/2 (0.35 in
+place of 0.5 with 50 clusters of one class each). And a pair counts both ways round, (s, y) and (-s, 1 - y), so that
+AUC does not depend on which text was called A.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
 
-Matrix = np.ndarray | sp.csr_matrix
+Matrix: TypeAlias = np.ndarray | sp.csr_matrix
+
+# Fewest clusters in a fold of a 0/1 outcome: comparisons within folds need both classes there.
+_CLUSTERS_PER_FOLD = 5
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,19 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class Predictions:
+    """Out-of-sample predictions, and which of them came from one model.
+
+    Attributes:
+        values: (n,) float64; linear predictors for 0/1 outcomes.
+        folds: (n,) int, the fold each row was left out in; one number throughout where one model predicted all.
+    """
+
+    values: np.ndarray
+    folds: np.ndarray
+
+
+@dataclass(frozen=True)
 class Score:
     """How to score predictions of a task, and how surely.
 
@@ -60,69 +81,149 @@ class Score:
         """`R2` or `AUC`."""
         return "R2" if self.task == "regression" else "AUC"
 
-    def fit(self, name: str, how: str, outcome: np.ndarray, predicted: np.ndarray) -> Fit:
-        """Score predictions (n,) against outcomes (n,)."""
-        low, high = self._interval(outcome, predicted)
-        return Fit(name, self.metric, score(self.task, outcome, predicted), low, high, how)
+    def fit(self, name: str, how: str, outcome: np.ndarray, predicted: np.ndarray | Predictions) -> Fit:
+        """Score predictions (n,) against outcomes (n,); a bare array counts as the predictions of one model."""
+        values, folds = (predicted, None) if isinstance(predicted, np.ndarray) else (predicted.values, predicted.folds)
+        measure = _measure(self.task, outcome, values, folds)
+        low, high = self._interval(measure)
+        return Fit(name, self.metric, measure(np.ones(len(outcome))), low, high, how)
 
-    def _interval(self, outcome: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
+    def _interval(self, measure: Callable[[np.ndarray], float]) -> tuple[float, float]:
+        """Percentiles over draws of whole clusters, a drawn row weighing as often as it was drawn."""
         groups = np.unique(self.clusters, return_inverse=True)[1]
-        members = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
+        n_groups = int(groups.max()) + 1
         rng = np.random.default_rng(self.seed)
-        draws = []
-        for _ in range(self.bootstrap):
-            rows = np.concatenate([members[g] for g in rng.integers(len(members), size=len(members))])
-            draws.append(score(self.task, outcome[rows], predicted[rows]))
-        finite = np.array(draws)[np.isfinite(draws)] if draws else np.array([])
+        draws = np.array(
+            [
+                measure(np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)[groups].astype(float))
+                for _ in range(self.bootstrap)
+            ]
+        )
+        finite = draws[np.isfinite(draws)]
         if finite.size < 20:
             return (np.nan, np.nan)
         low, high = np.percentile(finite, [2.5, 97.5])
         return float(low), float(high)
 
 
-def score(task: str, outcome: np.ndarray, predicted: np.ndarray) -> float:
-    """R² for regression (may be negative), AUC otherwise; NaN when the outcome is constant."""
+def score(task: str, outcome: np.ndarray, predicted: np.ndarray, folds: np.ndarray | None = None) -> float:
+    """R² for regression (may be negative), AUC otherwise; NaN when the outcome is constant.
+
+    Args:
+        task: regression, classification or pairwise.
+        outcome: (n,) float64; 0 or 1 unless regression.
+        predicted: (n,) float64, higher for likelier ones.
+        folds: (n,) int; AUC then compares rows of the same fold only, and R² ignores it.
+    """
+    return _measure(task, outcome, predicted, folds)(np.ones(len(outcome)))
+
+
+def _measure(
+    task: str, outcome: np.ndarray, predicted: np.ndarray, folds: np.ndarray | None
+) -> Callable[[np.ndarray], float]:
+    """The score as a function of row weights (n,), with everything that weights do not change done once."""
     if task == "regression":
-        spread = ((outcome - outcome.mean()) ** 2).sum()
-        return float(1 - ((outcome - predicted) ** 2).sum() / spread) if spread > 0 else np.nan
+        return _r_squared(outcome, predicted)
+    strata = np.zeros(len(outcome), dtype=np.int64) if folds is None else folds
+    if task == "classification":
+        return _area(outcome, predicted, strata)
+    both_ways = _area(
+        np.concatenate([outcome, 1 - outcome]), np.concatenate([predicted, -predicted]), np.tile(strata, 2)
+    )
+    return lambda weights: both_ways(np.tile(weights, 2))
+
+
+def _r_squared(outcome: np.ndarray, predicted: np.ndarray) -> Callable[[np.ndarray], float]:
+    squared_error = (outcome - predicted) ** 2
+
+    def r_squared(weights: np.ndarray) -> float:
+        centre = float(weights @ outcome) / float(weights.sum())
+        spread = float(weights @ (outcome - centre) ** 2)
+        return 1 - float(weights @ squared_error) / spread if spread > 0 else np.nan
+
+    return r_squared
+
+
+def _area(outcome: np.ndarray, predicted: np.ndarray, strata: np.ndarray) -> Callable[[np.ndarray], float]:
+    """AUC over comparisons of a one and a zero of the same stratum; ties count half."""
+    # Places of distinct predictions, stratum by stratum: what lies before a place in its stratum is predicted lower.
+    order = np.lexsort((predicted, strata))
+    ahead = (np.diff(strata[order]) != 0) | (np.diff(predicted[order]) != 0)
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.concatenate([[0], np.cumsum(ahead)])
+    n_places = int(place.max(initial=-1)) + 1
+    stratum_of_place = np.empty(n_places, dtype=np.int64)
+    stratum_of_place[place] = np.unique(strata, return_inverse=True)[1]
+    first = np.searchsorted(stratum_of_place, stratum_of_place)
     ones = outcome == 1
-    n_ones, n_zeros = int(ones.sum()), int((~ones).sum())
-    if not n_ones or not n_zeros:
-        return np.nan
-    from scipy.stats import rankdata
 
-    ranks = rankdata(predicted)
-    return float((ranks[ones].sum() - n_ones * (n_ones + 1) / 2) / (n_ones * n_zeros))
+    def area(weights: np.ndarray) -> float:
+        at_one = np.bincount(place, weights * ones, n_places)
+        at_zero = np.bincount(place, weights * ~ones, n_places)
+        lower = np.cumsum(at_zero) - at_zero
+        won = at_one @ (lower - lower[first] + at_zero / 2)
+        compared = np.bincount(stratum_of_place, at_one) @ np.bincount(stratum_of_place, at_zero)
+        return float(won / compared) if compared > 0 else np.nan
+
+    return area
 
 
-def trained(x: Matrix, y: np.ndarray, clusters: np.ndarray, x_holdout: Matrix, task: str) -> np.ndarray:
+def trained(x: Matrix, y: np.ndarray, clusters: np.ndarray, x_holdout: Matrix, task: str) -> Predictions:
     """Predict the holdout from a ridge or L2-logistic model fitted elsewhere; its penalty by 5 folds of clusters."""
-    model = _with_chosen_penalty(x, y, clusters, task)
-    return _predict(model, x_holdout, task)
+    values = _with_chosen_penalty(x, y, clusters, task)(x_holdout)
+    return Predictions(values, np.zeros(len(values), dtype=np.int64))
 
 
-def cross_fitted(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, task: str, *, folds: int, seed: int) -> np.ndarray:
-    """Predictions (n,) of each row by a lightly penalised linear or logistic model that never saw its cluster."""
-    predicted = np.zeros(len(y))
-    for train, test in cluster_folds(clusters, folds, seed):
-        if task != "regression" and len(np.unique(y[train])) < 2:
-            predicted[test] = 0.0
+def cross_fitted(
+    x: np.ndarray, y: np.ndarray, clusters: np.ndarray, task: str, *, folds: int, seed: int
+) -> Predictions:
+    """Predictions of each row by a lightly penalised linear or logistic model that never saw its cluster.
+
+    Columns are brought to the scale of the training folds, so that the penalty weighs them alike. For 0/1 outcomes
+    there are no more folds than leave five clusters in each (see the module's docstring).
+    """
+    n_groups = len(np.unique(clusters))
+    if task != "regression":
+        folds = min(folds, max(2, n_groups // _CLUSTERS_PER_FOLD))
+    values, fold_of = np.zeros(len(y)), np.zeros(len(y), dtype=np.int64)
+    for fold, (train, test) in enumerate(cluster_folds(clusters, folds, seed)):
+        fold_of[test] = fold
+        if task == "classification" and len(np.unique(y[train])) < 2:
             continue
-        predicted[test] = _predict(_model(task, 1.0).fit(x[train], y[train]), x[test], task)
-    return predicted
+        # Pairs have no centre: their differences are scaled about zero, so that turning one round changes nothing.
+        scale = np.sqrt((x[train] ** 2).mean(axis=0)) if task == "pairwise" else x[train].std(axis=0)
+        scaled = x / np.where(scale > 0, scale, 1.0)
+        values[test] = _fitted(task, 1.0, scaled[train], y[train])(scaled[test])
+    return Predictions(values, fold_of)
 
 
 def floor(
     x: np.ndarray, y: np.ndarray, clusters: np.ndarray, task: str, *, folds: int, seed: int, permutations: int = 20
 ) -> np.ndarray:
-    """Fit of the same predictors to permuted outcomes: (permutations,) scores of what chance alone gives."""
+    """Fit of the same predictors to outcomes without any relation to them: (permutations,) scores of chance alone.
+
+    Clusters keep their outcomes: they are dealt to other clusters as blocks. For pairs, all pairs of a cluster are
+    turned round or none is, since an outcome means nothing without its pair.
+    """
     rng = np.random.default_rng(seed)
+    groups = np.unique(clusters, return_inverse=True)[1]
     scores = []
     for _ in range(permutations):
-        shuffled = rng.permutation(y)
-        predicted = cross_fitted(x, shuffled, clusters, task, folds=folds, seed=seed)
-        scores.append(score(task, shuffled, predicted))
+        shuffled = _without_relation(y, groups, task, rng)
+        predicted = cross_fitted(x, shuffled, clusters, task, folds=folds, seed=int(rng.integers(2**31)))
+        scores.append(score(task, shuffled, predicted.values, predicted.folds))
     return np.array(scores)
+
+
+def _without_relation(y: np.ndarray, groups: np.ndarray, task: str, rng: np.random.Generator) -> np.ndarray:
+    n_groups = int(groups.max()) + 1
+    if task == "pairwise":
+        turned = rng.random(n_groups)[groups] < 0.5
+        return np.where(turned, 1 - y, y)
+    shuffled = np.empty_like(y)
+    # Blocks differ in size, so they are laid end to end in a new order over the rows in the old one.
+    shuffled[np.argsort(groups, kind="stable")] = y[np.lexsort((rng.random(len(y)), rng.permutation(n_groups)[groups]))]
+    return shuffled
 
 
 def cluster_folds(clusters: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -135,30 +236,40 @@ def cluster_folds(clusters: np.ndarray, folds: int, seed: int) -> list[tuple[np.
     return [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(folds) if (fold == f).any()]
 
 
-def _with_chosen_penalty(x: Matrix, y: np.ndarray, clusters: np.ndarray, task: str) -> Any:
-    grid = np.logspace(-2, 3, 6) if task == "regression" else np.logspace(-2, 2, 5)
+def _with_chosen_penalty(x: Matrix, y: np.ndarray, clusters: np.ndarray, task: str) -> Callable[[Matrix], np.ndarray]:
+    """A fit on all rows with the penalty of the best mean score over 5 folds, the strongest of equals."""
+    grid = np.logspace(3, -2, 6) if task == "regression" else np.logspace(2, -2, 5)
     folds = cluster_folds(clusters, 5, 0)
-    losses = []
+    means = []
     for penalty in grid:
         values = []
         for train, test in folds:
-            if task != "regression" and len(np.unique(y[train])) < 2:
+            if task == "classification" and len(np.unique(y[train])) < 2:
                 continue
-            predicted = _predict(_model(task, penalty).fit(x[train], y[train]), x[test], task)
+            predicted = _fitted(task, float(penalty), x[train], y[train])(x[test])
             values.append(score(task, y[test], predicted))
-        losses.append(np.nanmean(values) if np.isfinite(values).any() else -np.inf)
-    return _model(task, float(grid[int(np.argmax(losses))])).fit(x, y)
+        means.append(float(np.nanmean(values)) if np.isfinite(values).any() else -np.inf)
+    return _fitted(task, float(grid[int(np.argmax(means))]), x, y)
 
 
-def _model(task: str, penalty: float) -> Any:
+def _fitted(task: str, penalty: float, x: Matrix, y: np.ndarray) -> Callable[[Matrix], np.ndarray]:
+    """The linear predictor of a ridge or L2-logistic fit."""
     from sklearn.linear_model import LogisticRegression, Ridge
 
     if task == "regression":
-        return Ridge(alpha=penalty)
-    # A pair turned round must give the opposite answer, so a pairwise model has no intercept.
-    return LogisticRegression(C=1.0 / penalty, fit_intercept=task == "classification", max_iter=2000)
-
-
-def _predict(model: Any, x: Matrix, task: str) -> np.ndarray:
-    predict: Callable[[Matrix], np.ndarray] = model.predict if task == "regression" else model.decision_function
-    return np.asarray(predict(x), dtype=np.float64)
+        ridge = Ridge(alpha=penalty).fit(x, y)
+        return lambda rows: np.asarray(ridge.predict(rows), dtype=np.float64)
+    if task == "pairwise":
+        # A pair turned round must give the opposite answer, so there is no intercept. And which text is called A must
+        # not matter to the solver either (all pairs may have been won by A): every second winner is put first.
+        first = np.arange(len(y)) % 2 == 0
+        turn = np.where((y == 1) == first, 1.0, -1.0)
+        x, y = (sp.diags_array(turn) @ x).tocsr() if sp.issparse(x) else turn[:, None] * x, first.astype(np.float64)
+    intercept = task == "classification"
+    if sp.issparse(x):
+        # liblinear penalises the intercept; scaled by 10, a hundredth as much.
+        model = LogisticRegression(C=1 / penalty, solver="liblinear", fit_intercept=intercept, intercept_scaling=10)
+    else:
+        model = LogisticRegression(C=1 / penalty, fit_intercept=intercept, max_iter=2000)
+    model.fit(x, y)
+    return lambda rows: np.asarray(model.decision_function(rows), dtype=np.float64)

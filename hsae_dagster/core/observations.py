@@ -9,13 +9,26 @@ import polars as pl
 import scipy.sparse as sp
 
 from hsae_dagster.core.inference import HoldoutDesign
+from hsae_dagster.errors import MethodError
 
 _MOST_CATEGORIES = 20
 
 
 def text_rows(text_ids: pl.Series, wanted: pl.Series) -> np.ndarray:
-    """Positions (int64) of `wanted` keys in ascending, distinct `text_ids`; every key must be there."""
-    return text_ids.search_sorted(wanted).to_numpy().astype(np.int64)
+    """Positions (int64) of `wanted` keys in ascending, distinct `text_ids`.
+
+    Raises:
+        MethodError: a key is not there.
+    """
+    rows = text_ids.search_sorted(wanted).to_numpy().astype(np.int64)
+    inside = rows < len(text_ids)
+    if not inside.all() or not text_ids[rows].eq_missing(wanted).all():
+        lost = wanted.filter(~wanted.is_in(text_ids.to_list()))
+        raise MethodError(
+            f"{len(lost):,} observations point to texts that are not among the {len(text_ids):,} at hand (the first is "
+            f"{lost[0] if len(lost) else 'out of order'}). Materialize corpus and everything after it again."
+        )
+    return rows
 
 
 def is_pairwise(observations: pl.DataFrame) -> bool:
@@ -89,15 +102,20 @@ def outcome_per_text(text_ids: pl.Series, observations: pl.DataFrame) -> np.ndar
 
 
 def _controls(observations: pl.DataFrame) -> list[np.ndarray]:
-    """Declared controls as columns: numbers with gaps at their mean, categories as indicators of the commonest ones."""
+    """Declared controls as columns: numbers with gaps at their mean, categories as indicators of the commonest ones.
+
+    A gap is a category of its own. Of up to 21 categories the first is the base; rarer ones beyond that join it.
+    """
     columns = []
     for name in [name for name in observations.columns if name.startswith("control:")]:
         series = observations[name]
         if series.dtype == pl.String:
-            counts = series.fill_null("(none)").value_counts(sort=True)
+            filled = series.fill_null("(none)")
+            counts = filled.value_counts().sort("count", name, descending=[True, False])
             common = sorted(counts[name].to_list()[: _MOST_CATEGORIES + 1])[1:]
-            columns += [(series.fill_null("(none)") == value).to_numpy().astype(float) for value in common]
+            columns += [(filled == value).to_numpy().astype(np.float64) for value in common]
         else:
-            mean = series.mean()
-            columns.append(series.fill_nan(None).fill_null(mean if mean is not None else 0.0).to_numpy().astype(float))
+            numbers = series.cast(pl.Float64).to_numpy()
+            known = np.isfinite(numbers)
+            columns.append(np.where(known, numbers, numbers[known].mean() if known.any() else 0.0))
     return columns

@@ -85,7 +85,7 @@ class TermTable:
 
 
 def supported_terms(
-    texts: Sequence[str], clusters: Sequence[str], *, min_texts: int = 5, min_clusters: int = 4
+    texts: Sequence[str], clusters: Sequence[str], *, min_texts: int = 3, min_clusters: int = 3
 ) -> TermTable:
     """Terms that occur in enough texts of enough clusters to mean something beyond one film, speaker or author.
 

@@ -64,6 +64,16 @@ class Interpreter(Protocol):
         """Candidates per neuron, in the order of the request's columns; an empty list is an honest answer."""
         ...
 
+    def settle(self, chosen: Sequence[Concept | None], request: InterpretationRequest) -> list[Concept | None]:
+        """The chosen candidates in their final form, before any text that scores or tests them is read.
+
+        Args:
+            chosen: per neuron, the candidate chosen on validation texts, or None.
+            request: like the first one, with training and validation texts together; an interpreter that fits may
+                fit again on all of them, another returns what it was given.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Annotations:

@@ -34,19 +34,33 @@ class LexicalInterpreter:
                 report(f"lexicons written for {neuron + 1} of {neurons} neurons")
         return proposals
 
+    def settle(self, chosen: Sequence[Concept | None], request: InterpretationRequest) -> list[Concept | None]:
+        """The chosen size of lexicon, fitted again on training and validation texts together."""
+        table = supported_terms(request.texts, request.clusters.tolist())
+        return [
+            self._write(table, column(request.codes, neuron), request.clusters, concept.details["strength"]) or concept
+            if concept
+            else None
+            for neuron, concept in enumerate(chosen)
+        ]
+
     def _candidates(self, table: TermTable, activation: np.ndarray, request: InterpretationRequest) -> list[Concept]:
         fires = activation > 0
         if fires.all() or not fires.any() or not table.terms:
             return []
         found: dict[str, Concept] = {}
         for strength in np.geomspace(STRONGEST, WEAKEST, request.candidates):
-            lexicon = fit_lexicon(table, activation, request.clusters, strength=float(strength))
-            name = name_lexicon(lexicon, table, fires) if lexicon else None
-            if lexicon and name:
-                details = {"strength": float(strength), "terms": len(lexicon.terms)}
-                concept = Concept(name, AUTHOR, lexicon.as_definition(), details)
+            concept = self._write(table, activation, request.clusters, float(strength))
+            if concept:
                 found.setdefault(concept.concept_id, concept)
         return list(found.values())
+
+    def _write(self, table: TermTable, activation: np.ndarray, clusters: np.ndarray, strength: float) -> Concept | None:
+        lexicon = fit_lexicon(table, activation, clusters, strength=strength)
+        name = name_lexicon(lexicon, table, activation > 0) if lexicon else None
+        if lexicon is None or name is None:
+            return None
+        return Concept(name, AUTHOR, lexicon.as_definition(), {"strength": strength, "terms": len(lexicon.terms)})
 
 
 class LexicalAnnotator:

@@ -4,6 +4,7 @@ Belongs here: which texts are shown, the request, and what counts as a usable co
 (prompts/interpret.md), asking (`openai_client`), or how well a concept fits (`core.fidelity`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +77,10 @@ class OpenAIInterpreter:
             concept = Concept(predicate, f"openai:{self.model}", details=details)
             found[question.neuron].setdefault(concept.concept_id, concept)
         return [list(concepts.values()) for concepts in found]
+
+    def settle(self, chosen: Sequence[Concept | None], request: InterpretationRequest) -> list[Concept | None]:
+        """The chosen candidates as they are: words need no second fit."""
+        return list(chosen)
 
     def _questions(self, request: InterpretationRequest, report: Report) -> list[_Question]:
         questions = []

@@ -1,0 +1,328 @@
+"""The evaluation table of HypotheSAEs, from the same annotation matrix, for whoever compares the two.
+
+Belongs here: the six columns and the joint metrics that the package hypothesaes 2.0.1 reports, equal to its own where
+its problem is well posed, and right where it is not. Does not belong here: the tests that decide what is confirmed
+(`core.inference`): those know clusters and controls, these do not.
+
+The joint metrics are in-sample by definition: fitted and scored on the same observations, as the reference does it.
+Where the reference goes wrong: the intercept is always there and is never mistaken for a concept; concepts that do not
+vary, or that repeat others, have no coefficient instead of spoiling all coefficients; of pairs, both halves of the
+t-test use the outcome of the text that has the concept; separated classes are fitted by Firth's method, which is named,
+instead of by a logit that has no maximum. Least squares never takes the place of a logit.
+
+Sources: arXiv 2502.04382, section 5; for separated classes Firth 1993 (Biometrika 80), Heinze and Schemper 2002
+(Statistics in Medicine 21), and Konis 2007 for finding separation by a linear program.
+"""
+
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hsae_dagster.errors import MethodError
+
+NAN = float("nan")
+SIGN_FLAG = "separation and regression coefficient have opposite signs"
+
+
+@dataclass(frozen=True)
+class ReferenceRow:
+    """One hypothesis; NaN where a figure does not exist, with a flag that says why.
+
+    Attributes:
+        separation_score: mean outcome with the concept minus without, outcome units; for pairs, the mean of the
+            outcome for the text that has it (both sides weighed equally) minus the mean where neither or both have it.
+        separation_pval: Student's t-test with equal variances between the same two groups.
+        regression_coef: coefficient beside all other concepts: outcome units (least squares) or log-odds (logit).
+        regression_pval: of that coefficient (t for least squares, Wald's z for a logit, likelihood ratio for Firth's).
+        feature_prevalence: share of observations whose annotation is not 0.
+        vif: variance inflation of the coefficient through the other concepts (1 is none).
+        flags: doubts in words.
+    """
+
+    separation_score: float
+    separation_pval: float
+    regression_coef: float
+    regression_pval: float
+    feature_prevalence: float
+    vif: float
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReferenceTable:
+    """All hypotheses and the joint fit.
+
+    Attributes:
+        rows: in the order of the concepts given.
+        estimator: `least squares`, `logit` or `Firth logit`.
+        r2: R² of least squares; McFadden's of a logit (of Firth's, from its unpenalised likelihood). In-sample.
+        auroc: area under the ROC curve, in-sample; NaN for regression.
+        auprc: average precision, in-sample; NaN for regression.
+        significant: hypotheses whose regression p-value lies below `threshold`.
+        threshold: alpha / number of hypotheses (Bonferroni).
+        n: observations used.
+        notes: what a reader must know, in words.
+    """
+
+    rows: tuple[ReferenceRow, ...]
+    estimator: str
+    r2: float
+    auroc: float
+    auprc: float
+    significant: int
+    threshold: float
+    n: int
+    notes: tuple[str, ...]
+
+    @property
+    def ranking(self) -> list[int]:
+        """Positions of the hypotheses by falling separation score, the undefined ones last (the reference's order)."""
+        scores = np.array([row.separation_score for row in self.rows])
+        return np.argsort(-scores, kind="stable").tolist()  # NaN sorts last
+
+
+@dataclass(frozen=True)
+class _JointFit:
+    estimator: str
+    coefficients: np.ndarray
+    p_values: np.ndarray
+    predicted: np.ndarray
+    r2: float
+
+
+def reference_table(concepts: np.ndarray, outcome: np.ndarray, task: str, *, alpha: float = 0.1) -> ReferenceTable:
+    """Evaluate every concept as HypotheSAEs does (arXiv 2502.04382, section 5; hypothesaes 2.0.1).
+
+    Args:
+        concepts: (n, h) float64: 1 or 0; for pairs 1, 0 or -1 (text A's annotation minus text B's). Observations with
+            a missing one (NaN) are left out, which the notes say.
+        outcome: (n,) float64, finite; 0 or 1 unless `task` is regression.
+        task: regression, classification or pairwise.
+        alpha: family-wise error rate of the Bonferroni count (the reference's default is 0.1).
+
+    Raises:
+        MethodError: shapes, values or counts that no table can be made of.
+    """
+    x, y, notes = _checked(np.asarray(concepts, np.float64), np.asarray(outcome, np.float64), task)
+    n, h = x.shape
+    flags = _unusable(x)
+    kept = [j for j in range(h) if flags[j] is None]
+    if n <= len(kept) + 1:
+        raise MethodError(
+            f"{n} complete observations cannot carry {len(kept)} concepts and an intercept; judge more holdout texts."
+        )
+    fit = _least_squares(x[:, kept], y) if task == "regression" else _logistic(x[:, kept], y)
+    if fit.estimator == "Firth logit":
+        notes.append("the concepts separate the classes, so a logit has no maximum; Firth's penalised logit is shown")
+    vif = _variance_inflation(x[:, kept])
+    rows = []
+    for j in range(h):
+        place = kept.index(j) if j in kept else None
+        row = _marginal(x[:, j], y, task == "pairwise")
+        row = replace(row, flags=(*row.flags, *([flags[j]] if flags[j] else [])))  # type: ignore[arg-type]
+        if place is not None:
+            row = _with_coefficient(row, fit.coefficients[place], fit.p_values[place], vif[place])
+        rows.append(row)
+    auroc, auprc = _ranking_scores(y, fit.predicted) if task != "regression" else (NAN, NAN)
+    threshold = alpha / h
+    significant = int(np.nansum(np.array([row.regression_pval for row in rows]) < threshold))
+    return ReferenceTable(tuple(rows), fit.estimator, fit.r2, auroc, auprc, significant, threshold, n, tuple(notes))
+
+
+def _checked(x: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    if task not in ("regression", "classification", "pairwise"):
+        raise MethodError(f"Unknown task {task!r}; use regression, classification or pairwise.")
+    if x.ndim != 2 or y.ndim != 1 or len(x) != len(y) or not x.size:
+        raise MethodError(
+            f"Annotations of shape {x.shape} and an outcome of shape {y.shape} do not fit together; give one row per "
+            "observation and at least one concept."
+        )
+    if not np.isfinite(y).all():
+        row = int(np.flatnonzero(~np.isfinite(y))[0])
+        raise MethodError(f"The outcome of row {row} is missing or not finite; the corpus should not hold it.")
+    complete, notes = np.isfinite(x).all(axis=1), []
+    if not complete.all():
+        notes.append(f"{int((~complete).sum())} of {len(y)} observations lack an annotation and are left out")
+        x, y = x[complete], y[complete]
+    if not len(y):
+        raise MethodError("No observation has all its annotations; judge the holdout texts again.")
+    allowed = (-1.0, 0.0, 1.0) if task == "pairwise" else (0.0, 1.0)
+    if not np.isin(x, allowed).all():
+        raise MethodError(
+            f"Annotations of a {task} task must be {', '.join(f'{value:g}' for value in allowed)} or NaN."
+        )
+    if task != "regression" and not np.isin(y, (0.0, 1.0)).all():
+        raise MethodError(
+            f"The outcome of a {task} task must be 0 or 1; declare the task regression for other numbers."
+        )
+    if y.min() == y.max():
+        raise MethodError("Every complete observation has the same outcome, so no concept can go with it.")
+    return x, y, notes
+
+
+def _unusable(x: np.ndarray) -> list[str | None]:
+    """Why each concept has no coefficient of its own beside the intercept and earlier concepts, or None."""
+    reasons: list[str | None] = []
+    # Gram-Schmidt over centred columns: the intercept is part of every fit.
+    basis = np.empty((len(x), 0))
+    centred = x - x.mean(axis=0)
+    for j in range(x.shape[1]):
+        if x[:, j].min() == x[:, j].max():
+            reasons.append(f"the annotation is {x[0, j]:g} everywhere, so it has no effect to estimate")
+            continue
+        rest = centred[:, j] - basis @ (basis.T @ centred[:, j])
+        rest -= basis @ (basis.T @ rest)
+        if np.linalg.norm(rest) <= 1e-9 * np.linalg.norm(centred[:, j]):
+            twin = next((i for i in range(j) if np.array_equal(x[:, i], x[:, j])), None)
+            same = f"the same annotation as hypothesis {twin + 1}" if twin is not None else "made up of earlier ones"
+            reasons.append(f"{same}, so it has no coefficient of its own")
+            continue
+        basis = np.column_stack([basis, rest / np.linalg.norm(rest)])
+        reasons.append(None)
+    return reasons
+
+
+def _marginal(h: np.ndarray, y: np.ndarray, pairwise: bool) -> ReferenceRow:
+    from scipy.stats import ttest_ind
+
+    sides = [side for side in (y[h == 1], 1 - y[h == -1] if pairwise else y[:0]) if len(side)]
+    without = y[h == 0]
+    prevalence = float(np.mean(h != 0))
+    if not sides or not len(without):
+        return ReferenceRow(NAN, NAN, NAN, NAN, prevalence, NAN, () if prevalence in (0, 1) else ("no contrast",))
+    flags = ("only one of the two texts ever has the concept alone",) if pairwise and len(sides) == 1 else ()
+    score = float(np.mean([side.mean() for side in sides]) - without.mean())
+    with warnings.catch_warnings():
+        # Groups without spread, or of one row, give NaN; the row then shows no p-value.
+        warnings.simplefilter("ignore")
+        p_value = float(ttest_ind(np.concatenate(sides), without).pvalue)
+    return ReferenceRow(score, p_value, NAN, NAN, prevalence, NAN, flags)
+
+
+def _with_coefficient(row: ReferenceRow, coefficient: float, p_value: float, vif: float) -> ReferenceRow:
+    opposite = (SIGN_FLAG,) if coefficient * row.separation_score < 0 else ()
+    return replace(
+        row,
+        regression_coef=float(coefficient),
+        regression_pval=float(p_value),
+        vif=float(vif),
+        flags=(*row.flags, *opposite),
+    )
+
+
+def _least_squares(x: np.ndarray, y: np.ndarray) -> _JointFit:
+    import statsmodels.api as sm
+
+    design = np.column_stack([np.ones(len(y)), x])
+    fit = sm.OLS(y, design).fit()
+    return _JointFit("least squares", fit.params[1:], fit.pvalues[1:], fit.predict(design), float(fit.rsquared))
+
+
+def _logistic(x: np.ndarray, y: np.ndarray) -> _JointFit:
+    import statsmodels.api as sm
+
+    design = np.column_stack([np.ones(len(y)), x])
+    null = _log_likelihood(y, np.full(len(y), y.mean()))
+    if separates(design, y):
+        coefficients, p_values, predicted = firth_logit(design, y)
+        r2 = 1 - _log_likelihood(y, predicted) / null
+        return _JointFit("Firth logit", coefficients[1:], p_values[1:], predicted, float(r2))
+    fit = sm.Logit(y, design).fit(disp=0, maxiter=100)
+    if not fit.mle_retvals["converged"]:
+        raise MethodError(
+            f"The logit of {x.shape[1]} concepts on {len(y)} observations did not converge; judge more texts or "
+            "select fewer neurons."
+        )
+    return _JointFit("logit", fit.params[1:], fit.pvalues[1:], fit.predict(design), float(fit.prsquared))
+
+
+def _log_likelihood(y: np.ndarray, predicted: np.ndarray) -> float:
+    likely = np.where(y == 1, predicted, 1 - predicted)
+    return float(np.log(np.maximum(likely, np.finfo(float).tiny)).sum())
+
+
+def _ranking_scores(y: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    return float(roc_auc_score(y, predicted)), float(average_precision_score(y, predicted))
+
+
+def _variance_inflation(x: np.ndarray) -> np.ndarray:
+    """Diagonal of the inverse correlation matrix; columns are linearly independent of each other and the intercept."""
+    if x.shape[1] < 2:
+        return np.ones(x.shape[1])
+    return np.diag(np.linalg.inv(np.corrcoef(x, rowvar=False)))
+
+
+def separates(design: np.ndarray, y: np.ndarray) -> bool:
+    """Whether a linear combination of the columns puts the classes on different sides, with some row off the line.
+
+    Then, and only then, a logit of full rank has no maximum-likelihood estimate.
+
+    Args:
+        design: (n, p) float64 of full column rank, with its intercept.
+        y: (n,) 0 or 1.
+    """
+    from scipy.optimize import linprog
+
+    signed = np.unique(design * (2 * y - 1)[:, None], axis=0)
+    # Push no row to the wrong side and some row to the right one, within a box: possible iff separated.
+    solved = linprog(-signed.sum(axis=0), A_ub=-signed, b_ub=np.zeros(len(signed)), bounds=(-1, 1), method="highs")
+    if solved.status != 0:
+        raise MethodError(f"Whether the concepts separate the classes could not be decided ({solved.message}).")
+    return bool(-solved.fun > 1e-7)
+
+
+def firth_logit(design: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Firth's logit: coefficients (p,), penalised likelihood-ratio p-values (p,), probabilities (n,).
+
+    Args:
+        design: (n, p) float64 of full column rank.
+        y: (n,) 0 or 1.
+
+    Raises:
+        MethodError: no convergence.
+    """
+    from scipy.stats import chi2
+
+    beta, likelihood, predicted = _firth_fit(design, y, None)
+    without = [_firth_fit(design, y, column)[1] for column in range(design.shape[1])]
+    return beta, chi2.sf(np.maximum(0.0, 2 * (likelihood - np.array(without))), 1), predicted
+
+
+def _firth_fit(design: np.ndarray, y: np.ndarray, held: int | None) -> tuple[np.ndarray, float, np.ndarray]:
+    """Maximise the penalised likelihood by Newton steps; a held column's coefficient stays 0, its penalty stays."""
+    free = np.array([j for j in range(design.shape[1]) if j != held])
+    beta = np.zeros(design.shape[1])
+    value, predicted, information = _penalised(design, y, beta)
+    for _ in range(200):
+        weight = predicted * (1 - predicted)
+        leverage = weight * np.einsum("ij,ji->i", design, np.linalg.solve(information, design.T))
+        score = design.T @ (y - predicted + leverage * (0.5 - predicted))
+        step = np.linalg.solve(information[np.ix_(free, free)], score[free]) if len(free) else np.zeros(0)
+        largest = float(np.abs(step).max(initial=0.0))
+        if largest < 1e-9:
+            return beta, value, predicted
+        step *= min(1.0, 5.0 / largest)
+        for _ in range(30):
+            trial = beta.copy()
+            trial[free] += step
+            tried = _penalised(design, y, trial)
+            if tried[0] >= value - 1e-12 * abs(value):
+                break
+            step /= 2
+        beta, (value, predicted, information) = trial, tried
+    raise MethodError(f"Firth's logit of {design.shape[1]} columns did not converge; select fewer neurons.")
+
+
+def _penalised(design: np.ndarray, y: np.ndarray, beta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Log-likelihood plus half the log-determinant of the information; probabilities; information."""
+    from scipy.special import expit, log_expit
+
+    linear = design @ beta
+    predicted = expit(linear)
+    information = design.T @ (design * (predicted * (1 - predicted))[:, None])
+    sign, determinant = np.linalg.slogdet(information)
+    likelihood = float(log_expit(np.where(y == 1, linear, -linear)).sum())
+    return likelihood + 0.5 * float(determinant) if sign > 0 else -np.inf, predicted, information

@@ -1,0 +1,194 @@
+"""From files to a report, for each task: what Dagster is told, and that it is true of what is stored."""
+
+import base64
+import re
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from hsae_dagster.checks import CHECKS
+from hsae_dagster.partitions import card_partition
+from hsae_dagster.storage.frames import read_codes, read_frame
+from hsae_dagster_tests.assets.workspace import NAMES, TOPICS, Workspace, topic_of
+from hsae_dagster_tests.conftest import Finished
+
+DATASETS = ("ratings", "parties", "duels")
+FIGURES = {
+    "corpus": {"outcome"},
+    "sae_checkpoints": {"loss"},
+    "activations": {"firing rates"},
+    "selected_neurons": {"path"},
+    "interpretations": {"fidelity"},
+    "annotation_matrix": {"prevalence"},
+    "evaluation_report": {"effects", "fit ladder"},
+}
+TABLES = {
+    "corpus": {"splits"},
+    "sae_checkpoints": {"autoencoders"},
+    "selected_neurons": {"neurons"},
+    "interpretations": {"concepts"},
+    "evaluation_report": {"hypotheses", "joint fit"},
+}
+MOST_FIGURE_BYTES = 100_000
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_every_stage_succeeds_and_every_structural_check_passes(finished: Finished, dataset: str) -> None:
+    run = finished.runs[dataset]
+    assert run.success, {step: run.sentence(step) for step in run.failures}
+    declared = {f"{asset}.{name}": blocking for asset, found in CHECKS.items() for name, (blocking, _) in found.items()}
+    assert set(run.checks) == set(declared)
+    for name, blocking in declared.items():
+        assert run.checks[name].blocking == blocking
+        assert run.checks[name].passed or not blocking, run.checks[name]
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("asset", NAMES)
+def test_figures_are_small_pngs_and_tables_have_rows(finished: Finished, dataset: str, asset: str) -> None:
+    metadata = finished.runs[dataset].metadata(asset)
+    pictures = {
+        name: match for name, value in metadata.items() if (match := re.fullmatch(r"!\[(.*)\]\((.*)\)", str(value)))
+    }
+    assert set(pictures) == FIGURES.get(asset, set())
+    for name, match in pictures.items():
+        alt, link = match.groups()
+        prefix = "data:image/png;base64,"
+        assert link.startswith(prefix)
+        png = base64.b64decode(link.removeprefix(prefix), validate=True)
+        assert png.startswith(b"\x89PNG\r\n")
+        assert len(png) < MOST_FIGURE_BYTES, (name, len(png))
+        assert len(alt) > 20
+    for name in TABLES.get(asset, set()):
+        rows = [record.data for record in metadata[name].records] if hasattr(metadata[name], "records") else None
+        rows = rows if rows is not None else [record.data for record in metadata[name]]
+        assert rows, name
+        assert all(set(row) == set(rows[0]) for row in rows)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_what_is_told_of_counts_is_what_is_stored(finished: Finished, dataset: str) -> None:
+    run, workspace = finished.runs[dataset], finished.workspace
+
+    def rows(asset: str, file: str) -> int:
+        return read_frame(workspace.current(dataset, asset).file(file)).height
+
+    texts = rows("corpus", "texts.parquet")
+    told = {asset: run.metadata(asset)["dagster/row_count"] for asset in NAMES if asset != "sae_checkpoints"}
+    assert told == {
+        "corpus": texts,
+        "embeddings": texts,
+        "activations": texts,
+        "selected_neurons": 4,
+        "interpretations": 4,
+        "annotation_matrix": rows("annotation_matrix", "annotations.parquet"),
+        "evaluation_report": rows("evaluation_report", "hypotheses.parquet"),
+    }
+    assert run.metadata("corpus")["observations"] == rows("corpus", "observations.parquet")
+    codes = read_codes(workspace.current(dataset, "activations").file("codes.safetensors"))
+    assert codes.shape == (texts, 8)
+    assert run.metadata("activations")["activations per text"] == pytest.approx(codes.nnz / texts, abs=0.01)
+    assert codes.nnz <= 2 * texts
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_data_versions_are_those_of_the_stored_content_all_the_way_up(finished: Finished, dataset: str) -> None:
+    run, workspace = finished.runs[dataset], finished.workspace
+    stored = {asset: workspace.current(dataset, asset) for asset in NAMES}
+    for asset in NAMES:
+        tags = run.event(asset).tags or {}
+        assert tags["dagster/data_version"] == stored[asset].data_version
+        upstream = run.metadata(asset)["upstream versions"]
+        assert upstream == {name: stored[name].data_version for name in upstream}
+        assert run.metadata(asset)["made by run"] == run.result.run_id
+        assert run.metadata(asset)["reused"] is False
+    latest = finished.instance.get_latest_data_version_record(dg.AssetKey("corpus"), partition_key=dataset)
+    assert latest is not None
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_each_hypothesis_has_a_card_with_its_lineage(finished: Finished, dataset: str) -> None:
+    run, workspace = finished.runs[dataset], finished.workspace
+    hypotheses = read_frame(workspace.current(dataset, "evaluation_report").file("hypotheses.parquet"))
+    assert hypotheses.height >= 2
+    assert set(run.cards) == {f"{dataset}|h{rank:02d}" for rank in hypotheses["rank"]}
+    for row in hypotheses.iter_rows(named=True):
+        card = run.cards[str(card_partition(dataset, row["rank"]))]
+        assert card["claim"] == row["claim"]
+        assert card["badge"] == row["badge"]
+        assert card["effect"] == pytest.approx(row["effect_estimate"], rel=1e-3)
+        assert card["neuron"] == f"{row['sae_id']}/{row['sae_column']}"
+        assert row["claim"].split("“")[1].split("”")[0] in card["card"]
+        for asset, version in card["upstream data versions"].items():
+            assert version == workspace.current(dataset, asset).data_version
+        assert set(card["upstream data versions"]) == set(NAMES) - {"sae_checkpoints", "evaluation_report"}
+        assert card["evaluation data version"] == workspace.current(dataset, "evaluation_report").data_version
+        files = {path.name for path in workspace.current(dataset, "sae_checkpoints").folder.iterdir()}
+        assert f"{row['sae_id']}.safetensors" in files
+
+
+def test_cards_are_partitions_that_dagster_knows(finished: Finished) -> None:
+    written = finished.instance.get_materialized_partitions(dg.AssetKey("hypothesis_card"))
+    assert written == {key for run in finished.runs.values() for key in run.cards}
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_the_topics_that_matter_are_found_with_the_right_sign(finished: Finished, dataset: str) -> None:
+    found = read_frame(finished.workspace.current(dataset, "evaluation_report").file("hypotheses.parquet"))
+    confirmed = {topic: [] for topic in TOPICS}
+    for row in found.filter(pl.col("badge") == "confirmed").iter_rows(named=True):
+        words = re.findall("“(.*?)”", row["claim"])
+        confirmed[topic_of(" ".join(words))].append(row["effect_estimate"])
+    assert confirmed["cooking"]
+    assert confirmed["sailing"]
+    assert min(confirmed["cooking"]) > 0 > max(confirmed["sailing"])
+    assert not confirmed["stars"] or dataset != "ratings"
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_the_report_is_one_page_that_asks_for_nothing(finished: Finished, dataset: str) -> None:
+    page = (finished.workspace.project.results / "reports" / f"{dataset}.html").read_text(encoding="utf-8")
+    assert finished.runs[dataset].metadata("evaluation_report")["report"].endswith(f"reports/{dataset}.html")
+    assert page.lower().startswith("<!doctype html>")
+    assert "<script" not in page
+    assert not re.search(r"""(src|href)=["']?(?!data:|#)""", page)
+
+
+def test_ranks_that_are_no_longer_used_are_retired(copied: Workspace) -> None:
+    instance = dg.DagsterInstance.ephemeral()
+    before = copied.run("ratings", instance=instance)
+    assert set(before.cards) == {f"ratings|h{rank:02d}" for rank in range(4)}
+    copied.declare("ratings", None, selection={"n": 2})
+    after = copied.run("ratings", instance=instance)
+    assert after.success
+    assert {key: card["badge"] == "retired" for key, card in after.cards.items()} == {
+        "ratings|h00": False,
+        "ratings|h01": False,
+        "ratings|h02": True,
+        "ratings|h03": True,
+    }
+    # Another dataset's cards are none of its business.
+    other = copied.run("parties", instance=instance)
+    assert {key.split("|")[0] for key in other.cards} == {"parties"}
+
+
+def test_a_failed_structural_check_leaves_the_last_good_result_current(
+    copied: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = copied.bytes_of("datasets", "reports")
+    from hsae_dagster.assets import activations
+
+    monkeypatch.setattr(
+        activations,
+        "_check",
+        lambda codes, n, stored: [activations.checks.result("activations", "one_row_per_text", False)],
+    )
+    copied.declare("ratings", None, saes=[{"m": 6, "k": 2, "max_epochs": 5, "batch_size": 32}])
+    run = copied.run("ratings")
+    assert not run.success
+    assert not run.checks["activations.one_row_per_text"].passed
+    assert not run.result.asset_materializations_for_node("selected_neurons")
+    after = copied.bytes_of("datasets", "reports")
+    changed = {path for path in good if after[path] != good[path]}
+    assert changed == {"datasets/ratings/sae_checkpoints.json"}
