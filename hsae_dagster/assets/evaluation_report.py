@@ -55,7 +55,7 @@ def _make(stage: Stage, upstream: dict[str, StoredObject], folder: Path) -> None
     from hsae_dagster.report.figures import fit_ladder, forest_plot
     from hsae_dagster.report.page import card_markdown, hypotheses_table, render_report
 
-    content = evaluate(stage, upstream, stage.context.run_id)
+    content = evaluate(stage, upstream, stage.context.run.run_id)
     write_frame(folder / "hypotheses.parquet", _flatten(content))
     write_frame(folder / "fits.parquet", pl.DataFrame([asdict(fit) for fit in content.fits]))
     write_json(folder / "evaluation.json", _summarise(content))

@@ -84,7 +84,7 @@ def _judge_batch(
         write_json(folder / "calls.json", result.calls)
 
     try:
-        stored = stage.project.store.build(inputs, stage.context.run_id, make)
+        stored = stage.project.store.build(inputs, stage.context.run.run_id, make)
     except _IncompleteBatchError:
         return made[0]
     if made:

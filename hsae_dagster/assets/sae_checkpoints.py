@@ -13,6 +13,7 @@ from hsae_dagster import checks
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.dataset.spec import SAE
+from hsae_dagster.errors import MethodError
 from hsae_dagster.op_tags import GPU_OP_TAGS, GPU_POOL
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
@@ -79,6 +80,11 @@ def _train_one(
     from hsae_dagster.core.sae_training import train_sae
     from hsae_dagster.keys import set_fingerprint
 
+    if len(train) < sae.m:
+        raise MethodError(
+            f"Dataset `{stage.dataset.name}`: an autoencoder of m = {sae.m} neurons cannot be trained on {len(train)} "
+            "training texts. Lower `saes.m` to a tenth of them or less, or bring more texts."
+        )
     config = SAEConfig(**{**sae.model_dump(), "prefixes": sae.prefixes})
     family = vectors_record.json("embeddings.json")["set_id"]
     upstream = {f"{split} texts": set_fingerprint(ids, family) for split, ids in split_ids.items()}
@@ -97,7 +103,7 @@ def _train_one(
         stage.report(f"{name}: best epoch {trained.best_epoch}; {trained.stop_reason}")
         save_sae(folder, trained, device)
 
-    return stage.project.store.build(inputs, stage.context.run_id, make)
+    return stage.project.store.build(inputs, stage.context.run.run_id, make)
 
 
 def _gather(parts: list[StoredObject], folder: Path) -> None:

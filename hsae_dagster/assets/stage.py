@@ -67,7 +67,7 @@ class Stage:
         """Make the stage's result, or find it finished from equal inputs."""
         versions = {stored.asset: stored.data_version for stored in upstream}
         inputs = StageInputs(self.asset, self.code_version, config, versions)
-        stored = self.project.store.build(inputs, self.context.run_id, make)
+        stored = self.project.store.build(inputs, self.context.run.run_id, make)
         if stored.reused:
             self.report("nothing it depends on has changed; the finished result is kept")
         return stored
