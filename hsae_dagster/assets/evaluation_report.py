@@ -21,7 +21,7 @@ from hsae_dagster.storage.frames import read_frame, write_frame, write_json
 from hsae_dagster.storage.objects import StoredObject, write_atomically
 
 NAME = "evaluation_report"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 @dg.asset(

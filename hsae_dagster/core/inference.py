@@ -134,12 +134,16 @@ def separation(design: HoldoutDesign, column: int) -> Effect:
 
 def holm(p_values: np.ndarray) -> np.ndarray:
     """Holm's adjusted p-values (Holm 1979); NaN stays NaN and does not count into the family."""
-    return _adjust(p_values, "holm")
+    order = _ascending(p_values)
+    stepped = p_values[order] * np.arange(len(order), 0, -1)
+    return _placed(order, np.maximum.accumulate(stepped), len(p_values))
 
 
 def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
     """Benjamini and Hochberg's q-values (1995); NaN stays NaN and does not count into the family."""
-    return _adjust(p_values, "fdr_bh")
+    order = _ascending(p_values)
+    stepped = p_values[order] * len(order) / np.arange(1, len(order) + 1)
+    return _placed(order, np.minimum.accumulate(stepped[::-1])[::-1], len(p_values))
 
 
 def bonferroni_count(p_values: np.ndarray, alpha: float) -> int:
@@ -148,13 +152,15 @@ def bonferroni_count(p_values: np.ndarray, alpha: float) -> int:
     return int((tested < alpha / max(len(tested), 1)).sum())
 
 
-def _adjust(p_values: np.ndarray, method: str) -> np.ndarray:
-    from statsmodels.stats.multitest import multipletests
+def _ascending(p_values: np.ndarray) -> np.ndarray:
+    """Positions of the tested p-values, smallest first."""
+    order = np.argsort(p_values, kind="stable")
+    return order[np.isfinite(p_values[order])]
 
-    out = np.full(len(p_values), np.nan)
-    tested = np.isfinite(p_values)
-    if tested.any():
-        out[tested] = multipletests(p_values[tested], method=method)[1]
+
+def _placed(order: np.ndarray, adjusted: np.ndarray, n: int) -> np.ndarray:
+    out = np.full(n, np.nan)
+    out[order] = np.minimum(adjusted, 1.0)
     return out
 
 

@@ -21,12 +21,14 @@ def text_rows(text_ids: pl.Series, wanted: pl.Series) -> np.ndarray:
         MethodError: a key is not there.
     """
     rows = text_ids.search_sorted(wanted).to_numpy().astype(np.int64)
+    # A key that is not there would silently get its neighbour's row.
+    found = np.zeros(len(rows), dtype=bool)
     inside = rows < len(text_ids)
-    if not inside.all() or not text_ids[rows].eq_missing(wanted).all():
-        lost = wanted.filter(~wanted.is_in(text_ids.to_list()))
+    found[inside] = text_ids[rows[inside]].eq_missing(wanted.filter(inside)).to_numpy()
+    if not found.all():
         raise MethodError(
-            f"{len(lost):,} observations point to texts that are not among the {len(text_ids):,} at hand (the first is "
-            f"{lost[0] if len(lost) else 'out of order'}). Materialize corpus and everything after it again."
+            f"{int((~found).sum()):,} observations point to texts that are not among the {len(text_ids):,} at hand "
+            f"(first: {wanted.filter(~found)[0]}). Materialize corpus and everything after it again."
         )
     return rows
 

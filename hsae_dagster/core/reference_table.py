@@ -15,14 +15,13 @@ Sources: arXiv 2502.04382, section 5; for separated classes Firth 1993 (Biometri
 """
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from hsae_dagster.errors import MethodError
 
 NAN = float("nan")
-SIGN_FLAG = "separation and regression coefficient have opposite signs"
 
 
 @dataclass(frozen=True)
@@ -115,15 +114,10 @@ def reference_table(concepts: np.ndarray, outcome: np.ndarray, task: str, *, alp
     fit = _least_squares(x[:, kept], y) if task == "regression" else _logistic(x[:, kept], y)
     if fit.estimator == "Firth logit":
         notes.append("the concepts separate the classes, so a logit has no maximum; Firth's penalised logit is shown")
-    vif = _variance_inflation(x[:, kept])
-    rows = []
-    for j in range(h):
-        place = kept.index(j) if j in kept else None
-        row = _marginal(x[:, j], y, task == "pairwise")
-        row = replace(row, flags=(*row.flags, *([flags[j]] if flags[j] else [])))  # type: ignore[arg-type]
-        if place is not None:
-            row = _with_coefficient(row, fit.coefficients[place], fit.p_values[place], vif[place])
-        rows.append(row)
+    found = dict(
+        zip(kept, zip(fit.coefficients, fit.p_values, _variance_inflation(x[:, kept]), strict=True), strict=True)
+    )
+    rows = [_row(x[:, j], y, task == "pairwise", flags[j], found.get(j, (NAN, NAN, NAN))) for j in range(h)]
     auroc, auprc = _ranking_scores(y, fit.predicted) if task != "regression" else (NAN, NAN)
     threshold = alpha / h
     significant = int(np.nansum(np.array([row.regression_pval for row in rows]) < threshold))
@@ -183,31 +177,33 @@ def _unusable(x: np.ndarray) -> list[str | None]:
     return reasons
 
 
-def _marginal(h: np.ndarray, y: np.ndarray, pairwise: bool) -> ReferenceRow:
+def _row(
+    h: np.ndarray, y: np.ndarray, pairwise: bool, unusable: str | None, joint: tuple[float, float, float]
+) -> ReferenceRow:
     from scipy.stats import ttest_ind
 
     sides = [side for side in (y[h == 1], 1 - y[h == -1] if pairwise else y[:0]) if len(side)]
-    without = y[h == 0]
-    prevalence = float(np.mean(h != 0))
-    if not sides or not len(without):
-        return ReferenceRow(NAN, NAN, NAN, NAN, prevalence, NAN, () if prevalence in (0, 1) else ("no contrast",))
-    flags = ("only one of the two texts ever has the concept alone",) if pairwise and len(sides) == 1 else ()
-    score = float(np.mean([side.mean() for side in sides]) - without.mean())
-    with warnings.catch_warnings():
-        # Groups without spread, or of one row, give NaN; the row then shows no p-value.
-        warnings.simplefilter("ignore")
-        p_value = float(ttest_ind(np.concatenate(sides), without).pvalue)
-    return ReferenceRow(score, p_value, NAN, NAN, prevalence, NAN, flags)
-
-
-def _with_coefficient(row: ReferenceRow, coefficient: float, p_value: float, vif: float) -> ReferenceRow:
-    opposite = (SIGN_FLAG,) if coefficient * row.separation_score < 0 else ()
-    return replace(
-        row,
-        regression_coef=float(coefficient),
-        regression_pval=float(p_value),
-        vif=float(vif),
-        flags=(*row.flags, *opposite),
+    without, score, p_value, flags = y[h == 0], NAN, NAN, [unusable] if unusable else []
+    if sides and len(without):
+        score = float(np.mean([side.mean() for side in sides]) - without.mean())
+        with warnings.catch_warnings():
+            # Groups without spread, or of one row, give NaN; the row then shows no p-value.
+            warnings.simplefilter("ignore")
+            p_value = float(ttest_ind(np.concatenate(sides), without).pvalue)
+        if pairwise and len(sides) == 1:
+            flags.append("only one of the two texts ever has the concept alone")
+    elif not unusable:
+        flags.append("every pair differs in the concept, so there is nothing to compare with")
+    if joint[0] * score < 0:
+        flags.append("separation and regression coefficient have opposite signs")
+    return ReferenceRow(
+        separation_score=score,
+        separation_pval=p_value,
+        regression_coef=float(joint[0]),
+        regression_pval=float(joint[1]),
+        feature_prevalence=float(np.mean(h != 0)),
+        vif=float(joint[2]),
+        flags=tuple(flags),
     )
 
 

@@ -121,8 +121,9 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
     within = f"each {cluster_noun(content)}" if content.cluster else f"clusters (here every {unit(content)} is its own)"
     yield (
         "Interval and test",
-        f"95 % intervals and p-values come from standard errors robust to dependence within {within} (CR1, Student's t "
-        "with clusters − 1 degrees of freedom).",
+        f"95 % intervals and p-values come from standard errors robust to dependence within {within}: the larger of "
+        "the bias-reduced sandwich (CR2) and a model-based error (Moulton's; for pairs the classical one), with "
+        "Student's t at the degrees of freedom of Bell and McCaffrey.",
     )
     yield (
         "Many tests",
@@ -147,8 +148,8 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
     yield (
         "Joint fit",
         "Models that may read everything (embeddings, words, neurons) are trained on the other splits; the concepts, "
-        "which only the holdout has, are cross-fitted over folds of whole clusters. Every value is out of sample; the "
-        "floor is the model of the concepts on shuffled outcomes.",
+        "which only the holdout has, are cross-fitted over folds of whole clusters, and an AUC compares texts within a "
+        "fold only. Every value is out of sample; the floor is the model of the concepts on shuffled outcomes.",
     )
 
 

@@ -57,7 +57,7 @@ def load_legacy_checkpoint(path: Path, *, input_dim: int | None = None) -> "Spar
     threshold = state.get("threshold", torch.tensor(0.0))
     if settings.batch_topk and "threshold" not in state:
         raise StorageError(f"{path.name} uses batch top-k but holds no threshold, so its activations are undefined.")
-    shapes = {"encoder": (settings.m, dimension), "decoder": (dimension, settings.m)}
+    shapes: dict[str, tuple[int, ...]] = {"encoder": (settings.m, dimension), "decoder": (dimension, settings.m)}
     shapes |= {"input_bias": (dimension,), "neuron_bias": (settings.m,)}
     arrays = {ours: _tensor(path, state, theirs, shapes[ours]).numpy() for ours, theirs in _WEIGHTS.items()}
     arrays["decoder"] = arrays["decoder"].T

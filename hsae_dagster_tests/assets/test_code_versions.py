@@ -48,6 +48,8 @@ STAGES = {
     "evaluation_report": [
         "assets/evaluation.py",
         "core/inference.py",
+        "core/cluster_robust.py",
+        "core/partial_effects.py",
         "core/joint_fit.py",
         "core/badges.py",
         "core/evidence.py",

@@ -44,7 +44,7 @@ def topic_of(text: str) -> str:
     return max(TOPICS, key=lambda topic: sum(word in TOPICS[topic] for word in words))
 
 
-def tiny_texts(n: int = 260, seed: int = 0) -> pl.DataFrame:
+def tiny_texts(n: int = 300, seed: int = 0) -> pl.DataFrame:
     """n distinct two-sentence texts, each on one topic, with its author and a score that follows from the topic."""
     rng = np.random.default_rng(seed)
     rows: dict[str, tuple[str, float, str]] = {}
@@ -53,7 +53,7 @@ def tiny_texts(n: int = 260, seed: int = 0) -> pl.DataFrame:
         words = [TOPICS[topic][i] for i in rng.permutation(6)[:4]]
         first, second = (PATTERNS[i] for i in rng.permutation(len(PATTERNS))[:2])
         text = f"{first.format(*words[:2])} {second.format(*words[2:])}"
-        rows.setdefault(text, (text, EFFECTS[topic] + rng.normal(0, 0.5), f"author {rng.integers(40):02d}"))
+        rows.setdefault(text, (text, EFFECTS[topic] + rng.normal(0, 0.4), f"author {rng.integers(60):02d}"))
     return pl.DataFrame(list(rows.values()), schema=["text", "score", "author"], orient="row")
 
 
@@ -73,7 +73,7 @@ def declaration(**changes: Any) -> dict[str, Any]:
         "task": "regression",
         "files": "texts.parquet",
         "columns": {"text": "text", "label": "score", "cluster_by": "author"},
-        "splits": {"holdout": 0.3, "validation": 0.2, "fidelity": 0.15},
+        "splits": {"holdout": 0.35, "validation": 0.2, "fidelity": 0.15},
         "saes": [{"m": 8, "k": 2, "max_epochs": 30, "batch_size": 32}],
         "selection": {"n": 4},
         # A handful of strongly firing texts must be enough to choose and to test.

@@ -1,0 +1,160 @@
+"""Whole runs that ask a server: what is asked once, what is kept when it stops answering."""
+
+import threading
+from collections import Counter
+from typing import Any
+
+import polars as pl
+import pytest
+
+from hsae_dagster.assets import judging
+from hsae_dagster.storage.frames import read_frame
+from hsae_dagster_tests.assets import scripted
+from hsae_dagster_tests.assets.workspace import TOPICS, Workspace, tiny_texts, topic_of
+from hsae_dagster_tests.providers.loopback import KEY, Loopback, Raw, completion, failure, shown_concepts, shown_texts
+
+pytestmark = pytest.mark.usefixtures("environment")
+
+
+class Limited:
+    """A server's script that refuses requests of one kind once `left` of them are answered; None means no limit."""
+
+    def __init__(self, kind: str, left: int | None) -> None:
+        self.kind, self.left, self.lock = kind, left, threading.Lock()
+
+    def chat(self, body: dict[str, Any], call: int) -> Any:
+        kind = "annotate" if shown_concepts(body) else "interpret"
+        return self._refusal(kind) or scripted.chat(body, call)
+
+    def embed(self, body: dict[str, Any], call: int) -> Any:
+        return self._refusal("embed") or scripted.embed(body, call)
+
+    def _refusal(self, kind: str) -> Raw | None:
+        with self.lock:
+            if kind != self.kind or self.left is None:
+                return None
+            self.left -= 1
+            return failure(401, "the key was withdrawn") if self.left < 0 else None
+
+
+def test_embeddings_concepts_and_annotations_may_all_come_from_a_server(workspace: Workspace) -> None:
+    workspace.declare("asked", tiny_texts(), **scripted.MODELS)
+    with Loopback(scripted.chat, scripted.embed) as server:
+        scripted.use(server)
+        run = workspace.run("asked")
+        asked = len(server.calls)
+        assert run.success, {step: run.sentence(step) for step in run.failures}
+        again = workspace.run("asked")
+        assert again.success
+        assert len(server.calls) == asked
+    told = run.metadata("embeddings")
+    assert (told["new"], told["model"], told["dimensions"]) == (300, "openai:text-embedding-3-small", 16)
+    assert sorted(scripted.embedded_texts(server)) == sorted(tiny_texts()["text"])
+    assert {call.headers["authorization"] for call in server.calls} == {f"Bearer {KEY}"}
+    matrix = read_frame(workspace.current("asked", "annotation_matrix").file("annotations.parquet"))
+    summary = workspace.current("asked", "annotation_matrix").json("summary.json")
+    assert summary["model"] == "openai:judge"
+    texts = dict(read_frame(workspace.current("asked", "corpus").file("texts.parquet")).select("text_id", "text").rows())
+    claims = {key: claim.removeprefix("is about ") for key, claim in summary["claims"].items()}
+    # Two neurons of one topic share its concept, which is judged once.
+    assert sorted(claims.values()) == sorted(set(claims.values()))
+    assert {"cooking", "sailing"} <= set(claims.values()) <= set(TOPICS)
+    for row in matrix.iter_rows(named=True):
+        for key, topic in claims.items():
+            assert row[key] is (topic_of(texts[row["text_id"]]) == topic)
+    found = read_frame(workspace.current("asked", "evaluation_report").file("hypotheses.parquet"))
+    signs = {claims[row["concept_id"]]: row["effect_estimate"] > 0 for row in found.iter_rows(named=True)}
+    assert signs["cooking"]
+    assert not signs["sailing"]
+    assert run.metadata("annotation_matrix")["paid calls"] == matrix.height
+    assert again.metadata("annotation_matrix")["reused"]
+
+
+def test_no_key_is_written_anywhere(workspace: Workspace) -> None:
+    workspace.declare("asked", tiny_texts(), **scripted.MODELS)
+    with Loopback(scripted.chat, lambda body, call: failure(401, f"Incorrect API key provided: {KEY}")) as server:
+        scripted.use(server)
+        run = workspace.run("asked", upto="embeddings")
+    assert KEY not in run.sentence("embeddings")
+    assert KEY not in "".join(str(event) for event in run.result.all_events)
+    files = [path for path in workspace.root.rglob("*") if path.is_file()]
+    assert files
+    assert not any(KEY.encode() in path.read_bytes() for path in files)
+
+
+def test_a_key_withdrawn_while_embedding_keeps_each_finished_batch(workspace: Workspace) -> None:
+    embedding = {**scripted.MODELS["embedding"], "batch_size": 40}
+    workspace.declare("asked", tiny_texts(), **{**scripted.MODELS, "embedding": embedding})
+    script = Limited("embed", 3)
+    with Loopback(script.chat, script.embed) as server:
+        scripted.use(server)
+        stopped = workspace.run("asked", upto="embeddings")
+        said = stopped.sentence("embeddings")
+        assert "`embedding.model: openai:text-embedding-3-small`" in said
+        assert "run again" in said
+        before = workspace.bytes_of()
+        assert "datasets/asked/embeddings.json" not in before
+        script.left = None
+        run = workspace.run("asked", upto="embeddings")
+    assert run.success
+    assert (run.metadata("embeddings")["new"], run.metadata("embeddings")["kept"]) == (300 - 3 * 40, 3 * 40)
+    sent = Counter(scripted.embedded_texts(server))
+    # Only the batch that was refused is sent twice.
+    assert sum(sent.values()) == 300 + 40
+    assert {path: workspace.bytes_of()[path] for path in before} == before
+
+
+def test_a_key_withdrawn_while_annotating_keeps_each_finished_batch(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "BATCH", 25)
+    workspace.declare("asked", tiny_texts(), **scripted.MODELS)
+    script = Limited("annotate", None)
+    with Loopback(script.chat, script.embed) as server:
+        scripted.use(server)
+        assert workspace.run("asked", upto="interpretations").success
+        before, asked = workspace.bytes_of(), len(server.calls)
+        script.left = 60
+        stopped = workspace.run("asked", "annotation_matrix")
+        said = stopped.sentence("annotation_matrix")
+        assert "`annotation.model: openai:judge`" in said
+        assert "OPENAI_API_KEY" in said
+        assert {path: workspace.bytes_of()[path] for path in before} == before
+        first = [text for text, _ in scripted.judged(server)][-(len(server.calls) - asked) :]
+        asked, script.left = len(server.calls), None
+        run = workspace.run("asked", "annotation_matrix")
+        second = [text for text, _ in scripted.judged(server)][-(len(server.calls) - asked) :]
+    assert run.success
+    holdout = run.metadata("annotation_matrix")["dagster/row_count"]
+    assert run.metadata("annotation_matrix")["paid calls"] == len(second) == holdout - 50
+    assert 0 < len(set(first) & set(second)) <= 25
+
+
+def test_an_answer_that_cannot_be_read_is_missing_and_never_guessed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "BATCH", 25)
+    workspace.declare("asked", tiny_texts(), **scripted.MODELS)
+    mumbling: list[str] = []
+
+    def chat(body: dict[str, Any], call: int) -> Any:
+        if shown_concepts(body) and shown_texts(body)[0] in mumbling:
+            return completion("I would rather not say.")
+        return scripted.chat(body, call)
+
+    with Loopback(chat, scripted.embed) as server:
+        scripted.use(server)
+        assert workspace.run("asked", upto="interpretations").success
+        texts = read_frame(workspace.current("asked", "corpus").file("texts.parquet"))
+        holdout = texts.filter(pl.col("split") == "holdout")
+        mumbling[:] = holdout["text"].to_list()[:30:10]
+        run = workspace.run("asked", "annotation_matrix", "evaluation_report")
+        assert run.success
+        stored = workspace.current("asked", "annotation_matrix")
+        matrix = read_frame(stored.file("annotations.parquet"))
+        missing = read_frame(stored.file("missing.parquet"))
+        silent = set(holdout.filter(pl.col("text").is_in(mumbling))["text_id"])
+        concepts = matrix.columns[1:]
+        for row in matrix.iter_rows(named=True):
+            assert all((row[key] is None) == (row["text_id"] in silent) for key in concepts)
+        assert set(missing["text_id"]) == silent
+        assert all(missing["reason"])
+        assert run.metadata("annotation_matrix")["missing answers"] == 3 * len(concepts)

@@ -1,0 +1,74 @@
+"""Fixtures shared by the tests of assets, sensors and commands."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_pairs, tiny_texts
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_environment() -> Iterator[None]:
+    """Nothing that the user has set for their own project reaches a test, and no test changes it for another."""
+    ours = ("HSAE_", "DAGSTER_", "OPENAI_")
+    spared = "HSAE_ACCEPT_"  # by which a developer accepts a changed snapshot
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours) or name.startswith(spared)}
+    with mock.patch.dict(os.environ, kept, clear=True):
+        yield
+
+
+@pytest.fixture
+def environment() -> Iterator[None]:
+    """Whatever the test or the code under test sets in the environment is gone afterwards."""
+    with mock.patch.dict(os.environ):
+        yield
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A project with three finished datasets on the same texts, and the runs that made them. Not to be written to."""
+
+    workspace: Workspace
+    instance: dg.DagsterInstance
+    runs: dict[str, Run]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """`ratings` (regression), `parties` (classification) and `duels` (pairwise), materialized from files to report."""
+    workspace = Workspace(tmp_path_factory.mktemp("finished"))
+    instance = dg.DagsterInstance.ephemeral()
+    texts = tiny_texts()
+    workspace.declare("ratings", texts)
+    workspace.declare(
+        "parties",
+        texts.with_columns(pl.when(pl.col("score") > 0).then(pl.lit("left")).otherwise(pl.lit("right")).alias("party")),
+        task="classification",
+        columns={"text": "text", "label": "party", "positive": "left", "cluster_by": "author"},
+    )
+    workspace.declare(
+        "duels",
+        tiny_pairs(texts),
+        task="pairwise",
+        columns={"text_a": "text_a", "text_b": "text_b", "label": "a_wins", "cluster_by": "author"},
+    )
+    runs = {name: workspace.run(name, instance=instance) for name in ("ratings", "parties", "duels")}
+    return Finished(workspace, instance, runs)
+
+
+@pytest.fixture
+def copied(finished: Finished, tmp_path: Path) -> Workspace:
+    """A copy of the finished project that a test may change."""
+    return finished.workspace.copy_to(tmp_path / "project")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """An empty project."""
+    return Workspace(tmp_path / "project")

@@ -1,0 +1,57 @@
+"""The rule that turns figures into a word."""
+
+import numpy as np
+import pytest
+
+from hsae_dagster.core.badges import verdict
+
+SURE = {
+    "p_holm": 0.01,
+    "q_value": 0.005,
+    "alpha": 0.05,
+    "estimate": 0.2,
+    "expected_sign": 0.1,
+    "fidelity": 0.8,
+    "min_fidelity": 0.6,
+    "untestable": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "badge"),
+    [
+        ({}, "confirmed"),
+        ({"expected_sign": 0.0}, "confirmed"),
+        ({"estimate": -0.2, "expected_sign": -0.1}, "confirmed"),
+        ({"estimate": -0.2}, "invalid"),
+        ({"fidelity": 0.5}, "suggestive"),
+        ({"fidelity": np.nan}, "suggestive"),
+        ({"p_holm": 0.05}, "suggestive"),
+        ({"p_holm": 0.2, "q_value": 0.04}, "suggestive"),
+        ({"p_holm": 0.2, "q_value": 0.04, "estimate": -0.2}, "not supported"),
+        ({"p_holm": 0.2, "q_value": 0.05}, "not supported"),
+        ({"p_holm": np.nan}, "invalid"),
+        ({"untestable": "only 3 holdout observations have the concept"}, "invalid"),
+    ],
+)
+def test_badge(changed, badge):
+    assert verdict(**{**SURE, **changed}).badge == badge
+
+
+def test_reason_says_the_figure():
+    assert "Holm-corrected p = 0.010 is below 0.05" in verdict(**SURE).reason
+    assert "q = 0.040" in verdict(**{**SURE, "p_holm": 0.2, "q_value": 0.04}).reason
+    assert "p = 0.200 is not below" in verdict(**{**SURE, "p_holm": 0.2, "q_value": 0.9}).reason
+    assert verdict(**{**SURE, "untestable": "too rare"}).reason == "too rare"
+
+
+@pytest.mark.parametrize("changed", [{}, {"fidelity": 0.1}])
+def test_tiny_p_is_below_not_equal_to_below(changed):
+    reason = verdict(**{**SURE, **changed, "p_holm": 1e-9}).reason
+    assert "p < 0.001" in reason
+    assert "= <" not in reason
+
+
+def test_tiny_q_is_below_too():
+    reason = verdict(**{**SURE, "alpha": 0.0005, "p_holm": 0.01, "q_value": 1e-5}).reason
+    assert "q < 0.001" in reason

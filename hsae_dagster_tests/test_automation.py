@@ -1,0 +1,201 @@
+"""Discovery: folders become partitions, changes become events, and one bad folder takes nothing from the others."""
+
+import json
+
+import dagster as dg
+import pytest
+
+from hsae_dagster.assets.dataset_catalog import dataset_catalog
+from hsae_dagster.automation import analyse_dataset, dataset_arrivals
+from hsae_dagster.dataset.discovery import files_fingerprint, load_dataset
+from hsae_dagster.definitions import defs
+from hsae_dagster.partitions import DATASETS
+from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
+
+
+class Watcher:
+    """Ticks of the sensor against one instance, carrying its cursor on and adding the partitions it asks for."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.instance = dg.DagsterInstance.ephemeral()
+        self.cursor: str | None = None
+
+    def tick(self) -> dg.SensorResult | dg.SkipReason:
+        context = dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor, resources={"project": self.workspace.project}
+        )
+        found = dataset_arrivals(context)
+        if isinstance(found, dg.SensorResult):
+            for request in found.dynamic_partitions_requests or []:
+                assert request.partitions_def_name == DATASETS
+                self.instance.add_dynamic_partitions(DATASETS, list(request.partition_keys))
+            self.cursor = found.cursor
+            assert not found.run_requests  # nothing runs unasked
+        return found
+
+    def events(self) -> dict[str, str]:
+        """Data version by dataset of the events of one tick; a tick without any must say why."""
+        found = self.tick()
+        if isinstance(found, dg.SkipReason):
+            assert found.skip_message
+            return {}
+        assert all(event.asset_key == dg.AssetKey("labelled_texts") for event in found.asset_events)
+        return {str(event.partition): event.tags["dagster/data_version"] for event in found.asset_events}
+
+    @property
+    def partitions(self) -> set[str]:
+        return set(self.instance.get_dynamic_partitions(DATASETS))
+
+    def version(self, dataset: str) -> str:
+        return files_fingerprint(load_dataset(self.workspace.project.data, dataset))
+
+
+@pytest.fixture
+def watcher(workspace: Workspace) -> Watcher:
+    for name in ("one", "two"):
+        workspace.declare(name, tiny_texts(30))
+    return Watcher(workspace)
+
+
+def test_new_folders_become_partitions_with_their_data_version(watcher: Watcher) -> None:
+    assert watcher.events() == {"one": watcher.version("one"), "two": watcher.version("two")}
+    assert watcher.partitions == {"one", "two"}
+    watcher.workspace.declare("three", tiny_texts(30))
+    assert watcher.events() == {"three": watcher.version("three")}
+    assert watcher.partitions == {"one", "two", "three"}
+
+
+def test_nothing_changed_is_a_skip_that_says_so(watcher: Watcher) -> None:
+    watcher.tick()
+    for _ in range(2):
+        found = watcher.tick()
+        assert isinstance(found, dg.SkipReason)
+        assert "none of 2 datasets changed" in (found.skip_message or "")
+
+
+def test_an_edited_file_is_one_event_of_its_dataset_alone(watcher: Watcher) -> None:
+    before = watcher.events()
+    watcher.workspace.declare("two", tiny_texts(31))
+    assert watcher.events() == {"two": watcher.version("two")}
+    assert watcher.version("two") != before["two"]
+    assert watcher.events() == {}
+
+
+def test_an_edited_declaration_is_an_event_and_a_comment_in_it_is_none(watcher: Watcher) -> None:
+    watcher.tick()
+    path = watcher.workspace.root / "data" / "one" / "dataset.yaml"
+    path.write_text("# mine\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    assert watcher.events() == {}
+    watcher.workspace.declare("one", None, selection={"n": 3})
+    assert set(watcher.events()) == {"one"}
+
+
+def test_an_old_cursor_repeats_and_a_changed_back_file_is_a_change(watcher: Watcher) -> None:
+    first = watcher.events()
+    after_first = watcher.cursor
+    watcher.workspace.declare("one", tiny_texts(31))
+    assert set(watcher.events()) == {"one"}
+    watcher.cursor = after_first
+    assert set(watcher.events()) == {"one"}
+    watcher.workspace.declare("one", tiny_texts(30))
+    assert watcher.events() == {"one": first["one"]}
+    assert json.loads(watcher.cursor or "") == first
+
+
+def test_a_lost_instance_gets_its_partitions_back_without_a_new_event(watcher: Watcher) -> None:
+    watcher.tick()
+    watcher.instance = dg.DagsterInstance.ephemeral()
+    assert watcher.events() == {}
+    assert watcher.partitions == {"one", "two"}
+
+
+def test_a_removed_folder_disturbs_nobody(watcher: Watcher) -> None:
+    watcher.tick()
+    for path in (watcher.workspace.root / "data" / "two").iterdir():
+        path.unlink()
+    assert watcher.events() == {}
+    assert watcher.partitions == {"one", "two"}
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("task: [", "not valid YAML"),
+        ("task: regression\nfiles: a.csv\ncolumns: {text: t, label: l}\nmodel: x\n", "`model` is not a field"),
+        ("task: regression\nfiles: a.csv\ncolumns: {text: t, label: l}\n", "a.csv"),
+        ("", "must hold fields"),
+        (b"\xff\xfe\x00", "UTF-8"),
+        (None, "dataset.yaml"),
+    ],
+)
+def test_a_dataset_that_cannot_be_used_is_told_of_and_the_others_are_served(
+    watcher: Watcher, broken: str | bytes | None, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = watcher.workspace.root / "data" / "bad" / "dataset.yaml"
+    path.parent.mkdir()
+    if broken is None:
+        path.mkdir()
+    else:
+        path.write_bytes(broken if isinstance(broken, bytes) else broken.encode())
+    assert set(watcher.events()) == {"one", "two"}
+    assert "bad" not in watcher.partitions
+    assert said in capfd.readouterr().err
+    found = watcher.tick()
+    assert isinstance(found, dg.SkipReason)
+    assert said in (found.skip_message or "")
+
+
+def test_a_folder_whose_name_cannot_be_a_partition_is_told_of(watcher: Watcher) -> None:
+    watcher.workspace.declare("Bad Name", tiny_texts(30))
+    assert set(watcher.events()) == {"one", "two"}
+    found = watcher.tick()
+    assert isinstance(found, dg.SkipReason)
+    assert "Bad Name" in (found.skip_message or "")
+
+
+def test_no_data_folder_is_a_skip(workspace: Workspace) -> None:
+    assert isinstance(Watcher(workspace).tick(), dg.SkipReason)
+
+
+def catalog(watcher: Watcher) -> dict[str, object]:
+    result = dg.materialize(
+        [dataset_catalog], instance=watcher.instance, resources={"project": watcher.workspace.project}
+    )
+    (event,) = result.asset_materializations_for_node("dataset_catalog")
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def test_the_catalog_registers_what_the_sensor_would(watcher: Watcher) -> None:
+    for _ in range(2):
+        told = catalog(watcher)
+        assert watcher.partitions == {"one", "two"}
+        assert told["dagster/row_count"] == 2
+        assert [row.data["dataset"] for row in told["datasets"].records] == ["one", "two"]
+        versions = [row.data["data version"] for row in told["datasets"].records]
+        assert all(watcher.version(name).startswith(version) for name, version in zip(("one", "two"), versions))
+        assert told["not usable"] == "none"
+
+
+def test_the_catalog_lists_what_cannot_be_used(watcher: Watcher) -> None:
+    watcher.workspace.declare("bad", None, selection={"n": -1})
+    told = catalog(watcher)
+    assert watcher.partitions == {"one", "two"}
+    (row,) = told["not usable"].records
+    assert "`selection.n` is -1" in row.data["problem"]
+
+
+def test_the_sensor_looks_by_default_and_the_job_is_every_stage() -> None:
+    assert defs.get_sensor_def("dataset_arrivals").default_status is dg.DefaultSensorStatus.RUNNING
+    job = defs.resolve_job_def("analyse_dataset")
+    selected = {key.to_user_string() for key in job.asset_layer.selected_asset_keys}
+    graph = defs.resolve_asset_graph()
+    stages = {key.to_user_string() for key in graph.materializable_asset_keys} - {"dataset_catalog"}
+    assert selected == stages
+    assert job.name == analyse_dataset.name
+
+
+def test_nothing_that_starts_runs_is_on_by_default() -> None:
+    running = [s.name for s in defs.sensors or [] if s.default_status is dg.DefaultSensorStatus.RUNNING]
+    assert running == ["dataset_arrivals"]
+    assert not [s for s in defs.schedules or [] if s.default_status is dg.DefaultScheduleStatus.RUNNING]
