@@ -48,6 +48,7 @@ def init() -> None:
 @click.argument("names", nargs=-1)
 def sample(names: tuple[str, ...]) -> None:
     """Fetch sample datasets by name (all of them without a name)."""
+    prepare_home(project_root())
     for name in names or tuple(_samples()):
         problem = _fetch(name)
         if problem and names:
@@ -64,6 +65,8 @@ def run(dataset: str) -> None:
 @main.command()
 def demo() -> None:
     """The main job on real texts, offline and without a key, from download to report."""
+    # First, because .env may say that the data lie elsewhere.
+    prepare_home(project_root())
     problem = _fetch(DEMO)
     if problem:
         click.echo(f"\n{problem}\nGoing on with `{FALLBACK}`, texts made by this project, which need no network.\n")
@@ -74,7 +77,7 @@ def demo() -> None:
 
 
 @main.command()
-@click.option("--port", default=3000, show_default=True, help="Port on this machine.")
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port on this machine.")
 def ui(port: int) -> None:
     """Open Dagster on this machine with every sample dataset ready to materialize."""
     prepare_home(project_root())

@@ -1,6 +1,7 @@
 """Fixtures shared by the tests of assets, sensors and commands."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,10 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from hsae_dagster.sample_data.planted import write_planted
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_pairs, tiny_texts
+
+CHECKOUT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -72,3 +76,16 @@ def copied(finished: Finished, tmp_path: Path) -> Workspace:
 def workspace(tmp_path: Path) -> Workspace:
     """An empty project."""
     return Workspace(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The sample `planted` as it is declared in data/, materialized. Minutes; not to be written to."""
+    workspace = Workspace(tmp_path_factory.mktemp("planted"))
+    folder = workspace.root / "data" / "planted"
+    folder.mkdir(parents=True)
+    shutil.copy(CHECKOUT / "data" / "planted" / "dataset.yaml", folder)
+    write_planted(folder)
+    run = workspace.run("planted")
+    assert run.success, {step: run.sentence(step) for step in run.failures}
+    return workspace

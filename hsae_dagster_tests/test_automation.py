@@ -173,7 +173,9 @@ def test_the_catalog_registers_what_the_sensor_would(watcher: Watcher) -> None:
         assert told["dagster/row_count"] == 2
         assert [row.data["dataset"] for row in told["datasets"].records] == ["one", "two"]
         versions = [row.data["data version"] for row in told["datasets"].records]
-        assert all(watcher.version(name).startswith(version) for name, version in zip(("one", "two"), versions))
+        assert all(
+            watcher.version(name).startswith(version) for name, version in zip(("one", "two"), versions, strict=True)
+        )
         assert told["not usable"] == "none"
 
 

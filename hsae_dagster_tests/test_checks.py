@@ -22,7 +22,9 @@ def test_each_stage_declares_its_checks_and_blocks_on_at_least_one(stage: dg.Ass
     declared = {spec.name: spec for spec in stage.check_specs}
     listed = checks.CHECKS[stage.key.to_user_string()]
     assert set(declared) == set(listed)
-    assert {name: spec.blocking for name, spec in declared.items()} == {n: blocking for n, (blocking, _) in listed.items()}
+    assert {name: spec.blocking for name, spec in declared.items()} == {
+        n: blocking for n, (blocking, _) in listed.items()
+    }
     assert any(blocking for blocking, _ in listed.values())
     assert all(spec.description and spec.description.endswith(".") for spec in declared.values())
 

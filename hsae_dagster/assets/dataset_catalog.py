@@ -50,6 +50,8 @@ def scan(project: Project) -> tuple[list[tuple[Dataset, str]], list[str]]:
             found.append((dataset, files_fingerprint(dataset)))
         except DatasetError as error:
             problems.append(str(error))
+        except OSError as error:  # one folder that cannot be read must not hide the others
+            problems.append(f"{project.data / name} cannot be read: {error}. Make its files readable, or remove it.")
     for name in badly_named_folders(project.data):
         problems.append(f"{project.data / name} is not a dataset: use 1 to 64 of a-z, 0-9, `_` and `-` as its name.")
     return found, problems

@@ -288,7 +288,7 @@ def firth_logit(design: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _firth_fit(design: np.ndarray, y: np.ndarray, held: int | None) -> tuple[np.ndarray, float, np.ndarray]:
-    """Maximise the penalised likelihood by Newton steps; a held column's coefficient stays 0, its penalty stays."""
+    """Maximise the penalised likelihood by steps like Newton's; a held column's coefficient stays 0, its penalty stays."""
     free = np.array([j for j in range(design.shape[1]) if j != held])
     beta = np.zeros(design.shape[1])
     value, predicted, information = _penalised(design, y, beta)
@@ -296,7 +296,10 @@ def _firth_fit(design: np.ndarray, y: np.ndarray, held: int | None) -> tuple[np.
         weight = predicted * (1 - predicted)
         leverage = weight * np.einsum("ij,ji->i", design, np.linalg.solve(information, design.T))
         score = design.T @ (y - predicted + leverage * (0.5 - predicted))
-        step = np.linalg.solve(information[np.ix_(free, free)], score[free]) if len(free) else np.zeros(0)
+        # With leverages held fixed this is a logit of rows that count 1 + leverage times. Newton's step for a logit of
+        # rows that count once goes twice too far along a concept that one row has, and never arrives.
+        curvature = design.T @ (design * (weight * (1 + leverage))[:, None])
+        step = np.linalg.solve(curvature[np.ix_(free, free)], score[free]) if len(free) else np.zeros(0)
         largest = float(np.abs(step).max(initial=0.0))
         if largest < 1e-9:
             return beta, value, predicted

@@ -23,7 +23,13 @@ DIMENSIONS = 16
 # Fields of a declaration that sends every question to the server.
 MODELS = {
     "embedding": {"model": "openai:text-embedding-3-small", "dimensions": DIMENSIONS},
-    "interpretation": {"model": "openai:reader", "candidates": 2, "examples": 10, "bin": [50, 100], "scoring_texts": 40},
+    "interpretation": {
+        "model": "openai:reader",
+        "candidates": 2,
+        "examples": 10,
+        "bin": [50, 100],
+        "scoring_texts": 40,
+    },
     "annotation": {"model": "openai:judge"},
 }
 

@@ -37,9 +37,7 @@ def rewrite(make: Callable[[pl.DataFrame], pl.DataFrame], **changes: Any) -> Cha
 
 def set_value(column: str, row: int, value: Any) -> Change:
     here = pl.int_range(pl.len()) == row
-    return rewrite(
-        lambda frame: frame.with_columns(pl.when(here).then(pl.lit(value)).otherwise(column).alias(column))
-    )
+    return rewrite(lambda frame: frame.with_columns(pl.when(here).then(pl.lit(value)).otherwise(column).alias(column)))
 
 
 def write(name: str, content: str) -> Change:
@@ -98,7 +96,9 @@ CASES = {
         ("`interpretation.model`", "`claude`", "`lexical`"),
     ),
     "fewer training texts than neurons": Case(
-        redeclare(saes=[{"m": 8, "k": 2}, {"m": 400, "k": 4}]), "sae_checkpoints", ("m = 400", "training texts", "`saes.m`")
+        redeclare(saes=[{"m": 8, "k": 2}, {"m": 400, "k": 4}]),
+        "sae_checkpoints",
+        ("m = 400", "training texts", "`saes.m`"),
     ),
     "fewer live neurons than asked for": Case(
         redeclare(selection={"n": 9}), "selected_neurons", ("9 neurons were asked for", "of 8", "wider SAE")

