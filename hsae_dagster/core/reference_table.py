@@ -288,7 +288,7 @@ def firth_logit(design: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _firth_fit(design: np.ndarray, y: np.ndarray, held: int | None) -> tuple[np.ndarray, float, np.ndarray]:
-    """Maximise the penalised likelihood by steps like Newton's; a held column's coefficient stays 0, its penalty stays."""
+    """Maximise the penalised likelihood by steps like Newton's; a held column keeps coefficient 0 and its penalty."""
     free = np.array([j for j in range(design.shape[1]) if j != held])
     beta = np.zeros(design.shape[1])
     value, predicted, information = _penalised(design, y, beta)
