@@ -24,7 +24,7 @@ check: install ## format, lint, types, definitions
 	@"$(BIN)/ruff" format --check .
 	@"$(BIN)/ruff" check .
 	@"$(BIN)/mypy"
-	@PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" "$(BIN)/dg" check defs
+	@DAGSTER_HOME="$(CURDIR)/.dagster_home" PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" "$(BIN)/dg" check defs
 
 format: install
 	@"$(BIN)/ruff" format .

@@ -8,8 +8,9 @@ Both get the same embeddings, the same checkpoint and the same annotation matrix
                           the reference's stopping tolerance tightened to 1e-8 (--tolerance 1e-4 leaves it as shipped;
                           its coefficients are then off by up to 2e-4 and may swap neighbours)
     evaluation            every column and metric to 1e-8, but for the p-values of pairs' separation, where the
-                          reference is wrong (docs/defects.md, row 1); concepts without an effect to estimate are left
-                          out on both sides and named, and tables that Firth's logit was needed for are only shown
+                          reference is wrong (docs/defects.md, row 1); concepts without an effect to estimate, or with
+                          fewer than five texts on a side, are left out on both sides and named; a table that Firth's
+                          logit was needed for is only shown
 Needs hypothesaes==2.0.1, installed without its dependencies (requirements-reference.txt), and the dev tools.
 """
 
@@ -35,6 +36,8 @@ from hsae_dagster_tests.core.reference_evaluation import reference_scores
 from hsae_dagster_tests.core.reference_sae import twin
 from hsae_dagster_tests.core.reference_selection import load_reference, reference_lasso
 
+# Concepts with fewer observations on a side separate the classes as often as not.
+FEWEST = 5
 COLUMNS = ("separation_score", "separation_pval", "regression_coef", "regression_pval", "feature_prevalence")
 
 
@@ -148,11 +151,13 @@ def reference_scored(data: Dataset, dense: np.ndarray, target: np.ndarray, ours:
 def compare_evaluation(data: Dataset) -> None:
     claims, concepts, outcome = data.annotations()
     whole = reference_table(concepts, outcome, data.task)
-    estimable = [
-        j for j, row in enumerate(whole.rows) if np.isfinite([row.regression_coef, row.separation_score]).all()
-    ]
-    for j in sorted(set(range(len(claims))) - set(estimable)):
-        print(f"  left out: {claims[j]!r}: {'; '.join(whole.rows[j].flags)}")
+    rare = np.minimum((concepts != 0).sum(axis=0), np.inf if data.task == "pairwise" else (concepts == 0).sum(axis=0))
+    estimable = []
+    for j, row in enumerate(whole.rows):
+        if rare[j] < FEWEST or not np.isfinite([row.regression_coef, row.separation_score]).all():
+            print(f"  left out: {claims[j][:40]!r}: {'; '.join(row.flags) or f'only {rare[j]:.0f} texts on one side'}")
+        else:
+            estimable.append(j)
     ours = reference_table(concepts[:, estimable], outcome, data.task)
     metrics, frame = reference_scores(concepts[:, estimable], outcome, data.task)
     print(f"evaluation of {len(estimable)} concepts on {ours.n:,} holdout observations by {ours.estimator}")

@@ -13,7 +13,9 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
-from hsae_dagster import cli
+from hsae_dagster import cli, definitions
+from hsae_dagster.automation import analyse_dataset
+from hsae_dagster.definitions import STAGES
 from hsae_dagster.home import read_env
 from hsae_dagster.partitions import DATASETS
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace
@@ -108,15 +110,19 @@ def test_run_prints_the_hypotheses_the_fit_and_where_the_report_lies(copied: Wor
         assert len(instance.get_runs()) == 1
 
 
-def test_run_of_a_dataset_that_stops_says_where_and_keeps_the_rest(copied: Workspace) -> None:
+def test_run_of_a_dataset_that_stops_says_where_and_keeps_the_rest(
+    copied: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settle(copied.root)
+    # In this process, so the definitions of the checkout are swapped for the same ones on this project.
+    here = dg.Definitions(assets=STAGES, jobs=[analyse_dataset], resources={"project": copied.project})
+    monkeypatch.setattr(definitions, "defs", here)
     copied.declare("ratings", None, selection={"n": 9})
     before = copied.bytes_of("reports")
-    done = spawn("run", "ratings")
+    done = hsae("run", "ratings")
     assert_a_sentence(done)
-    said = done.stdout + done.stderr
-    assert "`selected_neurons` stopped: 9 neurons were asked for" in said
-    assert "Finished stages are kept" in said
+    assert "`selected_neurons` stopped: 9 neurons were asked for" in done.output
+    assert "Finished stages are kept" in done.output
     assert copied.bytes_of("reports") == before
 
 

@@ -1,8 +1,13 @@
 """Whole runs that ask a server: what is asked once, what is kept when it stops answering."""
 
+import os
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import polars as pl
 import pytest
@@ -10,7 +15,7 @@ import pytest
 from hsae_dagster.assets import judging
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster_tests.assets import scripted
-from hsae_dagster_tests.assets.workspace import TOPICS, Workspace, tiny_texts, topic_of
+from hsae_dagster_tests.assets.workspace import TOPICS, Run, Workspace, tiny_texts, topic_of
 from hsae_dagster_tests.providers.loopback import KEY, Loopback, Raw, completion, failure, shown_concepts, shown_texts
 
 pytestmark = pytest.mark.usefixtures("environment")
@@ -37,17 +42,38 @@ class Limited:
             return failure(401, "the key was withdrawn") if self.left < 0 else None
 
 
-def test_embeddings_concepts_and_annotations_may_all_come_from_a_server(workspace: Workspace) -> None:
+@dataclass(frozen=True)
+class Interpreted:
+    """A dataset whose embeddings and concepts came from `server`; nothing is annotated on the holdout yet."""
+
+    workspace: Workspace
+    server: Loopback
+    run: Run
+
+
+@pytest.fixture(scope="module")
+def interpreted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreted]:
+    workspace = Workspace(tmp_path_factory.mktemp("interpreted"))
     workspace.declare("asked", tiny_texts(), **scripted.MODELS)
-    with Loopback(scripted.chat, scripted.embed) as server:
+    with mock.patch.dict(os.environ), Loopback(scripted.chat, scripted.embed) as server:
         scripted.use(server)
-        run = workspace.run("asked")
-        asked = len(server.calls)
-        assert run.success, {step: run.sentence(step) for step in run.failures}
-        again = workspace.run("asked")
-        assert again.success
-        assert len(server.calls) == asked
-    told = run.metadata("embeddings")
+        yield Interpreted(workspace, server, workspace.run("asked", upto="interpretations"))
+
+
+def test_embeddings_concepts_and_annotations_may_all_come_from_a_server(
+    interpreted: Interpreted, tmp_path: Path
+) -> None:
+    first, server = interpreted.run, interpreted.server
+    assert first.success, {step: first.sentence(step) for step in first.failures}
+    workspace = interpreted.workspace.copy_to(tmp_path)
+    scripted.use(server)
+    run = workspace.run("asked")
+    assert run.success, {step: run.sentence(step) for step in run.failures}
+    asked = len(server.calls)
+    again = workspace.run("asked", "embeddings", "annotation_matrix")
+    assert again.success
+    assert len(server.calls) == asked
+    told = first.metadata("embeddings")
     assert (told["new"], told["model"], told["dimensions"]) == (300, "openai:text-embedding-3-small", 16)
     assert sorted(scripted.embedded_texts(server)) == sorted(tiny_texts()["text"])
     assert {call.headers["authorization"] for call in server.calls} == {f"Bearer {KEY}"}
@@ -107,58 +133,48 @@ def test_a_key_withdrawn_while_embedding_keeps_each_finished_batch(workspace: Wo
 
 
 def test_a_key_withdrawn_while_annotating_keeps_each_finished_batch(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    interpreted: Interpreted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(judging, "BATCH", 25)
-    workspace.declare("asked", tiny_texts(), **scripted.MODELS)
-    script = Limited("annotate", None)
-    with Loopback(script.chat, script.embed) as server:
+    workspace = interpreted.workspace.copy_to(tmp_path)
+    script = Limited("annotate", 60)
+    with Loopback(script.chat) as server:
         scripted.use(server)
-        assert workspace.run("asked", upto="interpretations").success
-        before, asked = workspace.bytes_of(), len(server.calls)
-        script.left = 60
+        before = workspace.bytes_of()
         stopped = workspace.run("asked", "annotation_matrix")
         said = stopped.sentence("annotation_matrix")
         assert "`annotation.model: openai:judge`" in said
         assert "OPENAI_API_KEY" in said
         assert {path: workspace.bytes_of()[path] for path in before} == before
-        first = [text for text, _ in scripted.judged(server)][-(len(server.calls) - asked) :]
-        asked, script.left = len(server.calls), None
+        first, script.left = [text for text, _ in scripted.judged(server)], None
         run = workspace.run("asked", "annotation_matrix")
-        second = [text for text, _ in scripted.judged(server)][-(len(server.calls) - asked) :]
+        second = [text for text, _ in scripted.judged(server)][len(first) :]
     assert run.success
     holdout = run.metadata("annotation_matrix")["dagster/row_count"]
     assert run.metadata("annotation_matrix")["paid calls"] == len(second) == holdout - 50
     assert 0 < len(set(first) & set(second)) <= 25
 
 
-def test_an_answer_that_cannot_be_read_is_missing_and_never_guessed(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(judging, "BATCH", 25)
-    workspace.declare("asked", tiny_texts(), **scripted.MODELS)
-    mumbling: list[str] = []
+def test_an_answer_that_cannot_be_read_is_missing_and_never_guessed(interpreted: Interpreted, tmp_path: Path) -> None:
+    workspace = interpreted.workspace.copy_to(tmp_path)
+    texts = read_frame(workspace.current("asked", "corpus").file("texts.parquet"))
+    holdout = texts.filter(pl.col("split") == "holdout")
+    mumbling = holdout["text"].to_list()[:30:10]
 
     def chat(body: dict[str, Any], call: int) -> Any:
-        if shown_concepts(body) and shown_texts(body)[0] in mumbling:
-            return completion("I would rather not say.")
-        return scripted.chat(body, call)
+        unusable = shown_texts(body)[0] in mumbling
+        return completion("I would rather not say.") if unusable else scripted.chat(body, call)
 
-    with Loopback(chat, scripted.embed) as server:
+    with Loopback(chat) as server:
         scripted.use(server)
-        assert workspace.run("asked", upto="interpretations").success
-        texts = read_frame(workspace.current("asked", "corpus").file("texts.parquet"))
-        holdout = texts.filter(pl.col("split") == "holdout")
-        mumbling[:] = holdout["text"].to_list()[:30:10]
         run = workspace.run("asked", "annotation_matrix", "evaluation_report")
-        assert run.success
-        stored = workspace.current("asked", "annotation_matrix")
-        matrix = read_frame(stored.file("annotations.parquet"))
-        missing = read_frame(stored.file("missing.parquet"))
-        silent = set(holdout.filter(pl.col("text").is_in(mumbling))["text_id"])
-        concepts = matrix.columns[1:]
-        for row in matrix.iter_rows(named=True):
-            assert all((row[key] is None) == (row["text_id"] in silent) for key in concepts)
-        assert set(missing["text_id"]) == silent
-        assert all(missing["reason"])
-        assert run.metadata("annotation_matrix")["missing answers"] == 3 * len(concepts)
+    assert run.success
+    stored = workspace.current("asked", "annotation_matrix")
+    matrix, missing = (read_frame(stored.file(f"{name}.parquet")) for name in ("annotations", "missing"))
+    silent = set(holdout.filter(pl.col("text").is_in(mumbling))["text_id"])
+    concepts = matrix.columns[1:]
+    for row in matrix.iter_rows(named=True):
+        assert all((row[key] is None) == (row["text_id"] in silent) for key in concepts)
+    assert set(missing["text_id"]) == silent
+    assert all(missing["reason"])
+    assert run.metadata("annotation_matrix")["missing answers"] == 3 * len(concepts)

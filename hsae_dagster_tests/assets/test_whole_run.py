@@ -156,10 +156,11 @@ def test_the_report_is_one_page_that_asks_for_nothing(finished: Finished, datase
 
 def test_ranks_that_are_no_longer_used_are_retired(copied: Workspace) -> None:
     instance = dg.DagsterInstance.ephemeral()
-    before = copied.run("ratings", instance=instance)
+    before = copied.run("ratings", "evaluation_report", instance=instance)
     assert set(before.cards) == {f"ratings|h{rank:02d}" for rank in range(4)}
     copied.declare("ratings", None, selection={"n": 2})
-    after = copied.run("ratings", instance=instance)
+    stages = NAMES[NAMES.index("selected_neurons") :]
+    after = copied.run("ratings", *stages, instance=instance)
     assert after.success
     assert {key: card["badge"] == "retired" for key, card in after.cards.items()} == {
         "ratings|h00": False,
@@ -168,7 +169,7 @@ def test_ranks_that_are_no_longer_used_are_retired(copied: Workspace) -> None:
         "ratings|h03": True,
     }
     # Another dataset's cards are none of its business.
-    other = copied.run("parties", instance=instance)
+    other = copied.run("parties", "evaluation_report", instance=instance)
     assert {key.split("|")[0] for key in other.cards} == {"parties"}
 
 
