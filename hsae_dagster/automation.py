@@ -16,7 +16,6 @@ from hsae_dagster.resources import Project
 analyse_dataset = dg.define_asset_job(
     "analyse_dataset",
     selection=dg.AssetSelection.groups(GROUP) - dg.AssetSelection.assets("labelled_texts", "hypothesis_card"),
-    partitions_def=datasets,
     description="Every stage for one dataset, from its files to its report.",
 )
 

@@ -14,8 +14,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hsae_dagster import cli, definitions
-from hsae_dagster.automation import analyse_dataset
-from hsae_dagster.definitions import STAGES
 from hsae_dagster.home import read_env
 from hsae_dagster.partitions import DATASETS
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace
@@ -115,8 +113,10 @@ def test_run_of_a_dataset_that_stops_says_where_and_keeps_the_rest(
 ) -> None:
     settle(copied.root)
     # In this process, so the definitions of the checkout are swapped for the same ones on this project.
-    here = dg.Definitions(assets=STAGES, jobs=[analyse_dataset], resources={"project": copied.project})
+    wired = definitions.defs
+    here = dg.Definitions(assets=wired.assets, jobs=wired.jobs, resources={"project": copied.project})
     monkeypatch.setattr(definitions, "defs", here)
+    monkeypatch.setattr(cli, "_show_progress", lambda started: None)  # it would keep this test's terminal for ever
     copied.declare("ratings", None, selection={"n": 9})
     before = copied.bytes_of("reports")
     done = hsae("run", "ratings")

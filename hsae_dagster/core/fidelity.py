@@ -134,7 +134,8 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -
     share = successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+    # At shares of 0 and 1 rounding would leave the share itself just outside.
+    return float(min(share, max(0.0, centre - half))), float(max(share, min(1.0, centre + half)))
 
 
 def column(codes: sp.csc_matrix, index: int) -> np.ndarray:
