@@ -16,6 +16,11 @@ from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_pairs, tiny
 
 CHECKOUT = Path(__file__).parents[1]
 
+# A busy machine must not fail a property, and a continuous-integration run must be repeatable; new examples are
+# looked for wherever else the tests run.
+settings.register_profile("hsae", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("hsae")
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_environment() -> Iterator[None]:
