@@ -4,7 +4,7 @@ Belongs here: every check's declaration and its verdict from plain figures. Stru
 checks of scientific quality warn. Does not belong here: computing the figures (assets read them from their results).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -64,3 +64,8 @@ def result(asset: str, name: str, passed: bool, metadata: Mapping[str, Any] | No
         severity=dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN,
         metadata=dict(metadata or {}),
     )
+
+
+def sound(results: Sequence[dg.AssetCheckResult]) -> bool:
+    """Whether no structural check failed, so that a result may be shown as current."""
+    return all(check.passed or check.severity is dg.AssetCheckSeverity.WARN for check in results)

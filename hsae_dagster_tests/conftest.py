@@ -10,6 +10,7 @@ from unittest import mock
 import dagster as dg
 import polars as pl
 import pytest
+from hypothesis import settings
 
 from hsae_dagster.sample_data.planted import write_planted
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_pairs, tiny_texts

@@ -42,13 +42,14 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
         config = {"dataset": stage.dataset.name, **spec.model_dump(mode="json")}
         stored = stage.build(config, list(upstream.values()), lambda folder: _make(stage, upstream, folder))
         page = project.results / "reports" / f"{stage.dataset.name}.html"
-        write_atomically(page, stored.file("_report.html").read_bytes())
         summary = stored.json("evaluation.json")
-        stage.report(f"{summary['confirmed']} of {summary['tested']} hypotheses confirmed; report: {page}")
-        result = stage.finish(stored, _describe(stored, summary, page), _check(stored, summary, upstream))
-        for event in card_events(context, stored, upstream):
-            context.log_event(event)
-        return result
+        verdicts = _check(stored, summary, upstream)
+        if checks.sound(verdicts):
+            write_atomically(page, stored.file("_report.html").read_bytes())
+            stage.report(f"{summary['confirmed']} of {summary['tested']} hypotheses confirmed; report: {page}")
+            for event in card_events(context, stored, upstream):
+                context.log_event(event)
+        return stage.finish(stored, _describe(stored, summary, page), verdicts)
 
 
 def _make(stage: Stage, upstream: dict[str, StoredObject], folder: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 
+from hsae_dagster.checks import sound
 from hsae_dagster.dataset.discovery import Dataset, load_dataset
 from hsae_dagster.errors import HsaeError
 from hsae_dagster.resources import Project
@@ -79,7 +80,7 @@ class Stage:
         checks: Sequence[dg.AssetCheckResult] = (),
     ) -> dg.MaterializeResult:
         """Publish the result as current, unless a structural check fails, and report it to Dagster."""
-        if all(check.passed or check.severity is dg.AssetCheckSeverity.WARN for check in checks):
+        if sound(checks):
             self.project.store.point(self.dataset.name, stored)
         shown = {
             **metadata,

@@ -114,8 +114,8 @@ def _label(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.Series:
     """The label as f64 with nulls where it is missing."""
     spec, label = dataset.spec, raw[dataset.spec.columns.label]
     if spec.columns.positive is not None:
-        target = str(spec.columns.positive).strip()
-        as_text = label.cast(pl.String).str.strip_chars()
+        target = _class_name(spec.columns.positive)
+        as_text = label.map_elements(_class_name, return_dtype=pl.String)
         if not (as_text == target).any():
             seen = ", ".join(repr(v) for v in as_text.drop_nulls().unique().sort().head(6))
             raise DatasetError(
@@ -141,6 +141,16 @@ def _label(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.Series:
             f"not a number. {remedy}"
         )
     return number.fill_nan(None)
+
+
+def _class_name(value: object) -> str:
+    """A class as it is compared: `true`, `True` and true are one, and so are 1 and 1.0."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return f"{value:g}"
+    text = str(value).strip()
+    return text.lower() if text.lower() in ("true", "false") else text
 
 
 def _clean(dataset: Dataset, frame: pl.DataFrame) -> Rows:

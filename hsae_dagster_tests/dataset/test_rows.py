@@ -91,6 +91,16 @@ def test_words_as_classes_need_the_positive_one(tmp_path: Path) -> None:
         read(tmp_path, frame, "{text: text, label: score, positive: maybe}", "task: classification\n")
 
 
+@pytest.mark.parametrize(
+    ("values", "positive"),
+    [([True, False, True], "true"), (["true", "False", "TRUE"], "true"), ([1.0, 2.0, 1.0], "1"), ([1, 2, 1], "1")],
+)
+def test_the_positive_class_may_be_of_any_type(tmp_path: Path, values: list, positive: str) -> None:
+    frame = pl.DataFrame({**ROWS, "score": values})
+    rows = read(tmp_path, frame, f"{{text: text, label: score, positive: {positive}}}", "task: classification\n")
+    assert rows.frame["label"].to_list() == [1.0, 0.0, 1.0]
+
+
 def test_excluded_rows_are_counted(tmp_path: Path) -> None:
     frame = pl.DataFrame({**ROWS, "bad": [False, True, False]})
     rows = read(tmp_path, frame, "{text: text, label: score, exclude: bad}")
