@@ -1,0 +1,139 @@
+"""One hypothesis as the page shows it: every figure in words, every text cut to what matters.
+
+Belongs here: the record behind sections/card.html.j2. Does not belong here: markup, the same in markdown (`cards`), how
+single figures are written (`wording`).
+"""
+
+import math
+from dataclasses import dataclass
+
+from hsae_dagster.core.hypothesis import Example, Hypothesis
+from hsae_dagster.report import prose
+from hsae_dagster.report.cards import facts
+from hsae_dagster.report.content import ReportContent
+from hsae_dagster.report.excerpts import Segment, excerpt
+from hsae_dagster.report.wording import capitalised, effect_figure, example_outcome, number, shown, term_name
+
+BADGE_CLASS = {
+    "confirmed": "confirmed",
+    "suggestive": "suggestive",
+    "not supported": "unsupported",
+    "invalid": "invalid",
+}
+BADGE_SIGN = {"confirmed": "●", "suggestive": "◐", "not supported": "○", "invalid": "×"}
+
+
+@dataclass(frozen=True)
+class _Quote:
+    """A text shown as evidence."""
+
+    segments: tuple[Segment, ...]
+    outcome: str
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """Where an effect lies on the scale that all cards share, in percent of its width."""
+
+    zero: float
+    low: float
+    high: float
+    estimate: float
+    positive: bool
+
+
+@dataclass(frozen=True)
+class Card:
+    """One hypothesis, in words."""
+
+    key: str
+    number: int
+    badge: str
+    badge_class: str
+    sign: str
+    claim: str
+    reason: str
+    effect: str
+    words: str
+    strip: _Strip | None
+    facts: tuple[tuple[str, str], ...]
+    flags: tuple[str, ...]
+    evidence: tuple[tuple[str, str, tuple[_Quote, ...]], ...]
+    terms_for: tuple[tuple[str, str], ...]
+    terms_against: tuple[tuple[str, str], ...]
+    keys: tuple[tuple[str, str], ...]
+
+
+def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tuple[float, float]) -> Card:
+    """What the card at `position` (from 1) shows; `limits` are the scale of the strips, from `card_limits`."""
+    claim, words = prose.claim_sentence(h, content)
+    for_it = [(term_name(term), number(weight, 2, signed=True)) for term, weight in h.lexicon if weight > 0]
+    against_it = [(term_name(term), number(weight, 2, signed=True)) for term, weight in h.lexicon if weight <= 0]
+    return Card(
+        key=f"hypothesis-{position}",
+        number=position,
+        badge=h.badge,
+        badge_class=BADGE_CLASS[h.badge],
+        sign=BADGE_SIGN[h.badge],
+        claim=claim,
+        reason=capitalised(h.reason),
+        effect=effect_figure(h.test.separation, content.task, content.outcome),
+        words=capitalised(words),
+        strip=_strip(h, content.task, limits),
+        facts=tuple(facts(h, content)),
+        flags=h.test.flags,
+        evidence=_evidence(h, content),
+        terms_for=tuple(for_it),
+        terms_against=tuple(against_it),
+        keys=(
+            ("Hypothesis", h.hypothesis_id),
+            ("Concept", h.concept_id),
+            ("Autoencoder", h.sae_id),
+            ("Neuron (column)", str(h.sae_column)),
+            ("Rank in selection", str(h.rank + 1)),
+            ("Selection score", number(h.selection_score, 4, signed=True)),
+            ("Difference on training texts", number(h.train_separation, 3, signed=True)),
+        ),
+    )
+
+
+def _evidence(h: Hypothesis, content: ReportContent) -> tuple[tuple[str, str, tuple[_Quote, ...]], ...]:
+    groups = (
+        ("For it", "They have the concept and fire the neuron, strongest first.", h.evidence.supporting),
+        ("Near misses", "They fire the neuron, but the words do not apply.", h.evidence.near_misses),
+        (
+            "Against it",
+            "They have the concept, yet their outcome lies on the other side of the average.",
+            h.evidence.counterexamples,
+        ),
+    )
+    return tuple((title, note, tuple(_quote(e, content) for e in examples)) for title, note, examples in groups)
+
+
+def _quote(example: Example, content: ReportContent) -> _Quote:
+    return _Quote(
+        excerpt(example.text, example.because), capitalised(example_outcome(example, content.task, content.outcome))
+    )
+
+
+def card_limits(content: ReportContent) -> tuple[float, float]:
+    """The scale that the strips of all cards share."""
+    zero = 50.0 if content.task == "pairwise" else 0.0
+    ends = [zero]
+    for h in content.hypotheses:
+        s = shown(h.test.separation, content.task)
+        ends += [end for end in (s.low, s.estimate, s.high) if math.isfinite(end)]
+    reach = max(abs(end - zero) for end in ends) or 1.0
+    return (zero - reach, zero + reach)
+
+
+def _strip(h: Hypothesis, task: str, limits: tuple[float, float]) -> _Strip | None:
+    s = shown(h.test.separation, task)
+    if not all(math.isfinite(value) for value in (s.low, s.estimate, s.high)):
+        return None
+    left, right = limits
+
+    def place(value: float) -> float:
+        return round(2 + 96 * (value - left) / (right - left), 2)
+
+    return _Strip(place(s.zero), place(s.low), place(s.high), place(s.estimate), s.estimate >= s.zero)
