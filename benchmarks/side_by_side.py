@@ -32,9 +32,10 @@ from hsae_dagster.storage.checkpoints import load_sae
 from hsae_dagster.storage.frames import read_codes, read_frame
 from hsae_dagster.storage.objects import ObjectStore
 from hsae_dagster.storage.vectors import VectorTable
+from hsae_dagster_tests.core.reference import load_reference_module
 from hsae_dagster_tests.core.reference_evaluation import reference_scores
 from hsae_dagster_tests.core.reference_sae import twin
-from hsae_dagster_tests.core.reference_selection import load_reference, reference_lasso
+from hsae_dagster_tests.core.reference_selection import reference_lasso
 
 # Concepts with fewer observations on a side separate the classes as often as not.
 FEWEST = 5
@@ -116,9 +117,7 @@ def compare_selection(data: Dataset, tolerance: float) -> None:
     started = time.perf_counter()
     if data.method == "lasso":
         options = {"tol": tolerance, "max_iter": 20_000} if tolerance < 1e-4 else {}
-        found = reference_lasso(
-            load_reference(), codes.toarray().astype(float), target, data.n, classification=classification, **options
-        )
+        found = reference_lasso(codes.toarray().astype(float), target, data.n, classification=classification, **options)
         columns, scores = found.columns, found.scores
         if found.hit:
             np.testing.assert_allclose([point.alpha for point in ours.path], found.alphas, rtol=1e-12)
@@ -144,7 +143,9 @@ def reference_scored(data: Dataset, dense: np.ndarray, target: np.ndarray, ours:
     """The reference's correlation or separation, on the neurons that can have one."""
     live = np.setdiff1d(np.arange(dense.shape[1]), ours.dead)
     method = {"correlation": "correlation", "separation": "separation_score"}[data.method]
-    columns, scores = load_reference().select_neurons(dense[:, live], target, data.n, method=method)
+    columns, scores = load_reference_module("select_neurons").select_neurons(
+        dense[:, live], target, data.n, method=method
+    )
     return live[columns].tolist(), scores
 
 

@@ -11,6 +11,7 @@ import polars as pl
 
 from hsae_dagster import checks
 from hsae_dagster.assets.embeddings import open_vectors
+from hsae_dagster.assets.imported_sae import declaration, import_one
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.dataset.spec import SAE
 from hsae_dagster.errors import MethodError
@@ -37,19 +38,22 @@ CODE_VERSION = "1"
     check_specs=checks.specs(NAME),
 )
 def sae_checkpoints(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
-    """One safetensors and one JSON per declared autoencoder; seeded; the weights of the best epoch."""
+    """One safetensors and one JSON per declared autoencoder: seeded, the weights of the best epoch; or imported."""
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         corpus = stage.upstream("corpus")
         vectors_record, vectors = open_vectors(stage)
         texts = read_frame(corpus.file("texts.parquet"))
-        declared = [sae.model_dump(mode="json") for sae in stage.dataset.spec.saes]
+        declared = [declaration(stage.dataset, sae) for sae in stage.dataset.spec.saes]
         split_ids = {s: texts.filter(pl.col("split") == s)["text_id"] for s in ("train", "validation")}
 
         def make(folder: Path) -> None:
             train, validation = (vectors.read(split_ids[split]) for split in ("train", "validation"))
             parts = [
-                _train_one(stage, sae, vectors_record, split_ids, train, validation) for sae in stage.dataset.spec.saes
+                import_one(stage, sae, vectors_record, split_ids, train, validation)
+                if sae.checkpoint
+                else _train_one(stage, sae, vectors_record, split_ids, train, validation)
+                for sae in stage.dataset.spec.saes
             ]
             _gather(parts, folder)
 
@@ -85,10 +89,10 @@ def _train_one(
             f"Dataset `{stage.dataset.name}`: an autoencoder of m = {sae.m} neurons cannot be trained on {len(train)} "
             "training texts. Lower `saes.m` to a tenth of them or less, or bring more texts."
         )
-    config = SAEConfig(**{**sae.model_dump(), "prefixes": sae.prefixes})
+    config = SAEConfig(**{**sae.model_dump(exclude={"checkpoint"}), "prefixes": sae.prefixes})
     family = vectors_record.json("embeddings.json")["set_id"]
     upstream = {f"{split} texts": set_fingerprint(ids, family) for split, ids in split_ids.items()}
-    inputs = StageInputs("sae", CODE_VERSION, sae.model_dump(mode="json"), upstream)
+    inputs = StageInputs("sae", CODE_VERSION, declaration(stage.dataset, sae), upstream)
     name = f"SAE {sae.m}/{sae.k}"
 
     def make(folder: Path) -> None:

@@ -8,7 +8,6 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -43,7 +42,15 @@ class Dataset:
             named = [(None, file) for file in files]
         return [(split, self._resolve(file)) for split, file in named]
 
-    def _resolve(self, file: str) -> Path:
+    def checkpoint_path(self, file: str) -> Path:
+        """Path of a checkpoint that `saes` names.
+
+        Raises:
+            DatasetError: it lies outside the folder or is missing.
+        """
+        return self._resolve(file, "saes.checkpoint")
+
+    def _resolve(self, file: str, field: str = "files") -> Path:
         path = self.folder / file
         if not path.resolve().is_relative_to(self.folder.resolve()):
             raise DatasetError(
@@ -53,7 +60,8 @@ class Dataset:
         if not path.is_file():
             raise DatasetError(
                 f"Dataset `{self.name}`: the file {path} named in dataset.yaml does not exist. Put it there, or "
-                f"correct `files`. For a sample dataset, `hsae sample {self.name}` fetches it."
+                f"correct `{field}`."
+                + (f" For a sample dataset, `hsae sample {self.name}` fetches it." if field == "files" else "")
             )
         return path
 
@@ -106,12 +114,18 @@ def load_dataset(data_dir: Path, name: str) -> Dataset:
 
 
 def files_fingerprint(dataset: Dataset) -> str:
-    """Hash of dataset.yaml's meaning and of the bytes of every data file (the data version of the dataset)."""
-    digests: list[Any] = [dataset.spec.model_dump(mode="json")]
-    for split, path in dataset.file_paths():
-        with path.open("rb") as stream:
-            digests.append([split, path.name, hashlib.file_digest(stream, "sha256").hexdigest()])
-    return hash_json(digests)
+    """Hash of dataset.yaml's meaning and of the bytes of every file it names (the data version of the dataset)."""
+    named = dataset.file_paths()
+    named += [("checkpoint", dataset.checkpoint_path(sae.checkpoint)) for sae in dataset.spec.saes if sae.checkpoint]
+    return hash_json(
+        [dataset.spec.model_dump(mode="json"), *([role, path.name, file_digest(path)] for role, path in named)]
+    )
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _explain(path: Path, error: ValidationError) -> str:

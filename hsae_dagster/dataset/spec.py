@@ -82,6 +82,10 @@ class SAE(_Section):
     max_epochs: int = Field(200, ge=1, description="Most passes over the training texts.")
     patience: int = Field(5, ge=1, description="Epochs without improvement before stopping.")
     seed: int = Field(0, ge=0, description="Start of this SAE's own random stream.")
+    checkpoint: str | None = Field(
+        None,
+        description="A checkpoint of HypotheSAEs (SAE_M=…_K=….pt) beside dataset.yaml, taken as it is, not trained.",
+    )
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> "SAE":
@@ -89,6 +93,15 @@ class SAE(_Section):
             raise ValueError(f"k is {self.k} but m is only {self.m}; k may be at most m")
         if self.prefixes and (list(self.prefixes) != sorted(set(self.prefixes)) or self.prefixes[-1] != self.m):
             raise ValueError(f"prefixes {list(self.prefixes)} must rise strictly and end at m = {self.m}")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_loaded_is_not_trained(self) -> "SAE":
+        settings = sorted(self.model_fields_set - {"checkpoint", "m", "k", "prefixes", "batch_topk"})
+        if self.checkpoint is not None and settings:
+            raise ValueError(
+                f"a checkpoint is taken as it is, so {', '.join(settings)} would have no effect; leave out either"
+            )
         return self
 
 

@@ -23,7 +23,14 @@ PACKAGE = Path(hsae_dagster.__file__).parent
 STAGES = {
     "corpus": ["keys.py", "dataset/rows.py", "core/corpus.py"],
     "embeddings": ["keys.py", "providers/minilm.py", "providers/openai_embedder.py"],
-    "sae_checkpoints": ["core/sae.py", "core/sae_loss.py", "core/sae_training.py", "core/sparse_decode.py"],
+    "sae_checkpoints": [
+        "assets/imported_sae.py",
+        "storage/legacy_checkpoint.py",
+        "core/sae.py",
+        "core/sae_loss.py",
+        "core/sae_training.py",
+        "core/sparse_decode.py",
+    ],
     "activations": ["core/codes.py"],
     "selected_neurons": [
         "core/selection.py",

@@ -1,18 +1,14 @@
-"""The reference's neuron selection (hypothesaes 2.0.1), loaded by file so that its package init never runs."""
+"""The reference's neuron selection (hypothesaes 2.0.1), and codes to select from."""
 
 import contextlib
-import importlib.util
 import io
 import re
 import warnings
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
-from types import ModuleType
 
 import numpy as np
-import pytest
 
-VERSION = "2.0.1"
+from hsae_dagster_tests.core.reference import load_reference_module
 
 
 @dataclass(frozen=True)
@@ -24,24 +20,7 @@ class ReferenceSelection:
     hit: bool
 
 
-def load_reference() -> ModuleType:
-    """The module select_neurons.py of the installed reference; skips the test where it is not installed."""
-    try:
-        found = distribution("hypothesaes")
-    except PackageNotFoundError:
-        pytest.skip("hypothesaes is not installed (pip install --no-deps hypothesaes==2.0.1)")
-    if found.version != VERSION:
-        pytest.skip(f"hypothesaes {found.version} is installed; the comparison is against {VERSION}")
-    path = found.locate_file("hypothesaes/select_neurons.py")
-    spec = importlib.util.spec_from_file_location("hypothesaes_select_neurons", str(path))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def reference_lasso(
-    module: ModuleType,
     dense: np.ndarray,
     target: np.ndarray,
     n_select: int,
@@ -55,6 +34,7 @@ def reference_lasso(
     `tol` tightens the stopping rule of its two estimators (their default, 1e-4, moves coefficients by more than the
     1e-5 that we compare to); nothing else of the reference is touched.
     """
+    module = load_reference_module("select_neurons")
     alphas: list[float] = []
     counts: list[int] = []
     originals = module.Lasso, module.LogisticRegression

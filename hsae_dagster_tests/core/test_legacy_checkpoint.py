@@ -11,7 +11,7 @@ import torch
 from hsae_dagster.core.codes import encode
 from hsae_dagster.errors import StorageError
 from hsae_dagster.storage.legacy_checkpoint import load_legacy_checkpoint
-from hsae_dagster_tests.core.reference_sae import load_reference_sae
+from hsae_dagster_tests.core.reference import load_reference_module
 
 VARIANTS = {
     "top-k": {},
@@ -23,7 +23,7 @@ VARIANTS = {
 
 def saved(path: Path, **options: Any) -> Any:
     """A reference model with weights of no special form, and its file."""
-    module = load_reference_sae()
+    module = load_reference_module("sae")
     settings = {"input_dim": 10, "m_total_neurons": 24, "k_active_neurons": 4, "device": "cpu", **options}
     model = module.SparseAutoencoder(**settings)
     generator = torch.Generator().manual_seed(0)
@@ -65,7 +65,7 @@ def test_a_checkpoint_from_before_the_threshold_loads(tmp_path: Path) -> None:
     content["config"] = {k: content["config"][k] for k in ("input_dim", "m_total_neurons", "k_active_neurons")}
     torch.save(content, path)
     with pytest.raises(RuntimeError, match="threshold"):
-        load_reference_sae().load_model(str(path), device="cpu")
+        load_reference_module("sae").load_model(str(path), device="cpu")
     x = embeddings()
     theirs = model.get_activations(x, show_progress=False)
     np.testing.assert_allclose(encode(load_legacy_checkpoint(path), x).toarray(), theirs, atol=1e-5)

@@ -18,7 +18,8 @@ from hsae_dagster.core.sae_training import (
 )
 from hsae_dagster.core.sparse_decode import BatchCodes, largest_positions
 from hsae_dagster.errors import MethodError
-from hsae_dagster_tests.core.reference_sae import load_reference_sae, twin
+from hsae_dagster_tests.core.reference import load_reference_module
+from hsae_dagster_tests.core.reference_sae import twin
 
 
 def made(config: SAEConfig, seed: int = 0, d: int = 10, n: int = 64) -> tuple[SparseAutoencoder, torch.Tensor]:
@@ -65,7 +66,7 @@ def test_the_module_in_float32_agrees_with_the_reference_to_a_hundred_thousandth
 
 
 def test_normalised_error_is_the_references_wherever_that_one_is_finite() -> None:
-    theirs = load_reference_sae().SparseAutoencoder._normalized_mse
+    theirs = load_reference_module("sae").SparseAutoencoder._normalized_mse
     generator = torch.Generator().manual_seed(3)
     predicted, target = (torch.randn(33, 7, generator=generator, dtype=torch.float64) + 5 for _ in range(2))
     assert float(normalised_mse(predicted, target)) == pytest.approx(float(theirs(predicted, target)), abs=1e-12)

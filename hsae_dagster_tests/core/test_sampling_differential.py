@@ -8,7 +8,7 @@ import pytest
 
 from hsae_dagster.core.fidelity import firing_bounds
 from hsae_dagster.core.sampling import sample_examples
-from hsae_dagster_tests.core.reference_evaluation import load_reference_module
+from hsae_dagster_tests.core.reference import load_reference_module
 
 BINS = [(90.0, 100.0), (80.0, 100.0), (40.0, 60.0), (0.0, 100.0)]
 

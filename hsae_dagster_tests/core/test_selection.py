@@ -17,7 +17,8 @@ from scipy import sparse
 
 from hsae_dagster.core.selection import select_neurons, select_neurons_one_vs_rest
 from hsae_dagster.errors import MethodError
-from hsae_dagster_tests.core.reference_selection import load_reference, reference_lasso, topk_codes
+from hsae_dagster_tests.core.reference import load_reference_module
+from hsae_dagster_tests.core.reference_selection import reference_lasso, topk_codes
 
 TASK = {False: "regression", True: "classification"}
 
@@ -60,9 +61,7 @@ def well_posed(found, selected):
 
 def assert_equals_reference(seed, classification, coefficient=1e-5, **reference_options):
     dense, target, n_select = case(seed, classification)
-    found = reference_lasso(
-        load_reference(), dense, target, n_select, classification=classification, **reference_options
-    )
+    found = reference_lasso(dense, target, n_select, classification=classification, **reference_options)
     selected = select_neurons(sparse.csr_matrix(dense), target, n_select, task=TASK[classification])
     if not well_posed(found, selected):
         return False
@@ -94,12 +93,11 @@ def test_lasso_equals_the_reference_on_many_seeds(classification, block):
 
 @pytest.mark.parametrize("classification", [False, True])
 def test_lasso_equals_the_reference_at_its_own_tolerance(classification):
-    reference = load_reference()
     for seed in range(4):
         dense, target = topk_codes(seed, 1500, 64, 4)
         target = (target > np.median(target)).astype(float) if classification else target
         codes32 = dense.astype(np.float32)
-        found = reference_lasso(reference, codes32, target, 6, classification=classification)
+        found = reference_lasso(codes32, target, 6, classification=classification)
         selected = select_neurons(sparse.csr_matrix(codes32), target, 6, task=TASK[classification])
         np.testing.assert_allclose([p.alpha for p in selected.path], found.alphas, rtol=1e-12)
         assert selected.columns == found.columns
@@ -110,7 +108,9 @@ def test_lasso_equals_the_reference_at_its_own_tolerance(classification):
 def test_correlation_equals_the_reference(seed):
     dense, target, n_select = case(seed, classification=False)
     live = np.flatnonzero(dense.std(axis=0) > 0)
-    columns, scores = load_reference().select_neurons(dense[:, live], target, n_select, method="correlation")
+    columns, scores = load_reference_module("select_neurons").select_neurons(
+        dense[:, live], target, n_select, method="correlation"
+    )
     selected = select_neurons(sparse.csr_matrix(dense), target, n_select, method="correlation")
     assert selected.columns == live[columns].tolist()
     np.testing.assert_allclose(selected.scores, scores, atol=1e-12)
@@ -122,7 +122,9 @@ def test_separation_equals_the_reference_where_neurons_fire_often(seed, classifi
     dense, target = topk_codes(seed, 2000, 40, 8)
     target = (target > 0).astype(float) if classification else target
     often = np.flatnonzero(np.count_nonzero(dense, axis=0) >= 100)
-    columns, scores = load_reference().select_neurons(dense[:, often], target, 5, method="separation_score")
+    columns, scores = load_reference_module("select_neurons").select_neurons(
+        dense[:, often], target, 5, method="separation_score"
+    )
     selected = select_neurons(
         sparse.csr_matrix(dense[:, often]), target, 5, method="separation", task=TASK[classification]
     )
@@ -197,7 +199,7 @@ def test_of_duplicate_neurons_the_lowest_index_is_selected_once(method, task):
 # Defect 14: dense copies, no warm start, a ceiling on alpha, counts that miss n, deprecated sklearn calls.
 def test_the_count_is_exact_where_the_references_search_misses_it():
     dense, target = topk_codes(3, 500, 60, 4)
-    found = reference_lasso(load_reference(), dense, target * 1e7, 8, classification=False)
+    found = reference_lasso(dense, target * 1e7, 8, classification=False)
     assert not found.hit
     selected = select_neurons(sparse.csr_matrix(dense), target * 1e7, 8)
     assert len(selected.neurons) == 8
@@ -346,7 +348,7 @@ def test_the_search_is_many_times_faster_than_the_reference(classification):
         selected = select_neurons(codes, target, 20, task=TASK[classification])
         ours.append(time.perf_counter() - start)
         start = time.perf_counter()
-        found = reference_lasso(load_reference(), dense, target, 20, classification=classification)
+        found = reference_lasso(dense, target, 20, classification=classification)
         theirs.append(time.perf_counter() - start)
     assert selected.columns == found.columns
     np.testing.assert_allclose(selected.scores, found.scores, atol=2e-4)
