@@ -116,7 +116,7 @@ def test_run_of_a_dataset_that_stops_says_where_and_keeps_the_rest(
     wired = definitions.defs
     here = dg.Definitions(assets=wired.assets, jobs=wired.jobs, resources={"project": copied.project})
     monkeypatch.setattr(definitions, "defs", here)
-    monkeypatch.setattr(cli, "_show_progress", lambda started: None)  # it would keep this test's terminal for ever
+    monkeypatch.setattr(cli.run, "_show_progress", lambda started: None)  # it would keep this test's terminal for ever
     copied.declare("ratings", None, selection={"n": 9})
     before = copied.bytes_of("reports")
     done = hsae("run", "ratings")
@@ -167,7 +167,7 @@ def test_ui_says_that_its_port_is_taken(tmp_path: Path, monkeypatch: pytest.Monk
     settle(tmp_path)
     started: list[Any] = []
     monkeypatch.setattr(os, "execv", lambda *arguments: started.append(arguments))
-    monkeypatch.setattr(cli, "_samples", list)
+    monkeypatch.setattr(cli.start, "sample_names", list)
     with socket.socket() as other:
         other.bind((address, 0))
         other.listen()
@@ -185,7 +185,7 @@ def test_ui_starts_dagster_on_loopback_with_every_dataset_registered(
     root = settle(copied.root)
     started: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda binary, arguments: started.append(arguments))
-    monkeypatch.setattr(cli, "_samples", list)
+    monkeypatch.setattr(cli.start, "sample_names", list)
     monkeypatch.chdir(root)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,0 +1,35 @@
+"""`hsae`: the few things that are easier in a terminal than in the Dagster UI.
+
+Belongs here: the group and its commands, each in a module of its own; a new command is a module and one line below.
+Does not belong here: any stage's work; every command runs the same assets that the UI runs, on the same records.
+"""
+
+from typing import Any
+
+import click
+
+from hsae_dagster.cli import run, samples, start
+from hsae_dagster.errors import HsaeError
+
+
+class _Sentences(click.Group):
+    """Shows our errors as sentences, not tracebacks."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HsaeError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Sentences)
+@click.version_option(package_name="hsae_dagster")
+def main() -> None:
+    """What in these texts predicts this outcome, and can I trust the answer?"""
+
+
+main.add_command(start.init)
+main.add_command(samples.sample)
+main.add_command(run.run)
+main.add_command(samples.demo)
+main.add_command(start.ui)

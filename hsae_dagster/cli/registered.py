@@ -1,0 +1,24 @@
+"""Datasets as partitions, for commands.
+
+Belongs here: making what lies under data/ known to Dagster. Does not belong here: finding it.
+"""
+
+import click
+
+from hsae_dagster.resources import Project
+
+
+def register() -> list[str]:
+    """Make every usable dataset a partition; returns their names."""
+    import dagster as dg
+
+    from hsae_dagster.assets.dataset_catalog import scan
+    from hsae_dagster.partitions import DATASETS
+
+    found, problems = scan(Project.here())
+    names = [dataset.name for dataset, _ in found]
+    with dg.DagsterInstance.get() as instance:
+        instance.add_dynamic_partitions(DATASETS, names)
+    for problem in problems:
+        click.echo(f"  not usable: {problem}")
+    return names

@@ -1,0 +1,76 @@
+"""`hsae run`: every asset of one dataset, in this process, on the records that the UI shows.
+
+Belongs here: starting the job, progress and a failure's sentence. Does not belong here: any stage's work (`assets`).
+"""
+
+import logging
+import sys
+import time
+
+import click
+
+from hsae_dagster.cli.findings import print_findings
+from hsae_dagster.cli.registered import register
+from hsae_dagster.home import prepare_home
+from hsae_dagster.resources import Project, project_root
+
+
+@click.command()
+@click.argument("dataset")
+def run(dataset: str) -> None:
+    """Materialize every asset of DATASET and print its hypotheses."""
+    materialize(dataset)
+
+
+def materialize(dataset: str) -> None:
+    """Materialize every asset of a dataset in this process, showing progress, and print its hypotheses."""
+    prepare_home(project_root())
+    started = time.monotonic()
+    from hsae_dagster.dataset.discovery import load_dataset
+
+    load_dataset(Project.here().data, dataset).file_paths()
+    click.echo(f"Materializing every asset of `{dataset}`\n")
+    _show_progress(started)
+    register()
+    problem = _execute(dataset)
+    if problem:
+        raise click.ClickException(f"{problem}\nFinished stages are kept; the same command goes on from there.")
+    print_findings(dataset, time.monotonic() - started)
+
+
+def _execute(dataset: str) -> str | None:
+    """Run the job in this process on the shared records; returns the failing step's sentence, or None."""
+    import dagster as dg
+
+    from hsae_dagster.definitions import defs
+
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    with dg.DagsterInstance.get() as instance:
+        result = defs.resolve_job_def("analyse_dataset").execute_in_process(
+            instance=instance, partition_key=dataset, raise_on_error=False, run_config=quiet
+        )
+    if result.success:
+        return None
+    for event in result.all_events:
+        if event.is_step_failure:
+            failure = event.step_failure_data
+            described = failure.user_failure_data.description if failure.user_failure_data else None
+            error = failure.error
+            while error and error.cause:
+                error = error.cause
+            cause = described or (error.message if error else "unknown error")
+            return f"`{event.step_key}` stopped: {cause.strip()}"
+    return f"The run {result.run_id} failed; open it in the UI."
+
+
+def _show_progress(started: float) -> None:
+    class Timed(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return f"{time.monotonic() - started:6.1f} s  {record.getMessage()}"
+
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(Timed())
+    progress = logging.getLogger("hsae_dagster.progress")
+    progress.handlers = [handler]
+    progress.setLevel(logging.INFO)
+    progress.propagate = False
