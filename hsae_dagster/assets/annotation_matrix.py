@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster import checks
+from hsae_dagster.assets.holdout_plan import PLAN_FILE, freeze_plan
 from hsae_dagster.assets.judging import judge
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture
 from hsae_dagster.core.concept import Concept
@@ -19,7 +20,7 @@ from hsae_dagster.storage.frames import read_frame, write_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "annotation_matrix"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 @dg.asset(
@@ -68,6 +69,9 @@ def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, fol
             f"Dataset `{stage.dataset.name}`: no selected neuron has a readable concept, so there is nothing to judge. "
             "Try smaller autoencoders (`saes`), more candidates, or another interpretation.model."
         )
+    # Before any holdout text is read: what will be asked of it is written down for good.
+    plan = freeze_plan(stage, corpus, records)
+    write_json(folder / PLAN_FILE, {"fingerprint": plan.fingerprint, "holdout": plan.holdout})
     concepts = [_concept(record["concept"]) for record in records]
     observations = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "holdout")
     observations = _sample_clusters(observations, settings.holdout_sample, settings.seed)
@@ -118,6 +122,7 @@ def _describe(stored: StoredObject, matrix: pl.DataFrame) -> dict[str, Any]:
         "holdout observations": summary["observations"],
         "missing answers": int(sum(matrix[key].null_count() for key in matrix.columns[1:])),
         "annotator": summary["model"],
+        "analysis plan": stored.json(PLAN_FILE)["fingerprint"],
         "paid calls": stored.json("_calls.json"),
         "prevalence": picture(figure.png, figure.alt),
     }

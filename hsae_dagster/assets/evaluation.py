@@ -14,19 +14,14 @@ from hsae_dagster.assets.annotation_matrix import chosen_concepts
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.core import joint_fit
+from hsae_dagster.core.analysis_plan import AnalysisPlan, Family, Look, corrected
 from hsae_dagster.core.badges import verdict
 from hsae_dagster.core.evidence import gather_evidence
 from hsae_dagster.core.fidelity import Fidelity, column
 from hsae_dagster.core.hypothesis import Hypothesis
-from hsae_dagster.core.inference import (
-    HoldoutDesign,
-    HypothesisTest,
-    benjamini_hochberg,
-    bonferroni_count,
-    holm,
-    test_hypotheses,
-)
+from hsae_dagster.core.inference import HoldoutDesign, HypothesisTest, reversed_by_controls, test_hypotheses
 from hsae_dagster.core.observations import holdout_design, observation_matrix, outcome_per_text, text_rows
+from hsae_dagster.core.power import minimum_detectable_effect
 from hsae_dagster.keys import hash_json
 from hsae_dagster.report.content import ReportContent, SplitCount
 from hsae_dagster.storage.frames import read_codes, read_frame
@@ -55,7 +50,9 @@ class _Inputs:
     records: list[dict[str, Any]]
 
 
-def evaluate(stage: Stage, upstream: dict[str, StoredObject], run_id: str) -> ReportContent:
+def evaluate(
+    stage: Stage, upstream: dict[str, StoredObject], run_id: str, plan: AnalysisPlan, look: Look
+) -> ReportContent:
     """Test every readable hypothesis on the holdout and measure the joint fit between floor and ceiling."""
     spec = stage.dataset.spec
     inputs = _read(upstream)
@@ -64,8 +61,10 @@ def evaluate(stage: Stage, upstream: dict[str, StoredObject], run_id: str) -> Re
         inputs.answers, inputs.judged["text_id"], inputs.judged["n_words"].to_numpy(), inputs.holdout, spec.task
     )
     tests = test_hypotheses(design, min_positives=spec.inference.min_positives)
+    keys = [plan.test_key(record["concept"]["concept_id"]) for record in inputs.records]
     p_values = np.array([test.separation.p_value for test in tests])
-    hypotheses = _hypotheses(stage, upstream, inputs, tests, p_values)
+    family = corrected(p_values, keys, look, spec.inference.alpha)
+    hypotheses = _hypotheses(stage, upstream, inputs, tests, keys, family)
     fits, chance = _fits(stage, upstream, inputs, design)
     summary = upstream["corpus"].json("summary.json")
     return ReportContent(
@@ -86,10 +85,12 @@ def evaluate(stage: Stage, upstream: dict[str, StoredObject], run_id: str) -> Re
         fits=fits,
         floor=chance,
         alpha=spec.inference.alpha,
-        bonferroni=bonferroni_count(p_values, spec.inference.alpha),
+        bonferroni=family.bonferroni,
         settings=spec.model_dump(mode="json"),
         versions={name: stored.data_version for name, stored in upstream.items()},
         run_id=run_id,
+        look=look,
+        family=family.size,
     )
 
 
@@ -116,10 +117,10 @@ def _hypotheses(
     upstream: dict[str, StoredObject],
     inputs: _Inputs,
     tests: list[HypothesisTest],
-    p_values: np.ndarray,
+    keys: list[str],
+    family: Family,
 ) -> tuple[Hypothesis, ...]:
     settings = stage.dataset.spec.inference
-    corrected, q_values = holm(p_values), benjamini_hochberg(p_values)
     ids = read_frame(upstream["activations"].file("texts.parquet"))["text_id"]
     codes = read_codes(upstream["activations"].file("codes.safetensors"))[text_rows(ids, inputs.judged["text_id"])]
     by_neuron = codes.tocsc()
@@ -128,14 +129,15 @@ def _hypotheses(
     for j, (record, test) in enumerate(zip(inputs.records, tests, strict=True)):
         fidelity = _fidelity(record["fidelity"])
         decided = verdict(
-            p_holm=float(corrected[j]),
-            q_value=float(q_values[j]),
+            p_holm=float(family.p_holm[j]),
+            q_value=float(family.q_value[j]),
             alpha=settings.alpha,
             estimate=test.separation.estimate,
             expected_sign=record["train_separation"],
             fidelity=fidelity.f1,
             min_fidelity=settings.min_fidelity,
-            untestable=test.flags[0] if not np.isfinite(p_values[j]) and test.flags else None,
+            untestable=test.flags[0] if not np.isfinite(test.separation.p_value) and test.flags else None,
+            reversed_by_controls=reversed_by_controls(test.separation, test.adjusted),
         )
         evidence, lexicon = gather_evidence(
             record["concept"]["definition"],
@@ -157,13 +159,20 @@ def _hypotheses(
                 selection_score=record["score"],
                 train_separation=record["train_separation"],
                 test=test,
-                p_holm=float(corrected[j]),
-                q_value=float(q_values[j]),
+                p_holm=float(family.p_holm[j]),
+                q_value=float(family.q_value[j]),
                 fidelity=fidelity,
                 badge=decided.badge,
                 reason=decided.reason,
                 lexicon=lexicon,
                 evidence=evidence,
+                rule=decided.rule,
+                test_key=keys[j],
+                detectable=minimum_detectable_effect(
+                    test.separation.standard_error,
+                    test.separation.degrees_of_freedom,
+                    settings.alpha / max(family.size, 1),
+                ),
             )
         )
     return tuple(sorted(made, key=lambda h: (_BADGE_ORDER[h.badge], -abs(np.nan_to_num(h.test.separation.estimate)))))

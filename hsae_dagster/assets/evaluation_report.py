@@ -11,9 +11,13 @@ import dagster as dg
 import polars as pl
 
 from hsae_dagster import checks
+from hsae_dagster.assets.annotation_matrix import chosen_concepts
 from hsae_dagster.assets.evaluation import UPSTREAM, evaluate
+from hsae_dagster.assets.holdout_plan import keep_look, open_look
 from hsae_dagster.assets.hypothesis_card import card_events
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
+from hsae_dagster.core.analysis_plan import AnalysisPlan, Look
+from hsae_dagster.core.flags import flag_name
 from hsae_dagster.partitions import datasets
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.resources import Project
@@ -21,7 +25,7 @@ from hsae_dagster.storage.frames import read_frame, write_frame, write_json
 from hsae_dagster.storage.objects import StoredObject, write_atomically
 
 NAME = "evaluation_report"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 
 @dg.asset(
@@ -39,8 +43,11 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
         upstream = {name: stage.upstream(name) for name in UPSTREAM}
-        config = {"dataset": stage.dataset.name, **spec.model_dump(mode="json")}
-        stored = stage.build(config, list(upstream.values()), lambda folder: _make(stage, upstream, folder))
+        records = chosen_concepts(upstream["interpretations"])
+        plan, look = open_look(stage, upstream["corpus"], records, upstream["annotation_matrix"])
+        config = {"dataset": stage.dataset.name, **spec.model_dump(mode="json"), "look": look.record}
+        stored = stage.build(config, list(upstream.values()), lambda folder: _make(stage, upstream, plan, look, folder))
+        keep_look(stage, plan, stored)
         page = project.results / "reports" / f"{stage.dataset.name}.html"
         summary = stored.json("evaluation.json")
         verdicts = _check(stored, summary, upstream)
@@ -52,11 +59,12 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
         return stage.finish(stored, _describe(stored, summary, page), verdicts)
 
 
-def _make(stage: Stage, upstream: dict[str, StoredObject], folder: Path) -> None:
+def _make(stage: Stage, upstream: dict[str, StoredObject], plan: AnalysisPlan, look: Look, folder: Path) -> None:
     from hsae_dagster.report.figures import fit_ladder, forest_plot
     from hsae_dagster.report.page import card_markdown, hypotheses_table, render_report
 
-    content = evaluate(stage, upstream, stage.context.run.run_id)
+    content = evaluate(stage, upstream, stage.context.run.run_id, plan, look)
+    write_json(folder / "plan.json", {"fingerprint": plan.fingerprint, **plan.record})
     write_frame(folder / "hypotheses.parquet", _flatten(content))
     write_frame(folder / "fits.parquet", pl.DataFrame([asdict(fit) for fit in content.fits]))
     write_json(folder / "evaluation.json", _summarise(content))
@@ -81,15 +89,20 @@ def _flatten(content: ReportContent) -> pl.DataFrame:
                 **{k: getattr(h, k) for k in ("hypothesis_id", "rank", "claim", "badge", "reason", "concept_id")},
                 **{k: getattr(h, k) for k in ("sae_id", "sae_column", "selection_score", "train_separation")},
                 **{f"effect_{k}": v for k, v in asdict(separation).items()},
+                **{f"adjusted_{k}": v for k, v in asdict(h.test.adjusted).items()},
                 **{f"partial_{k}": v for k, v in asdict(partial).items()},
                 "p_holm": h.p_holm,
                 "q_value": h.q_value,
+                **{k: getattr(h, k) for k in ("rule", "source", "test_key", "detectable")},
+                "variance_inflation": h.test.inflation,
                 **{k: getattr(h.test, k) for k in ("n", "n_with", "n_clusters", "prevalence")},
-                "flags": list(h.test.flags),
+                "flags": [str(flag) for flag in h.test.flags],
+                "flag_names": [flag_name(flag) for flag in h.test.flags],
                 **{f"fidelity_{k}": v for k, v in asdict(h.fidelity).items() if not isinstance(v, tuple)},
             }
         )
-    return pl.DataFrame(rows, schema_overrides={"flags": pl.List(pl.String)}, infer_schema_length=None)
+    lists = dict.fromkeys(("flags", "flag_names"), pl.List(pl.String))
+    return pl.DataFrame(rows, schema_overrides=lists, infer_schema_length=None)
 
 
 def _summarise(content: ReportContent) -> dict[str, Any]:
@@ -107,6 +120,9 @@ def _summarise(content: ReportContent) -> dict[str, Any]:
         "alpha": content.alpha,
         "holdout_observations": content.splits[-1].observations,
         "versions": dict(content.versions),
+        "look": content.look.number if content.look else 1,
+        "family": content.family,
+        "plan": content.look.plan if content.look else "",
     }
 
 
@@ -122,6 +138,9 @@ def _describe(stored: StoredObject, summary: dict[str, Any], page: Path) -> dict
         "confirmed": summary["confirmed"],
         "below Bonferroni": summary["bonferroni"],
         "without a readable concept": summary["unreadable"],
+        "look at this holdout": summary["look"],
+        "tests in the family": summary["family"],
+        "analysis plan": summary["plan"],
         "report": dg.MetadataValue.path(str(page)),
         "hypotheses": table(rows),
         "effects": figures["forest"],

@@ -4,6 +4,7 @@ Belongs here: the fields that cards, tables and reports show, with their meaning
 is computed or drawn.
 """
 
+import math
 from dataclasses import dataclass
 
 from hsae_dagster.core.badges import Badge
@@ -67,6 +68,10 @@ class Hypothesis:
         reason: the rule that gave it.
         lexicon: (term, weight) of a lexical concept, strongest first; empty otherwise.
         evidence: holdout texts.
+        rule: name of the rule that gave the verdict.
+        source: `found` by the pipeline or `yours` (written in dataset.yaml).
+        test_key: key under which the register of looks keeps the p-value.
+        detectable: smallest effect (its size) that the test finds with 80 % probability at alpha / family; or NaN.
     """
 
     hypothesis_id: str
@@ -85,3 +90,7 @@ class Hypothesis:
     reason: str
     lexicon: tuple[tuple[str, float], ...]
     evidence: Evidence
+    rule: str = ""
+    source: str = "found"
+    test_key: str = ""
+    detectable: float = math.nan

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hsae_dagster.core import flags
 from hsae_dagster.core.cluster_robust import NO_EFFECT_ESTIMATED, Effect, cluster_ols
-from hsae_dagster.core.partial_effects import partial_effects
+from hsae_dagster.core.flags import Flag
+from hsae_dagster.core.partial_effects import partial_effects, spanned, variance_inflation
 from hsae_dagster.errors import MethodError
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "Effect",
     "HoldoutDesign",
     "HypothesisTest",
+    "adjusted_separation",
     "benjamini_hochberg",
     "bonferroni_count",
     "cluster_ols",
@@ -36,6 +39,8 @@ __all__ = [
 # A t with fewer degrees of freedom rests on so few clusters that a reader should know.
 _FEW_DEGREES = 10
 _MANY_MISSING = 0.1
+# The usual bound (O'Brien 2007): from here on the partial effect's interval is more than twice as wide as alone.
+_LARGE_INFLATION = 5.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,9 @@ class HypothesisTest:
         n_with: of them, with the concept (for pairs: pairs where just one text has it).
         n_clusters: clusters among the n.
         prevalence: n_with / n.
-        flags: named doubts, in words.
+        flags: doubts, in words and by name (`core.flags`).
+        adjusted: the marginal effect with text length and declared controls held constant, without the other concepts.
+        inflation: variance inflation of the concept beside the other concepts and the controls; NaN if not tested.
     """
 
     separation: Effect
@@ -87,6 +94,8 @@ class HypothesisTest:
     n_clusters: int
     prevalence: float
     flags: tuple[str, ...]
+    adjusted: Effect = NO_EFFECT_ESTIMATED
+    inflation: float = np.nan
 
 
 def test_hypotheses(design: HoldoutDesign, *, min_positives: int = 20) -> list[HypothesisTest]:
@@ -98,18 +107,28 @@ def test_hypotheses(design: HoldoutDesign, *, min_positives: int = 20) -> list[H
     """
     n_hypotheses = design.concepts.shape[1]
     reasons = [_untestable(design, j, min_positives) for j in range(n_hypotheses)]
-    partial, partial_flags = partial_effects(design, [j for j in range(n_hypotheses) if reasons[j] is None])
+    able = [j for j in range(n_hypotheses) if reasons[j] is None]
+    partial, partial_flags = partial_effects(design, able)
+    inflation = variance_inflation(design, able)
     tests = []
     for j, reason in enumerate(reasons):
         judged = np.isfinite(design.concepts[:, j])
         n, n_with = int(judged.sum()), int((design.concepts[judged, j] != 0).sum())
         effect = NO_EFFECT_ESTIMATED if reason else separation(design, j)
         beside = partial.get(j, NO_EFFECT_ESTIMATED)
-        doubts = [reason] if reason else [*_doubts(effect, beside, n / len(judged)), *partial_flags[j]]
+        adjusted = NO_EFFECT_ESTIMATED if reason else adjusted_separation(design, j)
+        vif = inflation.get(j, np.nan)
+        doubts = [reason] if reason else [*_doubts(effect, beside, adjusted, n / len(judged)), *partial_flags[j]]
+        if vif > _LARGE_INFLATION and np.isfinite(beside.estimate):
+            doubts.append(
+                Flag(flags.VARIANCE_INFLATION, f"other concepts nearly tell it (variance inflation {vif:.1f})")
+            )
         tests.append(
             HypothesisTest(
                 separation=effect,
                 partial=beside,
+                adjusted=adjusted,
+                inflation=vif,
                 n=n,
                 n_with=n_with,
                 n_clusters=len(np.unique(design.clusters[judged])),
@@ -132,6 +151,22 @@ def separation(design: HoldoutDesign, column: int) -> Effect:
     return cluster_ols(np.column_stack([h, np.ones_like(h)]), y, clusters, "difference in means")[0]
 
 
+def adjusted_separation(design: HoldoutDesign, column: int) -> Effect:
+    """Separation with the controls held constant: least squares of the outcome on concept and controls.
+
+    `NO_EFFECT_ESTIMATED` where the controls tell the concept exactly.
+    """
+    judged = np.isfinite(design.concepts[:, column])
+    h, y, clusters = design.concepts[judged, column], design.outcome[judged], design.clusters[judged]
+    pairwise = design.task == "pairwise"
+    constant = [] if pairwise else [np.ones_like(h)]
+    x = spanned(h, np.column_stack([design.controls[judged], *constant]))
+    if x is None:
+        return NO_EFFECT_ESTIMATED
+    y = y - 0.5 if pairwise else y
+    return cluster_ols(x, y, clusters, "difference with controls held constant", exchangeable=not pairwise)[0]
+
+
 def holm(p_values: np.ndarray) -> np.ndarray:
     """Holm's adjusted p-values (Holm 1979); NaN stays NaN and does not count into the family."""
     order = _ascending(p_values)
@@ -146,10 +181,10 @@ def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
     return _placed(order, np.minimum.accumulate(stepped[::-1])[::-1], len(p_values))
 
 
-def bonferroni_count(p_values: np.ndarray, alpha: float) -> int:
-    """How many of the H tested p-values lie below alpha / H."""
+def bonferroni_count(p_values: np.ndarray, alpha: float, family: int | None = None) -> int:
+    """How many of the H tested p-values lie below alpha / H (or alpha / `family`, where others share the family)."""
     tested = p_values[np.isfinite(p_values)]
-    return int((tested < alpha / max(len(tested), 1)).sum())
+    return int((tested < alpha / max(family or len(tested), 1)).sum())
 
 
 def _ascending(p_values: np.ndarray) -> np.ndarray:
@@ -164,32 +199,43 @@ def _placed(order: np.ndarray, adjusted: np.ndarray, n: int) -> np.ndarray:
     return out
 
 
-def _untestable(design: HoldoutDesign, column: int, min_positives: int) -> str | None:
+def _untestable(design: HoldoutDesign, column: int, min_positives: int) -> Flag | None:
     """Why a concept cannot be tested, or None."""
     judged = np.isfinite(design.concepts[:, column])
     h = design.concepts[judged, column]
     with_it, without = int((h != 0).sum()), int((h == 0).sum())
     least = f"(at least {min_positives} are needed)"
     if with_it < min_positives:
-        return f"only {with_it} holdout observations have the concept {least}"
+        return Flag(flags.TOO_FEW_POSITIVES, f"only {with_it} holdout observations have the concept {least}")
     if design.task != "pairwise" and without < min_positives:
-        return f"only {without} holdout observations lack the concept {least}"
+        return Flag(flags.TOO_FEW_POSITIVES, f"only {without} holdout observations lack the concept {least}")
     if design.task != "pairwise" and np.ptp(design.outcome[judged]) == 0:
-        return "all holdout observations have the same outcome"
+        return Flag(flags.NO_VARIATION, "all holdout observations have the same outcome")
     if len(np.unique(design.clusters[judged])) < 2:
-        return "all holdout observations belong to one cluster, so nothing can be said about others"
+        alone = "all holdout observations belong to one cluster, so nothing can be said about others"
+        return Flag(flags.ONE_CLUSTER, alone)
     return None
 
 
-def _doubts(effect: Effect, beside: Effect, judged: float) -> list[str]:
+def _doubts(effect: Effect, beside: Effect, adjusted: Effect, judged: float) -> list[str]:
     """Flags of a tested hypothesis that do not come from the joint model; `judged` is the share with an annotation."""
-    doubts = []
+    doubts: list[str] = []
     if 1 - judged > _MANY_MISSING:
-        doubts.append(f"{1 - judged:.0%} of its annotations are missing")
+        doubts.append(Flag(flags.MISSING_ANNOTATIONS, f"{1 - judged:.0%} of its annotations are missing"))
     if effect.standard_error == 0:
-        doubts.append("it tells the outcome without a single error; check that the texts do not contain the label")
+        leak = "it tells the outcome without a single error; check that the texts do not contain the label"
+        doubts.append(Flag(flags.PERFECT_PREDICTION, leak))
     elif effect.degrees_of_freedom < _FEW_DEGREES:
-        doubts.append(f"few clusters tell with from without: {effect.degrees_of_freedom:.1f} degrees of freedom")
+        few = f"few clusters tell with from without: {effect.degrees_of_freedom:.1f} degrees of freedom"
+        doubts.append(Flag(flags.FEW_CLUSTERS, few))
     if effect.estimate * beside.estimate < 0:
-        doubts.append("separation and partial effect have opposite signs")
+        doubts.append(Flag(flags.SIGN_CONFLICT, "separation and partial effect have opposite signs"))
+    if reversed_by_controls(effect, adjusted):
+        turned = "its effect turns round once text length and controls are held constant"
+        doubts.append(Flag(flags.REVERSED_BY_CONTROLS, turned))
     return doubts
+
+
+def reversed_by_controls(effect: Effect, adjusted: Effect) -> bool:
+    """Whether the effect with controls is beyond doubt (95 % interval) on the other side of no effect."""
+    return bool(effect.estimate * adjusted.estimate < 0 and adjusted.low * adjusted.high > 0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hsae_dagster.core.cluster_robust import Effect, cluster_ols, logit_margins
+from hsae_dagster.core.flags import COLLINEAR, FEW_CLUSTERS, NOT_CONVERGED, REPEATED, SEPARATION, TOO_FEW_ROWS, Flag
 
 if TYPE_CHECKING:
     from hsae_dagster.core.inference import HoldoutDesign
@@ -38,16 +39,19 @@ def partial_effects(design: "HoldoutDesign", columns: list[int]) -> tuple[dict[i
         return {}, flags
     n_clusters, n_columns = len(np.unique(joint.clusters)), joint.concepts.shape[1] + joint.nuisance.shape[1]
     if len(joint.y) <= n_columns + 2 or n_clusters < 2:
-        return {}, {j: [*flags[j], "too few complete observations for partial effects"] for j in columns}
+        few = Flag(TOO_FEW_ROWS, "too few complete observations for partial effects")
+        return {}, {j: [*flags[j], few] for j in columns}
     if n_clusters <= n_columns:
         for j in columns:
-            flags[j].append("fewer clusters than concepts and controls, so partial effects are unsure")
+            unsure = "fewer clusters than concepts and controls, so partial effects are unsure"
+            flags[j].append(Flag(FEW_CLUSTERS, unsure))
     if design.task == "regression":
         return _linear(joint, flags, "least squares"), flags
     effects = _logit(joint, flags)
     if effects is None:
         for j in columns:
-            flags[j].append("logit did not converge; partial effect from a linear probability model")
+            instead = "logit did not converge; partial effect from a linear probability model"
+            flags[j].append(Flag(NOT_CONVERGED, instead))
         effects = _linear(joint, flags, "linear probability model")
     return effects, flags
 
@@ -102,7 +106,8 @@ def _logit(joint: _Joint, flags: dict[int, list[str]]) -> dict[int, Effect] | No
     for j, found in new.items():
         flags[j] += found
     for k in deciding:
-        flags[joint.columns[k]].append("it goes with one outcome throughout, so it has no finite partial effect")
+        decided = "it goes with one outcome throughout, so it has no finite partial effect"
+        flags[joint.columns[k]].append(Flag(SEPARATION, decided))
     return {column: margins[k] for k, column in enumerate(named) if column is not None}
 
 
@@ -114,7 +119,8 @@ def _distinct(design: "HoldoutDesign", columns: list[int], flags: dict[int, list
         if twin is None:
             kept.append(j)
         else:
-            flags[j].append(f"same annotation as hypothesis {twin + 1}, so no partial effect of its own")
+            same = f"same annotation as hypothesis {twin + 1}, so no partial effect of its own"
+            flags[j].append(Flag(REPEATED, same))
     return kept
 
 
@@ -141,7 +147,8 @@ def _identified(joint: _Joint, flags: dict[int, list[str]]) -> tuple[np.ndarray,
     rank = int((singular > _RANK_TOLERANCE).sum())
     tangled = (np.abs(rotation[rank:]) > _SHARE_TOLERANCE).any(axis=0)
     for k in np.flatnonzero(tangled):
-        flags[joint.columns[k]].append("a combination of other concepts or controls, so no partial effect of its own")
+        tangle = "a combination of other concepts or controls, so no partial effect of its own"
+        flags[joint.columns[k]].append(Flag(COLLINEAR, tangle))
     # The untangled ones all stay; pivoting picks as many of the tangled as add something.
     free = np.flatnonzero(~tangled)
     base = np.linalg.qr(left[:, free])[0] if free.size else np.empty((n, 0))
@@ -151,6 +158,38 @@ def _identified(joint: _Joint, flags: dict[int, list[str]]) -> tuple[np.ndarray,
     chosen = [*free.tolist(), *extra.tolist()]
     named: list[int | None] = [joint.columns[k] if not tangled[k] else None for k in chosen]
     return np.column_stack([joint.concepts[:, chosen], rest * np.sqrt(n)]), named
+
+
+def variance_inflation(design: "HoldoutDesign", columns: list[int]) -> dict[int, float]:
+    """Variance inflation 1 / (1 - R²) of each concept beside the other given ones, the controls and a constant.
+
+    R² is about the mean (for pairs, about zero, since a pair design has no constant); infinity for a combination of
+    the others. Rows are those on which all of the concepts are annotated.
+    """
+    rows = np.isfinite(design.concepts[:, columns]).all(axis=1)
+    if rows.sum() <= len(columns) + design.controls.shape[1] + 2:
+        return {}
+    constant = [] if design.task == "pairwise" else [np.ones(int(rows.sum()))]
+    x = design.concepts[rows][:, columns]
+    controls = np.column_stack([design.controls[rows], *constant])
+    found = {}
+    for k, j in enumerate(columns):
+        others = _orthogonal_basis(np.column_stack([np.delete(x, k, axis=1), controls]))
+        h = x[:, k] - (0.0 if design.task == "pairwise" else x[:, k].mean())
+        left = x[:, k] - others @ (others.T @ x[:, k])
+        spread, unexplained = float(h @ h), float(left @ left)
+        if spread > 0:
+            found[j] = spread / unexplained if unexplained > _RANK_TOLERANCE * spread else np.inf
+    return found
+
+
+def spanned(column: np.ndarray, others: np.ndarray) -> np.ndarray | None:
+    """A design of full rank, the column first, that spans the column and the others; None if those tell the column."""
+    basis = _orthogonal_basis(others)
+    left = column - basis @ (basis.T @ column)
+    if float(left @ left) <= _RANK_TOLERANCE * float(column @ column):
+        return None
+    return np.column_stack([column, basis * np.sqrt(len(column))])
 
 
 def _orthogonal_basis(columns: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from hsae_dagster.core.hypothesis import Example, Hypothesis
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.excerpts import excerpt
 from hsae_dagster.report.prose import cluster_noun, unit
+from hsae_dagster.report.trust import trust_facts
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
     capitalised,
@@ -90,6 +91,7 @@ def facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str,
         "Natural precision / recall",
         f"{percent(fidelity.natural_precision)} / {percent(fidelity.natural_recall)}",
     )
+    yield from trust_facts(hypothesis, content)
 
 
 def fidelity_words(hypothesis: Hypothesis) -> str:

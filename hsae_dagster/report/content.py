@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hsae_dagster.core.analysis_plan import Look
 from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.core.joint_fit import Fit
 
@@ -44,6 +45,8 @@ class ReportContent:
         settings: what dataset.yaml declared, defaults filled in (JSON-like).
         versions: data version of each upstream asset.
         run_id: of the evaluation.
+        look: which look at the holdout this is.
+        family: tests that the correction counts, those of earlier looks included.
     """
 
     dataset: str
@@ -63,6 +66,8 @@ class ReportContent:
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
     run_id: str
+    look: Look | None = None
+    family: int = 0
 
     @property
     def confirmed(self) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 
 from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.report.content import ReportContent
+from hsae_dagster.report.trust import look_words
 from hsae_dagster.report.wording import (
     capitalised,
     count,
@@ -181,10 +182,7 @@ def threats(content: ReportContent) -> Iterator[str]:
             "object, the intervals are too narrow."
         )
     yield from _figure_threats(content)
-    yield (
-        "The holdout is unused only once. Each evaluation with other settings on the same holdout is another look at "
-        "it, and the correction for many tests does not count across reports."
-    )
+    yield look_words(content)
 
 
 def _figure_threats(content: ReportContent) -> Iterator[str]:

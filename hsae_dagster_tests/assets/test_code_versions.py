@@ -59,6 +59,8 @@ STAGES = {
         "core/partial_effects.py",
         "core/joint_fit.py",
         "core/badges.py",
+        "core/analysis_plan.py",
+        "core/power.py",
         "core/evidence.py",
         "core/observations.py",
     ],

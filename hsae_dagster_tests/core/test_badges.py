@@ -38,6 +38,25 @@ def test_badge(changed, badge):
     assert verdict(**{**SURE, **changed}).badge == badge
 
 
+@pytest.mark.parametrize(
+    ("changed", "rule"),
+    [
+        ({}, "Holm"),
+        ({"fidelity": None}, "Holm"),
+        ({"estimate": -0.2, "fidelity": 0.1}, "direction"),
+        ({"fidelity": 0.1, "reversed_by_controls": True}, "fidelity"),
+        ({"reversed_by_controls": True}, "controls"),
+        ({"p_holm": 0.2, "q_value": 0.04}, "false discovery rate"),
+        ({"p_holm": 0.2, "q_value": 0.4}, "no evidence"),
+        ({"untestable": "too rare"}, "not testable"),
+    ],
+)
+def test_the_deciding_rule_has_a_name_and_only_holm_confirms(changed, rule):
+    decided = verdict(**{**SURE, **changed})
+    assert decided.rule == rule
+    assert (decided.badge == "confirmed") == (rule == "Holm")
+
+
 def test_reason_says_the_figure():
     assert "Holm-corrected p = 0.010 is below 0.05" in verdict(**SURE).reason
     assert "q = 0.040" in verdict(**{**SURE, "p_holm": 0.2, "q_value": 0.04}).reason

@@ -1,0 +1,91 @@
+"""The analysis plan of a dataset, and the looks at its holdout.
+
+Belongs here: making the plan from what is declared and proposed, freezing it, and opening a look. Does not belong here:
+what a plan means (`core.analysis_plan`) or its files (`storage.holdouts`).
+"""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from hsae_dagster.assets.stage import Stage
+from hsae_dagster.core.analysis_plan import AnalysisPlan, Look, PlannedTest, holdout_fingerprint, holdout_keys
+from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.storage.holdouts import HoldoutRegister
+from hsae_dagster.storage.objects import StoredObject
+
+PLAN_FILE = "_plan.json"
+
+
+def freeze_plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> AnalysisPlan:
+    """Write down what the holdout will be asked, before anything judges its texts.
+
+    Args:
+        stage: of the dataset.
+        corpus: its corpus.
+        records: of the concepts to test, in rank order.
+    """
+    plan, keys = _plan(stage, corpus, records)
+    HoldoutRegister(stage.project.results).freeze(plan, keys)
+    return plan
+
+
+def open_look(
+    stage: Stage, corpus: StoredObject, records: list[dict[str, Any]], matrix: StoredObject
+) -> tuple[AnalysisPlan, Look]:
+    """Count the evaluation that is about to be made, and learn what earlier looks tested."""
+    plan = freeze_plan(stage, corpus, records)
+    judged_under = matrix.json(PLAN_FILE)["fingerprint"] if matrix.file(PLAN_FILE).is_file() else None
+    look = HoldoutRegister(stage.project.results).look(plan, dataset=stage.dataset.name, judged_under=judged_under)
+    if look.number > 1:
+        stage.report(f"look {look.number} at this holdout: what earlier looks tested counts into the family")
+    return plan, look
+
+
+def keep_look(stage: Stage, plan: AnalysisPlan, stored: StoredObject) -> None:
+    """Record the p-values of a look, for the family of later ones."""
+    frame = read_frame(stored.file("hypotheses.parquet"))
+    p_values = dict(frame.select("test_key", "effect_p_value").iter_rows())
+    HoldoutRegister(stage.project.results).keep(plan, p_values)
+
+
+def _plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> tuple[AnalysisPlan, pl.DataFrame]:
+    spec = stage.dataset.spec
+    observations = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "holdout")
+    keys = holdout_keys(observations)
+    tests = tuple(
+        PlannedTest(
+            concept_id=record["concept"]["concept_id"],
+            claim=record["concept"]["predicate"],
+            source=record.get("source", "found"),
+            direction=int(np.sign(record["train_separation"])),
+        )
+        for record in records
+    )
+    plan = AnalysisPlan(
+        holdout=holdout_fingerprint(keys),
+        tests=tests,
+        annotation={
+            **spec.annotation.model_dump(
+                mode="json", include={"model", "holdout_sample", "concepts_per_call", "max_words", "seed"}
+            ),
+            "prompt": _prompt_hash(spec.annotation.model),
+        },
+        model={
+            "task": spec.task,
+            "effect": "separation, cluster-robust",
+            **spec.columns.model_dump(mode="json", include={"label", "positive", "cluster_by", "controls"}),
+        },
+        gates=spec.inference.model_dump(mode="json", include={"alpha", "min_fidelity", "min_positives"}),
+    )
+    return plan, keys
+
+
+def _prompt_hash(model: str) -> str | None:
+    """Hash of the prompt that judges, where a prompt does."""
+    if not model.startswith("openai:"):
+        return None
+    from hsae_dagster.providers.prompt import load_prompt
+
+    return load_prompt("annotate").hash

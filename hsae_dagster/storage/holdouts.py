@@ -1,0 +1,129 @@
+"""Plans and looks: what was asked of each holdout, kept for good.
+
+Belongs here: writing a plan before its holdout is judged, counting evaluations, and the p-values they gave. Does not
+belong here: what a plan is or how looks widen a family (`core.analysis_plan`).
+
+Layout under the results folder:
+    holdouts/<fingerprint>/keys.parquet         the holdout's texts (by key) and labels
+    holdouts/<fingerprint>/plans/<plan>.json    plans, each as it was first written
+    holdouts/<fingerprint>/looks/<plan>.json    evaluations, each with its number, what came before, and its p-values
+
+These files are history, not results: nothing can make them again, so nothing in the project deletes them. Deleting the
+folder resets the count; whoever does so must say so.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from hsae_dagster.core.analysis_plan import AnalysisPlan, Look, holdout_fingerprint, one_holdout
+from hsae_dagster.errors import StorageError
+from hsae_dagster.storage.objects import write_atomically
+
+
+@dataclass(frozen=True)
+class HoldoutRegister:
+    """The register under one results folder."""
+
+    root: Path
+
+    def freeze(self, plan: AnalysisPlan, keys: pl.DataFrame) -> None:
+        """Write a plan down, unless it is there already: the first writing is the one that counts.
+
+        Args:
+            plan: the plan.
+            keys: of its holdout, as `core.analysis_plan.holdout_keys` gives them.
+
+        Raises:
+            ValueError: the keys are not those of the plan's holdout.
+        """
+        if holdout_fingerprint(keys) != plan.holdout:
+            raise ValueError("these are not the keys of the plan's holdout")
+        folder = self._folder(plan.holdout)
+        if not (folder / "keys.parquet").is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            aside = folder / f".keys-{plan.fingerprint}.parquet"
+            keys.write_parquet(aside)
+            aside.replace(folder / "keys.parquet")
+        self._write_once(folder / "plans" / f"{plan.fingerprint}.json", {**plan.record, "frozen": _now()})
+
+    def look(self, plan: AnalysisPlan, *, dataset: str, judged_under: str | None) -> Look:
+        """Count an evaluation of a frozen plan, before it is made. A plan looks once, however often it is evaluated.
+
+        Args:
+            plan: frozen (`freeze`).
+            dataset: whose report it is for, for the record.
+            judged_under: fingerprint of the plan that was frozen when the holdout's texts were judged.
+        """
+        path = self._folder(plan.holdout) / "looks" / f"{plan.fingerprint}.json"
+        if not path.is_file():
+            before = self._looks_at(plan.holdout)
+            record = {
+                "plan": plan.fingerprint,
+                "number": len(before) + 1,
+                "earlier": [[one["holdout"], one["plan"]] for one in before],
+                "frozen_before": judged_under == plan.fingerprint,
+                "dataset": dataset,
+                "opened": _now(),
+            }
+            self._write_once(path, record)
+        record = _read(path)
+        earlier: dict[str, float] = {}
+        for holdout, fingerprint in record["earlier"]:
+            earlier |= self._p_values(holdout, fingerprint)
+        return Look(
+            number=record["number"],
+            plan=plan.fingerprint,
+            frozen_before=record["frozen_before"],
+            earlier=earlier,
+            earlier_plans=tuple(fingerprint for _, fingerprint in record["earlier"]),
+        )
+
+    def keep(self, plan: AnalysisPlan, p_values: Mapping[str, float]) -> None:
+        """Record what a look found (p by test key), for the family of later looks; the first record stays."""
+        finite = {key: p if p == p else None for key, p in p_values.items()}
+        self._write_once(self._folder(plan.holdout) / "looks" / f"{plan.fingerprint}.p.json", finite)
+
+    def _looks_at(self, holdout: str) -> list[dict[str, Any]]:
+        """Records of all looks at this holdout or at one that shares texts and outcomes with it, oldest first."""
+        keys = pl.read_parquet(self._folder(holdout) / "keys.parquet")
+        found = []
+        for folder in sorted(path for path in self.root.glob("holdouts/*") if (path / "looks").is_dir()):
+            if folder.name == holdout or one_holdout(keys, pl.read_parquet(folder / "keys.parquet")):
+                looks = sorted(path for path in (folder / "looks").glob("*.json") if ".p." not in path.name)
+                found += [{**_read(path), "holdout": folder.name} for path in looks]
+        return sorted(found, key=lambda one: (one["opened"], one["number"], one["plan"]))
+
+    def _p_values(self, holdout: str, plan: str) -> dict[str, float]:
+        """What a look tested: its p-values, or NaN for each planned test where it broke off before it had any."""
+        folder = self._folder(holdout)
+        found = folder / "looks" / f"{plan}.p.json"
+        if found.is_file():
+            return {key: float("nan") if p is None else float(p) for key, p in _read(found).items()}
+        return {f"{plan}:{i}": float("nan") for i in range(len(_read(folder / "plans" / f"{plan}.json")["tests"]))}
+
+    def _folder(self, holdout: str) -> Path:
+        return self.root / "holdouts" / holdout
+
+    def _write_once(self, path: Path, record: Mapping[str, Any]) -> None:
+        if not path.is_file():
+            write_atomically(path, json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False).encode())
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StorageError(
+            f"The record {path} of an earlier evaluation cannot be read, so looks at this holdout cannot be counted. "
+            "Restore it from a copy of the results folder."
+        ) from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")

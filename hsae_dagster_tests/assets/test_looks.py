@@ -1,0 +1,63 @@
+"""The sealed holdout in whole runs: the plan precedes the judging, every look counts and is shown."""
+
+import json
+
+from hsae_dagster.storage.frames import read_frame
+from hsae_dagster_tests.assets.workspace import NAMES, Workspace
+from hsae_dagster_tests.conftest import Finished
+
+
+def summary(workspace: Workspace, dataset: str) -> dict:
+    return workspace.current(dataset, "evaluation_report").json("evaluation.json")
+
+
+def page(workspace: Workspace, dataset: str) -> str:
+    return (workspace.project.results / "reports" / f"{dataset}.html").read_text(encoding="utf-8")
+
+
+def test_the_plan_is_written_before_the_judging_and_recorded_by_both_stages(finished: Finished) -> None:
+    for dataset in ("ratings", "parties", "duels"):
+        matrix = finished.workspace.current(dataset, "annotation_matrix")
+        frozen, told = matrix.json("_plan.json"), summary(finished.workspace, dataset)
+        assert told["plan"] == frozen["fingerprint"]
+        assert finished.runs[dataset].metadata("annotation_matrix")["analysis plan"] == frozen["fingerprint"]
+        folder = finished.workspace.project.results / "holdouts" / frozen["holdout"]
+        plan = json.loads((folder / "plans" / f"{frozen['fingerprint']}.json").read_text(encoding="utf-8"))
+        assert plan["frozen"][:19] <= matrix.created[:19]
+        frame = read_frame(finished.workspace.current(dataset, "evaluation_report").file("hypotheses.parquet"))
+        assert {test["concept_id"] for test in plan["tests"]} == set(frame["concept_id"])
+        assert told["look"] == 1
+        assert told["family"] == int(frame["effect_p_value"].is_not_nan().sum())
+        assert "first look at these held-out texts" in page(finished.workspace, dataset)
+        assert "written down before any held-out text was judged" in page(finished.workspace, dataset)
+
+
+def test_other_hypotheses_on_the_same_holdout_are_a_second_look_and_the_first_stays_the_first(
+    copied: Workspace,
+) -> None:
+    first = read_frame(copied.current("ratings", "evaluation_report").file("hypotheses.parquet"))
+    copied.declare("ratings", None, saes=[{"m": 6, "k": 2, "max_epochs": 30, "batch_size": 32, "seed": 5}])
+    run = copied.run("ratings")
+    assert run.success
+    told = summary(copied, "ratings")
+    second = read_frame(copied.current("ratings", "evaluation_report").file("hypotheses.parquet"))
+    tested = {row["test_key"] for frame in (first, second) for row in frame.iter_rows(named=True)}
+    assert told["look"] == 2
+    assert told["family"] == len(tested) > second.height
+    assert "second look at these held-out texts" in page(copied, "ratings")
+    assert all("second (family of" in card["card"].replace("\\", "") for card in run.cards.values() if "card" in card)
+    copied.declare("ratings", None)
+    assert copied.run("ratings").success
+    assert summary(copied, "ratings")["look"] == 1
+
+
+def test_gates_changed_after_judging_are_a_look_whose_plan_was_not_frozen_before(copied: Workspace) -> None:
+    inference = {"min_positives": 5, "bootstrap": 20, "folds": 3, "alpha": 0.2}
+    copied.declare("ratings", None, inference=inference)
+    run = copied.run("ratings", *NAMES[NAMES.index("annotation_matrix") :])
+    assert run.success
+    assert run.metadata("annotation_matrix")["reused"]
+    told = summary(copied, "ratings")
+    # The same tests under another alpha: a second look, but no more tests than before.
+    assert (told["look"], told["family"]) == (2, told["tested"])
+    assert "was changed after held-out texts had been judged" in page(copied, "ratings")
