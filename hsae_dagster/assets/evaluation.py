@@ -11,16 +11,16 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster.assets.annotation_matrix import chosen_concepts
-from hsae_dagster.assets.embeddings import open_vectors
+from hsae_dagster.assets.ladder import neuron_features, observed, word_features
 from hsae_dagster.assets.stage import Stage
-from hsae_dagster.core import joint_fit
+from hsae_dagster.core import joint_fit, ladder
 from hsae_dagster.core.analysis_plan import AnalysisPlan, Family, Look, corrected
 from hsae_dagster.core.badges import verdict
 from hsae_dagster.core.evidence import gather_evidence
 from hsae_dagster.core.fidelity import Fidelity, column
 from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.core.inference import HoldoutDesign, HypothesisTest, reversed_by_controls, test_hypotheses
-from hsae_dagster.core.observations import holdout_design, observation_matrix, outcome_per_text, text_rows
+from hsae_dagster.core.observations import holdout_design, outcome_per_text, text_rows
 from hsae_dagster.core.power import minimum_detectable_effect
 from hsae_dagster.keys import hash_json
 from hsae_dagster.report.content import ReportContent, SplitCount
@@ -30,6 +30,7 @@ from hsae_dagster.storage.objects import StoredObject
 UPSTREAM = (
     "corpus",
     "embeddings",
+    "sae_checkpoints",
     "activations",
     "selected_neurons",
     "interpretations",
@@ -84,6 +85,7 @@ def evaluate(
         ),
         fits=fits,
         floor=chance,
+        label_weights=_label_weights(upstream["sae_checkpoints"]),
         alpha=spec.inference.alpha,
         bonferroni=family.bonferroni,
         settings=spec.model_dump(mode="json"),
@@ -178,6 +180,12 @@ def _hypotheses(
     return tuple(sorted(made, key=lambda h: (_BADGE_ORDER[h.badge], -abs(np.nan_to_num(h.test.separation.estimate)))))
 
 
+def _label_weights(checkpoints: StoredObject) -> dict[str, float]:
+    """How strongly each autoencoder was guided by the label; those from before there was guidance were not."""
+    records = checkpoints.json("saes.json")
+    return {record["sae_id"]: float(record["config"].get("label_weight", 0.0)) for record in records}
+
+
 def hypothesis_id(dataset: str, concept_id: str) -> str:
     """Key of a hypothesis: this concept about this dataset's outcome (12 hexadecimal characters)."""
     return hash_json({"dataset": dataset, "concept": concept_id})[:12]
@@ -194,42 +202,17 @@ def _fits(
     """The ladder: what can be predicted at all, what the neurons keep of it, what the concepts in words keep."""
     settings, task = stage.dataset.spec.inference, stage.dataset.spec.task
     scorer = joint_fit.Score(task, design.clusters, settings.bootstrap, settings.seed)
-    learn = inputs.observations.filter(pl.col("split") != "holdout")
-    y, groups = learn["label"].to_numpy(), learn["cluster_id"].to_numpy()
-    fits = []
-    for name, matrix in _trained_features(stage, upstream, inputs).items():
-        stage.report(f"fit of {name}")
-        ids = inputs.texts["text_id"]
-        x, x_holdout = (observation_matrix(matrix, ids, part) for part in (learn, inputs.holdout))
-        predicted = joint_fit.trained(x, y, groups, x_holdout, task)
-        fits.append(scorer.fit(name, "trained", design.outcome, predicted))
-    concepts = np.nan_to_num(design.concepts)
-    for name, x in (("concepts", concepts), ("length and controls alone", design.controls)):
-        predicted = joint_fit.cross_fitted(
-            x, design.outcome, design.clusters, task, folds=settings.folds, seed=settings.seed
-        )
-        fits.append(scorer.fit(name, "cross-fitted", design.outcome, predicted))
-    chance = joint_fit.floor(concepts, design.outcome, design.clusters, task, folds=settings.folds, seed=settings.seed)
-    return tuple(fits), (float(np.mean(chance)), float(np.percentile(chance, 95)))
-
-
-def _trained_features(stage: Stage, upstream: dict[str, StoredObject], inputs: _Inputs) -> dict[str, Any]:
-    """Features of every text, sparse where they are; only the selected neurons are ever dense."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    vectors = open_vectors(stage)[1].read(inputs.texts["text_id"])
-    ids = read_frame(upstream["activations"].file("texts.parquet"))["text_id"]
-    codes = read_codes(upstream["activations"].file("codes.safetensors"))[text_rows(ids, inputs.texts["text_id"])]
+    ids, learn = inputs.texts["text_id"], inputs.observations.filter(pl.col("split") != "holdout")
     selected = read_frame(upstream["selected_neurons"].file("neurons.parquet"))["column"].to_numpy()
-    by_neuron = codes.tocsc()
-    dense = np.column_stack([column(by_neuron, j) for j in selected])
-    learn = (inputs.texts["split"] != "holdout").to_numpy()
-    texts = np.array(inputs.texts["text"].to_list(), dtype=object)
-    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit(texts[learn])
-    return {
-        "embeddings (ceiling)": vectors,
-        "words (TF-IDF)": words.transform(texts),
-        "all neurons": codes,
-        "selected neurons": dense,
-        "selected neurons, fired or not": (dense > 0).astype(float),
-    }
+    features = neuron_features(stage, upstream["activations"], selected, ids) | word_features(inputs.texts)
+    names = (ladder.EMBEDDINGS, ladder.WORDS, ladder.ALL_NEURONS, ladder.SELECTED, ladder.FIRED)
+    features = {name: features[name] for name in names}
+    rows, held_out = (observed(features, ids, part) for part in (learn, inputs.holdout))
+    fits = ladder.measure_rungs(rows, held_out, scorer, lambda name: stage.report(f"fit of {name}"))
+    concepts = np.nan_to_num(design.concepts)
+    folded = {"folds": settings.folds, "seed": settings.seed}
+    beside = []
+    for name, x in ((ladder.CONCEPTS, concepts), (ladder.CONTROLS, design.controls)):
+        predicted = joint_fit.cross_fitted(x, design.outcome, design.clusters, task, **folded)
+        beside.append(scorer.fit(name, "cross-fitted", design.outcome, predicted))
+    return (*fits, *beside), ladder.chance_level(concepts, held_out, task, **folded)

@@ -18,14 +18,16 @@ from hsae_dagster.assets.hypothesis_card import card_events
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.analysis_plan import AnalysisPlan, Look
 from hsae_dagster.core.flags import flag_name
+from hsae_dagster.core.ladder import read_ladder
 from hsae_dagster.partitions import datasets
 from hsae_dagster.report.content import ReportContent
+from hsae_dagster.report.ladder import ladder_sentences
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_frame, write_frame, write_json
 from hsae_dagster.storage.objects import StoredObject, write_atomically
 
 NAME = "evaluation_report"
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 
 
 @dg.asset(
@@ -115,6 +117,8 @@ def _summarise(content: ReportContent) -> dict[str, Any]:
         "metric": content.fits[0].metric,
         "fits": fits,
         "floor": list(content.floor),
+        "reading": " ".join(ladder_sentences(read_ladder(content.fits, content.floor))),
+        "label_weights": dict(content.label_weights),
         "outcome": content.outcome,
         "task": content.task,
         "alpha": content.alpha,
@@ -148,6 +152,7 @@ def _describe(stored: StoredObject, summary: dict[str, Any], page: Path) -> dict
             [*fits, {"predictors": "floor (permuted)", summary["metric"]: round(summary["floor"][0], 4)}]
         ),
         "fit ladder": figures["ladder"],
+        "where the signal is lost": summary["reading"],
     }
 
 

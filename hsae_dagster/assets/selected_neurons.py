@@ -9,8 +9,10 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster import checks
+from hsae_dagster.assets.ladder import read_fits, validation_ladder
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.fidelity import column
+from hsae_dagster.core.ladder import read_ladder
 from hsae_dagster.core.observations import firing_separation, observation_matrix
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
@@ -18,12 +20,12 @@ from hsae_dagster.storage.frames import read_codes, read_frame, write_frame, wri
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "selected_neurons"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 @dg.asset(
     name=NAME,
-    deps=["corpus", "activations"],
+    deps=["corpus", "embeddings", "activations"],
     partitions_def=datasets,
     group_name=GROUP,
     kinds={"scikitlearn"},
@@ -37,7 +39,10 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
         spec = stage.dataset.spec
         corpus, activations = stage.upstream("corpus"), stage.upstream("activations")
         config = {"task": spec.task, **spec.selection.model_dump(mode="json")}
-        stored = stage.build(config, [corpus, activations], lambda folder: _make(stage, corpus, activations, folder))
+        vectors_record = stage.upstream("embeddings")
+        stored = stage.build(
+            config, [corpus, vectors_record, activations], lambda folder: _make(stage, corpus, activations, folder)
+        )
         summary = stored.json("selection.json")
         neurons = read_frame(stored.file("neurons.parquet"))
         stage.report(f"{neurons.height} neurons by {summary['method']}")
@@ -45,7 +50,7 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
         check = checks.result(
             NAME, "as_many_as_asked", distinct == spec.selection.n == neurons.height, {"selected": distinct}
         )
-        return stage.finish(stored, _describe(neurons, summary), [check])
+        return stage.finish(stored, _describe(neurons, summary) | _describe_ladder(stored), [check])
 
 
 def _make(stage: Stage, corpus: StoredObject, activations: StoredObject, folder: Path) -> None:
@@ -82,6 +87,8 @@ def _make(stage: Stage, corpus: StoredObject, activations: StoredObject, folder:
         "notes": list(selection.notes),
     }
     write_json(folder / "selection.json", summary)
+    # Shown, and read by nothing further down: its settings must not make later stages run again.
+    write_json(folder / "_ladder.json", validation_ladder(stage, corpus, activations, np.array(chosen)))
 
 
 def _describe(neurons: pl.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
@@ -111,3 +118,35 @@ def _describe(neurons: pl.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
     if summary["alpha"] is not None:
         metadata["alpha"] = float(summary["alpha"])
     return metadata
+
+
+def _describe_ladder(stored: StoredObject) -> dict[str, Any]:
+    """What each rung known so far keeps, on validation texts."""
+    from hsae_dagster.report.figures import fit_ladder
+    from hsae_dagster.report.ladder import ladder_sentences
+    from hsae_dagster.report.wording import number
+
+    record = stored.json("_ladder.json")
+    fits, floor = read_fits(record)
+    if not fits:
+        return {"where the signal is lost": f"not measured: {record['why']}"}
+    metric = fits[0].metric
+    rows = [
+        {
+            "predictors": f.name,
+            metric: number(f.value, 3),
+            "95 % interval": f"[{number(f.low, 3)}, {number(f.high, 3)}]",
+        }
+        for f in fits
+    ]
+    chance = {
+        "predictors": "floor (permuted)",
+        metric: number(floor[0], 3),
+        "95 % interval": f"95 % below {number(floor[1], 3)}",
+    }
+    figure = fit_ladder(fits, floor, metric, "validation texts")
+    return {
+        "joint fit on validation texts": table([*rows, chance]),
+        "fit ladder": picture(figure.png, figure.alt),
+        "where the signal is lost": " ".join(ladder_sentences(read_ladder(fits, floor))),
+    }

@@ -87,6 +87,7 @@ def facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str,
     yield "False discovery rate", p_phrase("q", hypothesis.q_value)
     yield "Partial effect", partial_brief(test.partial, content.task)
     yield "Fidelity F1", fidelity_words(hypothesis)
+    yield "Neuron learned", guidance_words(hypothesis, content)
     yield (
         "Natural precision / recall",
         f"{percent(fidelity.natural_precision)} / {percent(fidelity.natural_recall)}",
@@ -100,6 +101,12 @@ def fidelity_words(hypothesis: Hypothesis) -> str:
     if not fidelity.n_strong or not math.isfinite(fidelity.f1):
         return f"{NOT_ESTIMABLE} ({plural(fidelity.n_strong, 'strongly firing text')})"
     return f"{number(fidelity.f1)} on {count(fidelity.n_strong)} firing and {count(fidelity.n_silent)} silent texts"
+
+
+def guidance_words(hypothesis: Hypothesis, content: ReportContent) -> str:
+    """Whether the autoencoder of the neuron knew the label of training texts."""
+    weight = content.label_weights.get(hypothesis.sae_id, 0.0)
+    return f"guided by the label of training texts (weight {weight:g})" if weight else "from texts alone, unguided"
 
 
 def hypotheses_table(content: ReportContent) -> list[dict[str, str]]:

@@ -40,6 +40,7 @@ class ReportContent:
         unreadable: neurons without a readable concept: (rank, sae_id, sae_column, reason); not tested.
         fits: ladder of joint fit, ceiling first: embeddings, TF-IDF, all neurons, selected neurons, concepts, controls.
         floor: mean and 95th percentile of the concepts' fit to permuted outcomes.
+        label_weights: by sae_id, how strongly its training was guided by the label (0: not at all).
         alpha: family-wise error rate.
         bonferroni: hypotheses below alpha / H, for comparison.
         settings: what dataset.yaml declared, defaults filled in (JSON-like).
@@ -61,6 +62,7 @@ class ReportContent:
     unreadable: tuple[tuple[int, str, int, str], ...]
     fits: tuple[Fit, ...]
     floor: tuple[float, float]
+    label_weights: Mapping[str, float]
     alpha: float
     bonferroni: int
     settings: Mapping[str, Any]

@@ -43,11 +43,11 @@ _SERIES = (POSITIVE, NEGATIVE, "#009E73", "#CC79A7", "#8a6d00", "#56B4E9")
 _MOST_BARS = 60
 
 
-def fit_ladder(fits: Sequence[Fit], floor: tuple[float, float], metric: str) -> Figure:
+def fit_ladder(fits: Sequence[Fit], floor: tuple[float, float], metric: str, texts: str = "held-out texts") -> Figure:
     """Joint fit of every set of predictors with its interval, above what shuffled outcomes give."""
     metric = metric_name(metric)
     parts = [f"{inert(fit.name)} {number(fit.value)}" for fit in fits]
-    alt = f"{metric} on the holdout: {'; '.join(parts)}; shuffled outcomes {number(floor[0])}."
+    alt = f"{metric} on {texts}: {'; '.join(parts)}; shuffled outcomes {number(floor[0])}."
     start = 0.5 if metric == "AUC" else 0.0
 
     def paint(sheet: Any) -> None:
@@ -70,7 +70,7 @@ def fit_ladder(fits: Sequence[Fit], floor: tuple[float, float], metric: str) -> 
         axes.set_ylim(max(len(fits), 1) - 0.4, -1.0)
         axes.margins(x=0.12)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel(f"{metric} on held-out texts, 95 % interval", fontsize=8.5)
+        axes.set_xlabel(f"{metric} on {texts}, 95 % interval", fontsize=8.5)
         if not fits:
             empty(axes, "no fit was measured")
 

@@ -12,11 +12,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+from hsae_dagster.core.ladder import read_ladder
 from hsae_dagster.report import prose
 from hsae_dagster.report.card_view import BADGE_CLASS, BADGE_SIGN, card_limits, card_view
 from hsae_dagster.report.cards import card_markdown, hypotheses_table
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.figures import fit_ladder, forest_plot
+from hsae_dagster.report.ladder import ladder_sentences
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
     capitalised,
@@ -68,6 +70,7 @@ def render_report(content: ReportContent) -> str:
         rows=hypotheses_table(content),
         ladder=fit_ladder(content.fits, content.floor, metric),
         fits=[_fit_row(fit) for fit in content.fits],
+        reading=list(ladder_sentences(read_ladder(content.fits, content.floor))),
         metric=metric_name(metric),
         metric_words=metric_words(metric),
         meanings=[(word, BADGE_CLASS[word], BADGE_SIGN[word], text) for word, text in prose.BADGE_MEANINGS],

@@ -118,6 +118,7 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
         "judged on held-out texts without looking at the neuron or the outcome (the method of HypotheSAEs, arXiv "
         "2502.04382).",
     )
+    yield ("Guidance by the label", _guidance(content))
     yield ("Effect", _effect_method(content))
     within = f"each {cluster_noun(content)}" if content.cluster else f"clusters (here every {unit(content)} is its own)"
     yield (
@@ -151,6 +152,23 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
         "Models that may read everything (embeddings, words, neurons) are trained on the other splits; the concepts, "
         "which only the holdout has, are cross-fitted over folds of whole clusters, and an AUC compares texts within a "
         "fold only. Every value is out of sample; the floor is the model of the concepts on shuffled outcomes.",
+    )
+
+
+def _guidance(content: ReportContent) -> str:
+    weights = sorted(set(content.label_weights.values()))
+    if not any(weights):
+        return (
+            "None: the autoencoder learned to rebuild the embeddings and never saw the outcome. Its neurons are what "
+            "is frequent in the texts, whether or not it goes with the outcome."
+        )
+    named = " and ".join(f"{weight:g}" for weight in weights if weight)
+    some = "The autoencoder" if all(weights) else "One or more of the autoencoders (each card says whether its own)"
+    return (
+        f"{some} learned to rebuild the embeddings and, with weight {named}, to predict the outcome of the training "
+        "texts. Its neurons therefore lean towards what goes with the outcome, and are no neutral inventory of what "
+        "the texts are about. The outcomes of the holdout played no part in it, so tests, intervals and corrections "
+        "hold as without guidance."
     )
 
 

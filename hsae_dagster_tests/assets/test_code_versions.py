@@ -54,6 +54,8 @@ STAGES = {
     "annotation_matrix": ["core/lexicon.py", "core/terms.py", "providers/openai_annotator.py", "providers/prompt.py"],
     "evaluation_report": [
         "assets/evaluation.py",
+        "assets/ladder.py",
+        "core/ladder.py",
         "core/inference.py",
         "core/cluster_robust.py",
         "core/partial_effects.py",

@@ -18,7 +18,7 @@ FIGURES = {
     "corpus": {"outcome"},
     "sae_checkpoints": {"loss"},
     "activations": {"firing rates"},
-    "selected_neurons": {"path"},
+    "selected_neurons": {"path", "fit ladder"},
     "interpretations": {"fidelity"},
     "annotation_matrix": {"prevalence"},
     "evaluation_report": {"effects", "fit ladder"},
@@ -26,7 +26,7 @@ FIGURES = {
 TABLES = {
     "corpus": {"splits"},
     "sae_checkpoints": {"autoencoders"},
-    "selected_neurons": {"neurons"},
+    "selected_neurons": {"neurons", "joint fit on validation texts"},
     "interpretations": {"concepts"},
     "evaluation_report": {"hypotheses", "joint fit"},
 }
@@ -121,7 +121,7 @@ def test_each_hypothesis_has_a_card_with_its_lineage(finished: Finished, dataset
         assert row["claim"].split("“")[1].split("”")[0] in card["card"]
         for asset, version in card["upstream data versions"].items():
             assert version == workspace.current(dataset, asset).data_version
-        assert set(card["upstream data versions"]) == set(NAMES) - {"sae_checkpoints", "evaluation_report"}
+        assert set(card["upstream data versions"]) == set(NAMES) - {"evaluation_report"}
         assert card["evaluation data version"] == workspace.current(dataset, "evaluation_report").data_version
         files = {path.name for path in workspace.current(dataset, "sae_checkpoints").folder.iterdir()}
         assert f"{row['sae_id']}.safetensors" in files

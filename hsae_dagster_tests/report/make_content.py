@@ -166,6 +166,7 @@ def make_content(
         "unreadable": ((14, "5ae0" * 4, 51, "no term speaks for it"),),
         "fits": make_fits(task),
         "floor": floor,
+        "label_weights": {"5ae0" * 4: 0.1},
         "alpha": 0.05,
         "bonferroni": 14,
         "settings": {

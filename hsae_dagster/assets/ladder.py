@@ -1,0 +1,103 @@
+"""The features behind each rung of the ladder, for the stages that measure it.
+
+Belongs here: reading embeddings, codes and texts as features of observations. Does not belong here: fitting and scoring
+them (`core.ladder`) or showing the result (report).
+
+`selected_neurons` measures the rungs known then on validation clusters, `evaluation_report` all of them on the holdout.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from hsae_dagster.assets.embeddings import open_vectors
+from hsae_dagster.assets.stage import Stage
+from hsae_dagster.core import ladder
+from hsae_dagster.core.fidelity import column
+from hsae_dagster.core.joint_fit import Fit, Matrix, Score
+from hsae_dagster.core.observations import observation_matrix, text_rows
+from hsae_dagster.storage.frames import read_codes, read_frame
+from hsae_dagster.storage.objects import StoredObject
+
+
+def neuron_features(
+    stage: Stage, activations: StoredObject, columns: np.ndarray, text_ids: pl.Series
+) -> dict[str, Matrix]:
+    """Rungs from the ceiling to fired-or-not for these texts; sparse where they are, dense for selected neurons only.
+
+    Args:
+        stage: whose embeddings are read.
+        activations: the result of that stage.
+        columns: of the selected neurons.
+        text_ids: (n,) keys, ascending.
+    """
+    ids = read_frame(activations.file("texts.parquet"))["text_id"]
+    codes = read_codes(activations.file("codes.safetensors"))[text_rows(ids, text_ids)]
+    by_neuron = codes.tocsc()
+    dense = np.column_stack([column(by_neuron, j) for j in columns])
+    return {
+        ladder.EMBEDDINGS: open_vectors(stage)[1].read(text_ids),
+        ladder.ALL_NEURONS: codes,
+        ladder.SELECTED: dense,
+        ladder.FIRED: (dense > 0).astype(float),
+    }
+
+
+def word_features(texts: pl.DataFrame) -> dict[str, Matrix]:
+    """TF-IDF of words and pairs of words, weighted and chosen on texts outside the holdout."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    learn = (texts["split"] != "holdout").to_numpy()
+    words = np.array(texts["text"].to_list(), dtype=object)
+    fitted = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit(words[learn])
+    return {ladder.WORDS: fitted.transform(words)}
+
+
+def observed(features: dict[str, Matrix], text_ids: pl.Series, observations: pl.DataFrame) -> ladder.Rows:
+    """Features of texts as rows of observations (pairs by difference)."""
+    return ladder.Rows(
+        {name: observation_matrix(matrix, text_ids, observations) for name, matrix in features.items()},
+        observations["label"].to_numpy(),
+        observations["cluster_id"].to_numpy(),
+    )
+
+
+def validation_ladder(
+    stage: Stage, corpus: StoredObject, activations: StoredObject, columns: np.ndarray
+) -> dict[str, Any]:
+    """Rungs known before the holdout is opened: fitted on training clusters, scored on validation clusters.
+
+    Validation texts chose when training stopped, and with `saes: auto` the size too, so these values flatter a little;
+    the holdout's do not.
+
+    Returns:
+        JSON-like: `fits`, `floor` (mean and 95th percentile), and `why` when nothing could be measured.
+    """
+    settings, task = stage.dataset.spec.inference, stage.dataset.spec.task
+    everything = read_frame(corpus.file("observations.parquet"))
+    learn, checked = (everything.filter(pl.col("split") == split) for split in ("train", "validation"))
+    if checked["cluster_id"].n_unique() < 2 or learn["cluster_id"].n_unique() < 2:
+        return {"fits": [], "floor": [np.nan, np.nan], "why": "it needs two clusters of training and of validation"}
+    texts = read_frame(corpus.file("texts.parquet")).filter(pl.col("split").is_in(["train", "validation"]))
+    features = neuron_features(stage, activations, columns, texts["text_id"])
+    rows = observed(features, texts["text_id"], learn)
+    held_out = observed(features, texts["text_id"], checked)
+    scorer = Score(task, held_out.clusters, settings.bootstrap, settings.seed)
+    stage.report("ladder: what each step keeps, on validation texts")
+    fits = ladder.measure_rungs(rows, held_out, scorer, lambda _: None)
+    fired = np.asarray(held_out.features[ladder.FIRED])
+    chance = ladder.chance_level(fired, held_out, task, folds=settings.folds, seed=settings.seed)
+    return {"fits": [asdict(fit) for fit in fits], "floor": list(chance), "why": ""}
+
+
+def read_fits(record: dict[str, Any]) -> tuple[tuple[Fit, ...], tuple[float, float]]:
+    """Fits and floor of a stored ladder; what JSON holds as null is not a number."""
+
+    def known(value: Any) -> Any:
+        return np.nan if value is None else value
+
+    fits = tuple(Fit(**{key: known(value) for key, value in fit.items()}) for fit in record["fits"])
+    low, high = (known(value) for value in record["floor"])
+    return fits, (low, high)

@@ -1,0 +1,56 @@
+"""The ladder in words: what is kept at each rung, where most is lost, and what to change.
+
+Belongs here: sentences about a `core.ladder.Reading`. Does not belong here: finding the weakest step (core) or the
+chart (`figures.fit_ladder`).
+"""
+
+from collections.abc import Iterator
+
+from hsae_dagster.core.ladder import ALL_NEURONS, CONCEPTS, EMBEDDINGS, FIRED, SELECTED, Reading
+from hsae_dagster.report.wording import percent
+
+_NAMES = {
+    ALL_NEURONS: "all neurons",
+    SELECTED: "the selected neurons",
+    FIRED: "the selected neurons as fired or not",
+    CONCEPTS: "the concepts in words",
+}
+_BETWEEN = {
+    ALL_NEURONS: "between the embeddings and the neurons",
+    SELECTED: "between all neurons and the selected ones",
+    FIRED: "between how strongly neurons fire and whether they fire",
+    CONCEPTS: "between the neurons and the words",
+}
+_REMEDIES = {
+    ALL_NEURONS: "The autoencoder reconstructs texts without keeping what predicts the outcome. Let the size be chosen "
+    "(`saes: auto`), guide it by the label (`label_weight`, 0.1 to begin with), or try a smaller m with a larger k.",
+    SELECTED: "What predicts is spread over more neurons than were selected. Raise `selection.n`, use a smaller m, or "
+    "guide the autoencoder by the label (`label_weight`), which gathers it in fewer neurons.",
+    FIRED: "How strongly a neuron fires says much that firing alone does not. Lower k, so that neurons fire only where "
+    "they have something to say, or use more and narrower neurons (a larger m).",
+    CONCEPTS: "The words fit the neurons too loosely. Raise `interpretation.candidates`, let a language model write "
+    "and judge the concepts (`interpretation.model`, `annotation.model`), or bring more texts; neurons that stay "
+    "without words are lost as well.",
+}
+
+
+def ladder_sentences(reading: Reading) -> Iterator[str]:
+    """What the ladder says, most important first; never empty."""
+    if reading.state == "not measured":
+        yield "How much each step keeps of what the embeddings predict could not be measured."
+        return
+    if reading.state == "no signal":
+        yield (
+            "The embeddings themselves predict the outcome no better than chance might, so there is nothing for "
+            "neurons and concepts to keep. Another embedding model or more texts may help; or the texts do not tell."
+        )
+        return
+    shares = [(_NAMES[name], percent(max(share, 0.0))) for name, share in reading.kept if name != EMBEDDINGS]
+    first, *others = shares
+    said = ", ".join([f"{first[0]} keep {first[1]}", *(f"{name} {share}" for name, share in others)])
+    yield f"Of what the embeddings predict beyond chance, {said}."
+    worst = reading.weakest
+    if worst is None:
+        yield "No single step loses much."
+        return
+    yield f"Most is lost {_BETWEEN[worst.below]} ({percent(worst.lost)} of the whole). {_REMEDIES[worst.below]}"
