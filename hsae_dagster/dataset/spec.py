@@ -169,7 +169,7 @@ class DatasetSpec(_Section):
     outcome: str | None = Field(None, description="The outcome in words, with its unit; default the column.")
     task: Task = Field(description="`regression`, `classification` or `pairwise`.")
     files: str | tuple[str, ...] | dict[Literal["train", "validation", "holdout"], str] = Field(
-        description="File, list of files, or one file per split; parquet, csv, jsonl or json, beside this one."
+        description="File, list of files, or one file per split; parquet, csv, tsv, jsonl or json, beside this one."
     )
     columns: Columns
     splits: Splits = Splits()
