@@ -27,7 +27,7 @@ from hsae_dagster.storage.frames import read_frame, write_frame, write_json
 from hsae_dagster.storage.objects import StoredObject, write_atomically
 
 NAME = "evaluation_report"
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 
 
 @dg.asset(
@@ -95,7 +95,7 @@ def _flatten(content: ReportContent) -> pl.DataFrame:
                 **{f"partial_{k}": v for k, v in asdict(partial).items()},
                 "p_holm": h.p_holm,
                 "q_value": h.q_value,
-                **{k: getattr(h, k) for k in ("rule", "source", "test_key", "detectable")},
+                **{k: getattr(h, k) for k in ("rule", "source", "test_key", "detectable", "stability")},
                 "variance_inflation": h.test.inflation,
                 **{k: getattr(h.test, k) for k in ("n", "n_with", "n_clusters", "prevalence")},
                 "flags": [str(flag) for flag in h.test.flags],
@@ -127,6 +127,7 @@ def _summarise(content: ReportContent) -> dict[str, Any]:
         "look": content.look.number if content.look else 1,
         "family": content.family,
         "plan": content.look.plan if content.look else "",
+        "negative_controls": [asdict(control) for control in content.negative_controls],
     }
 
 
@@ -145,6 +146,11 @@ def _describe(stored: StoredObject, summary: dict[str, Any], page: Path) -> dict
         "look at this holdout": summary["look"],
         "tests in the family": summary["family"],
         "analysis plan": summary["plan"],
+        **{
+            f"false discoveries, {c['name']}": c["discoveries"]
+            for c in summary["negative_controls"]
+            if "permuted" in c["name"]
+        },
         "report": dg.MetadataValue.path(str(page)),
         "hypotheses": table(rows),
         "effects": figures["forest"],
