@@ -4,6 +4,7 @@ Belongs here: reading what the tests need and calling core. Does not belong here
 (`assets.evaluation_report`) or any formula (core).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +12,19 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster.assets.annotation_matrix import chosen_concepts
+from hsae_dagster.assets.identity import Identity
 from hsae_dagster.assets.ladder import neuron_features, observed, word_features
-from hsae_dagster.assets.negative_controls import run_negative_controls
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.core import joint_fit, ladder
 from hsae_dagster.core.analysis_plan import AnalysisPlan, Family, Look, corrected
 from hsae_dagster.core.badges import verdict
 from hsae_dagster.core.evidence import gather_evidence
 from hsae_dagster.core.fidelity import Fidelity, column
+from hsae_dagster.core.histogram import activation_histogram
 from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.core.inference import HoldoutDesign, HypothesisTest, reversed_by_controls, test_hypotheses
 from hsae_dagster.core.observations import holdout_design, outcome_per_text, text_rows
 from hsae_dagster.core.power import minimum_detectable_effect
-from hsae_dagster.keys import hash_json
 from hsae_dagster.report.content import ReportContent, SplitCount
 from hsae_dagster.storage.frames import read_codes, read_frame
 from hsae_dagster.storage.objects import StoredObject
@@ -53,9 +54,17 @@ class _Inputs:
 
 
 def evaluate(
-    stage: Stage, upstream: dict[str, StoredObject], run_id: str, plan: AnalysisPlan, look: Look
+    stage: Stage,
+    upstream: dict[str, StoredObject],
+    run_id: str,
+    plan: AnalysisPlan,
+    look: Look,
+    identities: Mapping[str, Identity],
 ) -> ReportContent:
-    """Test every readable hypothesis on the holdout and measure the joint fit between floor and ceiling."""
+    """Test every readable hypothesis on the holdout and measure the joint fit between floor and ceiling.
+
+    `identities` gives the hypothesis of each concept, by concept id.
+    """
     spec = stage.dataset.spec
     inputs = _read(upstream)
     stage.report(f"testing {len(inputs.records)} hypotheses on {inputs.holdout.height:,} holdout observations")
@@ -66,7 +75,7 @@ def evaluate(
     keys = [plan.test_key(record["concept"]["concept_id"]) for record in inputs.records]
     p_values = np.array([test.separation.p_value for test in tests])
     family = corrected(p_values, keys, look, spec.inference.alpha)
-    hypotheses = _hypotheses(stage, upstream, inputs, tests, keys, family)
+    hypotheses = _hypotheses(stage, upstream, inputs, tests, keys, family, identities)
     fits, chance = _fits(stage, upstream, inputs, design)
     summary = upstream["corpus"].json("summary.json")
     return ReportContent(
@@ -94,7 +103,6 @@ def evaluate(
         run_id=run_id,
         look=look,
         family=family.size,
-        negative_controls=run_negative_controls(stage, upstream, inputs.holdout, design),
     )
 
 
@@ -123,9 +131,9 @@ def _hypotheses(
     tests: list[HypothesisTest],
     keys: list[str],
     family: Family,
+    identities: Mapping[str, Identity],
 ) -> tuple[Hypothesis, ...]:
     settings = stage.dataset.spec.inference
-    stability = _stability(upstream["selected_neurons"])
     ids = read_frame(upstream["activations"].file("texts.parquet"))["text_id"]
     codes = read_codes(upstream["activations"].file("codes.safetensors"))[text_rows(ids, inputs.judged["text_id"])]
     by_neuron = codes.tocsc()
@@ -144,18 +152,20 @@ def _hypotheses(
             untestable=test.flags[0] if not np.isfinite(test.separation.p_value) and test.flags else None,
             reversed_by_controls=reversed_by_controls(test.separation, test.adjusted),
         )
+        activation = column(by_neuron, record["column"])
+        strong = record["bounds"][0] if record["bounds"][0] is not None else np.inf
         evidence, lexicon = gather_evidence(
             record["concept"]["definition"],
             inputs.judged,
             inputs.answers[:, j],
-            column(by_neuron, record["column"]),
-            record["bounds"][0] if record["bounds"][0] is not None else np.inf,
+            activation,
+            strong,
             outcomes,
             test.separation.estimate,
         )
         made.append(
             Hypothesis(
-                hypothesis_id=hypothesis_id(stage.dataset.name, record["concept"]["concept_id"]),
+                hypothesis_id=identities[record["concept"]["concept_id"]].hypothesis_id,
                 rank=record["rank"],
                 claim=record["concept"]["predicate"],
                 concept_id=record["concept"]["concept_id"],
@@ -171,9 +181,9 @@ def _hypotheses(
                 reason=decided.reason,
                 lexicon=lexicon,
                 evidence=evidence,
+                activations=activation_histogram(activation, inputs.answers[:, j], strong),
                 rule=decided.rule,
                 test_key=keys[j],
-                stability=stability.get(record["rank"], np.nan),
                 detectable=minimum_detectable_effect(
                     test.separation.standard_error,
                     test.separation.degrees_of_freedom,
@@ -188,17 +198,6 @@ def _label_weights(checkpoints: StoredObject) -> dict[str, float]:
     """How strongly each autoencoder was guided by the label; those from before there was guidance were not."""
     records = checkpoints.json("saes.json")
     return {record["sae_id"]: float(record["config"].get("label_weight", 0.0)) for record in records}
-
-
-def _stability(selected: StoredObject) -> dict[int, float]:
-    """Selection frequency by rank."""
-    frame = read_frame(selected.file("neurons.parquet"))
-    return dict(frame.select("rank", pl.col("selection_frequency").fill_null(np.nan)).iter_rows())
-
-
-def hypothesis_id(dataset: str, concept_id: str) -> str:
-    """Key of a hypothesis: this concept about this dataset's outcome (12 hexadecimal characters)."""
-    return hash_json({"dataset": dataset, "concept": concept_id})[:12]
 
 
 def _fidelity(record: dict[str, Any]) -> Fidelity:

@@ -3,7 +3,8 @@
 The same step writes the `hypothesis_card` events, one per hypothesis, so cards cost no runs of their own.
 """
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,37 @@ import polars as pl
 
 from hsae_dagster import checks
 from hsae_dagster.assets.annotation_matrix import chosen_concepts
+from hsae_dagster.assets.card_status import status_words
 from hsae_dagster.assets.evaluation import UPSTREAM, evaluate
 from hsae_dagster.assets.holdout_plan import keep_look, open_look
 from hsae_dagster.assets.hypothesis_card import card_events
+from hsae_dagster.assets.identity import Identity, identify
+from hsae_dagster.assets.publishing import publish
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.analysis_plan import AnalysisPlan, Look
 from hsae_dagster.core.flags import flag_name
 from hsae_dagster.core.ladder import read_ladder
+from hsae_dagster.dataset.discovery import files_fingerprint
 from hsae_dagster.partitions import datasets
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.ladder import ladder_sentences
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_frame, write_frame, write_json
-from hsae_dagster.storage.objects import StoredObject, write_atomically
+from hsae_dagster.storage.lineage import LineageLog, staleness
+from hsae_dagster.storage.objects import StoredObject
 
 NAME = "evaluation_report"
 CODE_VERSION = "5"
+_READ = ("corpus", "interpretations", "annotation_matrix")  # whether or not there is anything to do
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the holdout is asked, which look at it this is, and whose hypotheses the concepts are."""
+
+    plan: AnalysisPlan
+    look: Look
+    identities: Mapping[str, Identity]
 
 
 @dg.asset(
@@ -44,34 +60,51 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
-        upstream = {name: stage.upstream(name) for name in UPSTREAM}
+        # Which results are current decides whether there is anything to do; the large ones are read only if there is.
+        upstream = {name: stage.upstream(name) if name in _READ else stage.pointed(name) for name in UPSTREAM}
         records = chosen_concepts(upstream["interpretations"])
         plan, look = open_look(stage, upstream["corpus"], records, upstream["annotation_matrix"])
-        config = {"dataset": stage.dataset.name, **spec.model_dump(mode="json"), "look": look.record}
-        stored = stage.build(config, list(upstream.values()), lambda folder: _make(stage, upstream, plan, look, folder))
+        log = LineageLog(project.store)
+        concepts = [{**record, **record["concept"]} for record in records]
+        identities = identify(log, stage.dataset.name, concepts, upstream)
+        config = {
+            "dataset": stage.dataset.name,
+            **spec.model_dump(mode="json"),
+            "look": look.record,
+            "hypotheses": {concept: identity.hypothesis_id for concept, identity in identities.items()},
+        }
+        asked = _Asked(plan, look, identities)
+        stored = stage.build(config, list(upstream.values()), lambda folder: _make(stage, upstream, asked, folder))
         keep_look(stage, plan, stored)
-        page = project.results / "reports" / f"{stage.dataset.name}.html"
         summary = stored.json("evaluation.json")
         verdicts = _check(stored, summary, upstream)
+        page = project.results / "reports" / f"{stage.dataset.name}.html"
         if checks.sound(verdicts):
-            write_atomically(page, stored.file("_report.html").read_bytes())
+            record, page = publish(log, stage.dataset.name, stored, identities)
             stage.report(f"{summary['confirmed']} of {summary['tested']} hypotheses confirmed; report: {page}")
-            for event in card_events(context, stored, upstream):
+            reasons = staleness(project.store, record, files_fingerprint(stage.dataset))
+            for event in card_events(context, stored, log, record, status_words(reasons)):
                 context.log_event(event)
         return stage.finish(stored, _describe(stored, summary, page), verdicts)
 
 
-def _make(stage: Stage, upstream: dict[str, StoredObject], plan: AnalysisPlan, look: Look, folder: Path) -> None:
+def _make(stage: Stage, pointed: dict[str, StoredObject], asked: _Asked, folder: Path) -> None:
+    from hsae_dagster.report.card_record import card_record
     from hsae_dagster.report.figures import fit_ladder, forest_plot
-    from hsae_dagster.report.page import card_markdown, hypotheses_table, render_report
+    from hsae_dagster.report.page import hypotheses_table, render_report
+    from hsae_dagster.report.tables import report_tables
 
-    content = evaluate(stage, upstream, stage.context.run.run_id, plan, look)
+    upstream = {name: found if name in _READ else stage.verified(found) for name, found in pointed.items()}
+    plan = asked.plan
+    content = evaluate(stage, upstream, stage.context.run.run_id, plan, asked.look, asked.identities)
     write_json(folder / "plan.json", {"fingerprint": plan.fingerprint, **plan.record})
     write_frame(folder / "hypotheses.parquet", _flatten(content))
     write_frame(folder / "fits.parquet", pl.DataFrame([asdict(fit) for fit in content.fits]))
     write_json(folder / "evaluation.json", _summarise(content))
     write_json(folder / "evidence.json", {h.hypothesis_id: asdict(h.evidence) for h in content.hypotheses})
-    write_json(folder / "_cards.json", {h.hypothesis_id: card_markdown(h, content) for h in content.hypotheses})
+    write_json(folder / "_cards.json", {h.hypothesis_id: card_record(h, content) for h in content.hypotheses})
+    for name, frame in report_tables(content).items():
+        write_frame(folder / f"{name}.parquet", frame)
     write_json(folder / "_table.json", hypotheses_table(content))
     forest = forest_plot(content.hypotheses, content.outcome, content.alpha, content.task)
     ladder = fit_ladder(content.fits, content.floor, content.fits[0].metric)
@@ -95,7 +128,7 @@ def _flatten(content: ReportContent) -> pl.DataFrame:
                 **{f"partial_{k}": v for k, v in asdict(partial).items()},
                 "p_holm": h.p_holm,
                 "q_value": h.q_value,
-                **{k: getattr(h, k) for k in ("rule", "source", "test_key", "detectable", "stability")},
+                **{k: getattr(h, k) for k in ("rule", "source", "test_key", "detectable")},
                 "variance_inflation": h.test.inflation,
                 **{k: getattr(h.test, k) for k in ("n", "n_with", "n_clusters", "prevalence")},
                 "flags": [str(flag) for flag in h.test.flags],
@@ -127,7 +160,6 @@ def _summarise(content: ReportContent) -> dict[str, Any]:
         "look": content.look.number if content.look else 1,
         "family": content.family,
         "plan": content.look.plan if content.look else "",
-        "negative_controls": [asdict(control) for control in content.negative_controls],
     }
 
 
@@ -146,11 +178,6 @@ def _describe(stored: StoredObject, summary: dict[str, Any], page: Path) -> dict
         "look at this holdout": summary["look"],
         "tests in the family": summary["family"],
         "analysis plan": summary["plan"],
-        **{
-            f"false discoveries, {c['name']}": c["discoveries"]
-            for c in summary["negative_controls"]
-            if "permuted" in c["name"]
-        },
         "report": dg.MetadataValue.path(str(page)),
         "hypotheses": table(rows),
         "effects": figures["forest"],

@@ -1,14 +1,20 @@
 """`hypothesis_card`: one partition per dataset and rank, written by `evaluation_report`'s own step."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
 
+from hsae_dagster.assets.card_status import RETIRED, STATUS, card_metadata
 from hsae_dagster.assets.stage import GROUP
+from hsae_dagster.core.comparison import Standing, compare
 from hsae_dagster.partitions import card_partition, cards
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.report.cards import escape_markdown
+from hsae_dagster.report.changes import change_words
+from hsae_dagster.report.links import asset_address, link, run_address, when
+from hsae_dagster.report.wording import number, one_line
+from hsae_dagster.storage.lineage import FILES, EvaluationRecord, LineageLog, Origin
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "hypothesis_card"
@@ -26,40 +32,122 @@ hypothesis_card = dg.AssetSpec(
     partitions_def=cards,
     group_name=GROUP,
     kinds={"report"},
-    description="The claim, its evidence, its verdict and its keys: one card per hypothesis. "
-    "Written when `evaluation_report` is materialized; a rank no longer used is shown as retired.",
+    description="The claim, its evidence, its verdict and everything it came from: one card per hypothesis. "
+    "Written when `evaluation_report` is materialized, marked *stale* when something it rests on changes without the "
+    "rest; a rank no longer used is shown as *retired*.",
 )
 
 
 def card_events(
-    context: dg.AssetExecutionContext, stored: StoredObject, upstream: dict[str, StoredObject]
+    context: dg.AssetExecutionContext, stored: StoredObject, log: LineageLog, record: EvaluationRecord, status: str
 ) -> Iterator[dg.AssetMaterialization]:
     """One event per hypothesis, and one per rank that had a card and has none now."""
-    dataset = context.partition_key
-    markdown = stored.json("_cards.json")
+    told = stored.json("_cards.json")
+    shared = _Shared(context.instance, log, record, status)
     used = set()
-    for row in read_frame(stored.file("hypotheses.parquet")).iter_rows(named=True):
-        partition = card_partition(dataset, row["rank"])
+    for row in record.hypotheses:
+        partition = card_partition(record.dataset, row["rank"])
         used.add(str(partition))
         yield dg.AssetMaterialization(
             NAME,
             partition=partition,
-            metadata=_metadata(row, markdown[row["hypothesis_id"]], stored, upstream),
-            tags={"dagster/data_version": row["hypothesis_id"]},
+            metadata=_metadata(row, told[row["hypothesis_id"]], shared),
+            tags={"dagster/data_version": f"{row['hypothesis_id']}-{record.key}"},
         )
-    written = context.instance.get_materialized_partitions(dg.AssetKey(NAME))
-    for key in sorted(written):
+    for key in sorted(context.instance.get_materialized_partitions(dg.AssetKey(NAME))):
         old = cards.get_partition_key_from_str(key)
-        if old.keys_by_dimension["dataset"] == dataset and str(old) not in used:
-            yield dg.AssetMaterialization(
-                NAME, partition=old, metadata={"badge": "retired", "why": "the last evaluation has no such rank"}
-            )
+        if old.keys_by_dimension["dataset"] != record.dataset or str(old) in used:
+            continue
+        # Told once: a rank that is retired already stays so.
+        if card_metadata(context.instance, old).get("badge") != RETIRED:
+            yield dg.AssetMaterialization(NAME, partition=old, metadata=_retired(record))
 
 
-def _metadata(
-    row: dict[str, Any], markdown: str, stored: StoredObject, upstream: dict[str, StoredObject]
-) -> dict[str, Any]:
-    # NaN is not JSON; what could not be estimated is left out.
+def _retired(record: EvaluationRecord) -> dict[str, Any]:
+    return {
+        STATUS: RETIRED,
+        "badge": RETIRED,
+        "why": "The last evaluation has no hypothesis of this rank; its earlier cards are among the historical events.",
+        "evaluation": dg.MetadataValue.md(
+            link("the last evaluation", asset_address("evaluation_report", record.dataset))
+        ),
+    }
+
+
+class _Shared:
+    """What all cards of an evaluation have in common, looked up once."""
+
+    def __init__(self, instance: dg.DagsterInstance, log: LineageLog, record: EvaluationRecord, status: str) -> None:
+        self.record, self.status = record, status
+        self.runs = {o.run_id: instance.has_run(o.run_id) for o in (*record.origins, record.evaluation)}
+        self.task = str(record.summary["task"])
+        self.previous = log.previous(record)
+        before = [Standing.of(row) for row in self.previous.hypotheses] if self.previous else []
+        changes = compare(before, [Standing.of(row) for row in record.hypotheses])
+        self.changes = {change.standing.hypothesis_id: change for change in changes}
+        self.concepts: dict[str, Mapping[str, Any]] = {}
+        if origin := record.origin("interpretations"):
+            for concept in log.store.at(origin.place).json("concepts.json"):
+                if concept["concept"]:
+                    self.concepts.setdefault(concept["concept"]["concept_id"], concept)
+        self.selection: Mapping[str, Any] = {}
+        if origin := record.origin("selected_neurons"):
+            self.selection = log.store.at(origin.place).json("selection.json")
+        self.judging: Mapping[str, Any] = {}
+        if origin := record.origin("annotation_matrix"):
+            judged = log.store.at(origin.place)
+            self.judging = {**judged.json("summary.json"), "calls": judged.json("_calls.json")}
+
+    def origin(self, origin: Origin) -> dg.MarkdownMetadataValue:
+        """One result that the evaluation rests on, with links to where Dagster shows it."""
+        run = f"run {origin.run_id[:8]}"
+        # A run of other records (a moved results folder) has no page here, and a link that leads nowhere is worse.
+        made = (
+            link(run, run_address(origin.run_id))
+            if self.runs[origin.run_id]
+            else f"{escape_markdown(run)} of other records"
+        )
+        opened = link(f"{origin.asset} of {self.record.dataset}", asset_address(origin.asset, self.record.dataset))
+        return dg.MetadataValue.md(
+            f"{opened}, data version `{origin.data_version[:12]}`, code version "
+            f"{escape_markdown(origin.code_version)}, made {escape_markdown(when(origin.created))} by {made}"
+        )
+
+
+def _metadata(row: Mapping[str, Any], told: Mapping[str, str], shared: _Shared) -> dict[str, Any]:
+    record = shared.record
+    origins = {f"from {origin.asset}": shared.origin(origin) for origin in record.origins}
+    return {
+        "claim": told["claim"],
+        "badge": row["badge"],
+        "why this badge": told["reason"],
+        STATUS: shared.status,
+        "in words": told["words"],
+        **_figures(row),
+        "tested on": told["tested"],
+        "fidelity": told["fidelity"],
+        "card": dg.MetadataValue.md(told["card"]),
+        "neuron": f"{row['sae_id']}/{row['sae_column']}",
+        "activations of the neuron": dg.MetadataValue.md(told["activations"]),
+        "selected": _selected(row, shared),
+        **_asked(row, shared),
+        "since the last evaluation": _since(row, shared),
+        f"from {FILES}": dg.MetadataValue.md(
+            f"{link(f'{FILES} of {record.dataset}', asset_address(FILES, record.dataset))}, data version "
+            f"`{record.files[:12]}`"
+        ),
+        **origins,
+        "evaluation": shared.origin(record.evaluation),
+        "hypothesis id": row["hypothesis_id"],
+        "evaluation data version": record.evaluation.data_version,
+        "upstream data versions": dg.MetadataValue.json(
+            {FILES: record.files, **{origin.asset: origin.data_version for origin in record.origins}}
+        ),
+    }
+
+
+def _figures(row: Mapping[str, Any]) -> dict[str, float]:
+    # What could not be estimated is left out.
     figures = {
         "effect": row["effect_estimate"],
         "effect low": row["effect_low"],
@@ -68,15 +156,39 @@ def _metadata(
         "fidelity F1": row["fidelity_f1"],
         "prevalence": row["prevalence"],
     }
-    return {
-        "claim": row["claim"],
-        "badge": row["badge"],
-        "card": dg.MetadataValue.md(markdown),
-        **{name: float(f"{value:.4g}") for name, value in figures.items() if value == value},
-        "hypothesis id": row["hypothesis_id"],
-        "neuron": f"{row['sae_id']}/{row['sae_column']}",
-        "evaluation": dg.MetadataValue.asset(dg.AssetKey("evaluation_report")),
-        "autoencoders": dg.MetadataValue.asset(dg.AssetKey("sae_checkpoints")),
-        "evaluation data version": stored.data_version,
-        "upstream data versions": dg.MetadataValue.json({name: s.data_version for name, s in upstream.items()}),
-    }
+    return {name: float(f"{value:.4g}") for name, value in figures.items() if value is not None}
+
+
+def _selected(row: Mapping[str, Any], shared: _Shared) -> str:
+    method = one_line(str(shared.selection.get("method", "selection")))
+    score = row["selection_score"]
+    scored = f", score {number(score, 4, signed=True)}" if score is not None else ""
+    return f"rank {row['rank'] + 1} by {method}{scored}"
+
+
+def _asked(row: Mapping[str, Any], shared: _Shared) -> dict[str, Any]:
+    """Who wrote the concept and who judged it."""
+    concept = (shared.concepts.get(row["concept_id"]) or {}).get("concept")
+    written = {}
+    if concept:
+        details = {key: value for key, value in concept["details"].items() if isinstance(value, str | int | float)}
+        parts = [concept["author"], *(f"{key} {value}" for key, value in details.items())]
+        written = {"written by": one_line(", ".join(str(part) for part in parts))}
+    judged = [str(shared.judging.get("model", "unknown"))]
+    if prompt := shared.judging.get("prompt"):
+        judged.append(f"prompt {prompt}")
+    if (calls := shared.judging.get("calls")) is not None:
+        judged.append(f"{calls} paid calls for the whole matrix" if calls else "no paid call")
+    return {**written, "judged by": one_line(", ".join(judged))}
+
+
+def _since(row: Mapping[str, Any], shared: _Shared) -> str:
+    if shared.previous is None:
+        return "This is the first evaluation."
+    words = change_words(shared.changes[row["hypothesis_id"]], shared.task)
+    known = row.get("known_by") or {}
+    if known.get("was"):
+        signs = (("correlation", "its texts agree, φ"), ("cosine", "its neuron points the same way, cosine"))
+        found = [f"{sign} {number(known[name])}" for name, sign in signs if known.get(name) is not None]
+        words += f" Known again though its concept changed: {'; '.join(found)}."
+    return f"{words} (Evaluation {shared.record.number} against {shared.previous.number}.)"

@@ -14,10 +14,12 @@ from typing import Any
 
 import dagster as dg
 
+from hsae_dagster.assets.card_status import restated_cards
 from hsae_dagster.checks import sound
-from hsae_dagster.dataset.discovery import Dataset, load_dataset
+from hsae_dagster.dataset.discovery import Dataset, files_fingerprint, load_dataset
 from hsae_dagster.errors import HsaeError
 from hsae_dagster.resources import Project
+from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StageInputs, StoredObject
 
 GROUP = "hsae"
@@ -62,6 +64,14 @@ class Stage:
         """Current, verified result of an upstream asset of this dataset."""
         return self.project.store.current(self.dataset.name, asset)
 
+    def pointed(self, asset: str) -> StoredObject:
+        """Current result of an upstream asset, its files unread; `verified` before they are."""
+        return self.project.store.pointed(self.dataset.name, asset)
+
+    def verified(self, stored: StoredObject) -> StoredObject:
+        """An upstream result after its files were compared with their hashes."""
+        return self.project.store.verified(self.dataset.name, stored)
+
     def build(
         self, config: Mapping[str, Any], upstream: Sequence[StoredObject], make: Callable[[Path], None]
     ) -> StoredObject:
@@ -82,6 +92,7 @@ class Stage:
         """Publish the result as current, unless a structural check fails, and report it to Dagster."""
         if sound(checks):
             self.project.store.point(self.dataset.name, stored)
+            self._restate_cards()
         shown = {
             **metadata,
             "folder": dg.MetadataValue.path(str(stored.folder)),
@@ -92,6 +103,15 @@ class Stage:
         return dg.MaterializeResult(
             metadata=shown, data_version=dg.DataVersion(stored.data_version), check_results=list(checks)
         )
+
+    def _restate_cards(self) -> None:
+        """Cards that are out say *stale* as soon as what they rest on changes, and *current* if it changes back."""
+        record = LineageLog(self.project.store).latest(self.dataset.name)
+        if record is None or record.origin(self.asset) is None:
+            return
+        reasons = staleness(self.project.store, record, files_fingerprint(self.dataset))
+        for event in restated_cards(self.context.instance, record, reasons):
+            self.context.log_event(event)
 
 
 def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:

@@ -9,7 +9,6 @@ Everything that comes from data or models passes the template's escaping.
 """
 
 import math
-from pathlib import Path
 from typing import Any
 
 from hsae_dagster.core.ladder import read_ladder
@@ -19,21 +18,16 @@ from hsae_dagster.report.cards import card_markdown, hypotheses_table
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.figures import fit_ladder, forest_plot
 from hsae_dagster.report.ladder import ladder_sentences
+from hsae_dagster.report.templates import style, template
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
-    capitalised,
-    clean,
-    count,
     metric_name,
     metric_words,
     number,
-    one_line,
-    plural,
 )
 
 __all__ = ["card_markdown", "hypotheses_table", "render_report"]
 
-_HERE = Path(__file__).parent
 # In reading order: key (its template is sections/<key>.html.j2) and title in the navigation.
 SECTIONS = (
     ("summary", "Summary"),
@@ -55,10 +49,10 @@ def render_report(content: ReportContent) -> str:
         for width in ("wide", "narrow")
     }
     metric = content.fits[0].metric if content.fits else ("R2" if content.task == "regression" else "AUC")
-    return _template().render(
+    return template("report.html.j2").render(
         content=content,
         sections=SECTIONS,
-        css=(_HERE / "report.css").read_text(encoding="utf-8"),
+        css=style(),
         cards=cards,
         anchors={h.hypothesis_id: card.key for h, card in zip(content.hypotheses, cards, strict=True)},
         counts=_badge_counts(content),
@@ -78,43 +72,6 @@ def render_report(content: ReportContent) -> str:
         threats=list(prose.threats(content)),
         settings=list(prose.flat_settings(content.settings)),
     )
-
-
-def _template() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=_finalize,
-    )
-    environment.filters |= {
-        "count": count,
-        "number": number,
-        "one_line": one_line,
-        "capitalised": capitalised,
-        "tie": _tie,
-    }
-    environment.globals |= {"plural": plural}
-    return environment.get_template("report.html.j2")
-
-
-def _finalize(value: Any) -> Any:
-    """Last guard before escaping: no `nan`, no control characters."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return NOT_ESTIMABLE
-    return clean(value) if type(value) is str else value  # Markup, a subclass, is our own SVG and CSS
-
-
-def _tie(words: str) -> str:
-    """Our own words with figures and their signs kept on one line."""
-    for loose in (" %", " < ", " = "):
-        words = words.replace(loose, loose.replace(" ", "\u00a0"))
-    return words
 
 
 def _badge_counts(content: ReportContent) -> list[tuple[str, str, str, int]]:

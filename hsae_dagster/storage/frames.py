@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 def write_json(path: Path, value: Any) -> None:
     """JSON in the order given (columns of tables keep theirs); NaN and infinity become null."""
-    path.write_text(json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    path.write_text(json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 
 def write_frame(path: Path, frame: pl.DataFrame) -> None:
@@ -61,11 +61,12 @@ def read_codes(path: Path) -> sp.csr_matrix:
     return sp.csr_matrix(parts, shape=tuple(arrays["shape"].tolist()))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value as JSON can hold it: plain numbers, and null for NaN and infinity."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not np.isfinite(value):

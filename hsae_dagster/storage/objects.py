@@ -121,7 +121,7 @@ class ObjectStore:
         """Make `stored` the current result of its asset for `dataset`."""
         path = self._pointer(dataset, stored.asset)
         path.parent.mkdir(parents=True, exist_ok=True)
-        record = {"object": str(stored.folder.relative_to(self.root)), "data_version": stored.data_version}
+        record = {"object": self.place(stored), "data_version": stored.data_version}
         write_atomically(path, json.dumps(record, indent=1, sort_keys=True).encode())
 
     def current(self, dataset: str, asset: str) -> StoredObject:
@@ -130,14 +130,72 @@ class ObjectStore:
         Raises:
             StorageError: it was never materialized, or its files are damaged.
         """
+        return self._current(dataset, asset, verify=True)
+
+    def versions(self, dataset: str) -> dict[str, str]:
+        """Data version of every current result of a dataset by asset, from the pointers alone."""
+        found = {}
+        for path in sorted((self.root / "datasets" / dataset).glob("*.json")):
+            try:
+                found[path.stem] = str(json.loads(path.read_text(encoding="utf-8"))["data_version"])
+            except (OSError, ValueError, KeyError):  # a pointer that cannot be read points to nothing
+                continue
+        return found
+
+    def pointed(self, dataset: str, asset: str) -> StoredObject:
+        """The current result of `asset` for `dataset`, known by its manifest but with its files unread.
+
+        For whoever needs to know which result is current, not what is in it; `verified` makes it fit to be read.
+
+        Raises:
+            StorageError: it was never materialized, or has no manifest.
+        """
+        return self._current(dataset, asset, verify=False)
+
+    def verified(self, dataset: str, stored: StoredObject) -> StoredObject:
+        """The same object after its files were compared with their hashes.
+
+        Raises:
+            StorageError: its files are damaged.
+        """
+        return self._explained(dataset, stored.asset, stored.folder, verify=True)
+
+    def find(self, asset: str, data_version: str) -> StoredObject | None:
+        """The newest object of `asset` with this data version, its files unread, or None."""
+        found = []
+        for path in sorted((self.root / "objects" / asset).glob(f"*/{MANIFEST}")):
+            try:
+                stored = self._load(path.parent, None, reused=True, verify=False)
+            except StorageError:
+                continue
+            if stored.data_version == data_version:
+                found.append(stored)
+        return max(found, key=lambda stored: stored.created, default=None)
+
+    def at(self, place: str) -> StoredObject:
+        """The object whose folder is `place`, relative to the results folder; its files unread.
+
+        Raises:
+            StorageError: there is none.
+        """
+        return self._load(self.root / place, None, reused=True, verify=False)
+
+    def place(self, stored: StoredObject) -> str:
+        """Where an object lies, relative to the results folder."""
+        return stored.folder.relative_to(self.root).as_posix()
+
+    def _current(self, dataset: str, asset: str, *, verify: bool) -> StoredObject:
         path = self._pointer(dataset, asset)
         if not path.is_file():
             raise StorageError(
                 f"Dataset `{dataset}` has no `{asset}` yet. Materialize `{asset}` (and what is upstream of it) first."
             )
         record = json.loads(path.read_text(encoding="utf-8"))
+        return self._explained(dataset, asset, self.root / record["object"], verify=verify)
+
+    def _explained(self, dataset: str, asset: str, folder: Path, *, verify: bool) -> StoredObject:
         try:
-            return self._load(self.root / record["object"], None, reused=True)
+            return self._load(folder, None, reused=True, verify=verify)
         except StorageError as error:
             raise StorageError(f"Dataset `{dataset}`: {error} Materialize `{asset}` again.") from error
 
@@ -147,12 +205,12 @@ class ObjectStore:
     def _pointer(self, dataset: str, asset: str) -> Path:
         return self.root / "datasets" / dataset / f"{asset}.json"
 
-    def _load(self, folder: Path, inputs: StageInputs | None, *, reused: bool) -> StoredObject:
+    def _load(self, folder: Path, inputs: StageInputs | None, *, reused: bool, verify: bool = True) -> StoredObject:
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise StorageError(f"the stored result {folder} has no readable manifest.") from error
-        for name, digest in manifest["files"].items():
+        for name, digest in manifest["files"].items() if verify else ():
             if not (folder / name).is_file() or _digest(folder / name) != digest:
                 raise StorageError(f"the stored file {folder / name} is missing or not what was written.")
         return StoredObject(

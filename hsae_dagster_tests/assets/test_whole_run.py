@@ -119,9 +119,9 @@ def test_each_hypothesis_has_a_card_with_its_lineage(finished: Finished, dataset
         assert card["effect"] == pytest.approx(row["effect_estimate"], rel=1e-3)
         assert card["neuron"] == f"{row['sae_id']}/{row['sae_column']}"
         assert row["claim"].split("“")[1].split("”")[0] in card["card"]
-        for asset, version in card["upstream data versions"].items():
-            assert version == workspace.current(dataset, asset).data_version
-        assert set(card["upstream data versions"]) == set(NAMES) - {"evaluation_report"}
+        versions = card["upstream data versions"]
+        assert versions.pop("labelled_texts") == workspace.current(dataset, "corpus").inputs.config["files"]
+        assert versions == {name: workspace.current(dataset, name).data_version for name in NAMES[:-1]}
         assert card["evaluation data version"] == workspace.current(dataset, "evaluation_report").data_version
         files = {path.name for path in workspace.current(dataset, "sae_checkpoints").folder.iterdir()}
         assert f"{row['sae_id']}.safetensors" in files

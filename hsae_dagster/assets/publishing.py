@@ -1,0 +1,99 @@
+"""Making an evaluation the one that people see: its record, its page, its tables, the lists of pages.
+
+Belongs here: writing under results/reports and results/lineage. Does not belong here: what a page says (`report`), the
+cards (`assets.hypothesis_card`).
+
+Layout under results/reports:
+    <dataset>.html                       the page of the current evaluation
+    <dataset>/<evaluation>.html          the page of every evaluation, for ever
+    <dataset>/<evaluation>/<table>.…     its tables as Parquet and CSV
+    <dataset>/<evaluation>-changes.html  what changed since the evaluation before
+    <dataset>/index.html                 the evaluations of a dataset
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hsae_dagster.assets.identity import Identity
+from hsae_dagster.core.comparison import Standing, compare
+from hsae_dagster.report.archive import EvaluationLine, render_comparison, render_index
+from hsae_dagster.report.tables import csv_bytes
+from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.storage.lineage import EvaluationRecord, LineageLog
+from hsae_dagster.storage.objects import StoredObject, write_atomically
+
+# What a record keeps of each row of the table of hypotheses.
+_KEPT = (
+    "hypothesis_id",
+    "rank",
+    "claim",
+    "badge",
+    "reason",
+    "concept_id",
+    "sae_id",
+    "sae_column",
+    "selection_score",
+    "effect_estimate",
+    "effect_low",
+    "effect_high",
+    "p_holm",
+    "fidelity_f1",
+    "prevalence",
+)
+
+
+def publish(
+    log: LineageLog, dataset: str, stored: StoredObject, identities: Mapping[str, Identity]
+) -> tuple[EvaluationRecord, Path]:
+    """Record an evaluation as the current one and write its pages; returns the record and the page's path.
+
+    Publishing the current evaluation again changes no byte.
+    """
+    rows = [_row(row, identities) for row in read_frame(stored.file("hypotheses.parquet")).iter_rows(named=True)]
+    record = log.append(dataset, stored, stored.json("evaluation.json"), rows)
+    folder = log.store.root / "reports"
+    own = folder / dataset
+    page = stored.file("_report.html").read_bytes()
+    write_atomically(own / f"{record.key}.html", page)
+    for table in sorted(stored.folder.glob("*.parquet")):
+        target = own / record.key / table.name
+        write_atomically(target, table.read_bytes())
+        write_atomically(target.with_suffix(".csv"), csv_bytes(read_frame(table)))
+    previous = log.previous(record)
+    if previous is not None:
+        write_atomically(own / f"{record.key}-changes.html", comparison_page(previous, record).encode())
+    write_atomically(own / "index.html", render_index(dataset, _lines(log.records(dataset))).encode())
+    current = folder / f"{dataset}.html"
+    write_atomically(current, page)
+    return record, current
+
+
+def comparison_page(before: EvaluationRecord, after: EvaluationRecord) -> str:
+    """Two evaluations of a dataset side by side, as one HTML document."""
+    changes = compare(*([Standing.of(row) for row in record.hypotheses] for record in (before, after)))
+    lines = _lines([before, after])
+    return render_comparison(after.dataset, lines[0], lines[1], changes, str(after.summary["task"]))
+
+
+def _lines(records: list[EvaluationRecord]) -> list[EvaluationLine]:
+    return [
+        EvaluationLine(
+            number=record.number,
+            key=record.key,
+            published=record.published,
+            tested=int(record.summary["tested"]),
+            confirmed=int(record.summary["confirmed"]),
+            versions={origin.asset: origin.data_version for origin in record.origins},
+            run_id=record.evaluation.run_id,
+        )
+        for record in records
+    ]
+
+
+def _row(row: Mapping[str, Any], identities: Mapping[str, Identity]) -> dict[str, Any]:
+    identity = identities.get(row["concept_id"])
+    known: dict[str, Any] = {}
+    if identity is not None and identity.was is not None:
+        known = {"was": identity.was, "correlation": identity.correlation, "cosine": identity.cosine}
+    return {**{name: row[name] for name in _KEPT}, "known_by": known}

@@ -1,0 +1,285 @@
+"""What every published evaluation rested on, and which hypotheses it had: append-only, one file each.
+
+Belongs here: tracing an evaluation to the results it read, writing and reading the records. Does not belong here: ids
+(`assets.identity`), comparing evaluations (`core.comparison`), or how a lineage is shown (`report.lineage`).
+
+Layout under the results folder:
+    lineage/<dataset>/<number>.json     the evaluations of a dataset in the order in which they became current
+
+A record is never changed or removed, and neither are the objects it names, so a hypothesis id resolves for ever.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hsae_dagster.errors import StorageError
+from hsae_dagster.keys import set_fingerprint
+from hsae_dagster.storage.frames import finite, read_frame
+from hsae_dagster.storage.objects import ObjectStore, StoredObject
+
+FILES = "labelled_texts"
+_MIXED = "`{reader}` was made from another version of `{asset}` than the evaluation read"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One result that an evaluation rests on.
+
+    Attributes:
+        asset: the stage that made it.
+        place: its folder, relative to the results folder.
+        data_version: fingerprint of its content.
+        code_version: of the stage that made it.
+        run_id: the run that made it.
+        created: when (ISO 8601, UTC).
+        upstream: data version of each result that it was made from.
+    """
+
+    asset: str
+    place: str
+    data_version: str
+    code_version: str
+    run_id: str
+    created: str
+    upstream: Mapping[str, str]
+
+    @staticmethod
+    def of(store: ObjectStore, stored: StoredObject) -> "Origin":
+        """Of a stored result."""
+        return Origin(
+            asset=stored.asset,
+            place=store.place(stored),
+            data_version=stored.data_version,
+            code_version=stored.inputs.code_version,
+            run_id=stored.run_id,
+            created=stored.created,
+            upstream=dict(stored.inputs.upstream),
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """One published evaluation.
+
+    Attributes:
+        dataset: partition key.
+        number: from 1, in the order of publication.
+        published: when it became current (ISO 8601, UTC).
+        evaluation: its own result.
+        files: data version of the dataset's files and declaration that its corpus was made from.
+        origins: everything it rests on, in the order of the stages.
+        mixed: sentences about results that were made from other versions than those the evaluation read.
+        summary: figures of the whole evaluation (JSON-like).
+        hypotheses: rows (JSON-like): keys, claim, badge, effect, and how the hypothesis was known again.
+    """
+
+    dataset: str
+    number: int
+    published: str
+    evaluation: Origin
+    files: str
+    origins: tuple[Origin, ...]
+    mixed: tuple[str, ...]
+    summary: Mapping[str, Any]
+    hypotheses: tuple[Mapping[str, Any], ...]
+
+    @property
+    def key(self) -> str:
+        """Short name of the evaluation: what its result was made from (12 hexadecimal characters)."""
+        return Path(self.evaluation.place).name[:12]
+
+    def origin(self, asset: str) -> Origin | None:
+        """What it rests on of one asset."""
+        return next((origin for origin in self.origins if origin.asset == asset), None)
+
+    def hypothesis(self, hypothesis_id: str) -> Mapping[str, Any] | None:
+        """The row of one hypothesis, or None."""
+        return next((row for row in self.hypotheses if row["hypothesis_id"] == hypothesis_id), None)
+
+
+def trace(store: ObjectStore, dataset: str, evaluation: StoredObject) -> tuple[tuple[Origin, ...], tuple[str, ...]]:
+    """Everything an evaluation rests on, found by what each step recorded that it read; and what does not fit together.
+
+    Raises:
+        StorageError: a result that it rests on is gone.
+    """
+    found: dict[str, Origin] = {}
+    mixed = []
+    waiting = [("evaluation_report", asset, version) for asset, version in evaluation.inputs.upstream.items()]
+    while waiting:
+        reader, asset, version = waiting.pop(0)
+        known = found.get(asset)
+        if known is None:
+            stored = _object(store, dataset, asset, version)
+            known = found[asset] = Origin.of(store, stored)
+            waiting += [(asset, name, read) for name, read in known.upstream.items()]
+        elif known.data_version != version:
+            mixed.append(_MIXED.format(reader=reader, asset=asset))
+    _join_embeddings(store, found, mixed)
+    return tuple(sorted(found.values(), key=lambda origin: _depth(origin, found))), tuple(mixed)
+
+
+def _join_embeddings(store: ObjectStore, found: dict[str, Origin], mixed: list[str]) -> None:
+    """The result of `embeddings` depends on texts alone and names no corpus; the keys tell whether it is this one."""
+    if "embeddings" not in found or "corpus" not in found:
+        return
+    record = store.at(found["embeddings"].place).json("embeddings.json")
+    ids = read_frame(store.at(found["corpus"].place).file("texts.parquet"))["text_id"]
+    if set_fingerprint(ids, record["set_id"]) == record["fingerprint"]:
+        upstream = {"corpus": found["corpus"].data_version}
+        found["embeddings"] = replace(found["embeddings"], upstream=upstream)
+    else:
+        mixed.append(_MIXED.format(reader="embeddings", asset="corpus"))
+
+
+def _object(store: ObjectStore, dataset: str, asset: str, version: str) -> StoredObject:
+    if store.versions(dataset).get(asset) == version:
+        return store.pointed(dataset, asset)
+    stored = store.find(asset, version)
+    if stored is None:
+        raise StorageError(
+            f"Dataset `{dataset}`: the `{asset}` of data version {version[:12]} that its evaluation rests on is gone. "
+            f"Materialize the dataset from `{asset}` on again."
+        )
+    return stored
+
+
+def _depth(origin: Origin, found: Mapping[str, Origin]) -> int:
+    """Steps from the files."""
+    return 1 + max((_depth(found[name], found) for name in origin.upstream if name in found), default=0)
+
+
+class LineageLog:
+    """The records under one results folder."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.store = store
+        self.root = store.root / "lineage"
+
+    def datasets(self) -> list[str]:
+        """Datasets that have a record."""
+        return sorted(path.name for path in self.root.glob("*") if path.is_dir()) if self.root.is_dir() else []
+
+    def records(self, dataset: str) -> list[EvaluationRecord]:
+        """Records of a dataset, oldest first."""
+        return [_read(path) for path in sorted((self.root / dataset).glob("[0-9]*.json"))]
+
+    def latest(self, dataset: str) -> EvaluationRecord | None:
+        """The last record of a dataset, or None."""
+        paths = sorted((self.root / dataset).glob("[0-9]*.json"))
+        return _read(paths[-1]) if paths else None
+
+    def previous(self, record: EvaluationRecord) -> EvaluationRecord | None:
+        """The record before this one, or None."""
+        path = self._path(record.dataset, record.number - 1)
+        return _read(path) if path.is_file() else None
+
+    def append(
+        self,
+        dataset: str,
+        evaluation: StoredObject,
+        summary: Mapping[str, Any],
+        hypotheses: Sequence[Mapping[str, Any]],
+    ) -> EvaluationRecord:
+        """Record that an evaluation is current, unless it already was; returns its record.
+
+        Raises:
+            StorageError: a result that it rests on is gone.
+        """
+        last = self.latest(dataset)
+        if last is not None and last.evaluation.place == self.store.place(evaluation):
+            return last
+        origins, mixed = trace(self.store, dataset, evaluation)
+        corpus = next((self.store.at(origin.place) for origin in origins if origin.asset == "corpus"), None)
+        record = EvaluationRecord(
+            dataset=dataset,
+            number=last.number + 1 if last else 1,
+            published=datetime.now(UTC).isoformat(timespec="seconds"),
+            evaluation=Origin.of(self.store, evaluation),
+            files=str(corpus.inputs.config["files"]) if corpus else "",
+            origins=origins,
+            mixed=mixed,
+            summary=finite(summary),
+            hypotheses=tuple(finite(row) for row in hypotheses),
+        )
+        return _write(self._path, record)
+
+    def find(self, hypothesis_id: str) -> list[EvaluationRecord]:
+        """Records with a hypothesis of this id (or, if only one begins so, this beginning of an id), oldest first.
+
+        Raises:
+            StorageError: several hypotheses' ids begin so.
+        """
+        found = {row["hypothesis_id"] for record in self for row in record.hypotheses}
+        able = [key for key in found if key == hypothesis_id] or [key for key in found if key.startswith(hypothesis_id)]
+        if len(able) > 1:
+            raise StorageError(f"Several hypotheses begin with `{hypothesis_id}`: {', '.join(sorted(able))}. Say more.")
+        return [record for record in self for key in able if record.hypothesis(key)]
+
+    def __iter__(self) -> Iterator[EvaluationRecord]:
+        for dataset in self.datasets():
+            yield from self.records(dataset)
+
+    def _path(self, dataset: str, number: int) -> Path:
+        return self.root / dataset / f"{number:06d}.json"
+
+
+def staleness(store: ObjectStore, record: EvaluationRecord, files: str | None = None) -> tuple[str, ...]:
+    """Why what an evaluation rests on is no longer what is current, in sentences; empty when all of it is.
+
+    Args:
+        store: where the results lie.
+        record: of the evaluation.
+        files: data version of the dataset's files as they are now, if known.
+    """
+    now = store.versions(record.dataset)
+    reasons = [f"{sentence}." for sentence in record.mixed]
+    if files is not None and files != record.files:
+        reasons.append("The files or dataset.yaml have changed since.")
+    changed = [o.asset for o in record.origins if o.asset in now and now[o.asset] != o.data_version]
+    if changed:
+        names = " and ".join(f"`{name}`" for name in changed)
+        reasons.append(f"{names} {'has' if len(changed) == 1 else 'have'} changed since.")
+    return tuple(reasons)
+
+
+def _read(path: Path) -> EvaluationRecord:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields |= {
+            "evaluation": Origin(**fields["evaluation"]),
+            "origins": tuple(Origin(**origin) for origin in fields["origins"]),
+            "mixed": tuple(fields["mixed"]),
+            "hypotheses": tuple(fields["hypotheses"]),
+        }
+        return EvaluationRecord(**fields)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(
+            f"The record {path} cannot be read: {error}. Restore it from a copy, or remove it."
+        ) from error
+
+
+def _write(place: Callable[[str, int], Path], record: EvaluationRecord) -> EvaluationRecord:
+    """Write a record whole under its number, or under the next free one if another process was first."""
+    while True:
+        path = place(record.dataset, record.number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, aside = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                json.dump(asdict(record), stream, indent=1, ensure_ascii=False, allow_nan=False)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(aside).chmod(0o644)
+            os.link(aside, path)  # fails where a rename would silently replace
+            return record
+        except FileExistsError:  # another process was first
+            record = replace(record, number=record.number + 1)
+        finally:
+            Path(aside).unlink(missing_ok=True)
