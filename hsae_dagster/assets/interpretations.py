@@ -105,6 +105,7 @@ def _load(upstream: list[StoredObject], neurons: pl.DataFrame, split: str) -> _S
 
 def _request(split: _Split, bounds: list[tuple[float, float]], settings: Interpretation) -> InterpretationRequest:
     shown = _sample(split, settings.seed)
+    low, neurons = settings.low_bin, range(split.codes.shape[1])
     return InterpretationRequest(
         texts=shown.texts,
         clusters=shown.clusters,
@@ -115,6 +116,8 @@ def _request(split: _Split, bounds: list[tuple[float, float]], settings: Interpr
         max_words=settings.max_words,
         instructions=settings.instructions,
         seed=settings.seed,
+        top=settings.sampling == "top",
+        weak=[firing_bounds(column(split.codes, j), low) for j in neurons] if low else None,
     )
 
 

@@ -14,8 +14,9 @@ class Examples:
     """Texts to show for one neuron.
 
     Attributes:
-        strong: positions of strongly firing texts, int64, in random order.
-        silent: positions of texts on which the neuron is exactly silent, int64, in random order.
+        strong: positions of strongly firing texts, int64; in random order, the very top in rising order.
+        silent: positions of texts to hold against them, int64, in random order: exactly silent ones, or, where a low
+            bin was asked for, weakly firing ones.
     """
 
     strong: np.ndarray
@@ -23,7 +24,13 @@ class Examples:
 
 
 def sample_examples(
-    activation: np.ndarray, bounds: tuple[float, float], count: int, rng: np.random.Generator
+    activation: np.ndarray,
+    bounds: tuple[float, float],
+    count: int,
+    rng: np.random.Generator,
+    *,
+    top: bool = False,
+    weak: tuple[float, float] | None = None,
 ) -> Examples:
     """Draw `count` texts without replacement: half strongly firing, half exactly silent.
 
@@ -37,13 +44,25 @@ def sample_examples(
         bounds: lowest and highest activation that count as strong (`core.fidelity.firing_bounds`).
         count: texts wanted in all.
         rng: a fresh generator per candidate makes candidates see different texts.
+        top: take the strongest texts instead, whatever the bounds (the default of the package, `sample_top_zero`);
+            nothing is drawn for that side, so all candidates see the same ones. Equal activations rank by position.
+        weak: draw the other half from texts that fire, with activations between these two (a low percentile bin of
+            the positive ones, the package's `low_percentile`); never one that counts as strong.
     """
-    strong = np.flatnonzero((activation > 0) & (activation >= bounds[0]) & (activation <= bounds[1]))
-    silent = np.flatnonzero(activation == 0)
-    return Examples(
-        strong=_draw(strong, count - count // 2, rng),
-        silent=_draw(silent, count // 2, rng),
-    )
+    fires = activation > 0
+    strong = fires & (activation >= bounds[0]) & (activation <= bounds[1])
+    wanted = count - count // 2
+    if top:
+        ranked = np.argsort(activation, kind="stable")
+        strongest = ranked[fires[ranked]][-wanted:].astype(np.int64)
+        strong = np.zeros(len(activation), dtype=bool)
+        strong[strongest] = True
+    else:
+        strongest = _draw(np.flatnonzero(strong), wanted, rng)
+    against = activation == 0
+    if weak is not None:
+        against = fires & (activation >= weak[0]) & (activation <= weak[1]) & ~strong
+    return Examples(strong=strongest, silent=_draw(np.flatnonzero(against), count // 2, rng))
 
 
 def _draw(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

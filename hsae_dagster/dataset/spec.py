@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Task = Literal["regression", "classification", "pairwise"]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Percentile = Annotated[float, Field(ge=0.0, le=100.0)]
 
 
 class _Section(BaseModel):
@@ -120,9 +121,15 @@ class Interpretation(_Section):
     model: str = Field("lexical", description="`lexical` (offline) or `openai:<model>`.")
     candidates: int = Field(3, ge=1, le=20, description="Candidate concepts per neuron; the best is kept.")
     examples: int = Field(20, ge=2, description="Texts shown to a language model, half firing, half silent.")
+    sampling: Literal["percentile", "top"] = Field(
+        "percentile", description="Firing texts shown to a language model: a sample of `bin`, or the very strongest."
+    )
     max_words: int = Field(256, ge=8, description="Words shown of each text.")
-    bin: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = Field(
+    bin: tuple[Percentile, Percentile] = Field(
         (80.0, 100.0), description="Percentiles of a neuron's firing strength that count as strong firing."
+    )
+    low_bin: tuple[Percentile, Percentile] | None = Field(
+        None, description="Show a language model weakly firing texts of these percentiles instead of silent ones."
     )
     metric: Literal["f1", "correlation", "precision", "recall", "natural_f1"] = Field(
         "f1", description="Fidelity on validation texts by which the best candidate is chosen."
@@ -132,6 +139,19 @@ class Interpretation(_Section):
     )
     instructions: str | None = Field(None, description="What the texts are, for a language model.")
     seed: int = Field(0, ge=0, description="Start of the sampling's random stream.")
+
+    @model_validator(mode="after")
+    def _bins_rise(self) -> "Interpretation":
+        for name, ends in (("bin", self.bin), ("low_bin", self.low_bin)):
+            if ends is not None and ends[0] >= ends[1]:
+                raise ValueError(f"{name} {list(ends)} must rise, from a lower to a higher percentile")
+        if self.low_bin is not None and self.low_bin[1] > self.bin[0]:
+            raise ValueError(
+                f"low_bin {list(self.low_bin)} reaches into bin {list(self.bin)}; end it at {self.bin[0]:g} or below"
+            )
+        if self.low_bin is not None and self.sampling == "top":
+            raise ValueError("low_bin belongs to sampling `percentile`; leave it out, or set sampling to that")
+        return self
 
 
 class Annotation(_Section):

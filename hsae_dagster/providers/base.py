@@ -44,6 +44,9 @@ class InterpretationRequest:
         max_words: words to show of each.
         instructions: what the texts are, or None.
         seed: start of the sampling's random stream.
+        top: show the strongest texts instead of a sample between `bounds`.
+        weak: per neuron, the activations between which a text fires weakly; such texts are shown instead of silent
+            ones. None for silent ones.
     """
 
     texts: Sequence[str]
@@ -55,6 +58,8 @@ class InterpretationRequest:
     max_words: int
     instructions: str | None
     seed: int
+    top: bool = False
+    weak: Sequence[tuple[float, float]] | None = None
 
 
 class Interpreter(Protocol):

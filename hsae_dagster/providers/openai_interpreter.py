@@ -88,9 +88,17 @@ class OpenAIInterpreter:
             activation = column(request.codes, neuron)
             for candidate in range(request.candidates):
                 rng = np.random.default_rng((request.seed, neuron, candidate))
-                examples = sample_examples(activation, request.bounds[neuron], request.examples, rng)
+                examples = sample_examples(
+                    activation,
+                    request.bounds[neuron],
+                    request.examples,
+                    rng,
+                    top=request.top,
+                    weak=request.weak[neuron] if request.weak else None,
+                )
                 if not len(examples.strong) or not len(examples.silent):
-                    side = "silent" if len(examples.strong) else "strongly firing"
+                    low = "weakly firing" if request.weak else "silent"
+                    side = low if len(examples.strong) else "strongly firing"
                     report(f"neuron {neuron}: no concept, because there is no {side} text to show")
                     break
                 questions.append(_Question(neuron, candidate, examples))
@@ -99,6 +107,7 @@ class OpenAIInterpreter:
     def body(self, examples: Examples, request: InterpretationRequest) -> Body:
         """The request for one sample of texts."""
         messages = self.prompt.messages(
+            weak=request.weak is not None,
             instructions=(request.instructions or "").strip(),
             positives=present_all([request.texts[row] for row in examples.strong], request.max_words),
             negatives=present_all([request.texts[row] for row in examples.silent], request.max_words),

@@ -178,3 +178,23 @@ def test_an_answer_that_cannot_be_read_is_missing_and_never_guessed(interpreted:
     assert set(missing["text_id"]) == silent
     assert all(missing["reason"])
     assert run.metadata("annotation_matrix")["missing answers"] == 3 * len(concepts)
+
+
+def test_the_declared_sampling_reaches_the_interpreter(interpreted: Interpreted, tmp_path: Path) -> None:
+    workspace = interpreted.workspace.copy_to(tmp_path)
+    shown = {}
+    # A sparse autoencoder of two neurons per text hardly ever fires weakly enough to tell; a wide low bin has texts.
+    for name, changes in {"top": {"sampling": "top"}, "weak": {"bin": [60, 100], "low_bin": [0, 60]}}.items():
+        settings = {**scripted.MODELS["interpretation"], **changes}
+        workspace.declare("asked", None, **{**scripted.MODELS, "interpretation": settings})
+        with Loopback(scripted.chat) as server:
+            scripted.use(server)
+            run = workspace.run("asked", "interpretations")
+        assert run.success, {step: run.sentence(step) for step in run.failures}
+        shown[name] = [body for body in server.bodies() if not shown_concepts(body)]
+    # Two candidates per neuron see the same strongest texts, and others against them.
+    tops = Counter(tuple(shown_texts(body)[:5]) for body in shown["top"])
+    assert set(tops.values()) == {2}
+    assert len({str(body) for body in shown["top"]}) == len(shown["top"])
+    assert all("responds only weakly" in str(body) for body in shown["weak"])
+    assert shown["weak"]

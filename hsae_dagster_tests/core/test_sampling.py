@@ -72,3 +72,35 @@ def test_a_neuron_that_never_or_always_fires_leaves_its_side_empty() -> None:
 def test_an_odd_count_gives_the_strong_side_one_more(activation: np.ndarray) -> None:
     examples = sample_examples(activation, (0.05, np.inf), 5, np.random.default_rng(0))
     assert (len(examples.strong), len(examples.silent)) == (3, 2)
+
+
+def test_the_top_is_the_strongest_texts_for_every_candidate(activation: np.ndarray) -> None:
+    first, second = (
+        sample_examples(activation, (0.0, 1.0), 21, np.random.default_rng(seed), top=True) for seed in (0, 1)
+    )
+    assert first.strong.tolist() == second.strong.tolist() == list(range(189, 200))
+    assert len(first.silent) == 10
+    assert first.silent.tolist() != second.silent.tolist()
+
+
+def test_a_neuron_that_fires_on_few_texts_has_a_top_of_those(activation: np.ndarray) -> None:
+    few = np.where(np.arange(300) < 103, activation, 0)
+    examples = sample_examples(few, (np.inf, np.inf), 20, np.random.default_rng(0), top=True)
+    assert rows(examples)[0] == [100, 101, 102]
+    assert len(examples.silent) == 10
+
+
+def test_weakly_firing_texts_may_stand_against_strong_ones(activation: np.ndarray) -> None:
+    strong, weak = (firing_bounds(activation, ends) for ends in ((80, 100), (0, 20)))
+    examples = sample_examples(activation, strong, 20, np.random.default_rng(0), weak=weak)
+    low, high = np.percentile(activation[activation > 0], (0, 20))
+    assert len(examples.silent) == 10
+    assert low <= activation[examples.silent].min()
+    assert activation[examples.silent].max() <= high
+
+
+def test_no_text_is_shown_on_both_sides() -> None:
+    equal = np.r_[np.ones(50), np.zeros(10)]
+    both = firing_bounds(equal, (0, 50))
+    examples = sample_examples(equal, firing_bounds(equal, (50, 100)), 20, np.random.default_rng(0), weak=both)
+    assert (len(examples.strong), len(examples.silent)) == (10, 0)

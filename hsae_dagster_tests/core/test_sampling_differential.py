@@ -61,20 +61,37 @@ def test_percentile_bins_give_the_references_texts(seed: int, bin_: tuple[float,
             assert (ours.strong.tolist(), ours.silent.tolist()) == theirs
 
 
+@pytest.mark.parametrize("low", [(0.0, 20.0), (10.0, 50.0), (0.0, 70.0)])
 @pytest.mark.parametrize("seed", range(8))
-def test_bounds_at_the_strongest_texts_give_the_references_top_sampler(seed: int) -> None:
+def test_a_low_bin_gives_the_references_texts(seed: int, low: tuple[float, float]) -> None:
+    acts = activations(seed)
+    compared = 0
+    for neuron in range(acts.shape[1]):
+        # Of few activations both bins may hold one text, which is shown on one side only here.
+        if (acts[:, neuron] > 0).sum() < 6:
+            continue
+        for count in (10, 20, 60):
+            bins = {"high_percentile": (80.0, 100.0), "low_percentile": low}
+            theirs = reference_rows("sample_percentile_bins", acts, neuron, count, seed, **bins)
+            high, weak = (firing_bounds(acts[:, neuron], ends) for ends in bins.values())
+            draws = EqualDraws(seed, count // 2)
+            ours = sample_examples(acts[:, neuron], high, count, draws, weak=weak)  # type: ignore[arg-type]
+            assert (ours.strong.tolist(), ours.silent.tolist()) == theirs
+            compared += 1
+    assert compared >= 12
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_top_sampler_gives_the_references_texts(seed: int) -> None:
     acts = activations(seed)
     for neuron in range(acts.shape[1]):
-        positive = np.sort(acts[acts[:, neuron] > 0, neuron])
-        for count in (10, 20):
-            if len(positive) < count // 2:
-                continue
-            strong, silent = reference_rows("sample_top_zero", acts, neuron, count, seed)
-            bounds = (float(positive[-(count // 2)]), np.inf)
-            draws = EqualDraws(seed, count // 2 + 1)  # its top leaves no choice, so it draws nothing for it
-            ours = sample_examples(acts[:, neuron], bounds, count, draws)  # type: ignore[arg-type]
-            assert sorted(ours.strong.tolist()) == sorted(strong)
-            assert ours.silent.tolist() == silent
+        if not (acts[:, neuron] > 0).any():
+            continue
+        for count in (10, 20, 60):
+            theirs = reference_rows("sample_top_zero", acts, neuron, count, seed)
+            draws = EqualDraws(seed, count // 2)
+            ours = sample_examples(acts[:, neuron], (np.inf, np.inf), count, draws, top=True)  # type: ignore[arg-type]
+            assert (ours.strong.tolist(), ours.silent.tolist()) == theirs
 
 
 # Defect 35: a dead neuron's positives are all texts, or the sampler breaks down.
@@ -84,8 +101,9 @@ def test_a_dead_neuron_has_no_positive_texts_where_the_reference_shows_all() -> 
     assert len(strong) == 50
     with pytest.raises(IndexError):
         reference_rows("sample_percentile_bins", acts, 0, 10, 0)
-    ours = sample_examples(acts[:, 0], firing_bounds(acts[:, 0], (90, 100)), 10, np.random.default_rng(0))
-    assert (len(ours.strong), len(ours.silent)) == (0, 5)
+    for top in (False, True):
+        ours = sample_examples(acts[:, 0], firing_bounds(acts[:, 0], (90, 100)), 10, np.random.default_rng(0), top=top)
+        assert (len(ours.strong), len(ours.silent)) == (0, 5)
 
 
 # Defects 35 and 36: candidates that all see one top ten, and a global seed.

@@ -69,6 +69,35 @@ def test_texts_shown_are_strong_first_and_silent_after() -> None:
     assert all(int(text.split()[2]) >= N // 2 for text in even[:5])
 
 
+def test_the_strongest_texts_are_shown_to_every_candidate_where_the_top_is_asked_for() -> None:
+    with Loopback(by_number) as loopback:
+        interpret(loopback, request(top=True))
+    strong = [tuple(shown_texts(body)[:5]) for body in loopback.bodies()]
+    # Activations rise with the number; neuron 0 fires on even texts, neuron 1 on the first half.
+    ends = (range(N - 10, N, 2), range(N // 2 - 5, N // 2))
+    assert sorted(tuple(int(text.split()[2]) for text in texts) for texts in strong) == sorted(
+        tuple(end) for end in ends for _ in range(3)
+    )
+    assert len({user_message(body) for body in loopback.bodies()}) == 6
+
+
+def test_weakly_firing_texts_are_shown_and_called_so_where_a_low_bin_is_asked_for() -> None:
+    asked = request(candidates=1)
+    columns = asked.codes.toarray().T
+    with Loopback(by_number) as loopback:
+        interpret(loopback, request(candidates=1, weak=[firing_bounds(column, (0, 20)) for column in columns]))
+        interpret(loopback, asked)
+    bodies = sorted(loopback.bodies(), key=lambda body: "weakly" not in user_message(body))
+    for body in bodies[:2]:
+        shown = shown_texts(body)
+        assert all("even" in text for text in shown) or all("first half" in text for text in shown)
+        assert "the detector responds only weakly:" in user_message(body)
+        assert "not at all" not in user_message(body)
+    for body in bodies[2:]:
+        assert "the detector does not respond:" in user_message(body)
+        assert "weakly" not in user_message(body)
+
+
 def test_the_same_seed_asks_the_same_and_another_seed_asks_otherwise() -> None:
     def asked(seed: int) -> list[str]:
         with Loopback(by_number) as loopback:
