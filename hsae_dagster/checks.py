@@ -28,7 +28,8 @@ CHECKS: dict[str, dict[str, tuple[bool, str]]] = {
         "one_row_per_text": (True, "Codes have one row per text and one column per neuron, none negative."),
     },
     "selected_neurons": {
-        "as_many_as_asked": (True, "Exactly the declared number of distinct neurons is selected."),
+        "neurons_are_distinct": (True, "At least one neuron is selected, and none twice."),
+        "as_many_as_asked": (False, "As many neurons as declared; fewer only where no other adds to the prediction."),
     },
     "interpretations": {
         "unseen_texts_only": (True, "Fidelity was measured on texts that no candidate was written or chosen on."),

@@ -46,7 +46,7 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
 
 
 def _make(stage: Stage, folder: Path) -> None:
-    from hsae_dagster.dataset.rows import read_rows
+    from hsae_dagster.dataset.rows import class_name, read_rows
 
     splits = stage.dataset.spec.splits
     rows = read_rows(stage.dataset)
@@ -54,7 +54,10 @@ def _make(stage: Stage, folder: Path) -> None:
     made = build_corpus(rows.frame, shares, rows.dropped)
     write_frame(folder / "texts.parquet", made.texts)
     write_frame(folder / "observations.parquet", made.observations)
-    write_json(folder / "summary.json", _summarise(stage.dataset.spec.task, rows.frame.height, made))
+    positive = class_name(stage.dataset.spec.columns.positive)
+    classes = [{"class": name, "rows": n, "counts as": int(name == positive)} for name, n in rows.classes.items()]
+    summary = _summarise(stage.dataset.spec.task, rows.frame.height, made)
+    write_json(folder / "summary.json", summary | {"classes": classes})
 
 
 def _summarise(task: str, read: int, made: Corpus) -> dict[str, Any]:
@@ -93,6 +96,7 @@ def _describe(stored: StoredObject, summary: dict[str, Any], outcome: str) -> di
         "splits": table(summary["splits"]),
         "rows left out": table(dropped) if dropped else "none",
         "outcome": picture(figure.png, figure.alt),
+        **({"classes": table(summary["classes"])} if summary["classes"] else {}),
     }
 
 

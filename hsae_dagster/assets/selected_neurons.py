@@ -33,7 +33,7 @@ CODE_VERSION = "2"
     check_specs=checks.specs(NAME),
 )
 def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
-    """Exactly n neurons with rank, score and the direction they have on training texts; pairs by Z_A - Z_B."""
+    """Exactly n neurons (fewer where no other adds anything), rank, score, direction in training; pairs by Z_A - Z_B."""
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
@@ -47,10 +47,12 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
         neurons = read_frame(stored.file("neurons.parquet"))
         stage.report(f"{neurons.height} neurons by {summary['method']}")
         distinct = neurons["column"].n_unique()
-        check = checks.result(
-            NAME, "as_many_as_asked", distinct == spec.selection.n == neurons.height, {"selected": distinct}
-        )
-        return stage.finish(stored, _describe(neurons, summary) | _describe_ladder(stored), [check])
+        told = {"selected": distinct, "asked for": spec.selection.n, "notes": "; ".join(summary["notes"]) or "none"}
+        verdicts = [
+            checks.result(NAME, "neurons_are_distinct", 0 < distinct == neurons.height, told),
+            checks.result(NAME, "as_many_as_asked", distinct == spec.selection.n, told),
+        ]
+        return stage.finish(stored, _describe(neurons, summary) | _describe_ladder(stored), verdicts)
 
 
 def _make(stage: Stage, corpus: StoredObject, activations: StoredObject, folder: Path) -> None:

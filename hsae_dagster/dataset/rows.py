@@ -22,13 +22,28 @@ READERS = {
     ".json": lambda path: _read_json(path),
 }
 
+_MOST_SHOWN = 6
+_ONE_AGAINST_THE_REST = (
+    "Name the class that counts as 1 in columns.positive; every other class then counts as 0 (one against the rest). "
+    "For each class in turn, declare a dataset per class: equal texts share their embeddings and autoencoders."
+)
+_NUMERIC = {
+    "regression": "Make the column numeric, or set task to `classification` if it holds classes.",
+    "pairwise": "Give 1 where the first text wins and 0 where the second does, or name the winner's value of A in "
+    "columns.positive.",
+}
+
 
 @dataclass(frozen=True)
 class Rows:
-    """Observations of a dataset, and how many rows were left out for which reason."""
+    """Observations of a dataset, how many rows were left out for which reason, and the sizes of declared classes.
+
+    `classes` has one entry per class of a label with a declared positive one, largest first; empty otherwise.
+    """
 
     frame: pl.DataFrame
     dropped: dict[str, int]
+    classes: dict[str, int]
 
 
 def read_rows(dataset: Dataset) -> Rows:
@@ -46,7 +61,13 @@ def read_rows(dataset: Dataset) -> Rows:
     if frame.is_empty():
         raise DatasetError(f"Dataset `{dataset.name}` has no rows left ({dropped or 'its files are empty'}).")
     _check_labels(dataset, frame)
-    return Rows(frame=frame, dropped={reason: n for reason, n in dropped.items() if n})
+    classes = _sizes(frame["class"]) if dataset.spec.columns.positive is not None else {}
+    return Rows(frame.drop("class"), {reason: n for reason, n in dropped.items() if n}, classes)
+
+
+def _sizes(classes: pl.Series) -> dict[str, int]:
+    counts = classes.drop_nulls().value_counts().sort("count", classes.name, descending=[True, False])
+    return dict(counts.iter_rows())
 
 
 def _read_json(path: Path) -> pl.DataFrame:
@@ -89,10 +110,12 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.DataFra
                 f"Dataset `{dataset.name}`: {path.name} has no column `{column}` (it has {', '.join(raw.columns)}). "
                 "Correct `columns` in dataset.yaml, or the file."
             )
+    regression = dataset.spec.task == "regression"
     cluster = pl.col(wanted.cluster_by).cast(pl.String) if wanted.cluster_by else pl.lit(None, dtype=pl.String)
     return raw.select(
         *[pl.col(column).cast(pl.String).alias(name) for name, column in texts.items()],
         _label(dataset, path, raw).alias("label"),
+        (pl.lit(None, pl.String) if regression else _classes(raw[wanted.label])).alias("class"),
         cluster.alias("cluster"),
         *[_control(raw, name).alias(f"control:{name}") for name in wanted.controls],
         (_truthy(raw, wanted.exclude) if wanted.exclude else pl.lit(False)).alias("excluded"),
@@ -114,16 +137,13 @@ def _label(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.Series:
     """The label as f64 with nulls where it is missing."""
     spec, label = dataset.spec, raw[dataset.spec.columns.label]
     if spec.columns.positive is not None:
-        target = _class_name(spec.columns.positive)
-        as_text = label.map_elements(_class_name, return_dtype=pl.String)
-        if not (as_text == target).any():
-            seen = ", ".join(repr(v) for v in as_text.drop_nulls().unique().sort().head(6))
+        target, classes = class_name(spec.columns.positive), _classes(label)
+        if not (classes == target).any():
             raise DatasetError(
                 f"Dataset `{dataset.name}`: no row of {path.name} has the value {target!r} in "
-                f"`{spec.columns.label}` (it has {seen}). Correct columns.positive."
+                f"`{spec.columns.label}` (it has {_listed(classes)}). Correct columns.positive."
             )
-        blank = as_text.is_null() | (as_text == "")
-        return (as_text == target).cast(pl.Float64).set(blank, None)
+        return (classes == target).cast(pl.Float64).set(classes.is_null(), None)
     if label.dtype == pl.String:
         label = label.str.strip_chars()
         label = label.set(label == "", None)
@@ -131,24 +151,35 @@ def _label(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.Series:
     bad = number.is_null() & label.is_not_null()
     if bad.any():
         row = int(bad.arg_true()[0])
-        remedy = (
-            "Name the value that counts as 1 in columns.positive."
-            if spec.task != "regression"
-            else ("Make the column numeric.")
-        )
-        raise DatasetError(
-            f"Dataset `{dataset.name}`: {path.name} row {row + 1}, column `{spec.columns.label}`: {label[row]!r} is "
-            f"not a number. {remedy}"
-        )
+        where = f"Dataset `{dataset.name}`: {path.name} row {row + 1}, column `{spec.columns.label}`: {label[row]!r}"
+        if spec.task == "classification":
+            raise DatasetError(
+                f"{where} is neither 0 nor 1; the classes are {_listed(_classes(label))}. {_ONE_AGAINST_THE_REST}"
+            )
+        raise DatasetError(f"{where} is not a number. {_NUMERIC[spec.task]}")
     return number.fill_nan(None)
 
 
-def _class_name(value: object) -> str:
+def _classes(label: pl.Series) -> pl.Series:
+    """Labels as the names of classes, null where there is none."""
+    names = label.fill_nan(None) if label.dtype.is_float() else label
+    names = names.map_elements(class_name, return_dtype=pl.String)
+    return names.set(names == "", None)
+
+
+def _listed(classes: pl.Series) -> str:
+    """The commonest classes with their sizes."""
+    sizes = _sizes(classes.alias("class"))
+    shown = ", ".join(f"{name!r} ({size:,} row{'s' * (size != 1)})" for name, size in list(sizes.items())[:_MOST_SHOWN])
+    return shown + (f" and {len(sizes) - _MOST_SHOWN} more" if len(sizes) > _MOST_SHOWN else "")
+
+
+def class_name(value: object) -> str:
     """A class as it is compared: `true`, `True` and true are one, and so are 1 and 1.0."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
-        return f"{value:g}"
+        return str(int(value)) if float(value).is_integer() else repr(value)
     text = str(value).strip()
     return text.lower() if text.lower() in ("true", "false") else text
 
@@ -179,7 +210,7 @@ def _clean(dataset: Dataset, frame: pl.DataFrame) -> Rows:
             )
         dropped[f"no usable {name}"] = faulty.height
         frame = frame.filter(~missing)
-    return Rows(frame=frame, dropped=dropped)
+    return Rows(frame, dropped, {})
 
 
 def _check_labels(dataset: Dataset, frame: pl.DataFrame) -> None:
@@ -191,9 +222,6 @@ def _check_labels(dataset: Dataset, frame: pl.DataFrame) -> None:
     if task == "regression":
         return
     if not set(values) <= {0.0, 1.0}:
-        shown = ", ".join(f"{value:g}" for value in values[:6])
-        raise DatasetError(
-            f"{where}: a {task} label must be 0 or 1; found {shown}"
-            f"{', …' if len(values) > 6 else ''}. Name the class that counts as 1 in columns.positive (one against "
-            "the rest), or set task to `regression`."
-        )
+        number = "If the numbers have an order, set task to `regression` instead."
+        remedy = f"{_ONE_AGAINST_THE_REST} {number}" if task == "classification" else _NUMERIC[task]
+        raise DatasetError(f"{where}: a {task} label must be 0 or 1; found {_listed(frame['class'])}. {remedy}")

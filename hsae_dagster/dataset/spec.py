@@ -27,7 +27,7 @@ class Columns(_Section):
     text_b: str | None = Field(None, description="Column with the second text of a pair (pairwise).")
     label: str = Field(description="Column with the outcome: a number, or two classes; for pairs 1 = A wins.")
     positive: str | int | float | bool | None = Field(
-        None, description="The label value counted as 1 when a classification's two classes are not 0 and 1."
+        None, description="The class counted as 1 where classes are not 0 and 1; all others count as 0."
     )
     cluster_by: str | None = Field(
         None,
@@ -186,7 +186,9 @@ class DatasetSpec(_Section):
     """Everything data/<dataset>/dataset.yaml may say. Only `task`, `files` and `columns` are required."""
 
     description: str = Field("", description="One line on what the texts are; shown on the report.")
-    outcome: str | None = Field(None, description="The outcome in words, with its unit; default the column.")
+    outcome: str | None = Field(
+        None, description="The outcome in words, with its unit; default the column and its positive class."
+    )
     task: Task = Field(description="`regression`, `classification` or `pairwise`.")
     files: str | tuple[str, ...] | dict[Literal["train", "validation", "holdout"], str] = Field(
         description="File, list of files, or one file per split; parquet, csv, jsonl or json, beside this one."
@@ -232,4 +234,5 @@ class DatasetSpec(_Section):
     @property
     def outcome_name(self) -> str:
         """The outcome in words."""
-        return self.outcome or self.columns.label
+        positive = "" if self.columns.positive is None else f" = {self.columns.positive}"
+        return self.outcome or self.columns.label + positive

@@ -75,7 +75,19 @@ CASES = {
     "classes that are not 0 and 1": Case(
         rewrite(lambda f: f.with_columns(pl.int_range(pl.len()).mod(3).alias("score")), task="classification"),
         "corpus",
-        ("0, 1, 2", "columns.positive"),
+        ("'0' (100 rows)", "'2' (100 rows)", "columns.positive", "regression"),
+    ),
+    "classes that are words": Case(
+        rewrite(lambda f: f.with_columns(pl.Series("score", ["red", "green", "blue"] * 100)), task="classification"),
+        "corpus",
+        ("`score`", "'blue' (100 rows), 'green' (100 rows), 'red' (100 rows)", "columns.positive"),
+    ),
+    "more neurons per text than neurons": Case(redeclare(saes=[{"m": 8, "k": 9}]), "corpus", ("k is 9", "at most m")),
+    "prefixes that end early": Case(
+        redeclare(saes=[{"m": 8, "k": 2, "prefixes": [2, 4]}]), "corpus", ("[2, 4]", "end at m = 8")
+    ),
+    "bins that overlap": Case(
+        redeclare(interpretation={"low_bin": [0, 90]}), "corpus", ("low_bin [0.0, 90.0]", "80 or below")
     ),
     "an empty text": Case(set_value("text", 5, ""), "corpus", ("`text`", "row 6", "on_missing")),
     "a blank text": Case(set_value("text", 5, " \n\t "), "corpus", ("`text`", "row 6")),

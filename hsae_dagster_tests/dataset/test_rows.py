@@ -77,17 +77,20 @@ def test_rows_without_text_or_label_stop_or_are_dropped_as_declared(
 def test_one_class_and_more_than_two_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="every label is 1"):
         read(tmp_path, pl.DataFrame({**ROWS, "score": [1.0, 1.0, 1.0]}))
-    with pytest.raises(DatasetError, match=r"must be 0 or 1; found 1, 2, 3\.5"):
+    with pytest.raises(DatasetError, match=r"must be 0 or 1; found '1' \(1 row\), '2' .*, '3\.5' .*columns\.positive"):
         read(tmp_path, pl.DataFrame(ROWS), more="task: classification\n")
 
 
 def test_words_as_classes_need_the_positive_one(tmp_path: Path) -> None:
     frame = pl.DataFrame({**ROWS, "score": ["yes", "no", "yes"]})
-    with pytest.raises(DatasetError, match=r"row 1.*'yes' is not a number.*columns\.positive"):
+    with pytest.raises(
+        DatasetError, match=r"row 1.*'yes' is neither.*'yes' \(2 rows\), 'no' \(1 row\).*columns\.positive"
+    ):
         read(tmp_path, frame, more="task: classification\n")
     rows = read(tmp_path, frame, "{text: text, label: score, positive: 'yes'}", "task: classification\n")
     assert rows.frame["label"].to_list() == [1.0, 0.0, 1.0]
-    with pytest.raises(DatasetError, match=r"no row .* has the value 'maybe'"):
+    assert rows.classes == {"yes": 2, "no": 1}
+    with pytest.raises(DatasetError, match=r"no row .* has the value 'maybe' .*it has 'yes' \(2 rows\)"):
         read(tmp_path, frame, "{text: text, label: score, positive: maybe}", "task: classification\n")
 
 
@@ -99,6 +102,23 @@ def test_the_positive_class_may_be_of_any_type(tmp_path: Path, values: list, pos
     frame = pl.DataFrame({**ROWS, "score": values})
     rows = read(tmp_path, frame, f"{{text: text, label: score, positive: {positive}}}", "task: classification\n")
     assert rows.frame["label"].to_list() == [1.0, 0.0, 1.0]
+
+
+def test_one_of_many_classes_stands_against_the_rest(tmp_path: Path) -> None:
+    classes = [f"c{number % 8}" for number in range(20)]
+    frame = pl.DataFrame({"text": [f"text {n}" for n in range(20)], "score": classes})
+    with pytest.raises(DatasetError, match=r"'c0' \(3 rows\), .* and 2 more\. .*one against the rest"):
+        read(tmp_path, frame, more="task: classification\n")
+    rows = read(tmp_path, frame, "{text: text, label: score, positive: c3}", "task: classification\n")
+    assert rows.frame["label"].to_list() == [float(name == "c3") for name in classes]
+    assert list(rows.classes.values()) == [3] * 4 + [2] * 4
+
+
+def test_classes_that_are_large_numbers_stay_apart(tmp_path: Path) -> None:
+    frame = pl.DataFrame({**ROWS, "score": [20230101, 20230102, 20230103]})
+    rows = read(tmp_path, frame, "{text: text, label: score, positive: 20230102}", "task: classification\n")
+    assert rows.frame["label"].to_list() == [0.0, 1.0, 0.0]
+    assert list(rows.classes) == ["20230101", "20230102", "20230103"]
 
 
 def test_excluded_rows_are_counted(tmp_path: Path) -> None:
