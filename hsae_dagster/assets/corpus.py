@@ -57,7 +57,7 @@ def _make(stage: Stage, folder: Path) -> None:
     positive = class_name(stage.dataset.spec.columns.positive)
     classes = [{"class": name, "rows": n, "counts as": int(name == positive)} for name, n in rows.classes.items()]
     summary = _summarise(stage.dataset.spec.task, rows.frame.height, made)
-    write_json(folder / "summary.json", summary | {"classes": classes})
+    write_json(folder / "summary.json", summary | ({"classes": classes} if classes else {}))
 
 
 def _summarise(task: str, read: int, made: Corpus) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _describe(stored: StoredObject, summary: dict[str, Any], outcome: str) -> di
         "splits": table(summary["splits"]),
         "rows left out": table(dropped) if dropped else "none",
         "outcome": picture(figure.png, figure.alt),
-        **({"classes": table(summary["classes"])} if summary["classes"] else {}),
+        **({"classes": table(summary["classes"])} if "classes" in summary else {}),
     }
 
 

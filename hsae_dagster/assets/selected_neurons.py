@@ -33,7 +33,7 @@ CODE_VERSION = "2"
     check_specs=checks.specs(NAME),
 )
 def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
-    """Exactly n neurons (fewer where no other adds anything), rank, score, direction in training; pairs by Z_A - Z_B."""
+    """The n neurons (fewer where no other adds anything), rank, score, direction in training; pairs by Z_A - Z_B."""
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
