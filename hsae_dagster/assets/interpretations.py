@@ -24,7 +24,7 @@ from hsae_dagster.storage.frames import read_codes, read_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "interpretations"
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 # A lexicon gains nothing from more; beyond it a seeded sample is read.
 MOST_TEXTS = 50_000
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.fidelity import column
-from hsae_dagster.core.lexicon import Lexicon, apply_lexicons, fit_lexicon, name_lexicon
+from hsae_dagster.core.lexicon import Lexicon, apply_lexicons, fit_lexicons, name_lexicon
 from hsae_dagster.core.terms import TermTable, supported_terms
 from hsae_dagster.providers.base import Annotations, InterpretationRequest, Report
 
 AUTHOR = "lexical"
-# Inverse L1 penalties between which candidates of several sizes are spread: roughly 400 to 1,200 terms at 5,000 texts.
-STRONGEST, WEAKEST = 2.0, 0.5
+# Most terms of a lexicon: candidates of several sizes are spread between these.
+LARGEST, SMALLEST = 2_000, 300
 
 
 class LexicalInterpreter:
@@ -37,30 +37,34 @@ class LexicalInterpreter:
     def settle(self, chosen: Sequence[Concept | None], request: InterpretationRequest) -> list[Concept | None]:
         """The chosen size of lexicon, fitted again on training and validation texts together."""
         table = supported_terms(request.texts, request.clusters.tolist())
-        return [
-            self._write(table, column(request.codes, neuron), request.clusters, concept.details["strength"]) or concept
-            if concept
-            else None
-            for neuron, concept in enumerate(chosen)
-        ]
+        settled: list[Concept | None] = []
+        for neuron, concept in enumerate(chosen):
+            activation = column(request.codes, neuron)
+            again = self._write(table, activation, request.clusters, [concept.details["size"]]) if concept else []
+            settled.append(again[0] if again else concept)
+        return settled
 
     def _candidates(self, table: TermTable, activation: np.ndarray, request: InterpretationRequest) -> list[Concept]:
         fires = activation > 0
-        if fires.all() or not fires.any() or not table.terms:
+        if fires.all() or not fires.any():
             return []
+        sizes = np.geomspace(LARGEST, SMALLEST, request.candidates).round().astype(int).tolist()
         found: dict[str, Concept] = {}
-        for strength in np.geomspace(STRONGEST, WEAKEST, request.candidates):
-            concept = self._write(table, activation, request.clusters, float(strength))
-            if concept:
-                found.setdefault(concept.concept_id, concept)
+        for concept in self._write(table, activation, request.clusters, sizes):
+            found.setdefault(concept.concept_id, concept)
         return list(found.values())
 
-    def _write(self, table: TermTable, activation: np.ndarray, clusters: np.ndarray, strength: float) -> Concept | None:
-        lexicon = fit_lexicon(table, activation, clusters, strength=strength)
-        name = name_lexicon(lexicon, table, activation > 0) if lexicon else None
-        if lexicon is None or name is None:
-            return None
-        return Concept(name, AUTHOR, lexicon.as_definition(), {"strength": strength, "terms": len(lexicon.terms)})
+    def _write(
+        self, table: TermTable, activation: np.ndarray, clusters: np.ndarray, sizes: Sequence[int]
+    ) -> list[Concept]:
+        """A concept for each size that a name can be given to."""
+        concepts = []
+        for size, lexicon in zip(sizes, fit_lexicons(table, activation, clusters, sizes), strict=False):
+            name = name_lexicon(lexicon, table, activation > 0)
+            if name:
+                details = {"size": size, "terms": len(lexicon.terms)}
+                concepts.append(Concept(name, AUTHOR, lexicon.as_definition(), details))
+        return concepts
 
 
 class LexicalAnnotator:

@@ -5,6 +5,7 @@ single figures are written (`wording`).
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hsae_dagster.core.hypothesis import Example, Hypothesis
@@ -13,6 +14,9 @@ from hsae_dagster.report.cards import facts
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.excerpts import Segment, excerpt
 from hsae_dagster.report.wording import capitalised, effect_figure, example_outcome, number, shown, term_name
+
+# Terms shown on each side of a lexicon; a page with all of them would be megabytes.
+_SHOWN_TERMS = 100
 
 BADGE_CLASS = {
     "confirmed": "confirmed",
@@ -59,16 +63,14 @@ class Card:
     facts: tuple[tuple[str, str], ...]
     flags: tuple[str, ...]
     evidence: tuple[tuple[str, str, tuple[_Quote, ...]], ...]
-    terms_for: tuple[tuple[str, str], ...]
-    terms_against: tuple[tuple[str, str], ...]
+    n_terms: int
+    terms: tuple[tuple[str, tuple[tuple[str, str], ...], int], ...]
     keys: tuple[tuple[str, str], ...]
 
 
 def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tuple[float, float]) -> Card:
     """What the card at `position` (from 1) shows; `limits` are the scale of the strips, from `card_limits`."""
     claim, words = prose.claim_sentence(h, content)
-    for_it = [(term_name(term), number(weight, 2, signed=True)) for term, weight in h.lexicon if weight > 0]
-    against_it = [(term_name(term), number(weight, 2, signed=True)) for term, weight in h.lexicon if weight <= 0]
     return Card(
         key=f"hypothesis-{position}",
         number=position,
@@ -83,8 +85,8 @@ def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tupl
         facts=tuple(facts(h, content)),
         flags=h.test.flags,
         evidence=_evidence(h, content),
-        terms_for=tuple(for_it),
-        terms_against=tuple(against_it),
+        n_terms=len(h.lexicon),
+        terms=tuple(_terms(h)),
         keys=(
             ("Hypothesis", h.hypothesis_id),
             ("Concept", h.concept_id),
@@ -95,6 +97,14 @@ def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tupl
             ("Difference on training texts", number(h.train_separation, 3, signed=True)),
         ),
     )
+
+
+def _terms(h: Hypothesis) -> Iterator[tuple[str, tuple[tuple[str, str], ...], int]]:
+    """The strongest terms on each side of the lexicon, and how many more there are."""
+    for title, sign in (("Speak for it", 1), ("Speak against it", -1)):
+        side = [(term_name(term), number(weight, 2, signed=True)) for term, weight in h.lexicon if sign * weight > 0]
+        if side:
+            yield title, tuple(side[:_SHOWN_TERMS]), max(len(side) - _SHOWN_TERMS, 0)
 
 
 def _evidence(h: Hypothesis, content: ReportContent) -> tuple[tuple[str, str, tuple[_Quote, ...]], ...]:

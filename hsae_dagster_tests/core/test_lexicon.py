@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 
-from hsae_dagster.core.lexicon import Lexicon, apply_lexicons, best_threshold, fit_lexicon, name_lexicon
+from hsae_dagster.core.fidelity import measure_fidelity
+from hsae_dagster.core.lexicon import Lexicon, apply_lexicons, best_threshold, fit_lexicons, name_lexicon
 from hsae_dagster.core.terms import presence, supported_terms, text_terms
 from hsae_dagster.errors import MethodError
 
@@ -43,8 +45,7 @@ def test_names_of_single_clusters_and_rare_terms_are_not_supported() -> None:
 def test_a_lexicon_finds_the_words_names_them_and_generalises() -> None:
     texts, fires, clusters = corpus()
     table = supported_terms(texts, clusters.tolist())
-    lexicon = fit_lexicon(table, fires.astype(float), clusters, strength=1.0)
-    assert lexicon is not None
+    (lexicon,) = fit_lexicons(table, fires.astype(float), clusters, [50])
     name = name_lexicon(lexicon, table, fires)
     assert name is not None
     assert name.startswith("uses words such as “")
@@ -55,8 +56,7 @@ def test_a_lexicon_finds_the_words_names_them_and_generalises() -> None:
 
 def test_a_lexicon_survives_json_and_explains_its_matches() -> None:
     texts, fires, clusters = corpus()
-    lexicon = fit_lexicon(supported_terms(texts, clusters.tolist()), fires.astype(float), clusters, strength=1.0)
-    assert lexicon is not None
+    (lexicon,) = fit_lexicons(supported_terms(texts, clusters.tolist()), fires.astype(float), clusters, [50])
     again = Lexicon.from_definition(json.loads(json.dumps(lexicon.as_definition())))
     assert again == lexicon
     assert lexicon.matched("An anchor at sea")[0][0] == "anchor"
@@ -67,17 +67,57 @@ def test_a_lexicon_survives_json_and_explains_its_matches() -> None:
 def test_the_same_texts_give_the_same_lexicon() -> None:
     texts, fires, clusters = corpus()
     table = supported_terms(texts, clusters.tolist())
-    assert fit_lexicon(table, fires.astype(float), clusters, strength=0.3) == fit_lexicon(
-        table, fires.astype(float), clusters, strength=0.3
+    first, again = (fit_lexicons(table, fires.astype(float), clusters, [50, 10]) for _ in range(2))
+    assert first == again
+
+
+def test_a_size_is_the_most_terms_and_the_strongest_stay() -> None:
+    texts, fires, clusters = corpus()
+    table = supported_terms(texts, clusters.tolist())
+    whole, beyond, small = fit_lexicons(table, fires.astype(float), clusters, [10_000, 20_000, 6])
+    assert whole == beyond
+    assert len(small.terms) == 6 < len(whole.terms) <= len(table.terms)
+    assert {"anchor", "sails"} <= set(small.terms)
+    assert fit_lexicons(table, fires.astype(float), clusters, [6]) == [small], "a size does not depend on the others"
+
+
+def test_texts_that_fire_strongly_count_more() -> None:
+    # `anchor` and `sails` fire the neuron equally often, one of them weakly.
+    texts = ["an anchor held", "new sails came", *FILLER] * 40
+    activation = np.array([3.0, 0.3, 0, 0, 0, 0, 0] * 40)
+    clusters = np.array([f"c{i % 20}" for i in range(len(texts))])
+    (lexicon,) = fit_lexicons(supported_terms(texts, clusters.tolist()), activation, clusters, [50])
+    weights = dict(zip(lexicon.terms, lexicon.weights, strict=True))
+    assert weights["anchor"] > weights["sails"] > 0
+
+
+def test_weights_are_those_of_the_fit_on_scaled_terms() -> None:
+    """The lexicon's rule on plain occurrences is the logit on occurrences times the log-count ratio."""
+    texts, fires, clusters = corpus()
+    table = supported_terms(texts, clusters.tolist())
+    (lexicon,) = fit_lexicons(table, fires.astype(float), clusters, [10_000])
+    on, off = (table.matrix[side].sum(axis=0) + 1 for side in (fires, ~fires))
+    ratio = np.asarray(np.log(on / (fires.sum() + 2)) - np.log(off / ((~fires).sum() + 2))).ravel()
+    model = LogisticRegression(solver="liblinear", C=0.3, random_state=0, max_iter=1000)
+    model.fit(table.matrix.multiply(ratio).tocsr(), fires)
+    wanted = dict(zip(table.terms, model.coef_[0] * ratio, strict=True))
+    assert dict(zip(lexicon.terms, lexicon.weights, strict=True)) == pytest.approx(
+        {term: wanted[term] for term in lexicon.terms}, abs=1e-3
     )
 
 
-def test_noise_earns_no_lexicon_or_one_without_skill() -> None:
+def test_noise_earns_no_skill() -> None:
     texts, _, clusters = corpus()
-    noise = np.random.default_rng(5).random(len(texts)) < 0.3
-    assert fit_lexicon(supported_terms(texts, clusters.tolist()), noise.astype(float), clusters, strength=0.01) is None
+    rng = np.random.default_rng(5)
+    noise, table = rng.random(len(texts)) < 0.3, supported_terms(texts, clusters.tolist())
+    (lexicon,) = fit_lexicons(table, noise.astype(float), clusters, [50])
+    unseen, _, _ = corpus(seed=1)
+    scored = measure_fidelity(apply_lexicons([lexicon], unseen)[:, 0], rng.random(len(unseen)) < 0.3, (0.5, np.inf))
+    assert not scored.tells_apart
     with pytest.raises(MethodError, match="has only one"):
-        fit_lexicon(supported_terms(texts, clusters.tolist()), np.ones(len(texts)), clusters, strength=1.0)
+        fit_lexicons(table, np.ones(len(texts)), clusters, [50])
+    empty = supported_terms(["one", "two"], ["a", "b"])
+    assert fit_lexicons(empty, np.array([1.0, 0.0]), np.array(["a", "b"]), [50]) == []
 
 
 def test_lexicons_of_different_terms_are_applied_side_by_side() -> None:

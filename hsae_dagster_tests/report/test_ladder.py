@@ -1,5 +1,6 @@
 """The ladder in words: every loss has its own remedy, and nothing is blamed without a measurement."""
 
+import dataclasses
 import math
 
 import pytest
@@ -53,3 +54,14 @@ def test_page_and_cards_say_whether_neurons_were_guided():
 def test_the_page_reads_the_ladder():
     page = render_report(make_content())
     assert "Most is lost between the embeddings and the neurons" in page
+
+
+def test_a_long_lexicon_shows_its_strongest_terms_and_says_how_many_more_there_are():
+    terms = (*((f"good{k:03d}", 3 - k / 100) for k in range(150)), ("bad", -1.0))
+    hypothesis = dataclasses.replace(make_hypotheses(7)[0], lexicon=terms)
+    page = render_report(make_content(hypotheses=(hypothesis,)))
+    assert "The lexicon: 151 terms" in page
+    assert "And 50 weaker terms; all of them are in the concept" in page
+    assert "good099" in page
+    assert "good100" not in page
+    assert ">bad</bdi>" in page
