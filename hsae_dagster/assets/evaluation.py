@@ -14,6 +14,7 @@ import polars as pl
 from hsae_dagster.assets.annotation_matrix import chosen_concepts
 from hsae_dagster.assets.identity import Identity
 from hsae_dagster.assets.ladder import neuron_features, observed, word_features
+from hsae_dagster.assets.negative_controls import run_negative_controls
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.core import joint_fit, ladder
 from hsae_dagster.core.analysis_plan import AnalysisPlan, Family, Look, corrected
@@ -103,6 +104,7 @@ def evaluate(
         run_id=run_id,
         look=look,
         family=family.size,
+        negative_controls=run_negative_controls(stage, upstream, inputs.holdout, design),
     )
 
 
@@ -134,6 +136,7 @@ def _hypotheses(
     identities: Mapping[str, Identity],
 ) -> tuple[Hypothesis, ...]:
     settings = stage.dataset.spec.inference
+    stability = _stability(upstream["selected_neurons"])
     ids = read_frame(upstream["activations"].file("texts.parquet"))["text_id"]
     codes = read_codes(upstream["activations"].file("codes.safetensors"))[text_rows(ids, inputs.judged["text_id"])]
     by_neuron = codes.tocsc()
@@ -184,6 +187,7 @@ def _hypotheses(
                 activations=activation_histogram(activation, inputs.answers[:, j], strong),
                 rule=decided.rule,
                 test_key=keys[j],
+                stability=stability.get(record["rank"], np.nan),
                 detectable=minimum_detectable_effect(
                     test.separation.standard_error,
                     test.separation.degrees_of_freedom,
@@ -198,6 +202,12 @@ def _label_weights(checkpoints: StoredObject) -> dict[str, float]:
     """How strongly each autoencoder was guided by the label; those from before there was guidance were not."""
     records = checkpoints.json("saes.json")
     return {record["sae_id"]: float(record["config"].get("label_weight", 0.0)) for record in records}
+
+
+def _stability(selected: StoredObject) -> dict[int, float]:
+    """Selection frequency by rank."""
+    frame = read_frame(selected.file("neurons.parquet"))
+    return dict(frame.select("rank", pl.col("selection_frequency").fill_null(np.nan)).iter_rows())
 
 
 def _fidelity(record: dict[str, Any]) -> Fidelity:

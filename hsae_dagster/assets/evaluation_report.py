@@ -33,7 +33,7 @@ from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "evaluation_report"
-CODE_VERSION = "5"
+CODE_VERSION = "7"
 _READ = ("corpus", "interpretations", "annotation_matrix")  # whether or not there is anything to do
 
 
@@ -128,7 +128,7 @@ def _flatten(content: ReportContent) -> pl.DataFrame:
                 **{f"partial_{k}": v for k, v in asdict(partial).items()},
                 "p_holm": h.p_holm,
                 "q_value": h.q_value,
-                **{k: getattr(h, k) for k in ("rule", "source", "test_key", "detectable")},
+                **{k: getattr(h, k) for k in ("rule", "source", "test_key", "detectable", "stability")},
                 "variance_inflation": h.test.inflation,
                 **{k: getattr(h.test, k) for k in ("n", "n_with", "n_clusters", "prevalence")},
                 "flags": [str(flag) for flag in h.test.flags],
@@ -160,6 +160,7 @@ def _summarise(content: ReportContent) -> dict[str, Any]:
         "look": content.look.number if content.look else 1,
         "family": content.family,
         "plan": content.look.plan if content.look else "",
+        "negative_controls": [asdict(control) for control in content.negative_controls],
     }
 
 
@@ -178,6 +179,11 @@ def _describe(stored: StoredObject, summary: dict[str, Any], page: Path) -> dict
         "look at this holdout": summary["look"],
         "tests in the family": summary["family"],
         "analysis plan": summary["plan"],
+        **{
+            f"false discoveries, {c['name']}": c["discoveries"]
+            for c in summary["negative_controls"]
+            if "permuted" in c["name"]
+        },
         "report": dg.MetadataValue.path(str(page)),
         "hypotheses": table(rows),
         "effects": figures["forest"],

@@ -20,7 +20,7 @@ from hsae_dagster.storage.frames import read_codes, read_frame, write_frame, wri
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "selected_neurons"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 
 @dg.asset(
@@ -57,15 +57,17 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
 
 def _make(stage: Stage, corpus: StoredObject, activations: StoredObject, folder: Path) -> None:
     from hsae_dagster.core.selection import select_neurons
+    from hsae_dagster.core.stability import matches_elsewhere, selection_frequency
 
     spec = stage.dataset.spec
     codes = read_codes(activations.file("codes.safetensors"))
     ids = read_frame(activations.file("texts.parquet"))["text_id"]
     columns = read_frame(activations.file("columns.parquet"))
     train = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "train")
+    observed, label = observation_matrix(codes, ids, train), train["label"].to_numpy()
     selection = select_neurons(
-        observation_matrix(codes, ids, train),
-        train["label"].to_numpy(),
+        observed,
+        label,
         spec.selection.n,
         method=spec.selection.method,
         task="regression" if spec.task == "regression" else "classification",
@@ -79,6 +81,10 @@ def _make(stage: Stage, corpus: StoredObject, activations: StoredObject, folder:
             "column": chosen,
             "score": [neuron.score for neuron in selection.neurons],
             "train_separation": separations,
+            "selection_frequency": selection_frequency(
+                observed, label, train["cluster_id"].to_numpy(), selection, np.random.default_rng(0)
+            ),
+            "match_elsewhere": matches_elsewhere(observed, chosen, columns.sort("column")["sae_id"].to_list()),
         }
     ).join(columns, on="column", how="left", maintain_order="left")
     write_frame(folder / "neurons.parquet", neurons)
@@ -103,6 +109,7 @@ def _describe(neurons: pl.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
             "score": round(row["score"], 4),
             "outcome when firing": round(row["train_separation"], 4),
             "fires on": f"{row['firing_rate']:.1%}",
+            "selected again": None if np.isnan(row["selection_frequency"]) else f"{row['selection_frequency']:.0%}",
         }
         for row in neurons.iter_rows(named=True)
     ]

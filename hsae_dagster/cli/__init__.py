@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hsae_dagster.cli import run, samples, start
+from hsae_dagster.cli import new, run, samples, start
 from hsae_dagster.errors import HsaeError
 
 
@@ -33,3 +33,5 @@ main.add_command(samples.sample)
 main.add_command(run.run)
 main.add_command(samples.demo)
 main.add_command(start.ui)
+main.add_command(new.new)
+main.add_command(new.check)

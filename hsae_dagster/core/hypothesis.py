@@ -73,6 +73,7 @@ class Hypothesis:
         source: `found` by the pipeline or `yours` (written in dataset.yaml).
         test_key: key under which the register of looks keeps the p-value.
         detectable: smallest effect (its size) that the test finds with 80 % probability at alpha / family; or NaN.
+        stability: share of half-samples of the training clusters from which its neuron is selected again; or NaN.
         activations: how strongly the neuron fires on the judged holdout texts.
     """
 
@@ -96,4 +97,5 @@ class Hypothesis:
     source: str = "found"
     test_key: str = ""
     detectable: float = math.nan
+    stability: float = math.nan
     activations: ActivationHistogram | None = None

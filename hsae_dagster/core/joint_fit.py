@@ -209,13 +209,14 @@ def floor(
     groups = np.unique(clusters, return_inverse=True)[1]
     scores = []
     for _ in range(permutations):
-        shuffled = _without_relation(y, groups, task, rng)
+        shuffled = without_relation(y, groups, task, rng)
         predicted = cross_fitted(x, shuffled, clusters, task, folds=folds, seed=int(rng.integers(2**31)))
         scores.append(score(task, shuffled, predicted.values, predicted.folds))
     return np.array(scores)
 
 
-def _without_relation(y: np.ndarray, groups: np.ndarray, task: str, rng: np.random.Generator) -> np.ndarray:
+def without_relation(y: np.ndarray, groups: np.ndarray, task: str, rng: np.random.Generator) -> np.ndarray:
+    """Outcomes (n,) dealt anew to whole clusters (see `floor`); `groups` (n,) int numbers them from 0."""
     n_groups = int(groups.max()) + 1
     if task == "pairwise":
         turned = rng.random(n_groups)[groups] < 0.5

@@ -11,6 +11,7 @@ Source: Movva et al. 2025 (arXiv 2502.04382), the feature selection step. The ru
 * Ranking is by size of the score; equal sizes rank by index.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,6 +106,23 @@ def select_neurons(
     target = _checked_target(target, task)
     matrix = StandardisedCodes(codes)
     return _Candidates(matrix).select(target, n_select, method, task)
+
+
+def select_for_each(
+    codes: sparse.csr_matrix | sparse.csr_array,
+    targets: Sequence[np.ndarray],
+    n_select: int,
+    *,
+    method: str = "lasso",
+    task: str = "regression",
+) -> list[Selection]:
+    """`select_neurons` for each of several targets on the same codes, whose moments are computed once.
+
+    Where fewer than n_select neurons are live and distinct, those are selected.
+    """
+    candidates = _Candidates(StandardisedCodes(codes))
+    n_select = min(n_select, int(candidates.usable.sum()))
+    return [candidates.select(_checked_target(target, task), n_select, method, task) for target in targets]
 
 
 def select_neurons_one_vs_rest(

@@ -8,6 +8,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -105,10 +106,19 @@ def load_dataset(data_dir: Path, name: str) -> Dataset:
         raise DatasetError(f"There is no {path}. Create it; datasets present: {known}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} is not valid YAML in UTF-8: {_one_line(error)}. Correct that place.") from error
+    return Dataset(name=name, folder=folder, spec=parse_declaration(raw, path))
+
+
+def parse_declaration(raw: Any, path: Path) -> DatasetSpec:
+    """What was read from the YAML file `path`, as a validated declaration.
+
+    Raises:
+        DatasetError: a field is unknown, missing or out of range.
+    """
     if not isinstance(raw, dict):
         raise DatasetError(f"{path} must hold fields such as `task:`, `files:` and `columns:`; found {raw!r}.")
     try:
-        return Dataset(name=name, folder=folder, spec=DatasetSpec.model_validate(raw))
+        return DatasetSpec.model_validate(raw)
     except ValidationError as error:
         raise DatasetError(_explain(path, error)) from None
 

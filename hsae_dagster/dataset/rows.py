@@ -1,7 +1,7 @@
 """A dataset's files as one validated frame of observations.
 
-Belongs here: reading parquet, csv, jsonl and json, checking columns, texts and labels, and saying exactly which row of
-which file is at fault. Does not belong here: splitting, deduplicating and keys (`core.corpus`).
+Belongs here: reading parquet, csv, tsv, jsonl and json, checking columns, texts and labels, and saying exactly which
+row of which file is at fault. Does not belong here: splitting, deduplicating and keys (`core.corpus`).
 
 The frame has the columns: `file` str, `row` i64 (from 1), `declared_split` str | null, `text` str (or `text_a`,
 `text_b`), `label` f64, `cluster` str | null, and each declared control as `control:<name>` (f64 or str).
@@ -18,6 +18,7 @@ from hsae_dagster.errors import DatasetError
 READERS = {
     ".parquet": pl.read_parquet,
     ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
+    ".tsv": lambda path: pl.read_csv(path, infer_schema_length=None, separator="\t"),
     ".jsonl": lambda path: pl.read_ndjson(path, infer_schema_length=None),
     ".json": lambda path: _read_json(path),
 }
@@ -81,7 +82,7 @@ def _read_file(dataset: Dataset, split: str | None, path: Path) -> Rows:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise DatasetError(
-            f"Dataset `{dataset.name}`: {path.name} ends in `{path.suffix}`. Give parquet, csv, jsonl or json."
+            f"Dataset `{dataset.name}`: {path.name} ends in `{path.suffix}`. Give parquet, csv, tsv, jsonl or json."
         )
     try:
         raw = reader(path)
@@ -91,6 +92,8 @@ def _read_file(dataset: Dataset, split: str | None, path: Path) -> Rows:
             f"Dataset `{dataset.name}`: {path} cannot be read as {path.suffix[1:]}: {reason} "
             "Check the file's format and that it is UTF-8."
         ) from error
+    # Spaces around a header are invisible, and dataset.yaml cannot name them.
+    raw = raw.rename(lambda name: name.strip() if name.strip() not in raw.columns else name)
     columns = _pick_columns(dataset, path, raw).with_columns(
         pl.lit(path.name).alias("file"),
         pl.int_range(1, raw.height + 1, dtype=pl.Int64).alias("row"),

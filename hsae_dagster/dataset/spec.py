@@ -180,6 +180,9 @@ class Inference(_Section):
     folds: int = Field(10, ge=2, le=50, description="Folds of the cross-fitted joint model, by cluster.")
     bootstrap: int = Field(500, ge=0, description="Cluster-bootstrap draws for intervals of joint fit.")
     seed: int = Field(0, ge=0, description="Start of the random stream of folds and bootstrap.")
+    negative_controls: int = Field(
+        5, ge=0, le=100, description="Permutations of the labels that selection and tests are run on; 0 for none."
+    )
 
 
 class DatasetSpec(_Section):
@@ -191,7 +194,7 @@ class DatasetSpec(_Section):
     )
     task: Task = Field(description="`regression`, `classification` or `pairwise`.")
     files: str | tuple[str, ...] | dict[Literal["train", "validation", "holdout"], str] = Field(
-        description="File, list of files, or one file per split; parquet, csv, jsonl or json, beside this one."
+        description="File, list of files, or one file per split; parquet, csv, tsv, jsonl or json, beside this one."
     )
     columns: Columns
     splits: Splits = Splits()

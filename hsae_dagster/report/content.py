@@ -11,6 +11,7 @@ from typing import Any
 from hsae_dagster.core.analysis_plan import Look
 from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.core.joint_fit import Fit
+from hsae_dagster.core.negative_controls import NegativeControl
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class ReportContent:
         run_id: of the evaluation.
         look: which look at the holdout this is.
         family: tests that the correction counts, those of earlier looks included.
+        negative_controls: discoveries where there is nothing, or nothing special, to discover; may be empty.
     """
 
     dataset: str
@@ -70,6 +72,7 @@ class ReportContent:
     run_id: str
     look: Look | None = None
     family: int = 0
+    negative_controls: tuple[NegativeControl, ...] = ()
 
     @property
     def confirmed(self) -> int:

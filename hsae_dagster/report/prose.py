@@ -12,7 +12,7 @@ import numpy as np
 
 from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.report.content import ReportContent
-from hsae_dagster.report.trust import look_words
+from hsae_dagster.report.trust import control_words, look_words
 from hsae_dagster.report.wording import (
     capitalised,
     count,
@@ -201,6 +201,9 @@ def threats(content: ReportContent) -> Iterator[str]:
         )
     yield from _figure_threats(content)
     yield look_words(content)
+    controls = " ".join(control_words(content))
+    if controls:
+        yield f"Negative controls. {controls}"
 
 
 def _figure_threats(content: ReportContent) -> Iterator[str]:

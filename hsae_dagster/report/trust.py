@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.report.content import ReportContent
-from hsae_dagster.report.wording import NOT_ESTIMABLE, number, partial_brief, plural
+from hsae_dagster.report.wording import NOT_ESTIMABLE, capitalised, number, partial_brief, percent, plural
 
 _ORDINALS = {1: "first", 2: "second", 3: "third", 4: "fourth", 5: "fifth"}
 
@@ -47,8 +47,42 @@ def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tupl
     """Figures of a card on how far to trust it: (name, value)."""
     yield "With controls held constant", partial_brief(hypothesis.test.adjusted, content.task)
     yield "Smallest effect it could find", detectable_words(hypothesis.detectable, content.task)
+    if math.isfinite(hypothesis.stability):
+        yield "Neuron selected again", f"from {percent(hypothesis.stability)} of half-samples of the training clusters"
     if content.look is not None and content.look.number > 1:
         yield "Look at the holdout", f"{ordinal(content.look.number)} (family of {plural(content.family, 'test')})"
+
+
+def control_words(content: ReportContent) -> Iterator[str]:
+    """What the negative controls gave, one sentence each."""
+    for control in content.negative_controls:
+        if not control.tested:
+            yield f"{capitalised(control.name)}: nothing could be tested."
+        elif control.name == "random neurons":
+            yield (
+                f"Of {plural(control.tested, 'neuron')} drawn at random from those not selected, {control.discoveries} "
+                f"would be confirmed if tested by their firing, with a typical effect of "
+                f"{_size(control.typical_effect, content.task)} (the hypotheses here: {_typical(content)}). Random "
+                "neurons are no nulls: the more there are, the less it means to be merely significant."
+            )
+        else:
+            what = (
+                "neurons selected for" if control.name == "permuted labels" else "the concepts of this report against"
+            )
+            yield (
+                f"{capitalised(what)} permuted outcomes: {plural(control.discoveries, 'false confirmation')} among "
+                f"{plural(control.tested, 'test')} ({control.runs_with_any} of {plural(control.runs, 'permutation')})."
+            )
+
+
+def _typical(content: ReportContent) -> str:
+    sizes = [abs(h.test.separation.estimate) for h in content.hypotheses]
+    known = sorted(size for size in sizes if math.isfinite(size))
+    return _size(known[len(known) // 2], content.task) if known else NOT_ESTIMABLE
+
+
+def _size(value: float, task: str) -> str:
+    return number(value) if task == "regression" else f"{number(100 * value, 1)} points"
 
 
 def detectable_words(size: float, task: str) -> str:

@@ -40,6 +40,7 @@ STAGES = {
         "core/l1_quadratic.py",
         "core/standardised.py",
         "core/observations.py",
+        "core/stability.py",
     ],
     "interpretations": [
         "core/lexicon.py",
@@ -63,6 +64,8 @@ STAGES = {
         "core/badges.py",
         "core/analysis_plan.py",
         "core/power.py",
+        "core/negative_controls.py",
+        "assets/negative_controls.py",
         "core/evidence.py",
         "core/observations.py",
     ],

@@ -61,3 +61,17 @@ def test_gates_changed_after_judging_are_a_look_whose_plan_was_not_frozen_before
     # The same tests under another alpha: a second look, but no more tests than before.
     assert (told["look"], told["family"]) == (2, told["tested"])
     assert "was changed after held-out texts had been judged" in page(copied, "ratings")
+
+
+def test_every_report_shows_negative_controls_and_how_stable_its_neurons_are(finished: Finished) -> None:
+    for dataset in ("ratings", "parties", "duels"):
+        told = {control["name"]: control for control in summary(finished.workspace, dataset)["negative_controls"]}
+        assert set(told) == {"permuted labels", "permuted labels, own concepts", "random neurons"}
+        assert told["permuted labels"]["runs"] == 5
+        assert told["permuted labels"]["runs_with_any"] <= 2
+        neurons = read_frame(finished.workspace.current(dataset, "selected_neurons").file("neurons.parquet"))
+        assert neurons["selection_frequency"].is_between(0, 1).all()
+        assert neurons["selection_frequency"].max() > 0.9
+        shown = page(finished.workspace, dataset)
+        for words in ("Negative controls", "half-samples of the training clusters", "Smallest effect it could find"):
+            assert words in shown

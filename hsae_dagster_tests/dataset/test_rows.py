@@ -150,5 +150,5 @@ def test_an_unreadable_file_says_which_and_what_to_check(tmp_path: Path) -> None
         read_rows(load_dataset(tmp_path, "mine"))
     (home / "dataset.yaml").write_text("task: regression\nfiles: t.xlsx\ncolumns: {text: text, label: score}\n")
     (home / "t.xlsx").write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"parquet, csv, jsonl or json"):
+    with pytest.raises(DatasetError, match=r"parquet, csv, tsv, jsonl or json"):
         read_rows(load_dataset(tmp_path, "mine"))

@@ -1,0 +1,143 @@
+"""`hsae new` and `hsae check`: from somebody's file to a dataset that can be run.
+
+Belongs here: options, what is said, the order of steps. Does not belong here: the proposal (`dataset.proposal`) or
+what makes a dataset usable (`dataset.discovery`, `dataset.rows`, `core.corpus`).
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hsae_dagster.errors import DatasetError
+from hsae_dagster.home import prepare_home
+from hsae_dagster.resources import Project, project_root
+
+if TYPE_CHECKING:
+    from hsae_dagster.dataset.discovery import Dataset
+    from hsae_dagster.dataset.intake import Intake
+    from hsae_dagster.dataset.proposal import Proposal
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path), metavar="FILE_OR_FOLDER")
+@click.option("--name", help="Name of the dataset; default from the file's.")
+@click.option("--task", type=click.Choice(["regression", "classification", "pairwise"]), help="Default: found out.")
+@click.option("--text", metavar="COLUMN", help="Column with the text.")
+@click.option("--text-a", metavar="COLUMN", help="Column with the first text of a pair.")
+@click.option("--text-b", metavar="COLUMN", help="Column with the second text of a pair.")
+@click.option("--label", metavar="COLUMN", help="Column with the outcome.")
+@click.option("--positive", metavar="VALUE", help="The class that counts as 1.")
+@click.option("--cluster-by", metavar="COLUMN", help="Column of what rows have in common.")
+@click.option("--move", is_flag=True, help="Move the files in instead of copying them.")
+@click.option("--dry-run", is_flag=True, help="Show the proposal and write nothing.")
+def new(source: Path, name: str | None, move: bool, dry_run: bool, **wishes: str | None) -> None:
+    """Make a dataset of a CSV, TSV, Parquet or JSON file, or of a folder of them.
+
+    Looks at the columns, proposes a dataset.yaml with the reasons for each choice, and checks that it works.
+    """
+    from hsae_dagster.dataset.discovery import check_name
+    from hsae_dagster.dataset.intake import name_for, publish, take_in, write_plain
+    from hsae_dagster.dataset.proposal import Wishes, propose
+    from hsae_dagster.dataset.proposal_yaml import render
+
+    prepare_home(project_root())
+    name = check_name(name or name_for(source))
+    target = Project.here().data / name
+    if (target / "dataset.yaml").exists():
+        raise DatasetError(
+            f"The dataset `{name}` exists already and is left as it is. Choose another name with --name, or edit "
+            f"{target / 'dataset.yaml'} and run `hsae check {name}`."
+        )
+    intake = take_in(source)
+    proposal = propose(intake.frame, intake.files, Wishes(**wishes))
+    text = render(proposal, source.name)
+    click.echo(text)
+    with tempfile.TemporaryDirectory() as aside:
+        write_plain(intake, Path(aside))
+        said = _try_out(name, text, intake, Path(aside))
+        _say_unsure(proposal)
+        click.echo(said)
+        if dry_run:
+            click.echo("Nothing was written (--dry-run).")
+            return
+        publish(intake, Path(aside), text, target, move=move)
+    for path, plain, unusual in intake.rewritten:
+        click.echo(f"{path.name} was written as {plain} (UTF-8, commas), because {unusual}.")
+    click.echo(f"\nWrote {target / 'dataset.yaml'}. Look it over, then:\n\n  {_command()} run {name}")
+
+
+@click.command()
+@click.argument("dataset")
+def check(dataset: str) -> None:
+    """Check that DATASET can be run: its dataset.yaml, its files, every row, the splits."""
+    from hsae_dagster.dataset.discovery import load_dataset
+
+    prepare_home(project_root())
+    click.echo(describe(load_dataset(Project.here().data, dataset)))
+
+
+def describe(dataset: "Dataset") -> str:
+    """What the loader makes of a dataset, in a paragraph.
+
+    Raises:
+        DatasetError: it cannot be used.
+        MethodError: it is too small to be split.
+    """
+    from hsae_dagster.core.corpus import SPLITS, SplitShares, build_corpus
+    from hsae_dagster.dataset.rows import read_rows
+
+    splits = dataset.spec.splits
+    rows = read_rows(dataset)
+    shares = SplitShares(splits.validation, splits.fidelity, splits.holdout, splits.salt)
+    corpus = build_corpus(rows.frame, shares, rows.dropped)
+    counts = dict(corpus.observations.group_by("split").len().iter_rows())
+    placed = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
+    said = (
+        f"`{dataset.name}` can be run: {corpus.observations.height:,} observations of "
+        f"{corpus.observations['cluster_id'].n_unique():,} clusters ({placed})."
+    )
+    if corpus.dropped:
+        said += f" Left out: {', '.join(f'{n:,} {reason}' for reason, n in corpus.dropped.items())}."
+    if corpus.observations.height < 300:
+        said += " That is few: expect concepts to be found only where they are plain."
+    return said
+
+
+def _try_out(name: str, declaration: str, intake: "Intake", plain: Path) -> str:
+    """Read the files by the proposed declaration, as every stage will, before anything is written."""
+    import shutil
+
+    import yaml
+
+    from hsae_dagster.dataset.discovery import Dataset, parse_declaration
+
+    folder = intake.paths[0].parent
+    if intake.rewritten:
+        folder, new_names = plain, {path for path, _, _ in intake.rewritten}
+        for path in set(intake.paths) - new_names:
+            shutil.copyfile(path, plain / path.name)
+    spec = parse_declaration(yaml.safe_load(declaration), Path("The proposed dataset.yaml"))
+    return describe(Dataset(name, folder, spec))
+
+
+def _command() -> str:
+    """How this command was called, as it can be typed again."""
+    called = Path(sys.argv[0])
+    if called.name != "hsae":
+        return "hsae"
+    inside = called.is_absolute() and called.is_relative_to(Path.cwd())
+    return str(called.relative_to(Path.cwd()) if inside else called)
+
+
+def _say_unsure(proposal: "Proposal") -> None:
+    if not proposal.unsure:
+        return
+    click.echo("Not sure about:")
+    for field in proposal.unsure:
+        option = field.path.removeprefix("columns.").replace("_", "-")
+        others = f"; or {', '.join(field.others)} (--{option} …)" if field.others else ""
+        click.echo(f"  {field.path}: {field.value}{others}")
+    click.echo("")

@@ -1,0 +1,249 @@
+"""Bringing somebody's files in as a dataset.
+
+Belongs here: reading tables as they come (separators, encodings, several files), a folder's name, and publishing the
+folder whole. Does not belong here: what is in the table (`column_profile`, `proposal`) or what a dataset.yaml may say
+(`spec`). Reading here is lenient, because what is read is written again in a form that the strict loader (`rows`)
+accepts.
+"""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from hsae_dagster.dataset.discovery import DATASET_NAME
+from hsae_dagster.dataset.rows import READERS
+from hsae_dagster.errors import DatasetError
+
+DELIMITED = (".csv", ".tsv", ".tab", ".txt")
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+REMEDIES = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "Save the sheet as CSV (UTF-8) and give that."),
+    **dict.fromkeys((".sav", ".dta", ".rds", ".rdata", ".sas7bdat"), "Export the table as CSV (UTF-8) and give that."),
+    **dict.fromkeys((".zip", ".gz", ".bz2", ".xz", ".7z", ".tar"), "Unpack it and give the file inside."),
+    **dict.fromkeys((".pdf", ".docx", ".doc"), "Make a table of it: one row per text, with an outcome beside it."),
+}
+# Names of files that say nothing of the data; the folder's says more.
+GENERIC = ("data", "dataset", "train", "test", "table", "file", "export", "texts", "output")
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "holdout": ("holdout", "test", "testing", "heldout"),
+}
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Files to become a dataset.
+
+    Attributes:
+        frame: the rows of all of them.
+        paths: the files as they came.
+        files: the value of `files` in dataset.yaml, by the names they will have.
+        rewritten: (file, its new name, what was unusual about it) of files that have to be written in a plain form.
+    """
+
+    frame: pl.DataFrame
+    paths: tuple[Path, ...]
+    files: str | list[str] | dict[str, str]
+    rewritten: tuple[tuple[Path, str, str], ...] = ()
+
+
+def take_in(source: Path) -> Intake:
+    """Read a file, or the data files of a folder.
+
+    Raises:
+        DatasetError: nothing there can be read as a table, or the files do not go together.
+    """
+    if not source.exists():
+        raise DatasetError(f"There is no {source}. Give a CSV, TSV, Parquet, JSON or JSON-lines file, or a folder.")
+    paths = _data_files(source) if source.is_dir() else [source]
+    read = [(path, *read_leniently(path)) for path in paths]
+    columns = set(read[0][1].columns)
+    for path, frame, _ in read[1:]:
+        if set(frame.columns) != columns:
+            raise DatasetError(
+                f"{paths[0].name} and {path.name} have different columns, so they are not one dataset. Give one of "
+                f"the files instead of the folder {source}."
+            )
+    rewritten = tuple((path, _plain_name(path), unusual) for path, _, unusual in read if unusual)
+    new_names = {path: name for path, name, _ in rewritten}
+    names = [new_names.get(path, path.name) for path in paths]
+    if len(set(names)) < len(names):
+        raise DatasetError(f"Two files of {source} would get the name {names[0]}. Rename one.")
+    order = read[0][1].columns
+    frame = pl.concat([frame.select(order) for _, frame, _ in read], how="vertical_relaxed")
+    return Intake(frame, tuple(paths), _declared(names), rewritten)
+
+
+def _plain_name(path: Path) -> str:
+    """Another name than the file's own, so that it can lie beside it."""
+    return f"{path.stem}.csv" if path.suffix.lower() != ".csv" else f"{path.stem}_plain.csv"
+
+
+def _data_files(folder: Path) -> list[Path]:
+    known = {*READERS, *DELIMITED}
+    present = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    found = [
+        path for path in present if path.suffix.lower() in known and path.stem.lower() not in ("readme", "license")
+    ]
+    if not found:
+        others = ", ".join(path.name for path in present[:8]) or "nothing"
+        raise DatasetError(f"{folder} holds no CSV, TSV, Parquet, JSON or JSON-lines file (it holds {others}).")
+    return found
+
+
+def _declared(names: Sequence[str]) -> str | list[str] | dict[str, str]:
+    """One file, one file per split if the names say so, or a list."""
+    if len(names) == 1:
+        return names[0]
+    by_split: dict[str, str] = {}
+    for name in names:
+        words = re.split(r"[^a-z]+", name.lower())
+        splits = [split for split, said in SPLIT_WORDS.items() if set(words) & set(said)]
+        if len(splits) != 1 or splits[0] in by_split:
+            return list(names)
+        by_split[splits[0]] = name
+    # Without one of the three the project's own split by hash has to serve.
+    return by_split if len(by_split) == 3 else list(names)
+
+
+def read_leniently(path: Path) -> tuple[pl.DataFrame, str | None]:
+    """The table in a file, and what about it the strict reader would not accept (None where it would).
+
+    Raises:
+        DatasetError: it is no table, with what to do instead.
+    """
+    suffix = path.suffix.lower()
+    if suffix in DELIMITED:
+        return _read_delimited(path)
+    if suffix not in READERS:
+        remedy = REMEDIES.get(suffix, "Give CSV, TSV, Parquet, JSON or JSON lines.")
+        raise DatasetError(f"{path.name} cannot be read: {remedy}")
+    try:
+        frame = READERS[suffix](path)
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} cannot be read as {suffix[1:]}: {_one_line(error)}") from error
+    if frame.height == 1 and any(dtype.is_nested() for dtype in frame.dtypes):
+        raise DatasetError(
+            f"{path.name} holds one object with lists in it, not one object per row. Write it as a list of objects, "
+            "or one object a line (JSON lines)."
+        )
+    return frame, None
+
+
+def _read_delimited(path: Path) -> tuple[pl.DataFrame, str | None]:
+    unusual = []
+    data = path.read_bytes()
+    if not data.strip():
+        raise DatasetError(f"{path.name} is empty.")
+    text, encoding = _decode(data, path)
+    if encoding != "UTF-8":
+        unusual.append(f"it was in {encoding}, not UTF-8")
+    separator = _separator(text)
+    # The strict reader goes by the ending.
+    expected = {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
+    if separator != expected:
+        unusual.append(f"its fields were separated by {SEPARATORS[separator]}")
+    try:
+        frame = pl.read_csv(text.encode(), separator=separator, infer_schema_length=None)
+    except pl.exceptions.PolarsError as error:
+        raise DatasetError(
+            f"{path} cannot be read as a table: {_one_line(error)} A text that holds the separator or a line break "
+            "must stand in double quotes."
+        ) from error
+    return frame, " and ".join(unusual) or None
+
+
+def _decode(data: bytes, path: Path) -> tuple[str, str]:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16"), "UTF-16"
+    try:
+        return data.decode("utf-8-sig"), "UTF-8"
+    except UnicodeDecodeError:
+        if b"\x00" in data[:4096]:
+            raise DatasetError(f"{path.name} is no text file. Give a CSV, or name the file by its format.") from None
+        return data.decode("cp1252", errors="replace"), "Windows-1252"
+
+
+def _separator(text: str) -> str:
+    """The separator that the header has most of; a comma where it has none."""
+    header = re.sub(r'"[^"]*"', "", text.split("\n", 1)[0])
+    counts = {separator: header.count(separator) for separator in SEPARATORS}
+    return max(counts, key=lambda separator: (counts[separator], separator == ","))
+
+
+def name_for(source: Path) -> str:
+    """A dataset's name from a file's or folder's.
+
+    Raises:
+        DatasetError: nothing usable is left of it.
+    """
+    stem = source.resolve().name if source.is_dir() else source.stem
+    if stem.lower() in GENERIC and not source.is_dir():
+        stem = source.resolve().parent.name
+    name = re.sub(r"[^a-z0-9_\-]+", "_", stem.lower()).strip("_-")[:64]
+    if not DATASET_NAME.fullmatch(name):
+        raise DatasetError(f"No dataset name can be made of `{stem}`. Give one with --name.")
+    return name
+
+
+def write_plain(intake: Intake, folder: Path) -> None:
+    """Write the rewritten files into `folder` as CSV in UTF-8 with commas."""
+    for path, name, _ in intake.rewritten:
+        read_leniently(path)[0].write_csv(folder / name)
+
+
+def publish(intake: Intake, plain: Path, declaration: str, target: Path, *, move: bool) -> None:
+    """Make the folder `target` from the files and the text of dataset.yaml, whole or not at all.
+
+    Args:
+        intake: the files.
+        plain: where `write_plain` put the rewritten ones.
+        declaration: text of dataset.yaml.
+        target: data/<name>, which must not exist; or the folder of the files itself, which gets its dataset.yaml.
+        move: remove the originals after copying.
+
+    Raises:
+        DatasetError: there is a dataset, or anything else, of that name.
+    """
+    in_place = all(path.resolve().parent == target.resolve() for path in intake.paths)
+    if (target / "dataset.yaml").exists() or (target.exists() and not in_place):
+        raise DatasetError(f"{target} exists already and is left as it is. Choose another name with --name.")
+    new_names = {path: name for path, name, _ in intake.rewritten}
+    if in_place:
+        for name in new_names.values():
+            if (target / name).exists():
+                raise DatasetError(f"{target / name} exists already and is left as it is. Rename or remove it first.")
+            shutil.copyfile(plain / name, target / name)
+        _write_new(target / "dataset.yaml", declaration)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+    try:
+        for path in intake.paths:
+            plain_name = new_names.get(path)
+            shutil.copyfile(plain / plain_name if plain_name else path, aside / (plain_name or path.name))
+        _write_new(aside / "dataset.yaml", declaration)
+        aside.chmod(0o755)
+        aside.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    if move:
+        for path in intake.paths:
+            path.unlink()
+
+
+def _write_new(path: Path, text: str) -> None:
+    with path.open("x", encoding="utf-8") as stream:
+        stream.write(text)
+
+
+def _one_line(error: Any) -> str:
+    said = " ".join(str(error).split())[:300]
+    return said if said.endswith(".") else f"{said}."

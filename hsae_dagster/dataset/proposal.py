@@ -1,0 +1,286 @@
+"""A dataset.yaml proposed from a look at a table, with its reasons.
+
+Belongs here: which column is probably the text, the outcome, the cluster; which task follows; what was nearly as
+likely. Does not belong here: reading the table (`intake`), what a column holds (`column_profile`), or writing YAML
+(`proposal_yaml`). Nothing here is learned: the rules are few and every choice says why it was made.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import polars as pl
+
+from hsae_dagster.dataset.column_profile import ColumnProfile, profile, words_of
+from hsae_dagster.dataset.proposal_roles import (
+    Choice,
+    choose_cluster,
+    choose_label,
+    choose_pair,
+    choose_positive,
+    choose_text,
+    table_of,
+)
+from hsae_dagster.dataset.proposal_sizes import share_cut, size_fields
+from hsae_dagster.errors import DatasetError
+
+# Function words of English; nearly every English sentence has one.
+ENGLISH = r"(?i)\b(the|a|an|and|of|to|in|is|it|for|on|with|this|that|was|you|i)\b"
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user has decided already; None leaves it to the proposal."""
+
+    task: str | None = None
+    text: str | None = None
+    text_a: str | None = None
+    text_b: str | None = None
+    label: str | None = None
+    positive: str | None = None
+    cluster_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Field:
+    """One line of the proposed dataset.yaml.
+
+    Attributes:
+        path: the field, dotted (`columns.text`).
+        value: what is proposed.
+        why: the reason, one or more sentences.
+        sure: False where something else was nearly as likely.
+        others: what else it could be.
+        active: False for a suggestion that is written as a comment.
+    """
+
+    path: str
+    value: Any
+    why: str = ""
+    sure: bool = True
+    others: tuple[str, ...] = ()
+    active: bool = True
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Proposed fields in the order they are written, and remarks on the data as a whole."""
+
+    fields: tuple[Field, ...]
+    remarks: tuple[str, ...] = field(default=())
+
+    @property
+    def unsure(self) -> list[Field]:
+        """Choices that a person should look at."""
+        return [field for field in self.fields if field.active and not field.sure]
+
+    def value(self, path: str) -> Any:
+        """The value of an active field, or None."""
+        return next((field.value for field in self.fields if field.active and field.path == path), None)
+
+    def declaration(self) -> dict[str, Any]:
+        """The active fields as dataset.yaml nests them."""
+        made: dict[str, Any] = {}
+        for item in self.fields:
+            if item.active:
+                *sections, last = item.path.split(".")
+                place = made
+                for section in sections:
+                    place = place.setdefault(section, {})
+                place[last] = item.value
+        return made
+
+
+def propose(frame: pl.DataFrame, files: Any, wishes: Wishes = Wishes()) -> Proposal:
+    """Propose a declaration for a table.
+
+    Args:
+        frame: all rows, as the files hold them.
+        files: the value of `files` in dataset.yaml.
+        wishes: choices already made.
+
+    Raises:
+        DatasetError: no column can be the text or the outcome, or a wished column does not exist.
+    """
+    frame = frame.rename({name: name.strip() for name in frame.columns})
+    columns = profile(frame)
+    _check_wishes(wishes, columns)
+    if frame.is_empty():
+        raise DatasetError("The table has no rows. Give a file with one row per text.")
+    texts = _texts(columns, wishes)
+    taken = [choice.name for choice in texts]
+    label = choose_label(columns, taken, wishes.label, pair=len(texts) == 2)
+    positive = None if wishes.task == "regression" else choose_positive(label.column, taken, wishes.positive)
+    task = _task(texts, label, positive, wishes)
+    same = [column.name for column in columns if column.name not in taken and _renames(frame, column, label.column)]
+    cluster = choose_cluster(columns, [*taken, label.name, *same], wishes.cluster_by)
+    fields = [
+        Field("description", _description(frame, texts), "One line for the report; say it better."),
+        task,
+        Field("files", files),
+        *[
+            Field(f"columns.{role}", c.name, c.why, c.sure, c.others)
+            for role, c in zip(_roles(texts), texts, strict=True)
+        ],
+        Field("columns.label", label.name, label.why, label.sure, label.others),
+    ]
+    if positive is not None and task.value != "regression":
+        fields.append(Field("columns.positive", positive.value, positive.why, positive.sure, positive.others))
+    fields += _cluster_fields(cluster, frame, texts)
+    used = [*taken, label.name, *([cluster.name] if cluster else [])]
+    if task.value != "pairwise":
+        fields += _control_fields(columns, used, same, label.name)
+    fields += _missing_field(frame, used)
+    fields += [Field(*item) for item in size_fields(frame, taken, cluster.name if cluster else None)]
+    return Proposal(tuple(fields), tuple(_remarks(frame, columns, taken, label, task)))
+
+
+def _check_wishes(wishes: Wishes, columns: Sequence[ColumnProfile]) -> None:
+    known = {column.name for column in columns}
+    for role in ("text", "text_a", "text_b", "label", "cluster_by"):
+        wanted = getattr(wishes, role)
+        if wanted and wanted not in known:
+            raise DatasetError(f"There is no column `{wanted}`. The table has:\n{table_of(columns)}")
+    if bool(wishes.text_a) != bool(wishes.text_b):
+        raise DatasetError("A pair needs both of its texts: name text_a and text_b, or neither.")
+    if wishes.text and wishes.text_a:
+        raise DatasetError("Name one text column, or the two of a pair, not both.")
+
+
+def _texts(columns: Sequence[ColumnProfile], wishes: Wishes) -> list[Choice]:
+    by_name = {column.name: column for column in columns}
+    if wishes.text_a and wishes.text_b:
+        return [Choice(by_name[name], "As you said.") for name in (wishes.text_a, wishes.text_b)]
+    pair = (
+        None if wishes.text or wishes.task in ("regression", "classification") else choose_pair(columns, wishes.label)
+    )
+    if pair:
+        return list(pair)
+    if wishes.task == "pairwise":
+        raise DatasetError(
+            "No two text columns look like the sides of a pair (as `headline_A` and `headline_B`). Name them with "
+            f"--text-a and --text-b. The table has:\n{table_of(columns)}"
+        )
+    return [choose_text(columns, wishes.text)]
+
+
+def _roles(texts: Sequence[Choice]) -> tuple[str, ...]:
+    return ("text_a", "text_b") if len(texts) == 2 else ("text",)
+
+
+def _task(texts: Sequence[Choice], label: Choice, positive: Choice | None, wishes: Wishes) -> Field:
+    column = label.column
+    if wishes.task:
+        return Field("task", wishes.task, "As you said.")
+    if len(texts) == 2:
+        return Field("task", "pairwise", f"Two texts a row, and `{label.name}` says which one wins.")
+    if column.kind == "flag":
+        return Field("task", "classification", f"`{label.name}` has two values.")
+    if column.kind == "number" and positive is None:
+        why = f"`{label.name}` is a number with {column.distinct:,} different values."
+        if column.distinct <= 5:
+            why += " If the numbers are names of classes rather than amounts, use classification."
+        return Field("task", "regression", why, sure=column.distinct > 4)
+    others = ("one dataset per class: copy the folder and change columns.positive",)
+    why = f"`{label.name}` has {column.distinct:,} classes; one of them is tested against the rest."
+    return Field("task", "classification", why, column.distinct == 2 or wishes.positive is not None, others)
+
+
+def _description(frame: pl.DataFrame, texts: Sequence[Choice]) -> str:
+    names = " and ".join(choice.name for choice in texts)
+    return f"{frame.height:,} rows of {names}"
+
+
+def _cluster_fields(cluster: Choice | None, frame: pl.DataFrame, texts: Sequence[Choice]) -> list[Field]:
+    if cluster is not None:
+        return [Field("columns.cluster_by", cluster.name, cluster.why, cluster.sure, cluster.others)]
+    why = (
+        "No column names what rows have in common, so every text counts as independent. If some share an author, a "
+        "product or an event, add that column: without it intervals are too narrow."
+    )
+    return [Field("columns.cluster_by", "…", why, active=False)]
+
+
+def _control_fields(
+    columns: Sequence[ColumnProfile], used: Sequence[str], same: Sequence[str], label: str
+) -> list[Field]:
+    usable = [
+        column.name
+        for column in columns
+        if column.name not in used
+        and column.name not in same
+        and column.missing == 0
+        and column.distinct > 1
+        and (column.kind in ("number", "flag") or (column.kind == "category" and column.distinct <= 20))
+        and "id" not in words_of(column.name)
+    ]
+    fields = []
+    if usable:
+        why = (
+            "Could be held constant beside the text's length. Take only what was settled before the outcome: a "
+            "consequence of the outcome held constant hides effects."
+        )
+        fields.append(Field("columns.controls", usable, why, active=False))
+    if same:
+        names = ", ".join(f"`{name}`" for name in same)
+        fields.append(Field("", None, f"{names} says the same as `{label}`; not for controls.", active=False))
+    return fields
+
+
+def _renames(frame: pl.DataFrame, column: ColumnProfile, label: ColumnProfile) -> bool:
+    """Whether a column is the outcome, a class each, under another name."""
+    if column.name == label.name or not column.levels or not label.levels or column.distinct != label.distinct:
+        return False
+    pairs = frame.select(column.name, label.name).drop_nulls().n_unique()
+    return pairs == column.distinct
+
+
+def _missing_field(frame: pl.DataFrame, needed: Sequence[str]) -> list[Field]:
+    empty = pl.any_horizontal(
+        *[pl.col(name).is_null() | (pl.col(name).cast(pl.String).str.strip_chars() == "") for name in needed]
+    )
+    n = int(frame.select(empty.fill_null(True).sum()).item())
+    if not n:
+        return []
+    names = ", ".join(f"`{name}`" for name in needed)
+    why = f"{n:,} of {frame.height:,} rows lack one of {names}; they are left out and counted in the report."
+    return [Field("columns.on_missing", "drop", why)]
+
+
+def _remarks(
+    frame: pl.DataFrame, columns: Sequence[ColumnProfile], texts: Sequence[str], label: Choice, task: Field
+) -> list[str]:
+    remarks = []
+    values = pl.concat([frame[name].cast(pl.String).drop_nulls().head(2000).rename("text") for name in texts])
+    if values.len() and values.str.contains(ENGLISH).mean() < 0.5:  # type: ignore[operator]
+        remarks.append(
+            "Fewer than half of the texts have an English function word. The bundled embedder knows English; for other "
+            "languages name a multilingual one in embedding.model."
+        )
+    distinct = values.n_unique()
+    if task.value != "pairwise" and values.len() and distinct < 0.8 * values.len():
+        remarks.append(f"Many texts occur more than once ({distinct:,} different among the first {values.len():,}).")
+    if label.column.not_numbers and task.value == "regression":
+        n, example = label.column.not_numbers
+        remarks.append(
+            f"{n:,} values of `{label.name}` are not numbers (such as “{example}”). Empty or correct those cells; "
+            "until then the dataset is refused."
+        )
+    cut = share_cut(frame, list(texts))
+    if cut > 0.1:
+        remarks.append(
+            f"About {cut:.0%} of the texts are longer than the default embedder reads (256 tokens, some 190 words); of "
+            "those it reads the beginning only."
+        )
+    empty = [column.name for column in columns if column.kind == "empty"]
+    if empty:
+        remarks.append(f"Empty columns: {', '.join(empty)}.")
+    return remarks
+
+
+def with_files(proposal: Proposal, files: Any) -> Proposal:
+    """The same proposal for files of other names."""
+    return replace(
+        proposal,
+        fields=tuple(replace(item, value=files) if item.path == "files" else item for item in proposal.fields),
+    )

@@ -1,0 +1,121 @@
+"""Files as people have them: what is read, what is rewritten, and that nothing is ever overwritten."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from hsae_dagster.dataset.intake import name_for, publish, read_leniently, take_in, write_plain
+from hsae_dagster.errors import DatasetError
+
+TABLE = "text;stars\nKäse, gut;5\n„schlecht“;1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "unusual"),
+    [
+        ("a.csv", TABLE.replace(";", "|").encode(), "bars"),
+        ("a.csv", TABLE.encode(), "semicolons"),
+        ("a.csv", TABLE.replace(";", "\t").encode("utf-16"), "UTF-16, not UTF-8 and its fields were separated by tabs"),
+        ("a.txt", TABLE.replace("„", "").replace("“", "").encode("latin-1"), "Windows-1252"),
+        ("a.tsv", TABLE.replace(";", "\t").encode(), None),
+        ("a.csv", b"\xef\xbb\xbf" + 'text,stars\n"Käse, gut",5\n'.encode(), None),
+        ("a.csv", b'"text; and more",stars\nx,5\n', None),
+    ],
+)
+def test_delimited_files_are_read_whatever_their_form(
+    tmp_path: Path, name: str, data: bytes, unusual: str | None
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    frame, said = read_leniently(tmp_path / name)
+    assert frame.columns[-1] == "stars"
+    assert frame["stars"][0] == 5
+    assert (unusual in (said or "")) if unusual else said is None
+    if name != "a.csv" or unusual:
+        assert frame[frame.columns[0]][0] == "Käse, gut"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.xlsx", b"PK", "Save the sheet as CSV"),
+        ("a.zip", b"PK", "Unpack it"),
+        ("a.md", b"# x", "Give CSV"),
+        ("a.csv", b"  \n", "is empty"),
+        ("a.csv", b"\x00\x01\xff\x00", "no text file"),
+        ("a.csv", b'a,b\n"x,1\n', "double quotes"),
+        ("a.parquet", b"nonsense", "cannot be read as parquet"),
+        ("a.json", b'{"rows": [{"text": "x"}]}', "one object per row"),
+    ],
+)
+def test_what_is_no_table_is_explained(tmp_path: Path, name: str, data: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DatasetError, match=words):
+        take_in(tmp_path / name)
+
+
+def fill(folder: Path, *names: str, header: str = "text,stars") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        (folder / name).write_text(f"{header}\ntext {number},{number}\n", encoding="utf-8")
+    return folder
+
+
+def test_files_of_a_folder_named_by_split_are_declared_so(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "x", "reviews_train.csv", "reviews-dev.csv", "test.csv")
+    (folder / "README.txt").write_text("about", encoding="utf-8")
+    intake = take_in(folder)
+    assert intake.files == {"train": "reviews_train.csv", "validation": "reviews-dev.csv", "holdout": "test.csv"}
+    assert intake.frame.height == 3
+
+
+def test_other_files_of_a_folder_are_listed_and_must_agree(tmp_path: Path) -> None:
+    assert take_in(fill(tmp_path / "x", "2023.csv", "2024.csv")).files == ["2023.csv", "2024.csv"]
+    assert take_in(fill(tmp_path / "y", "train.csv", "test.csv")).files == ["test.csv", "train.csv"]
+    fill(tmp_path / "x", "2025.csv", header="text,score")
+    with pytest.raises(DatasetError, match="different columns"):
+        take_in(tmp_path / "x")
+    with pytest.raises(DatasetError, match="holds no CSV"):
+        take_in(fill(tmp_path / "z", "notes.md"))
+    with pytest.raises(DatasetError, match="There is no"):
+        take_in(tmp_path / "nowhere.csv")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("My Reviews (2024).csv", "my_reviews_2024"), ("Upworthy/train.parquet", "upworthy"), ("ü.csv", None)],
+)
+def test_a_name_is_made_of_the_files(tmp_path: Path, path: str, name: str | None) -> None:
+    if name:
+        assert name_for(tmp_path / path) == name
+    else:
+        with pytest.raises(DatasetError, match="--name"):
+            name_for(tmp_path / path)
+
+
+def test_publishing_copies_or_moves_and_never_overwrites(tmp_path: Path) -> None:
+    source = fill(tmp_path / "in", "a.csv") / "a.csv"
+    intake, target = take_in(source), tmp_path / "data" / "mine"
+    publish(intake, tmp_path, "task: x\n", target, move=False)
+    assert sorted(path.name for path in target.iterdir()) == ["a.csv", "dataset.yaml"]
+    assert source.exists()
+    before = {path: path.read_bytes() for path in target.iterdir()}
+    with pytest.raises(DatasetError, match="left as it is"):
+        publish(intake, tmp_path, "task: y\n", target, move=True)
+    assert before == {path: path.read_bytes() for path in target.iterdir()}
+    assert source.exists()
+    publish(intake, tmp_path, "task: x\n", tmp_path / "data" / "other", move=True)
+    assert not source.exists()
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["mine", "other"]
+
+
+def test_files_that_lie_there_already_get_their_declaration_beside_them(tmp_path: Path) -> None:
+    target = tmp_path / "data" / "mine"
+    target.mkdir(parents=True)
+    (target / "a.csv").write_text(TABLE, encoding="utf-8")
+    intake = take_in(target)
+    write_plain(intake, tmp_path)
+    publish(intake, tmp_path, "task: x\n", target, move=False)
+    assert intake.files == "a_plain.csv"
+    assert (target / "a.csv").read_text(encoding="utf-8") == TABLE
+    assert pl.read_csv(target / "a_plain.csv").rows() == [("Käse, gut", 5), ("„schlecht“", 1)]

@@ -1,0 +1,226 @@
+"""A proposal names the right columns of tables nobody prepared, says when it is unsure, and is valid as it stands."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsae_dagster.dataset.column_profile import profile
+from hsae_dagster.dataset.discovery import parse_declaration
+from hsae_dagster.dataset.proposal import Proposal, Wishes, propose
+from hsae_dagster.dataset.proposal_yaml import render
+from hsae_dagster.errors import DatasetError
+
+WORDS = "the shirt was small and it fell apart after one wash but my sister likes the colour of this one"
+
+
+def sentences(n: int, seed: int = 0) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [f"{' '.join(rng.choice(WORDS.split(), 9))} {i}x" for i in range(n)]
+
+
+def reviews(n: int = 600, **more: Any) -> pl.DataFrame:
+    rng = np.random.default_rng(1)
+    columns = {
+        "Unnamed: 0": range(n),
+        "Review Text": sentences(n),
+        "Star Rating": rng.integers(1, 6, n),
+        "User Name": [f"user {i % 90}" for i in range(n)],
+        "age": rng.integers(18, 80, n),
+    }
+    return pl.DataFrame(columns | more)
+
+
+def picked(proposal: Proposal) -> dict[str, Any]:
+    return {"task": proposal.value("task")} | proposal.declaration()["columns"]
+
+
+def test_messy_names_are_understood() -> None:
+    found = propose(reviews(), "r.csv")
+    assert picked(found) == {
+        "task": "regression",
+        "text": "Review Text",
+        "label": "Star Rating",
+        "cluster_by": "User Name",
+    }
+    assert not found.unsure
+    controls = next(field for field in found.fields if field.path == "columns.controls")
+    assert controls.value == ["age"]
+    assert not controls.active
+
+
+def test_two_classes_that_are_no_numbers_get_a_positive_one_and_doubt() -> None:
+    frame = reviews().drop("Star Rating").with_columns(pl.Series("verdict", ["keep", "return", "keep"] * 200))
+    found = propose(frame, "r.csv")
+    assert (picked(found)["task"], picked(found)["label"], picked(found)["positive"]) == (
+        "classification",
+        "verdict",
+        "return",
+    )
+    assert "columns.positive" in [field.path for field in found.unsure]
+    said = next(field for field in found.fields if field.path == "columns.positive")
+    assert said.others == ("keep",)
+
+
+@pytest.mark.parametrize(
+    ("values", "positive"),
+    [
+        ([0, 1], None),
+        ([0.0, 1.0], None),
+        (["0", "1"], None),
+        (["no", "yes"], "yes"),
+        ([False, True], True),
+        ([1, 2], "1"),
+    ],
+)
+def test_the_positive_class_follows_from_the_values(values: list[Any], positive: Any) -> None:
+    frame = reviews().drop("Star Rating").with_columns(pl.Series("label", [values[i % 3 == 0] for i in range(600)]))
+    assert picked(propose(frame, "r.csv")).get("positive") == positive
+
+
+def test_a_pair_is_recognised_by_its_names_and_the_winner_by_its_values() -> None:
+    frame = pl.DataFrame(
+        {
+            "test_id": [f"t{i % 80}" for i in range(400)],
+            "headlineA": sentences(400, 1),
+            "headlineB": sentences(400, 2),
+            "winner": ["headlineA", "headlineB"] * 200,
+            "clicks_a": range(400),
+        }
+    )
+    assert picked(propose(frame, "p.csv")) == {
+        "task": "pairwise",
+        "text_a": "headlineA",
+        "text_b": "headlineB",
+        "label": "winner",
+        "positive": "headlineA",
+        "cluster_by": "test_id",
+    }
+
+
+def test_a_column_that_is_the_outcome_again_is_neither_cluster_nor_control() -> None:
+    topics = [f"topic number {i % 40}" for i in range(800)]
+    frame = pl.DataFrame({"text": sentences(800), "topic": topics, "topic_code": [i % 40 for i in range(800)]})
+    found = propose(frame, "t.csv", Wishes(label="topic"))
+    assert found.value("columns.cluster_by") is None
+    assert "`topic_code` says the same as `topic`" in render(found, "t.csv")
+    assert found.value("task") == "classification"
+    assert "task" in [field.path for field in found.unsure]
+
+
+def test_near_choices_are_told() -> None:
+    frame = reviews().with_columns(pl.Series("Overall score", np.arange(600) % 7))
+    label = next(field for field in propose(frame, "r.csv").fields if field.path == "columns.label")
+    assert not label.sure
+    assert {label.value, *label.others} == {"Overall score", "Star Rating"}
+
+
+def test_what_the_user_says_is_taken() -> None:
+    found = propose(reviews(), "r.csv", Wishes(label="age", cluster_by="Star Rating"))
+    assert (picked(found)["label"], picked(found)["cluster_by"]) == ("age", "Star Rating")
+    assert not found.unsure
+
+
+@pytest.mark.parametrize(
+    ("frame", "wishes", "words"),
+    [
+        (pl.DataFrame({"a": [1, 2], "b": [3, 4]}), Wishes(), ["No column looks like texts", "--text", "a: ", "b: "]),
+        (pl.DataFrame({"text": sentences(50)}), Wishes(), ["No column looks like an outcome", "--label"]),
+        (reviews(), Wishes(label="stars"), ["no column `stars`", "Star Rating: number"]),
+        (reviews(), Wishes(text_a="Review Text"), ["both of its texts"]),
+        (reviews(), Wishes(task="pairwise"), ["--text-a and --text-b"]),
+        (reviews(), Wishes(label="Review Text"), ["is the text"]),
+        (
+            reviews().with_columns(label=pl.Series(["up", "down"] * 300)),
+            Wishes(label="label", positive="yes"),
+            ["`yes`"],
+        ),
+    ],
+)
+def test_errors_teach(frame: pl.DataFrame, wishes: Wishes, words: list[str]) -> None:
+    with pytest.raises(DatasetError) as error:
+        propose(frame, "x.csv", wishes)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_missing_values_are_dropped_and_counted() -> None:
+    frame = reviews().with_columns(pl.when(pl.col("age") < 20).then(None).otherwise("Star Rating").alias("Star Rating"))
+    missing = frame["Star Rating"].null_count()
+    assert missing
+    found = propose(frame, "r.csv")
+    assert found.value("columns.on_missing") == "drop"
+    assert f"{missing} of 600 rows" in render(found, "r.csv")
+
+
+def test_numbers_spoilt_by_words_are_pointed_out() -> None:
+    values = [str(i % 5) for i in range(599)] + ["n.a."]
+    found = propose(reviews().with_columns(pl.Series("Star Rating", values)), "r.csv")
+    assert found.value("task") == "regression"
+    assert "1 values of `Star Rating` are not numbers (such as “n.a.”)" in " ".join(found.remarks)
+
+
+def test_other_languages_and_long_texts_are_remarked() -> None:
+    german = [f"Das Hemd war leider zu klein und ging nach der ersten Wäsche kaputt {i}" for i in range(600)]
+    assert any("multilingual" in remark for remark in propose(reviews(**{"Review Text": german}), "r.csv").remarks)
+    long = [f"{text} " * 40 for text in sentences(600)]
+    assert any(
+        "reads the beginning only" in remark for remark in propose(reviews(**{"Review Text": long}), "r").remarks
+    )
+    assert not propose(reviews(), "r.csv").remarks
+
+
+@pytest.mark.parametrize(("n", "m"), [(600, 16), (3_000, 32), (9_000, None)])
+def test_sizes_follow_the_number_of_texts(n: int, m: int | None) -> None:
+    found = propose(reviews(n), "r.csv").value("saes")
+    assert (found[0]["m"] if found else None) == m
+
+
+def test_kinds_of_columns() -> None:
+    frame = pl.DataFrame(
+        {
+            "row": range(100),
+            "date": [f"2024-01-{i % 28 + 1:02d}" for i in range(100)],
+            "empty": [None] * 100,
+            "nested": [[1]] * 100,
+            "film": [f"The Return of the King {i % 12}" for i in range(100)],
+            "price": [f"{i}.5" for i in range(100)],
+            "text": sentences(100),
+        }
+    )
+    kinds = {column.name: column.kind for column in profile(frame)}
+    assert kinds == {
+        "row": "row number",
+        "date": "date",
+        "empty": "empty",
+        "nested": "other",
+        "film": "category",
+        "price": "number",
+        "text": "text",
+    }
+
+
+@given(
+    names=st.lists(st.text(min_size=1, max_size=12).map(str.strip).filter(bool), min_size=3, max_size=3, unique=True),
+    label=st.sampled_from([["a: b", "# c"], ["yes", "no"], ["null", "~"], ["1e3", "0x1"], [1, 0], [1.5, 2.5]]),
+    source=st.text(max_size=20),
+)
+def test_the_yaml_reads_back_as_what_was_proposed_whatever_the_names(
+    names: list[str], label: list[Any], source: str
+) -> None:
+    text, outcome, cluster = names
+    columns = {
+        text: sentences(60),
+        outcome: [label[i % 2] for i in range(60)],
+        cluster: [f"k{i % 30}" for i in range(60)],
+    }
+    found = propose(pl.DataFrame(columns), "x.csv", Wishes(text=text, label=outcome, cluster_by=cluster))
+    read = yaml.safe_load(render(found, source))
+    assert read == found.declaration()
+    spec = parse_declaration(read, Path("x"))
+    assert (spec.columns.text, spec.columns.label, spec.columns.cluster_by) == (text, outcome, cluster)

@@ -1,0 +1,93 @@
+"""`hsae new` and `hsae check` as a person types them."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster_tests.assets.workspace import Workspace, tiny_pairs, tiny_texts
+from hsae_dagster_tests.test_cli import assert_a_sentence, hsae, settle
+
+pytestmark = pytest.mark.usefixtures("environment")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return settle(tmp_path / "project")
+
+
+def bring(root: Path, name: str, frame: pl.DataFrame) -> Path:
+    path = root / "incoming" / name
+    path.parent.mkdir(exist_ok=True)
+    frame.write_csv(path, separator=";")
+    return path
+
+
+def test_a_csv_becomes_a_dataset_that_every_stage_can_use(root: Path) -> None:
+    path = bring(root, "My scores.csv", tiny_texts(600).rename({"text": " The Text "}))
+    done = hsae("new", str(path))
+    assert done.exit_code == 0, done.output
+    assert "can be run: 600 observations of 60 clusters" in done.output
+    assert "separated by semicolons" in done.output
+    assert "run my_scores" in done.output
+    spec = load_dataset(root / "data", "my_scores").spec
+    assert (spec.task, spec.columns.text, spec.columns.label, spec.columns.cluster_by) == (
+        "regression",
+        "The Text",
+        "score",
+        "author",
+    )
+    assert path.exists()
+    again = hsae("check", "my_scores")
+    assert again.exit_code == 0, again.output
+    assert again.output.strip() in done.output
+    run = Workspace(root).run("my_scores", upto="corpus")
+    assert run.success, {step: run.sentence(step) for step in run.failures}
+
+
+def test_pairs_are_found(root: Path) -> None:
+    done = hsae("new", str(bring(root, "duels.csv", tiny_pairs(tiny_texts(400)))), "--move")
+    assert done.exit_code == 0, done.output
+    assert load_dataset(root / "data", "duels").spec.task == "pairwise"
+    assert not (root / "incoming" / "duels.csv").exists()
+
+
+def test_nothing_is_written_when_asked_or_when_it_would_not_work(root: Path) -> None:
+    path = bring(root, "scores.csv", tiny_texts(300))
+    done = hsae("new", str(path), "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "label: score" in done.output
+    few = hsae("new", str(bring(root, "few.csv", tiny_texts(12))))
+    assert_a_sentence(few)
+    assert "observations landed in" in few.output
+    assert not list((root / "data").glob("*")) if (root / "data").exists() else True
+
+
+def test_what_exists_is_left_alone(root: Path) -> None:
+    path = bring(root, "scores.csv", tiny_texts(300))
+    assert hsae("new", str(path), "--name", "mine").exit_code == 0
+    before = (root / "data" / "mine" / "dataset.yaml").read_text(encoding="utf-8")
+    done = hsae("new", str(path), "--name", "mine", "--label", "author")
+    assert_a_sentence(done)
+    assert "left as it is" in done.output
+    assert (root / "data" / "mine" / "dataset.yaml").read_text(encoding="utf-8") == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--label", "stars"), "no column `stars`"),
+        (("--name", "Not good"), "cannot name a dataset"),
+        (("--task", "classification"), "must be 0 or 1"),
+    ],
+)
+def test_wrong_wishes_are_sentences(root: Path, arguments: tuple[str, ...], words: str) -> None:
+    done = hsae("new", str(bring(root, "scores.csv", tiny_texts(300))), *arguments)
+    assert_a_sentence(done)
+    assert words in done.output
+    assert not (root / "data").exists()
+
+
+def test_check_of_no_dataset_is_a_sentence(root: Path) -> None:
+    assert_a_sentence(hsae("check", "nosuch"))
