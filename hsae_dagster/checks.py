@@ -38,7 +38,11 @@ CHECKS: dict[str, dict[str, tuple[bool, str]]] = {
     },
     "annotation_matrix": {
         "every_holdout_text_judged": (True, "One row per holdout text, one column per concept."),
-        "few_missing": (False, "Fewer than 5 % of the answers are missing."),
+        "few_missing": (True, "No larger share of the answers is missing than annotation.max_missing."),
+        "stacked_agrees_with_single": (
+            False,
+            "Answers to a stack of concepts agree with answers to one at a time, as annotation.min_agreement asks.",
+        ),
     },
     "evaluation_report": {
         "tests_only_holdout": (True, "Every tested observation belongs to the holdout."),

@@ -9,15 +9,15 @@ import polars as pl
 
 from hsae_dagster import checks
 from hsae_dagster.assets.holdout_plan import PLAN_FILE, freeze_plan
-from hsae_dagster.assets.judging import judge
-from hsae_dagster.assets.stage import GROUP, Stage, explained, picture
+from hsae_dagster.assets.judging import Judging, account_summary, agreement, judge_all, open_account
+from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.observations import is_pairwise
 from hsae_dagster.errors import MethodError
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_frame, write_frame, write_json
-from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.storage.objects import INCOMPLETE, StoredObject
 
 NAME = "annotation_matrix"
 CODE_VERSION = "2"
@@ -38,12 +38,12 @@ def annotation_matrix(context: dg.AssetExecutionContext, project: Project) -> dg
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
         corpus, interpretations = stage.upstream("corpus"), stage.upstream("interpretations")
-        config = spec.annotation.model_dump(mode="json")
+        config = spec.annotation.model_dump(mode="json", exclude={"min_agreement", "max_missing"})
         stored = stage.build(
             config, [corpus, interpretations], lambda folder: _make(stage, corpus, interpretations, folder)
         )
         matrix = read_frame(stored.file("annotations.parquet"))
-        return stage.finish(stored, _describe(stored, matrix), _check(stored, matrix))
+        return stage.finish(stored, _describe(stored, matrix), _check(stage, stored, matrix))
 
 
 def chosen_concepts(interpretations: StoredObject) -> list[dict[str, Any]]:
@@ -77,8 +77,11 @@ def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, fol
     observations = _sample_clusters(observations, settings.holdout_sample, settings.seed)
     wanted = pl.concat([observations[side] for side in observations.columns if side.startswith("text_id")]).unique()
     texts = read_frame(corpus.file("texts.parquet")).filter(pl.col("text_id").is_in(wanted.to_list()))
-    annotator = make_annotator(settings)
-    judgement = judge(stage, annotator, concepts, texts["text_id"].to_list(), texts["text"].to_list())
+    account = open_account(stage)
+    annotator = make_annotator(settings, account)
+    judging = Judging(concepts, texts["text_id"].to_list(), texts["text"].to_list())
+    judgement = judge_all(stage, annotator, [judging])[0]
+    single = make_annotator(settings.model_copy(update={"concepts_per_call": 1}), account)
     columns = {
         concept.concept_id: pl.Series(judgement.answers[:, j]).replace_strict({1: True, 0: False}, default=None)
         for j, concept in enumerate(concepts)
@@ -88,11 +91,17 @@ def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, fol
     write_frame(folder / "observations.parquet", observations)
     summary = {
         "model": settings.model,
+        "prompt_hash": annotator.prompt_hash,
+        "calls": judgement.calls,
+        "cost_usd": judgement.cost_usd,
+        "calibration": agreement(stage, annotator, single, judging, judgement.answers),
         "claims": {concept.concept_id: concept.predicate for concept in concepts},
         "observations": observations.height,
     }
     write_json(folder / "summary.json", summary)
-    write_json(folder / "_calls.json", judgement.calls)
+    write_json(folder / "_spending.json", account_summary(account))
+    if judgement.faults:
+        write_json(folder / INCOMPLETE, {"answers that asking again may bring": judgement.faults})
 
 
 def _concept(record: dict[str, Any]) -> Concept:
@@ -115,24 +124,29 @@ def _describe(stored: StoredObject, matrix: pl.DataFrame) -> dict[str, Any]:
 
     summary = stored.json("summary.json")
     prevalence = [float(matrix[key].mean() or 0.0) for key in matrix.columns[1:]]  # type: ignore[arg-type]
+    missing = read_frame(stored.file("missing.parquet"))
+    reasons = missing.group_by("reason").len("answers").sort("answers", "reason", descending=[True, False]).head(20)
     figure = prevalence_bars([summary["claims"][key] for key in matrix.columns[1:]], prevalence)
     return {
         "dagster/row_count": matrix.height,
         "concepts": matrix.width - 1,
         "holdout observations": summary["observations"],
-        "missing answers": int(sum(matrix[key].null_count() for key in matrix.columns[1:])),
+        "missing answers": missing.height,
+        "why missing": table(reasons.rows(named=True)),
         "annotator": summary["model"],
         "analysis plan": stored.json(PLAN_FILE)["fingerprint"],
-        "paid calls": stored.json("_calls.json"),
+        **stored.json("_spending.json"),
         "prevalence": picture(figure.png, figure.alt),
     }
 
 
-def _check(stored: StoredObject, matrix: pl.DataFrame) -> list[dg.AssetCheckResult]:
+def _check(stage: Stage, stored: StoredObject, matrix: pl.DataFrame) -> list[dg.AssetCheckResult]:
     observations = read_frame(stored.file("observations.parquet"))
     sides = ["text_id_a", "text_id_b"] if is_pairwise(observations) else ["text_id"]
     wanted = {key for side in sides for key in observations[side]}
-    claims = stored.json("summary.json")["claims"]
+    settings, summary = stage.dataset.spec.annotation, stored.json("summary.json")
+    claims, calibration = summary["claims"], summary["calibration"]
+    agreed = calibration["agreement"] if calibration else None
     complete = set(matrix["text_id"]) == wanted and matrix.columns[1:] == list(dict.fromkeys(matrix.columns[1:]))
     missing = sum(matrix[key].null_count() for key in matrix.columns[1:]) / max(matrix.height * len(claims), 1)
     return [
@@ -142,5 +156,16 @@ def _check(stored: StoredObject, matrix: pl.DataFrame) -> list[dg.AssetCheckResu
             complete and set(claims) == set(matrix.columns[1:]),
             {"texts": len(wanted)},
         ),
-        checks.result(NAME, "few_missing", missing < 0.05, {"missing share": float(missing)}),
+        checks.result(
+            NAME,
+            "few_missing",
+            missing <= settings.max_missing,
+            {"missing share": float(missing), "allowed": settings.max_missing},
+        ),
+        checks.result(
+            NAME,
+            "stacked_agrees_with_single",
+            agreed is None or agreed >= settings.min_agreement,
+            {**(calibration or {"compared": 0}), "wanted": settings.min_agreement},
+        ),
     ]

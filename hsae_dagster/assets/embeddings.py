@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster import checks
+from hsae_dagster.assets.judging import account_summary, open_account
 from hsae_dagster.assets.stage import GROUP, Stage, explained
 from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.keys import set_fingerprint
@@ -39,7 +40,8 @@ def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.Materi
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         corpus = stage.upstream("corpus")
-        embedder = make_embedder(stage.dataset.spec.embedding)
+        account = open_account(stage)
+        embedder = make_embedder(stage.dataset.spec.embedding, account)
         vectors = VectorTable(project.results, stage.dataset.name, embedder.embedding_set)
         texts = read_frame(corpus.file("texts.parquet")).select("text_id", "text")
         counts = _fill(stage, embedder, vectors, texts)
@@ -51,7 +53,8 @@ def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.Materi
             bool(np.isfinite(read_back).all()) and read_back.shape[1] == embedder.embedding_set.dimensions,
             {"texts": texts.height, "dimensions": read_back.shape[1]},
         )
-        described = {"dagster/row_count": texts.height, **counts, **stored.json("embeddings.json")}
+        paid = account_summary(account) if account.totals.calls else {}
+        described = {"dagster/row_count": texts.height, **counts, **paid, **stored.json("embeddings.json")}
         return stage.finish(stored, described, [check])
 
 

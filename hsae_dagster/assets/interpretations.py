@@ -1,6 +1,6 @@
 """`interpretations`: candidate concepts per neuron, scored on texts their author never saw, the best one chosen."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +10,26 @@ import polars as pl
 import scipy.sparse as sp
 
 from hsae_dagster import checks
-from hsae_dagster.assets.judging import judge
+from hsae_dagster.assets.candidate_scores import Split, judge_candidates, making
+from hsae_dagster.assets.judging import account_summary, open_account
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.concept import Concept
-from hsae_dagster.core.fidelity import MISSING, Fidelity, column, firing_bounds, measure_fidelity, scoring_rows
+from hsae_dagster.core.fidelity import Fidelity, column, firing_bounds
 from hsae_dagster.core.observations import text_rows
 from hsae_dagster.dataset.spec import Interpretation
 from hsae_dagster.errors import MethodError
 from hsae_dagster.partitions import datasets
-from hsae_dagster.providers.base import Annotator, InterpretationRequest
+from hsae_dagster.providers.base import InterpretationRequest
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_codes, read_frame, write_json
-from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.storage.objects import INCOMPLETE, StoredObject
 
 NAME = "interpretations"
 CODE_VERSION = "4"
 # A lexicon gains nothing from more; beyond it a seeded sample is read.
 MOST_TEXTS = 50_000
+# Fields of `annotation` that only the holdout's annotation reads.
+NOT_FIDELITY = {"holdout_sample", "seed", "calibration", "min_agreement", "max_missing"}
 
 
 @dg.asset(
@@ -46,23 +49,14 @@ def interpretations(context: dg.AssetExecutionContext, project: Project) -> dg.M
         upstream = [stage.upstream(name) for name in ("corpus", "activations", "selected_neurons")]
         config = {
             "interpretation": spec.interpretation.model_dump(mode="json"),
-            "annotation": spec.annotation.model_dump(mode="json", exclude={"holdout_sample", "seed"}),
+            "annotation": spec.annotation.model_dump(mode="json", exclude=NOT_FIDELITY),
         }
         stored = stage.build(config, upstream, lambda folder: _make(stage, upstream, folder))
         records = stored.json("concepts.json")
         readable = [record for record in records if record["concept"]]
         stage.report(f"{len(readable)} of {len(records)} neurons have a readable concept")
-        return stage.finish(stored, _describe(records), _check(stage, stored, records))
-
-
-@dataclass(frozen=True)
-class _Split:
-    """Texts of one split, and the codes of the selected neurons on them."""
-
-    ids: list[str]
-    texts: list[str]
-    clusters: np.ndarray
-    codes: sp.csc_matrix
+        described = {**_describe(records), **stored.json("_spending.json")}
+        return stage.finish(stored, described, _check(stage, stored, records))
 
 
 def _make(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
@@ -79,31 +73,40 @@ def _make(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
             )
     train = splits["train"]
     bounds = [firing_bounds(column(train.codes, j), settings.bin) for j in range(neurons.height)]
-    interpreter = make_interpreter(settings)
+    account = open_account(stage)
+    interpreter = make_interpreter(settings, account)
+    annotator = make_annotator(stage.dataset.spec.annotation, account)
     proposals = interpreter.interpret(_request(train, bounds, settings), stage.report)
-    annotator = make_annotator(stage.dataset.spec.annotation)
-    scores = _score(stage, annotator, proposals, splits["validation"], bounds)
+    judged = judge_candidates(stage, annotator, proposals, splits["validation"], bounds)
+    scores = [each.scores for each in judged]
     chosen = [_choose(fidelities, settings.metric) for fidelities in scores]
     winners = [p[c] if c is not None else None for p, c in zip(proposals, chosen, strict=True)]
     settled = interpreter.settle(winners, _request(_together(train, splits["validation"]), bounds, settings))
-    reported = _score(stage, annotator, [[c] if c else [] for c in settled], splits["fidelity"], bounds)
+    finally_judged = judge_candidates(stage, annotator, [[c] if c else [] for c in settled], splits["fidelity"], bounds)
     records = [
-        _record(row, bounds[j], proposals[j], scores[j], chosen[j], settled[j], reported[j])
+        {
+            **_record(row, bounds[j], proposals[j], scores[j], chosen[j], settled[j], finally_judged[j].scores),
+            **making(interpreter, settings.model, proposals[j], [judged[j].judgement, finally_judged[j].judgement]),
+        }
         for j, row in enumerate(neurons.iter_rows(named=True))
     ]
     write_json(folder / "concepts.json", records)
+    write_json(folder / "_spending.json", account_summary(account))
+    faults = interpreter.faults + sum(each.judgement.faults for each in judged + finally_judged)
+    if faults:
+        write_json(folder / INCOMPLETE, {"answers that asking again may bring": faults})
     write_json(folder / "seen.json", {name: sorted(split.ids) for name, split in splits.items()})
 
 
-def _load(upstream: list[StoredObject], neurons: pl.DataFrame, split: str) -> _Split:
+def _load(upstream: list[StoredObject], neurons: pl.DataFrame, split: str) -> Split:
     texts = read_frame(upstream[0].file("texts.parquet")).filter(pl.col("split") == split)
     ids = read_frame(upstream[1].file("texts.parquet"))["text_id"]
     codes = read_codes(upstream[1].file("codes.safetensors"))[text_rows(ids, texts["text_id"])]
     selected = codes.tocsc()[:, neurons["column"].to_numpy()]
-    return _Split(texts["text_id"].to_list(), texts["text"].to_list(), texts["cluster_id"].to_numpy(), selected)
+    return Split(texts["text_id"].to_list(), texts["text"].to_list(), texts["cluster_id"].to_numpy(), selected)
 
 
-def _request(split: _Split, bounds: list[tuple[float, float]], settings: Interpretation) -> InterpretationRequest:
+def _request(split: Split, bounds: list[tuple[float, float]], settings: Interpretation) -> InterpretationRequest:
     shown = _sample(split, settings.seed)
     low, neurons = settings.low_bin, range(split.codes.shape[1])
     return InterpretationRequest(
@@ -121,8 +124,8 @@ def _request(split: _Split, bounds: list[tuple[float, float]], settings: Interpr
     )
 
 
-def _together(first: _Split, second: _Split) -> _Split:
-    return _Split(
+def _together(first: Split, second: Split) -> Split:
+    return Split(
         first.ids + second.ids,
         first.texts + second.texts,
         np.concatenate([first.clusters, second.clusters]),
@@ -130,39 +133,11 @@ def _together(first: _Split, second: _Split) -> _Split:
     )
 
 
-def _sample(split: _Split, seed: int) -> _Split:
+def _sample(split: Split, seed: int) -> Split:
     if len(split.ids) <= MOST_TEXTS:
         return split
     rows = np.sort(np.random.default_rng(seed).choice(len(split.ids), MOST_TEXTS, replace=False))
-    return _Split([split.ids[i] for i in rows], [split.texts[i] for i in rows], split.clusters[rows], split.codes[rows])
-
-
-def _score(
-    stage: Stage,
-    annotator: Annotator,
-    proposals: list[list[Concept]],
-    split: _Split,
-    bounds: list[tuple[float, float]],
-) -> list[list[Fidelity]]:
-    """Fidelity of every candidate of every neuron on one split; a paid annotator judges a sample per neuron."""
-    settings = stage.dataset.spec.interpretation
-    if annotator.free:
-        flat = [concept for candidates in proposals for concept in candidates]
-        answers = iter(judge(stage, annotator, flat, split.ids, split.texts).answers.T)
-        return [
-            [measure_fidelity(next(answers), column(split.codes, j), bounds[j]) for _ in candidates]
-            for j, candidates in enumerate(proposals)
-        ]
-    scores = []
-    for j, candidates in enumerate(proposals):
-        activation = column(split.codes, j)
-        rng = np.random.default_rng([settings.seed, j])
-        rows = scoring_rows(activation, bounds[j], settings.scoring_texts, rng)
-        judged = judge(stage, annotator, candidates, [split.ids[i] for i in rows], [split.texts[i] for i in rows])
-        full = np.full((len(activation), len(candidates)), MISSING, np.int8)
-        full[rows] = judged.answers
-        scores.append([measure_fidelity(full[:, c], activation, bounds[j]) for c in range(len(candidates))])
-    return scores
+    return Split([split.ids[i] for i in rows], [split.texts[i] for i in rows], split.clusters[rows], split.codes[rows])
 
 
 def _choose(fidelities: list[Fidelity], metric: str) -> int | None:

@@ -1,24 +1,23 @@
-"""Asking an annotator batch by batch, so that a killed run repeats at most one batch.
+"""Asking an annotator, with what its answers rest on.
 
-Belongs here: cutting the work into batches and keeping each finished one. Does not belong here: judging (providers).
+Belongs here: tasks by text and concept keys, the account a stage asks on, and the comparison of stacked with single
+answers. Does not belong here: judging, or keeping answers (providers: the ledger makes a killed run go on).
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.core.concept import Concept
-from hsae_dagster.keys import hash_json
-from hsae_dagster.providers.base import Annotator
-from hsae_dagster.storage.frames import read_arrays, read_frame, write_arrays, write_frame, write_json
-from hsae_dagster.storage.objects import StageInputs
+from hsae_dagster.core.fidelity import MISSING
+from hsae_dagster.providers.account import Account
+from hsae_dagster.providers.base import AnnotationTask, Annotator
+from hsae_dagster.providers.ledger import Ledger, total
 
-BATCH = 500
 REASONS_SCHEMA = {"text_id": pl.String, "concept_id": pl.String, "reason": pl.String}
 
 
@@ -29,70 +28,98 @@ class Judgement:
     Attributes:
         answers: (texts, concepts) int8: 1 yes, 0 no, -1 missing.
         missing: text_id, concept_id, reason of each missing answer.
-        calls: requests made now (finished batches cost nothing again).
+        calls: answers of a paid model that these rest on, whenever they were paid.
+        cost_usd: what those cost; None where no price is known.
+        faults: missing answers that asking again may bring.
     """
 
     answers: np.ndarray
     missing: pl.DataFrame
-    calls: int
+    calls: int = 0
+    cost_usd: float | None = 0.0
+    faults: int = 0
+
+
+NOTHING_PAID = Judgement(np.empty((0, 0), np.int8), pl.DataFrame(schema=REASONS_SCHEMA))
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Concepts to judge on texts with the keys `ids`."""
+
+    concepts: Sequence[Concept]
+    ids: Sequence[str]
+    texts: Sequence[str]
+
+
+def open_account(stage: Stage) -> Account:
+    """The account on which a stage asks paid models."""
+    spending = stage.dataset.spec.spending
+    return Account(
+        Ledger(stage.project.results),
+        stage.dataset.name,
+        stage.asset,
+        stage.context.run.run_id,
+        budget_usd=spending.budget_usd,
+        budget_calls=spending.budget_calls,
+        tier=spending.tier,
+    )
 
 
 def judge(
     stage: Stage, annotator: Annotator, concepts: Sequence[Concept], ids: Sequence[str], texts: Sequence[str]
 ) -> Judgement:
-    """Judge every concept on every text, keeping each batch that has no missing answer.
-
-    A batch with missing answers is not kept, so that a later run asks again for what could not be had.
-    """
-    if not concepts or not ids:
-        return Judgement(np.zeros((len(ids), len(concepts)), np.int8), pl.DataFrame(schema=REASONS_SCHEMA), 0)
-    size = len(ids) if annotator.free else BATCH
-    parts, calls, started = [], 0, time.monotonic()
-    for start in range(0, len(ids), size):
-        span = slice(start, start + size)
-        part = _judge_batch(stage, annotator, concepts, ids[span], texts[span])
-        parts.append(part)
-        calls += part.calls
-        if not annotator.free:
-            done = min(start + size, len(ids))
-            rate = done / max(time.monotonic() - started, 1e-9)
-            stage.report(
-                f"{done:,} of {len(ids):,} texts judged, {calls:,} calls, {(len(ids) - done) / rate:,.0f} s left"
-            )
-    return Judgement(
-        np.concatenate([part.answers for part in parts]), pl.concat([part.missing for part in parts]), calls
-    )
+    """Judge every concept on every text."""
+    return judge_all(stage, annotator, [Judging(concepts, ids, texts)])[0]
 
 
-def _judge_batch(
-    stage: Stage, annotator: Annotator, concepts: Sequence[Concept], ids: Sequence[str], texts: Sequence[str]
-) -> Judgement:
-    settings = stage.dataset.spec.annotation.model_dump(mode="json", exclude={"holdout_sample", "seed"})
-    keys = {"texts": hash_json(list(ids)), "concepts": hash_json([concept.concept_id for concept in concepts])}
-    inputs = StageInputs("judged_batch", "1", settings, keys)
-    made: list[Judgement] = []
-
-    def make(folder: Path) -> None:
-        result = annotator.annotate(concepts, texts, stage.report)
-        rows = [(ids[row], concepts[column].concept_id, reason) for row, column, reason in result.reasons]
+def judge_all(stage: Stage, annotator: Annotator, judgings: Sequence[Judging]) -> list[Judgement]:
+    """Judge several sets of concepts, each on its own texts, in one round of requests."""
+    tasks = [AnnotationTask(each.concepts, each.texts) for each in judgings]
+    judgements = []
+    for each, found in zip(judgings, annotator.annotate_all(tasks, stage.report), strict=True):
+        rows = [(each.ids[row], each.concepts[column].concept_id, reason) for row, column, reason in found.reasons]
         missing = pl.DataFrame(rows, schema=REASONS_SCHEMA, orient="row")
-        made.append(Judgement(result.answers, missing, result.calls))
-        if result.answers.size and (result.answers < 0).any():
-            raise _IncompleteBatchError
-        write_arrays(folder / "answers.safetensors", {"answers": result.answers})
-        write_frame(folder / "missing.parquet", missing)
-        write_json(folder / "calls.json", result.calls)
-
-    try:
-        stored = stage.project.store.build(inputs, stage.context.run.run_id, make)
-    except _IncompleteBatchError:
-        return made[0]
-    if made:
-        return made[0]
-    return Judgement(
-        read_arrays(stored.file("answers.safetensors"))["answers"], read_frame(stored.file("missing.parquet")), 0
-    )
+        judgements.append(Judgement(found.answers, missing, found.calls, found.cost_usd, found.faults))
+    return judgements
 
 
-class _IncompleteBatchError(Exception):
-    """Some answers are missing, so the batch is used but not kept."""
+def account_summary(account: Account) -> dict[str, Any]:
+    """What a stage's answers took: paid in this run, and in all."""
+    totals, rests_on = account.totals, total(account.totals.entries.values())
+    return {
+        "paid calls": totals.calls,
+        "failed calls": totals.failed,
+        "answers from the ledger": max(rests_on.calls - totals.calls + totals.failed, 0),
+        "tokens in": totals.usage.input,
+        "tokens out": totals.usage.output,
+        "cost USD": round(totals.usd, 6) if not rests_on.unpriced else None,
+        "cost USD whenever paid": rests_on.usd if not rests_on.unpriced else None,
+    }
+
+
+def agreement(
+    stage: Stage, stacked: Annotator, single: Annotator, judging: Judging, answers: np.ndarray
+) -> dict[str, Any] | None:
+    """Share of a random sample of answers that come out the same when each concept is asked alone.
+
+    None where nothing was stacked, or nothing is to be compared.
+    """
+    settings = stage.dataset.spec.annotation
+    if stacked.free or settings.calibration == 0 or min(settings.concepts_per_call, len(judging.concepts)) < 2:
+        return None
+    rows, columns = np.nonzero(answers != MISSING)
+    rng = np.random.default_rng([settings.seed, 1])
+    picked = np.sort(rng.permutation(len(rows))[: settings.calibration])
+    tasks = [
+        Judging([judging.concepts[c]], [judging.ids[r]], [judging.texts[r]]) for r, c in _pairs(rows, columns, picked)
+    ]
+    stage.report(f"{len(tasks)} stacked answers are asked again one by one")
+    alone = np.array([found.answers[0, 0] for found in judge_all(stage, single, tasks)])
+    kept = alone != MISSING
+    same = (alone == answers[rows[picked], columns[picked]])[kept]
+    return {"compared": int(kept.sum()), "agreement": float(same.mean()) if kept.any() else None}
+
+
+def _pairs(rows: np.ndarray, columns: np.ndarray, picked: np.ndarray) -> list[tuple[int, int]]:
+    return list(zip(rows[picked].tolist(), columns[picked].tolist(), strict=True))

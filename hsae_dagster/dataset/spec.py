@@ -163,7 +163,25 @@ class Annotation(_Section):
     )
     concepts_per_call: int = Field(10, ge=1, le=50, description="Concepts a language model judges at once.")
     max_words: int = Field(256, ge=8, description="Words shown of each text.")
-    seed: int = Field(0, ge=0, description="Start of the holdout sample's random stream.")
+    calibration: int = Field(
+        100, ge=0, description="Answers of a stack of concepts to ask again one by one, to see that they agree."
+    )
+    min_agreement: float = Field(
+        0.9, ge=0.0, le=1.0, description="Least agreement of stacked with single answers, else a warning."
+    )
+    max_missing: Share = Field(0.05, description="Most answers that may be missing; more stop what is downstream.")
+    seed: int = Field(0, ge=0, description="Start of the random streams of holdout sample and calibration.")
+
+
+class Spending(_Section):
+    """What paid models may cost this dataset, in all its runs together, and how they are paid."""
+
+    budget_usd: float | None = Field(None, gt=0, description="Most US dollars ever; a run stops before it is passed.")
+    budget_calls: int | None = Field(None, ge=1, description="Most requests ever; a run stops before it is passed.")
+    tier: Literal["standard", "flex", "batch"] = Field(
+        "standard",
+        description="`standard`; `flex` (half price, slower, some models); `batch` (half price, within a day).",
+    )
 
 
 class Inference(_Section):
@@ -203,6 +221,7 @@ class DatasetSpec(_Section):
     selection: Selection = Selection()
     interpretation: Interpretation = Interpretation()
     annotation: Annotation = Annotation()
+    spending: Spending = Spending()
     inference: Inference = Inference()
 
     @field_validator("files")

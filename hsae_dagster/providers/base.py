@@ -65,6 +65,16 @@ class InterpretationRequest:
 class Interpreter(Protocol):
     """Proposes concepts in words for neurons."""
 
+    @property
+    def prompt_hash(self) -> str | None:
+        """Hash of the prompt that asks, or None."""
+        ...
+
+    @property
+    def faults(self) -> int:
+        """How many candidates are missing because a request failed, so that asking again may bring them."""
+        ...
+
     def interpret(self, request: InterpretationRequest, report: Report) -> list[list[Concept]]:
         """Candidates per neuron, in the order of the request's columns; an empty list is an honest answer."""
         ...
@@ -81,18 +91,30 @@ class Interpreter(Protocol):
 
 
 @dataclass(frozen=True)
+class AnnotationTask:
+    """Concepts to judge on texts, every one on every one."""
+
+    concepts: Sequence[Concept]
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Annotations:
-    """Answers of an annotator.
+    """Answers of an annotator to one task.
 
     Attributes:
         answers: (texts, concepts) int8: 1 yes, 0 no, -1 missing.
         reasons: why answers are missing: (text row, concept column, reason).
-        calls: requests made to a paid model.
+        calls: answers of a paid model that these rest on, whenever they were paid.
+        cost_usd: what those cost; None where no price is known.
+        faults: how many answers are missing because a request failed, so that asking again may bring them.
     """
 
     answers: np.ndarray
     reasons: tuple[tuple[int, int, str], ...] = ()
     calls: int = 0
+    cost_usd: float | None = 0.0
+    faults: int = 0
 
 
 class Annotator(Protocol):
@@ -103,6 +125,15 @@ class Annotator(Protocol):
         """Whether judging costs nothing, so that every text may be judged."""
         ...
 
+    @property
+    def prompt_hash(self) -> str | None:
+        """Hash of the prompt that asks, or None."""
+        ...
+
     def annotate(self, concepts: Sequence[Concept], texts: Sequence[str], report: Report) -> Annotations:
         """Judge every concept on every text; an answer that cannot be had is missing, never no."""
+        ...
+
+    def annotate_all(self, tasks: Sequence[AnnotationTask], report: Report) -> list[Annotations]:
+        """`annotate` for several tasks at once, so that a paid model is asked in one go."""
         ...

@@ -12,7 +12,7 @@ from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.fidelity import column
 from hsae_dagster.core.lexicon import Lexicon, apply_lexicons, fit_lexicons, name_lexicon
 from hsae_dagster.core.terms import TermTable, supported_terms
-from hsae_dagster.providers.base import Annotations, InterpretationRequest, Report
+from hsae_dagster.providers.base import Annotations, AnnotationTask, InterpretationRequest, Report
 
 AUTHOR = "lexical"
 # Most terms of a lexicon: candidates of several sizes are spread between these.
@@ -21,6 +21,9 @@ LARGEST, SMALLEST = 2_000, 300
 
 class LexicalInterpreter:
     """Proposes, per neuron, lexicons of several sizes, largest first."""
+
+    prompt_hash = None
+    faults = 0
 
     def interpret(self, request: InterpretationRequest, report: Report) -> list[list[Concept]]:
         """Candidates per neuron; none when the neuron fires on all or no texts, or no term speaks for it."""
@@ -71,9 +74,14 @@ class LexicalAnnotator:
     """Judges lexicons by executing them."""
 
     free = True
+    prompt_hash = None
 
     def annotate(self, concepts: Sequence[Concept], texts: Sequence[str], report: Report) -> Annotations:
         """Exact answers; raises MethodError for a concept that is not a lexicon."""
         lexicons = [Lexicon.from_definition(concept.definition) for concept in concepts]
         report(f"{len(texts):,} texts judged by {len(lexicons)} lexicons")
         return Annotations(answers=apply_lexicons(lexicons, texts))
+
+    def annotate_all(self, tasks: Sequence[AnnotationTask], report: Report) -> list[Annotations]:
+        """`annotate` for each task."""
+        return [self.annotate(task.concepts, task.texts, report) for task in tasks]

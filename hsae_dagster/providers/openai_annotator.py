@@ -1,7 +1,7 @@
 """A language model that judges concepts on texts.
 
 Belongs here: how concepts are stacked into requests and how answers are read. Does not belong here: the wording
-(prompts/annotate.md) or asking (`openai_client`).
+(prompts/annotate_single.md, prompts/annotate_stacked.md) or asking (`openai_client`).
 
 One request shows one text and several concepts and asks for a boolean per concept, so that a concept the model forgot
 is told from one it denied. Stacking makes as many fewer requests as there are concepts per call.
@@ -16,18 +16,26 @@ import numpy as np
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.fidelity import MISSING
 from hsae_dagster.keys import normalise_text
-from hsae_dagster.providers.base import Annotations, Report
-from hsae_dagster.providers.openai_client import Body, OpenAIClient
+from hsae_dagster.providers.account import Account
+from hsae_dagster.providers.base import Annotations, AnnotationTask, Report
+from hsae_dagster.providers.estimate import Estimate
+from hsae_dagster.providers.openai_client import OpenAIClient
 from hsae_dagster.providers.openai_replies import Reply
 from hsae_dagster.providers.openai_schema import json_request
 from hsae_dagster.providers.openai_server import Asker, Server
+from hsae_dagster.providers.plan import Body, LazyBodies
 from hsae_dagster.providers.prompt import load_prompt, present
 
+# Room for `{"c12": false, …}`, generously.
+TOKENS_PER_JUDGEMENT = 8
+SPARE_TOKENS = 128
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class _Question:
-    """One request: text `row`, concepts `columns`."""
+    """One request: text `row` and concepts `columns` of task `task`."""
 
+    task: int
     row: int
     columns: range
 
@@ -42,6 +50,7 @@ class OpenAIAnnotator:
         model: str,
         *,
         server: Server,
+        account: Account | None = None,
         concepts_per_call: int = 10,
         max_words: int = 256,
         temperature: float | None = None,
@@ -50,44 +59,98 @@ class OpenAIAnnotator:
         self.model = model
         self.concepts_per_call = concepts_per_call
         self.max_words = max_words
-        self.temperature = temperature
-        self.prompt = load_prompt("annotate")
-        self.client = OpenAIClient(Asker("annotation.model", model, offline), server)
-        # A stage works for minutes before it asks; a missing key is known now.
-        self.client.require_key()
+        self.prompt = load_prompt("annotate_single" if concepts_per_call == 1 else "annotate_stacked")
+        self.client = OpenAIClient(Asker("annotation.model", model, offline), server, account)
+        # A judge should judge alike twice, where the model lets itself be told.
+        self.temperature = 0.0 if temperature is None and self.client.profile.temperature else temperature
+
+    @property
+    def prompt_hash(self) -> str:
+        """Hash of the prompt file that is used."""
+        return self.prompt.hash
 
     def annotate(self, concepts: Sequence[Concept], texts: Sequence[str], report: Report) -> Annotations:
         """Judge every concept on every text; what the model does not answer usably is missing, with its reason.
 
         Raises:
-            ProviderError: the server cannot be asked at all.
+            ProviderError: the server cannot be asked at all, or the budget is reached.
         """
-        predicates = [normalise_text(concept.predicate) for concept in concepts]
-        questions = list(self._questions(len(concepts), len(texts)))
-        bodies = (self.body([predicates[c] for c in q.columns], texts[q.row]) for q in questions)
-        replies = self.client.ask_all(bodies, len(questions), report)
-        answers = np.full((len(texts), len(concepts)), MISSING, dtype=np.int8)
-        reasons = []
-        for question, reply in zip(questions, replies, strict=True):
-            judged = read_judgements(reply, len(question.columns))
-            for concept, judgement in zip(question.columns, judged, strict=True):
-                if isinstance(judgement, bool):
-                    answers[question.row, concept] = judgement
-                else:
-                    reasons.append((question.row, concept, judgement))
-        return Annotations(answers=answers, reasons=tuple(sorted(reasons)), calls=len(questions))
+        return self.annotate_all([AnnotationTask(concepts, texts)], report)[0]
 
-    def _questions(self, n_concepts: int, n_texts: int) -> Iterator[_Question]:
-        # Texts run fastest: requests that follow each other share their beginning, which servers cache.
-        for start in range(0, n_concepts, self.concepts_per_call):
-            columns = range(start, min(start + self.concepts_per_call, n_concepts))
-            for row in range(n_texts):
-                yield _Question(row, columns)
+    def annotate_all(self, tasks: Sequence[AnnotationTask], report: Report) -> list[Annotations]:
+        """`annotate` for several tasks in one round of requests."""
+        questions, bodies = self._requests(tasks)
+        tokens = self._answer_tokens(max((len(task.concepts) for task in tasks), default=0))
+        replies = self.client.ask_all(bodies, report, self.prompt.hash, tokens)
+        drafts = [_Draft(len(task.texts), len(task.concepts)) for task in tasks]
+        for question, reply in zip(questions, replies, strict=True):
+            drafts[question.task].take(question, reply)
+        return [draft.finish() for draft in drafts]
+
+    def estimate(self, tasks: Sequence[AnnotationTask]) -> Estimate:
+        """What judging these tasks would take now."""
+        _, bodies = self._requests(tasks)
+        tokens = self._answer_tokens(max((len(task.concepts) for task in tasks), default=0))
+        return self.client.estimate(bodies, self.prompt.hash, tokens)
 
     def body(self, predicates: Sequence[str], text: str) -> Body:
         """The request for one text and one stack of concepts."""
         messages = self.prompt.messages(predicates=list(predicates), text=present(text, self.max_words))
-        return json_request(self.model, messages, "judgements", _schema(len(predicates)), self.temperature)
+        room = SPARE_TOKENS + TOKENS_PER_JUDGEMENT * len(predicates)
+        settings = self.client.settings(room, self.temperature)
+        return json_request(self.model, messages, "judgements", _schema(len(predicates)), settings)
+
+    def _requests(self, tasks: Sequence[AnnotationTask]) -> tuple[list[_Question], LazyBodies]:
+        predicates = [[normalise_text(concept.predicate) for concept in task.concepts] for task in tasks]
+        questions = [
+            question for number, task in enumerate(tasks) for question in self._questions(number, task) if task.concepts
+        ]
+
+        def make(index: int) -> Body:
+            question = questions[index]
+            stack = [predicates[question.task][column] for column in question.columns]
+            return self.body(stack, tasks[question.task].texts[question.row])
+
+        return questions, LazyBodies(len(questions), make)
+
+    def _questions(self, number: int, task: AnnotationTask) -> Iterator[_Question]:
+        # Texts run fastest: requests that follow each other share their beginning, which servers cache.
+        for start in range(0, len(task.concepts), self.concepts_per_call):
+            columns = range(start, min(start + self.concepts_per_call, len(task.concepts)))
+            for row in range(len(task.texts)):
+                yield _Question(number, row, columns)
+
+    def _answer_tokens(self, concepts: int) -> int:
+        return TOKENS_PER_JUDGEMENT * min(concepts, self.concepts_per_call)
+
+
+class _Draft:
+    """The answers to one task while they come in."""
+
+    def __init__(self, texts: int, concepts: int) -> None:
+        self.answers = np.full((texts, concepts), MISSING, dtype=np.int8)
+        self.reasons: list[tuple[int, int, str]] = []
+        self.costs: list[float | None] = []
+        self.faults = 0
+
+    def take(self, question: _Question, reply: Reply) -> None:
+        """Read one reply."""
+        judged = read_judgements(reply, len(question.columns))
+        for concept, judgement in zip(question.columns, judged, strict=True):
+            if isinstance(judgement, bool):
+                self.answers[question.row, concept] = judgement
+            else:
+                self.reasons.append((question.row, concept, judgement))
+        if reply.fault is None:
+            self.costs.append(reply.cost_usd)
+        else:
+            self.faults += len(question.columns)
+
+    def finish(self) -> Annotations:
+        """All of it."""
+        known = [cost for cost in self.costs if cost is not None]
+        cost = round(sum(sorted(known)), 9) if len(known) == len(self.costs) else None
+        return Annotations(self.answers, tuple(sorted(self.reasons)), len(self.costs), cost, self.faults)
 
 
 def read_judgements(reply: Reply, count: int) -> list[bool | str]:

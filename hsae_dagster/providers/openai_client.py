@@ -1,44 +1,76 @@
 """The one door to OpenAI-compatible servers.
 
-Belongs here: sending requests, a bounded number at once, and what a failed one means. Does not belong here: which
-server (`openai_server`), what is asked (`openai_embedder`, `openai_interpreter`, `openai_annotator`) or how an answer
-is read (`openai_replies`).
+Belongs here: a connection, one request over it, and asking many with what the ledger knows left out. Does not belong
+here: which server (`openai_server`), what is asked (`openai_embedder`, `openai_interpreter`, `openai_annotator`), how
+an answer is read (`openai_replies`) or in which order and how fast requests go out (`asking`).
 
 Only what such servers have in common is used: chat completions with a strict JSON schema, and embeddings as floats.
-Every request passes `OpenAIClient.ask`, a function of its body alone: whatever remembers or counts requests overrides
-that one. Retries are the SDK's, one layer: connection faults, 408, 409, 429 and 5xx, honouring Retry-After.
+Retries are the SDK's, one layer: connection faults, 408, 409, 429 and 5xx, honouring Retry-After.
 """
 
 import asyncio
-import re
+import json
 import time
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hsae_dagster.errors import ProviderError
+from hsae_dagster.providers.account import Account
 from hsae_dagster.providers.base import Report
-from hsae_dagster.providers.openai_replies import Reply, read_chat, read_embeddings
+from hsae_dagster.providers.estimate import Estimate, estimate_calls
+from hsae_dagster.providers.model_table import profile_of
+from hsae_dagster.providers.openai_faults import verdict
+from hsae_dagster.providers.openai_replies import Reply, read_response
 from hsae_dagster.providers.openai_server import Asker, Server
+from hsae_dagster.providers.pacing import Pace
+from hsae_dagster.providers.plan import Body, Plan, Question, canonical
 
 if TYPE_CHECKING:
+    import httpx2
     from openai import AsyncOpenAI
 
-Body = dict[str, Any]
 T = TypeVar("T")
-
-# As many failed requests in a row, each after its retries, mean that the next ones will fail too.
-GIVE_UP_AFTER = 20
-REPORT_SECONDS = 5.0
-_KEY_LIKE = re.compile(r"\bsk-[\w*.…-]+")
+# Requests under way when nothing is known of the server yet.
+START = 32
+# A flex request waits for spare capacity.
+FLEX_TIMEOUT = 900.0
 
 
 class OpenAIClient:
-    """Asks one server on behalf of one field of dataset.yaml."""
+    """Asks one server on behalf of one field of dataset.yaml, and of an account if there is one."""
 
-    def __init__(self, asker: Asker, server: Server) -> None:
+    def __init__(self, asker: Asker, server: Server, account: Account | None = None) -> None:
         self.asker = asker
         self.server = server
+        self.account = account
+        self.profile = profile_of(asker.model)
+
+    @property
+    def tier(self) -> str:
+        """How requests are paid: as declared, where the model has that."""
+        tier = self.account.tier if self.account else "standard"
+        return "standard" if tier == "flex" and not self.profile.flex else tier
+
+    def settings(self, answer_tokens: int, temperature: float | None = None) -> Body:
+        """The fields of a chat request that depend on the model: limit of the answer, effort, temperature.
+
+        Args:
+            answer_tokens: room for the answer itself; room for thoughts is added.
+            temperature: wanted, or None for the server's own.
+
+        Raises:
+            ProviderError: the model refuses any temperature.
+        """
+        profile = self.profile
+        if temperature is not None and not profile.temperature:
+            raise ProviderError(f"{self.asker.name}: this model takes no temperature. Leave it out of dataset.yaml.")
+        # OpenAI's own models take the second name only; not every other server knows it.
+        limit = "max_completion_tokens" if self.server.needs_key else "max_tokens"
+        body: Body = {limit: answer_tokens + profile.thinking_tokens}
+        if profile.reasoning_effort:
+            body["reasoning_effort"] = profile.reasoning_effort
+        return body if temperature is None else {**body, "temperature": temperature}
 
     def require_key(self) -> None:
         """Raise ProviderError if OpenAI's own server is to be asked and there is no key."""
@@ -49,82 +81,98 @@ class OpenAIClient:
                 f"`{self.asker.offline}`, which works offline."
             )
 
-    def ask_all(self, bodies: Iterable[Body], total: int, report: Report) -> list[Reply]:
-        """Ask every request, `server.concurrency` at a time; replies in the order of `bodies`.
+    def estimate(self, bodies: Sequence[Body], prompt_hash: str | None = None, answer_tokens: int = 0) -> Estimate:
+        """What asking these requests would take now; nothing is sent and no key is needed."""
+        return self._estimate(self._plan(bodies), prompt_hash, answer_tokens)
+
+    def estimate_sizes(self, sizes: Sequence[int], prompt_hash: str | None, answer_tokens: int) -> Estimate:
+        """What requests of these sizes would take, where they cannot be written yet."""
+        account = self.account
+        ledger = account.ledger if account else None
+        return estimate_calls(
+            sizes,
+            known=0,
+            answer_tokens=answer_tokens,
+            profile=self.profile,
+            tier=self.tier,
+            concurrency=min(START, self.server.concurrency),
+            experience=ledger.experience(self.server.endpoint, self.asker.model, prompt_hash) if ledger else None,
+        )
+
+    def ask_all(
+        self,
+        bodies: Sequence[Body],
+        report: Report,
+        prompt_hash: str | None = None,
+        answer_tokens: int = 0,
+    ) -> list[Reply]:
+        """Ask every request that the ledger does not know, equal ones once; replies in the order of `bodies`.
 
         Args:
-            bodies: request bodies, made lazily if they are many.
-            total: how many there are.
-            report: told of progress every few seconds and at the end.
+            bodies: request bodies; made as they are read, if they are many.
+            report: told the estimate before, and progress every few seconds and at the end.
+            prompt_hash: of the prompt file they were made from.
+            answer_tokens: expected length of an answer.
 
         Raises:
-            ProviderError: no key; the server refuses key, model or account; it was never reached; or 20 requests in a
-                row failed.
+            ProviderError: no key; the server refuses key, model or account; it was never reached; 20 requests in a row
+                failed; or the ledger cannot be written. Whatever was answered before is in the ledger.
+            BudgetError: the next request could pass the budget.
         """
-        self.require_key()
-        return run_sync(self._ask_all(bodies, total, _Progress(total, report)))
+        from hsae_dagster.providers.asking import Round
+
+        plan = self._plan(bodies)
+        if plan.todo:
+            self.require_key()
+            if self.account:
+                report(f"{self.asker.name}: {self._estimate(plan, prompt_hash, answer_tokens)}")
+        asked = run_sync(Round(self, bodies, plan, prompt_hash, report).run()) if plan.todo else {}
+        if self.account:
+            self.account.totals.entries |= plan.known
+            self.account.ledger.compact()
+        return plan.replies(asked)
+
+    def _plan(self, bodies: Sequence[Body]) -> Plan:
+        ledger = self.account.ledger if self.account else None
+        return Plan.make(bodies, self.server.endpoint, self.asker.model, ledger)
+
+    def _estimate(self, plan: Plan, prompt_hash: str | None, answer_tokens: int) -> Estimate:
+        found = self.estimate_sizes([plan.questions[i].size for i in plan.todo], prompt_hash, answer_tokens)
+        return Estimate(found.calls, len(plan.known), found.usage, found.usd, found.minutes)
 
     async def ask(self, connection: "AsyncOpenAI", body: Body) -> Reply:
-        """Ask one request. Overridden by whatever stands between asker and server.
+        """Send one request.
 
         Raises:
             ProviderError: no further request can succeed.
         """
+        import httpx2
         import openai
 
+        flex = self.tier == "flex" and "messages" in body
+        sent = {**body, "service_tier": "flex"} if flex else body
+        timeout = openai.Timeout(max(self.server.timeout, FLEX_TIMEOUT) if flex else self.server.timeout, connect=10.0)
         try:
-            if "messages" in body:
-                return read_chat(await connection.chat.completions.create(**body))
-            return read_embeddings(await connection.embeddings.create(**body), len(body["input"]))
+            response = await connection.post(
+                "/chat/completions" if "messages" in body else "/embeddings",
+                cast_to=httpx2.Response,
+                content=canonical(sent),
+                options={"headers": {"Content-Type": "application/json"}, "timeout": timeout},
+            )
+            answer = json.loads(self.server.redact(response.text))
         # ValueError: a body that is not JSON.
-        except (openai.OpenAIError, ValueError) as error:
-            verdict = self._verdict(error)
-        # Raised outside the handler: the SDK's error, which may quote the key, is not chained to ours.
-        if isinstance(verdict, ProviderError):
-            raise verdict
-        return verdict
-
-    async def _ask_all(self, bodies: Iterable[Body], total: int, progress: "_Progress") -> list[Reply]:
-        replies: dict[int, Reply] = {}
-        queue = iter(enumerate(bodies))
-        try:
-            async with self._connect() as connection, asyncio.TaskGroup() as group:
-                for _ in range(min(self.server.concurrency, total)):
-                    group.create_task(self._work(connection, queue, replies, progress))
-        except ExceptionGroup as group_error:
-            problem: Exception | None = next(_leaves(group_error))
+        except (openai.OpenAIError, ValueError, RecursionError) as error:
+            found = verdict(error, self.asker, self.server)
         else:
-            problem = self._never_reached(replies)
-        if problem is not None:
-            raise problem
-        return [replies[index] for index in range(len(replies))]
+            inputs = None if "messages" in body else len(body["input"])
+            return read_response(answer, inputs, response.headers.get("x-request-id"))
+        # Raised outside the handler: the SDK's error, which may quote the key, is not chained to ours.
+        if isinstance(found, ProviderError):
+            raise found
+        return found
 
-    async def _work(
-        self,
-        connection: "AsyncOpenAI",
-        queue: Iterator[tuple[int, Body]],
-        replies: dict[int, Reply],
-        progress: "_Progress",
-    ) -> None:
-        for index, body in queue:
-            replies[index] = reply = await self.ask(connection, body)
-            progress.count(reply)
-            if progress.failed_in_a_row >= GIVE_UP_AFTER:
-                raise ProviderError(
-                    f"{self.asker.name}: {GIVE_UP_AFTER} requests in a row to {self.server.endpoint} failed, the last "
-                    f"because {reply.reason}. Nothing further is asked; remove the cause and run again."
-                )
-
-    def _never_reached(self, replies: Mapping[int, Reply]) -> ProviderError | None:
-        reasons = [reply.reason for reply in replies.values() if reply.fault == "connection"]
-        if not replies or len(reasons) < len(replies):
-            return None
-        return ProviderError(
-            f"{self.asker.name}: {self.server.endpoint} cannot be reached: {reasons[-1]}. Start the server or correct "
-            f"OPENAI_BASE_URL; `{self.asker.offline}` needs no server."
-        )
-
-    def _connect(self) -> "AsyncOpenAI":
+    def connect(self, pace: Pace) -> "AsyncOpenAI":
+        """A connection whose answers teach `pace`. Use as an asynchronous context manager."""
         import httpx2
         import openai
 
@@ -132,7 +180,9 @@ class OpenAIClient:
         limits = httpx2.Limits(max_connections=server.concurrency, max_keepalive_connections=server.concurrency)
         timeout = openai.Timeout(server.timeout, connect=10.0)
         # The default transport slows down as concurrency grows. A proxy has no business between us and ourselves.
-        http = openai.DefaultAioHttpClient(limits=limits, timeout=timeout, trust_env=not server.is_loopback)
+        http = openai.DefaultAioHttpClient(
+            limits=limits, timeout=timeout, trust_env=not server.is_loopback, event_hooks=_listen(pace)
+        )
         return openai.AsyncOpenAI(
             # The SDK insists on a key; servers that need none ignore it.
             api_key=server.api_key or "none",
@@ -142,40 +192,10 @@ class OpenAIClient:
             http_client=http,
         )
 
-    def _verdict(self, error: Exception) -> Reply | ProviderError:
-        """What a failed request means: the end, or an answer that is missing for a reason."""
-        import openai
 
-        said = self._quote(error)
-        if isinstance(error, openai.APIStatusError):
-            remedy = _REMEDIES.get("quota" if error.code == "insufficient_quota" else error.status_code)
-            if remedy:
-                return ProviderError(
-                    f"{self.asker.name}: {self.server.endpoint} refused the request ({error.status_code}: {said}). "
-                    + remedy
-                )
-            return Reply(reason=f"the server answered {error.status_code}: {said}", fault="request")
-        if isinstance(error, openai.APIConnectionError):
-            return Reply(reason=f"the connection failed: {said}", fault="connection")
-        return Reply(reason=f"the server's answer could not be read: {said}", fault="request")
-
-    def _quote(self, error: Exception) -> str:
-        """What the server said, in one short line, without the key or anything like one."""
-        body = getattr(error, "body", None)
-        said = body.get("message") if isinstance(body, Mapping) else None
-        line = " ".join(str(said or error.__cause__ or error).split())
-        if self.server.api_key:
-            line = line.replace(self.server.api_key, "(key)")
-        line = _KEY_LIKE.sub("(key)", line)
-        return line if len(line) <= 200 else line[:200] + "…"
-
-
-_REMEDIES: dict[int | Literal["quota"], str] = {
-    401: "Set OPENAI_API_KEY to a key that this server accepts and run again.",
-    403: "The key may not use this model here: use another key or model, or check OPENAI_BASE_URL, and run again.",
-    404: "It knows no such model or address: correct the model's name or OPENAI_BASE_URL and run again.",
-    "quota": "The account has no credit left: add some, or use another key, and run again.",
-}
+def request_hash(body: Body, endpoint: str) -> str:
+    """The key of a request: its whole body and the server. How it is paid (`service_tier`) is not part of a body."""
+    return Question.of(body, endpoint).hash
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -194,29 +214,26 @@ def _loop_runs() -> bool:
     return True
 
 
-class _Progress:
-    """Counts replies, says so now and then, and knows how many failed in a row."""
+def _listen(pace: Pace) -> dict[str, list[Any]]:
+    """Hooks that see every try, those that the SDK repeats included."""
 
-    def __init__(self, total: int, report: Report) -> None:
-        self.total = total
-        self.report = report
-        self.done = self.unusable = self.failed_in_a_row = 0
-        self.reported = time.monotonic()
+    async def sent(request: "httpx2.Request") -> None:
+        request.extensions["hsae_sent"] = time.monotonic()
 
-    def count(self, reply: Reply) -> None:
-        """Take note of one reply."""
-        self.done += 1
-        self.unusable += reply.reason is not None
-        self.failed_in_a_row = self.failed_in_a_row + 1 if reply.fault else 0
-        now = time.monotonic()
-        if self.done == self.total or now - self.reported >= REPORT_SECONDS:
-            self.reported = now
-            self.report(f"{self.done:,} of {self.total:,} requests answered, {self.unusable:,} without a usable answer")
+    async def received(response: "httpx2.Response") -> None:
+        if response.status_code == 429:
+            pace.refused(_seconds(response.headers))
+        elif response.is_success:
+            pace.answered(time.monotonic() - response.request.extensions["hsae_sent"])
+
+    return {"request": [sent], "response": [received]}
 
 
-def _leaves(group: ExceptionGroup[Exception]) -> Iterator[Exception]:
-    for error in group.exceptions:
-        if isinstance(error, ExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+def _seconds(headers: Any) -> float | None:
+    """Retry-After in seconds; as a date it is left to the SDK alone."""
+    for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            return float(headers[name]) / divisor
+        except (KeyError, ValueError):
+            continue
+    return None

@@ -15,8 +15,11 @@ import numpy as np
 from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import hash_json
-from hsae_dagster.providers.openai_client import Body, OpenAIClient
+from hsae_dagster.providers.account import Account
+from hsae_dagster.providers.estimate import Estimate
+from hsae_dagster.providers.openai_client import OpenAIClient
 from hsae_dagster.providers.openai_server import Asker, Server
+from hsae_dagster.providers.plan import Body
 
 BYTES_PER_TOKEN = 3
 # OpenAI's limits per request.
@@ -39,6 +42,7 @@ class OpenAIEmbedder:
         model: str,
         *,
         server: Server,
+        account: Account | None = None,
         max_tokens: int = 256,
         dimensions: int | None = None,
         offline: str = "minilm",
@@ -47,7 +51,7 @@ class OpenAIEmbedder:
         self.max_tokens = max_tokens
         self.dimensions = dimensions
         # Without key until it embeds: vectors made earlier can be read on a machine that has none.
-        self.client = OpenAIClient(Asker("embedding.model", model, offline), server)
+        self.client = OpenAIClient(Asker("embedding.model", model, offline), server, account)
 
     @property
     def embedding_set(self) -> EmbeddingSet:
@@ -90,13 +94,19 @@ class OpenAIEmbedder:
         return known or int(self._ask(["How long is a vector?"]).shape[1])
 
     def _ask(self, texts: Sequence[str]) -> np.ndarray:
-        batches = list(pack([self._cut(text, row) for row, text in enumerate(texts)]))
-        bodies = (self._body(batch) for batch in batches)
-        replies = self.client.ask_all(bodies, len(batches), report=_say_nothing)
+        replies = self.client.ask_all(self._bodies(texts), report=_say_nothing)
         problem = next((reply.reason for reply in replies if reply.reason is not None), None)
         if problem:
             raise self._error(problem)
         return self._unit([vector for reply in replies for vector in reply.value])
+
+    def estimate(self, texts: Sequence[str], batch_size: int) -> Estimate:
+        """What embedding these texts in batches would take now."""
+        parts = [self._bodies(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size)]
+        return self.client.estimate([body for part in parts for body in part])
+
+    def _bodies(self, texts: Sequence[str]) -> list[Body]:
+        return [self._body(batch) for batch in pack([self._cut(text, row) for row, text in enumerate(texts)])]
 
     def _body(self, texts: list[str]) -> Body:
         # The SDK would ask for base64, which not every server speaks.

@@ -13,15 +13,20 @@ from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.fidelity import column
 from hsae_dagster.core.sampling import Examples, sample_examples
 from hsae_dagster.keys import normalise_text
+from hsae_dagster.providers.account import Account
 from hsae_dagster.providers.base import InterpretationRequest, Report
-from hsae_dagster.providers.openai_client import Body, OpenAIClient
+from hsae_dagster.providers.estimate import Estimate
+from hsae_dagster.providers.openai_client import OpenAIClient
 from hsae_dagster.providers.openai_replies import Reply
 from hsae_dagster.providers.openai_schema import json_request
 from hsae_dagster.providers.openai_server import Asker, Server
+from hsae_dagster.providers.plan import Body, LazyBodies
 from hsae_dagster.providers.prompt import load_prompt, present_all
 
 # A predicate asked for in 20 words that is longer than this is an essay.
 MAX_CHARACTERS = 300
+# A concept has about 20 words.
+ANSWER_TOKENS, MOST_ANSWER_TOKENS = 32, 256
 SCHEMA = {
     "type": "object",
     "properties": {"concept": {"type": "string", "description": 'Completes "The text …", beginning with a verb.'}},
@@ -43,14 +48,24 @@ class OpenAIInterpreter:
     """`openai:<model>`: one request per neuron and candidate, each with its own sample of texts."""
 
     def __init__(
-        self, model: str, *, server: Server, temperature: float | None = None, offline: str = "lexical"
+        self,
+        model: str,
+        *,
+        server: Server,
+        account: Account | None = None,
+        temperature: float | None = None,
+        offline: str = "lexical",
     ) -> None:
         self.model = model
         self.temperature = temperature
         self.prompt = load_prompt("interpret")
-        self.client = OpenAIClient(Asker("interpretation.model", model, offline), server)
-        # A stage works for minutes before it asks; a missing key is known now.
-        self.client.require_key()
+        self.client = OpenAIClient(Asker("interpretation.model", model, offline), server, account)
+        self.faults = 0
+
+    @property
+    def prompt_hash(self) -> str:
+        """Hash of the prompt file."""
+        return self.prompt.hash
 
     def interpret(self, request: InterpretationRequest, report: Report) -> list[list[Concept]]:
         """Candidates per neuron, alike ones once. An unusable answer is reported and gives no candidate.
@@ -59,8 +74,8 @@ class OpenAIInterpreter:
             ProviderError: the server cannot be asked at all.
         """
         questions = self._questions(request, report)
-        bodies = (self.body(question.examples, request) for question in questions)
-        replies = self.client.ask_all(bodies, len(questions), report)
+        replies = self.client.ask_all(self._bodies(questions, request), report, self.prompt.hash, ANSWER_TOKENS)
+        self.faults = sum(reply.fault is not None for reply in replies)
         found: list[dict[str, Concept]] = [{} for _ in range(request.codes.shape[1])]
         for question, reply in zip(questions, replies, strict=True):
             predicate, problem = read_concept(reply)
@@ -73,6 +88,7 @@ class OpenAIInterpreter:
                 "candidate": question.candidate,
                 "strong": len(question.examples.strong),
                 "silent": len(question.examples.silent),
+                "cost_usd": reply.cost_usd,
             }
             concept = Concept(predicate, f"openai:{self.model}", details=details)
             found[question.neuron].setdefault(concept.concept_id, concept)
@@ -81,6 +97,14 @@ class OpenAIInterpreter:
     def settle(self, chosen: Sequence[Concept | None], request: InterpretationRequest) -> list[Concept | None]:
         """The chosen candidates as they are: words need no second fit."""
         return list(chosen)
+
+    def estimate(self, request: InterpretationRequest) -> Estimate:
+        """What interpreting would take now."""
+        bodies = self._bodies(self._questions(request, _say_nothing), request)
+        return self.client.estimate(bodies, self.prompt.hash, ANSWER_TOKENS)
+
+    def _bodies(self, questions: Sequence[_Question], request: InterpretationRequest) -> LazyBodies:
+        return LazyBodies(len(questions), lambda index: self.body(questions[index].examples, request))
 
     def _questions(self, request: InterpretationRequest, report: Report) -> list[_Question]:
         questions = []
@@ -112,7 +136,8 @@ class OpenAIInterpreter:
             positives=present_all([request.texts[row] for row in examples.strong], request.max_words),
             negatives=present_all([request.texts[row] for row in examples.silent], request.max_words),
         )
-        return json_request(self.model, messages, "interpretation", SCHEMA, self.temperature)
+        settings = self.client.settings(MOST_ANSWER_TOKENS, self.temperature)
+        return json_request(self.model, messages, "interpretation", SCHEMA, settings)
 
 
 def read_concept(reply: Reply) -> tuple[str | None, str | None]:
@@ -130,3 +155,7 @@ def read_concept(reply: Reply) -> tuple[str | None, str | None]:
     if len(predicate) > MAX_CHARACTERS:
         return None, f"the concept is longer than {MAX_CHARACTERS} characters"
     return predicate, None
+
+
+def _say_nothing(message: str) -> None:
+    """An estimate asks nothing, so it has nothing to tell."""

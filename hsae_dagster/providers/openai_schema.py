@@ -13,7 +13,7 @@ def json_request(
     messages: list[dict[str, str]],
     name: str,
     schema: Mapping[str, Any],
-    temperature: float | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Body of a chat completion with strict structured output.
 
@@ -22,12 +22,12 @@ def json_request(
         messages: system and user message.
         name: of the schema.
         schema: JSON schema of the answer; every property required, none further allowed (strict mode's terms).
-        temperature: left out of the body when None, because some models refuse any.
+        settings: further fields, such as the limit of the answer (`OpenAIClient.settings`).
     """
     answer = {"name": name, "strict": True, "schema": schema}
-    body: dict[str, Any] = {
+    return {
         "model": model,
         "messages": messages,
         "response_format": {"type": "json_schema", "json_schema": answer},
+        **(settings or {}),
     }
-    return body if temperature is None else {**body, "temperature": temperature}

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from hsae_dagster.errors import ProviderError
 
 PUBLIC_URL = "https://api.openai.com/v1"
+MOST_CONCURRENCY = 4096
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,14 @@ class Server:
     Attributes:
         base_url: address up to and including `/v1`.
         api_key: never shown; None where the server needs none.
-        concurrency: most requests under way at once.
+        concurrency: most requests under way at once; fewer while the server cannot keep up (`pacing`).
         max_retries: further tries of one request, by the SDK, waiting 0.5 to 8 s or as the server says.
         timeout: seconds without a byte from the server before a try counts as failed.
     """
 
     base_url: str = PUBLIC_URL
     api_key: str | None = field(default=None, repr=False)
-    concurrency: int = 32
+    concurrency: int = 512
     max_retries: int = 6
     timeout: float = 300.0
 
@@ -39,6 +40,10 @@ class Server:
         parts = urlsplit(self.base_url)
         port = f":{parts.port}" if parts.port else ""
         return f"{parts.hostname}{port}{parts.path.rstrip('/')}"
+
+    def redact(self, text: str) -> str:
+        """A text without the key, should a server repeat it."""
+        return text.replace(self.api_key, "(key)") if self.api_key else text
 
     @property
     def needs_key(self) -> bool:
@@ -57,10 +62,10 @@ class Server:
 
 
 def server_from_environment(environment: Mapping[str, str] = os.environ) -> Server:
-    """The server that OPENAI_BASE_URL names (default OpenAI's own), with the key in OPENAI_API_KEY.
+    """The server that OPENAI_BASE_URL names (default OpenAI's own), with OPENAI_API_KEY and HSAE_CONCURRENCY.
 
     Raises:
-        ProviderError: the address is not one, or the key holds what no key can.
+        ProviderError: the address is not one, the key holds what no key can, or HSAE_CONCURRENCY is no number.
     """
     url = environment.get("OPENAI_BASE_URL", "").strip() or PUBLIC_URL
     key = environment.get("OPENAI_API_KEY", "").strip() or None
@@ -78,7 +83,19 @@ def server_from_environment(environment: Mapping[str, str] = os.environ) -> Serv
         raise ProviderError(
             "OPENAI_API_KEY holds a space or a character that no key can have. Copy the key again, nothing beside it."
         )
-    return Server(base_url=url, api_key=key)
+    return Server(base_url=url, api_key=key, concurrency=_concurrency(environment))
+
+
+def _concurrency(environment: Mapping[str, str]) -> int:
+    named = environment.get("HSAE_CONCURRENCY", "").strip()
+    if not named:
+        return Server.concurrency
+    if not named.isdecimal() or not 1 <= int(named) <= MOST_CONCURRENCY:
+        raise ProviderError(
+            f"HSAE_CONCURRENCY is `{named}`. Set it to the most requests to have under way at once, 1 to "
+            f"{MOST_CONCURRENCY:,}, or unset it for {Server.concurrency}."
+        )
+    return int(named)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ imported only when chosen, so that loading a code location loads no model librar
 
 from hsae_dagster.dataset.spec import Annotation, Embedding, Interpretation
 from hsae_dagster.errors import ProviderError
+from hsae_dagster.providers.account import Account
 from hsae_dagster.providers.base import Annotator, Embedder, Interpreter
 
 OPENAI = "`openai:<model>` (any OpenAI-compatible server)"
@@ -13,7 +14,7 @@ EMBEDDERS = f"`minilm` (bundled, offline) or {OPENAI}, such as `openai:text-embe
 READERS = f"`lexical` (offline) or {OPENAI}, such as `openai:gpt-5-mini`"
 
 
-def make_embedder(spec: Embedding) -> Embedder:
+def make_embedder(spec: Embedding, account: Account | None = None) -> Embedder:
     """The embedder that `embedding.model` names. A missing key is noticed when it first embeds.
 
     Raises:
@@ -32,15 +33,19 @@ def make_embedder(spec: Embedding) -> Embedder:
     from hsae_dagster.providers.openai_server import server_from_environment
 
     return OpenAIEmbedder(
-        model, server=server_from_environment(), max_tokens=spec.max_tokens, dimensions=spec.dimensions
+        model,
+        server=server_from_environment(),
+        account=account,
+        max_tokens=spec.max_tokens,
+        dimensions=spec.dimensions,
     )
 
 
-def make_interpreter(spec: Interpretation) -> Interpreter:
+def make_interpreter(spec: Interpretation, account: Account | None = None, *, asks: bool = True) -> Interpreter:
     """The interpreter that `interpretation.model` names.
 
     Raises:
-        ProviderError: no such interpreter, or its key is missing.
+        ProviderError: no such interpreter, or its key is missing although it `asks` (a stage works for minutes before).
     """
     if spec.model == "lexical":
         from hsae_dagster.providers.lexical import LexicalInterpreter
@@ -50,14 +55,17 @@ def make_interpreter(spec: Interpretation) -> Interpreter:
     from hsae_dagster.providers.openai_interpreter import OpenAIInterpreter
     from hsae_dagster.providers.openai_server import server_from_environment
 
-    return OpenAIInterpreter(model, server=server_from_environment())
+    interpreter = OpenAIInterpreter(model, server=server_from_environment(), account=account)
+    if asks:
+        interpreter.client.require_key()
+    return interpreter
 
 
-def make_annotator(spec: Annotation) -> Annotator:
+def make_annotator(spec: Annotation, account: Account | None = None, *, asks: bool = True) -> Annotator:
     """The annotator that `annotation.model` names.
 
     Raises:
-        ProviderError: no such annotator, or its key is missing.
+        ProviderError: no such annotator, or its key is missing although it `asks`.
     """
     if spec.model == "lexical":
         from hsae_dagster.providers.lexical import LexicalAnnotator
@@ -67,12 +75,16 @@ def make_annotator(spec: Annotation) -> Annotator:
     from hsae_dagster.providers.openai_annotator import OpenAIAnnotator
     from hsae_dagster.providers.openai_server import server_from_environment
 
-    return OpenAIAnnotator(
+    annotator = OpenAIAnnotator(
         model,
         server=server_from_environment(),
+        account=account,
         concepts_per_call=spec.concepts_per_call,
         max_words=spec.max_words,
     )
+    if asks:
+        annotator.client.require_key()
+    return annotator
 
 
 def _openai_model(field: str, value: str, choices: str) -> str:

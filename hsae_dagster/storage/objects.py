@@ -26,6 +26,8 @@ from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import hash_json
 
 MANIFEST = "manifest.json"
+# A result that holds this file lacks something that making it again may bring (answers of a server that failed).
+INCOMPLETE = "_incomplete.json"
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,18 @@ class ObjectStore:
         """Return the object made from `inputs`, calling `make(folder)` to write its files unless it exists.
 
         Files whose name begins with `_` (figures, timings) travel with the object but are not part of its data
-        version. A stored object whose files no longer match their hashes is made again.
+        version. A stored object whose files no longer match their hashes is made again; one that is incomplete is
+        replaced once it could be made again, and stays until then.
         """
         target = self._folder(inputs)
         if target.exists():
             try:
-                return self._load(target, inputs, reused=True)
+                found = self._load(target, inputs, reused=True)
             except StorageError:
                 shutil.rmtree(target, ignore_errors=True)
+            else:
+                if not found.file(INCOMPLETE).exists():
+                    return found
         parent = target.parent
         parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".making-", dir=parent))
@@ -262,6 +268,8 @@ def _publish(aside: Path, target: Path) -> None:
     for path in aside.rglob("*"):
         _sync(path)
     aside.chmod(0o755)
+    if (target / INCOMPLETE).exists():
+        _set_aside(target)
     try:
         aside.rename(target)
     except OSError:
@@ -269,6 +277,13 @@ def _publish(aside: Path, target: Path) -> None:
         if not (target / MANIFEST).is_file():
             raise
     _sync(target.parent)
+
+
+def _set_aside(target: Path) -> None:
+    """Take an incomplete result away, whole, so that its successor can take its place."""
+    old = Path(tempfile.mkdtemp(prefix=".replaced-", dir=target.parent))
+    target.rename(old / target.name)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

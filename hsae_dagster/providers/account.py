@@ -1,0 +1,134 @@
+"""On whose account a paid model is asked: what may be spent, what was.
+
+Belongs here: budgets, and the running totals of a stage. Does not belong here: the ledger's table (`ledger`), prices
+(`model_table`) or asking (`openai_client`).
+
+A budget is for a dataset's whole life: what its ledger holds counts. Before a request goes out the most that it can
+cost is set aside, every byte taken for a token and the longest answer allowed, so spending never passes the budget;
+what it did cost is settled when it comes back, so almost all of the budget can be used.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from hsae_dagster.errors import ProviderError
+from hsae_dagster.providers.ledger import Entry, Ledger, Spent
+from hsae_dagster.providers.model_table import NO_TOKENS, Tier, Usage
+
+
+class BudgetError(ProviderError):
+    """The next request could pass the dataset's budget."""
+
+
+@dataclass
+class Totals:
+    """What a stage's answers took.
+
+    Attributes:
+        entries: every answer the stage rests on, by request, whenever it was paid.
+        calls: requests sent in this run (embeddings included).
+        failed: of these, how many brought no answer.
+        usage: tokens paid in this run.
+        usd: dollars paid in this run, of requests with a known price.
+    """
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    calls: int = 0
+    failed: int = 0
+    usage: Usage = NO_TOKENS
+    usd: float = 0.0
+
+
+@dataclass
+class Account:
+    """One stage of one dataset in one run.
+
+    Attributes:
+        ledger: where answers are kept.
+        dataset, stage, run_id: who asks.
+        budget_usd, budget_calls: most that the dataset may ever cost, or None.
+        tier: how requests are paid.
+        totals: what this stage took so far.
+    """
+
+    ledger: Ledger
+    dataset: str
+    stage: str
+    run_id: str
+    budget_usd: float | None = None
+    budget_calls: int | None = None
+    tier: Tier = "standard"
+    totals: Totals = field(default_factory=Totals)
+
+    def open_budget(self, priced: bool, model: str) -> "Budget":
+        """The budget as it stands now.
+
+        Raises:
+            ProviderError: a budget in dollars is set and nobody knows what the model costs.
+        """
+        if self.budget_usd is not None and not priced:
+            raise ProviderError(
+                f"Dataset `{self.dataset}` has spending.budget_usd, but no price is known for `{model}`, so it cannot "
+                "be kept. Give the model's prices in a file named by HSAE_MODELS, or set spending.budget_calls instead."
+            )
+        unlimited = self.budget_usd is None and self.budget_calls is None
+        spent = Spent() if unlimited else self.ledger.spent(self.dataset)
+        return Budget(self, spent)
+
+
+class Budget:
+    """Money set aside and settled, by one event loop."""
+
+    def __init__(self, account: Account, spent: Spent) -> None:
+        self.account = account
+        self.calls = spent.calls
+        self.usd = spent.usd
+        self.reserved_calls = 0
+        self.reserved_usd = 0.0
+        self._settled = asyncio.Event()
+
+    async def reserve(self, worst_usd: float, done: Callable[[], str]) -> None:
+        """Set aside the most that one request can cost; waits while requests under way may still turn out cheaper.
+
+        Args:
+            worst_usd: the most it can cost.
+            done: says how far the work is, for the error.
+
+        Raises:
+            BudgetError: it does not fit, and nothing is under way that could make room.
+        """
+        while not self._fits(worst_usd):
+            if not self.reserved_calls:
+                raise BudgetError(self._sentence(done()))
+            self._settled.clear()
+            await self._settled.wait()
+        self.reserved_calls += 1
+        self.reserved_usd += worst_usd
+
+    def settle(self, worst_usd: float, usd: float | None, answered: bool) -> None:
+        """Replace what was set aside by what it cost; a request without an answer counts as a call, not as dollars."""
+        self.reserved_calls -= 1
+        self.reserved_usd -= worst_usd
+        self.calls += 1
+        self.usd += (usd or 0.0) if answered else 0.0
+        self._settled.set()
+
+    def _fits(self, worst_usd: float) -> bool:
+        account = self.account
+        calls = account.budget_calls is None or self.calls + self.reserved_calls + 1 <= account.budget_calls
+        usd = account.budget_usd is None or self.usd + self.reserved_usd + worst_usd <= account.budget_usd
+        return calls and usd
+
+    def _sentence(self, done: str) -> str:
+        account = self.account
+        limits = []
+        if account.budget_usd is not None:
+            limits.append(f"spending.budget_usd of ${account.budget_usd:,.2f} (${self.usd:,.4f} spent)")
+        if account.budget_calls is not None:
+            limits.append(f"spending.budget_calls of {account.budget_calls:,} ({self.calls:,} made)")
+        return (
+            f"Dataset `{account.dataset}`, {account.stage}: the next request could pass {' or '.join(limits)}. {done}. "
+            "Every answer so far is kept: raise the budget in dataset.yaml and run again, and only what is left is "
+            "asked."
+        )

@@ -1,0 +1,100 @@
+"""What asking will take, told before it is done.
+
+Belongs here: calls, tokens, dollars and minutes of requests not yet sent. Does not belong here: making the requests
+(whoever asks) or what was spent (`account`).
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hsae_dagster.providers.ledger import Experience
+from hsae_dagster.providers.model_table import NO_TOKENS, ModelProfile, Usage
+
+# Before anything is known of a model: tokenizers of OpenAI's family make about one token of 4.5 bytes of English and
+# of 3 bytes of many other writings, so this errs on the side of more.
+BYTES_PER_TOKEN = 3
+SECONDS_PER_CALL = 2.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Requests to come.
+
+    Attributes:
+        calls: to be made.
+        known: already answered in the ledger, free.
+        usage: tokens of the calls to be made.
+        usd: their price, None where none is known.
+        minutes: how long they take.
+    """
+
+    calls: int = 0
+    known: int = 0
+    usage: Usage = NO_TOKENS
+    usd: float | None = 0.0
+    minutes: float = 0.0
+
+    def __add__(self, other: "Estimate") -> "Estimate":
+        usd = None if self.usd is None or other.usd is None else self.usd + other.usd
+        return Estimate(
+            self.calls + other.calls,
+            self.known + other.known,
+            self.usage + other.usage,
+            usd,
+            self.minutes + other.minutes,
+        )
+
+    def __str__(self) -> str:
+        if not self.calls:
+            return f"no call, {self.known:,} answers are in the ledger"
+        price = "price unknown" if self.usd is None else dollars(self.usd)
+        held = f"; {self.known:,} answers are in the ledger" if self.known else ""
+        return (
+            f"about {self.calls:,} calls, {self.usage.input:,} tokens in, {self.usage.output:,} out, {price}, "
+            f"{duration(self.minutes)}{held}"
+        )
+
+
+def dollars(usd: float) -> str:
+    """A price as people read it, with the digits that matter in small ones."""
+    return f"${usd:,.2f}" if usd >= 1 else f"${usd:.4f}"
+
+
+def duration(minutes: float) -> str:
+    """A length of time, rounded."""
+    return f"{math.ceil(minutes):,} min" if minutes >= 1 else f"{math.ceil(minutes * 60)} s"
+
+
+def estimate_calls(
+    sizes: Iterable[int],
+    *,
+    known: int,
+    answer_tokens: float,
+    profile: ModelProfile,
+    tier: str,
+    concurrency: int,
+    experience: Experience | None,
+) -> Estimate:
+    """Estimate requests by their size.
+
+    Args:
+        sizes: bytes of each request to be made.
+        known: how many more are answered already.
+        answer_tokens: expected length of an answer, where nothing was learned yet.
+        profile: prices and quirks of the model.
+        tier: how requests are paid.
+        concurrency: requests at once.
+        experience: what earlier answers of the model taught, used instead of assumptions.
+    """
+    counted = list(sizes)
+    if not counted:
+        return Estimate(known=known)
+    learned = experience or Experience(
+        1 / BYTES_PER_TOKEN, answer_tokens + (profile.thinking_tokens / 8 if profile.priced else 0), SECONDS_PER_CALL
+    )
+    usage = Usage(
+        input=round(sum(counted) * learned.tokens_per_byte), output=round(len(counted) * learned.output_tokens)
+    )
+    minutes = math.ceil(len(counted) / concurrency) * learned.seconds / 60
+    return Estimate(len(counted), known, usage, profile.cost(usage, tier), minutes)

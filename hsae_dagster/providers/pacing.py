@@ -1,0 +1,74 @@
+"""How many requests may be under way at once, learned from the server's answers.
+
+Belongs here: growing while the server keeps up, halving when it says 429, waiting when it says for how long. Does not
+belong here: sending or repeating requests (`openai_client`; the SDK repeats them).
+
+As TCP does: the number doubles per round of answers until the first refusal, then grows by one per round. It also
+stops growing when answers take twice as long as they did at their quickest: a server that queues does not say 429.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+# A burst of refusals is one piece of news.
+NEWS_SECONDS = 1.0
+SLOWDOWN = 2.0
+WINDOW = 32
+
+
+class Pace:
+    """Admission of requests, by one event loop and one waiting dispatcher."""
+
+    def __init__(self, start: int, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limit = float(min(start, most))
+        self.most = most
+        self.running = 0
+        self.refusals = 0
+        self._clock = clock
+        self._slow_start = True
+        self._resume_at = self._halved_at = -float("inf")
+        self._recent = 0.0
+        self._answers = 0
+        self._quickest = float("inf")
+        self._changed = asyncio.Event()
+
+    async def turn(self) -> None:
+        """Wait until one more request may be sent, and count it as under way."""
+        while self.running >= int(self.limit) or self._clock() < self._resume_at:
+            self._changed.clear()
+            wait = max(self._resume_at - self._clock(), 0.0)
+            try:
+                await asyncio.wait_for(self._changed.wait(), wait or None)
+            except TimeoutError:
+                continue
+        self.running += 1
+
+    def answered(self, seconds: float) -> None:
+        """The server answered one try after `seconds`."""
+        self._answers += 1
+        self._recent += (seconds - self._recent) / min(self._answers, WINDOW)
+        if self._answers >= WINDOW:
+            self._quickest = min(self._quickest, self._recent)
+        if self.running >= int(self.limit) and not self._queueing():
+            self.limit = min(self.limit + (1.0 if self._slow_start else 1.0 / self.limit), self.most)
+            self._changed.set()
+
+    def left(self) -> None:
+        """A request is over, answered or not."""
+        self.running -= 1
+        self._changed.set()
+
+    def refused(self, retry_after: float | None) -> None:
+        """The server said 429, and perhaps for how many seconds to wait."""
+        self.refusals += 1
+        now = self._clock()
+        if retry_after:
+            self._resume_at = max(self._resume_at, now + retry_after)
+        if now - self._halved_at >= NEWS_SECONDS:
+            self._halved_at = now
+            self._slow_start = False
+            self.limit = max(self.limit / 2, 1.0)
+
+    def _queueing(self) -> bool:
+        return self._recent > SLOWDOWN * self._quickest
