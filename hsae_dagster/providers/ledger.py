@@ -153,7 +153,7 @@ class Ledger:
     def compact(self) -> None:
         """Join the fragments of many small flushes. Another process that does so at the same time wins."""
         table = self._open()
-        if table is None or table.stats().fragment_stats.num_fragments <= MOST_FRAGMENTS:
+        if table is None or table.stats()["fragment_stats"]["num_fragments"] <= MOST_FRAGMENTS:
             return
         try:
             table.optimize()

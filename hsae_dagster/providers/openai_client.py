@@ -165,7 +165,7 @@ class OpenAIClient:
             found = verdict(error, self.asker, self.server)
         else:
             inputs = None if "messages" in body else len(body["input"])
-            return read_response(answer, inputs, response.headers.get("x-request-id"))
+            return read_response(answer, inputs, self.server.redact(response.headers.get("x-request-id", "")))
         # Raised outside the handler: the SDK's error, which may quote the key, is not chained to ours.
         if isinstance(found, ProviderError):
             raise found
@@ -221,10 +221,11 @@ def _listen(pace: Pace) -> dict[str, list[Any]]:
         request.extensions["hsae_sent"] = time.monotonic()
 
     async def received(response: "httpx2.Response") -> None:
+        sent_at = response.request.extensions["hsae_sent"]
         if response.status_code == 429:
-            pace.refused(_seconds(response.headers))
+            pace.refused(sent_at, _seconds(response.headers))
         elif response.is_success:
-            pace.answered(time.monotonic() - response.request.extensions["hsae_sent"])
+            pace.answered(time.monotonic() - sent_at)
 
     return {"request": [sent], "response": [received]}
 

@@ -35,6 +35,8 @@ def verdict(error: Exception, asker: Asker, server: Server) -> Reply | ProviderE
         return Reply(reason=f"the server answered {error.status_code}: {said}", fault="request")
     if isinstance(error, openai.APIConnectionError):
         return Reply(reason=f"the connection failed: {said}", fault="connection")
+    if isinstance(error, ValueError | RecursionError):
+        return Reply(reason="the server's answer could not be read: it is not JSON", fault="request")
     return Reply(reason=f"the server's answer could not be read: {said}", fault="request")
 
 

@@ -11,8 +11,6 @@ import asyncio
 import time
 from collections.abc import Callable
 
-# A burst of refusals is one piece of news.
-NEWS_SECONDS = 1.0
 SLOWDOWN = 2.0
 WINDOW = 32
 
@@ -50,7 +48,8 @@ class Pace:
         self._recent += (seconds - self._recent) / min(self._answers, WINDOW)
         if self._answers >= WINDOW:
             self._quickest = min(self._quickest, self._recent)
-        if self.running >= int(self.limit) and not self._queueing():
+        # Only a limit that is made use of says anything.
+        if 2 * self.running >= self.limit and not self._queueing():
             self.limit = min(self.limit + (1.0 if self._slow_start else 1.0 / self.limit), self.most)
             self._changed.set()
 
@@ -59,13 +58,16 @@ class Pace:
         self.running -= 1
         self._changed.set()
 
-    def refused(self, retry_after: float | None) -> None:
-        """The server said 429, and perhaps for how many seconds to wait."""
+    def refused(self, sent: float, retry_after: float | None) -> None:
+        """The server said 429 to a try sent at `sent`, and perhaps for how many seconds to wait.
+
+        Refusals of what was sent before the last halving are old news: a burst of them halves once.
+        """
         self.refusals += 1
         now = self._clock()
         if retry_after:
             self._resume_at = max(self._resume_at, now + retry_after)
-        if now - self._halved_at >= NEWS_SECONDS:
+        if sent > self._halved_at:
             self._halved_at = now
             self._slow_start = False
             self.limit = max(self.limit / 2, 1.0)

@@ -30,7 +30,7 @@ MODELS = {
         "bin": [50, 100],
         "scoring_texts": 40,
     },
-    "annotation": {"model": "openai:judge"},
+    "annotation": {"model": "openai:judge", "calibration": 0},
 }
 
 

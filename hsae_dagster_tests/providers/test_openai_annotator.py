@@ -54,7 +54,8 @@ def test_the_request_is_strict_with_one_boolean_per_concept() -> None:
     with Loopback(by_word) as loopback:
         annotate(loopback, texts=["a text"])
     (body,) = loopback.bodies()
-    assert set(body) == {"model", "messages", "response_format"}
+    assert set(body) == {"model", "messages", "response_format", "max_tokens", "temperature"}
+    assert body["temperature"] == 0.0
     schema = body["response_format"]["json_schema"]
     assert schema["strict"] is True
     assert schema["schema"] == {
@@ -180,6 +181,6 @@ def test_no_concepts_or_no_texts_ask_nothing() -> None:
     assert loopback.calls == []
 
 
-def test_a_missing_key_is_known_before_any_work() -> None:
+def test_a_missing_key_asks_nothing() -> None:
     with pytest.raises(ProviderError, match="OPENAI_API_KEY is not set"):
-        OpenAIAnnotator("m", server=Server())
+        OpenAIAnnotator("m", server=Server()).annotate(CONCEPTS, TEXTS, lambda line: None)

@@ -1,0 +1,47 @@
+"""Accounts and price tables for tests of what is asked and paid."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hsae_dagster.providers.account import Account
+from hsae_dagster.providers.ledger import Ledger
+from hsae_dagster.providers.openai_client import OpenAIClient
+from hsae_dagster.providers.openai_schema import json_request
+from hsae_dagster.providers.openai_server import Asker
+from hsae_dagster.providers.plan import Body
+from hsae_dagster_tests.providers.loopback import Loopback
+
+ASKER = Asker("annotation.model", "scripted-1", "lexical")
+
+
+def account(root: Path, **changes: Any) -> Account:
+    """An account of dataset `d` with a ledger under `root`."""
+    return Account(Ledger(root), **{"dataset": "d", "stage": "annotation_matrix", "run_id": "run-1", **changes})
+
+
+def priced(root: Path, model: str = "scripted-1", **fields: Any) -> None:
+    """A table of models that knows `model`; the test's `environment` fixture takes it back."""
+    known = {"input": 1000.0, "cached_input": 100.0, "output": 4000.0, **fields}
+    lines = ", ".join(f"{name}: {str(value).lower()}" for name, value in known.items())
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / f"models-{abs(hash(lines))}.yaml"
+    path.write_text(f"models:\n  {model}: {{{lines}}}\n", encoding="utf-8")
+    os.environ["HSAE_MODELS"] = str(path)
+
+
+def client(loopback: Loopback, asked_by: Account | None, **changes: Any) -> OpenAIClient:
+    return OpenAIClient(ASKER, loopback.server(**changes), asked_by)
+
+
+def body(text: str, max_tokens: int | None = 5) -> Body:
+    limit = {"max_tokens": max_tokens} if max_tokens else {}
+    return json_request("scripted-1", [{"role": "user", "content": text}], "answer", {"type": "object"}, limit)
+
+
+def silence(line: str) -> None:
+    """Ignore progress."""
+
+
+def echo(request: Body, call: int) -> dict[str, str]:
+    return {"said": request["messages"][0]["content"]}

@@ -1,0 +1,109 @@
+"""A budget is never passed, and what it stops is told and goes on."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hsae_dagster.errors import ProviderError
+from hsae_dagster.providers.account import BudgetError
+from hsae_dagster.providers.estimate import Estimate
+from hsae_dagster.providers.ledger import Ledger
+from hsae_dagster.providers.model_table import Usage
+from hsae_dagster_tests.providers.accounts import account, body, client, echo, priced, silence
+from hsae_dagster_tests.providers.loopback import Loopback, Raw, completion, failure
+
+pytestmark = pytest.mark.usefixtures("environment")
+
+
+def billed(request: dict[str, Any], call: int) -> Raw:
+    """An answer that costs what its text says: `<tokens in> <tokens out>`, at most what was set aside."""
+    tokens_in, tokens_out, _ = request["messages"][0]["content"].split()
+    answer = completion('{"said": "x"}')
+    return Raw({**answer.body, "usage": {"prompt_tokens": int(tokens_in), "completion_tokens": int(tokens_out)}})
+
+
+def test_dollars_are_never_passed_and_nearly_all_are_used(tmp_path: Path) -> None:
+    priced(tmp_path)
+    # About 0.07 to 0.12 dollars each; at most 0.22 (a byte is at most a token, and five tokens of answer).
+    texts = [body(f"{60 + n % 50} {n % 6} {n}") for n in range(200)]
+    with Loopback(billed) as loopback:
+        for budget, enough in ((1.0, False), (2.5, False), (30.0, True)):
+            asked_by = account(tmp_path, budget_usd=budget)
+            if enough:
+                assert len(client(loopback, asked_by).ask_all(texts, silence)) == 200
+            else:
+                with pytest.raises(BudgetError) as error:
+                    client(loopback, asked_by).ask_all(texts, silence)
+                said = str(error.value)
+                assert f"spending.budget_usd of ${budget:.2f}" in said
+                answered = Ledger(tmp_path).spent("d").calls
+                assert f"{answered:,} answers are there, {200 - answered:,} requests are left" in said
+                assert "raise the budget in dataset.yaml and run again" in said
+                assert budget - 0.25 <= Ledger(tmp_path).spent("d").usd <= budget
+    assert len(loopback.calls) == Ledger(tmp_path).spent("d").calls == 200
+
+
+@pytest.mark.parametrize("budget", [1, 7, 40])
+def test_calls_are_never_passed_and_all_are_used(tmp_path: Path, budget: int) -> None:
+    with Loopback(echo) as loopback:
+        with pytest.raises(BudgetError, match=rf"spending\.budget_calls of {budget} \({budget} made\)"):
+            client(loopback, account(tmp_path, budget_calls=budget)).ask_all([body(str(n)) for n in range(60)], silence)
+        assert len(loopback.calls) == budget
+        with pytest.raises(BudgetError):
+            client(loopback, account(tmp_path, budget_calls=budget)).ask_all([body(str(n)) for n in range(60)], silence)
+        assert len(loopback.calls) == budget
+        replies = client(loopback, account(tmp_path, budget_calls=60)).ask_all(
+            [body(str(n)) for n in range(60)], silence
+        )
+    assert len(loopback.calls) == 60
+    assert all(reply.value for reply in replies)
+
+
+def test_failed_requests_count_as_calls(tmp_path: Path) -> None:
+    with Loopback(lambda request, call: failure(400, "no")) as loopback, pytest.raises(BudgetError):
+        client(loopback, account(tmp_path, budget_calls=5)).ask_all([body(str(n)) for n in range(10)], silence)
+    assert len(loopback.calls) == 5
+
+
+def test_a_budget_is_for_one_dataset(tmp_path: Path) -> None:
+    with Loopback(echo) as loopback:
+        client(loopback, account(tmp_path, budget_calls=2)).ask_all([body("a"), body("b")], silence)
+        client(loopback, account(tmp_path, budget_calls=1, dataset="other")).ask_all([body("a"), body("c")], silence)
+    assert len(loopback.calls) == 3
+
+
+def test_dollars_of_a_model_without_price_cannot_be_kept_so_nothing_is_asked(tmp_path: Path) -> None:
+    with (
+        Loopback(echo) as loopback,
+        pytest.raises(ProviderError, match=r"no price is known for `scripted-1`.*HSAE_MODELS"),
+    ):
+        client(loopback, account(tmp_path, budget_usd=5.0)).ask_all([body("a")], silence)
+    assert loopback.calls == []
+
+
+def test_the_estimate_counts_what_is_left_to_ask_and_learns(tmp_path: Path) -> None:
+    priced(tmp_path)
+    texts = [body(f"{60} {3} {n:04d}") for n in range(100)]
+    with Loopback(billed) as loopback:
+        asked_by = account(tmp_path)
+        before = client(loopback, asked_by).estimate(texts, answer_tokens=5)
+        assert (before.calls, before.known) == (100, 0)
+        client(loopback, asked_by).ask_all(texts[:40], silence)
+        after = client(loopback, asked_by).estimate(texts, answer_tokens=5)
+        paid = asked_by.totals
+        rest = client(loopback, account(tmp_path))
+        rest.ask_all(texts, silence)
+    assert (after.calls, after.known) == (60, 40)
+    assert paid.usage == Usage(40 * 60, 0, 40 * 3)
+    # What forty answers cost teaches what sixty like them will.
+    assert after.usage.input == pytest.approx(60 * 60, rel=0.01)
+    assert after.usd == pytest.approx(rest.account.totals.usd, rel=0.01)  # type: ignore[union-attr]
+    assert len(loopback.calls) == 100
+
+
+def test_an_estimate_is_a_sentence() -> None:
+    assert str(Estimate(known=3)) == "no call, 3 answers are in the ledger"
+    some = Estimate(1200, 0, Usage(5000, 0, 70), 0.0125, 0.5) + Estimate(1, 2, Usage(1, 0, 1), 2.0, 3.0)
+    assert str(some) == ("about 1,201 calls, 5,001 tokens in, 71 out, $2.01, 4 min; 2 answers are in the ledger")
+    assert "price unknown" in str(some + Estimate(1, usd=None))
