@@ -11,6 +11,7 @@ import polars as pl
 
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.core.analysis_plan import AnalysisPlan, Look, PlannedTest, holdout_fingerprint, holdout_keys
+from hsae_dagster.dataset.spec import Annotation
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster.storage.holdouts import HoldoutRegister
 from hsae_dagster.storage.objects import StoredObject
@@ -70,7 +71,7 @@ def _plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> 
             **spec.annotation.model_dump(
                 mode="json", include={"model", "holdout_sample", "concepts_per_call", "max_words", "seed"}
             ),
-            "prompt": _prompt_hash(spec.annotation.model),
+            "prompt": _prompt_hash(spec.annotation),
         },
         model={
             "task": spec.task,
@@ -82,10 +83,8 @@ def _plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> 
     return plan, keys
 
 
-def _prompt_hash(model: str) -> str | None:
+def _prompt_hash(annotation: Annotation) -> str | None:
     """Hash of the prompt that judges, where a prompt does."""
-    if not model.startswith("openai:"):
-        return None
-    from hsae_dagster.providers.prompt import load_prompt
+    from hsae_dagster.providers.registry import make_annotator
 
-    return load_prompt("annotate").hash
+    return make_annotator(annotation, asks=False).prompt_hash
