@@ -96,7 +96,7 @@ class _Shared:
         self.judging: Mapping[str, Any] = {}
         if origin := record.origin("annotation_matrix"):
             judged = log.store.at(origin.place)
-            self.judging = {**judged.json("summary.json"), "calls": judged.json("_calls.json")}
+            self.judging = judged.json("summary.json")
 
     def origin(self, origin: Origin) -> dg.MarkdownMetadataValue:
         """One result that the evaluation rests on, with links to where Dagster shows it."""
