@@ -175,7 +175,7 @@ def _asked(row: Mapping[str, Any], shared: _Shared) -> dict[str, Any]:
         parts = [concept["author"], *(f"{key} {value}" for key, value in details.items())]
         written = {"written by": one_line(", ".join(str(part) for part in parts))}
     judged = [str(shared.judging.get("model", "unknown"))]
-    if prompt := shared.judging.get("prompt"):
+    if prompt := shared.judging.get("prompt_hash"):
         judged.append(f"prompt {prompt}")
     if (calls := shared.judging.get("calls")) is not None:
         judged.append(f"{calls} paid calls for the whole matrix" if calls else "no paid call")
