@@ -22,10 +22,11 @@ from hsae_dagster.core.badges import verdict
 from hsae_dagster.core.evidence import gather_evidence
 from hsae_dagster.core.fidelity import Fidelity, column
 from hsae_dagster.core.histogram import activation_histogram
-from hsae_dagster.core.hypothesis import Hypothesis
+from hsae_dagster.core.hypothesis import Hypothesis, NearDuplicate
 from hsae_dagster.core.inference import HoldoutDesign, HypothesisTest, reversed_by_controls, test_hypotheses
 from hsae_dagster.core.observations import holdout_design, outcome_per_text, text_rows
 from hsae_dagster.core.power import minimum_detectable_effect
+from hsae_dagster.core.redundancy import families
 from hsae_dagster.report.content import ReportContent, SplitCount
 from hsae_dagster.storage.frames import read_codes, read_frame
 from hsae_dagster.storage.objects import StoredObject
@@ -52,6 +53,7 @@ class _Inputs:
     judged: pl.DataFrame
     answers: np.ndarray
     records: list[dict[str, Any]]
+    duplicates: list[tuple[NearDuplicate, ...]]
 
 
 def evaluate(
@@ -67,7 +69,7 @@ def evaluate(
     `identities` gives the hypothesis of each concept, by concept id.
     """
     spec = stage.dataset.spec
-    inputs = _read(upstream)
+    inputs = _read(upstream, spec.inference.same_concept)
     stage.report(f"testing {len(inputs.records)} hypotheses on {inputs.holdout.height:,} holdout observations")
     design = holdout_design(
         inputs.answers, inputs.judged["text_id"], inputs.judged["n_words"].to_numpy(), inputs.holdout, spec.task
@@ -108,7 +110,7 @@ def evaluate(
     )
 
 
-def _read(upstream: dict[str, StoredObject]) -> _Inputs:
+def _read(upstream: dict[str, StoredObject], same_concept: float) -> _Inputs:
     corpus, matrix = upstream["corpus"], upstream["annotation_matrix"]
     texts = read_frame(corpus.file("texts.parquet"))
     records = chosen_concepts(upstream["interpretations"])
@@ -116,14 +118,20 @@ def _read(upstream: dict[str, StoredObject]) -> _Inputs:
     judged = annotations.select("text_id").join(texts, on="text_id", how="left", maintain_order="left")
     columns = [record["concept"]["concept_id"] for record in records]
     answers = annotations.select(pl.col(columns).cast(pl.Int8).fill_null(-1)).to_numpy().astype(np.int8)
+    kept = families(answers, [record["concept"]["predicate"] for record in records], same_concept)
     return _Inputs(
         texts=texts,
         observations=read_frame(corpus.file("observations.parquet")),
         holdout=read_frame(matrix.file("observations.parquet")),
         judged=judged,
-        answers=answers,
-        records=records,
+        answers=answers[:, list(kept)],
+        records=[records[j] for j in kept],
+        duplicates=[tuple(_duplicate(records[m.position], m.phi) for m in members) for members in kept.values()],
     )
+
+
+def _duplicate(record: dict[str, Any], phi: float) -> NearDuplicate:
+    return NearDuplicate(record["concept"]["predicate"], record["concept"]["concept_id"], record["rank"], phi)
 
 
 def _hypotheses(
@@ -187,6 +195,7 @@ def _hypotheses(
                 activations=activation_histogram(activation, inputs.answers[:, j], strong),
                 rule=decided.rule,
                 test_key=keys[j],
+                duplicates=inputs.duplicates[j],
                 stability=stability.get(record["rank"], np.nan),
                 detectable=minimum_detectable_effect(
                     test.separation.standard_error,

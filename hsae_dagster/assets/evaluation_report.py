@@ -33,7 +33,7 @@ from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "evaluation_report"
-CODE_VERSION = "7"
+CODE_VERSION = "8"
 _READ = ("corpus", "interpretations", "annotation_matrix")  # whether or not there is anything to do
 
 
@@ -130,13 +130,14 @@ def _flatten(content: ReportContent) -> pl.DataFrame:
                 "q_value": h.q_value,
                 **{k: getattr(h, k) for k in ("rule", "source", "test_key", "detectable", "stability")},
                 "variance_inflation": h.test.inflation,
+                "duplicates": [duplicate.concept_id for duplicate in h.duplicates],
                 **{k: getattr(h.test, k) for k in ("n", "n_with", "n_clusters", "prevalence")},
                 "flags": [str(flag) for flag in h.test.flags],
                 "flag_names": [flag_name(flag) for flag in h.test.flags],
                 **{f"fidelity_{k}": v for k, v in asdict(h.fidelity).items() if not isinstance(v, tuple)},
             }
         )
-    lists = dict.fromkeys(("flags", "flag_names"), pl.List(pl.String))
+    lists = dict.fromkeys(("flags", "flag_names", "duplicates"), pl.List(pl.String))
     return pl.DataFrame(rows, schema_overrides=lists, infer_schema_length=None)
 
 

@@ -78,7 +78,9 @@ def _plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> 
             "effect": "separation, cluster-robust",
             **spec.columns.model_dump(mode="json", include={"label", "positive", "cluster_by", "controls"}),
         },
-        gates=spec.inference.model_dump(mode="json", include={"alpha", "min_fidelity", "min_positives"}),
+        gates=spec.inference.model_dump(
+            mode="json", include={"alpha", "min_fidelity", "min_positives", "same_concept"}
+        ),
     )
     return plan, keys
 

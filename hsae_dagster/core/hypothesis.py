@@ -48,6 +48,23 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class NearDuplicate:
+    """A concept that a tested hypothesis stands for.
+
+    Attributes:
+        claim: its predicate.
+        concept_id: its key.
+        rank: its place in selection, from 0.
+        phi: correlation of the two annotations on the holdout.
+    """
+
+    claim: str
+    concept_id: str
+    rank: int
+    phi: float
+
+
+@dataclass(frozen=True)
 class Hypothesis:
     """One tested hypothesis.
 
@@ -75,6 +92,7 @@ class Hypothesis:
         detectable: smallest effect (its size) that the test finds with 80 % probability at alpha / family; or NaN.
         stability: share of half-samples of the training clusters from which its neuron is selected again; or NaN.
         activations: how strongly the neuron fires on the judged holdout texts.
+        duplicates: concepts that say nearly the same and were not tested again.
     """
 
     hypothesis_id: str
@@ -99,3 +117,4 @@ class Hypothesis:
     detectable: float = math.nan
     stability: float = math.nan
     activations: ActivationHistogram | None = None
+    duplicates: tuple[NearDuplicate, ...] = ()

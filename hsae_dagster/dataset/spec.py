@@ -198,6 +198,9 @@ class Inference(_Section):
     folds: int = Field(10, ge=2, le=50, description="Folds of the cross-fitted joint model, by cluster.")
     bootstrap: int = Field(500, ge=0, description="Cluster-bootstrap draws for intervals of joint fit.")
     seed: int = Field(0, ge=0, description="Start of the random stream of folds and bootstrap.")
+    same_concept: float = Field(
+        0.8, gt=0.5, description="|phi| of two annotations from which one concept stands for both; 1.1 tests all."
+    )
     negative_controls: int = Field(
         5, ge=0, le=100, description="Permutations of the labels that selection and tests are run on; 0 for none."
     )

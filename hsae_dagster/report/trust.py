@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.report.content import ReportContent
-from hsae_dagster.report.wording import NOT_ESTIMABLE, capitalised, number, partial_brief, percent, plural
+from hsae_dagster.report.wording import NOT_ESTIMABLE, capitalised, number, one_line, partial_brief, percent, plural
 
 _ORDINALS = {1: "first", 2: "second", 3: "third", 4: "fourth", 5: "fifth"}
 
@@ -49,6 +49,9 @@ def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tupl
     yield "Smallest effect it could find", detectable_words(hypothesis.detectable, content.task)
     if math.isfinite(hypothesis.stability):
         yield "Neuron selected again", f"from {percent(hypothesis.stability)} of half-samples of the training clusters"
+    if hypothesis.duplicates:
+        near = "; ".join(f"{one_line(d.claim)} (φ {number(d.phi)})" for d in hypothesis.duplicates)
+        yield "Stands for near-duplicates", near
     if content.look is not None and content.look.number > 1:
         yield "Look at the holdout", f"{ordinal(content.look.number)} (family of {plural(content.family, 'test')})"
 

@@ -64,6 +64,7 @@ STAGES = {
         "core/badges.py",
         "core/analysis_plan.py",
         "core/power.py",
+        "core/redundancy.py",
         "core/negative_controls.py",
         "assets/negative_controls.py",
         "core/evidence.py",

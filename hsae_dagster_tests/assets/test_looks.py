@@ -25,7 +25,8 @@ def test_the_plan_is_written_before_the_judging_and_recorded_by_both_stages(fini
         plan = json.loads((folder / "plans" / f"{frozen['fingerprint']}.json").read_text(encoding="utf-8"))
         assert plan["frozen"][:19] <= matrix.created[:19]
         frame = read_frame(finished.workspace.current(dataset, "evaluation_report").file("hypotheses.parquet"))
-        assert {test["concept_id"] for test in plan["tests"]} == set(frame["concept_id"])
+        standing_for = set(frame["concept_id"]) | {key for row in frame["duplicates"] for key in row}
+        assert {test["concept_id"] for test in plan["tests"]} == standing_for
         assert told["look"] == 1
         assert told["family"] == int(frame["effect_p_value"].is_not_nan().sum())
         assert "first look at these held-out texts" in page(finished.workspace, dataset)
@@ -52,7 +53,7 @@ def test_other_hypotheses_on_the_same_holdout_are_a_second_look_and_the_first_st
 
 
 def test_gates_changed_after_judging_are_a_look_whose_plan_was_not_frozen_before(copied: Workspace) -> None:
-    inference = {"min_positives": 5, "bootstrap": 20, "folds": 3, "alpha": 0.2}
+    inference = {"min_positives": 5, "bootstrap": 20, "folds": 3, "same_concept": 1.1, "alpha": 0.2}
     copied.declare("ratings", None, inference=inference)
     run = copied.run("ratings", *NAMES[NAMES.index("annotation_matrix") :])
     assert run.success
@@ -75,3 +76,18 @@ def test_every_report_shows_negative_controls_and_how_stable_its_neurons_are(fin
         shown = page(finished.workspace, dataset)
         for words in ("Negative controls", "half-samples of the training clusters", "Smallest effect it could find"):
             assert words in shown
+
+
+def test_near_duplicates_are_one_hypothesis_that_lists_them(copied: Workspace) -> None:
+    every = read_frame(copied.current("ratings", "evaluation_report").file("hypotheses.parquet"))
+    copied.declare("ratings", None, inference={"min_positives": 5, "bootstrap": 20, "folds": 3})
+    assert copied.run("ratings").success
+    kept = read_frame(copied.current("ratings", "evaluation_report").file("hypotheses.parquet"))
+    assert kept.height < every.height
+    listed = [key for row in kept["duplicates"] for key in row]
+    assert sorted([*kept["concept_id"], *listed]) == sorted(every["concept_id"])
+    assert "Stands for near-duplicates" in page(copied, "ratings")
+    # The first in rank stands for the others.
+    ranks = dict(every.select("concept_id", "rank").iter_rows())
+    for row in kept.iter_rows(named=True):
+        assert all(row["rank"] < ranks[key] for key in row["duplicates"])

@@ -78,7 +78,8 @@ def declaration(**changes: Any) -> dict[str, Any]:
         "selection": {"n": 4},
         # A handful of strongly firing texts must be enough to choose and to test.
         "interpretation": {"candidates": 2, "bin": [50, 100]},
-        "inference": {"min_positives": 5, "bootstrap": 20, "folds": 3},
+        # Three topics and four neurons: two say the same, and each test wants all of them.
+        "inference": {"min_positives": 5, "bootstrap": 20, "folds": 3, "same_concept": 1.1},
     } | changes
     return {name: value for name, value in fields.items() if value is not None}
 
