@@ -1,15 +1,22 @@
 """What runs by itself.
 
-Belongs here: sensors, schedules, jobs. Does not belong here: what a dataset is (`dataset.discovery`). Finding datasets
-costs nothing and runs by default; nothing here starts a run unasked.
+Belongs here: sensors, schedules, jobs and the rule by which assets are refreshed. Does not belong here: what a dataset
+is (`dataset.discovery`) or what became of runs whose process died (`lost_runs`).
+
+Finding datasets costs nothing and runs by default. What starts runs (`refresh`, `nightly`) is stopped until someone
+switches it on. A failed stage is not tried again by itself, for its reason is seldom gone a second later and a second
+try may cost money: it is tried when the dataset's files or the stage's code change, by `nightly`, or by hand.
 """
 
 import json
+from collections.abc import Iterator
 
 import dagster as dg
 
-from hsae_dagster.assets.dataset_catalog import scan
+from hsae_dagster.assets.dataset_catalog import labelled_texts, scan
 from hsae_dagster.assets.stage import GROUP
+from hsae_dagster.dataset.discovery import Dataset, dataset_names, files_fingerprint, files_stamp
+from hsae_dagster.errors import DatasetError
 from hsae_dagster.partitions import DATASETS, datasets
 from hsae_dagster.resources import Project
 
@@ -22,23 +29,125 @@ analyse_dataset = dg.define_asset_job(
 
 @dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
 def dataset_arrivals(context: dg.SensorEvaluationContext, project: Project) -> dg.SensorResult | dg.SkipReason:
-    """A new folder under data/ becomes a partition; changed files become a new data version of `labelled_texts`."""
-    seen: dict[str, str] = json.loads(context.cursor or "{}")
-    found, problems = scan(project)
-    versions = {dataset.name: version for dataset, version in found}
+    """A new folder under data/ becomes a partition; changed files become a new data version of `labelled_texts`.
+
+    The folder of a dataset that is gone takes its partition along; records, results and report stay, and are found
+    again when it returns. Files are read only if their size or time of change differ from the last tick's.
+
+    Raises:
+        DatasetError: some dataset cannot be used and there is nothing else to tell: the sentences of all of them, as
+            the tick's error. Whatever changed in the others was told by the tick before.
+    """
+    if not project.data.is_dir():  # a drive that is not mounted retires nobody
+        return dg.SkipReason(f"there is no folder {project.data}")
+    seen = _read_cursor(context.cursor)
+    stamps: dict[str, str] = {}
+
+    def fingerprint(dataset: Dataset) -> str:
+        stamps[dataset.name] = files_stamp(dataset)
+        version, stamp = seen.get(dataset.name, ("", ""))
+        return version if stamp == stamps[dataset.name] else files_fingerprint(dataset)
+
+    found, problems = scan(project, fingerprint)
+    now = {dataset.name: (version, stamps[dataset.name]) for dataset, version in found}
     for problem in problems:
         context.log.warning(problem)
-    changed = [name for name, version in versions.items() if seen.get(name) != version]
+    changed = [name for name, (version, _) in now.items() if seen.get(name, ("", ""))[0] != version]
     known = set(context.instance.get_dynamic_partitions(DATASETS))
-    new = [name for name in versions if name not in known]
-    if not changed and not new:
-        trouble = f"; not usable: {' '.join(problems)}" if problems else ""
-        return dg.SkipReason(f"none of {len(versions)} datasets changed{trouble}")
+    new = [name for name in now if name not in known]
+    gone = sorted(known - set(dataset_names(project.data)))
+    cursor = json.dumps({**seen, **now}, sort_keys=True)
+    if not (changed or new or gone):
+        if problems:
+            raise DatasetError(" ".join(problems))
+        context.update_cursor(cursor)  # a file written again with the same content is read once, not at every tick
+        return dg.SkipReason(f"none of {len(now)} datasets changed")
+    requests = [datasets.build_add_request(new)] if new else []
+    retirements = [datasets.build_delete_request(gone)] if gone else []
     return dg.SensorResult(
-        dynamic_partitions_requests=[datasets.build_add_request(new)] if new else [],
+        dynamic_partitions_requests=[*requests, *retirements],
         asset_events=[
-            dg.AssetMaterialization("labelled_texts", partition=name, tags={"dagster/data_version": versions[name]})
-            for name in changed
+            *(
+                dg.AssetMaterialization(labelled_texts.key, partition=name, tags={"dagster/data_version": now[name][0]})
+                for name in changed
+            ),
+            # An observation, because a materialization would ask for a refresh.
+            *(
+                dg.AssetObservation(
+                    labelled_texts.key,
+                    partition=name,
+                    metadata={"state": "retired", "why": f"{project.data / name / 'dataset.yaml'} is gone"},
+                )
+                for name in gone
+            ),
         ],
-        cursor=json.dumps({**seen, **versions}, sort_keys=True),
+        cursor=cursor,
     )
+
+
+def _read_cursor(cursor: str | None) -> dict[str, tuple[str, str]]:
+    """(data version, stamp) by dataset; the cursors of earlier releases hold the version alone."""
+    kept = json.loads(cursor or "{}")
+    return {name: (value, "") if isinstance(value, str) else (value[0], value[1]) for name, value in kept.items()}
+
+
+def refresh_condition(stages: list[str]) -> dg.AutomationCondition[dg.AssetKey]:
+    """When a stage of a dataset is asked for: it is missing, its code changed, or what it reads has new content.
+
+    Everything downstream is asked for in the same run, so that a change is one run of its dataset; a stage of that run
+    whose inputs have come out equal keeps its result. Content that comes out equal outside of such a run (the same
+    data version) asks for nothing. While a run of the dataset is under way, the next one waits for it.
+
+    Unlike `AutomationCondition.eager`, datasets that were there before the rule was first switched on count as missing,
+    and a parent made again with the same data version does not count as updated.
+
+    Args:
+        stages: names of all stages of a dataset.
+    """
+    rule = dg.AutomationCondition
+    # `updated & new content & not by a run that makes this stage too`, written with `since` because only that operator
+    # keeps the time of the update, by which a change that came while a stage ran is told from one its run has seen.
+    same, together = ~rule.data_version_changed(), rule.data_version_changed() & rule.executed_with_root_target()
+    new_input = rule.any_deps_match(rule.newly_updated().since(same | together))
+    unseen = new_input.since(rule.newly_updated()) & new_input.since(rule.newly_requested())
+    # In the same run as what it reads. Needs no memory: a parent is not asked for while the dataset is busy.
+    alongside = rule.any_deps_match(rule.will_be_requested())
+    other_cause = rule.newly_missing() | rule.code_version_changed()
+    due = alongside | unseen | other_cause.since(rule.newly_requested() | rule.newly_updated())
+    busy = rule.asset_matches(stages[0], rule.in_progress())
+    for stage in stages[1:]:
+        busy = busy | rule.asset_matches(stage, rule.in_progress())
+    return (due & ~rule.any_deps_missing() & ~busy.with_label("a run of the dataset is under way")).with_label(
+        "refresh"
+    )
+
+
+def refreshed(stages: list[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
+    """The stages with the rule by which they are refreshed."""
+    condition = refresh_condition([stage.key.to_user_string() for stage in stages])
+    return list(dg.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=condition), stages))
+
+
+refresh = dg.AutomationConditionSensorDefinition(
+    "refresh",
+    target=dg.AssetSelection.groups(GROUP),
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    minimum_interval_seconds=30,
+    # One run per dataset, not one backfill over them: each stands and fails by itself.
+    emit_backfills=False,
+    description="Starts one run per dataset whose files or code changed, for what is downstream of the change. "
+    "Stopped until switched on, for runs may cost money.",
+)
+
+
+@dg.schedule(job=analyse_dataset, cron_schedule="0 2 * * *", default_status=dg.DefaultScheduleStatus.STOPPED)
+def nightly(context: dg.ScheduleEvaluationContext, project: Project) -> Iterator[dg.RunRequest]:
+    """Every dataset at 02:00 UTC: finished stages are kept, failed ones are tried again. Stopped by default."""
+    found, problems = scan(project)
+    for problem in problems:
+        context.log.warning(problem)
+    known = set(context.instance.get_dynamic_partitions(DATASETS))
+    for dataset, _ in found:
+        if dataset.name in known:
+            day = context.scheduled_execution_time.date().isoformat()
+            yield dg.RunRequest(run_key=f"{dataset.name} {day}", partition_key=dataset.name)

@@ -12,25 +12,28 @@ from hsae_dagster.assets.hypothesis_card import hypothesis_card
 from hsae_dagster.assets.interpretations import interpretations
 from hsae_dagster.assets.sae_checkpoints import sae_checkpoints
 from hsae_dagster.assets.selected_neurons import selected_neurons
-from hsae_dagster.automation import analyse_dataset, dataset_arrivals
+from hsae_dagster.automation import analyse_dataset, dataset_arrivals, nightly, refresh, refreshed
 from hsae_dagster.executors import choose_executor
 from hsae_dagster.resources import Project
 
-STAGES = [
-    corpus,
-    embeddings,
-    sae_checkpoints,
-    activations,
-    selected_neurons,
-    interpretations,
-    annotation_matrix,
-    evaluation_report,
-]
+STAGES = refreshed(
+    [
+        corpus,
+        embeddings,
+        sae_checkpoints,
+        activations,
+        selected_neurons,
+        interpretations,
+        annotation_matrix,
+        evaluation_report,
+    ]
+)
 
 defs = dg.Definitions(
     assets=[labelled_texts, *STAGES, hypothesis_card, dataset_catalog],
     jobs=[analyse_dataset],
-    sensors=[dataset_arrivals],
+    schedules=[nightly],
+    sensors=[dataset_arrivals, refresh],
     resources={"project": Project.here()},
     executor=choose_executor(),
 )

@@ -1,14 +1,18 @@
 """Discovery: folders become partitions, changes become events, and one bad folder takes nothing from the others."""
 
 import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from hsae_dagster.assets.dataset_catalog import dataset_catalog
-from hsae_dagster.automation import analyse_dataset, dataset_arrivals
-from hsae_dagster.dataset.discovery import files_fingerprint, load_dataset
+from hsae_dagster.automation import analyse_dataset, dataset_arrivals, nightly
+from hsae_dagster.dataset.discovery import Dataset, files_fingerprint, load_dataset
 from hsae_dagster.definitions import defs
+from hsae_dagster.errors import DatasetError
 from hsae_dagster.partitions import DATASETS
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 
@@ -29,9 +33,17 @@ class Watcher:
         if isinstance(found, dg.SensorResult):
             for request in found.dynamic_partitions_requests or []:
                 assert request.partitions_def_name == DATASETS
-                self.instance.add_dynamic_partitions(DATASETS, list(request.partition_keys))
+                if isinstance(request, dg.AddDynamicPartitionsRequest):
+                    self.instance.add_dynamic_partitions(DATASETS, list(request.partition_keys))
+                else:
+                    for name in request.partition_keys:
+                        self.instance.delete_dynamic_partition(DATASETS, name)
             self.cursor = found.cursor
+            for event in found.asset_events:
+                self.instance.report_runless_asset_event(event)
             assert not found.run_requests  # nothing runs unasked
+        else:
+            self.cursor = context.cursor
         return found
 
     def events(self) -> dict[str, str]:
@@ -41,7 +53,8 @@ class Watcher:
             assert found.skip_message
             return {}
         assert all(event.asset_key == dg.AssetKey("labelled_texts") for event in found.asset_events)
-        return {str(event.partition): event.tags["dagster/data_version"] for event in found.asset_events}
+        arrived = [event for event in found.asset_events if isinstance(event, dg.AssetMaterialization)]
+        return {str(event.partition): event.tags["dagster/data_version"] for event in arrived}
 
     @property
     def partitions(self) -> set[str]:
@@ -100,7 +113,37 @@ def test_an_old_cursor_repeats_and_a_changed_back_file_is_a_change(watcher: Watc
     assert set(watcher.events()) == {"one"}
     watcher.workspace.declare("one", tiny_texts(30))
     assert watcher.events() == {"one": first["one"]}
-    assert json.loads(watcher.cursor or "") == first
+    assert {name: version for name, (version, _) in json.loads(watcher.cursor or "").items()} == first
+
+
+def test_a_file_is_read_again_only_when_its_size_or_time_changes(
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher.tick()
+    read: list[str] = []
+
+    def reading(dataset: Dataset) -> str:
+        read.append(dataset.name)
+        return files_fingerprint(dataset)
+
+    monkeypatch.setattr("hsae_dagster.automation.files_fingerprint", reading)
+    watcher.tick()
+    assert not read
+    os.utime(watcher.workspace.root / "data" / "one" / "texts.parquet", (1, 1))
+    for _ in range(2):
+        assert watcher.events() == {}
+    assert read == ["one"]  # touched, not changed: read once, told to nobody
+    watcher.workspace.declare("two", tiny_texts(31))
+    assert set(watcher.events()) == {"two"}
+    assert read == ["one", "two"]
+
+
+def test_a_cursor_of_the_first_release_is_understood(watcher: Watcher) -> None:
+    first = watcher.events()
+    watcher.cursor = json.dumps(first)
+    assert watcher.events() == {}
+    watcher.workspace.declare("one", tiny_texts(31))
+    assert set(watcher.events()) == {"one"}
 
 
 def test_a_lost_instance_gets_its_partitions_back_without_a_new_event(watcher: Watcher) -> None:
@@ -110,11 +153,30 @@ def test_a_lost_instance_gets_its_partitions_back_without_a_new_event(watcher: W
     assert watcher.partitions == {"one", "two"}
 
 
-def test_a_removed_folder_disturbs_nobody(watcher: Watcher) -> None:
+def test_a_removed_dataset_is_retired_and_found_again_when_it_returns(watcher: Watcher) -> None:
     watcher.tick()
-    for path in (watcher.workspace.root / "data" / "two").iterdir():
-        path.unlink()
+    folder = watcher.workspace.root / "data" / "two"
+    folder.rename(watcher.workspace.root / "elsewhere")
+    found = watcher.tick()
+    assert isinstance(found, dg.SensorResult)
+    (event,) = found.asset_events
+    assert isinstance(event, dg.AssetObservation)
+    assert (event.partition, event.metadata["state"].value) == ("two", "retired")
+    assert watcher.partitions == {"one"}
     assert watcher.events() == {}
+    # Not forgotten: its arrival stays on record, the catalog names it, and unchanged files are no news.
+    assert watcher.instance.get_materialized_partitions(dg.AssetKey("labelled_texts")) == {"one", "two"}
+    assert catalog(watcher)["retired"] == "two"
+    (watcher.workspace.root / "elsewhere").rename(folder)
+    assert watcher.events() == {}
+    assert watcher.partitions == {"one", "two"}
+    assert catalog(watcher)["retired"] == "none"
+
+
+def test_a_data_folder_that_is_away_retires_nobody(watcher: Watcher) -> None:
+    watcher.tick()
+    (watcher.workspace.root / "data").rename(watcher.workspace.root / "unmounted")
+    assert isinstance(watcher.tick(), dg.SkipReason)
     assert watcher.partitions == {"one", "two"}
 
 
@@ -141,17 +203,19 @@ def test_a_dataset_that_cannot_be_used_is_told_of_and_the_others_are_served(
     assert set(watcher.events()) == {"one", "two"}
     assert "bad" not in watcher.partitions
     assert said in capfd.readouterr().err
-    found = watcher.tick()
-    assert isinstance(found, dg.SkipReason)
-    assert said in (found.skip_message or "")
+    for _ in range(2):
+        with pytest.raises(DatasetError, match=said) as refused:
+            watcher.tick()
+        assert str(path.parent) in str(refused.value)
+    watcher.workspace.declare("one", tiny_texts(31))
+    assert set(watcher.events()) == {"one"}  # harmless: the others go on
 
 
 def test_a_folder_whose_name_cannot_be_a_partition_is_told_of(watcher: Watcher) -> None:
     watcher.workspace.declare("Bad Name", tiny_texts(30))
     assert set(watcher.events()) == {"one", "two"}
-    found = watcher.tick()
-    assert isinstance(found, dg.SkipReason)
-    assert "Bad Name" in (found.skip_message or "")
+    with pytest.raises(DatasetError, match="Bad Name"):
+        watcher.tick()
 
 
 def test_no_data_folder_is_a_skip(workspace: Workspace) -> None:
@@ -201,3 +265,24 @@ def test_nothing_that_starts_runs_is_on_by_default() -> None:
     running = [s.name for s in defs.sensors or [] if s.default_status is dg.DefaultSensorStatus.RUNNING]
     assert running == ["dataset_arrivals"]
     assert not [s for s in defs.schedules or [] if s.default_status is dg.DefaultScheduleStatus.RUNNING]
+    assert defs.get_sensor_def("refresh").default_status is dg.DefaultSensorStatus.STOPPED
+
+
+def test_the_nightly_schedule_asks_for_every_usable_dataset(watcher: Watcher, tmp_path: Path) -> None:
+    watcher.instance = dg.DagsterInstance.local_temp(str(tmp_path))
+    watcher.tick()
+    watcher.workspace.declare("unknown", tiny_texts(30))  # the sensor has not seen it yet
+    watcher.workspace.declare("bad", None, selection={"n": -1})
+    night = datetime(2026, 11, 24, 2, tzinfo=UTC)
+    with dg.build_schedule_context(
+        instance=watcher.instance,
+        scheduled_execution_time=night,
+        resources={"project": watcher.workspace.project},
+        repository_def=defs.get_repository_def(),
+    ) as context:
+        asked = nightly.evaluate_tick(context).run_requests or []
+    assert [(request.run_key, request.partition_key) for request in asked] == [
+        ("one 2026-11-24", "one"),
+        ("two 2026-11-24", "two"),
+    ]
+    assert nightly.job_name == analyse_dataset.name

@@ -9,7 +9,8 @@ import polars as pl
 from hsae_dagster import checks
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.corpus import SPLITS, Corpus, SplitShares, build_corpus
-from hsae_dagster.dataset.discovery import files_fingerprint
+from hsae_dagster.dataset.discovery import files_fingerprint, files_stamp
+from hsae_dagster.errors import DatasetError
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_frame, write_frame, write_json
@@ -33,23 +34,30 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
+        # Before the first byte is read: what is kept under a fingerprint must be what had that fingerprint.
+        stamp = files_stamp(stage.dataset)
         config = {
             "files": files_fingerprint(stage.dataset),
             "task": spec.task,
             "columns": spec.columns.model_dump(mode="json"),
             "splits": spec.splits.model_dump(mode="json"),
         }
-        stored = stage.build(config, [], lambda folder: _make(stage, folder))
+        stored = stage.build(config, [], lambda folder: _make(stage, stamp, folder))
         summary = stored.json("summary.json")
         stage.report(f"{summary['observations']:,} observations of {summary['clusters']:,} clusters")
         return stage.finish(stored, _describe(stored, summary, spec.outcome_name), _check(stored, summary))
 
 
-def _make(stage: Stage, folder: Path) -> None:
+def _make(stage: Stage, stamp: str, folder: Path) -> None:
     from hsae_dagster.dataset.rows import class_name, read_rows
 
     splits = stage.dataset.spec.splits
     rows = read_rows(stage.dataset)
+    if files_stamp(stage.dataset) != stamp:
+        raise DatasetError(
+            f"Dataset `{stage.dataset.name}`: a file in {stage.dataset.folder} changed while it was read. Wait until "
+            "it is copied completely, then run again; the refresh does so by itself."
+        )
     shares = SplitShares(splits.validation, splits.fidelity, splits.holdout, splits.salt)
     made = build_corpus(rows.frame, shares, rows.dropped)
     write_frame(folder / "texts.parquet", made.texts)

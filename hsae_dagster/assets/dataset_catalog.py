@@ -1,5 +1,7 @@
 """`labelled_texts` and `dataset_catalog`: what lies under data/, for the graph and for terminal users."""
 
+from collections.abc import Callable
+
 import dagster as dg
 
 from hsae_dagster.assets.stage import GROUP, explained, table
@@ -32,22 +34,38 @@ def dataset_catalog(context: dg.AssetExecutionContext, project: Project) -> dg.M
             for d, version in found
         ]
         problem_rows = [{"problem": problem} for problem in problems]
+        gone = retired(context.instance, project)
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": len(rows),
                 "datasets": table(rows),
                 "not usable": table(problem_rows) if problem_rows else "none",
+                "retired": ", ".join(gone) or "none",
             }
         )
 
 
-def scan(project: Project) -> tuple[list[tuple[Dataset, str]], list[str]]:
+def retired(instance: dg.DagsterInstance, project: Project) -> list[str]:
+    """Datasets that were analysed once and have no declaration under data/ any more, sorted.
+
+    Their partitions are taken away, so that nothing runs them; their records, results and reports stay, and belong to
+    them again when the folder returns.
+    """
+    recorded = instance.get_materialized_partitions(labelled_texts.key) | instance.get_materialized_partitions(
+        dg.AssetKey("corpus")
+    )
+    return sorted(recorded - set(dataset_names(project.data)))
+
+
+def scan(
+    project: Project, fingerprint: Callable[[Dataset], str] = files_fingerprint
+) -> tuple[list[tuple[Dataset, str]], list[str]]:
     """Usable datasets with the fingerprint of their files, and a sentence for each that cannot be used."""
     found, problems = [], []
     for name in dataset_names(project.data):
         try:
             dataset = load_dataset(project.data, name)
-            found.append((dataset, files_fingerprint(dataset)))
+            found.append((dataset, fingerprint(dataset)))
         except DatasetError as error:
             problems.append(str(error))
         except OSError as error:  # one folder that cannot be read must not hide the others

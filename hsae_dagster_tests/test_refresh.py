@@ -1,0 +1,224 @@
+"""The rule by which stages are refreshed, judged by Dagster's own evaluator on the real graph.
+
+The stages' bodies are replaced by ones that finish at once with a data version the test chooses: keys, dependencies,
+partitions, code versions and conditions are those of the definitions.
+"""
+
+from collections.abc import Callable, Iterable
+
+import dagster as dg
+import pytest
+
+from hsae_dagster.assets.dataset_catalog import labelled_texts
+from hsae_dagster.definitions import STAGES, defs
+from hsae_dagster.partitions import DATASETS
+from hsae_dagster_tests.assets.workspace import NAMES
+
+
+class Pretence:
+    """The project's graph with stages that do nothing, an instance, and the refresh sensor's ticks."""
+
+    def __init__(self) -> None:
+        self.instance = dg.DagsterInstance.ephemeral()
+        self.versions: dict[tuple[str, str], str] = {}
+        self.broken: set[str] = set()
+        self.code: dict[str, str] = {}
+        self.meanwhile: dict[str, Callable[[], None]] = {}
+        self.cursor: object = None
+
+    def stages(self) -> list[dg.AssetsDefinition]:
+        return [self._stage(next(iter(stage.specs))) for stage in STAGES]
+
+    def _stage(self, spec: dg.AssetSpec) -> dg.AssetsDefinition:
+        name = spec.key.to_user_string()
+        spec = spec.replace_attributes(code_version=self.code.get(name, spec.code_version))
+
+        @dg.multi_asset(specs=[spec], name=name)
+        def stage(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+            if name in self.meanwhile:
+                self.meanwhile[name]()
+            if name in self.broken:
+                raise dg.Failure(description="broken", allow_retries=False)
+            return dg.MaterializeResult(
+                data_version=dg.DataVersion(self.versions.get((context.partition_key, name), "v1"))
+            )
+
+        return stage
+
+    def arrive(self, dataset: str, version: str) -> None:
+        """What the discovery sensor does when files appear or change."""
+        self.instance.add_dynamic_partitions(DATASETS, [dataset])
+        self.instance.report_runless_asset_event(
+            dg.AssetMaterialization("labelled_texts", partition=dataset, tags={"dagster/data_version": version})
+        )
+
+    def tick(self) -> dict[str, list[str]]:
+        """Stages that the sensor would ask for, by dataset, in the graph's order."""
+        found = dg.evaluate_automation_conditions(
+            defs=dg.Definitions([labelled_texts, *self.stages()]), instance=self.instance, cursor=self.cursor
+        )
+        self.cursor = found.cursor
+        asked: dict[str, list[str]] = {}
+        for name in NAMES:
+            for dataset in sorted(found.get_requested_partitions(dg.AssetKey(name))):
+                asked.setdefault(str(dataset), []).append(name)
+        return asked
+
+    def run(self, dataset: str, names: Iterable[str]) -> bool:
+        """What the daemon does with a request: one run of those assets."""
+        job = dg.define_asset_job("requested", NAMES)
+        return (
+            dg.Definitions([labelled_texts, *self.stages()], jobs=[job])
+            .resolve_job_def("requested")
+            .execute_in_process(
+                partition_key=dataset,
+                asset_selection=[dg.AssetKey(name) for name in names],
+                instance=self.instance,
+                raise_on_error=False,
+            )
+            .success
+        )
+
+    def settle(self) -> None:
+        """Run what is asked for until nothing is."""
+        for _ in range(5):
+            asked = self.tick()
+            if not asked:
+                return
+            for dataset, names in asked.items():
+                assert self.run(dataset, names)
+        raise AssertionError(f"still asked for: {asked}")
+
+
+def after(name: str) -> list[str]:
+    """The stage and everything that reads it, directly or not."""
+    graph = defs.resolve_asset_graph()
+    found = {dg.AssetKey(name)}
+    for stage in NAMES:
+        if graph.get(dg.AssetKey(stage)).parent_keys & found:
+            found.add(dg.AssetKey(stage))
+    return [stage for stage in NAMES if dg.AssetKey(stage) in found]
+
+
+@pytest.fixture
+def pretence() -> Pretence:
+    made = Pretence()
+    for name in ("one", "two"):
+        made.arrive(name, "a")
+    return made
+
+
+@pytest.fixture
+def settled(pretence: Pretence) -> Pretence:
+    pretence.settle()
+    return pretence
+
+
+def test_switched_on_it_asks_for_every_dataset_that_has_no_results_once(pretence: Pretence) -> None:
+    assert pretence.tick() == {"one": NAMES, "two": NAMES}
+    assert pretence.tick() == {}
+
+
+def test_switched_on_it_leaves_finished_datasets_alone(pretence: Pretence) -> None:
+    assert pretence.run("one", NAMES)
+    assert pretence.tick() == {"two": NAMES}
+
+
+def test_changed_files_refresh_that_dataset_in_one_request(settled: Pretence) -> None:
+    settled.arrive("one", "b")
+    settled.arrive("three", "a")
+    assert settled.tick() == {"one": NAMES, "three": NAMES}
+    for name in ("one", "three"):
+        assert settled.run(name, NAMES)
+    assert settled.tick() == {}
+
+
+def test_the_same_files_told_again_refresh_nothing(settled: Pretence) -> None:
+    settled.arrive("one", "a")
+    assert settled.tick() == {}
+
+
+@pytest.mark.parametrize("stage", ["corpus", "activations", "evaluation_report"])
+def test_changed_code_refreshes_its_stage_and_what_reads_it(settled: Pretence, stage: str) -> None:
+    settled.code[stage] = "changed"
+    assert settled.tick() == {"one": after(stage), "two": after(stage)}
+    for name in ("one", "two"):
+        assert settled.run(name, after(stage))
+    assert settled.tick() == {}
+
+
+def test_a_stage_made_again_with_the_same_content_stops_the_cascade(settled: Pretence) -> None:
+    assert settled.run("one", ["activations"])
+    assert settled.tick() == {}
+
+
+def test_a_stage_made_by_hand_with_new_content_refreshes_what_reads_it(settled: Pretence) -> None:
+    settled.versions["one", "activations"] = "v2"
+    assert settled.run("one", ["activations"])
+    assert settled.tick() == {"one": [name for name in after("activations") if name != "activations"]}
+
+
+def test_a_failed_stage_is_tried_again_on_the_next_change_and_not_before(settled: Pretence) -> None:
+    settled.broken.add("selected_neurons")
+    settled.arrive("one", "b")
+    settled.versions["one", "corpus"] = "v2"
+    assert settled.tick() == {"one": NAMES}
+    assert not settled.run("one", NAMES)
+    for _ in range(2):
+        assert settled.tick() == {}
+    settled.broken.clear()
+    settled.arrive("one", "c")
+    assert settled.tick() == {"one": NAMES}
+
+
+def test_a_failed_new_dataset_is_tried_again_when_its_code_changes(settled: Pretence) -> None:
+    settled.broken.add("sae_checkpoints")
+    settled.arrive("new", "a")
+    assert settled.tick() == {"new": NAMES}
+    assert not settled.run("new", NAMES)
+    assert settled.tick() == {}
+    settled.code["sae_checkpoints"] = "repaired"
+    assert settled.tick()["new"] == after("sae_checkpoints")
+
+
+def test_a_change_during_a_run_waits_for_that_run_and_is_not_lost(settled: Pretence) -> None:
+    asked: list[dict[str, list[str]]] = []
+
+    def change() -> None:
+        settled.arrive("one", "c")
+        asked.extend([settled.tick(), settled.tick()])
+
+    settled.arrive("one", "b")
+    assert settled.tick() == {"one": NAMES}
+    settled.meanwhile["selected_neurons"] = change
+    assert settled.run("one", NAMES)
+    assert asked == [{}, {}]
+    del settled.meanwhile["selected_neurons"]
+    assert settled.tick() == {"one": NAMES}
+
+
+def test_files_that_change_while_they_are_read_are_read_again(settled: Pretence) -> None:
+    # The corpus refuses such files (see test_arriving_files), so its step fails and stays due.
+    def change() -> None:
+        settled.arrive("one", "c")
+        assert settled.tick() == {}
+
+    settled.arrive("one", "b")
+    assert settled.tick() == {"one": NAMES}
+    settled.meanwhile["corpus"] = change
+    settled.broken.add("corpus")
+    assert not settled.run("one", NAMES)
+    settled.meanwhile.clear()
+    settled.broken.clear()
+    assert settled.tick() == {"one": NAMES}
+
+
+def test_every_stage_has_the_rule_and_the_sensor_reaches_it() -> None:
+    graph = defs.resolve_asset_graph()
+    for name in NAMES:
+        condition = graph.get(dg.AssetKey(name)).automation_condition
+        assert condition is not None
+        assert condition.get_label() == "refresh"
+    sensor = defs.get_sensor_def("refresh")
+    assert isinstance(sensor, dg.AutomationConditionSensorDefinition)
+    assert sensor.asset_selection.resolve(graph) >= {dg.AssetKey(name) for name in NAMES}
