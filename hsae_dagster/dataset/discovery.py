@@ -144,7 +144,7 @@ def files_stamp(dataset: Dataset) -> str:
     Cheap where `files_fingerprint` reads every byte, so that looking for changes costs nothing however large the
     files are.
     """
-    stamps: list[Any] = [dataset.spec.model_dump(mode="json")]
+    stamps: list[object] = [dataset.spec.model_dump(mode="json")]
     for split, path in dataset.file_paths():
         status = path.stat()
         stamps.append([split, path.name, status.st_size, status.st_mtime_ns, status.st_ino])
