@@ -10,20 +10,18 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster import checks
+from hsae_dagster.assets.autoencoders import CODE_VERSION, Lessons, train_one
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.imported_sae import declaration, import_one
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.dataset.spec import SAE
-from hsae_dagster.errors import MethodError
 from hsae_dagster.op_tags import GPU_OP_TAGS, GPU_POOL
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
-from hsae_dagster.storage.checkpoints import save_sae
 from hsae_dagster.storage.frames import read_arrays, read_frame, write_json
-from hsae_dagster.storage.objects import StageInputs, StoredObject
+from hsae_dagster.storage.objects import StoredObject
 
 NAME = "sae_checkpoints"
-CODE_VERSION = "1"
 
 
 @dg.asset(
@@ -45,69 +43,24 @@ def sae_checkpoints(context: dg.AssetExecutionContext, project: Project) -> dg.M
         vectors_record, vectors = open_vectors(stage)
         texts = read_frame(corpus.file("texts.parquet"))
         declared = [declaration(stage.dataset, sae) for sae in stage.dataset.spec.saes]
-        split_ids = {s: texts.filter(pl.col("split") == s)["text_id"] for s in ("train", "validation")}
+        n_train = texts.filter(pl.col("split") == "train").height
 
         def make(folder: Path) -> None:
-            train, validation = (vectors.read(split_ids[split]) for split in ("train", "validation"))
-            parts = [
-                import_one(stage, sae, vectors_record, split_ids, train, validation)
-                if sae.checkpoint
-                else _train_one(stage, sae, vectors_record, split_ids, train, validation)
-                for sae in stage.dataset.spec.saes
-            ]
-            _gather(parts, folder)
+            observations = read_frame(corpus.file("observations.parquet"))
+            set_id = vectors_record.json("embeddings.json")["set_id"]
+            lessons = Lessons.read(stage, set_id, vectors, texts, observations)
+            _gather([_obtain(lessons, vectors_record, sae) for sae in stage.dataset.spec.saes], folder)
 
-        stored = stage.build({"saes": declared}, [corpus, vectors_record], make)
+        stored = stage.build({"saes": declared, "task": stage.dataset.spec.task}, [corpus, vectors_record], make)
         records = stored.json("saes.json")
-        return stage.finish(stored, _describe(records, len(split_ids["train"])), _check(stored, records))
+        return stage.finish(stored, _describe(records, n_train), _check(stored, records))
 
 
-def choose_device() -> str:
-    """cuda, mps or cpu: chosen when the step runs, where it runs."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _train_one(
-    stage: Stage,
-    sae: SAE,
-    vectors_record: StoredObject,
-    split_ids: dict[str, pl.Series],
-    train: np.ndarray,
-    validation: np.ndarray,
-) -> StoredObject:
-    """Train one autoencoder, or find it: a dataset with the same texts and settings may have trained it already."""
-    from hsae_dagster.core.sae import SAEConfig
-    from hsae_dagster.core.sae_training import train_sae
-    from hsae_dagster.keys import set_fingerprint
-
-    if len(train) < sae.m:
-        raise MethodError(
-            f"Dataset `{stage.dataset.name}`: an autoencoder of m = {sae.m} neurons cannot be trained on {len(train)} "
-            "training texts. Lower `saes.m` to a tenth of them or less, or bring more texts."
-        )
-    config = SAEConfig(**{**sae.model_dump(exclude={"checkpoint"}), "prefixes": sae.prefixes})
-    family = vectors_record.json("embeddings.json")["set_id"]
-    upstream = {f"{split} texts": set_fingerprint(ids, family) for split, ids in split_ids.items()}
-    inputs = StageInputs("sae", CODE_VERSION, declaration(stage.dataset, sae), upstream)
-    name = f"SAE {sae.m}/{sae.k}"
-
-    def make(folder: Path) -> None:
-        device = choose_device()
-        stage.report(f"{name}: training on {len(train):,} texts, device {device}")
-
-        def tell(record: Any) -> None:
-            if record.epoch % 20 == 0:
-                stage.report(f"{name}: epoch {record.epoch}, explained variance {record.explained_variance:.3f}")
-
-        trained = train_sae(train, validation if len(validation) > 1 else None, config, device=device, on_epoch=tell)
-        stage.report(f"{name}: best epoch {trained.best_epoch}; {trained.stop_reason}")
-        save_sae(folder, trained, device)
-
-    return stage.project.store.build(inputs, stage.context.run.run_id, make)
+def _obtain(lessons: Lessons, vectors_record: StoredObject, sae: SAE) -> StoredObject:
+    if sae.checkpoint:
+        vectors = lessons.vectors
+        return import_one(lessons.stage, sae, vectors_record, lessons.ids, vectors["train"], vectors["validation"])
+    return train_one(lessons, sae)
 
 
 def _gather(parts: list[StoredObject], folder: Path) -> None:
@@ -115,11 +68,11 @@ def _gather(parts: list[StoredObject], folder: Path) -> None:
     if len({record["sae_id"] for record in records}) < len(records):
         records = list({record["sae_id"]: record for record in records}.values())
     for part, record in zip(parts, records, strict=False):
-        source, target = part.file(record["file"]), folder / record["file"]
-        try:
-            os.link(source, target)
-        except OSError:  # another file system
-            shutil.copyfile(source, target)
+        for name in filter(None, (record["file"], record["head"])):
+            try:
+                os.link(part.file(name), folder / name)
+            except OSError:  # another file system
+                shutil.copyfile(part.file(name), folder / name)
     write_json(folder / "saes.json", records)
 
 
@@ -132,6 +85,7 @@ def _describe(records: list[dict[str, Any]], n_train: int) -> dict[str, Any]:
             "sae_id": r["sae_id"][:12],
             "m": r["config"]["m"],
             "k": r["config"]["k"],
+            "label weight": r["config"]["label_weight"],
             "best epoch": r["best_epoch"],
             "explained variance": round(r["explained_variance"], 4),
             "L0": round(r["l0"], 2),

@@ -84,7 +84,7 @@ def holdout_design(
         concepts=np.asarray(observation_matrix(per_text, text_ids, observations)),
         outcome=observations["label"].to_numpy(),
         clusters=observations["cluster_id"].to_numpy(),
-        controls=np.column_stack([observation_matrix(length, text_ids, observations), *_controls(observations)]),
+        controls=np.column_stack([observation_matrix(length, text_ids, observations), *control_columns(observations)]),
         task=task,
     )
 
@@ -103,7 +103,7 @@ def outcome_per_text(text_ids: pl.Series, observations: pl.DataFrame) -> np.ndar
     return text_ids.to_frame("text_id").join(means, on="text_id", how="left", maintain_order="left")["label"].to_numpy()
 
 
-def _controls(observations: pl.DataFrame) -> list[np.ndarray]:
+def control_columns(observations: pl.DataFrame) -> list[np.ndarray]:
     """Declared controls as columns: numbers with gaps at their mean, categories as indicators of the commonest ones.
 
     A gap is a category of its own. Of up to 21 categories the first is the base; rarer ones beyond that join it.

@@ -48,6 +48,9 @@ class SAEConfig:
         patience: epochs without improvement on validation before training stops.
         clip_grad: largest global gradient norm; None for no clipping.
         seed: start of the autoencoder's own random stream (initial weights, order of the texts).
+        label_weight: weight λ of the label's prediction loss (see `guidance`); 0 where labels play no part.
+        head_neurons: only so many neurons, the first ones, predict the label; None for all.
+        distinct_weight: weight of the squared correlation among the neurons that predict the label.
 
     Raises:
         MethodError: a setting is out of range or two settings contradict each other.
@@ -68,6 +71,9 @@ class SAEConfig:
     patience: int = 5
     clip_grad: float | None = 1.0
     seed: int = 0
+    label_weight: float = 0.0
+    head_neurons: int | None = None
+    distinct_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.prefixes is not None:
@@ -76,10 +82,10 @@ class SAEConfig:
             self._require(getattr(self, name) >= 1, name, "but must be at least 1")
         self._require(self.batch_size >= 2, "batch_size", "but must be at least 2: a batch of one text has no variance")
         self._require(self.k <= self.m, "k", f"and m is {self.m}, but k may be at most m; lower k or raise m")
-        for name in ("aux_k", "multi_k"):
+        for name in ("aux_k", "multi_k", "head_neurons"):
             value = getattr(self, name)
             self._require(value is None or 1 <= value <= self.m, name, f"but must lie between 1 and m = {self.m}")
-        for name in ("aux_coef", "multi_coef"):
+        for name in ("aux_coef", "multi_coef", "label_weight", "distinct_weight"):
             value = getattr(self, name)
             self._require(math.isfinite(value) and value >= 0, name, "but must be a finite number, at least 0")
         rate, clip = self.learning_rate, self.clip_grad

@@ -82,11 +82,14 @@ class ExtraLoss:
         validation: the same for validation rows; its mean is added to what early stopping monitors. None leaves that
             to the reconstruction alone.
         parameters: what the term learns beside the autoencoder; trained, clipped and restored with it, in place.
+        batches: (texts, batch size, generator, device) -> batches of row numbers that hold every text once, where the
+            term needs certain texts side by side; None for `shuffled_batches`.
     """
 
     train: RowLoss
     validation: RowLoss | None = None
     parameters: Sequence[nn.Parameter] = field(default=())
+    batches: Callable[[int, int, torch.Generator, torch.device], Iterator[Tensor]] | None = None
 
 
 def train_sae(
@@ -110,8 +113,10 @@ def train_sae(
 
     Raises:
         MethodError: fewer than 2 texts, a value that is not finite, two dimensions that differ, or a loss that
-            left the finite numbers.
+            left the finite numbers, or a label weight without a term that knows the labels.
     """
+    if config.label_weight > 0 and extra_loss is None:
+        raise MethodError("An autoencoder with label_weight > 0 needs labels; pass the extra loss of core.guidance.")
     x = _checked(train, "training")
     held_out = x if validation is None else _checked(validation, "validation", x.shape[1])
     generator = torch.Generator().manual_seed(config.seed)
@@ -179,7 +184,8 @@ class SAETrainer:
 
     def run_epoch(self, x: Tensor, generator: torch.Generator) -> float:
         """One pass over the training texts x (n, d) in a new order; returns the mean loss of its steps."""
-        batches = shuffled_batches(len(x), self.config.batch_size, generator, x.device)
+        make = (self.extra_loss and self.extra_loss.batches) or shuffled_batches
+        batches = make(len(x), self.config.batch_size, generator, x.device)
         mean = float(torch.stack([self.step(x[rows], rows) for rows in batches]).mean())
         if not np.isfinite(mean):
             raise MethodError(
@@ -225,9 +231,11 @@ class SAETrainer:
                 gradient.mul_(factor)
 
 
-def shuffled_batches(n: int, size: int, generator: torch.Generator, device: torch.device) -> Iterator[Tensor]:
-    """Batches of shuffled row numbers; a last batch of one text joins the one before it."""
-    order = torch.randperm(n, generator=generator).to(device)
+def shuffled_batches(
+    n: int, size: int, generator: torch.Generator, device: torch.device, order: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Batches of row numbers, shuffled unless their order is given; a last batch of one text joins the one before."""
+    order = (torch.randperm(n, generator=generator) if order is None else order).to(device)
     starts = list(range(0, n, size))
     if len(starts) > 1 and n - starts[-1] == 1:
         starts.pop()

@@ -87,11 +87,24 @@ class SAE(_Section):
         None,
         description="A checkpoint of HypotheSAEs (SAE_M=…_K=….pt) beside dataset.yaml, taken as it is, not trained.",
     )
+    label_weight: float = Field(
+        0.0, ge=0.0, description="Weight of predicting the training labels from the neurons; 0: labels play no part."
+    )
+    head_neurons: int | None = Field(
+        None, ge=1, description="With label_weight: only so many neurons, the first ones, predict the label."
+    )
+    distinct_weight: float = Field(
+        0.0, ge=0.0, description="With label_weight: weight of keeping the predicting neurons uncorrelated."
+    )
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> "SAE":
         if self.k > self.m:
             raise ValueError(f"k is {self.k} but m is only {self.m}; k may be at most m")
+        if self.head_neurons and self.head_neurons > self.m:
+            raise ValueError(f"head_neurons is {self.head_neurons} but m is only {self.m}; leave it out for all")
+        if self.label_weight == 0 and (self.head_neurons or self.distinct_weight):
+            raise ValueError("head_neurons and distinct_weight shape guidance by the label; set label_weight above 0")
         if self.prefixes and (list(self.prefixes) != sorted(set(self.prefixes)) or self.prefixes[-1] != self.m):
             raise ValueError(f"prefixes {list(self.prefixes)} must rise strictly and end at m = {self.m}")
         return self

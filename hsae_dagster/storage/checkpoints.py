@@ -3,9 +3,12 @@
 Belongs here: writing and reading one autoencoder's files. Does not belong here: training (`core.sae_training`).
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hsae_dagster.keys import hash_bytes, hash_json
 from hsae_dagster.storage.frames import read_arrays, write_arrays, write_json
@@ -15,8 +18,12 @@ if TYPE_CHECKING:
     from hsae_dagster.core.sae_training import TrainedSAE
 
 
-def save_sae(folder: Path, trained: "TrainedSAE", device: str) -> None:
-    """Write `<sae_id>.safetensors` and sae.json; the id is a hash of configuration and weights."""
+def save_sae(folder: Path, trained: "TrainedSAE", device: str, head: Mapping[str, np.ndarray] | None = None) -> None:
+    """Write `<sae_id>.safetensors` and sae.json; the id is a hash of configuration and weights.
+
+    The head that predicted the label while a guided autoencoder was trained lies beside it as
+    `<sae_id>.head.safetensors`, for the record: nothing reads it.
+    """
     from hsae_dagster.core.sae import state_to_arrays
 
     arrays = state_to_arrays(trained.sae)
@@ -24,12 +31,15 @@ def save_sae(folder: Path, trained: "TrainedSAE", device: str) -> None:
     sae_id = hash_json({"config": asdict(trained.config), "weights": weights})
     file = f"{sae_id}.safetensors"
     write_arrays(folder / file, arrays, {"sae_id": sae_id})
+    if head is not None:
+        write_arrays(folder / f"{sae_id}.head.safetensors", head, {"sae_id": sae_id})
     best = trained.history[trained.best_epoch - trained.history[0].epoch]
     # How long an epoch took is true of one run only; the record must be the same for every run.
     history = [{k: v for k, v in asdict(record).items() if k != "seconds"} for record in trained.history]
     record = {
         "sae_id": sae_id,
         "file": file,
+        "head": None if head is None else f"{sae_id}.head.safetensors",
         "config": asdict(trained.config),
         "best_epoch": trained.best_epoch,
         "stop_reason": trained.stop_reason,

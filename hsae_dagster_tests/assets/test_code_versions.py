@@ -24,7 +24,10 @@ STAGES = {
     "corpus": ["keys.py", "dataset/rows.py", "core/corpus.py"],
     "embeddings": ["keys.py", "providers/minilm.py", "providers/openai_embedder.py"],
     "sae_checkpoints": [
+        "assets/autoencoders.py",
         "assets/imported_sae.py",
+        "core/guidance.py",
+        "core/observations.py",
         "storage/legacy_checkpoint.py",
         "core/sae.py",
         "core/sae_loss.py",

@@ -1,0 +1,135 @@
+"""Training one autoencoder of a dataset, or finding it trained.
+
+Belongs here: what an autoencoder learns from (texts, vectors, labels of two splits), the key under which datasets share
+it, progress. Does not belong here: the asset (`assets.sae_checkpoints`), choosing sizes (`assets.sae_sizes`).
+
+An autoencoder without guidance depends on texts alone and is shared by every dataset that has them; a guided one also
+depends on the task, the labels and the controls of training and validation observations, and its key says so.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from hsae_dagster.assets.imported_sae import declaration
+from hsae_dagster.assets.stage import Stage
+from hsae_dagster.dataset.spec import SAE
+from hsae_dagster.errors import MethodError
+from hsae_dagster.keys import hash_bytes, set_fingerprint
+from hsae_dagster.storage.checkpoints import save_sae
+from hsae_dagster.storage.objects import StageInputs, StoredObject
+from hsae_dagster.storage.vectors import VectorTable
+
+CODE_VERSION = "2"
+SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What the autoencoders of a dataset learn from: training texts, and validation texts to tell when to stop.
+
+    Attributes:
+        stage: the stage that trains.
+        set_id: the embedding set of the vectors.
+        ids: keys of the texts of each split, ascending.
+        vectors: (texts, d) embeddings of each split, rows as `ids`.
+        observations: labelled observations of each split.
+    """
+
+    stage: Stage
+    set_id: str
+    ids: dict[str, pl.Series]
+    vectors: dict[str, np.ndarray]
+    observations: dict[str, pl.DataFrame]
+
+    @staticmethod
+    def read(stage: Stage, set_id: str, table: VectorTable, texts: pl.DataFrame, observed: pl.DataFrame) -> "Lessons":
+        """Read the vectors once; holdout and fidelity texts are never looked at."""
+        ids = {split: texts.filter(pl.col("split") == split)["text_id"] for split in SPLITS}
+        return Lessons(
+            stage,
+            set_id,
+            ids,
+            {split: table.read(ids[split]) for split in SPLITS},
+            {split: observed.filter(pl.col("split") == split) for split in SPLITS},
+        )
+
+    @property
+    def task(self) -> str:
+        """The dataset's task."""
+        return self.stage.dataset.spec.task
+
+    @cached_property
+    def texts_fingerprint(self) -> dict[str, str]:
+        """What an unguided autoencoder depends on."""
+        return {f"{split} texts": set_fingerprint(self.ids[split], self.set_id) for split in SPLITS}
+
+    @cached_property
+    def labels_fingerprint(self) -> dict[str, str]:
+        """What a guided one depends on besides: labels, texts they belong to, controls, task."""
+        found = {"task": self.task}
+        for split, frame in self.observations.items():
+            content = frame.drop("obs_id", "split", "cluster_id", strict=False).write_csv()
+            found[f"{split} labels"] = hash_bytes(content.encode("utf-8", "surrogatepass"))
+        return found
+
+
+def train_one(lessons: Lessons, sae: SAE) -> StoredObject:
+    """Train one autoencoder, or find it: a dataset with the same texts and settings may have trained it already."""
+    stage, n_train = lessons.stage, len(lessons.ids["train"])
+    if n_train < sae.m:
+        raise MethodError(
+            f"Dataset `{stage.dataset.name}`: an autoencoder of m = {sae.m} neurons cannot be trained on {n_train} "
+            "training texts. Lower `saes.m` to a tenth of them or less, or bring more texts."
+        )
+    upstream = dict(lessons.texts_fingerprint)
+    if sae.label_weight > 0:
+        upstream |= lessons.labels_fingerprint
+    inputs = StageInputs("sae", CODE_VERSION, declaration(stage.dataset, sae), upstream)
+    return stage.project.store.build(inputs, stage.context.run.run_id, lambda folder: _train(lessons, sae, folder))
+
+
+def _train(lessons: Lessons, sae: SAE, folder: Path) -> None:
+    from hsae_dagster.core.sae import SAEConfig
+    from hsae_dagster.core.sae_training import train_sae
+
+    config = SAEConfig(**{**sae.model_dump(exclude={"checkpoint"}), "prefixes": sae.prefixes})
+    stage, device, name = lessons.stage, choose_device(), describe(sae)
+    train, validation = (lessons.vectors[split] for split in SPLITS)
+    held_out = validation if len(validation) > 1 else None
+    stage.report(f"{name}: training on {len(train):,} texts, device {device}")
+
+    def tell(record: Any) -> None:
+        if record.epoch % 20 == 0:
+            stage.report(f"{name}: epoch {record.epoch}, explained variance {record.explained_variance:.3f}")
+
+    extra, head = None, None
+    if sae.label_weight > 0:
+        from hsae_dagster.core.guidance import guidance, labelled_rows, side_by_side
+
+        pairs = [(lessons.ids[split], lessons.observations[split]) for split in SPLITS]
+        learned, judged = labelled_rows(lessons.task, pairs[0], pairs[1])
+        order, judged = side_by_side(judged)
+        held_out = None if held_out is None else held_out[order]
+        extra, head = guidance(config, lessons.task, learned, None if held_out is None else judged, device)
+    trained = train_sae(train, held_out, config, device=device, on_epoch=tell, extra_loss=extra)
+    stage.report(f"{name}: best epoch {trained.best_epoch}; {trained.stop_reason}")
+    save_sae(folder, trained, device, head.arrays() if head else None)
+
+
+def describe(sae: SAE) -> str:
+    """An autoencoder in a few words."""
+    return f"SAE {sae.m}/{sae.k}" + (f", label weight {sae.label_weight:g}" if sae.label_weight else "")
+
+
+def choose_device() -> str:
+    """cuda, mps or cpu: chosen when the step runs, where it runs."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
