@@ -15,6 +15,7 @@ from hsae_dagster.assets.annotation_matrix import chosen_concepts
 from hsae_dagster.assets.identity import Identity
 from hsae_dagster.assets.ladder import neuron_features, observed, word_features
 from hsae_dagster.assets.negative_controls import run_negative_controls
+from hsae_dagster.assets.reference_evaluation import evaluate_as_reference
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.core import joint_fit, ladder
 from hsae_dagster.core.analysis_plan import AnalysisPlan, Family, Look, corrected
@@ -107,6 +108,9 @@ def evaluate(
         look=look,
         family=family.size,
         negative_controls=run_negative_controls(stage, upstream, inputs.holdout, design),
+        reference=evaluate_as_reference(
+            design, [identities[record["concept"]["concept_id"]].hypothesis_id for record in inputs.records]
+        ),
     )
 
 

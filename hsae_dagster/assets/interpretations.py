@@ -191,6 +191,7 @@ def _describe(records: list[dict[str, Any]]) -> dict[str, Any]:
             "rank": r["rank"],
             "concept": r["concept"]["predicate"] if r["concept"] else r["unreadable"],
             "F1": round(r["fidelity"]["f1"], 3) if r["fidelity"] else None,
+            "legacy F1": round(r["fidelity"]["legacy_f1"], 3) if r["fidelity"] else None,
             "natural F1": round(r["fidelity"]["natural_f1"], 3) if r["fidelity"] else None,
             "candidates": len(r["candidates"]),
         }
