@@ -14,6 +14,7 @@ from hypothesis import settings
 
 from hsae_dagster.sample_data.planted import write_planted
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_pairs, tiny_texts
+from hsae_dagster_tests.core.reference import VERSION, summary
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -21,6 +22,14 @@ CHECKOUT = Path(__file__).parents[1]
 # looked for wherever else the tests run.
 settings.register_profile("hsae", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("hsae")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many comparisons with the reference ran, and the largest difference seen."""
+    if lines := summary():
+        terminalreporter.section(f"compared with hypothesaes {VERSION}")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -12,6 +12,7 @@ from scipy.stats import ttest_ind
 from hsae_dagster.core.reference_table import reference_table
 from hsae_dagster.core.separated_logit import firth_logit, separates
 from hsae_dagster.errors import MethodError
+from hsae_dagster_tests.core.reference import record
 from hsae_dagster_tests.core.reference_evaluation import reference_scores
 
 COLUMNS = ["separation_score", "separation_pval", "regression_coef", "regression_pval", "feature_prevalence"]
@@ -53,6 +54,7 @@ def compare(seed: int, task: str) -> float:
         assert ours.ranking == frame.index.tolist()
     assert ours.notes == ()
     assert ours.estimator == ("least squares" if task == "regression" else "logit")
+    record(f"evaluation tables, {task}", max(differences), 0.0)
     return max(differences)
 
 

@@ -11,7 +11,7 @@ import torch
 from hsae_dagster.core.codes import encode
 from hsae_dagster.errors import StorageError
 from hsae_dagster.storage.legacy_checkpoint import load_legacy_checkpoint
-from hsae_dagster_tests.core.reference import load_reference_module
+from hsae_dagster_tests.core.reference import load_reference_module, record
 
 VARIANTS = {
     "top-k": {},
@@ -47,6 +47,7 @@ def test_a_checkpoint_of_the_reference_gives_its_activations_and_reconstructions
     x = embeddings()
     theirs = model.get_activations(x, show_progress=False)
     np.testing.assert_allclose(encode(sae, x).toarray(), theirs, atol=1e-5)
+    record("activations of its own checkpoints, float32", encode(sae, x).toarray(), theirs)
     assert np.count_nonzero(theirs) > 400
     with torch.no_grad():
         np.testing.assert_allclose(sae(torch.tensor(x)).numpy(), model(torch.tensor(x))[0].numpy(), atol=1e-4)

@@ -12,6 +12,7 @@ from hsae_dagster.core.sae import SAEConfig, SparseAutoencoder, sae_from_arrays,
 from hsae_dagster.core.sae_loss import evaluate, normalised_mse
 from hsae_dagster.core.sae_training import SAETrainer, shuffled_batches, train_sae
 from hsae_dagster.errors import MethodError
+from hsae_dagster_tests.core.reference import record
 from hsae_dagster_tests.core.reference_sae import twin
 
 VARIANTS = {
@@ -72,6 +73,7 @@ def test_four_steps_equal_the_reference_in_float64(name: str, seed: int) -> None
             # With nothing dead the reference adds the constant loss of predicting a residual by zeros.
             idle = 0.0 if dead_before else float(_idle_aux(batch, recon)) * config.aux_coef
             assert ours == pytest.approx(loss.item() - idle, abs=1e-10)
+            record("loss of a training step, float64", ours, loss.item() - idle)
         assert torch.equal(trainer.silent_steps, reference.steps_since_activation)
         for mine, theirs in (
             (sae.encoder, reference.encoder.weight),
@@ -80,6 +82,7 @@ def test_four_steps_equal_the_reference_in_float64(name: str, seed: int) -> None
             (sae.input_bias, reference.input_bias),
         ):
             torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10)
+            record("weights after four training steps, float64", mine.detach(), theirs.detach())
 
 
 def _idle_aux(x: torch.Tensor, recon: torch.Tensor) -> torch.Tensor:
@@ -99,8 +102,10 @@ def test_forward_and_codes_equal_the_reference(name: str) -> None:
         sae.eval()
         recon, info = reference(x)
         torch.testing.assert_close(sae(x), recon, rtol=0, atol=1e-10)
+        record("reconstructions, float64", sae(x).detach(), recon.detach())
         codes = encode(sae, x.numpy(), batch_size=7)
     np.testing.assert_allclose(codes.toarray(), info["activations"].detach().numpy(), atol=1e-5)
+    record("activations, float64", codes.toarray(), info["activations"].detach())
     assert codes.dtype == np.float64
     assert codes.has_sorted_indices
     assert (codes.data > 0).all()

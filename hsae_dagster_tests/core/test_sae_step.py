@@ -18,7 +18,7 @@ from hsae_dagster.core.sae_training import (
 )
 from hsae_dagster.core.sparse_decode import BatchCodes, largest_positions
 from hsae_dagster.errors import MethodError
-from hsae_dagster_tests.core.reference import load_reference_module
+from hsae_dagster_tests.core.reference import load_reference_module, record
 from hsae_dagster_tests.core.reference_sae import twin
 
 
@@ -62,7 +62,9 @@ def test_the_module_in_float32_agrees_with_the_reference_to_a_hundred_thousandth
     sae, x = made(config, d=96, n=300)
     reference = twin(sae, config).float().eval()
     activations = reference(x.float())[1]["activations"]
-    torch.testing.assert_close(sae.float().encode(x.float()).to_dense(), activations, rtol=0, atol=1e-5)
+    ours = sae.float().encode(x.float()).to_dense()
+    torch.testing.assert_close(ours, activations, rtol=0, atol=1e-5)
+    record("activations, float32", ours.detach(), activations.detach())
 
 
 def test_normalised_error_is_the_references_wherever_that_one_is_finite() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from hsae_dagster.core.fidelity import firing_bounds
 from hsae_dagster.core.sampling import sample_examples
-from hsae_dagster_tests.core.reference import load_reference_module
+from hsae_dagster_tests.core.reference import load_reference_module, record
 
 BINS = [(90.0, 100.0), (80.0, 100.0), (40.0, 60.0), (0.0, 100.0)]
 
@@ -59,6 +59,7 @@ def test_percentile_bins_give_the_references_texts(seed: int, bin_: tuple[float,
             bounds = firing_bounds(acts[:, neuron], bin_)
             ours = sample_examples(acts[:, neuron], bounds, count, EqualDraws(seed, count // 2))  # type: ignore[arg-type]
             assert (ours.strong.tolist(), ours.silent.tolist()) == theirs
+            record("texts sampled from percentile bins", [*ours.strong, *ours.silent], [*theirs[0], *theirs[1]])
 
 
 @pytest.mark.parametrize("low", [(0.0, 20.0), (10.0, 50.0), (0.0, 70.0)])
@@ -77,6 +78,7 @@ def test_a_low_bin_gives_the_references_texts(seed: int, low: tuple[float, float
             draws = EqualDraws(seed, count // 2)
             ours = sample_examples(acts[:, neuron], high, count, draws, weak=weak)  # type: ignore[arg-type]
             assert (ours.strong.tolist(), ours.silent.tolist()) == theirs
+            record("texts sampled from a low bin", [*ours.strong, *ours.silent], [*theirs[0], *theirs[1]])
             compared += 1
     assert compared >= 12
 
@@ -92,6 +94,7 @@ def test_the_top_sampler_gives_the_references_texts(seed: int) -> None:
             draws = EqualDraws(seed, count // 2)
             ours = sample_examples(acts[:, neuron], (np.inf, np.inf), count, draws, top=True)  # type: ignore[arg-type]
             assert (ours.strong.tolist(), ours.silent.tolist()) == theirs
+            record("texts sampled from the top", [*ours.strong, *ours.silent], [*theirs[0], *theirs[1]])
 
 
 # Defect 35: a dead neuron's positives are all texts, or the sampler breaks down.

@@ -17,7 +17,7 @@ from scipy import sparse
 
 from hsae_dagster.core.selection import select_neurons, select_neurons_one_vs_rest
 from hsae_dagster.errors import MethodError
-from hsae_dagster_tests.core.reference import load_reference_module
+from hsae_dagster_tests.core.reference import load_reference_module, record
 from hsae_dagster_tests.core.reference_selection import reference_lasso, topk_codes
 
 TASK = {False: "regression", True: "classification"}
@@ -73,6 +73,7 @@ def assert_equals_reference(seed, classification, coefficient=1e-5, **reference_
     assert selected.alpha == pytest.approx(found.alphas[-1], rel=1e-12)
     assert selected.columns == found.columns
     np.testing.assert_allclose(selected.scores, found.scores, atol=coefficient)
+    record(f"lasso coefficients, {TASK[classification]}", selected.scores, found.scores)
     return True
 
 
@@ -114,6 +115,7 @@ def test_correlation_equals_the_reference(seed):
     selected = select_neurons(sparse.csr_matrix(dense), target, n_select, method="correlation")
     assert selected.columns == live[columns].tolist()
     np.testing.assert_allclose(selected.scores, scores, atol=1e-12)
+    record("correlations", selected.scores, scores)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -129,6 +131,7 @@ def test_separation_equals_the_reference_where_neurons_fire_often(seed, classifi
         sparse.csr_matrix(dense[:, often]), target, 5, method="separation", task=TASK[classification]
     )
     np.testing.assert_allclose(np.abs(selected.scores), np.abs(scores), atol=1e-12)
+    record("separation scores", np.abs(selected.scores), np.abs(scores))
     if len(np.unique(np.round(np.abs(scores), 10))) == 5:
         assert selected.columns == list(columns)
 
