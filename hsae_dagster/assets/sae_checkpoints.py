@@ -78,8 +78,12 @@ def _gather(parts: list[StoredObject], folder: Path) -> None:
 
 def _describe(records: list[dict[str, Any]], n_train: int) -> dict[str, Any]:
     from hsae_dagster.report.figures import loss_curves
+    from hsae_dagster.report.training import training_course
 
-    figure = loss_curves({f"{r['config']['m']}/{r['config']['k']}": r["history"] for r in records})
+    names = [f"{r['config']['m']}/{r['config']['k']}" for r in records]
+    named = [f"{name} ({place})" if names.count(name) > 1 else name for place, name in enumerate(names, 1)]
+    histories = {name: record["history"] for name, record in zip(named, records, strict=True)}
+    figure, course = loss_curves(histories), training_course(histories)
     rows = [
         {
             "sae_id": r["sae_id"][:12],
@@ -95,7 +99,12 @@ def _describe(records: list[dict[str, Any]], n_train: int) -> dict[str, Any]:
         }
         for r in records
     ]
-    return {"autoencoders": table(rows), "training texts": n_train, "loss": picture(figure.png, figure.alt)}
+    return {
+        "autoencoders": table(rows),
+        "training texts": n_train,
+        "loss": picture(figure.png, figure.alt),
+        "course": picture(course.png, course.alt),
+    }
 
 
 def _check(stored: StoredObject, records: list[dict[str, Any]]) -> list[dg.AssetCheckResult]:
