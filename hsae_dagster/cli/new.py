@@ -1,4 +1,4 @@
-"""`hsae new` and `hsae check`: from somebody's file to a dataset that can be run.
+"""`hsae new`, `hsae check` and `hsae fields`: from somebody's file to a dataset that can be run.
 
 Belongs here: options, what is said, the order of steps. Does not belong here: the proposal (`dataset.proposal`) or
 what makes a dataset usable (`dataset.discovery`, `dataset.rows`, `core.corpus`).
@@ -77,6 +77,17 @@ def check(dataset: str) -> None:
 
     prepare_home(project_root())
     click.echo(describe(load_dataset(Project.here().data, dataset)))
+
+
+@click.command()
+@click.argument("section", required=False)
+def fields(section: str | None) -> None:
+    """Print every field of dataset.yaml, or those of one SECTION such as `columns`."""
+    from hsae_dagster.dataset.field_reference import field_reference, section_names
+
+    if section is not None and section not in section_names():
+        raise DatasetError(f"dataset.yaml has no section `{section}`. It has {', '.join(section_names())}.")
+    click.echo(field_reference(section))
 
 
 def describe(dataset: "Dataset") -> str:

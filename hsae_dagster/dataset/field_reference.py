@@ -1,0 +1,114 @@
+"""Every field of dataset.yaml as a page, from the declarations themselves.
+
+Belongs here: laying out names, types, limits, defaults and meanings. Does not belong here: any meaning; each field's
+own description (`spec`) is the only place that says it.
+"""
+
+import json
+from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin  # noqa: TID251 (compared with, not written)
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from hsae_dagster.dataset.spec import DatasetSpec
+
+TITLE = """# dataset.yaml, field by field
+
+Only `task`, `files` and `columns` are required; every other field has a default that suits about 10,000 texts. A field
+that is not listed here, or a value outside its limits, is refused with its name, its value and the remedy.
+`hsae check <dataset>` tries a declaration out; `hsae fields` prints this page.
+"""
+PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+LIMITS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
+
+
+def field_reference(section: str | None = None) -> str:
+    """The page as Markdown; with a section's name (`columns`, `saes`, …) only that table.
+
+    Raises:
+        KeyError: there is no such section.
+    """
+    sections = dict(_sections())
+    if section is not None:
+        return sections[section]
+    return "\n".join([TITLE, *sections.values()])
+
+
+def section_names() -> list[str]:
+    """The parts of dataset.yaml that have fields of their own."""
+    return [name for name, _ in _sections() if name]
+
+
+def _sections() -> Iterator[tuple[str, str]]:
+    yield "", _table("The whole file", DatasetSpec.__doc__, DatasetSpec, "")
+    for name, info in DatasetSpec.model_fields.items():
+        inner = _model(info.annotation)
+        if inner is not None:
+            entry = name if inner is info.annotation else f"{name}[]"
+            yield name, _table(f"`{name}`", inner.__doc__, inner, f"{entry}.")
+
+
+def _table(title: str, said: str | None, model: type[BaseModel], prefix: str) -> str:
+    lines = [f"## {title}", "", " ".join((said or "").split()), ""]
+    lines += ["| field | value | default | meaning |", "|---|---|---|---|"]
+    for name, info in model.model_fields.items():
+        cells = (f"`{prefix}{name}`", _kind(info.annotation, info.metadata), _default(info), _meaning(info))
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, itself or as a list."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _meaning(info: FieldInfo) -> str:
+    inner = _model(info.annotation)
+    return info.description or (inner.__doc__ if inner else "") or ""
+
+
+def _default(info: FieldInfo) -> str:
+    if info.is_required():
+        return "required"
+    default = info.get_default(call_default_factory=True)
+    if _model(info.annotation) is not None and default is not None:
+        return "see below"
+    if default is None or default in ((), ""):
+        return "none"
+    value = list(default) if isinstance(default, tuple) else default
+    return f"`{json.dumps(value, ensure_ascii=False)}`" if not isinstance(value, str) else f"`{value}`"
+
+
+def _kind(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> str:
+    """A type in words, with its limits."""
+    marks = [mark for item in metadata for mark in (item.metadata if isinstance(item, FieldInfo) else [item])]
+    limits = [f"{word} {getattr(mark, name):g}" for name, word in LIMITS for mark in marks if hasattr(mark, name)]
+    named = _named(annotation)
+    return f"{named}, {' and '.join(limits)}" if limits else named
+
+
+def _named(annotation: Any) -> str:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(inner[0], inner[1:])
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in inner)
+    if origin in (Union, UnionType):
+        return " or ".join(_kind(part) for part in inner if part is not NoneType)
+    if origin is tuple:
+        parts = [_kind(part) for part in inner if part is not Ellipsis]
+        return (
+            f"list of {parts[0]}"
+            if Ellipsis in inner
+            else f"list of {len(parts)}: {' and '.join(dict.fromkeys(parts))}"
+        )
+    if origin is dict:
+        return f"{_kind(inner[1])} for each of {_kind(inner[0])}"
+    if _model(annotation) is not None:
+        return "section"
+    return PLAIN.get(annotation, str(annotation))

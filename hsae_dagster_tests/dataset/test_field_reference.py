@@ -1,0 +1,46 @@
+"""docs/dataset-yaml.md says what the code says. Write it anew after a field changed:
+
+HSAE_ACCEPT_FIELDS=1 python -m pytest hsae_dagster_tests/dataset/test_field_reference.py
+"""
+
+import os
+import re
+
+import pytest
+from pydantic import BaseModel
+
+from hsae_dagster.dataset import spec
+from hsae_dagster.dataset.field_reference import field_reference, section_names
+from hsae_dagster_tests.conftest import CHECKOUT
+
+PAGE = CHECKOUT / "docs" / "dataset-yaml.md"
+COMMAND = "HSAE_ACCEPT_FIELDS=1 python -m pytest hsae_dagster_tests/dataset/test_field_reference.py"
+SECTIONS = [model for model in vars(spec).values() if isinstance(model, type) and issubclass(model, BaseModel)]
+FIELDS = [(model, name) for model in SECTIONS for name in model.model_fields]
+
+
+def test_the_page_is_what_the_code_says() -> None:
+    if os.environ.get("HSAE_ACCEPT_FIELDS"):
+        PAGE.write_text(field_reference(), encoding="utf-8")
+    assert PAGE.read_text(encoding="utf-8") == field_reference(), f"fields changed; write the page anew: {COMMAND}"
+
+
+@pytest.mark.parametrize(("model", "name"), FIELDS, ids=lambda value: getattr(value, "__name__", value))
+def test_every_field_has_a_meaning_a_type_and_a_default_in_words(model: type[BaseModel], name: str) -> None:
+    rows = re.findall(
+        rf"^\| `(?:\w+(?:\[\])?\.)?{name}` \| (.+?) \| (.+?) \| (.+) \|$", field_reference(), re.MULTILINE
+    )
+    assert rows
+    for kind, default, meaning in rows:
+        assert not re.search(r"<class|typing\.|NoneType|PydanticUndefined", kind + default)
+        assert len(meaning) > 10
+
+
+def test_one_section_can_be_asked_for() -> None:
+    assert "columns" in section_names()
+    assert "| `columns.label` | text | required |" in field_reference("columns")
+    assert "saes[].m" in field_reference("saes")
+    assert "| `saes[].k` | whole number, at least 1 |" in field_reference()
+    assert "whole number, at least 8 and at most 8192" in field_reference("embedding")
+    with pytest.raises(KeyError):
+        field_reference("nosuch")
