@@ -13,6 +13,10 @@ class DatasetError(HsaeError):
     """A dataset's declaration or files cannot be used as they are."""
 
 
+class FilesMissingError(DatasetError):
+    """A declared file is not there yet, and the declaration says how to get it: nothing is wrong."""
+
+
 class MethodError(HsaeError):
     """The method cannot be applied to these inputs (too few rows, one class, k > m, ...)."""
 

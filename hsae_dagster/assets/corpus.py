@@ -9,7 +9,7 @@ import polars as pl
 from hsae_dagster import checks
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.corpus import SPLITS, Corpus, SplitShares, build_corpus
-from hsae_dagster.dataset.discovery import files_fingerprint, files_stamp
+from hsae_dagster.dataset.discovery import file_versions, files_stamp
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
@@ -37,7 +37,7 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
         # Before the first byte is read: what is kept under a fingerprint must be what had that fingerprint.
         stamp = files_stamp(stage.dataset)
         config = {
-            "files": files_fingerprint(stage.dataset),
+            "files": file_versions(stage.dataset),
             "task": spec.task,
             "columns": spec.columns.model_dump(mode="json"),
             "splits": spec.splits.model_dump(mode="json"),

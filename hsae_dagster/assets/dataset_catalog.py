@@ -6,7 +6,7 @@ import dagster as dg
 
 from hsae_dagster.assets.stage import GROUP, explained, table
 from hsae_dagster.dataset.discovery import Dataset, badly_named_folders, dataset_names, files_fingerprint, load_dataset
-from hsae_dagster.errors import DatasetError
+from hsae_dagster.errors import DatasetError, FilesMissingError
 from hsae_dagster.partitions import DATASETS, datasets
 from hsae_dagster.resources import Project
 
@@ -29,6 +29,7 @@ def dataset_catalog(context: dg.AssetExecutionContext, project: Project) -> dg.M
         context.instance.add_dynamic_partitions(DATASETS, names)
         for problem in problems:
             context.log.warning(problem)
+        pending = waiting(project)
         rows = [
             {"dataset": d.name, "task": d.spec.task, "description": d.spec.description, "data version": version[:12]}
             for d, version in found
@@ -41,6 +42,7 @@ def dataset_catalog(context: dg.AssetExecutionContext, project: Project) -> dg.M
                 "datasets": table(rows),
                 "not usable": table(problem_rows) if problem_rows else "none",
                 "retired": ", ".join(gone) or "none",
+                "not usable yet": table([{"waiting": w} for w in pending]) if pending else "none",
             }
         )
 
@@ -66,6 +68,8 @@ def scan(
         try:
             dataset = load_dataset(project.data, name)
             found.append((dataset, fingerprint(dataset)))
+        except FilesMissingError:
+            continue  # nothing is wrong: see `waiting`
         except DatasetError as error:
             problems.append(str(error))
         except OSError as error:  # one folder that cannot be read must not hide the others
@@ -73,3 +77,16 @@ def scan(
     for name in badly_named_folders(project.data):
         problems.append(f"{project.data / name} is not a dataset: use 1 to 64 of a-z, 0-9, `_` and `-` as its name.")
     return found, problems
+
+
+def waiting(project: Project) -> list[str]:
+    """A sentence for each dataset whose files have yet to be obtained, with how that is done."""
+    found = []
+    for name in dataset_names(project.data):
+        try:
+            load_dataset(project.data, name).file_paths()
+        except FilesMissingError as error:
+            found.append(str(error))
+        except DatasetError:
+            continue  # `scan` tells
+    return found

@@ -12,7 +12,7 @@ def register() -> list[str]:
     """Make every usable dataset a partition; returns their names."""
     import dagster as dg
 
-    from hsae_dagster.assets.dataset_catalog import scan
+    from hsae_dagster.assets.dataset_catalog import scan, waiting
     from hsae_dagster.partitions import DATASETS
 
     found, problems = scan(Project.here())
@@ -21,4 +21,6 @@ def register() -> list[str]:
         instance.add_dynamic_partitions(DATASETS, names)
     for problem in problems:
         click.echo(f"  not usable: {problem}")
+    for pending in waiting(Project.here()):
+        click.echo(f"  not usable yet: {pending}")
     return names

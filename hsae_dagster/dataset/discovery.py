@@ -14,7 +14,8 @@ import yaml
 from pydantic import ValidationError
 
 from hsae_dagster.dataset.spec import DatasetSpec
-from hsae_dagster.errors import DatasetError
+from hsae_dagster.dataset.variants import inherit
+from hsae_dagster.errors import DatasetError, FilesMissingError
 from hsae_dagster.keys import hash_json
 
 DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9_\-]{0,63}")
@@ -22,11 +23,16 @@ DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9_\-]{0,63}")
 
 @dataclass(frozen=True)
 class Dataset:
-    """A declared dataset: its name (the partition key), folder and declaration."""
+    """A declared dataset: its name (the partition key), folder and declaration (of a variant, the merged one)."""
 
     name: str
     folder: Path
     spec: DatasetSpec
+
+    @property
+    def origin(self) -> str:
+        """The dataset whose files this one reads: itself, or the one it extends."""
+        return self.spec.extends or self.name
 
     def file_paths(self) -> list[tuple[str | None, Path]]:
         """(declared split or None, path) of each file, in declared order.
@@ -52,18 +58,21 @@ class Dataset:
         return self._resolve(file, "saes.checkpoint")
 
     def _resolve(self, file: str, field: str = "files") -> Path:
-        path = self.folder / file
-        if not path.resolve().is_relative_to(self.folder.resolve()):
+        folder = self.folder.with_name(self.spec.extends) if self.spec.extends else self.folder
+        # A variant may bring a checkpoint of its own, never files.
+        if field != "files" and (self.folder / file).is_file():
+            folder = self.folder
+        path = folder / file
+        if not path.resolve().is_relative_to(folder.resolve()):
             raise DatasetError(
-                f"Dataset `{self.name}`: the file `{file}` lies outside its folder {self.folder}. "
+                f"Dataset `{self.name}`: the file `{file}` lies outside its folder {folder}. "
                 "Move it there and name it without `..` or links."
             )
         if not path.is_file():
-            raise DatasetError(
-                f"Dataset `{self.name}`: the file {path} named in dataset.yaml does not exist. Put it there, or "
-                f"correct `{field}`."
-                + (f" For a sample dataset, `hsae sample {self.name}` fetches it." if field == "files" else "")
-            )
+            said = f"Dataset `{self.name}`: the file {path} named in dataset.yaml does not exist."
+            if field == "files" and self.spec.obtain:
+                raise FilesMissingError(f"{said} To get it: {self.spec.obtain}")
+            raise DatasetError(f"{said} Put it there, or correct `{field}`.")
         return path
 
 
@@ -92,21 +101,28 @@ def badly_named_folders(data_dir: Path) -> list[str]:
 
 
 def load_dataset(data_dir: Path, name: str) -> Dataset:
-    """Read and validate data/<name>/dataset.yaml.
+    """Read and validate data/<name>/dataset.yaml, merged into the one it extends if it extends one.
 
     Raises:
-        DatasetError: no such file, not YAML, or a field is unknown, missing or out of range.
+        DatasetError: no such file, not YAML, a field is unknown, missing or out of range, or what it extends cannot be.
     """
     folder = data_dir / check_name(name)
-    path = folder / "dataset.yaml"
+    raw = _read_yaml(data_dir, name)
+    if isinstance(raw, dict) and "extends" in raw:
+        base = raw["extends"] = check_name(str(raw["extends"]))
+        raw = inherit(name, raw, {} if base == name else _read_yaml(data_dir, base))
+    return Dataset(name=name, folder=folder, spec=parse_declaration(raw, folder / "dataset.yaml"))
+
+
+def _read_yaml(data_dir: Path, name: str) -> Any:
+    path = data_dir / name / "dataset.yaml"
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         known = ", ".join(dataset_names(data_dir)) or "none"
         raise DatasetError(f"There is no {path}. Create it; datasets present: {known}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} is not valid YAML in UTF-8: {_one_line(error)}. Correct that place.") from error
-    return Dataset(name=name, folder=folder, spec=parse_declaration(raw, path))
 
 
 def parse_declaration(raw: Any, path: Path) -> DatasetSpec:
@@ -125,11 +141,16 @@ def parse_declaration(raw: Any, path: Path) -> DatasetSpec:
 
 def files_fingerprint(dataset: Dataset) -> str:
     """Hash of dataset.yaml's meaning and of the bytes of every file it names (the data version of the dataset)."""
-    named = dataset.file_paths()
-    named += [("checkpoint", dataset.checkpoint_path(sae.checkpoint)) for sae in dataset.spec.saes if sae.checkpoint]
-    return hash_json(
-        [dataset.spec.model_dump(mode="json"), *([role, path.name, file_digest(path)] for role, path in named)]
-    )
+    named: list[tuple[str | None, Path]] = [
+        ("checkpoint", dataset.checkpoint_path(sae.checkpoint)) for sae in dataset.spec.saes if sae.checkpoint
+    ]
+    checkpoints = [[role, path.name, file_digest(path)] for role, path in named]
+    return hash_json([dataset.spec.model_dump(mode="json"), *file_versions(dataset), *checkpoints])
+
+
+def file_versions(dataset: Dataset) -> list[list[str | None]]:
+    """[declared split, name, SHA-256] of each data file; equal for a dataset and its variants."""
+    return [[split, path.name, file_digest(path)] for split, path in dataset.file_paths()]
 
 
 def file_digest(path: Path) -> str:

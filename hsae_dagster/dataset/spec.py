@@ -225,10 +225,15 @@ class Inference(_Section):
 class DatasetSpec(_Section):
     """Everything data/<dataset>/dataset.yaml may say. Only `task`, `files` and `columns` are required."""
 
+    extends: str | None = Field(
+        None,
+        description="Another dataset whose files and settings this one takes over; write here only what differs.",
+    )
     description: str = Field("", description="One line on what the texts are; shown on the report.")
     outcome: str | None = Field(
         None, description="The outcome in words, with its unit; default the column and its positive class."
     )
+    obtain: str | None = Field(None, description="How to get the files; said where they are missing.")
     task: Task = Field(description="`regression`, `classification` or `pairwise`.")
     files: str | tuple[str, ...] | dict[Literal["train", "validation", "holdout"], str] = Field(
         description="File, list of files, or one file per split; parquet, csv, tsv, jsonl or json, beside this one."
