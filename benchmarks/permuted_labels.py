@@ -53,9 +53,9 @@ def verdicts(project: Project, dataset: str) -> list[dict[str, Any]]:
     )
     tests = test_hypotheses(design, min_positives=spec.inference.min_positives)
     p_values = np.array([test.separation.p_value for test in tests])
-    corrected, q_values = holm(p_values), benjamini_hochberg(p_values)
+    p_holm, q_values = holm(p_values), benjamini_hochberg(p_values)
     found = []
-    for record, test, p, q in zip(records, tests, corrected, q_values, strict=True):
+    for record, test, p, q in zip(records, tests, p_holm, q_values, strict=True):
         decided = verdict(
             p_holm=float(p),
             q_value=float(q),
@@ -65,7 +65,7 @@ def verdicts(project: Project, dataset: str) -> list[dict[str, Any]]:
             fidelity=record["fidelity"]["f1"],
             min_fidelity=spec.inference.min_fidelity,
             untestable=None if np.isfinite(test.separation.p_value) else "not testable",
-            reversed_by_controls=reversed_by_controls(test),
+            reversed_by_controls=reversed_by_controls(test.separation, test.adjusted),
         )
         found.append({"badge": decided.badge, "p": float(test.separation.p_value)})
     return found
@@ -93,7 +93,7 @@ def permutation(shared: Shared, dataset: str, seed: int, saes: Any) -> dict[str,
         "declared": json.dumps(saes),
         "tested": len(decided),
         "confirmed": sum(one["badge"] == "confirmed" for one in decided),
-        "least p": min((one["p"] for one in decided), default=None),
+        "least p": min((one["p"] for one in decided if np.isfinite(one["p"])), default=None),
         "seconds": round(time.perf_counter() - started, 1),
     }
 

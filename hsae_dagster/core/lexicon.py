@@ -161,15 +161,17 @@ def name_lexicon(lexicon: Lexicon, table: TermTable, fires: np.ndarray) -> str |
     voice = np.array(lexicon.weights) * np.sqrt(counts)
     ranked = [lexicon.terms[i] for i in np.argsort(-voice, kind="stable") if voice[i] > 0]
     cues = [term[1:-1] for term in ranked[: _NAMING_TERMS + _NAMING_CUES] if term.startswith("<")][:_NAMING_CUES]
-    words = _without_echoes([term for term in ranked if not term.startswith("<")])[:_NAMING_TERMS]
+    words = _without_echoes([term for term in ranked if not term.startswith("<")], _NAMING_TERMS)
     parts = [f"uses words such as {', '.join(f'“{word}”' for word in words)}"] if words else []
     return "; ".join(parts + cues) or None
 
 
-def _without_echoes(terms: list[str]) -> list[str]:
-    """Leave out a term that repeats a stronger one: a phrase of a named word, or a plural of it."""
+def _without_echoes(terms: list[str], most: int) -> list[str]:
+    """The first terms that do not repeat a stronger one: no phrase of a named word, no plural of it."""
     kept: list[str] = []
     for term in terms:
+        if len(kept) == most:
+            break
         parts = set(term.split(" "))
         stems = {part.removesuffix("s") for part in parts}
         if not any(parts & set(k.split(" ")) or stems & {w.removesuffix("s") for w in k.split(" ")} for k in kept):

@@ -1,0 +1,65 @@
+"""The benchmarks' own machinery on tiny texts: labels dealt anew, runs apart, cells kept, the rule of the verdicts."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from benchmarks.cells import Shared, append, finished, lines, permuted, run_stages
+from benchmarks.permuted_labels import permutation, verdicts
+from benchmarks.signal_kept import measure, table
+from hsae_dagster.storage.frames import read_frame
+from hsae_dagster_tests.assets.workspace import Workspace
+
+
+def shared(workspace: Workspace) -> Shared:
+    return Shared(workspace.project.data, workspace.project.results)
+
+
+def test_labels_are_dealt_anew_and_rows_without_one_stay_without() -> None:
+    frame = pl.DataFrame({"text": [f"t{i}" for i in range(200)], "y": [None if i % 10 == 0 else i for i in range(200)]})
+    shuffled = permuted(frame, "y", np.random.default_rng(0))
+    assert shuffled["text"].equals(frame["text"])
+    assert shuffled["y"].sort().equals(frame["y"].sort())
+    assert shuffled["y"].is_null().equals(frame["y"].is_null())
+    assert (shuffled["y"] == frame["y"]).sum() < 10
+    assert shuffled.equals(permuted(frame, "y", np.random.default_rng(0)))
+
+
+def test_a_run_apart_moves_nothing_and_decides_as_the_report_does(copied: Workspace) -> None:
+    before = copied.bytes_of("datasets", "holdouts", "reports")
+    embedded = len(list((copied.project.results / "objects" / "embeddings").iterdir()))
+    with shared(copied).apart("ratings", {"inference": {"bootstrap": 0}}) as project:
+        run_stages(project, "ratings")
+        report = Workspace(project.data.parent).current("ratings", "evaluation_report")
+        badges = sorted(read_frame(report.file("hypotheses.parquet"))["badge"])
+        assert sorted(one["badge"] for one in verdicts(project, "ratings")) == badges
+        assert badges.count("confirmed") >= 1, "the tiny texts' topics are found"
+        assert report.json("evaluation.json")["look"] == 1, "a run apart is nobody's second look"
+        found = measure(project, "ratings")
+    assert not project.data.exists()
+    assert copied.bytes_of("datasets", "holdouts", "reports") == before
+    assert len(list((copied.project.results / "objects" / "embeddings").iterdir())) == embedded, "vectors are reused"
+    assert found["confirmed"] == badges.count("confirmed")
+    (row,) = list(table([{"dataset": "movie_reviews", "arm": "a", "seed": 0, **found}]))[2:]
+    assert f"| {found['fits']['selected neurons'][0]:.3f} |" in row
+    assert row.count("|") == next(iter(table([]))).replace("\\|", "").count("|")
+
+
+def test_permuted_labels_go_through_guidance_and_confirm_nothing(copied: Workspace) -> None:
+    saes = [{"m": 8, "k": 2, "max_epochs": 30, "batch_size": 32, "label_weight": 0.1}]
+    record = permutation(shared(copied), "ratings", 0, saes)
+    assert record["saes"] == [{"m": 8, "k": 2, "label_weight": 0.1}]
+    assert record["confirmed"] == 0
+    assert json.loads(json.dumps(record)) == record
+
+
+def test_a_second_run_goes_on_after_the_last_whole_line(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "cells.jsonl"
+    assert finished(path, "dataset", "seed") == set()
+    append(path, {"dataset": "ratings", "seed": 0})
+    with path.open("a") as stream:
+        stream.write('{"dataset": "ratings", "se')
+    assert finished(path, "dataset", "seed") == {("ratings", 0)}
+    assert len(lines(path)) == 1
