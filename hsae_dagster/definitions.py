@@ -14,6 +14,7 @@ from hsae_dagster.assets.sae_checkpoints import sae_checkpoints
 from hsae_dagster.assets.selected_neurons import selected_neurons
 from hsae_dagster.automation import analyse_dataset, dataset_arrivals, nightly, refresh, refreshed
 from hsae_dagster.executors import choose_executor
+from hsae_dagster.lost_runs import lost_runs
 from hsae_dagster.resources import Project
 
 STAGES = refreshed(
@@ -33,7 +34,7 @@ defs = dg.Definitions(
     assets=[labelled_texts, *STAGES, hypothesis_card, dataset_catalog],
     jobs=[analyse_dataset],
     schedules=[nightly],
-    sensors=[dataset_arrivals, refresh],
+    sensors=[dataset_arrivals, lost_runs, refresh],
     resources={"project": Project.here()},
     executor=choose_executor(),
 )

@@ -1,35 +1,147 @@
 """How the steps of a run are executed, chosen by one setting: HSAE_EXECUTOR.
 
 Belongs here: executor definitions and their limits. Does not belong here: which steps need a GPU (`op_tags`).
+
+Every executor is wrapped, so that a run names the process that executes it (`workers`) and, where steps are given to
+workers elsewhere, tells when a GPU step finds none (`gpu_wait`). The libraries of Ray, Celery and Kubernetes are
+extras, imported only when chosen.
 """
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
 
 import dagster as dg
+from dagster._core.execution.retries import RetryMode
 
 from hsae_dagster.errors import HsaeError
-from hsae_dagster.op_tags import GPU_OP_TAGS
+from hsae_dagster.gpu_wait import watching
+from hsae_dagster.op_tags import DEVICE_TAG, GPU_OP_TAGS
+from hsae_dagster.workers import Worker
 
 # Imported once in the fork server, so that each step starts in milliseconds instead of seconds. LanceDB is not
 # fork-safe and torch must not touch CUDA before the fork, so neither is in this list.
 PRELOADED_MODULES = ["hsae_dagster.definitions", "numpy", "scipy.sparse", "polars"]
 
+# What a step elsewhere must know. Names without a value here are left out.
+PASSED_ON = [
+    "DAGSTER_HOME",
+    "HSAE_HOME",
+    "HSAE_DATA_DIR",
+    "HSAE_RESULTS_DIR",
+    "HSAE_EXECUTOR",
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+]
+
+RAY_REMEDY = "Add a node with a GPU to the Ray cluster (`ray start --address=<head> --num-gpus=1`)."
+CELERY_REMEDY = "Start a GPU worker where the GPU is: `hsae worker --gpu`."
+K8S_REMEDY = "Let the cluster have a node with `nvidia.com/gpu`."
+
+
+def celery_config() -> dict[str, str]:
+    """Broker and result backend: HSAE_CELERY_BROKER and HSAE_CELERY_BACKEND, by default a Redis on this machine."""
+    return {
+        "broker": os.environ.get("HSAE_CELERY_BROKER", "redis://127.0.0.1:6379/0"),
+        "backend": os.environ.get("HSAE_CELERY_BACKEND", "redis://127.0.0.1:6379/1"),
+    }
+
 
 def choose_executor() -> dg.ExecutorDefinition:
-    """The executor named by HSAE_EXECUTOR: `multiprocess` (default) or `in_process`.
+    """The executor named by HSAE_EXECUTOR: `multiprocess` (default), `in_process`, `ray`, `celery` or `k8s`.
 
     Raises:
-        HsaeError: the variable names another.
+        HsaeError: the variable names another, or the library of the one it names is not installed.
     """
     name = os.environ.get("HSAE_EXECUTOR", "multiprocess")
-    if name == "in_process":
-        return dg.in_process_executor
-    if name == "multiprocess":
-        return dg.multiprocess_executor.configured(
-            {
-                "max_concurrent": 2,
-                "start_method": {"forkserver": {"preload_modules": PRELOADED_MODULES}},
-                "tag_concurrency_limits": [{"key": "hsae/device", "value": GPU_OP_TAGS["hsae/device"], "limit": 1}],
-            }
+    makers: dict[str, Callable[[], dg.ExecutorDefinition]] = {
+        "multiprocess": _multiprocess,
+        "in_process": lambda: _wrapped(dg.in_process_executor),
+        "ray": _ray,
+        "celery": _celery,
+        "k8s": _k8s,
+    }
+    if name not in makers:
+        known = ", ".join(f"`{known}`" for known in makers)
+        raise HsaeError(f"HSAE_EXECUTOR is `{name}`. Set it to one of {known}, or leave it out.")
+    try:
+        return makers[name]()
+    except ModuleNotFoundError as error:
+        raise HsaeError(
+            f"HSAE_EXECUTOR is `{name}`, but {error.name} is not installed. "
+            f"Install it with `pip install -e '.[{name}]'` here and on every worker."
+        ) from error
+
+
+def _multiprocess() -> dg.ExecutorDefinition:
+    return _wrapped(dg.multiprocess_executor).configured(
+        {
+            "max_concurrent": 2,
+            "start_method": {"forkserver": {"preload_modules": PRELOADED_MODULES}},
+            "tag_concurrency_limits": [{"key": DEVICE_TAG, "value": GPU_OP_TAGS[DEVICE_TAG], "limit": 1}],
+        }
+    )
+
+
+def _ray() -> dg.ExecutorDefinition:
+    from dagster_ray import ray_executor
+
+    # No num_cpus, num_gpus or resources here: an executor's own would win over each step's tags.
+    config: dict[str, Any] = {"env_vars": [name for name in PASSED_ON if os.environ.get(name)]}
+    if os.environ.get("RAY_ADDRESS"):
+        config["address"] = os.environ["RAY_ADDRESS"]
+    return _wrapped(ray_executor, "Ray", RAY_REMEDY).configured({"ray": config})
+
+
+def _celery() -> dg.ExecutorDefinition:
+    from dagster_celery import celery_executor
+
+    return _wrapped(celery_executor, "Celery", CELERY_REMEDY).configured(celery_config())
+
+
+def _k8s() -> dg.ExecutorDefinition:
+    from dagster_k8s import k8s_job_executor
+
+    return _wrapped(k8s_job_executor, "Kubernetes", K8S_REMEDY)
+
+
+def _wrapped(
+    definition: dg.ExecutorDefinition, elsewhere: str | None = None, remedy: str = ""
+) -> dg.ExecutorDefinition:
+    """The same executor with our attention to it; `elsewhere` names it if its steps run on workers of its own."""
+
+    def create(init_context: dg.InitExecutorContext) -> dg.Executor:
+        make = definition.executor_creation_fn
+        assert make is not None
+        return _Attended(make(init_context), elsewhere, remedy)
+
+    return dg.ExecutorDefinition(
+        name=definition.name,
+        config_schema=definition.config_schema,  # type: ignore[arg-type]
+        requirements=definition._requirements_fn,
+        executor_creation_fn=create,
+        description=definition.description,
+    )
+
+
+class _Attended(dg.Executor):
+    """Runs another executor: names the process beforehand, watches GPU steps meanwhile."""
+
+    def __init__(self, inner: dg.Executor, elsewhere: str | None, remedy: str) -> None:
+        self._inner, self._elsewhere, self._remedy = inner, elsewhere, remedy
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)  # the Celery loop asks its executor for more than the interface has
+
+    @property
+    def retries(self) -> RetryMode:
+        return self._inner.retries
+
+    def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
+        plan_context.instance.add_run_tags(plan_context.run_id, Worker.here().tags)
+        attention = (
+            watching(plan_context, execution_plan, self._elsewhere, self._remedy) if self._elsewhere else nullcontext()
         )
-    raise HsaeError(f"HSAE_EXECUTOR is `{name}`. Set it to `multiprocess` or `in_process`, or leave it out.")
+        with attention:
+            yield from self._inner.execute(plan_context, execution_plan)

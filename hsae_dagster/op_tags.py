@@ -7,10 +7,12 @@ Kubernetes executors when one of them is chosen. `GPU_POOL` limits GPU steps acr
 from typing import Any
 
 GPU_POOL = "gpu"
+GPU_QUEUE = "gpu"
+DEVICE_TAG = "hsae/device"
 
 GPU_OP_TAGS: dict[str, Any] = {
-    "hsae/device": "gpu",
-    "dagster-celery/queue": "gpu",
+    DEVICE_TAG: "gpu",
+    "dagster-celery/queue": GPU_QUEUE,
     "dagster-ray/config": '{"num_gpus": 1, "num_cpus": 1}',
     "dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}},
 }

@@ -15,6 +15,7 @@ from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.imported_sae import declaration, import_one
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.dataset.spec import SAE
+from hsae_dagster.gpu_wait import taken
 from hsae_dagster.op_tags import GPU_OP_TAGS, GPU_POOL
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
@@ -113,6 +114,7 @@ def _check(stored: StoredObject, records: list[dict[str, Any]]) -> list[dg.Asset
     explained_least = min(r["explained_variance"] for r in records)
     return [
         checks.result(NAME, "weights_are_finite", all(finite)),
+        taken(NAME, choose_device()),
         checks.result(NAME, "few_dead_neurons", dead < 0.5, {"largest dead share": float(dead)}),
         checks.result(NAME, "explains_variance", explained_least >= 0.1, {"least": float(explained_least)}),
     ]

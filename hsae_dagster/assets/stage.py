@@ -21,6 +21,7 @@ from hsae_dagster.errors import HsaeError
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StageInputs, StoredObject
+from hsae_dagster.workers import end_with_worker
 
 GROUP = "hsae"
 # A terminal command attaches a handler to show progress without Dagster's own events.
@@ -53,6 +54,7 @@ class Stage:
         Raises:
             DatasetError: the dataset's declaration cannot be used.
         """
+        end_with_worker(context.instance, context.run_id)
         return Stage(context, project, load_dataset(project.data, context.partition_key), asset, code_version)
 
     def report(self, message: str) -> None:

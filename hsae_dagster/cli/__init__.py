@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hsae_dagster.cli import new, run, samples, start
+from hsae_dagster.cli import new, run, samples, start, worker
 from hsae_dagster.errors import HsaeError
 
 
@@ -36,3 +36,4 @@ main.add_command(start.ui)
 main.add_command(new.new)
 main.add_command(new.check)
 main.add_command(new.fields)
+main.add_command(worker.worker)

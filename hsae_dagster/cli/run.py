@@ -43,11 +43,19 @@ def _execute(dataset: str) -> str | None:
     import dagster as dg
 
     from hsae_dagster.definitions import defs
+    from hsae_dagster.workers import Worker
 
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     with dg.DagsterInstance.get() as instance:
-        result = defs.resolve_job_def("analyse_dataset").execute_in_process(
-            instance=instance, partition_key=dataset, raise_on_error=False, run_config=quiet
+        job = defs.resolve_job_def("analyse_dataset")
+        result = job.execute_in_process(
+            instance=instance,
+            partition_key=dataset,
+            raise_on_error=False,
+            run_config=quiet,
+            tags=Worker.here().tags,
+            # Says that a stage's readers run along, so that the refresh sensor does not start them a second time.
+            asset_selection=sorted(job.asset_layer.selected_asset_keys),
         )
     if result.success:
         return None
