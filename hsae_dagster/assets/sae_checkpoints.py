@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster import checks
-from hsae_dagster.assets.autoencoders import CODE_VERSION, Lessons, train_one
+from hsae_dagster.assets.autoencoders import CODE_VERSION, Lessons, choose_device, train_one
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.imported_sae import declaration, import_one
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
