@@ -94,14 +94,35 @@ def supported_terms(
     """
     n_clusters = len(set(clusters))
     need = 1 if n_clusters < 2 else max(2, min(min_clusters, n_clusters // 10 or 2))
-    in_texts: dict[str, int] = {}
-    in_clusters: dict[str, set[str]] = {}
-    for text, cluster in zip(texts, clusters, strict=True):
-        for term in set(text_terms(text)):
-            in_texts[term] = in_texts.get(term, 0) + 1
-            holders = in_clusters.setdefault(term, set())
-            if len(holders) < need:
-                holders.add(cluster)
-    kept = [t for t, n in in_texts.items() if n >= min_texts and len(in_clusters[t]) >= need and n < len(texts)]
-    kept = sorted(sorted(kept, key=lambda term: (-in_texts[term], term))[:_MOST_TERMS])
-    return TermTable(terms=tuple(kept), matrix=presence(texts, kept))
+    words, matrix = _occurrences(texts)
+    in_texts = np.asarray(matrix.sum(axis=0)).ravel()
+    groups = np.unique(np.asarray(clusters, dtype=object).astype(str), return_inverse=True)[1]
+    by_cluster = (
+        sp.csr_matrix((np.ones(len(texts)), (groups, np.arange(len(texts)))), (n_clusters, len(texts))) @ matrix
+    )
+    in_clusters = np.bincount(by_cluster.indices, minlength=len(words))
+    supported = np.flatnonzero((in_texts >= min_texts) & (in_clusters >= need) & (in_texts < len(texts)))
+    frequent = sorted(supported.tolist(), key=lambda j: (-in_texts[j], words[j]))[:_MOST_TERMS]
+    kept = sorted(frequent, key=lambda j: words[j])
+    return TermTable(terms=tuple(words[j] for j in kept), matrix=_ascending(matrix[:, kept]))
+
+
+def _occurrences(texts: Sequence[str]) -> tuple[list[str], sp.csr_matrix]:
+    """Every term of the texts, and which occur in which: (texts, terms) float64 CSR of ones."""
+    place: dict[str, int] = {}
+    indices: list[int] = []
+    indptr = [0]
+    for text in texts:
+        indices.extend({place.setdefault(term, len(place)) for term in text_terms(text)})
+        indptr.append(len(indices))
+    matrix = sp.csr_matrix(
+        (np.ones(len(indices)), np.array(indices, dtype=np.int32), indptr), shape=(len(texts), len(place))
+    )
+    return list(place), matrix
+
+
+def _ascending(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """The same with columns ascending in each row."""
+    matrix = matrix.tocsr()
+    matrix.sort_indices()
+    return matrix
