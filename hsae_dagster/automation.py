@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from hsae_dagster.assets.card_status import outdated_cards
 from hsae_dagster.assets.dataset_catalog import labelled_texts, scan
 from hsae_dagster.assets.stage import GROUP
 from hsae_dagster.dataset.discovery import Dataset, dataset_names, files_fingerprint, files_stamp
@@ -80,6 +81,7 @@ def dataset_arrivals(context: dg.SensorEvaluationContext, project: Project) -> d
                 )
                 for name in gone
             ),
+            *outdated_cards(context.instance, project.store, {name: now[name][0] for name in changed}),
         ],
         cursor=cursor,
     )

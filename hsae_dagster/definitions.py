@@ -10,6 +10,7 @@ from hsae_dagster.assets.embeddings import embeddings
 from hsae_dagster.assets.evaluation_report import evaluation_report
 from hsae_dagster.assets.hypothesis_card import hypothesis_card
 from hsae_dagster.assets.interpretations import interpretations
+from hsae_dagster.assets.overview import overview
 from hsae_dagster.assets.sae_checkpoints import sae_checkpoints
 from hsae_dagster.assets.selected_neurons import selected_neurons
 from hsae_dagster.automation import analyse_dataset, dataset_arrivals, nightly, refresh, refreshed
@@ -31,7 +32,7 @@ STAGES = refreshed(
 )
 
 defs = dg.Definitions(
-    assets=[labelled_texts, *STAGES, hypothesis_card, dataset_catalog],
+    assets=[labelled_texts, *STAGES, hypothesis_card, dataset_catalog, overview],
     jobs=[analyse_dataset],
     schedules=[nightly],
     sensors=[dataset_arrivals, lost_runs, refresh],

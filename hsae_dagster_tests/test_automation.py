@@ -256,7 +256,7 @@ def test_the_sensor_looks_by_default_and_the_job_is_every_stage() -> None:
     job = defs.resolve_job_def("analyse_dataset")
     selected = {key.to_user_string() for key in job.asset_layer.selected_asset_keys}
     graph = defs.resolve_asset_graph()
-    stages = {key.to_user_string() for key in graph.materializable_asset_keys} - {"dataset_catalog"}
+    stages = {key.to_user_string() for key in graph.materializable_asset_keys} - {"dataset_catalog", "overview"}
     assert selected == stages
     assert job.name == analyse_dataset.name
 
@@ -286,3 +286,18 @@ def test_the_nightly_schedule_asks_for_every_usable_dataset(watcher: Watcher, tm
         ("two 2026-11-24", "two"),
     ]
     assert nightly.job_name == analyse_dataset.name
+
+
+def test_changed_files_mark_the_cards_that_came_from_the_old_ones(copied: Workspace) -> None:
+    watcher = Watcher(copied)
+    watcher.tick()
+    assert copied.run("ratings", "evaluation_report", instance=watcher.instance).success
+    assert isinstance(watcher.tick(), dg.SkipReason)
+    copied.declare("ratings", tiny_texts(301))
+    found = watcher.tick()
+    assert isinstance(found, dg.SensorResult)
+    cards = [event for event in found.asset_events if event.asset_key == dg.AssetKey("hypothesis_card")]
+    assert {str(card.partition) for card in cards} == {f"ratings|h{rank:02d}" for rank in range(4)}
+    for card in cards:
+        assert card.metadata["status"].value.startswith("stale: The files or dataset.yaml have changed since.")
+        assert card.metadata["claim"].value

@@ -4,13 +4,15 @@ Belongs here: the words of a status, and rewriting a card's last event with anot
 card shows (`assets.hypothesis_card`) or what has changed (`storage.lineage`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
+from hsae_dagster.core.lineage import EvaluationRecord
 from hsae_dagster.partitions import card_partition
-from hsae_dagster.storage.lineage import EvaluationRecord
+from hsae_dagster.storage.lineage import LineageLog, staleness
+from hsae_dagster.storage.objects import ObjectStore
 
 CARD = dg.AssetKey("hypothesis_card")
 STATUS, CURRENT, RETIRED = "status", "current", "retired"
@@ -50,6 +52,17 @@ def restated_cards(
             metadata={**event.metadata, STATUS: status_words(reasons)},
             tags={key: value for key, value in (event.tags or {}).items() if key == "dagster/data_version"},
         )
+
+
+def outdated_cards(
+    instance: dg.DagsterInstance, store: ObjectStore, versions: Mapping[str, str]
+) -> Iterator[dg.AssetMaterialization]:
+    """Cards to mark stale or current, given the data version that each dataset's files have now."""
+    log = LineageLog(store)
+    for dataset, version in versions.items():
+        record = log.latest(dataset)
+        if record is not None:
+            yield from restated_cards(instance, record, staleness(store, record, version))
 
 
 def _last(instance: dg.DagsterInstance, partition: dg.MultiPartitionKey) -> dg.AssetMaterialization | None:

@@ -9,12 +9,13 @@ import dagster as dg
 from hsae_dagster.assets.card_status import RETIRED, STATUS, card_metadata
 from hsae_dagster.assets.stage import GROUP
 from hsae_dagster.core.comparison import Standing, compare
+from hsae_dagster.core.lineage import FILES, EvaluationRecord, Origin
 from hsae_dagster.partitions import card_partition, cards
 from hsae_dagster.report.cards import escape_markdown
 from hsae_dagster.report.changes import change_words
 from hsae_dagster.report.links import asset_address, link, run_address, when
-from hsae_dagster.report.wording import number, one_line
-from hsae_dagster.storage.lineage import FILES, EvaluationRecord, LineageLog, Origin
+from hsae_dagster.report.wording import count, number, one_line
+from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "hypothesis_card"
@@ -166,20 +167,29 @@ def _selected(row: Mapping[str, Any], shared: _Shared) -> str:
     return f"rank {row['rank'] + 1} by {method}{scored}"
 
 
-def _asked(row: Mapping[str, Any], shared: _Shared) -> dict[str, Any]:
-    """Who wrote the concept and who judged it."""
-    concept = (shared.concepts.get(row["concept_id"]) or {}).get("concept")
-    written = {}
+def _asked(row: Mapping[str, Any], shared: _Shared) -> dict[str, str]:
+    """Who wrote the concept and who judged it, with which prompt, at what price."""
+    record = shared.concepts.get(row["concept_id"]) or {}
+    concept, told = record.get("concept"), {}
     if concept:
         details = {key: value for key, value in concept["details"].items() if isinstance(value, str | int | float)}
-        parts = [concept["author"], *(f"{key} {value}" for key, value in details.items())]
-        written = {"written by": one_line(", ".join(str(part) for part in parts))}
+        parts = [concept["author"], *(f"{key} {value}" for key, value in details.items()), *_price(record, "")]
+        told["written by"] = one_line(", ".join(parts))
     judged = [str(shared.judging.get("model", "unknown"))]
     if prompt := shared.judging.get("prompt_hash"):
         judged.append(f"prompt {prompt}")
-    if (calls := shared.judging.get("calls")) is not None:
-        judged.append(f"{calls} paid calls for the whole matrix" if calls else "no paid call")
-    return {**written, "judged by": one_line(", ".join(judged))}
+    told["judged by"] = one_line(", ".join([*judged, *_price(shared.judging, " for all concepts")]))
+    return told
+
+
+def _price(record: Mapping[str, Any], what: str) -> list[str]:
+    """Calls and their price where a record tells them."""
+    parts = []
+    if record.get("calls") is not None:
+        parts.append(f"{count(record['calls'])} paid calls{what}" if record["calls"] else "no paid call")
+    if record.get("calls") and record.get("cost_usd") is not None:
+        parts.append(f"{number(record['cost_usd'], 4)} USD")
+    return parts
 
 
 def _since(row: Mapping[str, Any], shared: _Shared) -> str:

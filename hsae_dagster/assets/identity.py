@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from hsae_dagster.core.lineage import EvaluationRecord
 from hsae_dagster.core.matching import Match, annotation_correlation, direction_cosine, match_hypotheses
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import hash_json
 from hsae_dagster.storage.frames import read_arrays, read_frame
-from hsae_dagster.storage.lineage import EvaluationRecord, LineageLog
+from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.objects import ObjectStore, StoredObject
 
 _Row = Mapping[str, Any]

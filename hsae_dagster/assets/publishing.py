@@ -17,10 +17,11 @@ from typing import Any
 
 from hsae_dagster.assets.identity import Identity
 from hsae_dagster.core.comparison import Standing, compare
+from hsae_dagster.core.lineage import EvaluationRecord
 from hsae_dagster.report.archive import EvaluationLine, render_comparison, render_index
 from hsae_dagster.report.tables import csv_bytes
 from hsae_dagster.storage.frames import read_frame
-from hsae_dagster.storage.lineage import EvaluationRecord, LineageLog
+from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.objects import StoredObject, write_atomically
 
 # What a record keeps of each row of the table of hypotheses.

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hsae_dagster.cli import new, run, samples, start, worker
+from hsae_dagster.cli import compare, lineage, new, run, samples, start, text, worker
 from hsae_dagster.errors import HsaeError
 
 
@@ -37,3 +37,6 @@ main.add_command(new.new)
 main.add_command(new.check)
 main.add_command(new.fields)
 main.add_command(worker.worker)
+main.add_command(lineage.lineage)
+main.add_command(text.text)
+main.add_command(compare.compare)

@@ -13,6 +13,7 @@ from hsae_dagster.report import prose
 from hsae_dagster.report.cards import facts
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.excerpts import Segment, excerpt
+from hsae_dagster.report.sparks import Bar, histogram_bars, histogram_words
 from hsae_dagster.report.wording import capitalised, effect_figure, example_outcome, number, shown, term_name
 
 # Terms shown on each side of a lexicon; a page with all of them would be megabytes.
@@ -33,6 +34,7 @@ class _Quote:
 
     segments: tuple[Segment, ...]
     outcome: str
+    text_id: str
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,20 @@ class _Strip:
 
 
 @dataclass(frozen=True)
+class _Firing:
+    """How strongly the neuron fires on the judged texts: bars in percent, where strong firing begins, and words."""
+
+    bars: tuple[Bar, ...]
+    strong: float | None
+    words: str
+
+
+@dataclass(frozen=True)
 class Card:
     """One hypothesis, in words."""
 
     key: str
+    hypothesis_id: str
     number: int
     badge: str
     badge_class: str
@@ -65,6 +77,7 @@ class Card:
     evidence: tuple[tuple[str, str, tuple[_Quote, ...]], ...]
     n_terms: int
     terms: tuple[tuple[str, tuple[tuple[str, str], ...], int], ...]
+    firing: _Firing | None
     keys: tuple[tuple[str, str], ...]
 
 
@@ -73,6 +86,7 @@ def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tupl
     claim, words = prose.claim_sentence(h, content)
     return Card(
         key=f"hypothesis-{position}",
+        hypothesis_id=h.hypothesis_id,
         number=position,
         badge=h.badge,
         badge_class=BADGE_CLASS[h.badge],
@@ -87,6 +101,7 @@ def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tupl
         evidence=_evidence(h, content),
         n_terms=len(h.lexicon),
         terms=tuple(_terms(h)),
+        firing=_firing(h),
         keys=(
             ("Hypothesis", h.hypothesis_id),
             ("Concept", h.concept_id),
@@ -97,6 +112,13 @@ def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tupl
             ("Difference on training texts", number(h.train_separation, 3, signed=True)),
         ),
     )
+
+
+def _firing(h: Hypothesis) -> _Firing | None:
+    if h.activations is None:
+        return None
+    bars, strong = histogram_bars(h.activations)
+    return _Firing(bars, strong, histogram_words(h.activations))
 
 
 def _terms(h: Hypothesis) -> Iterator[tuple[str, tuple[tuple[str, str], ...], int]]:
@@ -121,9 +143,8 @@ def _evidence(h: Hypothesis, content: ReportContent) -> tuple[tuple[str, str, tu
 
 
 def _quote(example: Example, content: ReportContent) -> _Quote:
-    return _Quote(
-        excerpt(example.text, example.because), capitalised(example_outcome(example, content.task, content.outcome))
-    )
+    outcome = capitalised(example_outcome(example, content.task, content.outcome))
+    return _Quote(excerpt(example.text, example.because), outcome, example.text_id)
 
 
 def card_limits(content: ReportContent) -> tuple[float, float]:

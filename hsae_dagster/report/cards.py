@@ -148,7 +148,7 @@ def _quote(example: Example, content: ReportContent) -> str:
         else:
             parts.append(" " * segment.text[:1].isspace() + text + " " * segment.text[-1:].isspace())
     outcome = escape_markdown(example_outcome(example, content.task, content.outcome))
-    return f"- “{''.join(parts)}” ({outcome})"
+    return f"- “{''.join(parts)}” ({outcome}; text `{_code(example.text_id)[:12]}`)"
 
 
 def _code(key: str) -> str:

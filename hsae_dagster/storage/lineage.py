@@ -13,94 +13,33 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
+from hsae_dagster.core.lineage import FILES, EvaluationRecord, Origin
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import set_fingerprint
 from hsae_dagster.storage.frames import finite, read_frame
 from hsae_dagster.storage.objects import ObjectStore, StoredObject
 
-FILES = "labelled_texts"
 _MIXED = "`{reader}` was made from another version of `{asset}` than the evaluation read"
 
 
-@dataclass(frozen=True)
-class Origin:
-    """One result that an evaluation rests on.
-
-    Attributes:
-        asset: the stage that made it.
-        place: its folder, relative to the results folder.
-        data_version: fingerprint of its content.
-        code_version: of the stage that made it.
-        run_id: the run that made it.
-        created: when (ISO 8601, UTC).
-        upstream: data version of each result that it was made from.
-    """
-
-    asset: str
-    place: str
-    data_version: str
-    code_version: str
-    run_id: str
-    created: str
-    upstream: Mapping[str, str]
-
-    @staticmethod
-    def of(store: ObjectStore, stored: StoredObject) -> "Origin":
-        """Of a stored result."""
-        return Origin(
-            asset=stored.asset,
-            place=store.place(stored),
-            data_version=stored.data_version,
-            code_version=stored.inputs.code_version,
-            run_id=stored.run_id,
-            created=stored.created,
-            upstream=dict(stored.inputs.upstream),
-        )
-
-
-@dataclass(frozen=True)
-class EvaluationRecord:
-    """One published evaluation.
-
-    Attributes:
-        dataset: partition key.
-        number: from 1, in the order of publication.
-        published: when it became current (ISO 8601, UTC).
-        evaluation: its own result.
-        files: data version of the dataset's files and declaration that its corpus was made from.
-        origins: everything it rests on, in the order of the stages.
-        mixed: sentences about results that were made from other versions than those the evaluation read.
-        summary: figures of the whole evaluation (JSON-like).
-        hypotheses: rows (JSON-like): keys, claim, badge, effect, and how the hypothesis was known again.
-    """
-
-    dataset: str
-    number: int
-    published: str
-    evaluation: Origin
-    files: str
-    origins: tuple[Origin, ...]
-    mixed: tuple[str, ...]
-    summary: Mapping[str, Any]
-    hypotheses: tuple[Mapping[str, Any], ...]
-
-    @property
-    def key(self) -> str:
-        """Short name of the evaluation: what its result was made from (12 hexadecimal characters)."""
-        return Path(self.evaluation.place).name[:12]
-
-    def origin(self, asset: str) -> Origin | None:
-        """What it rests on of one asset."""
-        return next((origin for origin in self.origins if origin.asset == asset), None)
-
-    def hypothesis(self, hypothesis_id: str) -> Mapping[str, Any] | None:
-        """The row of one hypothesis, or None."""
-        return next((row for row in self.hypotheses if row["hypothesis_id"] == hypothesis_id), None)
+def origin_of(store: ObjectStore, stored: StoredObject) -> Origin:
+    """A stored result as something that an evaluation rests on."""
+    return Origin(
+        asset=stored.asset,
+        place=store.place(stored),
+        data_version=stored.data_version,
+        code_version=stored.inputs.code_version,
+        run_id=stored.run_id,
+        created=stored.created,
+        upstream=dict(stored.inputs.upstream),
+    )
 
 
 def trace(store: ObjectStore, dataset: str, evaluation: StoredObject) -> tuple[tuple[Origin, ...], tuple[str, ...]]:
@@ -117,7 +56,7 @@ def trace(store: ObjectStore, dataset: str, evaluation: StoredObject) -> tuple[t
         known = found.get(asset)
         if known is None:
             stored = _object(store, dataset, asset, version)
-            known = found[asset] = Origin.of(store, stored)
+            known = found[asset] = origin_of(store, stored)
             waiting += [(asset, name, read) for name, read in known.upstream.items()]
         elif known.data_version != version:
             mixed.append(_MIXED.format(reader=reader, asset=asset))
@@ -201,7 +140,7 @@ class LineageLog:
             dataset=dataset,
             number=last.number + 1 if last else 1,
             published=datetime.now(UTC).isoformat(timespec="seconds"),
-            evaluation=Origin.of(self.store, evaluation),
+            evaluation=origin_of(self.store, evaluation),
             files=str(corpus.inputs.config["files"]) if corpus else "",
             origins=origins,
             mixed=mixed,
@@ -221,6 +160,23 @@ class LineageLog:
         if len(able) > 1:
             raise StorageError(f"Several hypotheses begin with `{hypothesis_id}`: {', '.join(sorted(able))}. Say more.")
         return [record for record in self for key in able if record.hypothesis(key)]
+
+    def using(self, version: str) -> list[tuple[EvaluationRecord, str]]:
+        """Evaluations that rest on a result (or files) whose data version begins so, and that result's asset."""
+        found = []
+        for record in self:
+            results = [(o.asset, o.data_version) for o in (*record.origins, record.evaluation)]
+            for asset, known in [(FILES, record.files), *results]:
+                if known.startswith(version):
+                    found.append((record, asset))
+        return found
+
+    def quoted(self, record: EvaluationRecord, hypothesis_id: str) -> list[tuple[str, str, str]]:
+        """Texts on a hypothesis' card: (role, text_id, text)."""
+        stored = self.store.verified(record.dataset, self.store.at(record.evaluation.place))
+        evidence = read_frame(stored.file("evidence.parquet"))
+        own = evidence.filter(pl.col("hypothesis_id") == hypothesis_id)
+        return list(own.select("role", "text_id", "text").iter_rows())
 
     def __iter__(self) -> Iterator[EvaluationRecord]:
         for dataset in self.datasets():

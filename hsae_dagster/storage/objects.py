@@ -138,6 +138,14 @@ class ObjectStore:
         """
         return self._current(dataset, asset, verify=True)
 
+    def datasets(self) -> list[str]:
+        """Datasets that have a current result of anything."""
+        return sorted(path.name for path in (self.root / "datasets").glob("*") if path.is_dir())
+
+    def has(self, dataset: str, asset: str) -> bool:
+        """Whether `asset` was materialized for `dataset`."""
+        return self._pointer(dataset, asset).is_file()
+
     def versions(self, dataset: str) -> dict[str, str]:
         """Data version of every current result of a dataset by asset, from the pointers alone."""
         found = {}

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from hsae_dagster.core.fidelity import Fidelity, wilson_interval
+from hsae_dagster.core.histogram import activation_histogram
 from hsae_dagster.core.hypothesis import Evidence, Example, Hypothesis
 from hsae_dagster.core.inference import NO_EFFECT_ESTIMATED, Effect, HypothesisTest
 from hsae_dagster.core.joint_fit import Fit
@@ -79,6 +80,7 @@ def make_hypothesis(
         outcome = float(rng.normal(0, 2)) if task == "regression" else float(k % 2)
         return Example(f"{position:02d}{k:02d}", text or make_text(rng, terms), outcome, 1.5 - 0.1 * k, terms[:3])
 
+    activation = np.maximum(rng.gamma(2.0, 0.4, size=3049) - 1.1, 0.0)
     return Hypothesis(
         hypothesis_id=f"{position:012x}",
         rank=position,
@@ -107,6 +109,9 @@ def make_hypothesis(
             supporting=tuple(example(k) for k in range(3)),
             near_misses=(example(3),),
             counterexamples=(example(4), example(5)),
+        ),
+        activations=activation_histogram(
+            activation, (activation + rng.normal(0, 0.3, 3049) > 0.4).astype(np.int8), 0.6
         ),
     )
 

@@ -1,0 +1,27 @@
+import numpy as np
+
+from hsae_dagster.core.histogram import BINS, activation_histogram
+from hsae_dagster.report.sparks import histogram_bars, histogram_png, histogram_words
+
+
+def test_every_text_is_counted_once() -> None:
+    rng = np.random.default_rng(1)
+    activation = np.maximum(rng.normal(0, 1, 500), 0).astype(np.float32)
+    answers = rng.integers(-1, 2, 500).astype(np.int8)
+    found = activation_histogram(activation, answers, 0.8)
+    assert found.texts == 500 and found.firing == (activation > 0).sum()
+    assert sum(found.having) + found.silent_having == (answers == 1).sum()
+    assert len(found.having) == len(found.lacking) == BINS == len(found.edges) - 1
+    bars, strong = histogram_bars(found)
+    assert max(bar.having + bar.lacking for bar in bars) == 100
+    assert strong is not None and 0 < strong < 100
+    assert len(histogram_png(found)) < 650, "its markdown must stay below Dagster's 1,000 characters"
+    assert "fires on" in histogram_words(found)
+
+
+def test_a_silent_neuron_has_no_bars() -> None:
+    found = activation_histogram(np.zeros(5), np.array([1, 0, 0, -1, 1], dtype=np.int8), np.inf)
+    assert (found.firing, found.silent_having, found.silent_lacking, found.strong) == (0, 2, 3, None)
+    assert histogram_bars(found) == ((), None)
+    assert histogram_png(found).startswith(b"\x89PNG")
+    assert "none of the 5" in histogram_words(found)

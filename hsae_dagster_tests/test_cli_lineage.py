@@ -1,0 +1,161 @@
+"""`hsae lineage`, `hsae text` and `hsae compare` as a person types them, and that PROV says the same."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from hsae_dagster import cli
+from hsae_dagster.assets.overview import gather, write_overview
+from hsae_dagster.core.lineage import EvaluationRecord
+from hsae_dagster.report.overview import best_markdown, overview_markdown
+from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.storage.lineage import LineageLog
+from hsae_dagster_tests.assets.workspace import NAMES, Workspace
+from hsae_dagster_tests.conftest import Finished
+from hsae_dagster_tests.test_cli import settle
+
+pytestmark = pytest.mark.usefixtures("environment")
+
+
+@pytest.fixture
+def hsae(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    settle(tmp_path / "home")
+    monkeypatch.setenv("HSAE_DATA_DIR", finished.workspace.project.data_dir)
+    monkeypatch.setenv("HSAE_RESULTS_DIR", finished.workspace.project.results_dir)
+    return lambda *arguments: CliRunner().invoke(cli.main, list(arguments))
+
+
+def latest(workspace: Workspace, dataset: str = "ratings") -> EvaluationRecord:
+    record = LineageLog(workspace.store).latest(dataset)
+    assert record is not None
+    return record
+
+
+def test_a_hypothesis_is_walked_to_its_texts_and_files(finished: Finished, hsae, tmp_path: Path) -> None:
+    record = latest(finished.workspace)
+    for row in record.hypotheses:
+        prov = tmp_path / "prov.json"
+        done: Result = hsae("lineage", row["hypothesis_id"], "--prov", str(prov))
+        assert done.exit_code == 0, done.output
+        for asset in (*NAMES, "labelled_texts"):
+            assert asset in done.output
+        for origin in record.origins:
+            assert origin.data_version[:12] in done.output
+        assert record.files[:12] in done.output
+        assert row["badge"] in done.output
+        assert "Stale" not in done.output
+        check_prov(json.loads(prov.read_text(encoding="utf-8")), row["hypothesis_id"], record)
+        quoted = re.findall(r"(?:for|near miss|against) +([0-9a-f]{32})", done.output)
+        texts = read_frame(finished.workspace.current("ratings", "corpus").file("texts.parquet"))
+        assert quoted and set(quoted) <= set(texts["text_id"])
+
+
+def check_prov(document: dict, key: str, record: EvaluationRecord) -> None:
+    """Every name that a relation uses is declared, and the files are reached from the hypothesis."""
+    declared = {name for kind in ("entity", "activity", "agent") for name in document[kind]}
+    relations = {
+        kind: fields for kind, fields in document.items() if kind not in ("prefix", "entity", "activity", "agent")
+    }
+    for fields in relations.values():
+        for relation in fields.values():
+            used = {v for k, v in relation.items() if k not in ("prov:time", "prov:role")}
+            assert used <= declared, used - declared
+    reached, waiting = set(), [f"hsae:hypothesis/{key}/{record.key}"]
+    derived = [(r["prov:generatedEntity"], r["prov:usedEntity"]) for r in document["wasDerivedFrom"].values()]
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        waiting += [source for made, source in derived if made == name and source not in reached]
+    assert f"hsae:files/{record.dataset}/{record.files}" in reached
+    assert {f"hsae:result/{o.asset}/{o.data_version}" for o in record.origins} <= reached
+
+
+def test_from_a_version_to_the_hypotheses_that_used_it(finished: Finished, hsae) -> None:
+    record = latest(finished.workspace)
+    origin = record.origin("activations")
+    assert origin is not None
+    for what in ("ratings", record.files, record.files[:8], origin.data_version):
+        done = hsae("lineage", what)
+        assert done.exit_code == 0, done.output
+        assert all(row["hypothesis_id"] in done.output for row in record.hypotheses)
+    # `ratings` and `parties` have the same texts on the same sides, so the same activations.
+    shared = {
+        dataset for dataset in ("ratings", "parties", "duels") if origin in latest(finished.workspace, dataset).origins
+    }
+    assert shared >= {"ratings", "parties"}
+    assert set(re.findall(r"activations → (\w+),", done.output)) == shared
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("lineage", "nothing"), "Nothing is known of `nothing`"),
+        (("lineage", "ab"), "at least 6 characters"),
+        (("lineage", "ratings", "--prov", "x.json"), "no hypothesis id"),
+        (("text", "zzzz", "qqqq"), "No text has"),
+        (("compare", "ratings"), "fewer than two evaluations"),
+        (("compare", "ratings", "3", "4"), "no evaluation 3. Known: 1"),
+    ],
+)
+def test_what_cannot_be_found_is_said_in_a_sentence(hsae, arguments: tuple[str, ...], said: str) -> None:
+    done = hsae(*arguments)
+    assert done.exit_code == 1
+    assert said in done.output and "Traceback" not in done.output
+
+
+def test_from_a_text_to_its_neurons_and_hypotheses(finished: Finished, hsae) -> None:
+    record = latest(finished.workspace)
+    matrix = read_frame(finished.workspace.current("ratings", "annotation_matrix").file("annotations.parquet"))
+    row = matrix.row(0, named=True)
+    done = hsae("text", row["text_id"], "--dataset", "ratings")
+    assert done.exit_code == 0, done.output
+    assert "of texts.parquet" in done.output and "holdout" in done.output and "neuron" in done.output
+    for hypothesis in record.hypotheses:
+        answer = "has it" if row[hypothesis["concept_id"]] else "has it not"
+        assert re.search(rf"{answer} +{hypothesis['hypothesis_id']}", done.output)
+    words = hsae("text", "anchor", "harbour", "--most", "2", "--dataset", "ratings")
+    assert words.exit_code == 0 and words.output.count("cluster author") == 2
+    assert "anchor" in words.output and "harbour" in words.output
+
+
+def test_two_evaluations_are_compared_in_words_and_on_a_page(copied: Workspace, hsae, monkeypatch) -> None:
+    monkeypatch.setenv("HSAE_DATA_DIR", copied.project.data_dir)
+    monkeypatch.setenv("HSAE_RESULTS_DIR", copied.project.results_dir)
+    copied.declare("ratings", None, selection={"n": 3})
+    assert copied.run("ratings").success
+    done = hsae("compare", "ratings")
+    assert done.exit_code == 0, done.output
+    gone = {r["hypothesis_id"] for r in LineageLog(copied.store).records("ratings")[0].hypotheses}
+    gone -= {r["hypothesis_id"] for r in latest(copied).hypotheses}
+    assert gone
+    for key in gone:
+        assert re.search(rf"{key}.*\n +Gone", done.output)
+        # An id that no evaluation has any more still resolves.
+        old = hsae("lineage", key)
+        assert old.exit_code == 0 and "evaluation 1," in old.output and "Stale: " in old.output
+    page = Path(done.output.rsplit("Page: ", 1)[1].strip()).read_text(encoding="utf-8")
+    assert "Vanished" in page and all(key in page for key in gone)
+
+
+def test_the_overview_tells_every_dataset(finished: Finished, copied: Workspace) -> None:
+    lines = gather(finished.workspace.project)
+    assert [line.dataset for line in lines] == ["duels", "parties", "ratings"]
+    for line in lines:
+        record = latest(finished.workspace, line.dataset)
+        assert (line.tested, line.confirmed) == (record.summary["tested"], record.summary["confirmed"])
+        assert line.status == "current" and line.spent == "nothing" and line.evaluations == 1
+        assert {best.hypothesis_id for best in line.best} <= {row["hypothesis_id"] for row in record.hypotheses}
+    assert "/assets/evaluation_report?view=partitions&partition=ratings" in overview_markdown(lines)
+    assert "partition=ratings%7Ch0" in best_markdown(lines)
+    copied.declare("new_one", None)
+    copied.declare("ratings", None, selection={"n": 3})
+    changed = {line.dataset: line for line in gather(copied.project)}
+    assert changed["ratings"].status.startswith("stale: ")
+    assert "new_one" not in changed or changed["new_one"].status == "not evaluated yet"
+    page = write_overview(copied.project, list(changed.values())).read_text(encoding="utf-8")
+    folder = copied.project.results / "reports"
+    links = re.findall(r'href="([^"#]+)"', page)
+    assert len(links) == 6 and all((folder / link).is_file() for link in links)
