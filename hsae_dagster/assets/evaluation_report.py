@@ -81,7 +81,7 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
         verdicts = _check(stored, summary, upstream)
         page = project.results / "reports" / f"{stage.dataset.name}.html"
         if checks.sound(verdicts):
-            record, page = publish(log, stage.dataset.name, stored, identities)
+            record, page = publish(log, stage.dataset, stored, identities)
             stage.report(f"{summary['confirmed']} of {summary['tested']} hypotheses confirmed; report: {page}")
             reasons = staleness(project.store, record, files_fingerprint(stage.dataset))
             for event in card_events(context, stored, log, record, status_words(reasons)):

@@ -18,6 +18,7 @@ from typing import Any
 from hsae_dagster.assets.identity import Identity
 from hsae_dagster.core.comparison import Standing, compare
 from hsae_dagster.core.lineage import EvaluationRecord
+from hsae_dagster.dataset.discovery import Dataset, file_versions, files_fingerprint
 from hsae_dagster.report.archive import EvaluationLine, render_comparison, render_index
 from hsae_dagster.report.tables import csv_bytes
 from hsae_dagster.storage.frames import read_frame
@@ -45,14 +46,15 @@ _KEPT = (
 
 
 def publish(
-    log: LineageLog, dataset: str, stored: StoredObject, identities: Mapping[str, Identity]
+    log: LineageLog, declared: Dataset, stored: StoredObject, identities: Mapping[str, Identity]
 ) -> tuple[EvaluationRecord, Path]:
     """Record an evaluation as the current one and write its pages; returns the record and the page's path.
 
     Publishing the current evaluation again changes no byte.
     """
     rows = [_row(row, identities) for row in read_frame(stored.file("hypotheses.parquet")).iter_rows(named=True)]
-    record = log.append(dataset, stored, stored.json("evaluation.json"), rows)
+    dataset, summary = declared.name, stored.json("evaluation.json")
+    record = log.append(dataset, stored, summary, rows, files_fingerprint(declared), file_versions(declared))
     folder = log.store.root / "reports"
     own = folder / dataset
     page = stored.file("_report.html").read_bytes()

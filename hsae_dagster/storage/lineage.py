@@ -125,8 +125,18 @@ class LineageLog:
         evaluation: StoredObject,
         summary: Mapping[str, Any],
         hypotheses: Sequence[Mapping[str, Any]],
+        files: str,
+        read: Sequence[Sequence[str | None]],
     ) -> EvaluationRecord:
         """Record that an evaluation is current, unless it already was; returns its record.
+
+        Args:
+            dataset: partition key.
+            evaluation: its result.
+            summary: figures of the whole evaluation (JSON-like).
+            hypotheses: its rows (JSON-like).
+            files: data version of the dataset's files and declaration.
+            read: the data files as they are, in the words in which the corpus says which ones it read.
 
         Raises:
             StorageError: a result that it rests on is gone.
@@ -136,12 +146,14 @@ class LineageLog:
             return last
         origins, mixed = trace(self.store, dataset, evaluation)
         corpus = next((self.store.at(origin.place) for origin in origins if origin.asset == "corpus"), None)
+        if corpus is not None and corpus.inputs.config["files"] != [list(file) for file in read]:
+            mixed = (*mixed, f"`corpus` was made from other files than `{FILES}` has now")
         record = EvaluationRecord(
             dataset=dataset,
             number=last.number + 1 if last else 1,
             published=datetime.now(UTC).isoformat(timespec="seconds"),
             evaluation=origin_of(self.store, evaluation),
-            files=str(corpus.inputs.config["files"]) if corpus else "",
+            files=files,
             origins=origins,
             mixed=mixed,
             summary=finite(summary),

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from hsae_dagster.checks import CHECKS
+from hsae_dagster.dataset.discovery import files_fingerprint, load_dataset
 from hsae_dagster.partitions import card_partition
 from hsae_dagster.storage.frames import read_codes, read_frame
 from hsae_dagster_tests.assets.workspace import NAMES, TOPICS, Workspace, topic_of
@@ -16,7 +17,7 @@ from hsae_dagster_tests.conftest import Finished
 DATASETS = ("ratings", "parties", "duels")
 FIGURES = {
     "corpus": {"outcome"},
-    "sae_checkpoints": {"loss"},
+    "sae_checkpoints": {"loss", "course"},
     "activations": {"firing rates"},
     "selected_neurons": {"path", "fit ladder"},
     "interpretations": {"fidelity"},
@@ -120,7 +121,7 @@ def test_each_hypothesis_has_a_card_with_its_lineage(finished: Finished, dataset
         assert card["neuron"] == f"{row['sae_id']}/{row['sae_column']}"
         assert row["claim"].split("“")[1].split("”")[0] in card["card"]
         versions = card["upstream data versions"]
-        assert versions.pop("labelled_texts") == workspace.current(dataset, "corpus").inputs.config["files"]
+        assert versions.pop("labelled_texts") == files_fingerprint(load_dataset(workspace.project.data, dataset))
         assert versions == {name: workspace.current(dataset, name).data_version for name in NAMES[:-1]}
         assert card["evaluation data version"] == workspace.current(dataset, "evaluation_report").data_version
         files = {path.name for path in workspace.current(dataset, "sae_checkpoints").folder.iterdir()}
