@@ -7,6 +7,7 @@ An autoencoder without guidance depends on texts alone and is shared by every da
 depends on the task, the labels and the controls of training and validation observations, and its key says so.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ import polars as pl
 
 from hsae_dagster.assets.imported_sae import declaration
 from hsae_dagster.assets.stage import Stage
-from hsae_dagster.dataset.spec import SAE
+from hsae_dagster.dataset.saes import SAE
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import hash_bytes, set_fingerprint
 from hsae_dagster.storage.checkpoints import save_sae
@@ -78,8 +79,14 @@ class Lessons:
         return found
 
 
-def train_one(lessons: Lessons, sae: SAE) -> StoredObject:
-    """Train one autoencoder, or find it: a dataset with the same texts and settings may have trained it already."""
+def train_one(lessons: Lessons, sae: SAE, *, quiet: bool = False) -> StoredObject:
+    """Train one autoencoder, or find it: a dataset with the same texts and settings may have trained it already.
+
+    Args:
+        lessons: what it learns from.
+        sae: its declaration.
+        quiet: whether somebody else reports progress.
+    """
     stage, n_train = lessons.stage, len(lessons.ids["train"])
     if n_train < sae.m:
         raise MethodError(
@@ -90,10 +97,12 @@ def train_one(lessons: Lessons, sae: SAE) -> StoredObject:
     if sae.label_weight > 0:
         upstream |= lessons.labels_fingerprint
     inputs = StageInputs("sae", CODE_VERSION, declaration(stage.dataset, sae), upstream)
-    return stage.project.store.build(inputs, stage.context.run.run_id, lambda folder: _train(lessons, sae, folder))
+    return stage.project.store.build(
+        inputs, stage.context.run.run_id, lambda folder: _train(lessons, sae, folder, quiet)
+    )
 
 
-def _train(lessons: Lessons, sae: SAE, folder: Path) -> None:
+def _train(lessons: Lessons, sae: SAE, folder: Path, quiet: bool) -> None:
     from hsae_dagster.core.sae import SAEConfig
     from hsae_dagster.core.sae_training import train_sae
 
@@ -101,11 +110,12 @@ def _train(lessons: Lessons, sae: SAE, folder: Path) -> None:
     stage, device, name = lessons.stage, choose_device(), describe(sae)
     train, validation = (lessons.vectors[split] for split in SPLITS)
     held_out = validation if len(validation) > 1 else None
-    stage.report(f"{name}: training on {len(train):,} texts, device {device}")
+    report: Callable[[str], None] = (lambda _: None) if quiet else stage.report
+    report(f"{name}: training on {len(train):,} texts, device {device}")
 
     def tell(record: Any) -> None:
         if record.epoch % 20 == 0:
-            stage.report(f"{name}: epoch {record.epoch}, explained variance {record.explained_variance:.3f}")
+            report(f"{name}: epoch {record.epoch}, explained variance {record.explained_variance:.3f}")
 
     extra, head = None, None
     if sae.label_weight > 0:
@@ -117,7 +127,7 @@ def _train(lessons: Lessons, sae: SAE, folder: Path) -> None:
         held_out = None if held_out is None else held_out[order]
         extra, head = guidance(config, lessons.task, learned, None if held_out is None else judged, device)
     trained = train_sae(train, held_out, config, device=device, on_epoch=tell, extra_loss=extra)
-    stage.report(f"{name}: best epoch {trained.best_epoch}; {trained.stop_reason}")
+    report(f"{name}: best epoch {trained.best_epoch}; {trained.stop_reason}")
     save_sae(folder, trained, device, head.arrays() if head else None)
 
 

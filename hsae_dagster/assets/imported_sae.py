@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.dataset.discovery import Dataset, file_digest
-from hsae_dagster.dataset.spec import SAE
+from hsae_dagster.dataset.saes import SAE
 from hsae_dagster.errors import DatasetError, StorageError
 from hsae_dagster.keys import set_fingerprint
 from hsae_dagster.storage.checkpoints import save_sae

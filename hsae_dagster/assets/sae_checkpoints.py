@@ -13,8 +13,9 @@ from hsae_dagster import checks
 from hsae_dagster.assets.autoencoders import CODE_VERSION, Lessons, choose_device, train_one
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.imported_sae import declaration, import_one
+from hsae_dagster.assets.sae_sizes import choose_sae, reference_sae
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
-from hsae_dagster.dataset.spec import SAE
+from hsae_dagster.dataset.saes import AutoSizes
 from hsae_dagster.gpu_wait import taken
 from hsae_dagster.op_tags import GPU_OP_TAGS, GPU_POOL
 from hsae_dagster.partitions import datasets
@@ -43,25 +44,42 @@ def sae_checkpoints(context: dg.AssetExecutionContext, project: Project) -> dg.M
         corpus = stage.upstream("corpus")
         vectors_record, vectors = open_vectors(stage)
         texts = read_frame(corpus.file("texts.parquet"))
-        declared = [declaration(stage.dataset, sae) for sae in stage.dataset.spec.saes]
         n_train = texts.filter(pl.col("split") == "train").height
 
         def make(folder: Path) -> None:
             observations = read_frame(corpus.file("observations.parquet"))
             set_id = vectors_record.json("embeddings.json")["set_id"]
             lessons = Lessons.read(stage, set_id, vectors, texts, observations)
-            _gather([_obtain(lessons, vectors_record, sae) for sae in stage.dataset.spec.saes], folder)
+            _gather(_obtain(lessons, vectors_record, texts, folder), folder)
 
-        stored = stage.build({"saes": declared, "task": stage.dataset.spec.task}, [corpus, vectors_record], make)
+        stored = stage.build(_config(stage), [corpus, vectors_record], make)
         records = stored.json("saes.json")
-        return stage.finish(stored, _describe(records, n_train), _check(stored, records))
+        return stage.finish(stored, _describe(records, n_train) | _describe_choice(stored), _check(stored, records))
 
 
-def _obtain(lessons: Lessons, vectors_record: StoredObject, sae: SAE) -> StoredObject:
-    if sae.checkpoint:
-        vectors = lessons.vectors
-        return import_one(lessons.stage, sae, vectors_record, lessons.ids, vectors["train"], vectors["validation"])
-    return train_one(lessons, sae)
+def _config(stage: Stage) -> dict[str, Any]:
+    """What the autoencoders depend on: those listed, or how they are chosen, of which the selection is a part."""
+    spec = stage.dataset.spec
+    if isinstance(spec.saes, AutoSizes):
+        return {**spec.saes.model_dump(mode="json"), "task": spec.task, "selection": spec.selection.model_dump()}
+    if isinstance(spec.saes, str):
+        return {"saes": spec.saes}
+    return {"saes": [declaration(stage.dataset, sae) for sae in spec.saes], "task": spec.task}
+
+
+def _obtain(lessons: Lessons, vectors_record: StoredObject, texts: pl.DataFrame, folder: Path) -> list[StoredObject]:
+    saes = lessons.stage.dataset.spec.saes
+    if isinstance(saes, AutoSizes):
+        return [choose_sae(lessons, texts, saes.auto, folder)]
+    if isinstance(saes, str):
+        return [train_one(lessons, reference_sae(texts.height))]
+    vectors = (lessons.vectors["train"], lessons.vectors["validation"])
+    return [
+        import_one(lessons.stage, sae, vectors_record, lessons.ids, *vectors)
+        if sae.checkpoint
+        else train_one(lessons, sae)
+        for sae in saes
+    ]
 
 
 def _gather(parts: list[StoredObject], folder: Path) -> None:
@@ -105,6 +123,26 @@ def _describe(records: list[dict[str, Any]], n_train: int) -> dict[str, Any]:
         "training texts": n_train,
         "loss": picture(figure.png, figure.alt),
         "course": picture(course.png, course.alt),
+    }
+
+
+def _describe_choice(stored: StoredObject) -> dict[str, Any]:
+    """The whole grid, best first, and its figure; nothing where the autoencoders were declared."""
+    if not stored.file("grid.parquet").is_file():
+        return {}
+    from hsae_dagster.report.pareto import grid_figure
+
+    choice, rows = stored.json("choice.json"), read_frame(stored.file("grid.parquet"))
+    figure = grid_figure(rows.rows(named=True), choice["metric"])
+    shown = (
+        rows.drop("sae_id")
+        .sort("score", descending=True, nulls_last=True)
+        .with_columns(pl.col(pl.Float64).round(4).fill_nan(None))
+    )
+    return {
+        "choice": choice["reason"],
+        "grid": table(shown.rows(named=True)),
+        "grid, drawn": picture(figure.png, figure.alt),
     }
 
 

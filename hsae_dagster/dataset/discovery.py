@@ -142,7 +142,7 @@ def parse_declaration(raw: Any, path: Path) -> DatasetSpec:
 def files_fingerprint(dataset: Dataset) -> str:
     """Hash of dataset.yaml's meaning and of the bytes of every file it names (the data version of the dataset)."""
     named: list[tuple[str | None, Path]] = [
-        ("checkpoint", dataset.checkpoint_path(sae.checkpoint)) for sae in dataset.spec.saes if sae.checkpoint
+        ("checkpoint", dataset.checkpoint_path(sae.checkpoint)) for sae in dataset.spec.listed_saes if sae.checkpoint
     ]
     checkpoints = [[role, path.name, file_digest(path)] for role, path in named]
     return hash_json([dataset.spec.model_dump(mode="json"), *file_versions(dataset), *checkpoints])
@@ -176,7 +176,7 @@ def _explain(path: Path, error: ValidationError) -> str:
     """Turn pydantic's findings into sentences: field, value, what is wrong, what to do."""
     lines = []
     for item in error.errors(include_url=False):
-        field = ".".join(str(part) for part in item["loc"]) or "the whole file"
+        field = ".".join(str(part) for part in item["loc"] if not str(part).startswith("=")) or "the whole file"
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             lines.append(f"`{field}` is not a field of dataset.yaml. Remove it or correct its spelling.")

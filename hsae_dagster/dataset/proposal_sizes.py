@@ -1,16 +1,15 @@
 """Sizes that follow from how many texts there are and how long they are.
 
-Belongs here: autoencoder, number of neurons and splits for data that the defaults (about 10,000 texts) do not fit.
-Does not belong here: which columns are used (`proposal_roles`). The best size differs between datasets; what is
-proposed is a start, and the report says what another size would have to beat (its ceiling).
+Belongs here: number of neurons to select and splits for data that the defaults (about 10,000 texts) do not fit. Does
+not belong here: which columns are used (`proposal_roles`); the size of the autoencoder, which is measured by default.
 """
 
 from typing import Any
 
 import polars as pl
 
-# (fewer distinct texts than, neurons in all, neurons per text, neurons to select)
-SMALL = ((1_500, 16, 4, 10), (4_000, 32, 8, 12))
+# (fewer distinct texts than, neurons to select)
+SMALL = ((1_500, 10), (4_000, 12))
 # Tokens per word of English prose, roughly; the default embedder reads 256 tokens.
 TOKENS_PER_WORD, TOKENS_READ = 1.35, 256
 
@@ -21,16 +20,13 @@ def size_fields(frame: pl.DataFrame, texts: list[str], cluster: str | None) -> l
     """(path, value, reason) of the fields whose default does not fit."""
     distinct = pl.concat([frame[name].cast(pl.String).drop_nulls().rename("text") for name in texts]).unique()
     clusters = frame[cluster].n_unique() if cluster else distinct.len()
-    return [*_splits(clusters, cluster), *_autoencoder(distinct.len())]
+    return [*_splits(clusters, cluster), *_selection(distinct.len())]
 
 
-def _autoencoder(n: int) -> list[SizeField]:
-    for limit, m, k, select in SMALL:
+def _selection(n: int) -> list[SizeField]:
+    for limit, select in SMALL:
         if n < limit:
-            why = f"{n:,} distinct texts carry a smaller dictionary than 10,000 (the default is 64 neurons, 16 a text)."
-            return [("saes", [{"m": m, "k": k}], why), ("selection.n", select, f"Of {m} neurons.")]
-    if n >= 50_000:
-        return [("saes", [{"m": 256, "k": 16}], f"{n:,} distinct texts carry more neurons than the default 64.")]
+            return [("selection.n", select, f"{n:,} distinct texts carry fewer hypotheses than 10,000 (default 20).")]
     return []
 
 

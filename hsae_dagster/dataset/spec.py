@@ -6,20 +6,17 @@ Does not belong here: reading the data files (`rows`), finding datasets (`discov
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from hsae_dagster.dataset.saes import SAE, AutoSizes, SAEs
+from hsae_dagster.dataset.section import Section
 
 Task = Literal["regression", "classification", "pairwise"]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Percentile = Annotated[float, Field(ge=0.0, le=100.0)]
 
 
-class _Section(BaseModel):
-    """A part of dataset.yaml: unknown fields are errors, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
-
-
-class Columns(_Section):
+class Columns(Section):
     """Which columns of the files hold what."""
 
     text: str | None = Field(None, description="Column with the text (regression, classification).")
@@ -43,7 +40,7 @@ class Columns(_Section):
     )
 
 
-class Splits(_Section):
+class Splits(Section):
     """Shares of clusters, placed by hash of (salt, cluster): new rows land for good, old rows never move."""
 
     holdout: Share = Field(0.3, description="Share of clusters that only the final tests read.")
@@ -59,7 +56,7 @@ class Splits(_Section):
         return self
 
 
-class Embedding(_Section):
+class Embedding(Section):
     """How a text becomes a vector."""
 
     model: str = Field("minilm", description="`minilm` (bundled, offline) or `openai:<model>`.")
@@ -68,61 +65,7 @@ class Embedding(_Section):
     batch_size: int = Field(512, ge=1, description="Texts per write: what a killed run repeats at most.")
 
 
-class SAE(_Section):
-    """One sparse autoencoder. A dataset may have several; their neurons stand side by side."""
-
-    m: int = Field(64, ge=2, description="Neurons in all.")
-    k: int = Field(16, ge=1, description="Neurons that may fire per text.")
-    prefixes: tuple[int, ...] | None = Field(None, description="Matryoshka prefixes, rising, the last equal to m.")
-    batch_topk: bool = Field(False, description="Share k over the batch instead of fixing it per text.")
-    aux_k: int | None = Field(None, ge=1, description="Dead neurons revived per step; default min(2k, m).")
-    aux_coef: float = Field(1 / 32, ge=0.0, description="Weight of the loss that revives dead neurons.")
-    dead_after_steps: int = Field(256, ge=1, description="Training steps without firing after which one is dead.")
-    multi_k: int | None = Field(None, ge=1, description="A second, denser reconstruction.")
-    multi_coef: float = Field(0.0, ge=0.0, description="Weight of the multi_k reconstruction.")
-    learning_rate: float = Field(1e-3, gt=0.0, description="Adam's step size.")
-    batch_size: int = Field(512, ge=2, description="Texts per step.")
-    clip_grad: float | None = Field(1.0, gt=0.0, description="Longest gradient of a step; null for any length.")
-    max_epochs: int = Field(200, ge=1, description="Most passes over the training texts.")
-    patience: int = Field(5, ge=1, description="Epochs without improvement before stopping.")
-    seed: int = Field(0, ge=0, description="Start of this SAE's own random stream.")
-    checkpoint: str | None = Field(
-        None,
-        description="A checkpoint of HypotheSAEs (SAE_M=…_K=….pt) beside dataset.yaml, taken as it is, not trained.",
-    )
-    label_weight: float = Field(
-        0.0, ge=0.0, description="Weight of predicting the training labels from the neurons; 0: labels play no part."
-    )
-    head_neurons: int | None = Field(
-        None, ge=1, description="With label_weight: only so many neurons, the first ones, predict the label."
-    )
-    distinct_weight: float = Field(
-        0.0, ge=0.0, description="With label_weight: weight of keeping the predicting neurons uncorrelated."
-    )
-
-    @model_validator(mode="after")
-    def _sizes_agree(self) -> "SAE":
-        if self.k > self.m:
-            raise ValueError(f"k is {self.k} but m is only {self.m}; k may be at most m")
-        if self.head_neurons and self.head_neurons > self.m:
-            raise ValueError(f"head_neurons is {self.head_neurons} but m is only {self.m}; leave it out for all")
-        if self.label_weight == 0 and (self.head_neurons or self.distinct_weight):
-            raise ValueError("head_neurons and distinct_weight shape guidance by the label; set label_weight above 0")
-        if self.prefixes and (list(self.prefixes) != sorted(set(self.prefixes)) or self.prefixes[-1] != self.m):
-            raise ValueError(f"prefixes {list(self.prefixes)} must rise strictly and end at m = {self.m}")
-        return self
-
-    @model_validator(mode="after")
-    def _what_is_loaded_is_not_trained(self) -> "SAE":
-        settings = sorted(self.model_fields_set - {"checkpoint", "m", "k", "prefixes", "batch_topk"})
-        if self.checkpoint is not None and settings:
-            raise ValueError(
-                f"a checkpoint is taken as it is, so {', '.join(settings)} would have no effect; leave out either"
-            )
-        return self
-
-
-class Selection(_Section):
+class Selection(Section):
     """Which neurons predict the label."""
 
     method: str = Field(
@@ -131,7 +74,7 @@ class Selection(_Section):
     n: int = Field(20, ge=1, le=100, description="Neurons to select.")
 
 
-class Interpretation(_Section):
+class Interpretation(Section):
     """How a neuron becomes a concept in words."""
 
     model: str = Field("lexical", description="`lexical` (offline) or `openai:<model>`.")
@@ -170,7 +113,7 @@ class Interpretation(_Section):
         return self
 
 
-class Annotation(_Section):
+class Annotation(Section):
     """How concepts are judged on held-out texts."""
 
     model: str = Field("lexical", description="`lexical` (offline, with the lexical interpreter) or `openai:…`.")
@@ -189,7 +132,7 @@ class Annotation(_Section):
     seed: int = Field(0, ge=0, description="Start of the random streams of holdout sample and calibration.")
 
 
-class Spending(_Section):
+class Spending(Section):
     """What paid models may cost this dataset, in all its runs together, and how they are paid."""
 
     budget_usd: float | None = Field(None, gt=0, description="Most US dollars ever; a run stops before it is passed.")
@@ -200,7 +143,7 @@ class Spending(_Section):
     )
 
 
-class Inference(_Section):
+class Inference(Section):
     """What counts as confirmed."""
 
     alpha: float = Field(0.05, gt=0.0, lt=0.5, description="Family-wise error rate of `confirmed` (Holm).")
@@ -222,7 +165,7 @@ class Inference(_Section):
     )
 
 
-class DatasetSpec(_Section):
+class DatasetSpec(Section):
     """Everything data/<dataset>/dataset.yaml may say. Only `task`, `files` and `columns` are required."""
 
     extends: str | None = Field(
@@ -241,7 +184,11 @@ class DatasetSpec(_Section):
     columns: Columns
     splits: Splits = Splits()
     embedding: Embedding = Embedding()
-    saes: tuple[SAE, ...] = Field((SAE(),), min_length=1, description="One or several autoencoders.")
+    saes: SAEs = Field(
+        AutoSizes(),
+        description="`auto`: size and guidance chosen on validation clusters; `reference`: the rule of thumb of "
+        "HypotheSAEs; or a list of one or several autoencoders.",
+    )
     selection: Selection = Selection()
     interpretation: Interpretation = Interpretation()
     annotation: Annotation = Annotation()
@@ -276,6 +223,11 @@ class DatasetSpec(_Section):
                 "or annotation.model to a language model"
             )
         return self
+
+    @property
+    def listed_saes(self) -> tuple[SAE, ...]:
+        """The autoencoders that dataset.yaml lists; none where a rule chooses them."""
+        return self.saes if isinstance(self.saes, tuple) else ()
 
     @property
     def outcome_name(self) -> str:

@@ -25,6 +25,8 @@ STAGES = {
     "embeddings": ["keys.py", "providers/minilm.py", "providers/openai_embedder.py"],
     "sae_checkpoints": [
         "assets/autoencoders.py",
+        "assets/sae_sizes.py",
+        "core/sae_grid.py",
         "assets/imported_sae.py",
         "core/guidance.py",
         "core/observations.py",

@@ -175,10 +175,10 @@ def test_other_languages_and_long_texts_are_remarked() -> None:
     assert not propose(reviews(), "r.csv").remarks
 
 
-@pytest.mark.parametrize(("n", "m"), [(600, 16), (3_000, 32), (9_000, None)])
-def test_sizes_follow_the_number_of_texts(n: int, m: int | None) -> None:
-    found = propose(reviews(n), "r.csv").value("saes")
-    assert (found[0]["m"] if found else None) == m
+@pytest.mark.parametrize(("n", "select"), [(600, 10), (3_000, 12), (9_000, None)])
+def test_sizes_follow_the_number_of_texts(n: int, select: int | None) -> None:
+    assert propose(reviews(n), "r.csv").value("selection.n") == select
+    assert propose(reviews(n), "r.csv").value("saes") is None, "the autoencoder's size is measured"
 
 
 def test_kinds_of_columns() -> None:

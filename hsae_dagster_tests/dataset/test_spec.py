@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from hsae_dagster.dataset.discovery import check_name, dataset_names, files_fingerprint, load_dataset
+from hsae_dagster.dataset.saes import AutoSizes
 from hsae_dagster.errors import DatasetError
 
 GOOD = "task: regression\nfiles: texts.csv\ncolumns: {text: text, label: score}\n"
@@ -19,7 +20,8 @@ def declare(folder: Path, yaml: str, name: str = "mine") -> Path:
 def test_defaults_fill_everything_but_three_fields(tmp_path: Path) -> None:
     spec = load_dataset(declare(tmp_path, GOOD), "mine").spec
     assert (spec.embedding.model, spec.selection.n, spec.inference.alpha) == ("minilm", 20, 0.05)
-    assert [(sae.m, sae.k) for sae in spec.saes] == [(64, 16)]
+    assert spec.saes == AutoSizes()
+    assert spec.listed_saes == ()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,222 @@
+"""Which autoencoders a dataset gets: those it lists, the reference's rule of thumb, or the best of a measured grid.
+
+Belongs here: training every candidate of the grid on one read of the embeddings, judging it, the record of the choice.
+Does not belong here: the grid, the figures and the rule themselves (`core.sae_grid`), training one
+(`assets.autoencoders`). Holdout and fidelity texts are never read.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+
+from hsae_dagster.assets.autoencoders import Lessons, describe, train_one
+from hsae_dagster.core.observations import observation_matrix
+from hsae_dagster.core.sae_grid import (
+    MOST_WORDS,
+    Caps,
+    Choice,
+    Judged,
+    Labels,
+    Size,
+    WordReader,
+    balanced_f1,
+    choose,
+    fit_of,
+    fit_within,
+    grid,
+    redundancy,
+    reference_size,
+)
+from hsae_dagster.dataset.saes import SAE, Auto
+from hsae_dagster.errors import MethodError
+from hsae_dagster.storage.checkpoints import load_sae
+from hsae_dagster.storage.frames import write_frame, write_json
+from hsae_dagster.storage.objects import StoredObject
+
+# Quickstart settings of hypothesaes 2.0.1.
+_REFERENCE = {"learning_rate": 5e-4, "max_epochs": 100, "patience": 3}
+# Texts whose words are read at most; the stand-in for lexicons needs no more.
+_MOST_TEXTS = 20_000
+
+
+def reference_sae(n_texts: int) -> SAE:
+    """The autoencoder that HypotheSAEs' rule of thumb names for so many texts, trained as its quickstart does."""
+    size = reference_size(n_texts)
+    return SAE(m=size.m, k=size.k, **_REFERENCE)
+
+
+def choose_sae(lessons: Lessons, texts: pl.DataFrame, auto: Auto, folder: Path) -> StoredObject:
+    """Train the grid, write grid.parquet and choice.json, and return the chosen autoencoder."""
+    stage = lessons.stage
+    weights = auto.label_weights if auto.guided else ()
+    sizes = grid(len(lessons.ids["train"]), stage.dataset.spec.selection.n, weights)
+    judge = _Judge(lessons, texts)
+    if not judge.possible:
+        stage.report("no labelled validation texts to choose a size by; the smallest of the grid is taken")
+        return train_one(lessons, _declared(sizes[0], auto))
+    with one_thread():
+        trained, judged = _measure(lessons, sizes, auto, judge)
+    caps = Caps(auto.reconstruction, auto.redundancy, auto.dead_share)
+    choice = choose(judged, judge.labels, caps)
+    stage.report(f"{describe(_declared(sizes[choice.chosen], auto))} is taken: {choice.reason}")
+    ids = [part.json("sae.json")["sae_id"] for part in trained]
+    write_frame(folder / "grid.parquet", _grid_frame(judged, choice, ids))
+    write_json(folder / "choice.json", {"metric": judge.metric, "reason": choice.reason, "caps": asdict(caps)})
+    return trained[choice.chosen]
+
+
+def _measure(
+    lessons: Lessons, sizes: list[Size], auto: Auto, judge: "_Judge"
+) -> tuple[list[StoredObject], list[Judged]]:
+    """Train and judge every candidate, telling how far that is."""
+    trained, judged = [], []
+    started = time.monotonic()
+    for number, size in enumerate(sizes, start=1):
+        sae = _declared(size, auto)
+        trained.append(train_one(lessons, sae, quiet=True))
+        judged.append(judge.judge(size, trained[-1]))
+        left = (time.monotonic() - started) / number * (len(sizes) - number)
+        lessons.stage.report(
+            f"{number} of {len(sizes)}: {describe(sae)}: {judge.metric} {judged[-1].signal:.3f}, fired or not "
+            f"{judged[-1].fired:.3f}, correlation {judged[-1].redundancy:.2f}; {left:,.0f} s left"
+        )
+    return trained, judged
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Batches of small autoencoders gain nothing from several threads, and wait for each other on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _declared(size: Size, auto: Auto) -> SAE:
+    return SAE(m=size.m, k=size.k, label_weight=size.label_weight, max_epochs=auto.max_epochs, seed=auto.seed)
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """What candidates are judged by: labels and words of training and validation texts."""
+
+    lessons: Lessons
+    texts: pl.DataFrame
+
+    @property
+    def possible(self) -> bool:
+        """Whether there is anything to judge by."""
+        train, validation = (frame["label"] for frame in self.lessons.observations.values())
+        return validation.n_unique() > 1 and train.n_unique() > 1
+
+    @property
+    def metric(self) -> str:
+        """Name of the fit."""
+        return "R2" if self.lessons.task == "regression" else "AUC"
+
+    @cached_property
+    def labels(self) -> Labels:
+        """Labels and clusters of both splits."""
+        train, validation = self.lessons.observations.values()
+        columns = [frame[name].to_numpy() for frame in (train, validation) for name in ("label", "cluster_id")]
+        return Labels(self.lessons.task, *columns)
+
+    @cached_property
+    def read_rows(self) -> np.ndarray:
+        """Training texts whose words are read: all, or a seeded sample."""
+        n = len(self.lessons.ids["train"])
+        if n <= _MOST_TEXTS:
+            return np.arange(n)
+        return np.sort(np.random.default_rng(0).choice(n, _MOST_TEXTS, replace=False))
+
+    @cached_property
+    def words(self) -> WordReader | None:
+        """What words say; None where no word is shared by several clusters."""
+        from hsae_dagster.core.terms import presence, supported_terms
+
+        train, validation = (self.texts.filter(pl.col("split") == split) for split in ("train", "validation"))
+        train = train[self.read_rows]
+        table = supported_terms(train["text"].to_list(), train["cluster_id"].to_list())
+        if not table.terms:
+            return None
+        counts = np.asarray(table.matrix.sum(axis=0)).ravel()
+        kept = np.sort(np.lexsort((np.arange(len(counts)), -counts))[:MOST_WORDS])
+        unseen = presence(validation["text"].to_list(), [table.terms[j] for j in kept])
+        return WordReader(sp.csr_matrix(table.matrix[:, kept]), unseen)
+
+    def judge(self, size: Size, stored: StoredObject) -> Judged:
+        """The figures of one candidate; without a score where it has too few neurons to select from."""
+        from hsae_dagster.core.codes import encode
+
+        record = stored.json("sae.json")
+        sae = load_sae(stored.folder, record)
+        codes = {split: encode(sae, vectors) for split, vectors in self.lessons.vectors.items()}
+        nmse, dead = 1 - record["explained_variance"], record["dead_share"]
+        try:
+            chosen = self._selected(codes["train"])
+        except MethodError:
+            nothing = np.zeros((3, len(self.labels.validation)))
+            return Judged(size, np.nan, np.nan, np.nan, np.nan, np.nan, nmse, dead, nothing)
+        train, validation = (codes[split][:, chosen].toarray().astype(np.float64) for split in codes)
+        signal, by_strength = fit_of(
+            self._observed(train, "train"), self._observed(validation, "validation"), self.labels
+        )
+        fires, unseen = train > 0, validation > 0
+        fired, by_firing = fit_of(
+            self._observed(fires.astype(float), "train"),
+            self._observed(unseen.astype(float), "validation"),
+            self.labels,
+        )
+        fidelity, words, by_words = np.nan, fired, by_firing
+        if self.words is not None:
+            said = self.words.read(fires[self.read_rows])
+            words, by_words = fit_within(self._observed(said.astype(float), "validation"), self.labels)
+            f1 = [balanced_f1(said[:, j], unseen[:, j]) for j in range(said.shape[1])]
+            fidelity = float(np.median([value for value in f1 if np.isfinite(value)] or [np.nan]))
+        predictions = np.stack([by_strength, by_firing, by_words])
+        return Judged(size, signal, fired, words, fidelity, redundancy(train), nmse, dead, predictions)
+
+    def _selected(self, codes: sp.csr_matrix) -> list[int]:
+        from hsae_dagster.core.selection import select_neurons
+
+        selection = self.lessons.stage.dataset.spec.selection
+        return select_neurons(
+            self._observed(codes, "train"),
+            self.labels.train,
+            selection.n,
+            method=selection.method,
+            task="regression" if self.lessons.task == "regression" else "classification",
+        ).columns
+
+    def _observed(self, per_text: Any, split: str) -> Any:
+        return observation_matrix(per_text, self.lessons.ids[split], self.lessons.observations[split])
+
+
+def _grid_frame(judged: list[Judged], choice: Choice, ids: list[str]) -> pl.DataFrame:
+    columns = ("signal", "fired", "words", "score", "fidelity", "redundancy", "nmse", "dead_share")
+    rows = []
+    for place, candidate in enumerate(judged):
+        figures = {name: float(getattr(candidate, name)) for name in columns}
+        rows.append(
+            {
+                **asdict(candidate.size),
+                **figures,
+                "standard_error": float(choice.standard_errors[place]),
+                "within_caps": bool(choice.within_caps[place]),
+                "chosen": place == choice.chosen,
+                "sae_id": ids[place],
+            }
+        )
+    return pl.DataFrame(rows)
