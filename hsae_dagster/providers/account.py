@@ -49,6 +49,7 @@ class Account:
         dataset, stage, run_id: who asks.
         budget_usd, budget_calls: most that the dataset may ever cost, or None.
         tier: how requests are paid.
+        selection: assets of the run, or None for all; a batch's answers go on with them.
         totals: what this stage took so far.
     """
 
@@ -59,6 +60,7 @@ class Account:
     budget_usd: float | None = None
     budget_calls: int | None = None
     tier: Tier = "standard"
+    selection: tuple[str, ...] | None = None
     totals: Totals = field(default_factory=Totals)
 
     def open_budget(self, priced: bool, model: str) -> "Budget":
@@ -105,6 +107,13 @@ class Budget:
             await self._settled.wait()
         self.reserved_calls += 1
         self.reserved_usd += worst_usd
+
+    def require(self, calls: int, worst_usd: float, done: str) -> None:
+        """Raise BudgetError unless several requests fit at once."""
+        account = self.account
+        fits = account.budget_calls is None or self.calls + calls <= account.budget_calls
+        if not fits or (account.budget_usd is not None and self.usd + worst_usd > account.budget_usd):
+            raise BudgetError(self._sentence(done))
 
     def settle(self, worst_usd: float, usd: float | None, answered: bool) -> None:
         """Replace what was set aside by what it cost; a request without an answer counts as a call, not as dollars."""

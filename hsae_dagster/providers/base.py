@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.embedding_set import EmbeddingSet
+from hsae_dagster.providers.estimate import Estimate
 
 Report = Callable[[str], None]
 
@@ -23,6 +24,14 @@ class Embedder(Protocol):
     @property
     def embedding_set(self) -> EmbeddingSet:
         """The identity of its vectors."""
+        ...
+
+    def known_set(self) -> EmbeddingSet | None:
+        """`embedding_set` where no server need be asked for it, else None."""
+        ...
+
+    def estimate(self, texts: Sequence[str], batch_size: int) -> Estimate:
+        """What embedding the texts in batches would take now."""
         ...
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
@@ -79,6 +88,10 @@ class Interpreter(Protocol):
         """Candidates per neuron, in the order of the request's columns; an empty list is an honest answer."""
         ...
 
+    def estimate(self, request: InterpretationRequest) -> Estimate:
+        """What `interpret` would take now."""
+        ...
+
     def settle(self, chosen: Sequence[Concept | None], request: InterpretationRequest) -> list[Concept | None]:
         """The chosen candidates in their final form, before any text that scores or tests them is read.
 
@@ -132,6 +145,10 @@ class Annotator(Protocol):
 
     def annotate(self, concepts: Sequence[Concept], texts: Sequence[str], report: Report) -> Annotations:
         """Judge every concept on every text; an answer that cannot be had is missing, never no."""
+        ...
+
+    def estimate(self, tasks: Sequence[AnnotationTask]) -> Estimate:
+        """What `annotate_all` would take now."""
         ...
 
     def annotate_all(self, tasks: Sequence[AnnotationTask], report: Report) -> list[Annotations]:

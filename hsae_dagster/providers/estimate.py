@@ -45,6 +45,16 @@ class Estimate:
             self.minutes + other.minutes,
         )
 
+    def scaled(self, factor: float) -> "Estimate":
+        """As many times the calls, tokens, dollars and minutes."""
+        return Estimate(
+            round(self.calls * factor),
+            round(self.known * factor),
+            Usage(round(self.usage.input * factor), 0, round(self.usage.output * factor)),
+            None if self.usd is None else self.usd * factor,
+            self.minutes * factor,
+        )
+
     def __str__(self) -> str:
         if not self.calls:
             return f"no call, {self.known:,} answers are in the ledger"

@@ -13,6 +13,7 @@ from hsae_dagster.core.fidelity import column
 from hsae_dagster.core.lexicon import Lexicon, apply_lexicons, fit_lexicons, name_lexicon
 from hsae_dagster.core.terms import TermTable, supported_terms
 from hsae_dagster.providers.base import Annotations, AnnotationTask, InterpretationRequest, Report
+from hsae_dagster.providers.estimate import Estimate
 
 AUTHOR = "lexical"
 # Most terms of a lexicon: candidates of several sizes are spread between these.
@@ -36,6 +37,10 @@ class LexicalInterpreter:
             if (neuron + 1) % 5 == 0 or neuron + 1 == neurons:
                 report(f"lexicons written for {neuron + 1} of {neurons} neurons")
         return proposals
+
+    def estimate(self, request: InterpretationRequest) -> Estimate:
+        """Nothing: no model is asked."""
+        return Estimate()
 
     def settle(self, chosen: Sequence[Concept | None], request: InterpretationRequest) -> list[Concept | None]:
         """The chosen size of lexicon, fitted again on training and validation texts together."""
@@ -81,6 +86,10 @@ class LexicalAnnotator:
         lexicons = [Lexicon.from_definition(concept.definition) for concept in concepts]
         report(f"{len(texts):,} texts judged by {len(lexicons)} lexicons")
         return Annotations(answers=apply_lexicons(lexicons, texts))
+
+    def estimate(self, tasks: Sequence[AnnotationTask]) -> Estimate:
+        """Nothing: no model is asked."""
+        return Estimate()
 
     def annotate_all(self, tasks: Sequence[AnnotationTask], report: Report) -> list[Annotations]:
         """`annotate` for each task."""

@@ -20,6 +20,7 @@ import numpy as np
 from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import hash_json
+from hsae_dagster.providers.estimate import Estimate
 
 # (installed package, file in it, sha256). The packages are data here: they are located, never imported.
 WEIGHTS = (
@@ -48,6 +49,14 @@ class MiniLM:
         """Identity of the vectors: the weights' and tokenizer's hashes, the token limit, the pooling."""
         shape = {"weights": WEIGHTS[2], "tokenizer": TOKENIZER[2], "max_tokens": self.max_tokens, "pool": "mean,l2"}
         return EmbeddingSet(model="minilm", dimensions=DIMENSIONS, set_id=hash_json(shape))
+
+    def known_set(self) -> EmbeddingSet | None:
+        """`embedding_set`: no server need be asked for it."""
+        return self.embedding_set
+
+    def estimate(self, texts: Sequence[str], batch_size: int) -> Estimate:
+        """Nothing: the model runs here."""
+        return Estimate()
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors (n, 384) float32 of unit length; one text per call to the model, one call per core at a time.

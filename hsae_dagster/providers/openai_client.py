@@ -118,6 +118,7 @@ class OpenAIClient:
             ProviderError: no key; the server refuses key, model or account; it was never reached; 20 requests in a row
                 failed; or the ledger cannot be written. Whatever was answered before is in the ledger.
             BudgetError: the next request could pass the budget.
+            BatchPendingError: the tier is `batch`, and answers are still under way.
         """
         from hsae_dagster.providers.asking import Round
 
@@ -126,11 +127,22 @@ class OpenAIClient:
             self.require_key()
             if self.account:
                 report(f"{self.asker.name}: {self._estimate(plan, prompt_hash, answer_tokens)}")
-        asked = run_sync(Round(self, bodies, plan, prompt_hash, report).run()) if plan.todo else {}
+        if self.tier == "batch" and self.account and plan.todo and "messages" in bodies[plan.todo[0]]:
+            plan, asked = self._ask_by_batch(self.account, bodies, prompt_hash, report)
+        else:
+            asked = run_sync(Round(self, bodies, plan, prompt_hash, report).run()) if plan.todo else {}
         if self.account:
             self.account.totals.entries |= plan.known
             self.account.ledger.compact()
         return plan.replies(asked)
+
+    def _ask_by_batch(
+        self, account: Account, bodies: Sequence[Body], prompt_hash: str | None, report: Report
+    ) -> tuple[Plan, dict[str, Reply]]:
+        from hsae_dagster.providers.openai_batch import BatchRound
+
+        failed = run_sync(BatchRound(self, account, bodies, prompt_hash, report).run(lambda: self._plan(bodies)))
+        return self._plan(bodies), failed
 
     def _plan(self, bodies: Sequence[Body]) -> Plan:
         ledger = self.account.ledger if self.account else None

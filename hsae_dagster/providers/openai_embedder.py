@@ -70,6 +70,11 @@ class OpenAIEmbedder:
         }
         return EmbeddingSet(model=f"openai:{self.model}", dimensions=self._length, set_id=hash_json(shape))
 
+    def known_set(self) -> EmbeddingSet | None:
+        """`embedding_set` where no server need be asked for it."""
+        known = self.dimensions or KNOWN_DIMENSIONS.get(self.model)
+        return self.embedding_set if known else None
+
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors (n, dimensions) float32 of unit length.
 

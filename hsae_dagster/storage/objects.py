@@ -123,6 +123,11 @@ class ObjectStore:
             shutil.rmtree(aside, ignore_errors=True)
         return self._load(target, inputs, reused=False)
 
+    def finished(self, inputs: StageInputs) -> bool:
+        """Whether `build` would find the result of these inputs, complete."""
+        folder = self._folder(inputs)
+        return (folder / MANIFEST).is_file() and not (folder / INCOMPLETE).exists()
+
     def point(self, dataset: str, stored: StoredObject) -> None:
         """Make `stored` the current result of its asset for `dataset`."""
         path = self._pointer(dataset, stored.asset)

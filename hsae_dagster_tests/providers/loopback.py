@@ -132,6 +132,10 @@ class Loopback:
     def server(self, **changes: Any) -> Server:
         return Server(**{"base_url": self.base_url, "api_key": KEY, "timeout": 10.0, **changes})
 
+    def receive(self, method: str, path: str, data: bytes) -> Raw | None:
+        """Answer what is neither chat nor embeddings, or None."""
+        return None
+
     def bodies(self) -> list[dict[str, Any]]:
         return [call.body for call in self.calls]
 
@@ -161,9 +165,18 @@ def _handler(loopback: Loopback) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True
         wbufsize = -1
 
+        def do_GET(self) -> None:
+            self._send(loopback.receive("GET", self.path, b"") or failure(404, "no such address"))
+
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            raw = loopback.answer(Call(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+            data = _read_body(self)
+            raw = loopback.receive("POST", self.path, data)
+            if raw is None:
+                headers = {k.lower(): v for k, v in self.headers.items()}
+                raw = loopback.answer(Call(self.path, headers, json.loads(data)))
+            self._send(raw)
+
+        def _send(self, raw: Raw) -> None:
             time.sleep(raw.delay)
             if raw.hang_up:
                 self.close_connection = True
@@ -181,3 +194,15 @@ def _handler(loopback: Loopback) -> type[BaseHTTPRequestHandler]:
             """Silence."""
 
     return Handler
+
+
+def _read_body(handler: BaseHTTPRequestHandler) -> bytes:
+    """The body of a request, sent whole or in chunks."""
+    if "Content-Length" in handler.headers:
+        return handler.rfile.read(int(handler.headers["Content-Length"]))
+    parts = []
+    while size := int(handler.rfile.readline(), 16):
+        parts.append(handler.rfile.read(size))
+        handler.rfile.readline()
+    handler.rfile.readline()
+    return b"".join(parts)

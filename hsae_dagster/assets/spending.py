@@ -1,0 +1,128 @@
+"""What a stage may spend, will spend and has spent.
+
+Belongs here: the account a stage asks on, the estimate of a whole stage before its first request, and the summary in
+its metadata. Does not belong here: budgets and prices (providers), or asking.
+
+Requests that depend on answers still to come are estimated with as many concepts as may be proposed, each of ordinary
+length, on the texts that will be read; everything else is counted from the requests themselves, less what the ledger
+already holds.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hsae_dagster.assets.candidate_scores import Split, fidelity_rows
+from hsae_dagster.assets.stage import Stage
+from hsae_dagster.core.concept import Concept
+from hsae_dagster.core.fidelity import column
+from hsae_dagster.dataset.discovery import Dataset
+from hsae_dagster.dataset.spec import Annotation, Interpretation
+from hsae_dagster.providers.account import Account
+from hsae_dagster.providers.base import AnnotationTask, Annotator, InterpretationRequest, Interpreter
+from hsae_dagster.providers.estimate import Estimate
+from hsae_dagster.providers.ledger import Ledger, total
+from hsae_dagster.resources import Project
+
+ORDINARY = "mentions something that many texts of this kind mention, number {}"
+
+
+def open_account(
+    project: Project, dataset: Dataset, asset: str, run_id: str, selection: tuple[str, ...] | None = None
+) -> Account:
+    """The account on which a stage of a dataset asks paid models."""
+    spending = dataset.spec.spending
+    return Account(
+        Ledger(project.results),
+        dataset.name,
+        asset,
+        run_id,
+        budget_usd=spending.budget_usd,
+        budget_calls=spending.budget_calls,
+        tier=spending.tier,
+        selection=selection,
+    )
+
+
+def account_of(stage: Stage) -> Account:
+    """The account of a stage at work."""
+    selected = stage.context.job_def.asset_layer.selected_asset_keys
+    names = tuple(sorted(key.to_user_string() for key in selected))
+    return open_account(stage.project, stage.dataset, stage.asset, stage.context.run.run_id, names)
+
+
+def announce(stage: Stage, account: Account, estimate: Estimate) -> None:
+    """Say before the first request what the stage will take, and whether its budget allows it."""
+    if not estimate.calls and not estimate.known:
+        return
+    stage.report(f"the whole stage will take {estimate}")
+    spent = account.ledger.spent(account.dataset)
+    short = []
+    if account.budget_calls is not None and spent.calls + estimate.calls > account.budget_calls:
+        short.append(f"budget_calls {account.budget_calls:,} ({spent.calls:,} made)")
+    if account.budget_usd is not None and estimate.usd is not None and spent.usd + estimate.usd > account.budget_usd:
+        short.append(f"budget_usd ${account.budget_usd:,.2f} (${spent.usd:,.4f} spent)")
+    if short:
+        stage.report(f"that is more than is left of {' and '.join(short)}: the stage will stop before passing it")
+
+
+def account_summary(account: Account, estimate: Estimate) -> dict[str, Any]:
+    """What a stage's answers were estimated to take, took in this run, and took in all."""
+    totals, rests_on = account.totals, total(account.totals.entries.values())
+    return {
+        "estimated calls": estimate.calls,
+        "estimated cost USD": None if estimate.usd is None else round(estimate.usd, 6),
+        "estimated minutes": round(estimate.minutes, 1),
+        "paid calls": totals.calls,
+        "failed calls": totals.failed,
+        "answers from the ledger": max(rests_on.calls - totals.calls + totals.failed, 0),
+        "tokens in": totals.usage.input,
+        "tokens out": totals.usage.output,
+        "cost USD": round(totals.usd, 6) if not rests_on.unpriced else None,
+        "cost USD whenever paid": rests_on.usd if not rests_on.unpriced else None,
+    }
+
+
+def estimate_interpretation(
+    interpreter: Interpreter,
+    annotator: Annotator,
+    request: InterpretationRequest,
+    splits: Mapping[str, Split],
+    settings: Interpretation,
+) -> Estimate:
+    """Writing candidates from training texts, and scoring them on validation and fidelity texts."""
+    estimate = interpreter.estimate(request)
+    if annotator.free:
+        return estimate
+    for name, concepts in (("validation", settings.candidates), ("fidelity", 1)):
+        split = splits[name]
+        activations = [column(split.codes, j) for j in range(len(request.bounds))]
+        rows = fidelity_rows(settings, activations, request.bounds)
+        estimate += annotator.estimate(
+            [
+                # Two neurons hardly ever have the same concept, and only equal requests are asked once.
+                AnnotationTask(ordinary(concepts, of=f"{name} {j}"), [split.texts[i] for i in picked])
+                for j, picked in enumerate(rows)
+            ]
+        )
+    return estimate
+
+
+def estimate_annotation(
+    annotator: Annotator, single: Annotator, concepts: Sequence[Concept], texts: Sequence[str], settings: Annotation
+) -> Estimate:
+    """Judging concepts on holdout texts, and the comparison of stacked with single answers."""
+    estimate = annotator.estimate([AnnotationTask(concepts, texts)])
+    if annotator.free or min(settings.concepts_per_call, len(concepts)) < 2 or not texts:
+        return estimate
+    pairs = min(settings.calibration, len(texts) * len(concepts))
+    rows = np.random.default_rng([settings.seed, 1]).integers(len(texts), size=pairs)
+    return estimate + single.estimate([AnnotationTask(ordinary(1), [texts[row]]) for row in set(rows.tolist())]).scaled(
+        pairs / max(len(set(rows.tolist())), 1)
+    )
+
+
+def ordinary(count: int, of: str = "all") -> list[Concept]:
+    """As many concepts as may come, of ordinary length."""
+    return [Concept(ORDINARY.format(f"{number} of {of}"), "estimate") for number in range(count)]

@@ -1,0 +1,82 @@
+"""`hsae cost`: what asking paid models for a dataset would take, before anything is spent.
+
+Belongs here: the table for people. Does not belong here: counting (`assets.cost_estimate`).
+"""
+
+import click
+
+from hsae_dagster.cli.findings import columns
+from hsae_dagster.home import prepare_home
+from hsae_dagster.resources import Project, project_root
+
+
+@click.command()
+@click.argument("dataset")
+def cost(dataset: str) -> None:
+    """Estimate calls, tokens, dollars and minutes of DATASET's paid stages; nothing is sent."""
+    prepare_home(project_root())
+    from hsae_dagster.assets.cost_estimate import estimate_costs
+    from hsae_dagster.assets.spending import open_account
+    from hsae_dagster.dataset.discovery import load_dataset
+    from hsae_dagster.providers.estimate import Estimate, dollars, duration
+
+    project = Project.here()
+    declared = load_dataset(project.data, dataset)
+    _make_corpus(project, dataset)
+    stages = estimate_costs(project, declared)
+    if not stages:
+        click.echo(f"`{dataset}` asks no paid model: nothing to pay.")
+        return
+    total = sum((each.estimate for each in stages), Estimate())
+    lines = [(each.stage, each.model, each.estimate, each.basis) for each in stages]
+    rows = [
+        {
+            "stage": stage,
+            "model": model,
+            "calls": f"{estimate.calls:,}",
+            "in ledger": f"{estimate.known:,}",
+            "tokens in": f"{estimate.usage.input:,}",
+            "out": f"{estimate.usage.output:,}",
+            "price": "unknown" if estimate.usd is None else dollars(estimate.usd),
+            "time": duration(estimate.minutes),
+            "basis": basis,
+        }
+        for stage, model, estimate, basis in [*lines, ("all", "", total, "")]
+    ]
+    for line in columns(rows):
+        click.echo(line)
+    spending = declared.spec.spending
+    spent = open_account(project, declared, "cost", "estimate").ledger.spent(dataset)
+    unpriced = f" and {spent.unpriced:,} calls of unknown price" if spent.unpriced else ""
+    click.echo(f"\nSpent so far: {spent.calls:,} calls, {dollars(spent.usd)}{unpriced}.")
+    limits = [
+        f"{spending.budget_calls:,} calls" if spending.budget_calls else "",
+        f"${spending.budget_usd:,.2f}" if spending.budget_usd else "",
+    ]
+    click.echo(f"Budget (spending in dataset.yaml): {' and '.join(filter(None, limits)) or 'none'}.")
+
+
+def _make_corpus(project: Project, dataset: str) -> None:
+    """The texts, which cost nothing, where they are not there yet."""
+    import dagster as dg
+
+    from hsae_dagster.assets.corpus import corpus
+    from hsae_dagster.errors import HsaeError, StorageError
+    from hsae_dagster.partitions import DATASETS
+
+    try:
+        project.store.current(dataset, "corpus")
+    except StorageError:
+        quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+        with dg.DagsterInstance.get() as instance:
+            instance.add_dynamic_partitions(DATASETS, [dataset])
+            made = dg.materialize(
+                [corpus],
+                partition_key=dataset,
+                instance=instance,
+                resources={"project": project},
+                run_config=quiet,
+                raise_on_error=False,
+            )
+        if not made.success:
+            raise HsaeError(f"The texts of `{dataset}` cannot be read; `hsae check {dataset}` says why.") from None

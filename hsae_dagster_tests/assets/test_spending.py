@@ -1,0 +1,301 @@
+"""What stages say they will spend, never pass, and ask again only where nobody answered."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from hsae_dagster.assets.cost_estimate import FINISHED, estimate_costs
+from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster.keys import hash_json
+from hsae_dagster.providers.ledger import Ledger
+from hsae_dagster.storage.frames import read_frame
+from hsae_dagster_tests.assets import scripted
+from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts, topic_of
+from hsae_dagster_tests.providers.accounts import priced
+from hsae_dagster_tests.providers.loopback import (
+    KEY,
+    Loopback,
+    Raw,
+    completion,
+    failure,
+    judge_by,
+    shown_concepts,
+    shown_texts,
+)
+
+pytestmark = pytest.mark.usefixtures("environment")
+ESTIMATED = ("interpretations", "annotation_matrix")
+
+
+def declare(workspace: Workspace, **changes: Any) -> None:
+    """The tiny texts, asked of the scripted models; `changes` to sections are laid over theirs."""
+    sections = {name: {**scripted.MODELS.get(name, {}), **fields} for name, fields in changes.items()}
+    workspace.declare(
+        "asked", None if (workspace.root / "data").exists() else tiny_texts(), **{**scripted.MODELS, **sections}
+    )
+
+
+def costs(workspace: Workspace) -> dict[str, Any]:
+    dataset = load_dataset(workspace.project.data, "asked")
+    return {each.stage: each for each in estimate_costs(workspace.project, dataset)}
+
+
+@dataclass(frozen=True)
+class Selected:
+    workspace: Workspace
+    server: Loopback
+
+
+@pytest.fixture(scope="module")
+def selected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Selected]:
+    """Neurons are selected, nothing is interpreted; the model has a price."""
+    root = tmp_path_factory.mktemp("selected")
+    workspace = Workspace(root)
+    declare(workspace)
+    with mock.patch.dict("os.environ"), Loopback(scripted.chat, scripted.embed) as server:
+        scripted.use(server)
+        assert workspace.run("asked", upto="selected_neurons").success
+        yield Selected(workspace, server)
+
+
+@pytest.fixture
+def ready(selected: Selected, tmp_path: Path) -> Iterator[Selected]:
+    """A copy to spend in, with a server of its own."""
+    with Loopback(scripted.chat, scripted.embed) as server:
+        scripted.use(server)
+        yield Selected(selected.workspace.copy_to(tmp_path), server)
+
+
+def told(run: Run, part: str) -> list[str]:
+    """Lines of a run's log with `part` in them."""
+    records = run.instance.get_records_for_run(run.result.run_id).records
+    return [record.event_log_entry.user_message for record in records if part in record.event_log_entry.user_message]
+
+
+def candidly(body: dict[str, Any], call: int) -> Any:
+    """The scripted model, but no two samples of texts give it the same words, as with a real one."""
+    if shown_concepts(body):
+        return judge_by(lambda predicate, text: predicate.startswith(f"is about {topic_of(text)}"))(body, call)
+    said = scripted.chat(body, call)
+    return {"concept": f"{said['concept']}, {hash_json(body)[:6]}"}
+
+
+def test_the_estimate_is_near_what_is_asked_and_finished_stages_cost_nothing(ready: Selected) -> None:
+    workspace, server = ready.workspace, ready.server
+    server.chat = candidly
+    before = costs(workspace)
+    # Another server is another embedding set: its vectors would be new, in one request.
+    assert before["embeddings"].estimate.calls == 1
+    assert before["annotation_matrix"].basis.startswith("rough")
+    assert server.calls == []
+    run = workspace.run("asked", "interpretations")
+    assert run.success
+    asked = len(server.calls)
+    assert before["interpretations"].estimate.calls == pytest.approx(asked, rel=0.1)
+    assert any("the whole stage will take about" in line for line in told(run, "whole stage"))
+    after = costs(workspace)
+    assert (after["interpretations"].basis, after["interpretations"].estimate.calls) == (FINISHED, 0)
+    matrix = workspace.run("asked", "annotation_matrix")
+    assert matrix.success
+    assert after["annotation_matrix"].estimate.calls == pytest.approx(len(server.calls) - asked, rel=0.1)
+    for stage, made in (("interpretations", run), ("annotation_matrix", matrix)):
+        said = made.metadata(stage)
+        assert said["estimated calls"] == pytest.approx(said["paid calls"], rel=0.1), stage
+        assert said["tokens in"] == 10 * said["paid calls"]
+        assert said["cost USD"] is None
+    assert costs(workspace)["annotation_matrix"].basis == FINISHED
+
+
+def test_a_budget_of_calls_stops_each_stage_before_it_is_passed_and_more_budget_goes_on(ready: Selected) -> None:
+    workspace, server = ready.workspace, ready.server
+    spent = Ledger(workspace.project.results).spent("asked").calls
+    for extra, stage in ((50, "interpretations"), (None, "interpretations"), (60, "annotation_matrix")):
+        if extra is None:
+            declare(workspace)
+            assert workspace.run("asked", stage).success
+            spent += len(server.calls) - 50
+            continue
+        declare(workspace, spending={"budget_calls": spent + extra})
+        before = len(server.calls)
+        for attempt in range(2):
+            stopped = workspace.run("asked", stage)
+            said = stopped.sentence(stage)
+            assert f"spending.budget_calls of {spent + extra:,} ({spent + extra:,} made)" in said
+            assert "answers are there" in said
+            assert "raise the budget in dataset.yaml and run again" in said
+            # The second attempt has nothing left to spend.
+            assert len(server.calls) - before == extra, attempt
+        spent += extra
+        assert any("more than is left of budget_calls" in line for line in told(stopped, "more than is left"))
+    declare(workspace)
+    assert workspace.run("asked", "annotation_matrix").success
+    bodies = [json.dumps(body, sort_keys=True) for body in server.bodies()]
+    assert len(bodies) == len(set(bodies))
+
+
+def test_a_budget_of_dollars_holds_for_all_stages_together(ready: Selected, tmp_path: Path) -> None:
+    for model in ("reader", "judge"):
+        priced(tmp_path / model, model)
+    both = "".join((tmp_path / model).glob("*.yaml").__next__().read_text() for model in ("reader", "judge"))
+    table = tmp_path / "both.yaml"
+    table.write_text("models:\n" + both.replace("models:\n", ""), encoding="utf-8")
+    workspace = ready.workspace
+    with mock.patch.dict("os.environ", {"HSAE_MODELS": str(table)}):
+        budget = 4.0
+        declare(workspace, spending={"budget_usd": budget})
+        run = workspace.run("asked", *ESTIMATED)
+        spent = Ledger(workspace.project.results).spent("asked")
+        assert "spending.budget_usd of $4.00" in run.sentence(next(iter(run.failures)))
+        assert spent.usd <= budget
+        declare(workspace)
+        run = workspace.run("asked", *ESTIMATED)
+        assert run.success
+        record = workspace.current("asked", "interpretations").json("concepts.json")[0]
+        summary = workspace.current("asked", "annotation_matrix").json("summary.json")
+    assert (record["model"], len(record["prompt_hash"])) == ("openai:reader", 32)
+    # 10 tokens in at 1,000 and 5 out at 4,000 dollars a million.
+    assert record["cost_usd"] == pytest.approx(record["calls"] * 0.03)
+    assert (summary["model"], len(summary["prompt_hash"])) == ("openai:judge", 32)
+    assert summary["cost_usd"] == pytest.approx(summary["calls"] * 0.03)
+
+
+def sometimes(answers: dict[str, Raw]) -> Any:
+    """The scripted model, except where a judged text begins as named."""
+
+    def chat(body: dict[str, Any], call: int) -> Any:
+        text = shown_texts(body)[0] if shown_concepts(body) else ""
+        return next((raw for start, raw in answers.items() if text.startswith(start)), None) or scripted.chat(
+            body, call
+        )
+
+    return chat
+
+
+def test_what_failed_is_asked_again_and_what_was_refused_is_not(ready: Selected) -> None:
+    workspace, server = ready.workspace, ready.server
+    declare(workspace, annotation={"max_missing": 0.5})
+    assert workspace.run("asked", "interpretations").success
+    holdout = read_frame(workspace.current("asked", "corpus").file("texts.parquet")).filter(
+        pl.col("split") == "holdout"
+    )
+    failing, refusing = holdout["text"][0], holdout["text"][1]
+    server.chat = sometimes({failing: failure(400, "hiccup"), refusing: completion(None, refusal="no")})
+    first = workspace.run("asked", "annotation_matrix")
+    assert first.success
+    assert first.metadata("annotation_matrix")["failed calls"] == 1
+    missing = workspace.current("asked", "annotation_matrix").json("_incomplete.json")
+    concepts = len(workspace.current("asked", "annotation_matrix").json("summary.json")["claims"])
+    assert missing == {"answers that asking again may bring": concepts}
+    before, server.chat = len(server.calls), scripted.chat
+    second = workspace.run("asked", "annotation_matrix")
+    third = workspace.run("asked", "annotation_matrix")
+    assert [shown_texts(body)[0] for body in server.bodies()[before:]] == [failing]
+    stored = workspace.current("asked", "annotation_matrix")
+    assert set(read_frame(stored.file("missing.parquet"))["reason"]) == {"the model refused: no"}
+    assert [run.metadata("annotation_matrix")["reused"] for run in (second, third)] == [False, True]
+    assert first.metadata("annotation_matrix")["missing answers"] == 2 * concepts
+    assert second.metadata("annotation_matrix")["missing answers"] == concepts
+
+
+def test_an_incomplete_result_stays_until_it_can_be_made_again(ready: Selected) -> None:
+    workspace, server = ready.workspace, ready.server
+    declare(workspace, annotation={"max_missing": 0.5})
+    assert workspace.run("asked", "interpretations").success
+    holdout = read_frame(workspace.current("asked", "corpus").file("texts.parquet")).filter(
+        pl.col("split") == "holdout"
+    )
+    server.chat = sometimes({holdout["text"][0]: failure(400, "hiccup")})
+    assert workspace.run("asked", "annotation_matrix").success
+    kept = workspace.current("asked", "annotation_matrix")
+    server.chat = lambda body, call: failure(401, "the key was withdrawn")
+    assert "OPENAI_API_KEY" in workspace.run("asked", "annotation_matrix").sentence("annotation_matrix")
+    assert workspace.current("asked", "annotation_matrix") == kept
+
+
+def test_too_many_missing_answers_stop_what_is_downstream(ready: Selected) -> None:
+    workspace, server = ready.workspace, ready.server
+    assert workspace.run("asked", "interpretations").success
+    texts = read_frame(workspace.current("asked", "corpus").file("texts.parquet"))
+    refused = texts.filter(pl.col("split") == "holdout")["text"].to_list()[::10]
+    server.chat = sometimes({text: completion(None, refusal="no") for text in refused})
+    run = workspace.run("asked", "annotation_matrix", "evaluation_report")
+    check = run.checks["annotation_matrix.few_missing"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "evaluation_report" not in run.failures
+    assert not run.result.asset_materializations_for_node("evaluation_report")
+    asked = len(server.calls)
+    declare(workspace, annotation={"max_missing": 0.2})
+    again = workspace.run("asked", "annotation_matrix", "evaluation_report")
+    assert again.success
+    assert again.checks["annotation_matrix.few_missing"].passed
+    assert len(server.calls) == asked
+
+
+@pytest.mark.parametrize("faithful", [True, False])
+def test_stacked_answers_are_compared_with_single_ones(ready: Selected, faithful: bool) -> None:
+    workspace, server = ready.workspace, ready.server
+    assert workspace.run("asked", "interpretations").success
+    declare(workspace, annotation={"calibration": 40})
+    before = len(server.calls)
+
+    def chat(body: dict[str, Any], call: int) -> Any:
+        # This model denies everything when it is asked one thing at a time.
+        alone = len(shown_concepts(body)) == 1 and not faithful
+        return judge_by(lambda predicate, text: False)(body, call) if alone else scripted.chat(body, call)
+
+    server.chat = chat
+    run = workspace.run("asked", "annotation_matrix")
+    assert run.success
+    check = run.checks["annotation_matrix.stacked_agrees_with_single"]
+    assert check.passed is faithful
+    assert check.severity == dg.AssetCheckSeverity.WARN
+    assert check.metadata["compared"].value == 40
+    assert (check.metadata["agreement"].value == 1.0) is faithful
+    single = [body for body in server.bodies()[before:] if len(shown_concepts(body)) == 1]
+    assert len(single) == 40
+
+
+def test_a_key_that_the_server_repeats_everywhere_is_written_nowhere(ready: Selected) -> None:
+    workspace, server = ready.workspace, ready.server
+
+    def chat(body: dict[str, Any], call: int) -> Any:
+        if not shown_concepts(body):
+            answer = completion(json.dumps({"concept": f"mentions the key {KEY}"}))
+            return Raw({**answer.body, "model": KEY, "id": KEY}, headers={"X-Request-ID": KEY})
+        return completion(None, refusal=f"not with {KEY}") if call % 2 else failure(400, f"bad {KEY}")
+
+    server.chat = chat
+    run = workspace.run("asked", "interpretations")
+    shown = "".join(str(event) for event in run.result.all_events)
+    shown += "".join(str(record) for record in run.instance.get_records_for_run(run.result.run_id).records)
+    assert KEY not in shown
+    files = [path for path in workspace.root.rglob("*") if path.is_file()]
+    assert not any(KEY.encode() in path.read_bytes() for path in files)
+
+
+def test_a_language_model_may_judge_what_lexicons_say(workspace: Workspace) -> None:
+    """Providers mix by stage: concepts written offline, judged by a server."""
+    annotation = {"model": "openai:judge", "calibration": 0}
+    interpretation = {"candidates": 1, "bin": [50, 100], "scoring_texts": 40}
+    workspace.declare("asked", tiny_texts(), interpretation=interpretation, annotation=annotation)
+
+    def chat(body: dict[str, Any], call: int) -> Any:
+        quoted = [part.split("”")[0] for part in "".join(shown_concepts(body).values()).split("“")[1:]]
+        return judge_by(lambda predicate, text: any(f"“{word}”" in predicate and word in text for word in quoted))(
+            body, call
+        )
+
+    with Loopback(chat) as server:
+        scripted.use(server)
+        run = workspace.run("asked")
+        assert run.success, {step: run.sentence(step) for step in run.failures}
+    record = workspace.current("asked", "interpretations").json("concepts.json")[0]
+    assert (record["model"], record["prompt_hash"]) == ("lexical", None)
+    assert workspace.current("asked", "annotation_matrix").json("summary.json")["calls"] > 0
