@@ -1,7 +1,7 @@
 """Runs of the pipeline apart from a project's own results, for the benchmarks beside this file.
 
 Belongs here: a scratch project that reuses a project's embeddings and autoencoders, running stages in it, reading what
-came out. Does not belong here: which runs to make (`permuted_labels`).
+came out. Does not belong here: which runs to make (`permuted_labels`, `signal_kept`).
 
 A run apart has its own results folder, so it neither moves what is current for a dataset nor counts as a look at its
 holdout. Vectors and single autoencoders are reached by links, so they are computed once whatever the labels.

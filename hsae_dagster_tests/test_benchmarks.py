@@ -5,9 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 
 from benchmarks.cells import Shared, append, finished, lines, permuted, run_stages
 from benchmarks.permuted_labels import permutation, verdicts
+from benchmarks.signal_kept import ARMS, declared, measure, salt, table
+from hsae_dagster.dataset.saes import AutoSizes
+from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster_tests.assets.workspace import Workspace
 
@@ -36,9 +40,14 @@ def test_a_run_apart_moves_nothing_and_decides_as_the_report_does(copied: Worksp
         assert sorted(one["badge"] for one in verdicts(project, "ratings")) == badges
         assert badges.count("confirmed") >= 1, "the tiny texts' topics are found"
         assert report.json("evaluation.json")["look"] == 1, "a run apart is nobody's second look"
+        found = measure(project, "ratings")
     assert not project.data.exists()
     assert copied.bytes_of("datasets", "holdouts", "reports") == before
     assert len(list((copied.project.results / "objects" / "embeddings").iterdir())) == embedded, "vectors are reused"
+    assert found["confirmed"] == badges.count("confirmed")
+    (row,) = list(table([{"dataset": "movie_reviews", "arm": "a", "seed": 0, **found}]))[2:]
+    assert f"| {found['fits']['selected neurons'][0]:.3f} |" in row
+    assert row.count("|") == next(iter(table([]))).replace("\\|", "").count("|")
 
 
 def test_permuted_labels_go_through_guidance_and_confirm_nothing(copied: Workspace) -> None:
@@ -57,3 +66,17 @@ def test_a_second_run_goes_on_after_the_last_whole_line(tmp_path: Path) -> None:
         stream.write('{"dataset": "ratings", "se')
     assert finished(path, "dataset", "seed") == {("ratings", 0)}
     assert len(lines(path)) == 1
+
+
+@pytest.mark.parametrize("task", ["regression", "classification", "pairwise"])
+@pytest.mark.parametrize("arm", ARMS)
+def test_what_an_arm_declares_is_a_declaration(arm: str, task: str) -> None:
+    columns = {"text_a": "a", "text_b": "b"} if task == "pairwise" else {"text": "text"}
+    said = declared(arm, task, 1)
+    spec = DatasetSpec.model_validate(
+        {"task": task, "files": "x.csv", "columns": {**columns, "label": "y"}, "saes": said, "splits": {"salt": salt(1)}}
+    )
+    saes = spec.saes
+    guided = isinstance(saes, AutoSizes) and saes.auto.guided
+    assert guided == (arm == "c")
+    assert isinstance(saes, AutoSizes) == (arm != "a")

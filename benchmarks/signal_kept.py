@@ -1,0 +1,176 @@
+"""Where the signal is lost: the ladder of every dataset for three ways of sizing and guiding autoencoders.
+
+    python benchmarks/signal_kept.py --seeds 3 --table docs/signal_table.md
+
+Arms: (a) the size that HypotheSAEs recommends (for pairs the two it used for its headlines), unguided; (b) a size chosen
+on validation clusters, unguided; (c) size and guidance by the label chosen on validation clusters. Everything else is
+what each dataset declares. The arms of a seed share their split. Seeds differ in the split (`splits.salt`, so other
+films, speakers, senators and tests are held out) and in the random streams of (b) and (c).
+
+One JSON line is written for each cell; a second run goes on after the last. Run it with the project's Python.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.cells import Shared, append, finished, lines, present, result, run_stages
+from hsae_dagster.core import ladder
+from hsae_dagster.core.fidelity import column
+from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster.resources import Project
+from hsae_dagster.storage.frames import read_codes, read_frame
+
+DATASETS = (
+    "movie_reviews",
+    "convention_speeches",
+    "movie_pairs",
+    "upworthy_significant",
+    "upworthy_headlines",
+    "clothing_reviews",
+    "senate_press_releases",
+)
+ARMS = {"c": "auto, guided", "b": "auto, unguided", "a": "reference"}
+# What HypotheSAEs used for its Headlines pairs.
+HEADLINES = [{"m": 256, "k": 8}, {"m": 32, "k": 4}]
+RUNGS = (*ladder.RUNGS[:1], ladder.WORDS, *ladder.RUNGS[1:])
+
+
+def declared(arm: str, task: str, seed: int) -> Any:
+    """`saes` of an arm."""
+    if arm == "a":
+        return HEADLINES if task == "pairwise" else "reference"
+    return {"auto": {"guided": arm == "c", "seed": seed}}
+
+
+def salt(seed: int) -> str:
+    """The split of a seed; the first is the default of every dataset."""
+    return "hsae" if seed == 0 else f"hsae-{seed + 1}"
+
+
+def measure(project: Project, dataset: str) -> dict[str, Any]:
+    """Everything the table needs from a finished run."""
+    report, activations = result(project, dataset, "evaluation_report"), result(project, dataset, "activations")
+    summary = report.json("evaluation.json")
+    frame = read_frame(report.file("hypotheses.parquet"))
+    fits = {row["name"]: row for row in read_frame(report.file("fits.parquet")).iter_rows(named=True)}
+    neurons = read_frame(result(project, dataset, "selected_neurons").file("neurons.parquet"))
+    texts = read_frame(result(project, dataset, "corpus").file("texts.parquet"))
+    train = (texts["split"] == "train").to_numpy()
+    codes = read_codes(activations.file("codes.safetensors"))[train].tocsc()
+    dense = np.column_stack([column(codes, j) for j in neurons["column"]])
+    together = np.abs(np.corrcoef(dense.T))
+    trained = [record["config"] for record in result(project, dataset, "sae_checkpoints").json("saes.json")]
+    records = result(project, dataset, "interpretations").json("concepts.json")
+    f1 = [record["fidelity"]["f1"] for record in records if record["fidelity"]]
+    return {
+        "metric": summary["metric"],
+        "fits": {name: [fits[name]["value"], fits[name]["low"], fits[name]["high"]] for name in RUNGS if name in fits},
+        "floor": summary["floor"],
+        "saes": [{key: config.get(key, 0) for key in ("m", "k", "label_weight")} for config in trained],
+        "selected": neurons.height,
+        "tested": summary["tested"],
+        "confirmed": summary["confirmed"],
+        "significant": frame.filter(pl.col("p_holm") < 0.05).height,
+        "fidelity": float(np.median(f1)) if f1 else None,
+        "correlation": float(together[np.triu_indices(len(together), 1)].mean()) if len(together) > 1 else None,
+    }
+
+
+def cell(shared: Shared, dataset: str, arm: str, seed: int, bootstrap: int) -> dict[str, Any]:
+    """One dataset, arm and seed."""
+    task = load_dataset(shared.data, dataset).spec.task
+    changes = {
+        "saes": declared(arm, task, seed),
+        "splits": {"salt": salt(seed)},
+        "inference": {"bootstrap": bootstrap},
+    }
+    started = time.perf_counter()
+    with shared.apart(dataset, changes) as project:
+        run_stages(project, dataset)
+        found = measure(project, dataset)
+    return {"dataset": dataset, "arm": arm, "seed": seed, **found, "seconds": round(time.perf_counter() - started, 1)}
+
+
+def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The cells as a Markdown table, means over seeds, with the number of seeds."""
+    yield (
+        "| dataset | arm | autoencoders (m/k, λ) | ceiling | all neurons | selected | fired or not | concepts | floor "
+        "| kept by selected | Holm < .05 | confirmed | fidelity F1 | mean \\|r\\| | seeds |"
+    )
+    yield "|---|---|---|" + "---:|" * 11 + "---|"
+    for dataset in DATASETS:
+        for arm in sorted(ARMS):
+            mine = sorted(
+                (one for one in cells if (one["dataset"], one["arm"]) == (dataset, arm)), key=lambda x: x["seed"]
+            )
+            if mine:
+                yield _row(dataset, arm, mine)
+
+
+def _row(dataset: str, arm: str, mine: list[dict[str, Any]]) -> str:
+    def mean(values: list[float | None]) -> float:
+        known = [value for value in values if value is not None]
+        return float(np.mean(known)) if known else float("nan")
+
+    rungs = {name: mean([one["fits"].get(name, [None])[0] for one in mine]) for name in RUNGS}
+    floor = mean([one["floor"][0] for one in mine])
+    chance = 0.5 if mine[0]["metric"] == "AUC" else 0.0
+    kept = mean(
+        [(one["fits"][ladder.SELECTED][0] - chance) / (one["fits"][ladder.EMBEDDINGS][0] - chance) for one in mine]
+    )
+    sizes = "; ".join(dict.fromkeys(_sizes(one["saes"]) for one in mine))
+    counts = [
+        f"{mean([one[key] for one in mine]):.1f}/{mean([one['tested'] for one in mine]):.0f}"
+        for key in ("significant", "confirmed")
+    ]
+    figures = [*(rungs[name] for name in ladder.RUNGS), floor]
+    return (
+        f"| {dataset} ({mine[0]['metric'].replace('R2', 'R²')}) | ({arm}) {ARMS[arm]} | {sizes} | "
+        + " | ".join(f"{value:.3f}" for value in figures)
+        + f" | {100 * kept:.0f} % | {counts[0]} | {counts[1]} | {mean([one['fidelity'] for one in mine]):.2f} "
+        f"| {mean([one['correlation'] for one in mine]):.3f} | {len(mine)} |"
+    )
+
+
+def _sizes(saes: list[dict[str, Any]]) -> str:
+    return " + ".join(
+        f"{one['m']}/{one['k']}" + (f", {one['label_weight']:g}" if one["label_weight"] else "") for one in saes
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("datasets", nargs="*", help="default: all of the benchmark that are present")
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--results", type=Path, default=Path("results"), help="project whose embeddings are reused")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", nargs="*", default=list(ARMS))
+    parser.add_argument("--bootstrap", type=int, default=500)
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/signal_kept.jsonl"))
+    parser.add_argument("--table", type=Path, help="Markdown file to write")
+    options = parser.parse_args()
+    shared = Shared(options.data, options.results)
+    datasets = present(shared, options.datasets or DATASETS)
+    for seed in range(options.seeds):
+        for dataset in datasets:
+            for arm in options.arms:
+                if (dataset, arm, seed) not in finished(options.out, "dataset", "arm", "seed"):
+                    append(options.out, cell(shared, dataset, arm, seed, options.bootstrap))
+                    print(f"{dataset}, arm {arm}, seed {seed}: done", flush=True)
+    rows = list(table(lines(options.out)))
+    print("\n".join(rows))
+    if options.table:
+        options.table.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
