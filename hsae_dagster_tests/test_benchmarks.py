@@ -74,7 +74,13 @@ def test_what_an_arm_declares_is_a_declaration(arm: str, task: str) -> None:
     columns = {"text_a": "a", "text_b": "b"} if task == "pairwise" else {"text": "text"}
     said = declared(arm, task, 1)
     spec = DatasetSpec.model_validate(
-        {"task": task, "files": "x.csv", "columns": {**columns, "label": "y"}, "saes": said, "splits": {"salt": salt(1)}}
+        {
+            "task": task,
+            "files": "x.csv",
+            "columns": {**columns, "label": "y"},
+            "saes": said,
+            "splits": {"salt": salt(1)},
+        }
     )
     saes = spec.saes
     guided = isinstance(saes, AutoSizes) and saes.auto.guided
