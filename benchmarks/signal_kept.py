@@ -23,11 +23,14 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cells import Shared, append, finished, lines, present, result, run_stages
-from hsae_dagster.core import ladder
+from hsae_dagster.core import joint_fit, ladder
+from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.core.fidelity import column
+from hsae_dagster.core.observations import observation_matrix
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_codes, read_frame
+from hsae_dagster.storage.vectors import VectorTable
 
 DATASETS = (
     "movie_reviews",
@@ -41,6 +44,8 @@ DATASETS = (
 ARMS = {"c": "auto, guided", "b": "auto, unguided", "a": "reference"}
 # What HypotheSAEs used for its Headlines pairs.
 HEADLINES = [{"m": 256, "k": 8}, {"m": 32, "k": 4}]
+COUNTS = ("significant", "confirmed")
+CEILING = "ceiling of training texts"
 RUNGS = (*ladder.RUNGS[:1], ladder.WORDS, *ladder.RUNGS[1:])
 
 
@@ -100,45 +105,69 @@ def cell(shared: Shared, dataset: str, arm: str, seed: int, bootstrap: int) -> d
     return {"dataset": dataset, "arm": arm, "seed": seed, **found, "seconds": round(time.perf_counter() - started, 1)}
 
 
+def training_ceiling(shared: Shared, dataset: str, seed: int) -> dict[str, Any]:
+    """The ceiling of whoever may learn from training clusters alone, as an autoencoder does, scored on the holdout.
+
+    The ladder's ceiling also learns from validation and fidelity clusters, a fifth of all clusters more.
+    """
+    with shared.apart(dataset, {"splits": {"salt": salt(seed)}}) as project:
+        run_stages(project, dataset, upto="embeddings")
+        corpus, record = (
+            result(project, dataset, "corpus"),
+            result(project, dataset, "embeddings").json("embeddings.json"),
+        )
+        ids = read_frame(corpus.file("texts.parquet"))["text_id"]
+        family = EmbeddingSet(record["model"], record["dimensions"], record["set_id"])
+        vectors = VectorTable(project.results, dataset, family).read(ids)
+        rows = read_frame(corpus.file("observations.parquet"))
+        learn, held_out = (rows.filter(pl.col("split") == split) for split in ("train", "holdout"))
+        x, unseen = (observation_matrix(vectors, ids, part) for part in (learn, held_out))
+        task = load_dataset(shared.data, dataset).spec.task
+        predicted = joint_fit.trained(x, learn["label"].to_numpy(), learn["cluster_id"].to_numpy(), unseen, task)
+        value = joint_fit.score(task, held_out["label"].to_numpy(), predicted.values)
+    return {"dataset": dataset, "arm": CEILING, "seed": seed, "value": value}
+
+
 def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
     """The cells as a Markdown table, means over seeds, with the number of seeds."""
     yield (
-        "| dataset | arm | autoencoders (m/k, λ) | ceiling | all neurons | selected | fired or not | concepts | floor "
-        "| kept by selected | Holm < .05 | confirmed | fidelity F1 | mean \\|r\\| | seeds |"
+        "| dataset | arm | m/k, λ | ceiling | all neurons | selected | fired or not | concepts | floor | selected keep "
+        "| of what training texts allow | Holm < .05 | confirmed | fidelity F1 | mean \\|r\\| | seeds |"
     )
-    yield "|---|---|---|" + "---:|" * 11 + "---|"
+    yield "|---|---|---|" + "---:|" * 12 + "---|"
+    ceilings = {(one["dataset"], one["seed"]): one["value"] for one in cells if one["arm"] == CEILING}
     for dataset in DATASETS:
         for arm in sorted(ARMS):
-            mine = sorted(
-                (one for one in cells if (one["dataset"], one["arm"]) == (dataset, arm)), key=lambda x: x["seed"]
-            )
+            mine = sorted((x for x in cells if (x["dataset"], x["arm"]) == (dataset, arm)), key=lambda x: x["seed"])
             if mine:
-                yield _row(dataset, arm, mine)
+                yield _row(dataset, arm, mine, [ceilings.get((dataset, one["seed"])) for one in mine])
 
 
-def _row(dataset: str, arm: str, mine: list[dict[str, Any]]) -> str:
-    def mean(values: list[float | None]) -> float:
-        known = [value for value in values if value is not None]
-        return float(np.mean(known)) if known else float("nan")
-
-    rungs = {name: mean([one["fits"].get(name, [None])[0] for one in mine]) for name in RUNGS}
-    floor = mean([one["floor"][0] for one in mine])
+def _row(dataset: str, arm: str, mine: list[dict[str, Any]], allowed: list[float | None]) -> str:
     chance = 0.5 if mine[0]["metric"] == "AUC" else 0.0
-    kept = mean(
-        [(one["fits"][ladder.SELECTED][0] - chance) / (one["fits"][ladder.EMBEDDINGS][0] - chance) for one in mine]
-    )
-    sizes = "; ".join(dict.fromkeys(_sizes(one["saes"]) for one in mine))
-    counts = [
-        f"{mean([one[key] for one in mine]):.1f}/{mean([one['tested'] for one in mine]):.0f}"
-        for key in ("significant", "confirmed")
+    selected = [one["fits"][ladder.SELECTED][0] - chance for one in mine]
+    kept = _mean([x / (one["fits"][ladder.EMBEDDINGS][0] - chance) for x, one in zip(selected, mine, strict=True)])
+    of_allowed = _mean([x / (most - chance) if most else None for x, most in zip(selected, allowed, strict=True)])
+    figures = [_mean([one["fits"].get(name, [None])[0] for one in mine]) for name in ladder.RUNGS]
+    cells = [
+        f"{dataset} ({mine[0]['metric'].replace('R2', 'R²')})",
+        f"({arm}) {ARMS[arm]}",
+        "; ".join(dict.fromkeys(_sizes(one["saes"]) for one in mine)),
+        *(f"{value:.3f}" for value in [*figures, _mean([one["floor"][0] for one in mine])]),
+        f"{100 * kept:.0f} %",
+        f"{100 * of_allowed:.0f} %",
+        *(f"{_mean([one[key] for one in mine]):.3g} of {_mean([one['tested'] for one in mine]):.3g}" for key in COUNTS),
+        f"{_mean([one['fidelity'] for one in mine]):.2f}",
+        f"{_mean([one['correlation'] for one in mine]):.3f}",
+        str(len(mine)),
     ]
-    figures = [*(rungs[name] for name in ladder.RUNGS), floor]
-    return (
-        f"| {dataset} ({mine[0]['metric'].replace('R2', 'R²')}) | ({arm}) {ARMS[arm]} | {sizes} | "
-        + " | ".join(f"{value:.3f}" for value in figures)
-        + f" | {100 * kept:.0f} % | {counts[0]} | {counts[1]} | {mean([one['fidelity'] for one in mine]):.2f} "
-        f"| {mean([one['correlation'] for one in mine]):.3f} | {len(mine)} |"
-    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    """Mean of what was measured; NaN of nothing."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def _sizes(saes: list[dict[str, Any]]) -> str:
@@ -162,6 +191,8 @@ def main() -> None:
     datasets = present(shared, options.datasets or DATASETS)
     for seed in range(options.seeds):
         for dataset in datasets:
+            if (dataset, CEILING, seed) not in finished(options.out, "dataset", "arm", "seed"):
+                append(options.out, training_ceiling(shared, dataset, seed))
             for arm in options.arms:
                 if (dataset, arm, seed) not in finished(options.out, "dataset", "arm", "seed"):
                     append(options.out, cell(shared, dataset, arm, seed, options.bootstrap))
