@@ -2,9 +2,9 @@
 
     python benchmarks/signal_kept.py --seeds 3 --table docs/signal_table.md
 
-Arms: (a) the size that HypotheSAEs recommends (for pairs the two it used for its headlines), unguided; (b) a size chosen
-on validation clusters, unguided; (c) size and guidance by the label chosen on validation clusters. Everything else is
-what each dataset declares. The arms of a seed share their split. Seeds differ in the split (`splits.salt`, so other
+Arms: (a) the size that HypotheSAEs recommends (for pairs the two it used for its headlines), unguided; (b) a size
+chosen on validation clusters, unguided; (c) size and guidance by the label chosen on validation clusters. Everything
+else is what each dataset declares. The arms of a seed share their split. Seeds differ in the split (`splits.salt`, so other
 films, speakers, senators and tests are held out) and in the random streams of (b) and (c).
 
 One JSON line is written for each cell; a second run goes on after the last. Run it with the project's Python.
@@ -155,7 +155,7 @@ def _row(dataset: str, arm: str, mine: list[dict[str, Any]], allowed: list[float
         "; ".join(dict.fromkeys(_sizes(one["saes"]) for one in mine)),
         *(f"{value:.3f}" for value in [*figures, _mean([one["floor"][0] for one in mine])]),
         f"{100 * kept:.0f} %",
-        f"{100 * of_allowed:.0f} %",
+        f"{100 * of_allowed:.0f} %" if of_allowed == of_allowed else "not measured",
         *(f"{_mean([one[key] for one in mine]):.3g} of {_mean([one['tested'] for one in mine]):.3g}" for key in COUNTS),
         f"{_mean([one['fidelity'] for one in mine]):.2f}",
         f"{_mean([one['correlation'] for one in mine]):.3f}",
