@@ -4,8 +4,8 @@
 
 Arms: (a) the size that HypotheSAEs recommends (for pairs the two it used for its headlines), unguided; (b) a size
 chosen on validation clusters, unguided; (c) size and guidance by the label chosen on validation clusters. Everything
-else is what each dataset declares. The arms of a seed share their split. Seeds differ in the split (`splits.salt`, so other
-films, speakers, senators and tests are held out) and in the random streams of (b) and (c).
+else is what each dataset declares. The arms of a seed share their split. Seeds differ in the split (`splits.salt`, so
+other films, speakers, senators and tests are held out) and in the random streams of (b) and (c).
 
 One JSON line is written for each cell; a second run goes on after the last. Run it with the project's Python.
 """
