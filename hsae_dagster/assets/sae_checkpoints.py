@@ -15,7 +15,7 @@ from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.imported_sae import declaration, import_one
 from hsae_dagster.assets.sae_sizes import choose_sae, reference_sae
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
-from hsae_dagster.dataset.saes import AutoSizes
+from hsae_dagster.dataset.saes import SAE, AutoSizes
 from hsae_dagster.gpu_wait import taken
 from hsae_dagster.op_tags import GPU_OP_TAGS, GPU_POOL
 from hsae_dagster.partitions import datasets
@@ -50,7 +50,10 @@ def sae_checkpoints(context: dg.AssetExecutionContext, project: Project) -> dg.M
             observations = read_frame(corpus.file("observations.parquet"))
             set_id = vectors_record.json("embeddings.json")["set_id"]
             lessons = Lessons.read(stage, set_id, vectors, texts, observations)
-            _gather(_obtain(lessons, vectors_record, texts, folder), folder)
+            parts = _obtain(lessons, vectors_record, texts, folder)
+            _gather(parts, folder)
+            if stage.dataset.spec.sae_seeds > 1:
+                _add_seeds(lessons, parts, folder)
 
         stored = stage.build(_config(stage), [corpus, vectors_record], make)
         records = stored.json("saes.json")
@@ -58,6 +61,11 @@ def sae_checkpoints(context: dg.AssetExecutionContext, project: Project) -> dg.M
 
 
 def _config(stage: Stage) -> dict[str, Any]:
+    seeds = stage.dataset.spec.sae_seeds
+    return _declared(stage) | ({"seeds": seeds} if seeds > 1 else {})
+
+
+def _declared(stage: Stage) -> dict[str, Any]:
     """What the autoencoders depend on: those listed, or how they are chosen, of which the selection is a part."""
     spec = stage.dataset.spec
     if isinstance(spec.saes, AutoSizes):
@@ -82,16 +90,36 @@ def _obtain(lessons: Lessons, vectors_record: StoredObject, texts: pl.DataFrame,
     ]
 
 
+def _add_seeds(lessons: Lessons, parts: list[StoredObject], folder: Path) -> None:
+    """Further seeds of each trained autoencoder, for comparison only: seeds.json, by the id of the first."""
+    twins: dict[str, list[dict[str, Any]]] = {}
+    for part in parts:
+        record = part.json("sae.json")
+        twins[record["sae_id"]] = []
+        if record["device"].startswith("none"):
+            continue  # imported: there is nothing to train again
+        declared = SAE(**{name: value for name, value in record["config"].items() if name in SAE.model_fields})
+        for further in range(1, lessons.stage.dataset.spec.sae_seeds):
+            twin = train_one(lessons, declared.model_copy(update={"seed": declared.seed + further}))
+            _link(twin, twin.json("sae.json"), folder)
+            twins[record["sae_id"]].append(twin.json("sae.json"))
+    write_json(folder / "seeds.json", twins)
+
+
+def _link(part: StoredObject, record: dict[str, Any], folder: Path) -> None:
+    for name in filter(None, (record["file"], record["head"])):
+        try:
+            os.link(part.file(name), folder / name)
+        except OSError:  # another file system
+            shutil.copyfile(part.file(name), folder / name)
+
+
 def _gather(parts: list[StoredObject], folder: Path) -> None:
     records = [part.json("sae.json") for part in parts]
     if len({record["sae_id"] for record in records}) < len(records):
         records = list({record["sae_id"]: record for record in records}.values())
     for part, record in zip(parts, records, strict=False):
-        for name in filter(None, (record["file"], record["head"])):
-            try:
-                os.link(part.file(name), folder / name)
-            except OSError:  # another file system
-                shutil.copyfile(part.file(name), folder / name)
+        _link(part, record, folder)
     write_json(folder / "saes.json", records)
 
 

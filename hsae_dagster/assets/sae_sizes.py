@@ -28,9 +28,9 @@ from hsae_dagster.core.sae_grid import (
     Size,
     WordReader,
     balanced_f1,
+    batch_size,
     choose,
     fit_of,
-    fit_within,
     grid,
     redundancy,
     reference_size,
@@ -58,34 +58,31 @@ def choose_sae(lessons: Lessons, texts: pl.DataFrame, auto: Auto, folder: Path) 
     stage = lessons.stage
     weights = auto.label_weights if auto.guided else ()
     sizes = grid(len(lessons.ids["train"]), stage.dataset.spec.selection.n, weights)
-    judge = _Judge(lessons, texts)
+    judge, batch = _Judge(lessons, texts), batch_size(len(lessons.ids["train"]))
     if not judge.possible:
         stage.report("no labelled validation texts to choose a size by; the smallest of the grid is taken")
-        return train_one(lessons, _declared(sizes[0], auto))
+        return train_one(lessons, _declared(sizes[0], auto, batch))
     with one_thread():
-        trained, judged = _measure(lessons, sizes, auto, judge)
+        trained, judged = _measure(lessons, [_declared(size, auto, batch) for size in sizes], judge)
     caps = Caps(auto.reconstruction, auto.redundancy, auto.dead_share)
     choice = choose(judged, judge.labels, caps)
-    stage.report(f"{describe(_declared(sizes[choice.chosen], auto))} is taken: {choice.reason}")
+    stage.report(f"{describe(_declared(sizes[choice.chosen], auto, batch))} is taken: {choice.reason}")
     ids = [part.json("sae.json")["sae_id"] for part in trained]
     write_frame(folder / "grid.parquet", _grid_frame(judged, choice, ids))
     write_json(folder / "choice.json", {"metric": judge.metric, "reason": choice.reason, "caps": asdict(caps)})
     return trained[choice.chosen]
 
 
-def _measure(
-    lessons: Lessons, sizes: list[Size], auto: Auto, judge: "_Judge"
-) -> tuple[list[StoredObject], list[Judged]]:
+def _measure(lessons: Lessons, saes: list[SAE], judge: "_Judge") -> tuple[list[StoredObject], list[Judged]]:
     """Train and judge every candidate, telling how far that is."""
     trained, judged = [], []
     started = time.monotonic()
-    for number, size in enumerate(sizes, start=1):
-        sae = _declared(size, auto)
+    for number, sae in enumerate(saes, start=1):
         trained.append(train_one(lessons, sae, quiet=True))
-        judged.append(judge.judge(size, trained[-1]))
-        left = (time.monotonic() - started) / number * (len(sizes) - number)
+        judged.append(judge.judge(Size(sae.m, sae.k, sae.label_weight), trained[-1]))
+        left = (time.monotonic() - started) / number * (len(saes) - number)
         lessons.stage.report(
-            f"{number} of {len(sizes)}: {describe(sae)}: {judge.metric} {judged[-1].signal:.3f}, fired or not "
+            f"{number} of {len(saes)}: {describe(sae)}: {judge.metric} {judged[-1].signal:.3f}, fired or not "
             f"{judged[-1].fired:.3f}, correlation {judged[-1].redundancy:.2f}; {left:,.0f} s left"
         )
     return trained, judged
@@ -104,8 +101,9 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _declared(size: Size, auto: Auto) -> SAE:
-    return SAE(m=size.m, k=size.k, label_weight=size.label_weight, max_epochs=auto.max_epochs, seed=auto.seed)
+def _declared(size: Size, auto: Auto, batch: int) -> SAE:
+    training = {"max_epochs": auto.max_epochs, "batch_size": batch, "seed": auto.seed}
+    return SAE(m=size.m, k=size.k, label_weight=size.label_weight, **training)
 
 
 @dataclass(frozen=True)
@@ -165,40 +163,45 @@ class _Judge:
         codes = {split: encode(sae, vectors) for split, vectors in self.lessons.vectors.items()}
         nmse, dead = 1 - record["explained_variance"], record["dead_share"]
         try:
-            chosen = self._selected(codes["train"])
+            chosen = self._selected(codes["train"], sae.decoder.detach().numpy())
         except MethodError:
             nothing = np.zeros((3, len(self.labels.validation)))
             return Judged(size, np.nan, np.nan, np.nan, np.nan, np.nan, nmse, dead, nothing)
         train, validation = (codes[split][:, chosen].toarray().astype(np.float64) for split in codes)
-        signal, by_strength = fit_of(
-            self._observed(train, "train"), self._observed(validation, "validation"), self.labels
-        )
         fires, unseen = train > 0, validation > 0
-        fired, by_firing = fit_of(
+        said = unseen if self.words is None else self.words.read(fires[self.read_rows])
+        ((signal, by_strength),) = fit_of(
+            self._observed(train, "train"), [self._observed(validation, "validation")], self.labels
+        )
+        (fired, by_firing), (words, by_words) = fit_of(
             self._observed(fires.astype(float), "train"),
-            self._observed(unseen.astype(float), "validation"),
+            [self._observed(part.astype(float), "validation") for part in (unseen, said)],
             self.labels,
         )
-        fidelity, words, by_words = np.nan, fired, by_firing
-        if self.words is not None:
-            said = self.words.read(fires[self.read_rows])
-            words, by_words = fit_within(self._observed(said.astype(float), "validation"), self.labels)
-            f1 = [balanced_f1(said[:, j], unseen[:, j]) for j in range(said.shape[1])]
-            fidelity = float(np.median([value for value in f1 if np.isfinite(value)] or [np.nan]))
+        f1 = [balanced_f1(said[:, j], unseen[:, j]) for j in range(said.shape[1])]
+        fidelity = np.nan if self.words is None else float(np.median([x for x in f1 if np.isfinite(x)] or [np.nan]))
         predictions = np.stack([by_strength, by_firing, by_words])
         return Judged(size, signal, fired, words, fidelity, redundancy(train), nmse, dead, predictions)
 
-    def _selected(self, codes: sp.csr_matrix) -> list[int]:
+    def _selected(self, codes: sp.csr_matrix, directions: np.ndarray) -> list[int]:
+        from hsae_dagster.core.distinct import Limits, select_distinct
         from hsae_dagster.core.selection import select_neurons
 
         selection = self.lessons.stage.dataset.spec.selection
-        return select_neurons(
-            self._observed(codes, "train"),
-            self.labels.train,
+        observed, labels = self._observed(codes, "train"), self.labels.train
+        task = "regression" if self.lessons.task == "regression" else "classification"
+        if selection.distinct is None:
+            return select_neurons(observed, labels, selection.n, method=selection.method, task=task).columns
+        return select_distinct(
+            observed,
+            labels,
             selection.n,
+            activations=codes,
+            directions=directions,
+            limits=Limits(**selection.distinct.model_dump()),
             method=selection.method,
-            task="regression" if self.lessons.task == "regression" else "classification",
-        ).columns
+            task=task,
+        ).selection.columns
 
     def _observed(self, per_text: Any, split: str) -> Any:
         return observation_matrix(per_text, self.lessons.ids[split], self.lessons.observations[split])

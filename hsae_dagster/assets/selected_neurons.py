@@ -10,22 +10,24 @@ import polars as pl
 
 from hsae_dagster import checks
 from hsae_dagster.assets.ladder import read_fits, validation_ladder
+from hsae_dagster.assets.near_neurons import choose_neurons, family_frame, training_texts
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.fidelity import column
 from hsae_dagster.core.ladder import read_ladder
 from hsae_dagster.core.observations import firing_separation, observation_matrix
+from hsae_dagster.core.sae_grid import redundancy
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_codes, read_frame, write_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "selected_neurons"
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 
 
 @dg.asset(
     name=NAME,
-    deps=["corpus", "embeddings", "activations"],
+    deps=["corpus", "embeddings", "sae_checkpoints", "activations"],
     partitions_def=datasets,
     group_name=GROUP,
     kinds={"scikitlearn"},
@@ -40,8 +42,11 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
         corpus, activations = stage.upstream("corpus"), stage.upstream("activations")
         config = {"task": spec.task, **spec.selection.model_dump(mode="json")}
         vectors_record = stage.upstream("embeddings")
+        checkpoints = stage.upstream("sae_checkpoints")
         stored = stage.build(
-            config, [corpus, vectors_record, activations], lambda folder: _make(stage, corpus, activations, folder)
+            config,
+            [corpus, vectors_record, checkpoints, activations],
+            lambda folder: _make(stage, corpus, checkpoints, activations, folder),
         )
         summary = stored.json("selection.json")
         neurons = read_frame(stored.file("neurons.parquet"))
@@ -55,23 +60,19 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
         return stage.finish(stored, _describe(neurons, summary) | _describe_ladder(stored), verdicts)
 
 
-def _make(stage: Stage, corpus: StoredObject, activations: StoredObject, folder: Path) -> None:
-    from hsae_dagster.core.selection import select_neurons
+def _make(
+    stage: Stage, corpus: StoredObject, checkpoints: StoredObject, activations: StoredObject, folder: Path
+) -> None:
     from hsae_dagster.core.stability import matches_elsewhere, selection_frequency
 
-    spec = stage.dataset.spec
     codes = read_codes(activations.file("codes.safetensors"))
     ids = read_frame(activations.file("texts.parquet"))["text_id"]
     columns = read_frame(activations.file("columns.parquet"))
     train = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "train")
     observed, label = observation_matrix(codes, ids, train), train["label"].to_numpy()
-    selection = select_neurons(
-        observed,
-        label,
-        spec.selection.n,
-        method=spec.selection.method,
-        task="regression" if spec.task == "regression" else "classification",
-    )
+    on_texts, text_ids = training_texts(codes, ids, read_frame(corpus.file("texts.parquet")))
+    found = choose_neurons(stage, checkpoints, observed, label, on_texts, text_ids)
+    selection, seeds = found.selection, found.seeds
     chosen = [neuron.column for neuron in selection.neurons]
     by_neuron = codes.tocsc()
     separations = [firing_separation(column(by_neuron, j) > 0, ids, train) for j in chosen]
@@ -85,14 +86,19 @@ def _make(stage: Stage, corpus: StoredObject, activations: StoredObject, folder:
                 observed, label, train["cluster_id"].to_numpy(), selection, np.random.default_rng(0)
             ),
             "match_elsewhere": matches_elsewhere(observed, chosen, columns.sort("column")["sae_id"].to_list()),
+            "near_copies": [sum(member.kept == j for member in found.members) for j in chosen],
+            "seed_cosine": np.full(len(chosen), np.nan) if seeds is None else seeds.cosine[chosen],
+            "seed_correlation": np.full(len(chosen), np.nan) if seeds is None else seeds.correlation[chosen],
         }
     ).join(columns, on="column", how="left", maintain_order="left")
     write_frame(folder / "neurons.parquet", neurons)
+    write_frame(folder / "families.parquet", family_frame(found.members))
     summary = {
         "method": selection.method,
         "alpha": selection.alpha,
         "path": [asdict(point) for point in selection.path],
-        "notes": list(selection.notes),
+        "notes": [*selection.notes, *found.notes],
+        "redundancy": redundancy(on_texts[:, chosen].toarray()),
     }
     write_json(folder / "selection.json", summary)
     # Shown, and read by nothing further down: its settings must not make later stages run again.
@@ -109,6 +115,8 @@ def _describe(neurons: pl.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
             "score": round(row["score"], 4),
             "outcome when firing": round(row["train_separation"], 4),
             "fires on": f"{row['firing_rate']:.1%}",
+            "near-copies": row["near_copies"],
+            "match in other seeds": None if np.isnan(row["seed_cosine"]) else f"{row['seed_cosine']:.2f}",
             "selected again": None if np.isnan(row["selection_frequency"]) else f"{row['selection_frequency']:.0%}",
         }
         for row in neurons.iter_rows(named=True)
@@ -117,7 +125,11 @@ def _describe(neurons: pl.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
         "dagster/row_count": neurons.height,
         "method": summary["method"],
         "neurons": table(rows),
+        "mean |correlation|": float(summary["redundancy"]),
+        "near-copies left out": int(neurons["near_copies"].sum()),
     }
+    if neurons["seed_cosine"].is_finite().any():
+        metadata["least match in other seeds"] = float(neurons["seed_cosine"].min())  # type: ignore[arg-type]
     if summary["notes"]:
         metadata["notes"] = "; ".join(summary["notes"])
     if summary["path"]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from hsae_dagster.core.joint_fit import cross_fitted, score, trained
+from hsae_dagster.core.joint_fit import score, trained
 
 # Fewest training texts for each neuron of the largest size tried.
 _TEXTS_PER_NEURON = 4
@@ -25,7 +25,6 @@ _LARGE = 64
 # From so many training texts on, larger dictionaries are tried as well.
 _MANY_TEXTS = 20_000
 _DRAWS = 200
-_FOLDS = 5
 # Words that are read to predict firing: the commonest ones; more add little and cost a larger system to solve.
 MOST_WORDS = 1500
 _WORD_PENALTY = 30.0
@@ -46,7 +45,8 @@ class Caps:
 
     Attributes:
         reconstruction: largest ratio of its validation error to that of the unguided autoencoder of its size.
-        redundancy: largest mean |correlation| among its selected neurons.
+        redundancy: largest mean |correlation| among its selected neurons (or that of the unguided autoencoder of its
+            size, where that is larger: few texts alone make correlations).
         dead_share: largest share of dead neurons.
     """
 
@@ -63,7 +63,7 @@ class Judged:
         size: its place in the grid.
         signal: R² or AUC of the selected neurons on validation clusters.
         fired: the same, knowing only which of them fired.
-        words: the same, knowing only what words say about which of them fired.
+        words: the same model's fit, knowing only what words say about which of them fired.
         fidelity: median balanced F1 with which words predict firing of a selected neuron.
         redundancy: mean |correlation| among the selected neurons.
         nmse: normalised squared error on validation texts.
@@ -194,17 +194,18 @@ class Labels:
     validation_clusters: np.ndarray
 
 
-def fit_of(train: np.ndarray, validation: np.ndarray, labels: Labels) -> tuple[float, np.ndarray]:
-    """R² or AUC on validation observations of a model fitted on training observations, and its predictions."""
-    predicted = trained(train, labels.train, labels.train_clusters, validation, labels.task).values
-    return score(labels.task, labels.validation, predicted), predicted
+def fit_of(train: np.ndarray, unseen: Sequence[np.ndarray], labels: Labels) -> list[tuple[float, np.ndarray]]:
+    """R² or AUC on validation observations of one model fitted on training observations, and its predictions.
 
-
-def fit_within(validation: np.ndarray, labels: Labels) -> tuple[float, np.ndarray]:
-    """As `fit_of` for predictors that exist on validation observations only: cross-fitted over their clusters."""
-    clusters = labels.validation_clusters
-    found = cross_fitted(validation, labels.validation, clusters, labels.task, folds=_FOLDS, seed=0)
-    return score(labels.task, labels.validation, found.values), found.values
+    Args:
+        train: (n, q) predictors of training observations.
+        unseen: (v, q) predictors of the validation observations, in one version or several.
+        labels: of both.
+    """
+    stacked = np.concatenate(unseen)
+    found = trained(train, labels.train, labels.train_clusters, stacked, labels.task).values
+    parts = np.split(found, len(unseen))
+    return [(score(labels.task, labels.validation, part), part) for part in parts]
 
 
 def choose(candidates: Sequence[Judged], labels: Labels, caps: Caps, seed: int = 0) -> Choice:
@@ -213,11 +214,14 @@ def choose(candidates: Sequence[Judged], labels: Labels, caps: Caps, seed: int =
     Simpler is: fewer neurons, then less weight on the label, then fewer neurons per text. Where no candidate is within
     all caps, that on redundancy goes first, then that on dead neurons, then that on reconstruction.
     """
-    plain = {(c.size.m, c.size.k): c.nmse for c in candidates if c.size.label_weight == 0}
+    plain = {(c.size.m, c.size.k): c for c in candidates if c.size.label_weight == 0}
+    twins = [plain.get((c.size.m, c.size.k), c) for c in candidates]
     rules = [
-        np.array([c.nmse <= caps.reconstruction * plain.get((c.size.m, c.size.k), np.inf) for c in candidates]),
+        np.array([c.nmse <= caps.reconstruction * t.nmse for c, t in zip(candidates, twins, strict=True)]),
         np.array([c.dead_share <= caps.dead_share for c in candidates]),
-        np.array([c.redundancy <= caps.redundancy for c in candidates]),
+        np.array(
+            [c.redundancy <= max(caps.redundancy, _redundancy_of(t, c)) for c, t in zip(candidates, twins, strict=True)]
+        ),
     ]
     scores = np.array([c.score if np.isfinite(c.score) else -np.inf for c in candidates])
     within = np.logical_and.reduce(rules)
@@ -237,6 +241,15 @@ def choose(candidates: Sequence[Judged], labels: Labels, caps: Caps, seed: int =
     if given_up:
         reason += f"; no candidate was within the cap on {' or '.join(given_up)}"
     return Choice(int(chosen), best, errors, within, reason)
+
+
+def _redundancy_of(twin: Judged, candidate: Judged) -> float:
+    return 0.0 if twin is candidate and candidate.size.label_weight > 0 else twin.redundancy
+
+
+def batch_size(n_texts: int) -> int:
+    """Texts per training step: 512, fewer where an epoch would then have fewer than about eight steps; at least 32."""
+    return min(512, max(32, 2 ** round(math.log2(max(n_texts, 1) / 8))))
 
 
 def _complexity(size: Size) -> tuple[float, ...]:

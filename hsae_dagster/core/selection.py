@@ -84,6 +84,7 @@ def select_neurons(
     *,
     method: str = "lasso",
     task: str = "regression",
+    without: Sequence[int] = (),
 ) -> Selection:
     """Select the neurons that best predict the target.
 
@@ -95,6 +96,7 @@ def select_neurons(
             "separation" (see `separation_scores`), or "package.module:function" with
             fn(column: (n,) float64, target: (n,) float64) -> float, ranked by size.
         task: "regression" or "classification".
+        without: columns that may not be selected.
 
     Returns:
         The selection: n_select neurons by rank. Fewer only where the lasso path ends with fewer, with a note.
@@ -105,7 +107,9 @@ def select_neurons(
     """
     target = _checked_target(target, task)
     matrix = StandardisedCodes(codes)
-    return _Candidates(matrix).select(target, n_select, method, task)
+    candidates = _Candidates(matrix)
+    candidates.usable[list(without)] = False
+    return candidates.select(target, n_select, method, task)
 
 
 def select_for_each(

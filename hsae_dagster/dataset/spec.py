@@ -65,6 +65,13 @@ class Embedding(Section):
     batch_size: int = Field(512, ge=1, description="Texts per write: what a killed run repeats at most.")
 
 
+class Distinct(Section):
+    """How alike two selected neurons may be."""
+
+    correlation: float = Field(0.6, gt=0.0, le=1.0, description="Largest correlation of activations, in size.")
+    cosine: float = Field(0.8, gt=0.0, le=1.0, description="Largest cosine of decoder directions.")
+
+
 class Selection(Section):
     """Which neurons predict the label."""
 
@@ -72,6 +79,15 @@ class Selection(Section):
         "lasso", description="`lasso`, `correlation`, `separation`, or a metric as `package.module:function`."
     )
     n: int = Field(20, ge=1, le=100, description="Neurons to select.")
+    distinct: Distinct | None = Field(
+        None, description="Demand distinct neurons: near-copies of a selected one make room for others."
+    )
+    min_match: float | None = Field(
+        None,
+        gt=0.0,
+        le=1.0,
+        description="With sae_seeds > 1: select only neurons that every other seed has found, to this cosine.",
+    )
 
 
 class Interpretation(Section):
@@ -189,6 +205,9 @@ class DatasetSpec(Section):
         description="`auto`: size and guidance chosen on validation clusters; `reference`: the rule of thumb of "
         "HypotheSAEs; or a list of one or several autoencoders.",
     )
+    sae_seeds: int = Field(
+        1, ge=1, le=20, description="Train so many seeds of each autoencoder, to see which neurons all of them find."
+    )
     selection: Selection = Selection()
     interpretation: Interpretation = Interpretation()
     annotation: Annotation = Annotation()
@@ -201,6 +220,12 @@ class DatasetSpec(Section):
         if not value:
             raise ValueError("name at least one file")
         return value
+
+    @model_validator(mode="after")
+    def _matches_need_seeds(self) -> "DatasetSpec":
+        if self.selection.min_match is not None and self.sae_seeds == 1:
+            raise ValueError("selection.min_match compares seeds; set sae_seeds to 2 or more")
+        return self
 
     @model_validator(mode="after")
     def _columns_fit_the_task(self) -> "DatasetSpec":

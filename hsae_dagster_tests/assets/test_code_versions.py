@@ -38,6 +38,9 @@ STAGES = {
     ],
     "activations": ["core/codes.py"],
     "selected_neurons": [
+        "assets/near_neurons.py",
+        "core/distinct.py",
+        "core/seed_matches.py",
         "core/selection.py",
         "core/selection_scores.py",
         "core/lasso.py",

@@ -11,9 +11,9 @@ from hsae_dagster.core.sae_grid import (
     Size,
     WordReader,
     balanced_f1,
+    batch_size,
     choose,
     fit_of,
-    fit_within,
     grid,
     redundancy,
     reference_size,
@@ -44,6 +44,22 @@ def test_the_grid_grows_with_the_data_and_never_asks_for_more_than_it_carries(n_
     assert {(size.m, size.k) for size in sizes} == set(shapes)
     assert len(grid(n_texts, n_select, ())) == len(shapes)
     assert len(shapes) <= len(grid(10 * n_texts, n_select, ()))
+
+
+def test_an_epoch_has_several_steps_however_few_texts_there_are() -> None:
+    assert [batch_size(n) for n in (1, 91, 318, 1583, 4755, 10**6)] == [32, 32, 32, 256, 512, 512]
+
+
+def test_few_texts_alone_are_no_redundancy_of_guidance() -> None:
+    truth = labels()
+    pair = [
+        candidate(24, 6, 0.0, 1.5, truth, redundancy=0.14),
+        candidate(24, 6, 0.1, 0.5, truth, redundancy=0.13),
+        candidate(24, 6, 0.3, 0.5, truth, redundancy=0.15),
+    ]
+    choice = choose(pair, truth, Caps())
+    assert choice.within_caps.tolist() == [True, True, False]
+    assert choice.chosen == 1
 
 
 def test_redundancy_is_the_mean_absolute_correlation() -> None:
@@ -143,11 +159,11 @@ def test_caps_bind_and_give_way_in_turn() -> None:
     assert choice.within_caps.tolist() == [True, False, False]
     assert choice.chosen == 0
     # Nothing within the cap on redundancy: it is given up, and said so.
-    crowded = [candidate(24, 6, 0.0, 1.5, truth, redundancy=0.3), copies]
-    choice = choose(crowded, truth, Caps())
-    assert choice.chosen == 1
+    choice = choose([copies], truth, Caps())
+    assert choice.within_caps.tolist() == [False]
+    assert choice.chosen == 0
     assert "redundancy" in choice.reason
-    dead = [candidate(24, 6, 0.0, 1.5, truth, dead_share=0.9, redundancy=0.3)]
+    dead = [candidate(24, 6, 0.0, 1.5, truth, dead_share=0.9)]
     assert "dead neurons" in choose(dead, truth, Caps()).reason
 
 
@@ -168,7 +184,9 @@ def test_fits_find_what_is_there(task: str) -> None:
     names = np.array([f"c{i % 50}" for i in range(400)])
     truth = Labels(task, y[:400], names, y[400:], names)
     floor = 0.7 if task == "regression" else 0.9
-    assert fit_of(x[:400], x[400:], truth)[0] > floor
-    assert fit_within(x[400:], truth)[0] > floor - 0.05
     noise = rng.normal(size=(800, 3))
-    assert fit_of(noise[:400], noise[400:], truth)[0] < floor - 0.25
+    (found, predicted), (astray, _) = fit_of(x[:400], [x[400:], noise[400:]], truth)
+    assert found > floor
+    assert predicted.shape == (400,)
+    assert astray < floor - 0.25
+    assert fit_of(noise[:400], [noise[400:]], truth)[0][0] < floor - 0.25

@@ -1,0 +1,56 @@
+"""Distinct neurons and several seeds through the assets, on the tiny texts."""
+
+import pytest
+
+from hsae_dagster.storage.frames import read_frame
+from hsae_dagster_tests.assets.workspace import Workspace
+
+SAE = {"m": 12, "k": 6, "max_epochs": 20, "batch_size": 32, "label_weight": 2.0}
+
+
+def test_near_copies_of_a_selected_neuron_are_its_family(copied: Workspace) -> None:
+    limits = {"correlation": 0.5, "cosine": 0.7}
+    copied.declare("ratings", None, saes=[SAE], selection={"n": 4, "distinct": limits})
+    run = copied.run("ratings", upto="selected_neurons")
+    assert run.success, run.failures
+    stored = copied.current("ratings", "selected_neurons")
+    neurons, families = (read_frame(stored.file(f"{name}.parquet")) for name in ("neurons", "families"))
+    assert families.height > 0, "so strong a guidance makes copies"
+    assert neurons["near_copies"].sum() == families.height
+    assert set(families["kept"]) <= set(neurons["column"])
+    assert not set(families["left_out"]) & set(neurons["column"])
+    beyond = (families["correlation"].abs() > 0.5) | (families["cosine"] > 0.7)
+    assert beyond.all()
+    told = run.metadata("selected_neurons")
+    assert told["near-copies left out"] == families.height
+    copied.declare("ratings", None, saes=[SAE])
+    before = copied.run("ratings", upto="selected_neurons").metadata("selected_neurons")
+    assert told["mean |correlation|"] < before["mean |correlation|"]
+
+
+def test_other_seeds_are_trained_and_compared_with(copied: Workspace) -> None:
+    sae = {"m": 8, "k": 2, "max_epochs": 30, "batch_size": 32}
+    copied.declare("ratings", None, saes=[sae], sae_seeds=3)
+    run = copied.run("ratings", upto="selected_neurons")
+    assert run.success, run.failures
+    checkpoints = copied.current("ratings", "sae_checkpoints")
+    (record,) = checkpoints.json("saes.json")
+    twins = checkpoints.json("seeds.json")[record["sae_id"]]
+    assert [twin["config"]["seed"] for twin in twins] == [1, 2]
+    neurons = read_frame(copied.current("ratings", "selected_neurons").file("neurons.parquet"))
+    assert neurons["seed_cosine"].is_between(-1, 1 + 1e-6).all()
+    assert neurons["seed_cosine"].max() > 0.3, "alike, from every start"  # type: ignore[operator]
+    assert neurons["column"].max() < 8, "the other seeds' neurons are for comparison only"  # type: ignore[operator]
+    ranked = neurons.sort("seed_cosine")["seed_cosine"]
+    copied.declare("ratings", None, saes=[sae], sae_seeds=3, selection={"n": 1, "min_match": float(ranked[-1]) - 1e-6})
+    assert copied.run("ratings", "selected_neurons").success
+    (alone,) = read_frame(copied.current("ratings", "selected_neurons").file("neurons.parquet"))["seed_cosine"]
+    assert alone >= ranked[-1] - 1e-6
+    copied.declare("ratings", None, saes=[sae], sae_seeds=3, selection={"n": 4, "min_match": 1.0})
+    assert "Lower selection.min_match" in copied.run("ratings", "selected_neurons").sentence("selected_neurons")
+
+
+@pytest.mark.parametrize("selection", [{"n": 4, "min_match": 0.5}])
+def test_a_match_needs_seeds(copied: Workspace, selection: dict) -> None:
+    copied.declare("ratings", None, selection=selection)
+    assert "set sae_seeds to 2 or more" in copied.run("ratings", "selected_neurons").sentence("selected_neurons")
