@@ -25,6 +25,7 @@ from hsae_dagster.storage.checkpoints import save_sae
 from hsae_dagster.storage.objects import StageInputs, StoredObject
 from hsae_dagster.storage.vectors import VectorTable
 
+# Of one trained autoencoder, which several datasets may share; the choice among them has its own.
 CODE_VERSION = "2"
 SPLITS = ("train", "validation")
 

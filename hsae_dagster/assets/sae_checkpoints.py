@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster import checks
-from hsae_dagster.assets.autoencoders import CODE_VERSION, Lessons, choose_device, train_one
+from hsae_dagster.assets.autoencoders import Lessons, choose_device, train_one
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.imported_sae import declaration, import_one
 from hsae_dagster.assets.sae_sizes import choose_sae, reference_sae
@@ -24,6 +24,7 @@ from hsae_dagster.storage.frames import read_arrays, read_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "sae_checkpoints"
+CODE_VERSION = "3"
 
 
 @dg.asset(

@@ -31,6 +31,7 @@ from hsae_dagster.core.sae_grid import (
     batch_size,
     choose,
     fit_of,
+    fit_within,
     grid,
     redundancy,
     reference_size,
@@ -165,22 +166,25 @@ class _Judge:
         try:
             chosen = self._selected(codes["train"], sae.decoder.detach().numpy())
         except MethodError:
-            nothing = np.zeros((3, len(self.labels.validation)))
+            nothing = np.zeros((2, len(self.labels.validation)))
             return Judged(size, np.nan, np.nan, np.nan, np.nan, np.nan, nmse, dead, nothing)
         train, validation = (codes[split][:, chosen].toarray().astype(np.float64) for split in codes)
         fires, unseen = train > 0, validation > 0
-        said = unseen if self.words is None else self.words.read(fires[self.read_rows])
-        ((signal, by_strength),) = fit_of(
-            self._observed(train, "train"), [self._observed(validation, "validation")], self.labels
+        signal, by_strength = fit_of(
+            self._observed(train, "train"), self._observed(validation, "validation"), self.labels
         )
-        (fired, by_firing), (words, by_words) = fit_of(
+        fired, by_firing = fit_of(
             self._observed(fires.astype(float), "train"),
-            [self._observed(part.astype(float), "validation") for part in (unseen, said)],
+            self._observed(unseen.astype(float), "validation"),
             self.labels,
         )
-        f1 = [balanced_f1(said[:, j], unseen[:, j]) for j in range(said.shape[1])]
-        fidelity = np.nan if self.words is None else float(np.median([x for x in f1 if np.isfinite(x)] or [np.nan]))
-        predictions = np.stack([by_strength, by_firing, by_words])
+        fidelity, words = float("nan"), float("nan")
+        if self.words is not None:
+            said = self.words.read(fires[self.read_rows])
+            words = fit_within(self._observed(said.astype(float), "validation"), self.labels)
+            f1 = [balanced_f1(said[:, j], unseen[:, j]) for j in range(said.shape[1])]
+            fidelity = float(np.median([value for value in f1 if np.isfinite(value)] or [np.nan]))
+        predictions = np.stack([by_strength, by_firing])
         return Judged(size, signal, fired, words, fidelity, redundancy(train), nmse, dead, predictions)
 
     def _selected(self, codes: sp.csr_matrix, directions: np.ndarray) -> list[int]:

@@ -3,11 +3,11 @@
 Belongs here: sizes from the amount of data, the reference's rule of thumb, the figures of a candidate on validation
 texts, the one-standard-error rule. Does not belong here: training (`sae_training`), reading or storing anything.
 
-A candidate is judged by what n selected neurons say about labels of validation clusters: by their strengths, by whether
-they fired at all, and by their firing as words predict it, since in the end a hypothesis is words. The simplest
-candidate within one standard error of the best is taken (Breiman et al. 1984; Hastie et al. 2009, section 7.10). That
-error is one of the difference to the best, over draws of whole clusters: two candidates see the same texts, so
-what is easy or hard about those cancels.
+A candidate is judged by what n selected neurons say about labels of validation clusters, by their strengths and by
+whether they fired at all. The simplest candidate within one standard error of the best is taken (Breiman et al. 1984;
+Hastie et al. 2009, section 7.10). That error is one of the difference to the best, over draws of whole clusters: two
+candidates see the same texts, so what is easy or hard about those cancels. What words say about the firing neurons is
+reported beside it and decides nothing: it varies more from one candidate to the next than it differs between them.
 """
 
 import math
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from hsae_dagster.core.joint_fit import score, trained
+from hsae_dagster.core.joint_fit import cross_fitted, score, trained
 
 # Fewest training texts for each neuron of the largest size tried.
 _TEXTS_PER_NEURON = 4
@@ -25,6 +25,8 @@ _LARGE = 64
 # From so many training texts on, larger dictionaries are tried as well.
 _MANY_TEXTS = 20_000
 _DRAWS = 200
+_FOLDS = 5
+_OBSERVATIONS_PER_PREDICTOR = 20
 # Words that are read to predict firing: the commonest ones; more add little and cost a larger system to solve.
 MOST_WORDS = 1500
 _WORD_PENALTY = 30.0
@@ -63,12 +65,13 @@ class Judged:
         size: its place in the grid.
         signal: R² or AUC of the selected neurons on validation clusters.
         fired: the same, knowing only which of them fired.
-        words: the same model's fit, knowing only what words say about which of them fired.
+        words: the same, cross-fitted and knowing only what words say about which of them fired; NaN where validation
+            has too few observations for that.
         fidelity: median balanced F1 with which words predict firing of a selected neuron.
         redundancy: mean |correlation| among the selected neurons.
         nmse: normalised squared error on validation texts.
         dead_share: share of neurons dead at the end of training.
-        predictions: (3, n) predictions of the three fits for validation observations.
+        predictions: (2, n) predictions of the first two fits for validation observations.
     """
 
     size: Size
@@ -83,8 +86,8 @@ class Judged:
 
     @property
     def score(self) -> float:
-        """What candidates are compared by: the mean of the three fits."""
-        return float(np.mean([self.signal, self.fired, self.words]))
+        """What candidates are compared by: the mean of the fits of strengths and of firing."""
+        return (self.signal + self.fired) / 2
 
 
 @dataclass(frozen=True)
@@ -194,24 +197,29 @@ class Labels:
     validation_clusters: np.ndarray
 
 
-def fit_of(train: np.ndarray, unseen: Sequence[np.ndarray], labels: Labels) -> list[tuple[float, np.ndarray]]:
-    """R² or AUC on validation observations of one model fitted on training observations, and its predictions.
+def fit_of(train: np.ndarray, unseen: np.ndarray, labels: Labels) -> tuple[float, np.ndarray]:
+    """R² or AUC on validation observations of a model fitted on training observations, and its predictions."""
+    found = trained(train, labels.train, labels.train_clusters, unseen, labels.task).values
+    return score(labels.task, labels.validation, found), found
 
-    Args:
-        train: (n, q) predictors of training observations.
-        unseen: (v, q) predictors of the validation observations, in one version or several.
-        labels: of both.
+
+def fit_within(unseen: np.ndarray, labels: Labels) -> float:
+    """R² or AUC of predictors that exist on validation observations alone, cross-fitted over their clusters.
+
+    NaN with fewer than 20 observations for each predictor: chance would decide.
     """
-    stacked = np.concatenate(unseen)
-    found = trained(train, labels.train, labels.train_clusters, stacked, labels.task).values
-    parts = np.split(found, len(unseen))
-    return [(score(labels.task, labels.validation, part), part) for part in parts]
+    if len(unseen) < _OBSERVATIONS_PER_PREDICTOR * unseen.shape[1]:
+        return float("nan")
+    clusters = labels.validation_clusters
+    found = cross_fitted(unseen, labels.validation, clusters, labels.task, folds=_FOLDS, seed=0)
+    return score(labels.task, labels.validation, found.values, found.folds)
 
 
 def choose(candidates: Sequence[Judged], labels: Labels, caps: Caps, seed: int = 0) -> Choice:
     """The simplest candidate whose score is within one standard error of the best, among those within the caps.
 
-    Simpler is: fewer neurons, then less weight on the label, then fewer neurons per text. Where no candidate is within
+    Simpler is: fewer neurons, then fewer of them per text, then no guidance by the label; among equally simple ones the
+    better score counts, since the caps bound what guidance may cost. Where no candidate is within
     all caps, that on redundancy goes first, then that on dead neurons, then that on reconstruction.
     """
     plain = {(c.size.m, c.size.k): c for c in candidates if c.size.label_weight == 0}
@@ -236,7 +244,7 @@ def choose(candidates: Sequence[Judged], labels: Labels, caps: Caps, seed: int =
     errors = _standard_errors(candidates, best, labels, seed)
     near = allowed & (scores[best] - scores <= errors)
     near[best] = True
-    chosen = min(np.flatnonzero(near), key=lambda i: _complexity(candidates[int(i)].size))
+    chosen = min(np.flatnonzero(near), key=lambda i: (*_complexity(candidates[int(i)].size), -scores[i]))
     reason = "the best score" if chosen == best else "the simplest within one standard error of the best score"
     if given_up:
         reason += f"; no candidate was within the cap on {' or '.join(given_up)}"
@@ -253,7 +261,7 @@ def batch_size(n_texts: int) -> int:
 
 
 def _complexity(size: Size) -> tuple[float, ...]:
-    return (size.m, size.label_weight, size.k)
+    return (size.m, size.k, size.label_weight > 0)
 
 
 def _standard_errors(candidates: Sequence[Judged], best: int, labels: Labels, seed: int) -> np.ndarray:

@@ -69,7 +69,7 @@ class Auto(Section):
 
     guided: bool = Field(True, description="Whether autoencoders guided by the training labels are tried too.")
     label_weights: tuple[Annotated[float, Field(gt=0.0)], ...] = Field(
-        (0.1, 0.3, 1.0), min_length=1, description="Weights of the label that are tried beside 0 if guided."
+        (0.1, 0.2, 0.4, 0.8), min_length=1, description="Weights of the label that are tried beside 0 if guided."
     )
     reconstruction: float = Field(
         1.1, ge=1.0, description="Largest reconstruction error, as a multiple of the unguided one of that size."

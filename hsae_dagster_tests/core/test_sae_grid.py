@@ -14,6 +14,7 @@ from hsae_dagster.core.sae_grid import (
     batch_size,
     choose,
     fit_of,
+    fit_within,
     grid,
     redundancy,
     reference_size,
@@ -102,12 +103,12 @@ def labels(n: int = 400, clusters: int = 40, seed: int = 0) -> Labels:
 
 
 def candidate(m: int, k: int, weight: float, noise: float, truth: Labels, **changes: float) -> Judged:
-    """A candidate whose three predictions are the label plus noise of a given size."""
+    """A candidate whose two predictions are the label plus noise of a given size."""
     rng = np.random.default_rng([m, k, int(100 * weight)])
     y = truth.validation
-    predictions = np.stack([0.5 * (y + noise * rng.normal(size=len(y))) for _ in range(3)])
+    predictions = np.stack([0.5 * (y + noise * rng.normal(size=len(y))) for _ in range(2)])
     fits = [1 - ((y - p) ** 2).sum() / ((y - y.mean()) ** 2).sum() for p in predictions]
-    figures = {"fidelity": 0.8, "redundancy": 0.05, "nmse": 0.6, "dead_share": 0.0} | changes
+    figures = {"words": 0.1, "fidelity": 0.8, "redundancy": 0.05, "nmse": 0.6, "dead_share": 0.0} | changes
     return Judged(Size(m, k, weight), *fits, **figures, predictions=predictions)
 
 
@@ -125,16 +126,20 @@ def test_the_simplest_within_one_standard_error_is_taken() -> None:
     assert choice.reason == "the best score"
 
 
-def test_fewer_neurons_are_simpler_then_less_label_then_fewer_per_text() -> None:
+def test_fewer_neurons_are_simpler_then_fewer_per_text_then_no_guidance() -> None:
     truth = labels()
     same = candidate(24, 6, 0.3, 0.6, truth)
-    twins = [
-        Judged(size, *_figures(same))
-        for size in (Size(32, 4, 0.0), Size(24, 6, 0.3), Size(24, 6, 0.0), Size(24, 4, 0.0))
-    ]
-    assert choose(twins, truth, Caps()).chosen == 3
-    assert choose(twins[:3], truth, Caps()).chosen == 2
-    assert choose(twins[:1], truth, Caps()).chosen == 0
+    order = [Size(24, 4, 0.0), Size(24, 4, 0.3), Size(24, 6, 0.0), Size(24, 6, 0.3), Size(32, 4, 0.0)]
+    twins = [Judged(size, *_figures(same)) for size in reversed(order)]
+    for left in range(len(order), 0, -1):
+        assert choose(twins[:left], truth, Caps()).chosen == left - 1
+
+
+def test_among_equally_simple_candidates_the_better_one_counts() -> None:
+    truth = labels()
+    pair = [candidate(24, 6, 0.1, 0.6, truth), candidate(24, 6, 0.3, 0.59, truth)]
+    choice = choose(pair, truth, Caps())
+    assert choice.chosen == choice.best
 
 
 def _figures(judged: Judged) -> tuple:
@@ -170,7 +175,7 @@ def test_caps_bind_and_give_way_in_turn() -> None:
 def test_a_candidate_that_could_not_be_judged_is_never_taken_over_one_that_could() -> None:
     truth = labels()
     judged = candidate(24, 6, 0.0, 1.5, truth)
-    unable = Judged(Size(8, 2), *[float("nan")] * 5, 0.6, 0.0, np.zeros((3, 400)))
+    unable = Judged(Size(8, 2), *[float("nan")] * 5, 0.6, 0.0, np.zeros((2, 400)))
     assert choose([unable, judged], truth, Caps(redundancy=1.0)).chosen == 1
 
 
@@ -185,8 +190,10 @@ def test_fits_find_what_is_there(task: str) -> None:
     truth = Labels(task, y[:400], names, y[400:], names)
     floor = 0.7 if task == "regression" else 0.9
     noise = rng.normal(size=(800, 3))
-    (found, predicted), (astray, _) = fit_of(x[:400], [x[400:], noise[400:]], truth)
+    found, predicted = fit_of(x[:400], x[400:], truth)
     assert found > floor
     assert predicted.shape == (400,)
-    assert astray < floor - 0.25
-    assert fit_of(noise[:400], [noise[400:]], truth)[0][0] < floor - 0.25
+    assert fit_within(x[400:], truth) > floor - 0.05
+    for unrelated in (fit_of(noise[:400], noise[400:], truth)[0], fit_within(noise[400:], truth)):
+        assert unrelated < floor - 0.25
+    assert np.isnan(fit_within(rng.normal(size=(400, 21)), truth))
