@@ -101,3 +101,9 @@ def test_fields_are_printed_whole_or_by_section(root: Path) -> None:
     wrong = hsae("fields", "column")
     assert_a_sentence(wrong)
     assert "It has columns, " in wrong.output
+
+
+def test_fetching_what_is_not_published_is_a_sentence(root: Path) -> None:
+    done = hsae("fetch", "tweets")
+    assert_a_sentence(done)
+    assert "Use one of headlines, yelp, congress" in done.output
