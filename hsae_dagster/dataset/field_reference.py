@@ -5,6 +5,7 @@ own description (`spec`) is the only place that says it.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin  # noqa: TID251 (compared with, not written)
@@ -25,29 +26,31 @@ LIMITS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"
 
 
 def field_reference(section: str | None = None) -> str:
-    """The page as Markdown; with a section's name (`columns`, `saes`, …) only that table.
+    """The page as Markdown; with a section's name (`columns`, `saes`, …) only what belongs to it.
 
     Raises:
         KeyError: there is no such section.
     """
-    sections = dict(_sections())
-    if section is not None:
-        return sections[section]
-    return "\n".join([TITLE, *sections.values()])
+    tables = list(_tables(DatasetSpec, ""))
+    if section is None:
+        return "\n".join([TITLE, *(table for _, table in tables)])
+    if section not in section_names():
+        raise KeyError(section)
+    return "\n".join(table for name, table in tables if name == section)
 
 
 def section_names() -> list[str]:
     """The parts of dataset.yaml that have fields of their own."""
-    return [name for name, _ in _sections() if name]
+    return list(dict.fromkeys(name for name, _ in _tables(DatasetSpec, "") if name))
 
 
-def _sections() -> Iterator[tuple[str, str]]:
-    yield "", _table("The whole file", DatasetSpec.__doc__, DatasetSpec, "")
-    for name, info in DatasetSpec.model_fields.items():
-        inner = _model(info.annotation)
-        if inner is not None:
-            entry = name if inner is info.annotation else f"{name}[]"
-            yield name, _table(f"`{name}`", inner.__doc__, inner, f"{entry}.")
+def _tables(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
+    """(top-level section, table) of a section and of the sections in it."""
+    title = f"`{prefix.rstrip('.')}`" if prefix else "The whole file"
+    yield re.split(r"[.\[]", prefix)[0], _table(title, model.__doc__, model, prefix)
+    for name, info in model.model_fields.items():
+        for inner, listed in _models(info.annotation):
+            yield from _tables(inner, f"{prefix}{name}{'[]' if listed else ''}.")
 
 
 def _table(title: str, said: str | None, model: type[BaseModel], prefix: str) -> str:
@@ -59,24 +62,25 @@ def _table(title: str, said: str | None, model: type[BaseModel], prefix: str) ->
     return "\n".join(lines) + "\n"
 
 
-def _model(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, itself or as a list."""
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
+def _models(annotation: Any) -> list[tuple[type[BaseModel], bool]]:
+    """The sections that a field may hold, and whether as a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [(annotation, False)]
+    listed = get_origin(annotation) is tuple
+    inner = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
+    return [(model, listed or within) for part in inner for model, within in _models(part)]
 
 
 def _meaning(info: FieldInfo) -> str:
-    inner = _model(info.annotation)
-    return info.description or (inner.__doc__ if inner else "") or ""
+    inner = _models(info.annotation)
+    return info.description or (inner[0][0].__doc__ if inner else "") or ""
 
 
 def _default(info: FieldInfo) -> str:
     if info.is_required():
         return "required"
     default = info.get_default(call_default_factory=True)
-    if _model(info.annotation) is not None and default is not None:
+    if isinstance(default, BaseModel):
         return "see below"
     if default is None or default in ((), ""):
         return "none"
@@ -109,6 +113,6 @@ def _named(annotation: Any) -> str:
         )
     if origin is dict:
         return f"{_kind(inner[1])} for each of {_kind(inner[0])}"
-    if _model(annotation) is not None:
+    if _models(annotation):
         return "section"
     return PLAIN.get(annotation, str(annotation))

@@ -9,13 +9,18 @@ import re
 import pytest
 from pydantic import BaseModel
 
-from hsae_dagster.dataset import spec
+from hsae_dagster.dataset import saes, spec
 from hsae_dagster.dataset.field_reference import field_reference, section_names
 from hsae_dagster_tests.conftest import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "dataset-yaml.md"
 COMMAND = "HSAE_ACCEPT_FIELDS=1 python -m pytest hsae_dagster_tests/dataset/test_field_reference.py"
-SECTIONS = [model for model in vars(spec).values() if isinstance(model, type) and issubclass(model, BaseModel)]
+SECTIONS = [
+    model
+    for module in (spec, saes)
+    for model in vars(module).values()
+    if isinstance(model, type) and issubclass(model, BaseModel)
+]
 FIELDS = [(model, name) for model in SECTIONS for name in model.model_fields]
 
 
@@ -28,7 +33,7 @@ def test_the_page_is_what_the_code_says() -> None:
 @pytest.mark.parametrize(("model", "name"), FIELDS, ids=lambda value: getattr(value, "__name__", value))
 def test_every_field_has_a_meaning_a_type_and_a_default_in_words(model: type[BaseModel], name: str) -> None:
     rows = re.findall(
-        rf"^\| `(?:\w+(?:\[\])?\.)?{name}` \| (.+?) \| (.+?) \| (.+) \|$", field_reference(), re.MULTILINE
+        rf"^\| `(?:\w+(?:\[\])?\.)*{name}` \| (.+?) \| (.+?) \| (.+) \|$", field_reference(), re.MULTILINE
     )
     assert rows
     for kind, default, meaning in rows:
