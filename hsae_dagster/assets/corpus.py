@@ -41,6 +41,7 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
             "task": spec.task,
             "columns": spec.columns.model_dump(mode="json"),
             "splits": spec.splits.model_dump(mode="json"),
+            **({"chunk": spec.chunk.model_dump(mode="json")} if spec.chunk else {}),
         }
         stored = stage.build(config, [], lambda folder: _make(stage, stamp, folder))
         summary = stored.json("summary.json")
@@ -49,6 +50,7 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
 
 
 def _make(stage: Stage, stamp: str, folder: Path) -> None:
+    from hsae_dagster.dataset.chunks import chunk_rows
     from hsae_dagster.dataset.rows import class_name, read_rows
 
     splits = stage.dataset.spec.splits
@@ -59,7 +61,8 @@ def _make(stage: Stage, stamp: str, folder: Path) -> None:
             "it is copied completely, then run again; the refresh does so by itself."
         )
     shares = SplitShares(splits.validation, splits.fidelity, splits.holdout, splits.salt)
-    made = build_corpus(rows.frame, shares, rows.dropped)
+    frame = chunk_rows(rows.frame, stage.dataset.spec.chunk)
+    made = build_corpus(frame, shares, rows.dropped)
     write_frame(folder / "texts.parquet", made.texts)
     write_frame(folder / "observations.parquet", made.observations)
     positive = class_name(stage.dataset.spec.columns.positive)

@@ -87,7 +87,7 @@ def evaluate(
         description=spec.description,
         task=spec.task,
         outcome=spec.outcome_name,
-        cluster=spec.columns.cluster_by,
+        cluster=spec.cluster_name,
         outcome_mean=float(design.outcome.mean()),
         splits=tuple(SplitCount(**split) for split in summary["splits"]),
         dropped=summary["dropped"],

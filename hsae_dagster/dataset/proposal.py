@@ -270,7 +270,7 @@ def _remarks(
     if cut > 0.1:
         remarks.append(
             f"About {cut:.0%} of the texts are longer than the default embedder reads (256 tokens, some 190 words); of "
-            "those it reads the beginning only."
+            "those it reads the beginning only. `chunk: {words: 180}` cuts them into parts that stay together."
         )
     empty = [column.name for column in columns if column.kind == "empty"]
     if empty:

@@ -40,6 +40,19 @@ class Columns(Section):
     )
 
 
+class Chunk(Section):
+    """Cut long texts into parts that inherit label, cluster and controls; without a cluster, the document is it."""
+
+    words: int | None = Field(None, ge=20, description="Most words of a part; an embedder reads some 190 by default.")
+    sentences: int | None = Field(None, ge=1, description="Most sentences of a part.")
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> "Chunk":
+        if (self.words is None) == (self.sentences is None):
+            raise ValueError("give either words or sentences")
+        return self
+
+
 class Splits(Section):
     """Shares of clusters, placed by hash of (salt, cluster): new rows land for good, old rows never move."""
 
@@ -198,6 +211,7 @@ class DatasetSpec(Section):
         description="File, list of files, or one file per split; parquet, csv, tsv, jsonl or json, beside this one."
     )
     columns: Columns
+    chunk: Chunk | None = Field(None, description="Cut long texts into parts; not for pairs. By default none is cut.")
     splits: Splits = Splits()
     embedding: Embedding = Embedding()
     saes: SAEs = Field(
@@ -249,6 +263,12 @@ class DatasetSpec(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _pairs_stay_whole(self) -> "DatasetSpec":
+        if self.task == "pairwise" and self.chunk is not None:
+            raise ValueError("chunk is not for pairs: no part of one text stands against a part of the other")
+        return self
+
     @property
     def listed_saes(self) -> tuple[SAE, ...]:
         """The autoencoders that dataset.yaml lists; none where a rule chooses them."""
@@ -259,3 +279,8 @@ class DatasetSpec(Section):
         """The outcome in words."""
         positive = "" if self.columns.positive is None else f" = {self.columns.positive}"
         return self.outcome or self.columns.label + positive
+
+    @property
+    def cluster_name(self) -> str | None:
+        """What clusters are called; of chunks without a declared cluster, `document`."""
+        return self.columns.cluster_by or ("document" if self.chunk else None)
