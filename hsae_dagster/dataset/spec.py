@@ -206,6 +206,9 @@ class DatasetSpec(Section):
         None, description="The outcome in words, with its unit; default the column and its positive class."
     )
     obtain: str | None = Field(None, description="How to get the files; said where they are missing.")
+    published: str | None = Field(
+        None, description="Figures that others printed for these texts; shown beside ours, marked as published."
+    )
     task: Task = Field(description="`regression`, `classification` or `pairwise`.")
     files: str | tuple[str, ...] | dict[Literal["train", "validation", "holdout"], str] = Field(
         description="File, list of files, or one file per split; parquet, csv, tsv, jsonl or json, beside this one."

@@ -14,7 +14,7 @@ import polars as pl
 from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.core.reference_table import ReferenceRow, ReferenceTable
 from hsae_dagster.report.content import ReportContent
-from hsae_dagster.report.wording import count, number, p_value, percent
+from hsae_dagster.report.wording import count, number, one_line, p_value, percent
 
 REFERENCE_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "hypothesis_id": pl.String,
@@ -71,8 +71,16 @@ def reference_view(content: ReportContent) -> ReferenceView | None:
     if made is None:
         return None
     if made.table is None:
-        return ReferenceView((), (f"It could not be made: {made.reason}",))
-    return ReferenceView(tuple(_row(h, row) for h, row in _ranked(content)), tuple(_notes(made.table)))
+        return ReferenceView((), (f"It could not be made: {made.reason}", *_published(content)))
+    notes = (*_notes(made.table), *_published(content))
+    return ReferenceView(tuple(_row(h, row) for h, row in _ranked(content)), notes)
+
+
+def _published(content: ReportContent) -> Iterator[str]:
+    """What others printed for these texts, as dataset.yaml quotes it; never mixed with what was measured."""
+    quoted = content.settings.get("published")
+    if quoted:
+        yield f"Published, not measured here: {one_line(quoted)}"
 
 
 def _ranked(content: ReportContent) -> Iterator[tuple[Hypothesis, ReferenceRow]]:

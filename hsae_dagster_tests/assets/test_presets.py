@@ -77,6 +77,7 @@ def test_the_top_variant_differs_in_sampling_alone(name: str) -> None:
     assert top["interpretation"].pop("sampling") == "top"
     assert base["interpretation"].pop("sampling") == "percentile"
     assert top.pop("extends") == name
+    assert top.pop("published") != base.pop("published")
     del base["extends"]
     assert top == base
 
@@ -146,6 +147,8 @@ def test_every_asset_from_the_published_formats(presets: Workspace, name: str) -
         assert asked == {"text-embedding-3-small", "gpt-4o", "gpt-4o-mini"}
         judged = [body for body in server.bodies() if "messages" in body and shown_concepts(body)]
         assert {len(shown_concepts(body)) for body in judged} == {1}
+        page = (presets.root / "results" / "reports" / "small.html").read_text(encoding="utf-8")
+        assert "Published, not measured here:" in page
         if name == "headlines":
             splits = {
                 row["split"]: row["observations"]

@@ -83,3 +83,11 @@ def test_claims_in_the_table_are_escaped() -> None:
     page = Page(render_report(replace(content, hypotheses=hypotheses)))
     assert not page.named("script")
     assert not page.named("img")
+
+
+def test_published_figures_are_marked_and_only_there_where_declared() -> None:
+    assert not any("Published" in note for note in reference_view(made()[0]).notes)  # type: ignore[union-attr]
+    quoted = reference_view(made(settings={"published": "AUC 0.695,\n14 of 20."})[0])
+    assert quoted is not None
+    assert quoted.notes[-1] == "Published, not measured here: AUC 0.695, 14 of 20."
+    assert quoted.rows
