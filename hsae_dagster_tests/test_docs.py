@@ -96,6 +96,12 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert target[1] in anchors, f"{named(page)} links to {target[0]}#{target[1]}"
 
 
+def test_every_page_is_in_the_index() -> None:
+    index = (CHECKOUT / "docs" / "index.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (CHECKOUT / "docs").glob("*.md")} - {"index.md"}
+    assert pages == {name for name in pages if f"]({name})" in index}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_declarations_are_valid(page: Path) -> None:
     for language, body in FENCE.findall(page.read_text(encoding="utf-8")):
