@@ -7,14 +7,17 @@ and the providers) or printing (`cli.cost`).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
+import scipy.sparse as sp
 
 from hsae_dagster.assets import annotation_matrix, interpretations
+from hsae_dagster.assets.candidate_scores import Split
 from hsae_dagster.assets.spending import estimate_annotation, estimate_interpretation, open_account, ordinary
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.errors import StorageError
 from hsae_dagster.providers.account import Account
-from hsae_dagster.providers.base import AnnotationTask, Annotator
+from hsae_dagster.providers.base import Annotator, Interpreter
 from hsae_dagster.providers.estimate import Estimate
 from hsae_dagster.providers.registry import make_annotator, make_embedder, make_interpreter
 from hsae_dagster.resources import Project
@@ -22,6 +25,8 @@ from hsae_dagster.storage.frames import read_frame
 from hsae_dagster.storage.objects import StageInputs, StoredObject
 from hsae_dagster.storage.vectors import VectorTable
 
+# A rough estimate needs no more to know how long texts are.
+MOST_TEXTS = 5_000
 FINISHED = "finished, nothing to ask"
 COUNTED = "counted from the requests themselves"
 
@@ -90,7 +95,9 @@ def _interpretation(project: Project, dataset: Dataset, corpus: StoredObject, ac
     annotator = make_annotator(spec.annotation, account, asks=False)
     upstream = _current(project, dataset, ("corpus", "activations", "selected_neurons"))
     if upstream is None:
-        return StageCost("interpretations", model, _roughly(dataset, corpus, annotator), _before("selected_neurons"))
+        return StageCost(
+            "interpretations", model, _roughly(dataset, corpus, interpreter, annotator), _before("selected_neurons")
+        )
     inputs = _inputs("interpretations", interpretations.CODE_VERSION, interpretations.config_of(spec), upstream)
     if project.store.finished(inputs):
         return StageCost("interpretations", model, Estimate(), FINISHED)
@@ -100,17 +107,20 @@ def _interpretation(project: Project, dataset: Dataset, corpus: StoredObject, ac
     return StageCost("interpretations", model, estimate, "counted, with every candidate scored")
 
 
-def _roughly(dataset: Dataset, corpus: StoredObject, annotator: Annotator) -> Estimate:
-    """Scoring alone, with the number of neurons declared; writing is a small part of it."""
-    settings = dataset.spec.interpretation
-    if annotator.free:
-        return Estimate(calls=dataset.spec.selection.n * settings.candidates, usd=None)
+def _roughly(dataset: Dataset, corpus: StoredObject, interpreter: Interpreter, annotator: Annotator) -> Estimate:
+    """As many neurons as declared, each taken to fire on every second text."""
+    settings, n = dataset.spec.interpretation, dataset.spec.selection.n
     texts = read_frame(corpus.file("texts.parquet"))
-    estimate = Estimate(calls=dataset.spec.selection.n * settings.candidates)
-    for name, concepts in (("validation", settings.candidates), ("fidelity", 1)):
-        read = texts.filter(pl.col("split") == name)["text"].to_list()[: settings.scoring_texts]
-        estimate += annotator.estimate([AnnotationTask(ordinary(concepts), read)]).scaled(dataset.spec.selection.n)
-    return estimate
+    splits = {name: _every_second(texts, name, n) for name in ("train", "validation", "fidelity")}
+    request = interpretations.interpretation_request(splits["train"], [(1.0, 1.0)] * n, settings)
+    return estimate_interpretation(interpreter, annotator, request, splits, settings)
+
+
+def _every_second(texts: pl.DataFrame, split: str, neurons: int) -> Split:
+    found = texts.filter(pl.col("split") == split).head(MOST_TEXTS)
+    fires = (np.arange(found.height)[:, None] + np.arange(neurons)) % 2
+    codes = sp.csc_matrix(fires.astype(np.float32))
+    return Split(found["text_id"].to_list(), found["text"].to_list(), found["cluster_id"].to_numpy(), codes)
 
 
 def _annotation(project: Project, dataset: Dataset, corpus: StoredObject, account: Account) -> StageCost:
