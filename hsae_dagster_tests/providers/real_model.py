@@ -22,7 +22,7 @@ import sys, threading
 import xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path, params.n_ctx, params.n_parallel, params.port = sys.argv[1], 8192, 2, 0
-params.cpuparams.n_threads, params.n_gpu_layers = 2, 0
+params.cpuparams.n_threads, params.n_gpu_layers = 1, 0
 server = xllamacpp.Server(params)
 print("ADDRESS", server.listening_address, flush=True)
 threading.Event().wait()
