@@ -69,7 +69,7 @@ def announce(stage: Stage, account: Account, estimate: Estimate) -> None:
 
 def account_summary(account: Account, estimate: Estimate) -> dict[str, Any]:
     """What a stage's answers were estimated to take, took in this run, and took in all."""
-    totals, rests_on = account.totals, total(account.totals.entries.values())
+    totals, rests_on = account.totals, total(account.totals.costs.values())
     return {
         "estimated calls": estimate.calls,
         "estimated cost USD": None if estimate.usd is None else round(estimate.usd, 6),

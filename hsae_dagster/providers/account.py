@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hsae_dagster.errors import ProviderError
-from hsae_dagster.providers.ledger import Entry, Ledger, Spent
+from hsae_dagster.providers.ledger import Ledger, Spent
 from hsae_dagster.providers.model_table import NO_TOKENS, Tier, Usage
 
 
@@ -26,14 +26,15 @@ class Totals:
     """What a stage's answers took.
 
     Attributes:
-        entries: every answer the stage rests on, by request, whenever it was paid.
+        costs: what each answer cost that the stage rests on, by request, whenever it was paid; None where no price is
+            known.
         calls: requests sent in this run (embeddings included).
         failed: of these, how many brought no answer.
         usage: tokens paid in this run.
         usd: dollars paid in this run, of requests with a known price.
     """
 
-    entries: dict[str, Entry] = field(default_factory=dict)
+    costs: dict[str, float | None] = field(default_factory=dict)
     calls: int = 0
     failed: int = 0
     usage: Usage = NO_TOKENS

@@ -120,9 +120,8 @@ class Round:
             totals.usage += reply.usage
             totals.usd += reply.cost_usd or 0.0
             if reply.fault is None:
-                entry = self._entry(self.account, question, reply, seconds)
-                totals.entries.setdefault(question.hash, entry)
-                self.unwritten.append(entry)
+                totals.costs.setdefault(question.hash, reply.cost_usd)
+                self.unwritten.append(self._entry(self.account, question, reply, seconds))
         self.progress.count(reply)
         if self.progress.failed_in_a_row >= GIVE_UP_AFTER and self.problem is None:
             self.problem = ProviderError(

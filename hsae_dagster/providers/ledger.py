@@ -193,11 +193,11 @@ def written(value: Any) -> str | None:
     return None if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
-def total(entries: Iterable[Entry]) -> Spent:
-    """What some answers cost, whenever they were paid."""
-    costs = [entry.cost_usd for entry in entries]
-    known = [cost for cost in costs if cost is not None]
-    return Spent(len(costs), round(sum(sorted(known)), 9), len(costs) - len(known))
+def total(costs: Iterable[float | None]) -> Spent:
+    """What some answers cost together, whenever they were paid; the same sum in any order."""
+    counted = list(costs)
+    known = [cost for cost in counted if cost is not None]
+    return Spent(len(counted), round(sum(sorted(known)), 9), len(counted) - len(known))
 
 
 def _flat(usage: Usage) -> dict[str, int]:

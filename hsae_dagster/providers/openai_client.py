@@ -65,8 +65,9 @@ class OpenAIClient:
         profile = self.profile
         if temperature is not None and not profile.temperature:
             raise ProviderError(f"{self.asker.name}: this model takes no temperature. Leave it out of dataset.yaml.")
-        # OpenAI's own models take the second name only; not every other server knows it.
-        limit = "max_completion_tokens" if self.server.needs_key else "max_tokens"
+        # OpenAI's server and models that think take the second name only; not every other server knows it.
+        named = self.server.needs_key or profile.reasoning_effort is not None
+        limit = "max_completion_tokens" if named else "max_tokens"
         body: Body = {limit: answer_tokens + profile.thinking_tokens}
         if profile.reasoning_effort:
             body["reasoning_effort"] = profile.reasoning_effort
@@ -132,7 +133,7 @@ class OpenAIClient:
         else:
             asked = run_sync(Round(self, bodies, plan, prompt_hash, report).run()) if plan.todo else {}
         if self.account:
-            self.account.totals.entries |= plan.known
+            self.account.totals.costs |= {key: entry.cost_usd for key, entry in plan.known.items()}
             self.account.ledger.compact()
         return plan.replies(asked)
 

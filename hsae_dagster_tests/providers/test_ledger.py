@@ -78,7 +78,7 @@ def test_what_a_dataset_spent_and_what_answers_teach(tmp_path: Path) -> None:
     assert learned is not None
     assert (learned.tokens_per_byte, learned.output_tokens) == (pytest.approx(1 / 3), 5)
     assert ledger.experience("host/v1", "m", None) is None
-    assert total([entry("a"), entry("b", cost_usd=None)]) == Spent(2, 0.25, 1)
+    assert total([0.25, None]) == Spent(2, 0.25, 1)
 
 
 def test_compaction_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
