@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,21 +13,22 @@ import pytest
 
 import hsae_dagster
 from hsae_dagster.assets.annotation_matrix import chosen_concepts
-from hsae_dagster.assets.judging import judge
 from hsae_dagster.core import joint_fit
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.core.inference import HoldoutDesign, benjamini_hochberg, holm, test_hypotheses
 from hsae_dagster.core.reference_table import reference_table
-from hsae_dagster.dataset.spec import Annotation
 from hsae_dagster.keys import text_id
 from hsae_dagster.providers import registry
 from hsae_dagster.providers.base import Annotations
+from hsae_dagster.providers.estimate import Estimate
+from hsae_dagster.providers.openai_annotator import OpenAIAnnotator
 from hsae_dagster.providers.openai_embedder import cut_to_tokens
 from hsae_dagster.storage.frames import read_frame
-from hsae_dagster.storage.objects import ObjectStore
 from hsae_dagster.storage.vectors import VectorTable
 from hsae_dagster_tests.assets.workspace import TOPICS, Run, Workspace, tiny_texts
+from hsae_dagster_tests.providers.accounts import account
+from hsae_dagster_tests.providers.loopback import Loopback, completion, shown_texts
 
 PACKAGE = Path(hsae_dagster.__file__).parent
 WORDS = sorted(word for topic in TOPICS.values() for word in topic)
@@ -40,6 +42,9 @@ class WordVectors:
     calls: int = 0
     fail_at: int | None = None
     embedding_set: EmbeddingSet = field(default_factory=lambda: EmbeddingSet("words", len(WORDS), "f" * 32))
+
+    def estimate(self, texts: Sequence[str], batch_size: int) -> Estimate:
+        return Estimate()
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         self.calls += 1
@@ -67,8 +72,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     made = World(Workspace(tmp_path_factory.mktemp("defects")), WordVectors(), [], [], 0)
     make = registry.make_interpreter
 
-    def watched(settings):
-        interpreter = make(settings)
+    def watched(settings, account=None):
+        interpreter = make(settings, account)
         interpret, settle = interpreter.interpret, interpreter.settle
 
         def and_remember(request, report):
@@ -85,7 +90,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         return interpreter
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "make_embedder", lambda settings: made.embedder)
+        patch.setattr(registry, "make_embedder", lambda settings, account: made.embedder)
         patch.setattr(registry, "make_interpreter", watched)
         texts = tiny_texts()
         again = texts.head(20).with_columns(pl.col("score") + 0.25)
@@ -232,35 +237,24 @@ def test_answers_belong_to_whole_texts_and_settings_and_a_missing_one_ends_nothi
     texts = [ends + middle + ends for middle in ("yes", "no", "silence")]
     asked: list[str] = []
 
-    class Reader:
-        free = False
+    def answer(body: dict[str, Any], call: int) -> Any:
+        (text,) = shown_texts(body)
+        asked.append(text)
+        told = {"yes": True, "no": False}.get(text.strip("x"))
+        return completion(None, refusal="no") if told is None else {"c1": told}
 
-        def annotate(self, concepts, texts, report) -> Annotations:
-            asked.extend(texts)
-            told = {"yes": 1, "no": 0}
-            answers = np.array([[told.get(text.strip("x"), -1)] for text in texts], np.int8)
-            reasons = tuple((row, 0, "refused") for row in np.flatnonzero(answers[:, 0] < 0))
-            return Annotations(answers, reasons, len(texts))
+    def judged(model: str, texts: list[str]) -> Annotations:
+        annotator = OpenAIAnnotator(model, server=server.server(), account=account(tmp_path))
+        return annotator.annotate([Concept(predicate="says yes", author="test")], texts, lambda line: None)
 
-    def judged(model: str, texts: list[str]):
-        settings = Annotation(model=model)
-        stage = SimpleNamespace(
-            dataset=SimpleNamespace(spec=SimpleNamespace(annotation=settings)),
-            project=SimpleNamespace(store=ObjectStore(tmp_path)),
-            context=SimpleNamespace(run=SimpleNamespace(run_id="run")),
-            report=lambda line: None,
-        )
-        concept = Concept(predicate="says yes", author="test")
-        return judge(stage, Reader(), [concept], [text_id(text) for text in texts], texts)  # type: ignore[arg-type]
-
-    with_gap = judged("openai:a", texts)
-    assert with_gap.answers[:, 0].tolist() == [1, 0, -1]
-    assert with_gap.missing["reason"].to_list() == ["refused"]
-    assert judged("openai:a", texts[:2]).answers[:, 0].tolist() == [1, 0]
-    count = len(asked)
-    assert judged("openai:a", texts[:2]).calls == 0
-    assert len(asked) == count
-    assert judged("openai:b", texts[:2]).calls == 2
+    with Loopback(answer) as server:
+        with_gap = judged("a", texts)
+        assert with_gap.answers[:, 0].tolist() == [1, 0, -1]
+        assert [reason for _, _, reason in with_gap.reasons] == ["the model refused: no"]
+        assert judged("a", texts[:2]).answers[:, 0].tolist() == [1, 0]
+        assert len(asked) == 3
+        judged("b", texts[:2])
+        assert len(asked) == 5
 
 
 # Defects 9 and 36: nothing is seeded, and a second run pays for everything again.
