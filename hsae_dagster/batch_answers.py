@@ -1,8 +1,8 @@
 """The sensor that collects batches and goes on with the runs that submitted them.
 
 Belongs here: when to look and what to run then. Does not belong here: the Batch API (`providers.openai_batch`). Looking
-costs nothing. The run it starts is the rest of one that a person started with `spending.tier: batch`, on the same
-budget, so it is on by default: nothing begins here that nobody asked for.
+costs nothing, but it starts runs, so like everything that does it is stopped until someone switches it on; without it,
+running the stage again collects as well.
 """
 
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ SECONDS = 60
 
 @dg.sensor(
     minimum_interval_seconds=SECONDS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
+    default_status=dg.DefaultSensorStatus.STOPPED,
     target=dg.AssetSelection.groups(GROUP),
 )
 def batch_answers(context: dg.SensorEvaluationContext, project: Project) -> dg.SensorResult | dg.SkipReason:

@@ -153,8 +153,8 @@ class BatchRound:
         names = ", ".join(record.batch_id for record in self._records())
         return (
             f"Waiting, not failed: dataset `{self.account.dataset}`, {self.account.stage}: {waiting:,} requests are "
-            f"under way at {self.client.server.endpoint} in {names}, {known:,} answers are there. The sensor "
-            "`batch_answers` collects them and goes on by itself; running again does the same."
+            f"under way at {self.client.server.endpoint} in {names}, {known:,} answers are there. Run again "
+            "later, or switch on the sensor `batch_answers`, which collects them and goes on by itself."
         )
 
 
