@@ -124,15 +124,14 @@ def _metadata(row: Mapping[str, Any], told: Mapping[str, str], shared: _Shared) 
         "why this badge": told["reason"],
         STATUS: shared.status,
         "in words": told["words"],
-        **_figures(row),
         "tested on": told["tested"],
         "fidelity": told["fidelity"],
         "card": dg.MetadataValue.md(told["card"]),
+        "since the last evaluation": _since(row, shared),
         "neuron": f"{row['sae_id']}/{row['sae_column']}",
         "activations of the neuron": dg.MetadataValue.md(told["activations"]),
         "selected": _selected(row, shared),
         **_asked(row, shared),
-        "since the last evaluation": _since(row, shared),
         f"from {FILES}": dg.MetadataValue.md(
             f"{link(f'{FILES} of {record.dataset}', asset_address(FILES, record.dataset))}, data version "
             f"`{record.files[:12]}`"
@@ -140,6 +139,7 @@ def _metadata(row: Mapping[str, Any], told: Mapping[str, str], shared: _Shared) 
         **origins,
         "evaluation": shared.origin(record.evaluation),
         "hypothesis id": row["hypothesis_id"],
+        **_figures(row),
         "evaluation data version": record.evaluation.data_version,
         "upstream data versions": dg.MetadataValue.json(
             {FILES: record.files, **{origin.asset: origin.data_version for origin in record.origins}}

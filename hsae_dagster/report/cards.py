@@ -33,6 +33,8 @@ from hsae_dagster.report.wording import (
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#!|~$:])")
 _LEADING = re.compile(r"^(?:([-+=])|(\d+)([.)]))(?=\s|[-=]|$)")
+# What a renderer turns into a link by itself; a space of no width after it keeps an address text.
+_SELF_LINKING = re.compile(r"https?:(?=//)|www(?=\.)|@", re.IGNORECASE)
 _SHOWN_TERMS = 40
 
 
@@ -43,7 +45,7 @@ def escape_markdown(text: str) -> str:
         >>> escape_markdown("![x](javascript:alert)")
         '\\!\\[x\\]\\(javascript\\:alert\\)'
     """
-    escaped = _MARKDOWN.sub(r"\\\1", one_line(text)).translate(_HTML)
+    escaped = _MARKDOWN.sub(r"\\\1", _SELF_LINKING.sub("\\g<0>\u200b", one_line(text))).translate(_HTML)
     return _LEADING.sub(lambda m: f"\\{m[1]}" if m[1] else f"{m[2]}\\{m[3]}", escaped)
 
 

@@ -191,6 +191,7 @@ def test_a_card_in_markdown_is_inert(task):
         ("<b> & *c*", r"&lt;b&gt; &amp; \*c\*"),
         ("# a\n- b | c", r"\# a - b \| c"),
         ("- a", r"\- a"),
+        ("https://a.b www.c.d e@f.g", "https\\:\u200b//a.b www\u200b.c.d e@\u200bf.g"),
         ("1. a", r"1\. a"),
         ("0.86 on 5", "0.86 on 5"),
         ("$x$ `y` ~z~ \\", r"\$x\$ \`y\` \~z\~ \\"),
