@@ -14,7 +14,7 @@ from hsae_dagster.report.overview import best_markdown, overview_markdown
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace
-from hsae_dagster_tests.conftest import Finished
+from hsae_dagster_tests.conftest import CHECKOUT, Finished
 from hsae_dagster_tests.test_cli import settle
 
 pytestmark = pytest.mark.usefixtures("environment")
@@ -159,3 +159,16 @@ def test_the_overview_tells_every_dataset(finished: Finished, copied: Workspace)
     folder = copied.project.results / "reports"
     links = re.findall(r'href="([^"#]+)"', page)
     assert len(links) == 6 and all((folder / link).is_file() for link in links)
+
+
+def test_a_card_is_drawn_and_the_readme_shows_one(finished: Finished, hsae, tmp_path: Path) -> None:
+    record = latest(finished.workspace)
+    key = record.hypotheses[0]["hypothesis_id"]
+    done = hsae("card", key, str(tmp_path / "card.svg"))
+    assert done.exit_code == 0, done.output
+    drawn = (tmp_path / "card.svg").read_text(encoding="utf-8")
+    shown = (CHECKOUT / "docs" / "card.svg").read_text(encoding="utf-8")
+    for name in (*NAMES, "labelled_texts", "hypothesis_card", "95 % interval"):
+        assert name in drawn and name in shown
+    assert "docs/card.svg" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    assert hsae("card", "nothing", str(tmp_path / "no.svg")).exit_code == 1
