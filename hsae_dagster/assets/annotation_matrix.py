@@ -148,6 +148,7 @@ def _describe(stored: StoredObject, matrix: pl.DataFrame) -> dict[str, Any]:
         "missing answers": missing.height,
         "why missing": table(reasons.rows(named=True)),
         "annotator": summary["model"],
+        "agreement of stacked and single answers": (summary["calibration"] or {}).get("agreement") or "not measured",
         "analysis plan": stored.json(PLAN_FILE)["fingerprint"],
         **stored.json("_spending.json"),
         "prevalence": picture(figure.png, figure.alt),

@@ -16,7 +16,7 @@ from hsae_dagster.assets.annotation_matrix import chosen_concepts
 from hsae_dagster.assets.card_status import status_words
 from hsae_dagster.assets.evaluation import UPSTREAM, evaluate
 from hsae_dagster.assets.holdout_plan import keep_look, open_look
-from hsae_dagster.assets.hypothesis_card import card_events
+from hsae_dagster.assets.hypothesis_card import card_events, card_links
 from hsae_dagster.assets.identity import Identity, identify
 from hsae_dagster.assets.publishing import publish
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
@@ -80,13 +80,18 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
         summary = stored.json("evaluation.json")
         verdicts = _check(stored, summary, upstream)
         page = project.results / "reports" / f"{stage.dataset.name}.html"
+        described = _describe(stored, summary, page)
         if checks.sound(verdicts):
             record, page = publish(log, stage.dataset, stored, identities)
             stage.report(f"{summary['confirmed']} of {summary['tested']} hypotheses confirmed; report: {page}")
             reasons = staleness(project.store, record, files_fingerprint(stage.dataset))
             for event in card_events(context, stored, log, record, status_words(reasons)):
                 context.log_event(event)
-        return stage.finish(stored, _describe(stored, summary, page), verdicts)
+            described |= {
+                "cards": card_links(record),
+                "all evaluations": dg.MetadataValue.path(str(page.with_suffix("") / "index.html")),
+            }
+        return stage.finish(stored, described, verdicts)
 
 
 def _make(stage: Stage, pointed: dict[str, StoredObject], asked: _Asked, folder: Path) -> None:

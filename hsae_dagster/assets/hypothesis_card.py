@@ -12,9 +12,9 @@ from hsae_dagster.core.comparison import Standing, compare
 from hsae_dagster.core.lineage import FILES, EvaluationRecord, Origin
 from hsae_dagster.partitions import card_partition, cards
 from hsae_dagster.report.cards import escape_markdown
-from hsae_dagster.report.changes import change_words
+from hsae_dagster.report.changes import change_words, standing_effect
 from hsae_dagster.report.links import asset_address, link, run_address, when
-from hsae_dagster.report.wording import count, number, one_line
+from hsae_dagster.report.wording import capitalised, count, number, one_line
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.objects import StoredObject
 
@@ -62,6 +62,17 @@ def card_events(
         # Told once: a rank that is retired already stays so.
         if card_metadata(context.instance, old).get("badge") != RETIRED:
             yield dg.AssetMaterialization(NAME, partition=old, metadata=_retired(record))
+
+
+def card_links(record: EvaluationRecord) -> dg.MarkdownMetadataValue:
+    """A list of an evaluation's hypotheses, each a link to its card."""
+    task = str(record.summary["task"])
+    lines = []
+    for row in record.hypotheses:
+        address = asset_address(NAME, str(card_partition(record.dataset, row["rank"])))
+        effect = escape_markdown(standing_effect(Standing.of(row), task))
+        lines.append(f"- {link(capitalised(one_line(row['claim'])), address)}: {row['badge']}, {effect}")
+    return dg.MetadataValue.md("\n".join(lines) or "There is no hypothesis.")
 
 
 def _retired(record: EvaluationRecord) -> dict[str, Any]:

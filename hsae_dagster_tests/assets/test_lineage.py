@@ -217,6 +217,15 @@ def test_every_table_is_there_as_parquet_and_csv(finished: Finished) -> None:
         assert pl.read_csv(folder / f"{name}.csv", infer_schema=False).shape == whole.shape
 
 
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_the_evaluation_links_to_every_card(finished: Finished, dataset: str) -> None:
+    run = finished.runs[dataset]
+    told = run.metadata("evaluation_report")
+    targets = [parse_qs(urlsplit(address).query)["partition"][0] for _, address in LINK.findall(told["cards"])]
+    assert set(targets) == set(run.cards) and len(targets) == len(run.cards)
+    assert (finished.workspace.project.results / "reports" / dataset / "index.html").is_file()
+
+
 def test_a_rank_is_retired_once(copied: Workspace) -> None:
     instance = dg.DagsterInstance.ephemeral()
     assert len(cards_written(copied.run("ratings", "evaluation_report", instance=instance))) == 4
