@@ -44,6 +44,7 @@ DATASETS = (
 ARMS = {"c": "auto, guided", "b": "auto, unguided", "a": "reference"}
 # What HypotheSAEs used for its Headlines pairs.
 HEADLINES = [{"m": 256, "k": 8}, {"m": 32, "k": 4}]
+ENDS = ("value", "low", "high")
 COUNTS = ("significant", "confirmed")
 CEILING = "ceiling of training texts"
 RUNGS = (*ladder.RUNGS[:1], ladder.WORDS, *ladder.RUNGS[1:])
@@ -78,7 +79,7 @@ def measure(project: Project, dataset: str) -> dict[str, Any]:
     f1 = [record["fidelity"]["f1"] for record in records if record["fidelity"]]
     return {
         "metric": summary["metric"],
-        "fits": {name: [fits[name]["value"], fits[name]["low"], fits[name]["high"]] for name in RUNGS if name in fits},
+        "fits": {name: [_known(fits[name][end]) for end in ENDS] for name in RUNGS if name in fits},
         "floor": summary["floor"],
         "saes": [{key: config.get(key, 0) for key in ("m", "k", "label_weight")} for config in trained],
         "selected": neurons.height,
@@ -88,6 +89,11 @@ def measure(project: Project, dataset: str) -> dict[str, Any]:
         "fidelity": float(np.median(f1)) if f1 else None,
         "correlation": float(together[np.triu_indices(len(together), 1)].mean()) if len(together) > 1 else None,
     }
+
+
+def _known(value: float) -> float | None:
+    """JSON knows no NaN, which an interval without draws has."""
+    return value if np.isfinite(value) else None
 
 
 def cell(shared: Shared, dataset: str, arm: str, seed: int, bootstrap: int) -> dict[str, Any]:
