@@ -4,7 +4,9 @@ Belongs here: noticing such steps while a run is executed on Ray, Celery or Kube
 steps need a GPU (`op_tags`), or waiting for a slot of the GPU pool, which Dagster logs itself.
 """
 
+import logging
 import os
+import platform
 import threading
 import time
 from collections.abc import Iterator
@@ -89,22 +91,27 @@ def _report(context: "PlanOrchestrationContext", key: str, waited: float, execut
         f"taken it. {remedy} It starts by itself as soon as there is one."
     )
     context.log.warning(sentence)
-    context.instance.report_runless_asset_event(
-        dg.AssetCheckEvaluation(
-            asset_key=dg.AssetKey(key),
-            check_name=CHECK,
-            passed=False,
-            severity=dg.AssetCheckSeverity.WARN,
-            description=sentence,
-            partition=dataset,
-            blocking=False,
-            metadata={"seconds waited": round(waited, 1), "executor": executor, "run": context.run_id},
-        )
+    verdict = dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(key),
+        check_name=CHECK,
+        passed=False,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=sentence,
+        blocking=False,
+        metadata={"seconds waited": round(waited, 1), "executor": executor, "dataset": dataset or ""},
     )
+    # As an event of the run, so that the step's own verdict replaces it when a worker comes.
+    event = dg.DagsterEvent(
+        event_type_value=dg.DagsterEventType.ASSET_CHECK_EVALUATION.value,
+        job_name=context.job_name,
+        step_key=key,
+        event_specific_data=verdict,
+        message=f"Asset check '{CHECK}' on '{key}' did not pass.",
+    )
+    context.instance.report_dagster_event(event, context.run_id, log_level=logging.WARNING)
 
 
 def taken(asset: str, device: str) -> dg.AssetCheckResult:
     """The check's verdict by the step itself, which runs and so has a worker."""
-    import platform
-
-    return checks.result(asset, CHECK, True, {"device": device, "host": platform.node(), "pid": os.getpid()})
+    where = {"device": device, "visible GPUs": os.environ.get("CUDA_VISIBLE_DEVICES", "all"), "host": platform.node()}
+    return checks.result(asset, CHECK, True, where)
