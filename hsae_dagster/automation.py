@@ -9,6 +9,7 @@ try may cost money: it is tried when the dataset's files or the stage's code cha
 """
 
 import json
+import os
 from collections.abc import Iterator
 
 import dagster as dg
@@ -21,6 +22,9 @@ from hsae_dagster.errors import DatasetError
 from hsae_dagster.partitions import DATASETS, datasets
 from hsae_dagster.resources import Project
 
+# Seconds between two looks at data/, and between two decisions of `refresh`.
+LOOK_SECONDS = int(os.environ.get("HSAE_LOOK_SECONDS") or 30)
+
 analyse_dataset = dg.define_asset_job(
     "analyse_dataset",
     selection=dg.AssetSelection.groups(GROUP) - dg.AssetSelection.assets("labelled_texts", "hypothesis_card"),
@@ -28,7 +32,7 @@ analyse_dataset = dg.define_asset_job(
 )
 
 
-@dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(minimum_interval_seconds=LOOK_SECONDS, default_status=dg.DefaultSensorStatus.RUNNING)
 def dataset_arrivals(context: dg.SensorEvaluationContext, project: Project) -> dg.SensorResult | dg.SkipReason:
     """A new folder under data/ becomes a partition; changed files become a new data version of `labelled_texts`.
 
@@ -134,7 +138,7 @@ refresh = dg.AutomationConditionSensorDefinition(
     "refresh",
     target=dg.AssetSelection.groups(GROUP),
     default_status=dg.DefaultSensorStatus.STOPPED,
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=LOOK_SECONDS,
     # One run per dataset, not one backfill over them: each stands and fails by itself.
     emit_backfills=False,
     description="Starts one run per dataset whose files or code changed, for what is downstream of the change. "
