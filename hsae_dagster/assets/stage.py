@@ -54,7 +54,7 @@ class Stage:
         Raises:
             DatasetError: the dataset's declaration cannot be used.
         """
-        end_with_worker(context.instance, context.run_id)
+        end_with_worker(context.instance, context.run.run_id)
         return Stage(context, project, load_dataset(project.data, context.partition_key), asset, code_version)
 
     def report(self, message: str) -> None:
