@@ -116,10 +116,14 @@ def refresh_condition(stages: list[str]) -> dg.AutomationCondition[dg.AssetKey]:
     same, together = ~rule.data_version_changed(), rule.data_version_changed() & rule.executed_with_root_target()
     new_input = rule.any_deps_match(rule.newly_updated().since(same | together))
     unseen = new_input.since(rule.newly_updated()) & new_input.since(rule.newly_requested())
+    # Not on the tick that sees another stage's update: of several datasets that were updated since the last tick,
+    # `executed_with_root_target` knows only the latest, and whether this stage followed is certain one tick later.
+    stages_read = dg.AssetSelection.assets(*stages)
+    settling = rule.any_deps_match(rule.newly_updated()).allow(stages_read)
     # In the same run as what it reads. Needs no memory: a parent is not asked for while the dataset is busy.
     alongside = rule.any_deps_match(rule.will_be_requested())
     other_cause = rule.newly_missing() | rule.code_version_changed()
-    due = alongside | unseen | other_cause.since(rule.newly_requested() | rule.newly_updated())
+    due = alongside | (unseen & ~settling) | other_cause.since(rule.newly_requested() | rule.newly_updated())
     busy = rule.asset_matches(stages[0], rule.in_progress())
     for stage in stages[1:]:
         busy = busy | rule.asset_matches(stage, rule.in_progress())

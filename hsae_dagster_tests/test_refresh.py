@@ -155,7 +155,20 @@ def test_a_stage_made_again_with_the_same_content_stops_the_cascade(settled: Pre
 def test_a_stage_made_by_hand_with_new_content_refreshes_what_reads_it(settled: Pretence) -> None:
     settled.versions["one", "activations"] = "v2"
     assert settled.run("one", ["activations"])
+    assert settled.tick() == {}  # one tick to see whether what reads it was in the same run
     assert settled.tick() == {"one": [name for name in after("activations") if name != "activations"]}
+
+
+def test_several_datasets_run_at_once_ask_for_nothing_while_they_run(pretence: Pretence) -> None:
+    asked = []
+    assert pretence.tick() == {"one": NAMES, "two": NAMES}
+    # "two" ends between two ticks of the run of "one", and is then not the last to have been updated.
+    assert pretence.run("two", NAMES[:-1])
+    assert pretence.run("one", NAMES)
+    asked.append(pretence.tick())
+    assert pretence.run("two", NAMES[-1:])
+    asked.append(pretence.tick())
+    assert asked == [{}, {}]
 
 
 def test_a_failed_stage_is_tried_again_on_the_next_change_and_not_before(settled: Pretence) -> None:
