@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 import hsae_dagster
-from hsae_dagster.assets.annotation_matrix import chosen_concepts
+from hsae_dagster.assets.concepts_to_test import chosen_concepts
 from hsae_dagster.core import joint_fit
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.embedding_set import EmbeddingSet

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster import checks
+from hsae_dagster.assets.concepts_to_test import concepts_to_test
 from hsae_dagster.assets.holdout_plan import PLAN_FILE, freeze_plan
 from hsae_dagster.assets.judging import Judging, agreement, judge_all
 from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_annotation
@@ -49,27 +50,17 @@ def annotation_matrix(context: dg.AssetExecutionContext, project: Project) -> dg
 
 def config_of(spec: DatasetSpec) -> dict[str, Any]:
     """What of a declaration the stage reads."""
-    return spec.annotation.model_dump(mode="json", exclude={"min_agreement", "max_missing"})
-
-
-def chosen_concepts(interpretations: StoredObject) -> list[dict[str, Any]]:
-    """Records of the neurons with a readable concept (under `concept`), in rank order.
-
-    Two neurons may share a concept: its judgement is made once, and the first of them stands for it.
-    """
-    records, seen = [], set()
-    for record in interpretations.json("concepts.json"):
-        if record["concept"] and record["concept"]["concept_id"] not in seen:
-            seen.add(record["concept"]["concept_id"])
-            records.append(record)
-    return records
+    config = spec.annotation.model_dump(mode="json", exclude={"min_agreement", "max_missing"})
+    if spec.hypotheses:
+        config["hypotheses"] = [own.model_dump(mode="json", include={"claim", "terms"}) for own in spec.hypotheses]
+    return config
 
 
 def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, folder: Path) -> None:
     from hsae_dagster.providers.registry import make_annotator
 
     settings = stage.dataset.spec.annotation
-    records = chosen_concepts(interpretations)
+    records = concepts_to_test(stage.dataset, interpretations)
     if not records:
         raise MethodError(
             f"Dataset `{stage.dataset.name}`: no selected neuron has a readable concept, so there is nothing to judge. "

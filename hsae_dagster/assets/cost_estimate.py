@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from hsae_dagster.assets import annotation_matrix, interpretations
 from hsae_dagster.assets.candidate_scores import Split
+from hsae_dagster.assets.concepts_to_test import concepts_to_test
 from hsae_dagster.assets.spending import estimate_annotation, estimate_interpretation, open_account, ordinary
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.errors import StorageError
@@ -133,7 +134,7 @@ def _annotation(project: Project, dataset: Dataset, corpus: StoredObject, accoun
         config = annotation_matrix.config_of(dataset.spec)
         if project.store.finished(_inputs("annotation_matrix", annotation_matrix.CODE_VERSION, config, upstream)):
             return StageCost("annotation_matrix", settings.model, Estimate(), FINISHED)
-        records = annotation_matrix.chosen_concepts(upstream[1])
+        records = concepts_to_test(dataset, upstream[1])
         concepts, basis = [annotation_matrix.concept_of(record["concept"]) for record in records], COUNTED
     _, texts = annotation_matrix.holdout_texts(corpus, settings)
     estimate = estimate_annotation(annotator, single, concepts, texts["text"].to_list(), settings)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hsae_dagster.assets.annotation_matrix import chosen_concepts
+from hsae_dagster.assets.concepts_to_test import concepts_to_test, is_own, no_fidelity
+from hsae_dagster.assets.gold import Judged, annotation_errors
 from hsae_dagster.assets.identity import Identity
 from hsae_dagster.assets.ladder import neuron_features, observed, word_features
 from hsae_dagster.assets.negative_controls import run_negative_controls
@@ -19,6 +20,7 @@ from hsae_dagster.assets.reference_evaluation import evaluate_as_reference
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.core import joint_fit, ladder
 from hsae_dagster.core.analysis_plan import AnalysisPlan, Family, Look, corrected
+from hsae_dagster.core.annotation_error import AnnotationError
 from hsae_dagster.core.badges import verdict
 from hsae_dagster.core.evidence import gather_evidence
 from hsae_dagster.core.fidelity import Fidelity, column
@@ -56,6 +58,11 @@ class _Inputs:
     records: list[dict[str, Any]]
     duplicates: list[tuple[NearDuplicate, ...]]
 
+    def judged_for(self, design: HoldoutDesign) -> Judged:
+        """What the judge said, for the correction by gold labels."""
+        names = [(record["concept"]["concept_id"], record["concept"]["predicate"]) for record in self.records]
+        return Judged(self.judged["text_id"], self.answers, self.holdout, design, names)
+
 
 def evaluate(
     stage: Stage,
@@ -70,7 +77,7 @@ def evaluate(
     `identities` gives the hypothesis of each concept, by concept id.
     """
     spec = stage.dataset.spec
-    inputs = _read(upstream, spec.inference.same_concept)
+    inputs = _read(stage, upstream)
     stage.report(f"testing {len(inputs.records)} hypotheses on {inputs.holdout.height:,} holdout observations")
     design = holdout_design(
         inputs.answers, inputs.judged["text_id"], inputs.judged["n_words"].to_numpy(), inputs.holdout, spec.task
@@ -79,7 +86,8 @@ def evaluate(
     keys = [plan.test_key(record["concept"]["concept_id"]) for record in inputs.records]
     p_values = np.array([test.separation.p_value for test in tests])
     family = corrected(p_values, keys, look, spec.inference.alpha)
-    hypotheses = _hypotheses(stage, upstream, inputs, tests, keys, family, identities)
+    errors = annotation_errors(stage.dataset.name, stage.dataset.folder, spec.inference, inputs.judged_for(design))
+    hypotheses = _hypotheses(stage, upstream, inputs, tests, keys, family, identities, errors)
     fits, chance = _fits(stage, upstream, inputs, design)
     summary = upstream["corpus"].json("summary.json")
     return ReportContent(
@@ -114,15 +122,19 @@ def evaluate(
     )
 
 
-def _read(upstream: dict[str, StoredObject], same_concept: float) -> _Inputs:
+def _read(stage: Stage, upstream: dict[str, StoredObject]) -> _Inputs:
     corpus, matrix = upstream["corpus"], upstream["annotation_matrix"]
     texts = read_frame(corpus.file("texts.parquet"))
-    records = chosen_concepts(upstream["interpretations"])
+    records = concepts_to_test(stage.dataset, upstream["interpretations"])
     annotations = read_frame(matrix.file("annotations.parquet"))
     judged = annotations.select("text_id").join(texts, on="text_id", how="left", maintain_order="left")
     columns = [record["concept"]["concept_id"] for record in records]
     answers = annotations.select(pl.col(columns).cast(pl.Int8).fill_null(-1)).to_numpy().astype(np.int8)
-    kept = families(answers, [record["concept"]["predicate"] for record in records], same_concept)
+    # What the user brings is tested whatever it is like.
+    n_found = sum(not is_own(record) for record in records)
+    claims = [record["concept"]["predicate"] for record in records[:n_found]]
+    kept = families(answers[:, :n_found], claims, stage.dataset.spec.inference.same_concept)
+    kept |= {j: () for j in range(n_found, len(records))}
     return _Inputs(
         texts=texts,
         observations=read_frame(corpus.file("observations.parquet")),
@@ -146,6 +158,7 @@ def _hypotheses(
     keys: list[str],
     family: Family,
     identities: Mapping[str, Identity],
+    errors: list[AnnotationError],
 ) -> tuple[Hypothesis, ...]:
     settings = stage.dataset.spec.inference
     stability = _stability(upstream["selected_neurons"])
@@ -155,19 +168,20 @@ def _hypotheses(
     outcomes = outcome_per_text(inputs.judged["text_id"], inputs.holdout)
     made = []
     for j, (record, test) in enumerate(zip(inputs.records, tests, strict=True)):
-        fidelity = _fidelity(record["fidelity"])
+        own = is_own(record)
+        fidelity = no_fidelity() if own else _fidelity(record["fidelity"])
         decided = verdict(
             p_holm=float(family.p_holm[j]),
             q_value=float(family.q_value[j]),
             alpha=settings.alpha,
             estimate=test.separation.estimate,
             expected_sign=record["train_separation"],
-            fidelity=fidelity.f1,
+            fidelity=None if own else fidelity.f1,
             min_fidelity=settings.min_fidelity,
             untestable=test.flags[0] if not np.isfinite(test.separation.p_value) and test.flags else None,
             reversed_by_controls=reversed_by_controls(test.separation, test.adjusted),
         )
-        activation = column(by_neuron, record["column"])
+        activation = (inputs.answers[:, j] == 1).astype(np.float64) if own else column(by_neuron, record["column"])
         strong = record["bounds"][0] if record["bounds"][0] is not None else np.inf
         evidence, lexicon = gather_evidence(
             record["concept"]["definition"],
@@ -196,8 +210,10 @@ def _hypotheses(
                 reason=decided.reason,
                 lexicon=lexicon,
                 evidence=evidence,
-                activations=activation_histogram(activation, inputs.answers[:, j], strong),
+                activations=None if own else activation_histogram(activation, inputs.answers[:, j], strong),
                 rule=decided.rule,
+                source=record["source"],
+                annotation_error=errors[j],
                 test_key=keys[j],
                 duplicates=inputs.duplicates[j],
                 stability=stability.get(record["rank"], np.nan),

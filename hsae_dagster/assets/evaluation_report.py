@@ -12,8 +12,8 @@ import dagster as dg
 import polars as pl
 
 from hsae_dagster import checks
-from hsae_dagster.assets.annotation_matrix import chosen_concepts
 from hsae_dagster.assets.card_status import status_words
+from hsae_dagster.assets.concepts_to_test import concepts_to_test
 from hsae_dagster.assets.evaluation import UPSTREAM, evaluate
 from hsae_dagster.assets.holdout_plan import keep_look, open_look
 from hsae_dagster.assets.hypothesis_card import card_events, card_links
@@ -21,9 +21,11 @@ from hsae_dagster.assets.identity import Identity, identify
 from hsae_dagster.assets.publishing import publish
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.analysis_plan import AnalysisPlan, Look
+from hsae_dagster.core.annotation_error import AnnotationError
 from hsae_dagster.core.flags import flag_name
 from hsae_dagster.core.ladder import read_ladder
 from hsae_dagster.dataset.discovery import files_fingerprint
+from hsae_dagster.dataset.gold import gold_hash
 from hsae_dagster.partitions import datasets
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.ladder import ladder_sentences
@@ -34,7 +36,7 @@ from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "evaluation_report"
-CODE_VERSION = "8"
+CODE_VERSION = "9"
 _READ = ("corpus", "interpretations", "annotation_matrix")  # whether or not there is anything to do
 
 
@@ -63,7 +65,7 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
         spec = stage.dataset.spec
         # Which results are current decides whether there is anything to do; the large ones are read only if there is.
         upstream = {name: stage.upstream(name) if name in _READ else stage.pointed(name) for name in UPSTREAM}
-        records = chosen_concepts(upstream["interpretations"])
+        records = concepts_to_test(stage.dataset, upstream["interpretations"])
         plan, look = open_look(stage, upstream["corpus"], records, upstream["annotation_matrix"])
         log = LineageLog(project.store)
         concepts = [{**record, **record["concept"]} for record in records]
@@ -72,7 +74,8 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
             "dataset": stage.dataset.name,
             **spec.model_dump(mode="json"),
             "look": look.record,
-            "hypotheses": {concept: identity.hypothesis_id for concept, identity in identities.items()},
+            "identities": {concept: identity.hypothesis_id for concept, identity in identities.items()},
+            "gold": gold_hash(stage.dataset.folder),
         }
         asked = _Asked(plan, look, identities)
         stored = stage.build(config, list(upstream.values()), lambda folder: _make(stage, upstream, asked, folder))
@@ -136,6 +139,7 @@ def _flatten(content: ReportContent) -> pl.DataFrame:
                 "q_value": h.q_value,
                 **{k: getattr(h, k) for k in ("rule", "source", "test_key", "detectable", "stability")},
                 "variance_inflation": h.test.inflation,
+                **_error_columns(h.annotation_error),
                 "duplicates": [duplicate.concept_id for duplicate in h.duplicates],
                 **{k: getattr(h.test, k) for k in ("n", "n_with", "n_clusters", "prevalence")},
                 "flags": [str(flag) for flag in h.test.flags],
@@ -145,6 +149,18 @@ def _flatten(content: ReportContent) -> pl.DataFrame:
         )
     lists = dict.fromkeys(("flags", "flag_names", "duplicates"), pl.List(pl.String))
     return pl.DataFrame(rows, schema_overrides=lists, infer_schema_length=None)
+
+
+def _error_columns(error: AnnotationError | None) -> dict[str, float | int | None]:
+    """Naive and corrected side by side: what labels by people made of the effect."""
+    found = error.corrected if error else None
+    low, high = error.band if error else (None, None)
+    columns: dict[str, float | int | None] = {"band_low": low, "band_high": high}
+    for name in ("estimate", "standard_error", "low", "high", "p_value"):
+        columns[f"corrected_{name}"] = getattr(found.corrected, name) if found else None
+    for name in ("n_gold", "omega", "sensitivity", "false_positive_rate", "kappa"):
+        columns[f"gold_{name.removeprefix('n_gold') or 'labels'}"] = getattr(found, name) if found else None
+    return columns
 
 
 def _summarise(content: ReportContent) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hsae_dagster.cli import card, compare, cost, fetch, lineage, new, run, samples, start, text, worker
+from hsae_dagster.cli import card, compare, cost, fetch, gold, lineage, new, run, samples, start, text, worker
 from hsae_dagster.errors import HsaeError
 
 
@@ -43,3 +43,4 @@ main.add_command(text.text)
 main.add_command(compare.compare)
 main.add_command(fetch.fetch)
 main.add_command(card.card)
+main.add_command(gold.gold)

@@ -7,6 +7,7 @@ is computed or drawn.
 import math
 from dataclasses import dataclass
 
+from hsae_dagster.core.annotation_error import AnnotationError
 from hsae_dagster.core.badges import Badge
 from hsae_dagster.core.fidelity import Fidelity
 from hsae_dagster.core.histogram import ActivationHistogram
@@ -93,6 +94,7 @@ class Hypothesis:
         stability: share of half-samples of the training clusters from which its neuron is selected again; or NaN.
         activations: how strongly the neuron fires on the judged holdout texts.
         duplicates: concepts that say nearly the same and were not tested again.
+        annotation_error: what labels by people, or stated accuracy, say about the judge; None if nothing does.
     """
 
     hypothesis_id: str
@@ -118,3 +120,4 @@ class Hypothesis:
     stability: float = math.nan
     activations: ActivationHistogram | None = None
     duplicates: tuple[NearDuplicate, ...] = ()
+    annotation_error: AnnotationError | None = None

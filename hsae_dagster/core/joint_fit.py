@@ -113,7 +113,7 @@ def score(task: str, outcome: np.ndarray, predicted: np.ndarray, folds: np.ndarr
         task: regression, classification or pairwise.
         outcome: (n,) float64; 0 or 1 unless regression.
         predicted: (n,) float64, higher for likelier ones.
-        folds: (n,) int; AUC then compares rows of the same fold only, and R² ignores it.
+        folds: (n,) int; AUC then compares rows of the same fold only, and R² holds each fold against the others' mean.
     """
     return _measure(task, outcome, predicted, folds)(np.ones(len(outcome)))
 
@@ -122,9 +122,9 @@ def _measure(
     task: str, outcome: np.ndarray, predicted: np.ndarray, folds: np.ndarray | None
 ) -> Callable[[np.ndarray], float]:
     """The score as a function of row weights (n,), with everything that weights do not change done once."""
-    if task == "regression":
-        return _r_squared(outcome, predicted)
     strata = np.zeros(len(outcome), dtype=np.int64) if folds is None else folds
+    if task == "regression":
+        return _r_squared(outcome, predicted, strata)
     if task == "classification":
         return _area(outcome, predicted, strata)
     both_ways = _area(
@@ -133,12 +133,23 @@ def _measure(
     return lambda weights: both_ways(np.tile(weights, 2))
 
 
-def _r_squared(outcome: np.ndarray, predicted: np.ndarray) -> Callable[[np.ndarray], float]:
+def _r_squared(outcome: np.ndarray, predicted: np.ndarray, folds: np.ndarray) -> Callable[[np.ndarray], float]:
+    """1 - squared error / squared error of the mean; with several folds, of the mean of the other folds.
+
+    A model that did not see a fold must not be held against a mean that did (Hawinkel, Waegeman and Maere 2023,
+    "Out-of-sample R²: estimation and inference").
+    """
     squared_error = (outcome - predicted) ** 2
+    fold = np.unique(folds, return_inverse=True)[1]
+    n_folds = int(fold.max(initial=0)) + 1
 
     def r_squared(weights: np.ndarray) -> float:
-        centre = float(weights @ outcome) / float(weights.sum())
-        spread = float(weights @ (outcome - centre) ** 2)
+        weight, total = (np.bincount(fold, values, n_folds) for values in (weights, weights * outcome))
+        if n_folds > 1:
+            weight, total = weight.sum() - weight, total.sum() - total
+        if not (weight > 0).all():
+            return np.nan
+        spread = float(weights @ (outcome - (total / weight)[fold]) ** 2)
         return 1 - float(weights @ squared_error) / spread if spread > 0 else np.nan
 
     return r_squared

@@ -100,7 +100,7 @@ def _logit(joint: _Joint, flags: dict[int, list[str]]) -> dict[int, Effect] | No
         return None
     x, named = _identified(joint.take(open_rows, kept), new)
     y, clusters = joint.y[open_rows], joint.clusters[open_rows]
-    margins = logit_margins(x, y, clusters, len(named), share=float(open_rows.mean()))
+    margins = logit_margins(x, y, clusters, len(named), exchangeable=not joint.pairwise, share=float(open_rows.mean()))
     if margins is None:
         return None
     for j, found in new.items():

@@ -1,9 +1,14 @@
 """What every part of dataset.yaml has in common.
 
-Belongs here: the base of the declared sections. Does not belong here: any field.
+Belongs here: the base of all sections and kinds of numbers that several use. Does not belong here: any field (`spec`).
 """
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Range = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
 
 
 class Section(BaseModel):

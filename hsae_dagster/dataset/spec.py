@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from hsae_dagster.dataset.saes import SAE, AutoSizes, SAEs
-from hsae_dagster.dataset.section import Section
+from hsae_dagster.dataset.section import Section, Share
+from hsae_dagster.dataset.spec_inference import Inference, OwnHypothesis
 
 Task = Literal["regression", "classification", "pairwise"]
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Percentile = Annotated[float, Field(ge=0.0, le=100.0)]
 
 
@@ -172,28 +172,6 @@ class Spending(Section):
     )
 
 
-class Inference(Section):
-    """What counts as confirmed."""
-
-    alpha: float = Field(0.05, gt=0.0, lt=0.5, description="Family-wise error rate of `confirmed` (Holm).")
-    min_fidelity: float = Field(
-        0.6,
-        ge=0.0,
-        le=1.0,
-        description="Least fidelity (F1 on unseen texts) of a hypothesis to be confirmed.",
-    )
-    min_positives: int = Field(20, ge=1, description="Least holdout rows on each side of a concept to be tested.")
-    folds: int = Field(10, ge=2, le=50, description="Folds of the cross-fitted joint model, by cluster.")
-    bootstrap: int = Field(500, ge=0, description="Cluster-bootstrap draws for intervals of joint fit.")
-    seed: int = Field(0, ge=0, description="Start of the random stream of folds and bootstrap.")
-    same_concept: float = Field(
-        0.8, gt=0.5, description="|phi| of two annotations from which one concept stands for both; 1.1 tests all."
-    )
-    negative_controls: int = Field(
-        5, ge=0, le=100, description="Permutations of the labels that selection and tests are run on; 0 for none."
-    )
-
-
 class DatasetSpec(Section):
     """Everything data/<dataset>/dataset.yaml may say. Only `task`, `files` and `columns` are required."""
 
@@ -231,6 +209,10 @@ class DatasetSpec(Section):
     spending: Spending = Spending()
     inference: Inference = Inference()
 
+    hypotheses: tuple[OwnHypothesis, ...] = Field(
+        (), max_length=50, description="Hypotheses of your own, judged and tested beside the found ones."
+    )
+
     @field_validator("files")
     @classmethod
     def _files_are_named(cls, value: str | tuple[str, ...] | dict[str, str]) -> object:
@@ -258,6 +240,7 @@ class DatasetSpec(Section):
             )
         if self.task == "regression" and self.columns.positive is not None:
             raise ValueError("columns.positive belongs to classification; a regression label is a number")
+        self._check_own_hypotheses()
         lexical = self.interpretation.model == "lexical"
         if self.annotation.model == "lexical" and not lexical:
             raise ValueError(
@@ -271,6 +254,19 @@ class DatasetSpec(Section):
         if self.task == "pairwise" and self.chunk is not None:
             raise ValueError("chunk is not for pairs: no part of one text stands against a part of the other")
         return self
+
+    def _check_own_hypotheses(self) -> None:
+        claims = [own.claim.lower() for own in self.hypotheses]
+        if len(set(claims)) < len(claims):
+            raise ValueError("two hypotheses make the same claim; remove one")
+        if self.selection.n + len(claims) > 100:
+            raise ValueError("selection.n and the number of hypotheses add up to more than 100; select fewer neurons")
+        without = next((own.claim for own in self.hypotheses if not own.terms), None)
+        if self.annotation.model == "lexical" and without is not None:
+            raise ValueError(
+                f"the hypothesis `{without}` has no terms, and annotation.model `lexical` reads words only; give it "
+                "`terms`, or let a language model judge"
+            )
 
     @property
     def listed_saes(self) -> tuple[SAE, ...]:

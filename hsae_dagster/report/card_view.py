@@ -105,11 +105,7 @@ def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tupl
         keys=(
             ("Hypothesis", h.hypothesis_id),
             ("Concept", h.concept_id),
-            ("Autoencoder", h.sae_id),
-            ("Neuron (column)", str(h.sae_column)),
-            ("Rank in selection", str(h.rank + 1)),
-            ("Selection score", number(h.selection_score, 4, signed=True)),
-            ("Difference on training texts", number(h.train_separation, 3, signed=True)),
+            *_origin(h),
         ),
     )
 
@@ -119,6 +115,18 @@ def _firing(h: Hypothesis) -> _Firing | None:
         return None
     bars, strong = histogram_bars(h.activations)
     return _Firing(bars, strong, histogram_words(h.activations))
+
+
+def _origin(h: Hypothesis) -> Iterator[tuple[str, str]]:
+    """The keys of the neuron behind a hypothesis, if there is one."""
+    if h.source == "yours":
+        yield "Written by", "you, in dataset.yaml"
+        return
+    yield "Autoencoder", h.sae_id
+    yield "Neuron (column)", str(h.sae_column)
+    yield "Rank in selection", str(h.rank + 1)
+    yield "Selection score", number(h.selection_score, 4, signed=True)
+    yield "Difference on training texts", number(h.train_separation, 3, signed=True)
 
 
 def _terms(h: Hypothesis) -> Iterator[tuple[str, tuple[tuple[str, str], ...], int]]:

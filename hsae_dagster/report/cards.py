@@ -72,9 +72,11 @@ def card_markdown(hypothesis: Hypothesis, content: ReportContent) -> str:
         )
         more = len(hypothesis.lexicon) - _SHOWN_TERMS
         lines.append(f"**Lexicon**: {shown}" + (f" and {plural(more, 'more term')}" if more > 0 else ""))
+    neuron = f"neuron `{_code(hypothesis.sae_id)}` column {hypothesis.sae_column}"
+    origin = "written by you" if hypothesis.source == "yours" else neuron
     lines.append(
-        f"Hypothesis `{_code(hypothesis.hypothesis_id)}`, concept `{_code(hypothesis.concept_id)}`, neuron "
-        f"`{_code(hypothesis.sae_id)}` column {hypothesis.sae_column}. An association on held-out texts, not a cause."
+        f"Hypothesis `{_code(hypothesis.hypothesis_id)}`, concept `{_code(hypothesis.concept_id)}`, {origin}. "
+        "An association on held-out texts, not a cause."
     )
     return "\n\n".join(lines) + "\n"
 
@@ -88,12 +90,15 @@ def facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str,
     yield "Holm-corrected", f"{p_phrase('p', hypothesis.p_holm)} (uncorrected {p_phrase('p', test.separation.p_value)})"
     yield "False discovery rate", p_phrase("q", hypothesis.q_value)
     yield "Partial effect", partial_brief(test.partial, content.task)
-    yield "Fidelity F1", fidelity_words(hypothesis)
-    yield "Neuron learned", guidance_words(hypothesis, content)
-    yield (
-        "Natural precision / recall",
-        f"{percent(fidelity.natural_precision)} / {percent(fidelity.natural_recall)}",
-    )
+    if hypothesis.source == "yours":
+        yield "Fidelity F1", "none: you wrote it, and it stands for no neuron"
+    else:
+        yield "Fidelity F1", fidelity_words(hypothesis)
+        yield "Neuron learned", guidance_words(hypothesis, content)
+        yield (
+            "Natural precision / recall",
+            f"{percent(fidelity.natural_precision)} / {percent(fidelity.natural_recall)}",
+        )
     yield from trust_facts(hypothesis, content)
 
 

@@ -7,6 +7,7 @@ wording (`wording`), whole paragraphs (`prose`) or markup (`page`, `cards`).
 import math
 from collections.abc import Iterator
 
+from hsae_dagster.core.annotation_error import AnnotationError
 from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.wording import NOT_ESTIMABLE, capitalised, number, one_line, partial_brief, percent, plural
@@ -52,8 +53,33 @@ def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tupl
     if hypothesis.duplicates:
         near = "; ".join(f"{one_line(d.claim)} (φ {number(d.phi)})" for d in hypothesis.duplicates)
         yield "Stands for near-duplicates", near
+    if hypothesis.annotation_error is not None:
+        yield from error_facts(hypothesis.annotation_error, content.task)
     if content.look is not None and content.look.number > 1:
         yield "Look at the holdout", f"{ordinal(content.look.number)} (family of {plural(content.family, 'test')})"
+
+
+def error_facts(error: AnnotationError, task: str) -> Iterator[tuple[str, str]]:
+    """What labels by people, or the judge's stated accuracy, make of an effect."""
+    found = error.corrected
+    if found is not None and found.note:
+        yield "Corrected by gold labels", found.note
+    elif found is not None:
+        yield "Corrected by gold labels", f"{partial_brief(found.corrected, task)} ({plural(found.n_gold, 'label')})"
+        yield (
+            "The judge against people",
+            f"finds {percent(found.sensitivity)} of texts with the concept, says yes to "
+            f"{percent(found.false_positive_rate)} of those without; κ {number(found.kappa)}",
+        )
+    if math.isfinite(error.human_kappa):
+        yield "Two people", f"κ {number(error.human_kappa)}"
+    low, high = error.band
+    if math.isfinite(low):
+        yield "With the judge's stated accuracy", f"a true effect from {_signed(low, task)} to {_signed(high, task)}"
+
+
+def _signed(value: float, task: str) -> str:
+    return number(value, signed=True) if task == "regression" else f"{number(100 * value, 1, signed=True)} points"
 
 
 def control_words(content: ReportContent) -> Iterator[str]:

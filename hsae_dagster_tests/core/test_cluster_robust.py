@@ -149,18 +149,63 @@ def logit_data(seed, pairs):
 
 
 @pytest.mark.parametrize("pairs", [True, False])
-def test_logit_margins_equal_statsmodels_and_the_numeric_derivative(pairs):
+def test_logit_margins_are_near_statsmodels_and_equal_the_numeric_derivative(pairs):
     x, y, clusters = logit_data(8, pairs)
     fit = sm.Logit(y, x).fit(disp=0, cov_type="cluster", cov_kwds={"groups": clusters})
     margins = fit.get_margeff(at="overall")
-    ours = logit_margins(x, y, clusters, 3)
+    ours = logit_margins(x, y, clusters, 3, exchangeable=not pairs)
     np.testing.assert_allclose([e.estimate for e in ours], margins.margeff[:3], rtol=1e-6)
-    np.testing.assert_allclose([e.standard_error for e in ours], margins.margeff_se[:3], rtol=1e-6)
+    # Theirs is CR1; ours is the larger of CR2 and the model's.
+    np.testing.assert_allclose([e.standard_error for e in ours], margins.margeff_se[:3], rtol=0.1)
     step = 1e-5
     for j in range(3):
         nudged = np.eye(x.shape[1])[j] * step
         slope = (fit.predict(x + nudged) - fit.predict(x - nudged)).mean() / (2 * step)
         assert ours[j].estimate == pytest.approx(slope, rel=1e-6)
+
+
+@pytest.mark.parametrize("pairs", [True, False])
+def test_errors_of_logit_margins_are_cr2_of_the_last_step_by_its_definition(pairs):
+    x, y, clusters = logit_data(11, pairs)
+    x, y, clusters = x[:200], y[:200], clusters[:200] % 25
+    fit = sm.Logit(y, x).fit(disp=0)
+    p, beta = fit.predict(x), fit.params
+    w = p * (1 - p)
+    tall = np.sqrt(w)[:, None] * x
+    bread = np.linalg.inv(tall.T @ tall)
+    residual = (y - p) / np.sqrt(w)
+    meat, carriers = np.zeros((x.shape[1], x.shape[1])), []
+    hat = tall @ bread @ tall.T
+    for g in np.unique(clusters):
+        rows = clusters == g
+        values, vectors = np.linalg.eigh(np.eye(rows.sum()) - hat[np.ix_(rows, rows)])
+        adjust = vectors @ np.diag(values**-0.5) @ vectors.T
+        score = tall[rows].T @ adjust @ residual[rows]
+        meat += np.outer(score, score)
+        carriers.append((rows, adjust))
+    ours = logit_margins(x, y, clusters, 3, exchangeable=False)
+    for j in range(3):
+        gradient = beta[j] * ((w * (1 - 2 * p)) @ x / len(y))
+        gradient[j] += w.mean()
+        variance = gradient @ bread @ meat @ bread @ gradient
+        model = gradient @ bread @ gradient
+        assert ours[j].standard_error == pytest.approx(np.sqrt(max(variance, model)), rel=1e-6)
+        # Bell and McCaffrey's degrees of freedom from the matrix of all clusters.
+        columns = []
+        for rows, adjust in carriers:
+            along = adjust @ tall[rows] @ bread @ gradient
+            columns.append((np.eye(len(y)) - hat)[:, rows] @ along)
+        overlap = np.array(columns) @ np.array(columns).T
+        assert ours[j].degrees_of_freedom == pytest.approx(np.trace(overlap) ** 2 / (overlap**2).sum(), rel=1e-6)
+
+
+def test_blocks_of_clusters_give_what_all_at_once_gives(monkeypatch):
+    x, y, clusters = logit_data(12, pairs=False)
+    whole = cluster_ols(x, y, clusters, "x")
+    monkeypatch.setattr("hsae_dagster.core.cluster_robust._BLOCK_ELEMENTS", 100)
+    for one, other in zip(whole, cluster_ols(x, y, clusters, "x"), strict=True):
+        assert other.standard_error == pytest.approx(one.standard_error, rel=1e-10)
+        assert other.degrees_of_freedom == pytest.approx(one.degrees_of_freedom, rel=1e-10)
 
 
 def test_pair_margin_is_near_the_change_in_win_probability():

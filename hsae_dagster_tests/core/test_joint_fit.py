@@ -79,6 +79,16 @@ def test_r_squared_equals_sklearn_and_constant_outcomes_have_no_score():
     assert np.isnan(score("classification", np.ones(50), predicted))
 
 
+def test_r_squared_over_folds_is_held_against_the_mean_of_the_other_folds():
+    rng = np.random.default_rng(3)
+    y, predicted, folds = rng.normal(size=60) + 2, rng.normal(size=60), np.arange(60) % 3
+    means = np.array([y[folds != f].mean() for f in range(3)])
+    expected = 1 - ((y - predicted) ** 2).sum() / ((y - means[folds]) ** 2).sum()
+    assert score("regression", y, predicted, folds) == pytest.approx(expected)
+    # Predicting those means is worth nothing, neither more nor less.
+    assert score("regression", y, means[folds], folds) == pytest.approx(0.0, abs=1e-12)
+
+
 def test_weights_of_the_bootstrap_are_repeated_rows():
     x, y, group = signal(3, n=200)
     folds = group % 4
@@ -264,17 +274,21 @@ def test_bootstrap_interval_covers_the_score_of_the_population(task):
         y = drive + rng.normal(size=4 * groups)
         return x, y if task == "regression" else (y > 0).astype(float), group
 
-    x, y, group = sample(np.random.default_rng(100), 40_000)
-    predicted = cross_fitted(x, y, group, task, folds=2, seed=0)
-    truth = score(task, y, predicted.values)
+    if task == "regression":
+        truth = 0.5 / (0.5 + 0.64 + 1.0)  # variances: of the slope on x0, of the group, of the row
+    else:
+        x, y, group = sample(np.random.default_rng(100), 40_000)
+        predicted = cross_fitted(x, y, group, task, folds=2, seed=0)
+        truth = score(task, y, predicted.values)
     covered = []
-    for seed in range(300):
+    for seed in range(400):
         x, y, group = sample(np.random.default_rng([seed, 7]), 120)
         predicted = cross_fitted(x, y, group, task, folds=5, seed=seed)
         fit = Score(task, group, 400, seed).fit("x", "cross-fitted", y, predicted)
         covered.append(fit.low <= truth <= fit.high)
-    # 95 % is out of reach for R²: fitting on 4/5 of the data costs it about (p + 1) / clusters, a third of its error.
-    assert (0.86 if task == "regression" else 0.91) <= np.mean(covered) <= 0.985
+    # R² falls short of 95 % by about two points with 120 clusters: a ratio of sums of squares, on which a few large
+    # errors weigh, has an interval that is too narrow whenever none of them was drawn (92.5 to 93 % in 1,000 runs).
+    assert (0.905 if task == "regression" else 0.915) <= np.mean(covered) <= 0.985
 
 
 @pytest.mark.slow

@@ -1,0 +1,161 @@
+"""Labels by people beside an evaluation: the sheet they fill in, and the effects their labels correct.
+
+Belongs here: lining up gold labels with judged observations. Does not belong here: the file's form (`dataset.gold`) or
+any formula (`core.annotation_error`).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from hsae_dagster.assets.concepts_to_test import concepts_to_test
+from hsae_dagster.core.annotation_error import (
+    AnnotationError,
+    Corrected,
+    attenuation_band,
+    corrected_separation,
+    draw_gold,
+    kappa,
+    post_stratified,
+)
+from hsae_dagster.core.inference import HoldoutDesign
+from hsae_dagster.core.observations import text_rows
+from hsae_dagster.dataset.discovery import Dataset
+from hsae_dagster.dataset.gold import read_gold, write_sheet
+from hsae_dagster.dataset.spec import Inference
+from hsae_dagster.errors import DatasetError
+from hsae_dagster.resources import Project
+from hsae_dagster.storage.frames import read_frame
+
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the judge said, per text and per observation.
+
+    Attributes:
+        text_ids: (texts,) ascending.
+        answers: (texts, concepts) int8: 1 yes, 0 no, -1 missing.
+        observations: of the holdout.
+        design: of the tests; its columns are the concepts.
+        names: (concepts) of (concept_id, claim).
+    """
+
+    text_ids: pl.Series
+    answers: np.ndarray
+    observations: pl.DataFrame
+    design: HoldoutDesign
+    names: list[tuple[str, str]]
+
+
+def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int]:
+    """Draw texts for people to label, half judged yes and half no for each concept, and write the sheet.
+
+    Returns:
+        The sheet's path and its number of rows.
+    """
+    matrix = project.store.current(dataset.name, "annotation_matrix")
+    answers = read_frame(matrix.file("annotations.parquet"))
+    texts = read_frame(project.store.current(dataset.name, "corpus").file("texts.parquet")).select("text_id", "text")
+    rng, parts = np.random.default_rng(_SEED), []
+    for record in concepts_to_test(dataset, project.store.current(dataset.name, "interpretations")):
+        key = record["concept"]["concept_id"]
+        judged = answers[key].cast(pl.Int8).fill_null(-1).to_numpy()
+        rows, chance = draw_gold(judged, size, rng)
+        order = rng.permutation(len(rows))  # the order must not tell what the judge said
+        part = (
+            answers[rows[order]]
+            .select("text_id")
+            .with_columns(
+                pl.lit(key).alias("concept"),
+                pl.lit(record["concept"]["predicate"]).alias("claim"),
+                pl.Series("probability", chance[order]),
+                pl.lit("").alias("annotator"),
+                pl.lit("").alias("label"),
+            )
+        )
+        parts.append(part.join(texts, on="text_id", how="left", maintain_order="left"))
+    sheet = pl.concat(parts)
+    path = project.results / "gold" / f"{dataset.name}.csv"
+    write_sheet(path, sheet)
+    return path, sheet.height
+
+
+def annotation_errors(dataset: str, folder: Path, settings: Inference, judged: Judged) -> list[AnnotationError]:
+    """What is known about the errors of each concept's annotation; pairs have no correction (only texts do)."""
+    gold = read_gold(dataset, folder)
+    if gold is not None:
+        _check_known(dataset, gold, judged)
+    found = []
+    for j, names in enumerate(judged.names):
+        own = None if gold is None else gold.filter(pl.col("concept").is_in(names))
+        labelled = own is not None and own.height > 0
+        found.append(
+            AnnotationError(
+                corrected=_corrected(own, judged, j) if own is not None and labelled else None,
+                human_kappa=_human_kappa(own) if own is not None and labelled else float("nan"),
+                band=_band(settings, judged, j),
+            )
+        )
+    return found
+
+
+def _check_known(dataset: str, gold: pl.DataFrame, judged: Judged) -> None:
+    """Labels of earlier concepts may stay in the file; labels of no judged text and concept at all are a mistake."""
+    names = [name for pair in judged.names for name in pair]
+    usable = gold.filter(pl.col("concept").is_in(names) & pl.col("text_id").is_in(judged.text_ids.to_list()))
+    if gold.height and usable.is_empty():
+        raise DatasetError(
+            f"Dataset `{dataset}`: none of the {gold.height} labels in gold.csv is about a concept and a held-out text "
+            f"of this evaluation. Draw a new sheet with `hsae gold {dataset}`."
+        )
+
+
+def _corrected(own: pl.DataFrame, judged: Judged, column: int) -> Corrected | None:
+    if judged.design.task == "pairwise":
+        return None
+    one = own.group_by("text_id", maintain_order=True).agg(pl.col("label").first(), pl.col("probability").first())
+    texts = judged.text_ids.to_frame("text_id").join(one, on="text_id", how="left", maintain_order="left")
+    answers = judged.answers[:, column]
+    gold = texts["label"].cast(pl.Float64).fill_null(np.nan).to_numpy().copy()
+    gold[answers < 0] = np.nan
+    known = np.isfinite(gold)
+    given = texts["probability"].fill_null(np.nan).to_numpy()
+    probability = given if np.isfinite(given[known]).all() else post_stratified(answers, known)
+    rows = text_rows(judged.text_ids, judged.observations["text_id"])
+    seen = answers[rows] >= 0
+    return corrected_separation(
+        answers[rows][seen].astype(np.float64),
+        judged.design.outcome[seen],
+        judged.design.clusters[seen],
+        gold[rows][seen],
+        probability[rows][seen],
+    )
+
+
+def _human_kappa(own: pl.DataFrame) -> float:
+    people = (
+        own.filter(pl.col("annotator") != "")["annotator"].value_counts().sort("count", "annotator", descending=True)
+    )
+    if people.height < 2:
+        return float("nan")
+    first, second = (own.filter(pl.col("annotator") == name).unique("text_id") for name in people["annotator"][:2])
+    both = first.join(second, on="text_id", suffix="_second")
+    return kappa(both["label"].to_numpy().astype(np.float64), both["label_second"].to_numpy().astype(np.float64))
+
+
+def _band(settings: Inference, judged: Judged, column: int) -> tuple[float, float]:
+    if settings.judge_sensitivity is None or settings.judge_specificity is None or judged.design.task == "pairwise":
+        return (float("nan"), float("nan"))
+    h = judged.design.concepts[:, column]
+    seen = np.isfinite(h)
+    yes = h[seen] == 1
+    if not 0 < yes.mean() < 1:
+        return (float("nan"), float("nan"))
+    y = judged.design.outcome[seen]
+    return attenuation_band(
+        float(y[yes].mean() - y[~yes].mean()), float(yes.mean()), settings.judge_sensitivity, settings.judge_specificity
+    )

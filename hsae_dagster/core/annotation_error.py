@@ -1,0 +1,213 @@
+"""What annotation errors do to an effect, and how some labels by people undo it.
+
+Belongs here: drawing texts for people to label, the corrected separation, bounds without such labels, agreement.
+Does not belong here: files (`assets`), effects of error-free annotations (`core.inference`).
+
+A judge that is sometimes wrong pulls a difference in means towards zero: with a true separation of 0.20, a prevalence
+of 2 %, sensitivity 0.85 and false-positive rate 0.05, one sees 0.05. Predict-then-debias (Kluger, Lu, Zrnic, Wang and
+Bates 2025, arXiv 2501.18577; in spirit the design-based supervised learning of Egami et al. 2023) repairs it with a
+sample labelled by people, drawn with known probabilities:
+
+    corrected = b_gold(people) + omega (b_all(judge) - b_gold(judge)),
+
+each b a difference in means, those on the gold sample weighted by the inverse of the sampling probability. The first
+term alone is right but unsure; the bracket has mean zero whatever the judge does, and takes out noise that the two gold
+terms share. omega is the least-squares choice. Variances come from the estimates' influence values, summed by cluster,
+so that dependence within clusters and between the terms is accounted for.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hsae_dagster.core.cluster_robust import NO_EFFECT_ESTIMATED, Effect, effect
+from hsae_dagster.errors import MethodError
+
+# Fewest gold texts that people find to have, and to lack, the concept: the correction rests on them.
+MIN_GOLD = 10
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """One effect with and without correction.
+
+    Attributes:
+        gold_only: from the gold sample alone.
+        corrected: predict-then-debias.
+        omega: weight of the judge's labels; 0 means that they do not help.
+        n_gold: texts labelled by people.
+        sensitivity: share of texts with the concept (by people) that the judge says yes to, at natural prevalence.
+        false_positive_rate: share of texts without it that the judge says yes to.
+        kappa: Cohen's kappa of judge and people at natural prevalence.
+        note: why there is no estimate, or empty.
+    """
+
+    gold_only: Effect
+    corrected: Effect
+    omega: float
+    n_gold: int
+    sensitivity: float
+    false_positive_rate: float
+    kappa: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class AnnotationError:
+    """What is known about the errors of one concept's annotation.
+
+    Attributes:
+        corrected: by labels of people; None without any for this concept.
+        human_kappa: Cohen's kappa between the two people who labelled most; NaN without two.
+        band: true effects that the stated accuracy of the judge allows; NaNs where none is stated.
+    """
+
+    corrected: Corrected | None
+    human_kappa: float
+    band: tuple[float, float]
+
+
+def draw_gold(answers: np.ndarray, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Texts to be labelled by people for one concept: half that the judge said yes to, half no, as far as there are.
+
+    Args:
+        answers: (n,) int8: 1 yes, 0 no, -1 missing (never drawn).
+        size: texts to draw.
+        rng: of the draw.
+
+    Returns:
+        Positions, ascending (int64), and the probability that each had of being drawn.
+    """
+    sides = [np.flatnonzero(answers == 1), np.flatnonzero(answers == 0)]
+    takes = [min(len(sides[0]), size // 2), 0]
+    takes[1] = min(len(sides[1]), size - takes[0])
+    takes[0] = min(len(sides[0]), size - takes[1])
+    drawn = [rng.choice(side, size=take, replace=False) for side, take in zip(sides, takes, strict=True)]
+    chances = [np.full(take, take / max(len(side), 1)) for side, take in zip(sides, takes, strict=True)]
+    rows, probability = np.concatenate(drawn), np.concatenate(chances)
+    order = np.argsort(rows)
+    return rows[order].astype(np.int64), probability[order]
+
+
+def post_stratified(answers: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+    """Sampling probability (n,) of each text if the labelled ones are a random sample within yes and within no."""
+    probability = np.full(len(answers), np.nan)
+    for side in (0, 1):
+        members = answers == side
+        if members.any():
+            probability[members] = labelled[members].mean()
+    return probability
+
+
+def corrected_separation(
+    judged: np.ndarray, outcome: np.ndarray, clusters: np.ndarray, gold: np.ndarray, probability: np.ndarray
+) -> Corrected:
+    """Predict-then-debias for the difference in mean outcome (texts, not pairs).
+
+    Args:
+        judged: (n,) 1 or 0 by the judge, no missing ones.
+        outcome: (n,).
+        clusters: (n,) keys.
+        gold: (n,) 1 or 0 by people, NaN where nobody labelled.
+        probability: (n,) that a text was drawn for labelling; read where there is a label.
+
+    Raises:
+        MethodError: a labelled text with a probability outside (0, 1].
+    """
+    known = np.isfinite(gold)
+    given = probability[known]
+    if not ((given > 0) & (given <= 1)).all():
+        raise MethodError("A labelled text has no sampling probability between 0 and 1; draw the sample again.")
+    truth = np.where(known, gold, 0.0)
+    weight = np.where(known, 1.0 / np.where(known, probability, 1.0), 0.0)
+    agreement = _agreement(judged[known], truth[known], weight[known])
+    with_it, without = int((truth[known] == 1).sum()), int((truth[known] == 0).sum())
+    if min(with_it, without) < MIN_GOLD or np.ptp(judged[known]) == 0 or np.ptp(judged) == 0:
+        note = f"{with_it} labelled texts have the concept and {without} lack it (at least {MIN_GOLD} of each, judged "
+        note += "yes and no, are needed)"
+        return Corrected(NO_EFFECT_ESTIMATED, NO_EFFECT_ESTIMATED, 0.0, int(known.sum()), *agreement, note)
+    people, people_influence = _difference(truth, outcome, weight)
+    sample, sample_influence = _difference(judged, outcome, weight)
+    everyone, everyone_influence = _difference(judged, outcome, np.ones(len(outcome)))
+    groups = np.unique(clusters, return_inverse=True)[1]
+    first = np.bincount(groups, people_influence)
+    second = np.bincount(groups, sample_influence - everyone_influence)
+    spread = float(second @ second)
+    omega = float(first @ second) / spread if spread > 0 else 0.0
+    # Clusters without a labelled text say next to nothing about the error: they are no degrees of freedom.
+    n_labelled = len(np.unique(groups[known]))
+    factor = n_labelled / max(n_labelled - 1, 1)
+    freedom = float(n_labelled - 1)
+    estimate = people - omega * (sample - everyone)
+    errors = [float(np.sqrt(factor * (values @ values))) for values in (first, first - omega * second)]
+    return Corrected(
+        gold_only=effect(people, errors[0], freedom, "gold labels alone"),
+        corrected=effect(estimate, errors[1], freedom, "predict-then-debias"),
+        omega=omega,
+        n_gold=int(known.sum()),
+        sensitivity=agreement[0],
+        false_positive_rate=agreement[1],
+        kappa=agreement[2],
+    )
+
+
+def _difference(h: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
+    """Weighted difference in means, and each row's influence on it (n,)."""
+    yes, no = weight * h, weight * (1 - h)
+    means = float(yes @ y) / float(yes.sum()), float(no @ y) / float(no.sum())
+    influence = yes * (y - means[0]) / yes.sum() - no * (y - means[1]) / no.sum()
+    return means[0] - means[1], influence
+
+
+def _agreement(judged: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> tuple[float, float, float]:
+    """Sensitivity, false-positive rate and Cohen's kappa, weighted to natural prevalence; NaN without such texts."""
+    yes, no = weight * truth, weight * (1 - truth)
+    sensitivity = float(yes @ judged / yes.sum()) if yes.sum() > 0 else np.nan
+    false_positives = float(no @ judged / no.sum()) if no.sum() > 0 else np.nan
+    return sensitivity, false_positives, kappa(judged, truth, weight)
+
+
+def kappa(first: np.ndarray, second: np.ndarray, weight: np.ndarray | None = None) -> float:
+    """Cohen's kappa (1960) of two annotators' 0/1 labels (n,), rows weighted; NaN where both never vary."""
+    w = np.ones(len(first)) if weight is None else weight
+    total = float(w.sum())
+    if total == 0:
+        return np.nan
+    a, b = float(w @ first) / total, float(w @ second) / total
+    observed = float(w @ (first == second)) / total
+    chance = a * b + (1 - a) * (1 - b)
+    return (observed - chance) / (1 - chance) if chance < 1 else np.nan
+
+
+def without_attenuation(seen: float, prevalence: float, sensitivity: float, specificity: float) -> float:
+    """The true separation that an error-prone judge shows as `seen`, if its errors do not depend on the outcome.
+
+    With observed prevalence q, true prevalence pi = (q - fpr) / (sensitivity - fpr); the seen difference is the true
+    one times (positive predictive value + negative predictive value - 1).
+
+    Returns:
+        The true separation; NaN where such a judge could not have said yes to so many or so few texts.
+    """
+    false_positives = 1 - specificity
+    if not (0 < prevalence < 1 and sensitivity > false_positives):
+        return float("nan")
+    true = (prevalence - false_positives) / (sensitivity - false_positives)
+    if not 0 < true < 1:
+        return float("nan")
+    positive = sensitivity * true / prevalence
+    negative = specificity * (1 - true) / (1 - prevalence)
+    factor = positive + negative - 1
+    return seen / factor if factor > 0 else float("nan")
+
+
+def attenuation_band(
+    seen: float, prevalence: float, sensitivity: tuple[float, float], specificity: tuple[float, float]
+) -> tuple[float, float]:
+    """Range of true separations over stated ranges of sensitivity and specificity; NaNs where no pair is possible.
+
+    The true effect is monotone in both, so the corners are enough, unless some of them are impossible: then a grid.
+    """
+    grid = [np.linspace(low, high, 21) for low, high in (sensitivity, specificity)]
+    values = np.array([without_attenuation(seen, prevalence, a, b) for a in grid[0] for b in grid[1]])
+    possible = values[np.isfinite(values)]
+    return (float(possible.min()), float(possible.max())) if possible.size else (float("nan"), float("nan"))

@@ -1,0 +1,135 @@
+"""Labels by people in whole runs: the sheet, corrected effects, mistakes in gold.csv; hypotheses of one's own."""
+
+import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from hsae_dagster.assets.gold import draw_sheet
+from hsae_dagster.cli import main
+from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster.errors import DatasetError
+from hsae_dagster.storage.frames import read_frame
+from hsae_dagster_tests.assets.workspace import Workspace
+
+
+def hypotheses(workspace: Workspace, dataset: str) -> pl.DataFrame:
+    return read_frame(workspace.current(dataset, "evaluation_report").file("hypotheses.parquet"))
+
+
+def filled_sheet(workspace: Workspace, dataset: str) -> pl.DataFrame:
+    """The drawn sheet with the label that the first concept's people would give: its annotation, mostly."""
+    path, _ = draw_sheet(workspace.project, load_dataset(workspace.project.data, dataset), 60)
+    sheet = pl.read_csv(path, infer_schema=False)
+    matrix = read_frame(workspace.current(dataset, "annotation_matrix").file("annotations.parquet"))
+    rng, labels = np.random.default_rng(0), []
+    for row in sheet.iter_rows(named=True):
+        said = matrix.filter(pl.col("text_id") == row["text_id"])[row["concept"]][0]
+        labels.append("yes" if said != (rng.random() < 0.1) else "no")
+    return sheet.with_columns(pl.Series("label", labels), pl.lit("first").alias("annotator"))
+
+
+def test_a_sheet_is_drawn_blind_and_its_labels_correct_the_effects(copied: Workspace) -> None:
+    sheet = filled_sheet(copied, "ratings")
+    assert sheet.columns == ["concept", "claim", "text_id", "text", "probability", "annotator", "label"]
+    second = sheet.with_columns(pl.lit("second").alias("annotator"))[:40]
+    pl.concat([sheet, second]).write_csv(copied.root / "data" / "ratings" / "gold.csv")
+    before = hypotheses(copied, "ratings")
+    assert before["corrected_estimate"].null_count() == before.height
+    run = copied.run("ratings", "evaluation_report")
+    assert run.success
+    assert not run.metadata("evaluation_report")["reused"]
+    after = hypotheses(copied, "ratings")
+    assert after["effect_estimate"].to_list() == before["effect_estimate"].to_list()
+    corrected = after.filter(pl.col("corrected_estimate").is_not_nan())
+    assert corrected.height >= 2
+    # People disagree with the judge at random in a tenth of texts: what people mean has the smaller difference.
+    assert (corrected["corrected_estimate"].abs() < corrected["effect_estimate"].abs()).all()
+    assert corrected["gold_sensitivity"].is_between(0.5, 1).all()
+    page = (copied.project.results / "reports" / "ratings.html").read_text(encoding="utf-8")
+    for words in ("Corrected by gold labels", "The judge against people", "Two people"):
+        assert words in page
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda sheet: sheet.drop("label"), "no column `label`"),
+        (lambda sheet: sheet.with_columns(pl.lit("maybe").alias("label")), "row 2: label is `maybe`"),
+        (lambda sheet: sheet.with_columns(pl.lit("7").alias("probability")), "row 2: probability is `7`"),
+        (lambda sheet: sheet.with_columns(pl.lit("0" * 32).alias("text_id")), "none of the"),
+    ],
+)
+def test_mistakes_in_gold_are_sentences_and_stop_nothing_upstream(copied: Workspace, change, words: str) -> None:
+    change(filled_sheet(copied, "ratings")).write_csv(copied.root / "data" / "ratings" / "gold.csv")
+    run = copied.run("ratings", "evaluation_report")
+    assert words in run.sentence("evaluation_report")
+
+
+def test_stated_accuracy_gives_a_band_and_pairs_have_neither(copied: Workspace) -> None:
+    inference = {"min_positives": 5, "bootstrap": 20, "folds": 3, "same_concept": 1.1}
+    inference |= {"judge_sensitivity": [0.9, 1.0], "judge_specificity": [0.95, 1.0]}
+    copied.declare("ratings", None, inference=inference)
+    assert copied.run("ratings").success
+    found = hypotheses(copied, "ratings").filter(pl.col("band_low").is_not_nan())
+    assert found.height >= 2
+    inner, outer = (
+        found.select(pl.min_horizontal(pl.col("band_low").abs(), pl.col("band_high").abs())),
+        found.select(pl.max_horizontal(pl.col("band_low").abs(), pl.col("band_high").abs())),
+    )
+    effect = found["effect_estimate"].abs()
+    assert (inner.to_series() <= effect + 1e-9).all()
+    assert (outer.to_series() >= effect).all()
+    assert (
+        hypotheses(copied, "duels")["band_low"].is_nan().all()
+        or hypotheses(copied, "duels")["band_low"].is_null().all()
+    )
+
+
+def test_the_command_says_what_to_do_with_the_sheet(copied: Workspace, environment, monkeypatch) -> None:
+    (copied.root / ".env.example").write_text("", encoding="utf-8")
+    monkeypatch.setenv("HSAE_HOME", str(copied.root))
+    monkeypatch.setenv("HSAE_DATA_DIR", str(copied.root / "data"))
+    monkeypatch.setenv("HSAE_RESULTS_DIR", copied.project.results_dir)
+    done = CliRunner().invoke(main, ["gold", "ratings", "--per-concept", "20"])
+    assert done.exit_code == 0, done.output
+    assert "gold.csv" in done.output
+    assert (copied.project.results / "gold" / "ratings.csv").is_file()
+
+
+OWN = [
+    {"claim": "is about sailing", "terms": ["boat", "harbour", "anchor", "sail"], "direction": "negative"},
+    {"claim": "is about the sky", "terms": ["planet", "telescope", "galaxy"]},
+    {"claim": "cooks, for the worse", "terms": ["soup", "oven"], "direction": "negative"},
+]
+
+
+def test_own_hypotheses_are_judged_and_tested_beside_the_found_ones_and_labelled(copied: Workspace) -> None:
+    copied.declare("ratings", None, hypotheses=OWN)
+    run = copied.run("ratings")
+    assert run.success, {step: run.sentence(step) for step in run.failures}
+    found = hypotheses(copied, "ratings")
+    own = {row["claim"]: row for row in found.filter(pl.col("source") == "yours").iter_rows(named=True)}
+    assert set(own) == {one["claim"] for one in OWN}
+    assert own["is about sailing"]["badge"] == "confirmed"
+    assert own["is about sailing"]["effect_estimate"] < -1
+    assert own["cooks, for the worse"]["badge"] == "invalid"  # its effect is positive, against what was declared
+    assert own["is about the sky"]["badge"] != "invalid"
+    assert found.filter(pl.col("source") == "found").height >= 2
+    family = copied.current("ratings", "evaluation_report").json("evaluation.json")["family"]
+    assert family >= found.height
+    card = run.cards["ratings|h04"]
+    assert card["neuron"] == "none: your own hypothesis"
+    assert "written by you" in card["card"]
+
+
+def test_a_term_that_cannot_be_looked_for_is_a_sentence(copied: Workspace) -> None:
+    copied.declare("ratings", None, hypotheses=[{"claim": "says the", "terms": ["the"]}])
+    assert "has no content word" in copied.run("ratings", "annotation_matrix").sentence("annotation_matrix")
+    for bad, words in (
+        (["asks something"], "has no terms"),
+        ([{"claim": "x y z", "terms": ["a"]}, {"claim": "X y z", "terms": ["b"]}], "same claim"),
+    ):
+        copied.declare("ratings", None, hypotheses=bad)
+        with pytest.raises(DatasetError, match=words):
+            load_dataset(copied.project.data, "ratings")
