@@ -5,13 +5,14 @@ Belongs here: reading what the tests need and calling core. Does not belong here
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from hsae_dagster.assets.concepts_to_test import concepts_to_test, is_own, no_fidelity
+from hsae_dagster.assets.covariates import effects_by_subgroup
 from hsae_dagster.assets.gold import Judged, annotation_errors
 from hsae_dagster.assets.identity import Identity
 from hsae_dagster.assets.ladder import neuron_features, observed, word_features
@@ -88,6 +89,12 @@ def evaluate(
     family = corrected(p_values, keys, look, spec.inference.alpha)
     errors = annotation_errors(stage.dataset.name, stage.dataset.folder, spec.inference, inputs.judged_for(design))
     hypotheses = _hypotheses(stage, upstream, inputs, tests, keys, family, identities, errors)
+    if spec.selection.interactions:
+        column_of = {record["rank"]: j for j, record in enumerate(inputs.records)}
+        hypotheses = tuple(
+            replace(h, subgroups=effects_by_subgroup(spec, inputs.holdout, design, column_of[h.rank]))
+            for h in hypotheses
+        )
     fits, chance = _fits(stage, upstream, inputs, design)
     summary = upstream["corpus"].json("summary.json")
     return ReportContent(

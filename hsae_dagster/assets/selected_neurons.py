@@ -1,6 +1,6 @@
 """`selected_neurons`: the neurons that predict the label on training texts, ranked."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster import checks
+from hsae_dagster.assets.covariates import covariate_selection
 from hsae_dagster.assets.ladder import read_fits, validation_ladder
 from hsae_dagster.assets.near_neurons import choose_neurons, family_frame, training_texts
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
@@ -22,7 +23,7 @@ from hsae_dagster.storage.frames import read_codes, read_frame, write_frame, wri
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "selected_neurons"
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 
 
 @dg.asset(
@@ -71,7 +72,9 @@ def _make(
     train = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "train")
     observed, label = observation_matrix(codes, ids, train), train["label"].to_numpy()
     on_texts, text_ids = training_texts(codes, ids, read_frame(corpus.file("texts.parquet")))
-    found = choose_neurons(stage, checkpoints, observed, label, on_texts, text_ids)
+    spec, found = stage.dataset.spec, choose_neurons(stage, checkpoints, observed, label, on_texts, text_ids)
+    if spec.selection.within or spec.selection.interactions:
+        found = replace(found, selection=covariate_selection(spec, observed, label, train))
     selection, seeds = found.selection, found.seeds
     chosen = [neuron.column for neuron in selection.neurons]
     by_neuron = codes.tocsc()

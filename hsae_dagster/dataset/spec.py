@@ -101,6 +101,13 @@ class Selection(Section):
         le=1.0,
         description="With sae_seeds > 1: select only neurons that every other seed has found, to this cosine.",
     )
+    within: tuple[str, ...] = Field(
+        (),
+        description="Controls (categories) within whose strata neurons are selected, each stratum weighing the same.",
+    )
+    interactions: tuple[str, ...] = Field(
+        (), description="Controls (categories) with which a neuron's effect may change; effects are shown by subgroup."
+    )
 
 
 class Interpretation(Section):
@@ -241,6 +248,7 @@ class DatasetSpec(Section):
         if self.task == "regression" and self.columns.positive is not None:
             raise ValueError("columns.positive belongs to classification; a regression label is a number")
         self._check_own_hypotheses()
+        self._check_covariates()
         lexical = self.interpretation.model == "lexical"
         if self.annotation.model == "lexical" and not lexical:
             raise ValueError(
@@ -254,6 +262,18 @@ class DatasetSpec(Section):
         if self.task == "pairwise" and self.chunk is not None:
             raise ValueError("chunk is not for pairs: no part of one text stands against a part of the other")
         return self
+
+    def _check_covariates(self) -> None:
+        wanted = [*self.selection.within, *self.selection.interactions]
+        unknown = [name for name in wanted if name not in self.columns.controls]
+        if unknown:
+            raise ValueError(f"selection.within and interactions name `{unknown[0]}`; add it to columns.controls")
+        if wanted and self.selection.method != "lasso":
+            raise ValueError("selection.within and interactions need selection.method `lasso`")
+        if wanted and (self.selection.distinct is not None or self.selection.min_match is not None):
+            raise ValueError(
+                "selection.within and interactions do not go with selection.distinct or min_match; drop one"
+            )
 
     def _check_own_hypotheses(self) -> None:
         claims = [own.claim.lower() for own in self.hypotheses]

@@ -10,7 +10,16 @@ from collections.abc import Iterator
 from hsae_dagster.core.annotation_error import AnnotationError
 from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.report.content import ReportContent
-from hsae_dagster.report.wording import NOT_ESTIMABLE, capitalised, number, one_line, partial_brief, percent, plural
+from hsae_dagster.report.wording import (
+    NOT_ESTIMABLE,
+    capitalised,
+    effect_brief,
+    number,
+    one_line,
+    partial_brief,
+    percent,
+    plural,
+)
 
 _ORDINALS = {1: "first", 2: "second", 3: "third", 4: "fourth", 5: "fifth"}
 
@@ -53,6 +62,8 @@ def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tupl
     if hypothesis.duplicates:
         near = "; ".join(f"{one_line(d.claim)} (φ {number(d.phi)})" for d in hypothesis.duplicates)
         yield "Stands for near-duplicates", near
+    for level, effect in hypothesis.subgroups:
+        yield f"Where {one_line(level)}", effect_brief(effect, content.task)
     if hypothesis.annotation_error is not None:
         yield from error_facts(hypothesis.annotation_error, content.task)
     if content.look is not None and content.look.number > 1:

@@ -49,6 +49,8 @@ STAGES = {
         "core/standardised.py",
         "core/observations.py",
         "core/stability.py",
+        "core/covariates.py",
+        "assets/covariates.py",
     ],
     "interpretations": [
         "core/lexicon.py",
