@@ -139,7 +139,6 @@ def _metadata(row: Mapping[str, Any], told: Mapping[str, str], shared: _Shared) 
         "fidelity": told["fidelity"],
         "card": dg.MetadataValue.md(told["card"]),
         "since the last evaluation": _since(row, shared),
-        "neuron": f"{row['sae_id']}/{row['sae_column']}",
         "neuron": f"{row['sae_id']}/{row['sae_column']}" if row["sae_id"] else "none: your own hypothesis",
         "activations of the neuron": dg.MetadataValue.md(told["activations"]),
         "selected": _selected(row, shared),
