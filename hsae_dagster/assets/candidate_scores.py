@@ -15,18 +15,20 @@ from hsae_dagster.assets.judging import NOTHING_PAID, Judgement, Judging, judge,
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.fidelity import MISSING, Fidelity, column, measure_fidelity, scoring_rows
+from hsae_dagster.core.hard_negatives import nearest_silent, with_hard_negatives
 from hsae_dagster.dataset.spec import Interpretation
 from hsae_dagster.providers.base import Annotator, Interpreter
 
 
 @dataclass(frozen=True)
 class Split:
-    """Texts of one split, and the codes of the selected neurons on them."""
+    """Texts of one split, the codes of the selected neurons on them, and their vectors where concepts are scored."""
 
     ids: list[str]
     texts: list[str]
     clusters: np.ndarray
     codes: sp.csc_matrix
+    vectors: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -46,32 +48,64 @@ def judge_candidates(
 ) -> list[Judged]:
     """Every candidate of every neuron on one split; a paid annotator judges a sample per neuron."""
     activations = [column(split.codes, j) for j in range(len(proposals))]
+    settings = stage.dataset.spec.interpretation
+    # A quarter of what a paid annotator reads are hard negatives, the rest half strong and half silent by chance.
+    reserved = None if annotator.free else settings.scoring_texts // 4 if split.vectors is not None else 0
+    hard = [
+        nearest_silent(split.vectors, activations[j], bounds[j], reserved)
+        if candidates and split.vectors is not None
+        else np.zeros(0, dtype=np.int64)
+        for j, candidates in enumerate(proposals)
+    ]
     if annotator.free:
         flat = [concept for candidates in proposals for concept in candidates]
         answers = iter(judge(stage, annotator, flat, split.ids, split.texts).answers.T)
         return [
-            Judged([measure_fidelity(next(answers), activations[j], bounds[j]) for _ in candidates], NOTHING_PAID)
+            Judged(
+                [_measure(next(answers), None, hard[j], activations[j], bounds[j]) for _ in candidates], NOTHING_PAID
+            )
             for j, candidates in enumerate(proposals)
         ]
-    sampled = fidelity_rows(stage.dataset.spec.interpretation, activations, bounds)
+    drawn = fidelity_rows(settings, activations, bounds, settings.scoring_texts - (reserved or 0))
+    read = [np.union1d(by_chance, nearest) for by_chance, nearest in zip(drawn, hard, strict=True)]
     judgings = [
         Judging(candidates, [split.ids[i] for i in rows], [split.texts[i] for i in rows])
-        for candidates, rows in zip(proposals, sampled, strict=True)
+        for candidates, rows in zip(proposals, read, strict=True)
     ]
     found = []
     for j, judgement in enumerate(judge_all(stage, annotator, judgings)):
         full = np.full((len(activations[j]), len(proposals[j])), MISSING, np.int8)
-        full[sampled[j]] = judgement.answers
-        found.append(Judged([measure_fidelity(each, activations[j], bounds[j]) for each in full.T], judgement))
+        full[read[j]] = judgement.answers
+        scores = [_measure(each, drawn[j], hard[j], activations[j], bounds[j]) for each in full.T]
+        found.append(Judged(scores, judgement))
     return found
 
 
+def _measure(
+    answers: np.ndarray,
+    drawn: np.ndarray | None,
+    hard: np.ndarray,
+    activation: np.ndarray,
+    bounds: tuple[float, float],
+) -> Fidelity:
+    """Fidelity on texts as they come (those drawn by chance, None for all), and on hard negatives beside them."""
+    as_they_come = answers
+    if drawn is not None:
+        as_they_come = np.full_like(answers, MISSING)
+        as_they_come[drawn] = answers[drawn]
+    return with_hard_negatives(measure_fidelity(as_they_come, activation, bounds), answers[hard])
+
+
 def fidelity_rows(
-    settings: Interpretation, activations: Sequence[np.ndarray], bounds: Sequence[tuple[float, float]]
+    settings: Interpretation,
+    activations: Sequence[np.ndarray],
+    bounds: Sequence[tuple[float, float]],
+    count: int | None = None,
 ) -> list[np.ndarray]:
-    """Per neuron, the texts of a split that a paid annotator reads to score its candidates."""
+    """Per neuron, texts of a split drawn for a paid annotator: `count`, by default as many as it may read in all."""
+    count = settings.scoring_texts if count is None else count
     return [
-        scoring_rows(activation, bounds[j], settings.scoring_texts, np.random.default_rng([settings.seed, j]))
+        scoring_rows(activation, bounds[j], count, np.random.default_rng([settings.seed, j]))
         for j, activation in enumerate(activations)
     ]
 

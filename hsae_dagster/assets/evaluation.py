@@ -247,7 +247,7 @@ def _stability(selected: StoredObject) -> dict[int, float]:
 
 
 def _fidelity(record: dict[str, Any]) -> Fidelity:
-    intervals = {key: tuple(record[key]) for key in ("recall_interval", "false_positive_interval")}
+    intervals = {name: tuple(value) for name, value in record.items() if name.endswith("_interval")}
     return Fidelity(**{**record, **intervals})
 
 

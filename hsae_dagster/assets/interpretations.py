@@ -1,7 +1,7 @@
 """`interpretations`: candidate concepts per neuron, scored on texts their author never saw, the best one chosen."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from hsae_dagster import checks
 from hsae_dagster.assets.candidate_scores import Split, judge_candidates, making
+from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_interpretation
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.concept import Concept
@@ -27,7 +28,7 @@ from hsae_dagster.storage.frames import read_codes, read_frame, write_json
 from hsae_dagster.storage.objects import INCOMPLETE, StoredObject
 
 NAME = "interpretations"
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 # A lexicon gains nothing from more; beyond it a seeded sample is read.
 MOST_TEXTS = 50_000
 # Fields of `annotation` that only the holdout's annotation reads.
@@ -36,7 +37,7 @@ NOT_FIDELITY = {"holdout_sample", "seed", "calibration", "min_agreement", "max_m
 
 @dg.asset(
     name=NAME,
-    deps=["corpus", "activations", "selected_neurons"],
+    deps=["corpus", "embeddings", "activations", "selected_neurons"],
     partitions_def=datasets,
     group_name=GROUP,
     kinds={"openai", "scikitlearn"},
@@ -71,6 +72,10 @@ def _make(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
     settings = stage.dataset.spec.interpretation
     neurons, splits, bounds = prepare(stage.dataset, upstream)
     train = splits["train"]
+    # Concepts are scored on these two, hard negatives included, which are found by their vectors.
+    vectors = open_vectors(stage)[1]
+    for name in ("validation", "fidelity"):
+        splits[name] = replace(splits[name], vectors=vectors.read(splits[name].ids))
     account = account_of(stage)
     interpreter = make_interpreter(settings, account)
     annotator = make_annotator(stage.dataset.spec.annotation, account)
@@ -218,6 +223,7 @@ def _describe(records: list[dict[str, Any]]) -> dict[str, Any]:
             "rank": r["rank"],
             "concept": r["concept"]["predicate"] if r["concept"] else r["unreadable"],
             "F1": round(r["fidelity"]["f1"], 3) if r["fidelity"] else None,
+            "hard F1": round(r["fidelity"]["hard_f1"], 3) if r["fidelity"] else None,
             "legacy F1": round(r["fidelity"]["legacy_f1"], 3) if r["fidelity"] else None,
             "natural F1": round(r["fidelity"]["natural_f1"], 3) if r["fidelity"] else None,
             "candidates": len(r["candidates"]),

@@ -30,10 +30,15 @@ class Fidelity:
         f1: harmonic mean of `precision` and `recall` (the reference's definition since 2.0.1).
         legacy_f1: harmonic mean of recall and 1 - false_positive_rate (the reference up to 2.0.0).
         correlation: Pearson's r of annotation and activation over all judged texts of the split.
-        natural_precision: share of yes-judged texts that fire at all, at natural prevalence.
-        natural_recall: share of firing texts judged yes.
+        natural_precision: share of yes-judged texts that fire at all, at natural prevalence: where only a sample was
+            judged, strong, weak and silent texts are weighed by how many of each there are. Weak ones count only if
+            some were judged.
+        natural_recall: share of firing texts judged yes, weighed likewise.
         natural_f1: harmonic mean of the two.
         n_missing: texts without an answer, left out.
+        n_hard: hard negatives judged: silent texts that are nearest to firing ones (`core.hard_negatives`).
+        hard_false_positive_rate: share of them judged yes; with its 95 % Wilson interval. 0 without any.
+        hard_f1: as `f1`, with hard negatives as the silent texts; 0 without any.
     """
 
     n_strong: int
@@ -51,13 +56,17 @@ class Fidelity:
     natural_recall: float
     natural_f1: float
     n_missing: int
+    n_hard: int = 0
+    hard_false_positive_rate: float = 0.0
+    hard_false_positive_interval: tuple[float, float] = (0.0, 1.0)
+    hard_f1: float = 0.0
 
     @property
     def tells_apart(self) -> bool:
         """Whether firing texts are judged yes more often than silent ones beyond doubt (95 % intervals apart).
 
-        All firing texts count here, weak ones too: a small split has few strong ones, and the question is only
-        whether the concept has anything to do with the neuron.
+        All firing texts that were judged count here, weak ones too: a small split has few strong ones, and the
+        question is only whether the concept has anything to do with the neuron.
         """
         hits = round(self.natural_recall * self.n_firing)
         return wilson_interval(hits, self.n_firing)[0] > self.false_positive_interval[1]
@@ -107,7 +116,8 @@ def measure_fidelity(annotation: np.ndarray, activation: np.ndarray, bounds: tup
     silent, fires = acts == 0, acts > 0
     hits, false_hits = int(yes[strong].sum()), int(yes[silent].sum())
     recall, fpr = _ratio(hits, strong.sum()), _ratio(false_hits, silent.sum())
-    both = int((yes & fires).sum())
+    weight = _weights(activation, bounds, judged)
+    both, said, firing = (float(weight[rows].sum()) for rows in (yes & fires, yes, fires))
     return Fidelity(
         n_strong=int(strong.sum()),
         n_silent=int(silent.sum()),
@@ -120,11 +130,19 @@ def measure_fidelity(annotation: np.ndarray, activation: np.ndarray, bounds: tup
         f1=_ratio(2 * recall, 1 + recall + fpr) if strong.any() else 0.0,
         legacy_f1=_harmonic(recall, 1 - fpr) if strong.any() else 0.0,
         correlation=_correlation(yes.astype(float), acts),
-        natural_precision=_ratio(both, yes.sum()),
-        natural_recall=_ratio(both, fires.sum()),
-        natural_f1=_ratio(2 * both, yes.sum() + fires.sum()),
+        natural_precision=_ratio(both, said),
+        natural_recall=_ratio(both, firing),
+        natural_f1=_ratio(2 * both, said + firing),
         n_missing=int((~judged).sum()),
     )
+
+
+def _weights(activation: np.ndarray, bounds: tuple[float, float], judged: np.ndarray) -> np.ndarray:
+    """For each judged text, how many texts of its kind (strong, weak, silent) it stands for; 1 if all were judged."""
+    strong = (activation > 0) & (activation >= bounds[0]) & (activation <= bounds[1])
+    kind = np.where(activation == 0, 0, np.where(strong, 2, 1))
+    there, seen = np.bincount(kind, minlength=3), np.bincount(kind[judged], minlength=3)
+    return (there / np.maximum(seen, 1))[kind[judged]]
 
 
 def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:

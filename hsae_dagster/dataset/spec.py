@@ -126,11 +126,14 @@ class Interpretation(Section):
     low_bin: tuple[Percentile, Percentile] | None = Field(
         None, description="Show a language model weakly firing texts of these percentiles instead of silent ones."
     )
-    metric: Literal["f1", "correlation", "precision", "recall", "natural_f1"] = Field(
+    metric: Literal["f1", "correlation", "precision", "recall", "natural_f1", "hard_f1"] = Field(
         "f1", description="Fidelity on validation texts by which the best candidate is chosen."
     )
     scoring_texts: int = Field(
-        200, ge=20, description="Texts a paid annotator reads to score a candidate (the free one reads all)."
+        200,
+        ge=20,
+        description="Texts a paid annotator reads to score a candidate, a quarter of them silent ones nearest to "
+        "firing ones (the free one reads all).",
     )
     instructions: str | None = Field(None, description="What the texts are, for a language model.")
     seed: int = Field(0, ge=0, description="Start of the sampling's random stream.")

@@ -95,6 +95,12 @@ def facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str,
     else:
         yield "Fidelity F1", fidelity_words(hypothesis)
         yield "Neuron learned", guidance_words(hypothesis, content)
+        if fidelity.n_hard:
+            yield (
+                "F1 beside nearest silent texts",
+                f"{number(fidelity.hard_f1)} ({percent(fidelity.hard_false_positive_rate)} of "
+                f"{count(fidelity.n_hard)} have it)",
+            )
         yield (
             "Natural precision / recall",
             f"{percent(fidelity.natural_precision)} / {percent(fidelity.natural_recall)}",

@@ -56,6 +56,7 @@ STAGES = {
         "core/lexicon.py",
         "core/terms.py",
         "core/fidelity.py",
+        "core/hard_negatives.py",
         "core/sampling.py",
         "providers/lexical.py",
         "providers/openai_interpreter.py",

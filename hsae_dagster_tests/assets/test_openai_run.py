@@ -196,3 +196,16 @@ def test_the_declared_sampling_reaches_the_interpreter(interpreted: Interpreted,
     assert len({str(body) for body in shown["top"]}) == len(shown["top"])
     assert all("responds only weakly" in str(body) for body in shown["weak"])
     assert shown["weak"]
+
+
+def test_a_quarter_of_the_texts_that_score_a_concept_are_hard_negatives(interpreted: Interpreted) -> None:
+    most = scripted.MODELS["interpretation"]["scoring_texts"]
+    records = interpreted.workspace.current("asked", "interpretations").json("concepts.json")
+    scored = [candidate["validation"] for record in records for candidate in record["candidates"]]
+    scored += [record["fidelity"] for record in records if record["fidelity"]]
+    assert scored
+    for fidelity in scored:
+        assert 0 < fidelity["n_hard"] <= most // 4
+        assert fidelity["n_strong"] + fidelity["n_silent"] <= most - most // 4
+        # The scripted judge knows the topic, and a silent text of the topic is a hard one.
+        assert fidelity["hard_false_positive_rate"] >= fidelity["false_positive_rate"] - 0.2

@@ -40,6 +40,22 @@ def test_weak_firing_counts_at_natural_prevalence_only() -> None:
     assert fidelity.natural_precision == pytest.approx(2 / 3)
 
 
+def test_a_balanced_sample_is_weighed_to_natural_prevalence() -> None:
+    rng = np.random.default_rng(0)
+    activation = np.where(rng.random(20_000) < 0.05, 2.0, 0.0)
+    answers = (rng.random(20_000) < np.where(activation > 0, 0.8, 0.1)).astype(np.int8)
+    whole = measure_fidelity(answers, activation, (1.0, np.inf))
+    rows = scoring_rows(activation, (1.0, np.inf), 1600, rng)
+    sampled = np.full(20_000, -1, np.int8)
+    sampled[rows] = answers[rows]
+    part = measure_fidelity(sampled, activation, (1.0, np.inf))
+    # 4 % of yes to 9.5 %: a precision near 0.3, which the balanced sample alone would put near 0.9.
+    assert whole.natural_precision == pytest.approx(0.3, abs=0.03)
+    assert part.natural_precision == pytest.approx(whole.natural_precision, abs=0.04)
+    assert part.natural_recall == pytest.approx(whole.natural_recall, abs=0.04)
+    assert part.precision == pytest.approx(0.89, abs=0.03)
+
+
 def test_missing_answers_are_left_out_never_no() -> None:
     fidelity = measure_fidelity(np.array([1, -1, 0, -1], np.int8), np.array([1.0, 1.0, 0.0, 0.0]), (0.5, np.inf))
     assert (fidelity.recall, fidelity.false_positive_rate, fidelity.n_missing) == (1.0, 0.0, 2)
