@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cells import Shared, append, finished, lines, result, run_stages
-from hsae_dagster.assets.annotation_matrix import chosen_concepts
+from hsae_dagster.assets.concepts_to_test import chosen_concepts
 from hsae_dagster.core.badges import verdict
 from hsae_dagster.core.inference import benjamini_hochberg, holm, reversed_by_controls, test_hypotheses
 from hsae_dagster.core.observations import holdout_design
