@@ -115,12 +115,11 @@ def _distinct(design: "HoldoutDesign", columns: list[int], flags: dict[int, list
     """The columns without those that repeat an earlier one wherever both are annotated; these are flagged."""
     kept: list[int] = []
     for j in columns:
-        twin = next((i for i in kept if _same(design.concepts[:, i], design.concepts[:, j])), None)
-        if twin is None:
-            kept.append(j)
-        else:
-            same = f"same annotation as hypothesis {twin + 1}, so no partial effect of its own"
+        if any(_same(design.concepts[:, i], design.concepts[:, j]) for i in kept):
+            same = "same annotation as a hypothesis selected before it, so no partial effect of its own"
             flags[j].append(Flag(REPEATED, same))
+        else:
+            kept.append(j)
     return kept
 
 

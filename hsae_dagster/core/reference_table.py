@@ -169,8 +169,8 @@ def _unusable(x: np.ndarray) -> list[str | None]:
         rest = centred[:, j] - basis @ (basis.T @ centred[:, j])
         rest -= basis @ (basis.T @ rest)
         if np.linalg.norm(rest) <= 1e-9 * np.linalg.norm(centred[:, j]):
-            twin = next((i for i in range(j) if np.array_equal(x[:, i], x[:, j])), None)
-            same = f"the same annotation as hypothesis {twin + 1}" if twin is not None else "made up of earlier ones"
+            repeated = any(np.array_equal(x[:, i], x[:, j]) for i in range(j))
+            same = "the same annotation as an earlier hypothesis" if repeated else "made up of earlier ones"
             reasons.append(f"{same}, so it has no coefficient of its own")
             continue
         basis = np.column_stack([basis, rest / np.linalg.norm(rest)])
