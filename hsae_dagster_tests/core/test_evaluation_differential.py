@@ -240,7 +240,9 @@ def test_a_repeated_concept_is_named_and_changes_no_other_row(task: str) -> None
     plain = reference_table(concepts, outcome, task)
     doubled = reference_table(np.column_stack([concepts, concepts[:, 1]]), outcome, task)
     assert doubled.rows[:3] == plain.rows
-    assert doubled.rows[3].flags == ("the same annotation as an earlier hypothesis, so it has no coefficient of its own",)
+    assert doubled.rows[3].flags == (
+        "the same annotation as an earlier hypothesis, so it has no coefficient of its own",
+    )
     assert np.isnan(doubled.rows[3].regression_coef)
     assert doubled.rows[3].separation_score == plain.rows[1].separation_score
 
