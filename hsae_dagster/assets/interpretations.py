@@ -230,12 +230,31 @@ def _describe(records: list[dict[str, Any]]) -> dict[str, Any]:
         }
         for r in records
     ]
-    metadata: dict[str, Any] = {"dagster/row_count": len(records), "readable": len(readable), "concepts": table(rows)}
+    metadata: dict[str, Any] = {
+        "dagster/row_count": len(records),
+        "readable": len(readable),
+        "concepts": table(rows),
+        "candidates": table(_candidate_rows(records)),
+    }
     if readable:
         f1 = [r["fidelity"]["f1"] for r in readable]
         figure = fidelity_bars([r["concept"]["predicate"] for r in readable], f1)
         metadata |= {"median fidelity F1": float(np.median(f1)), "fidelity": picture(figure.png, figure.alt)}
     return metadata
+
+
+def _candidate_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every candidate beside the score it was chosen or passed over for."""
+    return [
+        {
+            "rank": r["rank"],
+            "candidate": candidate["predicate"],
+            "validation F1": round(candidate["validation"]["f1"], 3),
+            "chosen": place == r["chosen"],
+        }
+        for r in records
+        for place, candidate in enumerate(r["candidates"])
+    ]
 
 
 def _check(stage: Stage, stored: StoredObject, records: list[dict[str, Any]]) -> list[dg.AssetCheckResult]:

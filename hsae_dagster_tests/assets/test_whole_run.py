@@ -28,7 +28,7 @@ TABLES = {
     "corpus": {"splits"},
     "sae_checkpoints": {"autoencoders"},
     "selected_neurons": {"neurons", "joint fit on validation texts"},
-    "interpretations": {"concepts"},
+    "interpretations": {"concepts", "candidates"},
     "evaluation_report": {"hypotheses", "joint fit"},
 }
 MOST_FIGURE_BYTES = 100_000
