@@ -4,7 +4,6 @@ Belongs here: having candidates judged on the texts of one split, and measuring.
 (`core.fidelity`), choosing among candidates (`assets.interpretations`) or asking (providers).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +31,24 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Positions in a split of the texts that a paid annotator reads for one neuron.
+
+    Attributes:
+        drawn: by chance among strong and silent texts, int64, ascending.
+        hard: silent texts nearest to strong ones, int64, ascending; may overlap with `drawn`.
+    """
+
+    drawn: np.ndarray
+    hard: np.ndarray
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Both, ascending and distinct."""
+        return np.union1d(self.drawn, self.hard)
+
+
+@dataclass(frozen=True)
 class Judged:
     """The candidates of one neuron: their fidelity, and what its answers rest on."""
 
@@ -49,34 +66,26 @@ def judge_candidates(
     """Every candidate of every neuron on one split; a paid annotator judges a sample per neuron."""
     activations = [column(split.codes, j) for j in range(len(proposals))]
     settings = stage.dataset.spec.interpretation
-    # A quarter of what a paid annotator reads are hard negatives, the rest half strong and half silent by chance.
-    reserved = None if annotator.free else settings.scoring_texts // 4 if split.vectors is not None else 0
-    hard = [
-        nearest_silent(split.vectors, activations[j], bounds[j], reserved)
-        if candidates and split.vectors is not None
-        else np.zeros(0, dtype=np.int64)
-        for j, candidates in enumerate(proposals)
-    ]
     if annotator.free:
         flat = [concept for candidates in proposals for concept in candidates]
         answers = iter(judge(stage, annotator, flat, split.ids, split.texts).answers.T)
+        hard = [_nearest_silent(split, *each, None) for each in zip(activations, bounds, strict=True)]
         return [
             Judged(
                 [_measure(next(answers), None, hard[j], activations[j], bounds[j]) for _ in candidates], NOTHING_PAID
             )
             for j, candidates in enumerate(proposals)
         ]
-    drawn = fidelity_rows(settings, activations, bounds, settings.scoring_texts - (reserved or 0))
-    read = [np.union1d(by_chance, nearest) for by_chance, nearest in zip(drawn, hard, strict=True)]
+    read = [sample_to_read(settings, split, j, *each) for j, each in enumerate(zip(activations, bounds, strict=True))]
     judgings = [
-        Judging(candidates, [split.ids[i] for i in rows], [split.texts[i] for i in rows])
-        for candidates, rows in zip(proposals, read, strict=True)
+        Judging(candidates, [split.ids[i] for i in sample.rows], [split.texts[i] for i in sample.rows])
+        for candidates, sample in zip(proposals, read, strict=True)
     ]
     found = []
     for j, judgement in enumerate(judge_all(stage, annotator, judgings)):
         full = np.full((len(activations[j]), len(proposals[j])), MISSING, np.int8)
-        full[read[j]] = judgement.answers
-        scores = [_measure(each, drawn[j], hard[j], activations[j], bounds[j]) for each in full.T]
+        full[read[j].rows] = judgement.answers
+        scores = [_measure(each, read[j].drawn, read[j].hard, activations[j], bounds[j]) for each in full.T]
         found.append(Judged(scores, judgement))
     return found
 
@@ -96,18 +105,23 @@ def _measure(
     return with_hard_negatives(measure_fidelity(as_they_come, activation, bounds), answers[hard])
 
 
-def fidelity_rows(
-    settings: Interpretation,
-    activations: Sequence[np.ndarray],
-    bounds: Sequence[tuple[float, float]],
-    count: int | None = None,
-) -> list[np.ndarray]:
-    """Per neuron, texts of a split drawn for a paid annotator: `count`, by default as many as it may read in all."""
-    count = settings.scoring_texts if count is None else count
-    return [
-        scoring_rows(activation, bounds[j], count, np.random.default_rng([settings.seed, j]))
-        for j, activation in enumerate(activations)
-    ]
+def sample_to_read(
+    settings: Interpretation, split: Split, j: int, activation: np.ndarray, bounds: tuple[float, float]
+) -> Sample:
+    """Texts of a split that a paid annotator reads for neuron j, `settings.scoring_texts` at most.
+
+    A quarter are hard negatives, where vectors tell which those are; the rest half strong and half silent by chance.
+    """
+    reserved = settings.scoring_texts // 4 if split.vectors is not None else 0
+    rng = np.random.default_rng([settings.seed, j])
+    drawn = scoring_rows(activation, bounds, settings.scoring_texts - reserved, rng)
+    return Sample(drawn, _nearest_silent(split, activation, bounds, reserved))
+
+
+def _nearest_silent(split: Split, activation: np.ndarray, bounds: tuple[float, float], limit: int | None) -> np.ndarray:
+    if split.vectors is None:
+        return np.zeros(0, dtype=np.int64)
+    return nearest_silent(split.vectors, activation, bounds, limit)
 
 
 def making(

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from hsae_dagster.assets import annotation_matrix, interpretations
 from hsae_dagster.assets.candidate_scores import Split
 from hsae_dagster.assets.concepts_to_test import concepts_to_test
+from hsae_dagster.assets.embeddings import vector_table
 from hsae_dagster.assets.spending import estimate_annotation, estimate_interpretation, open_account, ordinary
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.errors import StorageError
@@ -82,7 +83,7 @@ def _embedding(project: Project, dataset: Dataset, corpus: StoredObject, account
     texts = read_frame(corpus.file("texts.parquet"))
     family = embedder.known_set()
     if family is not None:
-        known = VectorTable(project.results, dataset.name, family).keys()
+        known = VectorTable(project.results, dataset.origin, family).keys()
         texts = texts.filter(~pl.col("text_id").is_in(list(known)))
     estimate = embedder.estimate(texts["text"].to_list(), settings.batch_size)
     return StageCost("embeddings", settings.model, estimate, COUNTED if texts.height else FINISHED)
@@ -102,7 +103,8 @@ def _interpretation(project: Project, dataset: Dataset, corpus: StoredObject, ac
     inputs = _inputs("interpretations", interpretations.CODE_VERSION, interpretations.config_of(spec), upstream)
     if project.store.finished(inputs):
         return StageCost("interpretations", model, Estimate(), FINISHED)
-    _, splits, bounds = interpretations.prepare(dataset, upstream)
+    vectors = vector_table(project, dataset, project.store.current(dataset.name, "embeddings"))
+    _, splits, bounds = interpretations.prepare(dataset, upstream, vectors)
     request = interpretations.interpretation_request(splits["train"], bounds, spec.interpretation)
     estimate = estimate_interpretation(interpreter, annotator, request, splits, spec.interpretation)
     return StageCost("interpretations", model, estimate, "counted, with every candidate scored")

@@ -12,6 +12,7 @@ from hsae_dagster import checks
 from hsae_dagster.assets.spending import account_of, account_summary, announce
 from hsae_dagster.assets.stage import GROUP, Stage, explained
 from hsae_dagster.core.embedding_set import EmbeddingSet
+from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.keys import set_fingerprint
 from hsae_dagster.partitions import datasets
 from hsae_dagster.providers.account import Account
@@ -117,6 +118,11 @@ def _record(stage: Stage, vectors: VectorTable, ids: pl.Series) -> StoredObject:
 def open_vectors(stage: Stage) -> tuple[StoredObject, VectorTable]:
     """The dataset's current embeddings and their table, for the stages downstream."""
     stored = stage.upstream(NAME)
+    return stored, vector_table(stage.project, stage.dataset, stored)
+
+
+def vector_table(project: Project, dataset: Dataset, stored: StoredObject) -> VectorTable:
+    """The table that holds the vectors which `stored`, an `embeddings` of the dataset, speaks of."""
     record = stored.json("embeddings.json")
     family = EmbeddingSet(record["model"], record["dimensions"], record["set_id"])
-    return stored, VectorTable(stage.project.results, stage.dataset.origin, family)
+    return VectorTable(project.results, dataset.origin, family)

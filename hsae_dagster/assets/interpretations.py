@@ -26,6 +26,7 @@ from hsae_dagster.providers.base import InterpretationRequest
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_codes, read_frame, write_json
 from hsae_dagster.storage.objects import INCOMPLETE, StoredObject
+from hsae_dagster.storage.vectors import VectorTable
 
 NAME = "interpretations"
 CODE_VERSION = "5"
@@ -70,12 +71,8 @@ def _make(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
     from hsae_dagster.providers.registry import make_annotator, make_interpreter
 
     settings = stage.dataset.spec.interpretation
-    neurons, splits, bounds = prepare(stage.dataset, upstream)
+    neurons, splits, bounds = prepare(stage.dataset, upstream, open_vectors(stage)[1])
     train = splits["train"]
-    # Concepts are scored on these two, hard negatives included, which are found by their vectors.
-    vectors = open_vectors(stage)[1]
-    for name in ("validation", "fidelity"):
-        splits[name] = replace(splits[name], vectors=vectors.read(splits[name].ids))
     account = account_of(stage)
     interpreter = make_interpreter(settings, account)
     annotator = make_annotator(stage.dataset.spec.annotation, account)
@@ -107,9 +104,11 @@ def _make(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
 
 
 def prepare(
-    dataset: Dataset, upstream: Sequence[StoredObject]
+    dataset: Dataset, upstream: Sequence[StoredObject], vectors: VectorTable
 ) -> tuple[pl.DataFrame, dict[str, Split], list[tuple[float, float]]]:
     """The selected neurons, their codes on the splits that are read, and what counts as strong firing.
+
+    The splits on which concepts are scored have the vectors of their texts, by which hard negatives are found.
 
     Raises:
         MethodError: a split has no text.
@@ -122,6 +121,8 @@ def prepare(
                 f"Dataset `{dataset.name}`: no text landed in the {name} split, which interpretation needs. "
                 f"Raise splits.{name} or bring more clusters."
             )
+    for name in ("validation", "fidelity"):
+        splits[name] = replace(splits[name], vectors=vectors.read(splits[name].ids))
     percentiles = dataset.spec.interpretation.bin
     bounds = [firing_bounds(column(splits["train"].codes, j), percentiles) for j in range(neurons.height)]
     return neurons, splits, bounds

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hsae_dagster.assets.candidate_scores import Split, fidelity_rows
+from hsae_dagster.assets.candidate_scores import Split, sample_to_read
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.fidelity import column
@@ -97,8 +97,10 @@ def estimate_interpretation(
         return estimate
     for name, concepts in (("validation", settings.candidates), ("fidelity", 1)):
         split = splits[name]
-        activations = [column(split.codes, j) for j in range(len(request.bounds))]
-        rows = fidelity_rows(settings, activations, request.bounds)
+        rows = [
+            sample_to_read(settings, split, j, column(split.codes, j), bounds).rows
+            for j, bounds in enumerate(request.bounds)
+        ]
         estimate += annotator.estimate(
             [
                 # Two neurons hardly ever have the same concept, and only equal requests are asked once.
