@@ -1,6 +1,6 @@
 """A browser, a Dagster server, and what is asked of every page.
 
-Belongs here: finding Chromium, starting `dg dev` on a free port of this machine, accessibility. Does not belong here:
+Belongs here: finding Chromium, starting Dagster on a free port of this machine, accessibility. Does not belong here:
 what a person does with it (the tests).
 """
 
@@ -50,7 +50,10 @@ def browser() -> Iterator[Any]:
 
 @contextmanager
 def dagster_server(home: Path, data: Path, results: Path) -> Iterator[str]:
-    """`dg dev` on these records, as `make ui` starts it; gives its address."""
+    """Dagster's web server and daemon on these records; gives their address.
+
+    From the folder of the records and not from the checkout, whose .env names the developer's own records.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -63,11 +66,12 @@ def dagster_server(home: Path, data: Path, results: Path) -> Iterator[str]:
         "VIRTUAL_ENV": sys.prefix,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
-    command = [str(Path(sys.executable).with_name("dg")), "dev", "--host", "127.0.0.1", "--port", str(port)]
+    binary, workspace = Path(sys.executable).with_name("dagster"), CHECKOUT / "workspace.yaml"
+    command = [str(binary), "dev", "-w", str(workspace), "--host", "127.0.0.1", "--port", str(port)]
     log = (home / "server.log").open("wb")
     # A session of its own, so that the server and everything it started end together.
     server = subprocess.Popen(
-        command, cwd=CHECKOUT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        command, cwd=home, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
     )
     address = f"http://127.0.0.1:{port}"
     try:
