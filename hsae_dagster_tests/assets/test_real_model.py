@@ -17,7 +17,8 @@ from hsae_dagster_tests.providers.real_model import real_server
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("environment")]
 
 MODEL = "openai:smollm2"
-INTERPRETATION = {"candidates": 1, "examples": 4, "bin": [50, 100], "scoring_texts": 20, "max_words": 30}
+CANDIDATES = 4
+INTERPRETATION = {"candidates": CANDIDATES, "examples": 4, "bin": [50, 100], "scoring_texts": 20, "max_words": 30}
 ANNOTATION = {
     "model": MODEL,
     "holdout_sample": 20,
@@ -51,12 +52,13 @@ def test_a_real_model_writes_and_judges_concepts(workspace: Workspace, address: 
     said = run.metadata("interpretations")
     records = workspace.current("asked", "interpretations").json("concepts.json")
     written = [candidate for record in records for candidate in record["candidates"]]
-    assert len(written) == 1
+    # So small a model now and then writes an essay, which is no concept; of several samples some give one.
+    assert 1 <= len(written) <= CANDIDATES
     assert {candidate["author"] for candidate in written} == {MODEL}
     assert all(0 < len(candidate["predicate"]) <= 300 for candidate in written)
-    # Each sample of texts once to write, and each text once per neuron to score.
+    # Each sample of texts once to write, and each text once for all candidates of its neuron to score.
     assert said["failed calls"] == 0
-    assert said["paid calls"] >= 1 + 10 * len(written)
+    assert said["paid calls"] >= CANDIDATES + 10
     assert said["tokens in"] > 100 * said["paid calls"]
     assert said["tokens out"] >= 5 * said["paid calls"]
     assert said["cost USD"] is None
