@@ -127,9 +127,11 @@ def refresh_condition(stages: list[str]) -> dg.AutomationCondition[dg.AssetKey]:
     busy = rule.asset_matches(stages[0], rule.in_progress())
     for stage in stages[1:]:
         busy = busy | rule.asset_matches(stage, rule.in_progress())
-    return (due & ~rule.any_deps_missing() & ~busy.with_label("a run of the dataset is under way")).with_label(
-        "refresh"
-    )
+    # Nor on the first tick without a run: Dagster tells apart which updates a tick may see, but not which ends of runs,
+    # so a run that ends while the tick is evaluated looks ended before the updates of its last stages are seen.
+    calm = ~busy & ~(~busy).newly_true()
+    unsettled = busy.since(calm).with_label("a run of the dataset is under way, or was at the last look")
+    return (due & ~rule.any_deps_missing() & ~busy & ~unsettled).with_label("refresh")
 
 
 def refreshed(stages: list[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 import dagster as dg
 import pytest
+from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
 
 from hsae_dagster.assets.dataset_catalog import labelled_texts
 from hsae_dagster.definitions import STAGES, defs
@@ -171,6 +172,31 @@ def test_several_datasets_run_at_once_ask_for_nothing_while_they_run(pretence: P
     assert asked == [{}, {}]
 
 
+def test_a_run_that_ends_while_a_tick_is_evaluated_is_not_started_again(
+    pretence: Pretence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pretence.tick() == {"one": NAMES, "two": NAMES}
+    asked = []
+
+    async def seems_ended(view: AssetGraphView, *, key: dg.AssetKey, from_subset: object) -> object:
+        return view.get_empty_subset(key=key)
+
+    def race() -> None:
+        # "one" is now the last to have been updated, and the run of "two" is known to make its last stage no more.
+        del pretence.meanwhile["evaluation_report"]
+        assert pretence.run("one", NAMES)
+        asked.append(pretence.tick())
+        # The run of "two" ends, but what its last stage made comes after what this tick may see.
+        with monkeypatch.context() as patch:
+            patch.setattr(AssetGraphView, "compute_run_in_progress_subset", seems_ended)
+            asked.append(pretence.tick())
+
+    pretence.meanwhile["evaluation_report"] = race
+    assert pretence.run("two", NAMES)
+    asked.extend([pretence.tick(), pretence.tick()])
+    assert asked == [{}, {}, {}, {}]
+
+
 def test_a_failed_stage_is_tried_again_on_the_next_change_and_not_before(settled: Pretence) -> None:
     settled.broken.add("selected_neurons")
     settled.arrive("one", "b")
@@ -207,6 +233,7 @@ def test_a_change_during_a_run_waits_for_that_run_and_is_not_lost(settled: Prete
     assert settled.run("one", NAMES)
     assert asked == [{}, {}]
     del settled.meanwhile["selected_neurons"]
+    assert settled.tick() == {}  # one tick to be sure that the run has ended
     assert settled.tick() == {"one": NAMES}
 
 
@@ -223,6 +250,7 @@ def test_files_that_change_while_they_are_read_are_read_again(settled: Pretence)
     assert not settled.run("one", NAMES)
     settled.meanwhile.clear()
     settled.broken.clear()
+    assert settled.tick() == {}
     assert settled.tick() == {"one": NAMES}
 
 

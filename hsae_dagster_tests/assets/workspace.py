@@ -159,12 +159,17 @@ class Workspace:
         return self.project.store
 
     def declare(self, name: str, frame: pl.DataFrame | None, **changes: Any) -> Path:
-        """Write a dataset; `changes` are to its declaration. Without a frame only the declaration is written."""
+        """Write a dataset; `changes` are to its declaration. Without a frame only the declaration is written.
+
+        Files appear whole: a live sensor may look at any moment.
+        """
         folder = self.root / "data" / name
         folder.mkdir(parents=True, exist_ok=True)
         if frame is not None:
-            frame.write_parquet(folder / "texts.parquet")
-        (folder / "dataset.yaml").write_text(yaml.safe_dump(declaration(**changes)), encoding="utf-8")
+            frame.write_parquet(folder / ".texts")
+            (folder / ".texts").replace(folder / "texts.parquet")
+        (folder / ".declaration").write_text(yaml.safe_dump(declaration(**changes)), encoding="utf-8")
+        (folder / ".declaration").replace(folder / "dataset.yaml")
         return folder
 
     def run(
