@@ -1,17 +1,22 @@
 """Covariates of observations for selection within strata and for effects by subgroup.
 
-Belongs here: declared columns as levels. Does not belong here: selection or effects (`core.covariates`).
+Belongs here: declared columns as levels. Does not belong here: selection (`core.covariates`) or effects
+(`core.subgroups`).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from hsae_dagster.core.covariates import select_within, subgroup_effects
-from hsae_dagster.core.inference import Effect, HoldoutDesign
+from hsae_dagster.core.covariates import select_within
+from hsae_dagster.core.flags import REVERSED_BETWEEN_SUBGROUPS, Flag
+from hsae_dagster.core.hypothesis import Hypothesis
+from hsae_dagster.core.inference import HoldoutDesign
 from hsae_dagster.core.selection import SelectedNeuron, Selection
+from hsae_dagster.core.subgroups import SubgroupEffect, correct, subgroup_effects, turns_round
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import MethodError
 
@@ -23,7 +28,9 @@ def covariate_selection(
 ) -> Selection:
     """Neurons selected within strata and by interactions, as `select_neurons` would report them."""
     strata = _joined(train, spec.selection.within)
-    covariates = [_levels(train, name) for name in spec.selection.interactions]
+    covariates = [
+        np.array([f"{name} = {level}" for level in _levels(train, name)]) for name in spec.selection.interactions
+    ]
     terms = select_within(observed, label, strata, covariates, spec.selection.n)
     notes = [f"neuron {term.column} by its product with {term.level}" for term in terms if term.level]
     return Selection(
@@ -39,13 +46,28 @@ def covariate_selection(
 
 
 def effects_by_subgroup(
-    spec: DatasetSpec, holdout: pl.DataFrame, design: HoldoutDesign, column: int
-) -> tuple[tuple[str, Effect], ...]:
-    """Effects of one concept at each level of the declared interactions, with their own intervals."""
-    found: list[tuple[str, Effect]] = []
-    for name in spec.selection.interactions:
-        found += subgroup_effects(design, column, _levels(holdout, name), spec.inference.min_positives).items()
-    return tuple(found)
+    spec: DatasetSpec, holdout: pl.DataFrame, design: HoldoutDesign
+) -> list[tuple[SubgroupEffect, ...]]:
+    """Effects of every concept at each level of the declared `within` and `interactions`, corrected over all."""
+    levels = {name: _levels(holdout, name) for name in (*spec.selection.within, *spec.selection.interactions)}
+    least = spec.inference.min_positives
+    return correct(
+        [
+            [effect for name, of in levels.items() for effect in subgroup_effects(design, column, name, of, least)]
+            for column in range(design.concepts.shape[1])
+        ]
+    )
+
+
+def with_subgroups(hypothesis: Hypothesis, effects: tuple[SubgroupEffect, ...], alpha: float) -> Hypothesis:
+    """The hypothesis with its effects by subgroup, flagged where they point in opposite directions."""
+    turned = turns_round(effects, alpha)
+    if turned is None:
+        return replace(hypothesis, subgroups=effects)
+    up, down = (f"{one.covariate} = {one.level}" for one in turned)
+    doubt = Flag(REVERSED_BETWEEN_SUBGROUPS, f"its effect is positive where {up} and negative where {down}")
+    test = replace(hypothesis.test, flags=(*hypothesis.test.flags, doubt))
+    return replace(hypothesis, subgroups=effects, test=test)
 
 
 def _levels(observations: pl.DataFrame, name: str) -> np.ndarray:
@@ -55,10 +77,10 @@ def _levels(observations: pl.DataFrame, name: str) -> np.ndarray:
             f"The column `{name}` has {values.n_unique()} levels; strata and subgroups need a category with at most "
             f"{_MOST_LEVELS}. Group its values in the data file."
         )
-    return np.array([f"{name} = {value}" for value in values])
+    return np.array(values.to_list(), dtype=str)
 
 
 def _joined(observations: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
     """One key per combination of levels; one key throughout without names."""
-    parts = [_levels(observations, name) for name in names]
+    parts = [[f"{name} = {level}" for level in _levels(observations, name)] for name in names]
     return np.array([" and ".join(row) for row in zip(*parts, strict=True)]) if parts else np.zeros(observations.height)

@@ -5,14 +5,14 @@ Belongs here: reading what the tests need and calling core. Does not belong here
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from hsae_dagster.assets.concepts_to_test import concepts_to_test, is_own, no_fidelity
-from hsae_dagster.assets.covariates import effects_by_subgroup
+from hsae_dagster.assets.covariates import effects_by_subgroup, with_subgroups
 from hsae_dagster.assets.gold import Judged, annotation_errors
 from hsae_dagster.assets.identity import Identity
 from hsae_dagster.assets.ladder import neuron_features, observed, word_features
@@ -89,12 +89,10 @@ def evaluate(
     family = corrected(p_values, keys, look, spec.inference.alpha)
     errors = annotation_errors(stage.dataset.name, stage.dataset.folder, spec.inference, inputs.judged_for(design))
     hypotheses = _hypotheses(stage, upstream, inputs, tests, keys, family, identities, errors)
-    if spec.selection.interactions:
+    if spec.selection.interactions or spec.selection.within:
         column_of = {record["rank"]: j for j, record in enumerate(inputs.records)}
-        hypotheses = tuple(
-            replace(h, subgroups=effects_by_subgroup(spec, inputs.holdout, design, column_of[h.rank]))
-            for h in hypotheses
-        )
+        subgroups = effects_by_subgroup(spec, inputs.holdout, design)
+        hypotheses = tuple(with_subgroups(h, subgroups[column_of[h.rank]], spec.inference.alpha) for h in hypotheses)
     fits, chance = _fits(stage, upstream, inputs, design)
     summary = upstream["corpus"].json("summary.json")
     return ReportContent(

@@ -1,7 +1,7 @@
 """Selection that looks within strata of a covariate, and for effects that change with one.
 
-Belongs here: the within-stratum Gram matrix of sparse codes, selection on it, and effects by subgroup. Does not belong
-here: selection over all rows alike (`core.selection`), the tests of the whole holdout (`core.inference`).
+Belongs here: the within-stratum Gram matrix of sparse codes, and selection on it. Does not belong here: selection over
+all rows alike (`core.selection`), effects by subgroup (`core.subgroups`).
 
 After Xu, Liu and Ai (2026, arXiv 2606.03029). Label and activations are demeaned within strata, and rows weigh
 inversely to the size of their stratum, so that neither differences between strata nor the largest decide. Interactions
@@ -19,8 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from hsae_dagster.core.cluster_robust import Effect
-from hsae_dagster.core.inference import HoldoutDesign, separation
 from hsae_dagster.errors import MethodError
 
 # Columns and product terms of one Gram matrix: 8 bytes times their number squared.
@@ -129,21 +127,3 @@ def _first_neurons(
         if len(chosen) >= n_select:
             break
     return list(chosen.values())[:n_select]
-
-
-def subgroup_effects(design: HoldoutDesign, column: int, levels: np.ndarray, min_positives: int) -> dict[str, Effect]:
-    """Separation within each level of a covariate, with its own interval; levels with too few rows are left out."""
-    found = {}
-    for level in np.unique(levels):
-        inside = levels == level
-        part = HoldoutDesign(
-            design.concepts[inside],
-            design.outcome[inside],
-            design.clusters[inside],
-            design.controls[inside],
-            design.task,
-        )
-        h = part.concepts[np.isfinite(part.concepts[:, column]), column]
-        if min((h != 0).sum(), (h == 0).sum()) >= min_positives:
-            found[str(level)] = separation(part, column)
-    return found

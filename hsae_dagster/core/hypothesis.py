@@ -11,7 +11,8 @@ from hsae_dagster.core.annotation_error import AnnotationError
 from hsae_dagster.core.badges import Badge
 from hsae_dagster.core.fidelity import Fidelity
 from hsae_dagster.core.histogram import ActivationHistogram
-from hsae_dagster.core.inference import Effect, HypothesisTest
+from hsae_dagster.core.inference import HypothesisTest
+from hsae_dagster.core.subgroups import SubgroupEffect
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Hypothesis:
         stability: share of half-samples of the training clusters from which its neuron is selected again; or NaN.
         activations: how strongly the neuron fires on the judged holdout texts.
         duplicates: concepts that say nearly the same and were not tested again.
-        subgroups: (level, effect) of each subgroup of the declared interactions; may be empty.
+        subgroups: its effect in each subgroup of the declared `within` and `interactions`; may be empty.
         annotation_error: what labels by people, or stated accuracy, say about the judge; None if nothing does.
     """
 
@@ -122,4 +123,4 @@ class Hypothesis:
     activations: ActivationHistogram | None = None
     duplicates: tuple[NearDuplicate, ...] = ()
     annotation_error: AnnotationError | None = None
-    subgroups: tuple[tuple[str, Effect], ...] = ()
+    subgroups: tuple[SubgroupEffect, ...] = ()

@@ -103,7 +103,8 @@ class Selection(Section):
     )
     within: tuple[str, ...] = Field(
         (),
-        description="Controls (categories) within whose strata neurons are selected, each stratum weighing the same.",
+        description="Controls (categories) within whose strata neurons are selected, each stratum weighing the same; "
+        "effects are shown by subgroup.",
     )
     interactions: tuple[str, ...] = Field(
         (), description="Controls (categories) with which a neuron's effect may change; effects are shown by subgroup."

@@ -19,6 +19,7 @@ from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.figures import fit_ladder, forest_plot
 from hsae_dagster.report.ladder import ladder_sentences
 from hsae_dagster.report.reference import reference_view
+from hsae_dagster.report.subgroups import subgroup_view
 from hsae_dagster.report.templates import style, template
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
@@ -67,6 +68,7 @@ def render_report(content: ReportContent) -> str:
         fits=[_fit_row(fit) for fit in content.fits],
         reading=list(ladder_sentences(read_ladder(content.fits, content.floor))),
         reference=reference_view(content),
+        subgroups=subgroup_view(content),
         metric=metric_name(metric),
         metric_words=metric_words(metric),
         meanings=[(word, BADGE_CLASS[word], BADGE_SIGN[word], text) for word, text in prose.BADGE_MEANINGS],

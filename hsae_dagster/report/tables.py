@@ -13,6 +13,7 @@ import polars as pl
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.prose import flat_settings
 from hsae_dagster.report.reference import REFERENCE_SCHEMA, reference_records
+from hsae_dagster.report.subgroups import SUBGROUP_SCHEMA, subgroup_records
 
 # A spreadsheet runs a cell that begins so (https://owasp.org/www-community/attacks/CSV_Injection).
 _FORMULA = r"^([=+\-@\t\r])"
@@ -52,6 +53,7 @@ def report_tables(content: ReportContent) -> dict[str, pl.DataFrame]:
         "unreadable_neurons": _frame(
             list(content.unreadable), {"rank": pl.Int64, "sae_id": text, "sae_column": pl.Int64, "reason": text}
         ),
+        "subgroups": _frame(subgroup_records(content), SUBGROUP_SCHEMA),
         "reference_table": _frame(reference_records(content), REFERENCE_SCHEMA),
         "settings": _frame(list(flat_settings(content.settings)), {"setting": text, "value": text}),
         "versions": _frame(list(content.versions.items()), {"asset": text, "data_version": text}),

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from hsae_dagster.core.annotation_error import AnnotationError
 from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.report.content import ReportContent
+from hsae_dagster.report.subgroups import difference_words, subgroup_name
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
     capitalised,
@@ -62,8 +63,11 @@ def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tupl
     if hypothesis.duplicates:
         near = "; ".join(f"{one_line(d.claim)} (φ {number(d.phi)})" for d in hypothesis.duplicates)
         yield "Stands for near-duplicates", near
-    for level, effect in hypothesis.subgroups:
-        yield f"Where {one_line(level)}", effect_brief(effect, content.task)
+    for one in hypothesis.subgroups:
+        yield (
+            f"Where {subgroup_name(one)}",
+            f"{effect_brief(one.effect, content.task)}; {difference_words(one, content)}",
+        )
     if hypothesis.annotation_error is not None:
         yield from error_facts(hypothesis.annotation_error, content.task)
     if content.look is not None and content.look.number > 1:

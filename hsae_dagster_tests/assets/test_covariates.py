@@ -6,6 +6,8 @@ import pytest
 
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.errors import DatasetError
+from hsae_dagster.report.subgroups import SUBGROUP_SCHEMA
+from hsae_dagster.storage.frames import read_frame
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts, topic_of
 
 
@@ -22,7 +24,23 @@ def test_a_reversal_is_shown_by_subgroup(workspace: Workspace) -> None:
     assert run.success, {step: run.sentence(step) for step in run.failures}
     page = (workspace.project.results / "reports" / "sides.html").read_text(encoding="utf-8")
     assert "Where side = north" in page
-    assert "Where side = south" in page
+    assert "By subgroup" in page
+    table = read_frame(workspace.current("sides", "evaluation_report").file("subgroups.parquet"))
+    assert dict(table.schema) == SUBGROUP_SCHEMA
+    claim = table.filter(pl.col("difference_p_holm") < 0.001)["hypothesis_id"][0]
+    north, south = (table.filter(hypothesis_id=claim, level=level).row(0, named=True) for level in ("north", "south"))
+    assert north["effect_low"] > 1.0
+    assert south["effect_high"] < -1.0
+    assert max(north["effect_p_holm"], south["effect_p_holm"]) < 0.001
+    assert north["difference_estimate"] == pytest.approx(north["effect_estimate"] - south["effect_estimate"])
+    assert north["n"] + south["n"] == table_of(workspace)[claim]["n"]
+    assert table_of(workspace)[claim]["flag_names"].count("reversed between subgroups") == 1
+    assert table_of(workspace)[claim]["badge"] != "confirmed", "over all texts the two halves cancel"
+
+
+def table_of(workspace: Workspace) -> dict[str, dict[str, object]]:
+    frame = read_frame(workspace.current("sides", "evaluation_report").file("hypotheses.parquet"))
+    return {row["hypothesis_id"]: row for row in frame.iter_rows(named=True)}
 
 
 def test_a_covariate_that_is_no_control_is_a_sentence(workspace: Workspace) -> None:

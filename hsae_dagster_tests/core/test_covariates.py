@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-import statsmodels.api as sm
 
-from hsae_dagster.core.covariates import _within_moments, select_within, subgroup_effects
+from hsae_dagster.core.covariates import _within_moments, select_within
 from hsae_dagster.core.selection import select_neurons
 from hsae_dagster.errors import MethodError
-from hsae_dagster_tests.core.simulated_designs import make_design
 
 
 def codes_of(rng, n, m=30):
@@ -48,17 +46,6 @@ def test_a_planted_reversal_is_found_by_interactions_and_missed_by_the_plain_opt
     assert turned.level == "right"
     assert turned.score < 0
     assert all(term.level is None for term in found if term.column < 4)
-
-
-def test_a_reversal_is_reported_by_subgroup_with_intervals_on_either_side_of_zero():
-    codes, outcome, side = reversal(9)
-    design = make_design(codes[:, [7]].toarray() > 0, outcome, task="regression")
-    effects = subgroup_effects(design, 0, side, 20)
-    assert effects["left"].low > 0.8
-    assert effects["right"].high < -0.8
-    fit = sm.OLS(outcome[side == "left"], sm.add_constant(design.concepts[side == "left"])).fit()
-    assert effects["left"].estimate == pytest.approx(fit.params[1])
-    assert "left" not in subgroup_effects(design, 0, np.r_[["left"] * 10, ["right"] * (len(side) - 10)], 20)
 
 
 @pytest.mark.parametrize("seed", range(3))
