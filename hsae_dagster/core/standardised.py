@@ -20,6 +20,8 @@ _CANCELLATION = 1e-6
 _COPY_WINDOW = 1e-6
 # 1 - |r| below this is a copy: float32 codes scaled by a constant reach 1 - 1e-14; distinct ones stay far away.
 _COPY_TOLERANCE = 1e-10
+# Rows x columns that a subset may hold dense (twice, 64 MB each), if that share of them is not zero.
+_DENSE_LIMIT, _DENSE_SHARE = 2**23, 0.1
 
 
 class StandardisedCodes:
@@ -166,14 +168,30 @@ class StandardisedCodes:
 
 
 class SubsetGram:
-    """Weighted Grams of one fixed set of columns under changing row weights (the Newton steps of a logistic fit)."""
+    """Weighted Grams of one fixed set of columns under changing row weights (the Newton steps of a logistic fit).
+
+    Columns that fire often are held dense, up to `_DENSE_LIMIT` numbers: BLAS then needs a fraction of the time of
+    sparse products. Otherwise memory is their non-zeros, twice.
+    """
 
     def __init__(self, matrix: StandardisedCodes, columns: np.ndarray) -> None:
-        """Slice the columns once; memory is their non-zeros."""
+        """Copy the columns once."""
         self._mean, self._scale = matrix.mean[columns], matrix.scale[columns]
-        self._raw = matrix.by_column[:, columns].tocsr()
-        self._transpose = self._raw.T
-        self._row_lengths = np.diff(self._raw.indptr)
+        size = matrix.n_rows * len(columns)
+        self._dense = size <= _DENSE_LIMIT and matrix.fires[columns].sum() > _DENSE_SHARE * size
+        # Both layouts are kept: no product below then has to convert one into the other.
+        self._transpose: np.ndarray | sparse.csr_matrix
+        self._raw: np.ndarray | sparse.csr_matrix
+        if self._dense:
+            self._transpose = np.zeros((len(columns), matrix.n_rows))
+            for place, j in enumerate(columns):
+                rows, values = matrix.column(int(j))
+                self._transpose[place, rows] = values
+            self._raw, self._scaled = self._transpose.T, np.empty_like(self._transpose)
+        else:
+            by_column = matrix.by_column[:, columns]
+            self._transpose, self._raw = by_column.T, by_column.tocsr()
+            self._row_lengths = np.diff(self._raw.indptr)
 
     def product(self, weights: np.ndarray) -> np.ndarray:
         """Z_S w, (n,)."""
@@ -185,15 +203,23 @@ class SubsetGram:
         return (self._transpose @ vector - self._mean * vector.sum()) / self._scale
 
     def weighted(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Z_S^T diag(d) Z_S, (k, k), and Z_S^T d, (k,)."""
-        data = self._raw.data * np.repeat(weights, self._row_lengths)
-        scaled = sparse.csr_matrix((data, self._raw.indices, self._raw.indptr), shape=self._raw.shape, copy=False)
-        raw = (self._transpose @ scaled).toarray()
+        """Z_S^T diag(d) Z_S, (k, k), and Z_S^T d, (k,), for weights d >= 0."""
+        raw = self._weighted_raw(weights)
         first = self._transpose @ weights
         total = float(weights.sum())
         cross = np.outer(first, self._mean)
         gram = raw - cross - cross.T + total * np.outer(self._mean, self._mean)
         return gram / np.outer(self._scale, self._scale), (first - total * self._mean) / self._scale
+
+    def _weighted_raw(self, weights: np.ndarray) -> np.ndarray:
+        """X_S^T diag(d) X_S, (k, k)."""
+        if self._dense:
+            # The product of a matrix with its own transpose costs half of any other.
+            scaled = np.multiply(self._transpose, np.sqrt(weights), out=self._scaled)
+            return scaled @ scaled.T
+        data = self._raw.data * np.repeat(weights, self._row_lengths)
+        scaled = sparse.csr_matrix((data, self._raw.indices, self._raw.indptr), shape=self._raw.shape, copy=False)
+        return (self._transpose @ scaled).toarray()
 
 
 def _canonical(codes: sparse.csr_matrix | sparse.csr_array) -> sparse.csr_matrix:
