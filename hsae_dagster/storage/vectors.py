@@ -3,7 +3,8 @@
 Belongs here: opening, appending and reading vectors by key. Does not belong here: computing a vector (`providers`) or
 which texts a dataset has (`core.corpus`): the split of a text lives in the corpus alone, so that it has one truth.
 
-Row order in Lance is not promised, so reading always joins on the key. A table's version number says nothing about its
+Row order in Lance is not promised, so reading always joins on the key. Large tables are read from a contiguous copy
+(`storage.vector_copy`), which is made when they are first read and again after they change. A table's version number says nothing about its
 content (compaction changes it); it is reported, never used as a data version.
 """
 
@@ -18,6 +19,12 @@ from hsae_dagster.errors import StorageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from hsae_dagster.storage.vector_copy import VectorCopy
+
+_BATCH_ROWS = 8192
+# Tables of so many bytes of vectors are read from a contiguous copy; smaller ones take no time anyway.
+_WORTH_A_COPY = 2**26
 
 
 class VectorTable:
@@ -74,20 +81,18 @@ class VectorTable:
         Raises:
             StorageError: a key has no vector.
         """
+        from hsae_dagster.storage.vector_copy import place
+
         ids = list(ids)
         table = self._open()
         if table is None:
             raise StorageError(f"Dataset `{self.dataset}` has no embeddings. Materialize `embeddings` first.")
-        place = {key: position for position, key in enumerate(ids)}
-        out = np.empty((len(ids), self.embedding_set.dimensions), dtype=np.float32)
-        seen = np.zeros(len(ids), dtype=bool)
-        for batch in table.to_arrow().to_batches():
-            wanted = [(row, place[key]) for row, key in enumerate(batch.column(0).to_pylist()) if key in place]
-            if wanted:
-                rows, places = (np.array(side) for side in zip(*wanted, strict=True))
-                values = batch.column(1).flatten().to_numpy(zero_copy_only=False)
-                out[places] = values.reshape(-1, self.embedding_set.dimensions)[rows]
-                seen[places] = True
+        copy = self._copy(table)
+        if copy is None:
+            out = np.empty((len(ids), self.embedding_set.dimensions), dtype=np.float32)
+            seen = place(_batches(table), ids, out)
+        else:
+            out, seen = copy.read(ids)
         if not seen.all():
             missing = int((~seen).sum())
             raise StorageError(
@@ -95,6 +100,21 @@ class VectorTable:
                 f"{ids[int(np.flatnonzero(~seen)[0])]}). Materialize `embeddings` again; it embeds only those."
             )
         return out
+
+    def _copy(self, table: Any) -> "VectorCopy | None":
+        """The contiguous copy of the table as it is, made where it is missing; None where the table is small."""
+        from hsae_dagster.storage.vector_copy import VectorCopy, state_of
+
+        dimensions = self.embedding_set.dimensions
+        if table.count_rows() * dimensions * 4 < _WORTH_A_COPY:
+            return None
+        state = state_of(self.uri / f"{self.name}.lance", int(table.version))
+        if state is None:
+            return None
+        copy = VectorCopy(self.uri.with_name("vector_copies") / self.name, state)
+        if copy.exists() or copy.write(sorted(_keys(table)), dimensions, _batches(table)):
+            return copy
+        return None
 
     def borrow(self, wanted: set[str]) -> tuple[list[str], np.ndarray, list[str]]:
         """Vectors that other datasets' tables of the same embedding set already hold.
@@ -154,6 +174,12 @@ def _table_names(database: Any) -> list[str]:
         token = page.page_token
         if not token:
             return sorted(names)
+
+
+def _batches(table: Any) -> Iterable["pa.RecordBatch"]:
+    """(key, vector) rows, a block at a time."""
+    found: Iterable[pa.RecordBatch] = table.search().select(["text_id", "vector"]).limit(None).to_batches(_BATCH_ROWS)
+    return found
 
 
 def _keys(table: Any) -> set[str]:

@@ -1,0 +1,156 @@
+"""A contiguous copy of a large table of vectors, from which training reads at the speed of memory.
+
+Belongs here: the copy's files, which state of the table they are a copy of, gathering rows. Does not belong here: the
+table itself (`storage.vectors`), which stays the only truth: a copy may be removed at any time.
+
+A copy can never be stale. It is named by the hash of the table's manifest, which lists the data files of one version;
+Lance writes each data file once, under a name of its own, and never changes it. Appending, compacting or making the table
+anew makes another manifest, hence another name.
+"""
+
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hsae_dagster.keys import hash_bytes
+from hsae_dagster.storage.frames import read_frame, write_frame
+
+# Rows gathered by one thread at a time, in bytes; and threads, beyond which memory is the limit.
+_BLOCK_BYTES, _MOST_THREADS = 2**24, 4
+# An unfinished copy that nobody has written to for so long is nobody's.
+_LEFT_BEHIND_S = 3600.0
+
+
+def state_of(table: Path, version: int) -> str | None:
+    """Hash of the manifest of a version of a Lance table; None where there is no file of either of its names."""
+    for number in (2**64 - 1 - version, version):
+        manifest = table / "_versions" / f"{number}.manifest"
+        if manifest.is_file():
+            return hash_bytes(manifest.read_bytes())
+    return None
+
+
+class VectorCopy:
+    """Vectors of one state of a table, rows in the order of their keys."""
+
+    def __init__(self, folder: Path, state: str) -> None:
+        """Name the copy; nothing is read.
+
+        Args:
+            folder: of all copies of the table.
+            state: `state_of` the table.
+        """
+        self._folder = folder
+        self._vectors, self._keys = folder / f"{state}.npy", folder / f"{state}.parquet"
+
+    def exists(self) -> bool:
+        """Whether it has been written; the vectors come last, whole."""
+        return self._vectors.is_file() and self._keys.is_file()
+
+    def write(self, keys: Sequence[str], dimensions: int, batches: Iterable[pa.RecordBatch]) -> bool:
+        """Make the copy, and remove those of other states.
+
+        Args:
+            keys: of all rows.
+            dimensions: d.
+            batches: (key, vector) rows of the table, each key once, in any order.
+
+        Returns:
+            False where the disk did not take it: nothing is left behind then.
+        """
+        ordered = sorted(keys)
+        aside = self._folder / f".{uuid.uuid4().hex}"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            held = np.lib.format.open_memmap(aside, mode="w+", dtype=np.float32, shape=(len(ordered), dimensions))
+            if not place(batches, ordered, held).all():
+                return False
+            held.flush()
+            del held
+            self._put_keys(ordered)
+            os.replace(aside, self._vectors)
+        except OSError:
+            return False
+        finally:
+            _remove(aside)
+        for other in self._folder.iterdir():
+            if other not in (self._vectors, self._keys) and not _being_written(other):
+                _remove(other)
+        return True
+
+    def _put_keys(self, ordered: list[str]) -> None:
+        aside = self._folder / f".{uuid.uuid4().hex}"
+        try:
+            write_frame(aside, pl.DataFrame({"text_id": ordered}))
+            os.replace(aside, self._keys)
+        finally:
+            _remove(aside)
+
+    def read(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors of `ids` in their order, (n, d) float32, contiguous, and which of them there are, (n,) bool."""
+        vectors = np.load(self._vectors, mmap_mode="r")
+        at = positions(ids, read_frame(self._keys)["text_id"])
+        found = at >= 0
+        out = np.empty((len(at), vectors.shape[1]), dtype=np.float32)
+        _gather(vectors, np.where(found, at, 0), out)
+        return out, found
+
+
+def _being_written(path: Path) -> bool:
+    """Whether another process may be writing it: unfinished files are hidden, and an old one was left by a kill."""
+    return path.name.startswith(".") and time.time() - path.stat().st_mtime < _LEFT_BEHIND_S
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def place(batches: Iterable[pa.RecordBatch], ids: Sequence[str], out: np.ndarray) -> np.ndarray:
+    """Put the vectors of `ids` into their rows of out (n, d), from (key, vector) batches; which were met, (n,) bool."""
+    wanted = pa.array(ids, pa.string())
+    met = np.zeros(len(out), dtype=bool)
+    for batch in batches:
+        at = _index(batch.column(0), wanted)
+        values = batch.column(1).flatten().to_numpy(zero_copy_only=False).reshape(-1, out.shape[1])
+        if (at < 0).any():
+            values, at = values[at >= 0], at[at >= 0]
+        if len(at) and at[-1] - at[0] + 1 == len(at) and (np.diff(at) == 1).all():
+            out[at[0] : at[-1] + 1] = values
+        else:
+            out[at] = values
+        met[at] = True
+    return met
+
+
+def positions(ids: Sequence[str], among: pl.Series) -> np.ndarray:
+    """Row of each id in a column of distinct keys, (n,) int64; -1 where it is not there."""
+    return _index(pa.array(ids, pa.string()), among.to_arrow().cast(pa.string()))
+
+
+def _index(values: pa.Array, among: pa.Array) -> np.ndarray:
+    return pc.index_in(values.cast(pa.string()), value_set=among).fill_null(-1).to_numpy().astype(np.int64)
+
+
+def _gather(vectors: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
+    """out = vectors[rows], in blocks that a few threads share: page faults, not copying, take most of the time."""
+    size = max(1, _BLOCK_BYTES // max(1, vectors.shape[1] * vectors.itemsize))
+
+    def block(start: int) -> None:
+        at = rows[start : start + size]
+        if len(at) and at[-1] - at[0] + 1 == len(at) and (np.diff(at) == 1).all():
+            out[start : start + size] = vectors[at[0] : at[-1] + 1]
+        else:
+            np.take(vectors, at, axis=0, out=out[start : start + size], mode="clip")
+
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as threads:
+        list(threads.map(block, range(0, len(rows), size)))

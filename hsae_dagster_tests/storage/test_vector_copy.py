@@ -1,0 +1,98 @@
+"""The contiguous copy of a large table: equal to the table, never of another state, never needed."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hsae_dagster.core.embedding_set import EmbeddingSet
+from hsae_dagster.errors import StorageError
+from hsae_dagster.storage import vector_copy, vectors
+from hsae_dagster.storage.vectors import VectorTable
+
+FAMILY = EmbeddingSet("test", 8, "f" * 32)
+
+
+@pytest.fixture(autouse=True)
+def every_table_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "_WORTH_A_COPY", 1)
+    monkeypatch.setattr(vectors, "_BATCH_ROWS", 16)
+    monkeypatch.setattr(vector_copy, "_BLOCK_BYTES", 256)
+
+
+def made(n: int, seed: int = 0) -> tuple[list[str], np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.bytes(16).hex() for _ in range(n)], rng.standard_normal((n, 8), dtype=np.float32)
+
+
+def filled(root: Path, ids: list[str], values: np.ndarray) -> VectorTable:
+    table = VectorTable(root, "mine", FAMILY)
+    for start in range(0, len(ids), 40):
+        table.append(ids[start : start + 40], values[start : start + 40])
+    return table
+
+
+def copies(root: Path) -> list[Path]:
+    return sorted((root / "vector_copies").rglob("*.npy"))
+
+
+def test_rows_come_back_in_any_order_from_the_copy_as_from_the_table(tmp_path: Path) -> None:
+    ids, values = made(100)
+    table = filled(tmp_path, ids, values)
+    for order in (np.arange(100), np.argsort(ids), np.random.default_rng(1).permutation(100)[:37]):
+        read = table.read([ids[i] for i in order])
+        assert read.flags.c_contiguous and read.flags.writeable and read.dtype == np.float32
+        np.testing.assert_array_equal(read, values[order])
+    assert len(copies(tmp_path)) == 1
+    with pytest.raises(StorageError, match="1 texts have no vector"):
+        table.read([ids[0], "0" * 32])
+
+
+def test_a_changed_table_is_never_read_from_its_old_copy(tmp_path: Path) -> None:
+    ids, values = made(100)
+    table = filled(tmp_path, ids, values)
+    table.read(ids)
+    first = copies(tmp_path)
+    further, more = made(5, seed=1)
+    table.append(further, more)
+    np.testing.assert_array_equal(table.read(further), more)
+    second = copies(tmp_path)
+    assert first != second, "another state, another copy"
+    assert len(second) == 1, "copies of other states are removed"
+    # The same name, the same number of rows and commits, other vectors: a table made anew.
+    shutil.rmtree(tmp_path / "lancedb")
+    filled(tmp_path, ids + further, np.concatenate([values, more]) + 1)
+    np.testing.assert_array_equal(VectorTable(tmp_path, "mine", FAMILY).read(ids), values + 1)
+
+
+def test_a_copy_is_made_once_and_may_be_removed_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, values = made(60)
+    table = filled(tmp_path, ids, values)
+    table.read(ids)
+    (path,) = copies(tmp_path)
+    written = path.stat().st_mtime_ns
+    table.read(ids[:3])
+    assert path.stat().st_mtime_ns == written
+    shutil.rmtree(tmp_path / "vector_copies")
+    np.testing.assert_array_equal(table.read(ids), values)
+    assert len(copies(tmp_path)) == 1
+    shutil.rmtree(tmp_path / "vector_copies")
+    (tmp_path / "vector_copies").write_text("in the way")
+    np.testing.assert_array_equal(table.read(ids), values)
+
+
+def test_a_table_whose_state_cannot_be_told_has_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, values = made(20)
+    table = filled(tmp_path, ids, values)
+    assert vector_copy.state_of(tmp_path / "lancedb" / f"{table.name}.lance", 999) is None
+    monkeypatch.setattr(vector_copy, "state_of", lambda *_: None)
+    np.testing.assert_array_equal(table.read(ids), values)
+    assert not copies(tmp_path)
+
+
+def test_small_tables_have_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "_WORTH_A_COPY", 2**26)
+    ids, values = made(20)
+    np.testing.assert_array_equal(filled(tmp_path, ids, values).read(ids), values)
+    assert not copies(tmp_path)
