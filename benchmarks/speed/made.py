@@ -2,8 +2,8 @@
 
 Belongs here: making and loading data. Does not belong here: measuring.
 
-Synthetic texts are sums of a few directions of a dictionary whose frequencies fall off as a power law; the autoencoder's
-weights are that dictionary, so that codes have K non-zeros a text and are correlated as real ones are.
+Synthetic texts are sums of a few directions of a dictionary whose frequencies fall off as a power law; the
+autoencoder's weights are that dictionary, so that codes have K non-zeros a text and are correlated as real ones are.
 """
 
 from dataclasses import dataclass, replace
@@ -101,7 +101,7 @@ def load_codes(path: str | Path) -> tuple[sparse.csr_matrix, np.ndarray]:
 
 
 def real(results: Path, dataset: str, config: SAEConfig, epochs: int = 5) -> Made:
-    """A materialized dataset's training texts, their labels (regression or classes), and an autoencoder trained on them.
+    """A materialized dataset's training texts and labels (not pairs), and an autoencoder trained on them.
 
     Raises:
         ValueError: its observations are pairs.

@@ -54,7 +54,10 @@ def rows(size: str, paths: dict[str, str], goal: float | None) -> list[Row]:
         agreed=f"activations' sums by text to {apart:.0e}",
         peak_ours=first["peak"] / 1e6,
         peak_theirs=theirs["peak"] / 1e6,
-        extra={"encode_s": [first["encode_s"], theirs["encode_s"]], "base_mb": [first["base"] / 1e6, theirs["base"] / 1e6]},
+        extra={
+            "encode_s": [first["encode_s"], theirs["encode_s"]],
+            "base_mb": [first["base"] / 1e6, theirs["base"] / 1e6],
+        },
     )
     return [selection, memory]
 

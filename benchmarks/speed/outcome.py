@@ -39,7 +39,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """theirs / ours, or ours / theirs where the goal is an upper bound; ours alone where there is no theirs."""
+        """Theirs / ours, or ours / theirs where the goal is an upper bound; ours alone where there is no theirs."""
         if self.theirs is None:
             return self.ours if self.at_most else None
         return self.ours / self.theirs if self.at_most else self.theirs / self.ours

@@ -1,10 +1,10 @@
 """Neuron selection beside the reference's: lasso, L1-logistic, correlation, separation; memory of encode and select.
 
-Belongs here: both sides' work in processes of their own, and what of it must agree. Does not belong here: data (`made`).
+Belongs here: both sides' work in processes of their own, and what of it must agree. Does not belong here: data.
 
-The reference runs as shipped: dense float32 activations, its own search for alpha, its own stopping tolerance (1e-4), which
-leaves its coefficients off by up to 2e-4. Ours are compared with it to that, and to 1e-5 with its own estimator at the
-alpha found, stopped at 1e-10 on the columns that matter, after which no other column's gradient may exceed alpha.
+The reference runs as shipped: dense float32 activations, its own search for alpha, its own stopping tolerance (1e-4),
+which leaves its coefficients off by up to 2e-4. Ours are compared with it to that, and to 1e-5 with its own estimator at
+the alpha found, stopped at 1e-10 on the columns that matter, after which no other column's gradient may exceed alpha.
 """
 
 import contextlib

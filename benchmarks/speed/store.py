@@ -2,9 +2,9 @@
 
 Belongs here: both stores on the same vectors. Does not belong here: computing embeddings.
 
-The reference's cache is its own: chunks of 50,000 (text, float32 vector) pairs, pickled by numpy, all read into a dict; its
-caller then stacks the vectors of its texts. (Vectors from OpenAI are lists of Python floats there, which is slower still;
-here it has the better of its two forms.) Cold means that the kernel was asked to drop the files from its cache.
+The reference's cache is its own: chunks of 50,000 (text, float32 vector) pairs, pickled by numpy, all read into a dict;
+its caller then stacks the vectors of its texts. (Vectors from OpenAI are lists of Python floats there, which is slower
+still; here it has the better of its two forms.) Cold means that the kernel was asked to drop the files from its cache.
 """
 
 import contextlib

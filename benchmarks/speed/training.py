@@ -1,12 +1,13 @@
 """Training beside the reference's: the time of a step, the time to the same validation loss, what guidance costs.
 
-Belongs here: steps of both sides in alternation from equal weights on equal batches, equality of those steps in float64.
-Does not belong here: data (`made`).
+Belongs here: steps of both sides in alternation from equal weights on equal batches, equality of those steps in
+float64. Does not belong here: data (`made`).
 
 A step of the reference is the body of its `fit` (forward, loss, backward, projection, clipping, Adam, renormalisation,
 reading the loss) without its data loader, which favours it.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,13 +30,18 @@ _EQUAL = 1e-10
 
 
 def step_row(
-    name: str, dimensions: int, m: int, k: int, *, goal: float | None, prefixes: tuple[int, ...] | None = None,
-    rounds: int = 5, steps: int = 6,
+    name: str,
+    dimensions: int,
+    m: int,
+    k: int,
+    *,
+    goal: float | None,
+    prefixes: tuple[int, ...] | None = None,
+    rounds: int = 5,
+    steps: int = 6,
 ) -> Row:
     """Milliseconds a step of both sides in alternation: medians over rounds of the rounds' means."""
-    found = in_child(
-        "training:steps", dimensions=dimensions, m=m, k=k, prefixes=prefixes, rounds=rounds, steps=steps
-    )
+    found = in_child("training:steps", dimensions=dimensions, m=m, k=k, prefixes=prefixes, rounds=rounds, steps=steps)
     return Row(
         name,
         float(np.median(found["ours"])),
@@ -159,10 +165,8 @@ def converge(texts: int, dimensions: int, m: int, k: int, epochs: int) -> dict[s
             raise _ReachedError
 
     started = time.perf_counter()
-    try:
+    with contextlib.suppress(_ReachedError):
         train_sae(train, validation, config, on_epoch=look)
-    except _ReachedError:
-        pass
     ours = time.perf_counter() - started
     last = history[-1]
     assert last.validation_nmse <= loss, f"{last.validation_nmse:.4f} after {last.epoch} epochs, not {loss:.4f}"

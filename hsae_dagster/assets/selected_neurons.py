@@ -23,7 +23,7 @@ from hsae_dagster.storage.frames import read_codes, read_frame, write_frame, wri
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "selected_neurons"
-CODE_VERSION = "5"
+CODE_VERSION = "6"
 
 
 @dg.asset(

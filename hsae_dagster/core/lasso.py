@@ -12,6 +12,7 @@ the optimality conditions hold for every feature at every knot, and cost is one 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -65,7 +66,25 @@ class Segment:
         return self.intercepts - alpha * self.slopes
 
 
-class _TiedPathError(Exception):
+class Correlated(Protocol):
+    """What the homotopy reads of a matrix of standardised columns."""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows n."""
+
+    @property
+    def n_columns(self) -> int:
+        """Columns m."""
+
+    def transposed_product(self, vector: np.ndarray) -> np.ndarray:
+        """Z^T r."""
+
+    def gram_column(self, j: int) -> np.ndarray:
+        """Z^T z_j / n."""
+
+
+class TiedPathError(Exception):
     """The homotopy came back to a set of columns without moving: exact ties must be broken first."""
 
 
@@ -103,13 +122,11 @@ class LassoPath:
         finished: True once alpha = 0 is reached.
     """
 
-    def __init__(
-        self, matrix: StandardisedCodes, target: np.ndarray, usable: np.ndarray, *, jitter: float = 0.0
-    ) -> None:
+    def __init__(self, matrix: Correlated, target: np.ndarray, usable: np.ndarray, *, jitter: float = 0.0) -> None:
         """Start at the top.
 
         Args:
-            matrix: standardised codes, n x m.
+            matrix: standardised codes, n x m, or their Gram matrix in the same guise.
             target: (n,) float64.
             usable: (m,) bool, columns that may become active.
             jitter: relative size of a fixed perturbation of the correlations with y that breaks exact ties.
@@ -192,17 +209,19 @@ class LassoPath:
         else:
             state = frozenset(self._active)
             if state in self._standstill:
-                raise _TiedPathError
+                raise TiedPathError
             self._standstill.add(state)
         self.segments.append(segment)
 
-    def violation(self, alpha: float, columns: np.ndarray, coefficients: np.ndarray) -> float:
+    def violation(
+        self, matrix: StandardisedCodes, alpha: float, columns: np.ndarray, coefficients: np.ndarray
+    ) -> float:
         """Largest breach of the optimality conditions over ALL usable columns, relative to `top`.
 
         |z_j^T r| / n <= alpha for every column, with equality and the right sign on the active ones; r from data.
         """
-        residual = self._target - self._matrix.product(columns, coefficients)
-        gradient = self._matrix.transposed_product(residual) / self._matrix.n_rows
+        residual = self._target - matrix.product(columns, coefficients)
+        gradient = matrix.transposed_product(residual) / matrix.n_rows
         outside = np.abs(gradient[self._usable]).max(initial=0.0) - alpha
         inside = np.abs(gradient[columns] - alpha * np.sign(coefficients)).max(initial=0.0)
         return float(max(outside, inside, 0.0) / self.top)
@@ -229,9 +248,9 @@ def choose_lasso(matrix: StandardisedCodes, target: np.ndarray, usable: np.ndarr
         path = LassoPath(matrix, target, usable, jitter=jitter)
         try:
             choice = _choose(path, matrix, usable, n_select)
-        except (_TiedPathError, np.linalg.LinAlgError):
+        except (TiedPathError, np.linalg.LinAlgError):
             continue
-        if path.violation(choice.alpha, choice.columns, choice.coefficients) <= _KKT_TOLERANCE:
+        if path.violation(matrix, choice.alpha, choice.columns, choice.coefficients) <= _KKT_TOLERANCE:
             return choice
     raise MethodError(
         f"The lasso path with {n_select} neurons could not be computed to its optimality conditions: the active "

@@ -1,65 +1,37 @@
 """Would the same neurons have been selected from other texts of the same kind, and found by another autoencoder?
 
 Belongs here: selection frequencies over half-samples of clusters, and matches among autoencoders. Does not belong here:
-selection itself (`core.selection`, `core.lasso`).
+selection itself (`core.selection`, `core.lasso`), sums over blocks of rows (`core.block_sums`).
 
 Stability selection (Meinshausen and Bühlmann 2010) in the form of complementary pairs (Shah and Samworth 2013): the
 clusters are halved at random, both halves are selected from, many times over. What selection by lasso or correlation
-needs of a sample is its count, sums, Gram matrix and products with the outcome, all of which add up over rows: one
-sparse product gives a half, and subtraction from the whole gives the other half. The path on a Gram matrix costs next
-to nothing. The lasso here has the squared loss whatever the task (selection itself has a logistic loss for 0/1
-outcomes): frequencies then describe a close relative of the selection, at a small part of its cost.
+needs of a sample is its count, sums, Gram matrix and products with the outcome, all of which add up over rows. So the
+clusters are dealt at random to a few dozen blocks, a half is half of the blocks, and what it needs is a sum of theirs:
+every half is still a uniform draw, and all of them together cost one pass over the codes. The lasso follows the path of
+each half on the Gram matrix of a few columns; the gradient of ALL columns then shows whether any other one belongs to
+the solution, and such columns join. The lasso here has the squared loss whatever the task (selection itself has a
+logistic loss for 0/1 outcomes): frequencies then describe a close relative of the selection, at a part of its cost.
 """
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 
+from hsae_dagster.core.block_sums import BlockSums, HalfSums
+from hsae_dagster.core.lasso import LassoPath, TiedPathError
 from hsae_dagster.core.selection import Selection, select_for_each
 from hsae_dagster.core.standardised import StandardisedCodes
 
 PAIRS = 25
-# Columns of a Gram matrix: beyond it the ones most correlated with the outcome are kept, and all the selected ones.
-MOST_COLUMNS = 1500
-_CONSTANT = 1e-12
-
-
-@dataclass(frozen=True)
-class _Moments:
-    """Sums over some rows, of columns x and outcome y: all additive."""
-
-    n: float
-    x: np.ndarray
-    xx: np.ndarray
-    y: float
-    xy: np.ndarray
-
-    @classmethod
-    def of(cls, codes: sp.csr_matrix, outcome: np.ndarray) -> "_Moments":
-        transposed = codes.T.tocsr()
-        return cls(
-            n=float(len(outcome)),
-            x=np.asarray(codes.sum(axis=0)).ravel(),
-            xx=(transposed @ codes).toarray(),
-            y=float(outcome.sum()),
-            xy=transposed @ outcome,
-        )
-
-    def without(self, other: "_Moments") -> "_Moments":
-        return _Moments(self.n - other.n, self.x - other.x, self.xx - other.xx, self.y - other.y, self.xy - other.xy)
-
-    def correlations(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Gram (m, m) and covariance with the outcome (m,) of standardised columns, and which columns vary."""
-        mean = self.x / self.n
-        covariance = self.xx / self.n - np.outer(mean, mean)
-        variance = covariance.diagonal()
-        varies = variance > _CONSTANT * np.maximum(mean**2, 1e-300)
-        scale = np.where(varies, np.sqrt(np.where(varies, variance, 1.0)), 1.0)
-        with_outcome = (self.xy / self.n - mean * self.y / self.n) / scale
-        return covariance / np.outer(scale, scale), np.where(varies, with_outcome, 0.0), varies
+# Blocks of clusters: enough that halves differ in many ways, and fewer where their sums would need much memory.
+_MOST_BLOCKS, _FEWEST_BLOCKS, _MOST_NUMBERS = 48, 16, 2**23
+# Columns of the first Gram matrices beside the selected ones: by correlation, and by what the selected do not explain;
+# rows from which these are guessed.
+_NEAR, _ENOUGH_ROWS = 32, 40_000
+_ROUNDS = 20
+# A column belongs to a solution if its gradient exceeds alpha by more than this share of the path's top.
+_BREACH = 1e-7
 
 
 def selection_frequency(
@@ -89,57 +61,154 @@ def selection_frequency(
     n_groups, columns = int(groups.max(initial=-1)) + 1, selection.columns
     if n_groups < 4 or ":" in selection.method:
         return np.full(len(columns), np.nan)
-    counts = np.zeros(codes.shape[1])
-    halves = [np.isin(groups, rng.permutation(n_groups)[: n_groups // 2]) for _ in range(pairs)]
+    codes, outcome = sp.csr_matrix(codes), np.asarray(outcome, dtype=np.float64)
+    near = _near(codes, outcome, selection) if selection.method == "lasso" else np.empty(0, dtype=np.int64)
+    affordable = _MOST_NUMBERS // (codes.shape[1] * (len(near) + 2))
+    n_blocks = min(n_groups, max(_FEWEST_BLOCKS, min(_MOST_BLOCKS, affordable)))
+    blocks = (rng.permutation(n_groups) % n_blocks)[groups]
+    halves = np.zeros((2 * pairs, n_blocks), dtype=bool)
+    for pair in range(pairs):
+        halves[2 * pair, rng.permutation(n_blocks)[: n_blocks // 2]] = True
+        halves[2 * pair + 1] = ~halves[2 * pair]
+    chosen: Sequence[Sequence[int] | np.ndarray]
     if selection.method == "separation":
-        for half in (side for first in halves for side in (first, ~first)):
-            if np.ptp(outcome[half]) > 0:
-                again = select_for_each(
-                    codes[half], [outcome[half]], len(columns), method=selection.method, task=selection.task
-                )
-                counts[again[0].columns] += 1
+        chosen = _by_rows(codes, outcome, [half[blocks] for half in halves], selection)
+    elif selection.method == "correlation":
+        chosen = _by_correlation(BlockSums.of(codes, outcome, blocks, near).halves(halves), selection)
     else:
-        kept = _screened(codes, outcome, selection)
-        narrow = sp.csr_matrix(codes[:, kept], dtype=np.float64)
-        whole = _Moments.of(narrow, outcome)
-        for half in halves:
-            moments = _Moments.of(narrow[half], outcome[half])
-            for side in (moments, whole.without(moments)):
-                counts[kept[_select(side, len(columns), selection.method)]] += 1
+        chosen = _by_lasso(codes, outcome, blocks, halves, near, selection)
+    counts = np.zeros(codes.shape[1])
+    for again in chosen:
+        counts[again] += 1
     return counts[columns] / (2 * pairs)
 
 
-def _screened(codes: sp.csr_matrix, outcome: np.ndarray, selection: Selection) -> np.ndarray:
-    """Columns that may be selected (neither dead nor a copy), at most `MOST_COLUMNS`, ascending."""
-    out = np.array([*selection.dead, *(copy for _, copy in selection.duplicates)], dtype=np.int64)
-    usable = np.setdiff1d(np.arange(codes.shape[1]), out)
-    if len(usable) <= MOST_COLUMNS:
-        return usable
-    size = np.abs(StandardisedCodes(codes).transposed_product(outcome - outcome.mean()))
-    best = usable[np.argsort(-size[usable], kind="stable")[:MOST_COLUMNS]]
-    return np.union1d(best, selection.columns)
+def _usable(n_columns: int, selection: Selection) -> np.ndarray:
+    """(m,) bool: columns that may be selected, neither dead nor a copy."""
+    usable = np.ones(n_columns, dtype=bool)
+    usable[[*selection.dead, *(copy for _, copy in selection.duplicates)]] = False
+    return usable
 
 
-def _select(moments: _Moments, n_select: int, method: str) -> np.ndarray:
-    """Positions of the columns selected from one half: by |r|, or the first lasso solution with n_select of them."""
-    gram, with_outcome, varies = moments.correlations()
-    able = np.flatnonzero(varies)
-    if method == "correlation":
-        return able[np.argsort(-np.abs(with_outcome[able]), kind="stable")[:n_select]]
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import lars_path_gram
+def _near(codes: sp.csr_matrix, outcome: np.ndarray, selection: Selection) -> np.ndarray:
+    """The selected columns and those likely to take their place in a half, ascending.
 
-    with warnings.catch_warnings():
-        # The path ends early where columns are nearly dependent; what it has by then is used.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        _, _, path = lars_path_gram(
-            with_outcome[able], gram[np.ix_(able, able)], n_samples=1, max_iter=3 * n_select + 10, method="lasso"
-        )
-    sizes = (path != 0).sum(axis=0)
-    reached = np.flatnonzero(sizes >= n_select)
-    step = int(reached[0]) if reached.size else int(np.argmax(sizes))
-    order = np.argsort(-np.abs(path[:, step]), kind="stable")[: min(n_select, int(sizes[step]))]
-    return able[order]
+    A guess from evenly spaced rows; the gradients of all columns put it right.
+    """
+    step = max(1, codes.shape[0] // _ENOUGH_ROWS)
+    matrix, outcome = StandardisedCodes(codes[::step]), outcome[::step]
+    usable = _usable(codes.shape[1], selection) & ~matrix.constant
+    columns, centred = np.array(selection.columns), outcome - outcome.mean()
+    if selection.task == "regression":
+        fitted = matrix.product(columns, np.array(selection.scores))
+    else:
+        design = np.column_stack([matrix.dense_column(j) for j in columns])
+        design -= design.mean(axis=0)
+        fitted = design @ np.linalg.lstsq(design.T @ design, design.T @ centred, rcond=None)[0]
+    found = [columns]
+    for rest in (centred, centred - fitted):
+        size = np.where(usable, np.abs(matrix.transposed_product(rest)), -1.0)
+        best = np.argsort(-size, kind="stable")[:_NEAR]
+        found.append(best[size[best] >= 0])
+    return np.unique(np.concatenate(found))
+
+
+def _by_rows(
+    codes: sp.csr_matrix, outcome: np.ndarray, halves: Sequence[np.ndarray], selection: Selection
+) -> list[list[int]]:
+    """Columns selected from the rows of each half, (n,) bool, as the selection itself went; none where none can be."""
+    found = []
+    for half in halves:
+        if np.ptp(outcome[half]) > 0:
+            again = select_for_each(
+                codes[half], [outcome[half]], len(selection.columns), method=selection.method, task=selection.task
+            )
+            found.append(again[0].columns)
+    return found
+
+
+def _by_correlation(halves: HalfSums, selection: Selection) -> list[np.ndarray]:
+    """The columns of largest |r| in each half."""
+    size = np.where(halves.varies & _usable(halves.x.shape[1], selection), np.abs(halves.with_outcome), -1.0)
+    best = np.argsort(-size, axis=1, kind="stable")[:, : len(selection.columns)]
+    return [columns[row[columns] >= 0] for columns, row in zip(best, size, strict=True)]
+
+
+def _by_lasso(
+    codes: sp.csr_matrix,
+    outcome: np.ndarray,
+    blocks: np.ndarray,
+    halves: np.ndarray,
+    near: np.ndarray,
+    selection: Selection,
+) -> list[np.ndarray]:
+    """The columns of the first lasso solution with as many neurons as were selected, in each half."""
+    usable, n_select = _usable(codes.shape[1], selection), len(selection.columns)
+    of_blocks = BlockSums.of(codes, outcome, blocks, near)
+    found: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(halves)
+    open_halves = np.arange(len(halves))
+    for _ in range(_ROUNDS):
+        near, sums = of_blocks.near, of_blocks.halves(halves[open_halves])
+        grams, weights = sums.gram(), np.zeros((len(open_halves), len(near)))
+        bounds = np.empty(len(open_halves))
+        for place, half in enumerate(open_halves):
+            alpha, at, coefficients = _path(sums, grams[place], place, near, n_select)
+            found[half], weights[place, at] = near[at], coefficients
+            bounds[place] = alpha + _BREACH * np.abs(sums.with_outcome[place, near]).max(initial=0.0)
+        breach = np.where(usable & sums.varies, np.abs(sums.gradient(weights)) - bounds[:, None], -1.0)
+        breach[:, near] = -1.0
+        worst = breach.max(axis=0)
+        further = np.argsort(-worst, kind="stable")[:_NEAR]
+        further = further[worst[further] > 0]
+        if len(further) == 0:
+            break
+        open_halves = open_halves[(breach > 0).any(axis=1)]
+        of_blocks = of_blocks.joined_by(codes, blocks, further)
+    return found
+
+
+class _Gram:
+    """One half's Gram matrix as `LassoPath` reads a matrix of standardised codes."""
+
+    n_rows = 1
+
+    def __init__(self, gram: np.ndarray, with_outcome: np.ndarray) -> None:
+        self._gram, self._with_outcome, self.n_columns = gram, with_outcome, len(gram)
+
+    def transposed_product(self, _: np.ndarray) -> np.ndarray:
+        """Covariance of every column with the outcome."""
+        return self._with_outcome
+
+    def gram_column(self, j: int) -> np.ndarray:
+        """Correlation of column j with every column."""
+        column: np.ndarray = self._gram[j]
+        return column
+
+
+def _path(
+    sums: HalfSums, gram: np.ndarray, half: int, near: np.ndarray, n_select: int
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Alpha, positions in `near` and coefficients of the first solution with n_select columns, or the last one."""
+    able = sums.varies[half, near]
+    with_outcome = np.where(able, sums.with_outcome[half, near], 0.0)
+    matrix = _Gram(gram, with_outcome)
+    spread = np.array([-1.0, 1.0]) * sums.outcome_spread[half]
+    for jitter in (0.0, 1e-10, 1e-8):
+        path = LassoPath(matrix, spread, able, jitter=jitter)
+        try:
+            # Stops behind the first stretch on which more columns are active than were wanted.
+            path.extend(0.0, n_select)
+        except (TiedPathError, np.linalg.LinAlgError):
+            continue
+        break
+    if not path.segments:
+        return path.top, np.empty(0, dtype=np.int64), np.empty(0)
+    reached = [segment for segment in path.segments if len(segment.columns) >= n_select]
+    segment = reached[0] if reached else max(path.segments, key=lambda s: len(s.columns))
+    alpha = (segment.upper + segment.lower) / 2
+    coefficients = segment.coefficients(alpha)
+    order = np.argsort(-np.abs(coefficients), kind="stable")[:n_select]
+    return alpha, segment.columns[order], coefficients[order]
 
 
 def matches_elsewhere(codes: sp.csr_matrix, columns: Sequence[int], sae_ids: Sequence[str]) -> np.ndarray:

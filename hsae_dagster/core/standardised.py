@@ -8,6 +8,8 @@ With X the sparse codes, mu the column means and sd the population standard devi
 Z^T r = (X^T r - mu sum(r)) / sd, and so on. Nothing here is larger than the non-zeros of X.
 """
 
+from typing import Any
+
 import numpy as np
 from scipy import sparse
 
@@ -180,8 +182,8 @@ class SubsetGram:
         size = matrix.n_rows * len(columns)
         self._dense = size <= _DENSE_LIMIT and matrix.fires[columns].sum() > _DENSE_SHARE * size
         # Both layouts are kept: no product below then has to convert one into the other.
-        self._transpose: np.ndarray | sparse.csr_matrix
-        self._raw: np.ndarray | sparse.csr_matrix
+        self._transpose: Any
+        self._raw: Any
         if self._dense:
             self._transpose = np.zeros((len(columns), matrix.n_rows))
             for place, j in enumerate(columns):

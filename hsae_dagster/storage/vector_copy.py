@@ -4,8 +4,8 @@ Belongs here: the copy's files, which state of the table they are a copy of, gat
 table itself (`storage.vectors`), which stays the only truth: a copy may be removed at any time.
 
 A copy can never be stale. It is named by the hash of the table's manifest, which lists the data files of one version;
-Lance writes each data file once, under a name of its own, and never changes it. Appending, compacting or making the table
-anew makes another manifest, hence another name.
+Lance writes each data file once, under a name of its own, and never changes it. Appending, compacting or making the
+table anew makes another manifest, hence another name.
 """
 
 import contextlib
@@ -77,7 +77,7 @@ class VectorCopy:
             held.flush()
             del held
             self._put_keys(ordered)
-            os.replace(aside, self._vectors)
+            aside.replace(self._vectors)
         except OSError:
             return False
         finally:
@@ -91,7 +91,7 @@ class VectorCopy:
         aside = self._folder / f".{uuid.uuid4().hex}"
         try:
             write_frame(aside, pl.DataFrame({"text_id": ordered}))
-            os.replace(aside, self._keys)
+            aside.replace(self._keys)
         finally:
             _remove(aside)
 
@@ -142,7 +142,7 @@ def _index(values: pa.Array, among: pa.Array) -> np.ndarray:
 
 
 def _gather(vectors: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
-    """out = vectors[rows], in blocks that a few threads share: page faults, not copying, take most of the time."""
+    """Set out = vectors[rows], in blocks that a few threads share: page faults, not copying, take most of the time."""
     size = max(1, _BLOCK_BYTES // max(1, vectors.shape[1] * vectors.itemsize))
 
     def block(start: int) -> None:

@@ -4,8 +4,8 @@ Belongs here: opening, appending and reading vectors by key. Does not belong her
 which texts a dataset has (`core.corpus`): the split of a text lives in the corpus alone, so that it has one truth.
 
 Row order in Lance is not promised, so reading always joins on the key. Large tables are read from a contiguous copy
-(`storage.vector_copy`), which is made when they are first read and again after they change. A table's version number says nothing about its
-content (compaction changes it); it is reported, never used as a data version.
+(`storage.vector_copy`), which is made when they are first read and again after they change. A table's version number
+says nothing about its content (compaction changes it); it is reported, never used as a data version.
 """
 
 from collections.abc import Iterable

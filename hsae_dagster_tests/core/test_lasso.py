@@ -33,7 +33,7 @@ def test_every_knot_is_optimal_over_all_columns(seed):
         # Just inside both knots: linear between them, so this is the whole stretch.
         for share in (0.001, 0.999):
             alpha = share * segment.upper + (1 - share) * segment.lower
-            assert path.violation(alpha, segment.columns, segment.coefficients(alpha)) < 1e-9
+            assert path.violation(matrix, alpha, segment.columns, segment.coefficients(alpha)) < 1e-9
 
 
 def test_the_certificate_sees_a_wrong_solution():
@@ -43,8 +43,8 @@ def test_the_certificate_sees_a_wrong_solution():
     segment = path.segments[-1]
     alpha = (segment.upper + segment.lower) / 2
     right = segment.coefficients(alpha)
-    assert path.violation(alpha, segment.columns, right * 1.01) > 1e-5
-    assert path.violation(alpha, segment.columns[:-1], right[:-1]) > 1e-5
+    assert path.violation(matrix, alpha, segment.columns, right * 1.01) > 1e-5
+    assert path.violation(matrix, alpha, segment.columns[:-1], right[:-1]) > 1e-5
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -71,7 +71,7 @@ def test_any_shape_gives_an_optimal_solution(seed, n, m, k):
     wanted = min(5, int(usable.sum()))
     choice = choose_lasso(matrix, target, usable, wanted)
     path = LassoPath(matrix, target, usable)
-    assert path.violation(choice.alpha, choice.columns, choice.coefficients) < 1e-7
+    assert path.violation(matrix, choice.alpha, choice.columns, choice.coefficients) < 1e-7
     assert len(choice.columns) == wanted or choice.notes
 
 

@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from hsae_dagster.core import stability
+from hsae_dagster.core.block_sums import BlockSums
 from hsae_dagster.core.selection import select_neurons
 from hsae_dagster.core.stability import matches_elsewhere, selection_frequency
 
@@ -29,12 +30,47 @@ def test_real_neurons_come_back_and_fillers_do_not(method):
 @pytest.mark.parametrize("method", ["lasso", "correlation"])
 def test_halves_from_sums_select_what_selection_from_their_rows_selects(method):
     codes, outcome, _ = sample(2)
-    half = np.random.default_rng(3).random(1200) < 0.5
-    whole = stability._Moments.of(codes, outcome)
-    first = stability._Moments.of(codes[half], outcome[half])
-    for moments, rows in ((first, half), (whole.without(first), ~half)):
-        direct = select_neurons(codes[rows], outcome[rows], 5, method=method)
-        assert set(stability._select(moments, 5, method)) == set(direct.columns)
+    blocks = np.random.default_rng(3).permutation(1200) % 8
+    halves = np.array([[1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1, 1], [1, 0, 0, 1, 1, 0, 1, 0]], dtype=bool)
+    selection = select_neurons(codes, outcome, 5, method=method)
+    # Two columns to begin with: all others must be let in by their gradient.
+    near = np.array([0, 30])
+    if method == "lasso":
+        found = stability._by_lasso(codes, outcome, blocks, halves, near, selection)
+    else:
+        found = stability._by_correlation(BlockSums.of(codes, outcome, blocks, near).halves(halves), selection)
+    for half, columns in zip(halves, found, strict=True):
+        rows = half[blocks]
+        assert set(columns) == set(select_neurons(codes[rows], outcome[rows], 5, method=method).columns)
+
+
+def test_moments_of_a_union_of_blocks_are_those_of_its_rows():
+    codes, outcome, _ = sample(12, n=300, m=12)
+    codes = sp.csr_matrix(np.column_stack([codes.toarray(), np.zeros(300)]))
+    blocks, near = np.random.default_rng(0).permutation(300) % 5, np.array([1, 4, 7])
+    members = np.array([[1, 0, 1, 1, 0], [0, 1, 0, 0, 1]], dtype=bool)
+    sums = BlockSums.of(codes, outcome, blocks, near).halves(members)
+    weights = np.array([[0.3, -0.2, 0.0], [0.1, 0.4, -0.5]])
+    gradients, grams = sums.gradient(weights), sums.gram()
+    for h, half in enumerate(members):
+        dense, y = codes[half[blocks]].toarray(), outcome[half[blocks]]
+        z = (dense - dense.mean(axis=0)) / np.where(dense.std(axis=0) > 0, dense.std(axis=0), 1.0)
+        np.testing.assert_allclose(sums.with_outcome[h], z.T @ (y - y.mean()) / len(y), atol=1e-12)
+        np.testing.assert_allclose(grams[h], z[:, near].T @ z[:, near] / len(y), atol=1e-12)
+        np.testing.assert_allclose(gradients[h], z.T @ (y - y.mean() - z[:, near] @ weights[h]) / len(y), atol=1e-12)
+        np.testing.assert_allclose(sums.outcome_spread[h], y.std(), atol=1e-12)
+        assert not sums.varies[h, -1]
+
+
+def test_halves_of_blocks_say_what_free_halves_say():
+    codes, outcome, clusters = sample(13, m=60, size=0.25)
+    selection = select_neurons(codes, outcome, 6)
+    found = selection_frequency(codes, outcome, clusters, selection, np.random.default_rng(1), pairs=100)
+    rng, counts = np.random.default_rng(2), np.zeros(60)
+    for _ in range(100):
+        rows = np.isin(clusters, rng.permutation(300)[:150])
+        counts[select_neurons(codes[rows], outcome[rows], 6).columns] += 1
+    np.testing.assert_allclose(found, counts[selection.columns] / 100, atol=0.15)
 
 
 def test_a_neuron_of_one_cluster_is_as_unsure_as_its_cluster():
@@ -77,12 +113,12 @@ def metric(column, target):
     return float(np.corrcoef(column, target)[0, 1])
 
 
-def test_wide_codes_are_screened_and_the_selected_are_always_kept(monkeypatch):
+def test_wide_codes_take_fewer_blocks_and_every_column_is_looked_at(monkeypatch):
     codes, outcome, clusters = sample(9, m=60)
     selection = select_neurons(codes, outcome, 5)
     whole = selection_frequency(codes, outcome, clusters, selection, np.random.default_rng(1))
-    monkeypatch.setattr(stability, "MOST_COLUMNS", 30)
-    assert set(selection.columns) <= set(stability._screened(codes, outcome, selection))
+    monkeypatch.setattr(stability, "_MOST_NUMBERS", 1)
+    monkeypatch.setattr(stability, "_NEAR", 1)
     narrow = selection_frequency(codes, outcome, clusters, selection, np.random.default_rng(1))
     np.testing.assert_allclose(narrow[:3], whole[:3], atol=0.1)
 
