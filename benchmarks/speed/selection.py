@@ -3,7 +3,7 @@
 Belongs here: both sides' work in processes of their own, and what of it must agree. Does not belong here: data.
 
 The reference runs as shipped: dense float32 activations, its own search for alpha, its own stopping tolerance (1e-4),
-which leaves its coefficients off by up to 2e-4. Ours are held to that against it, and to 1e-5 against its own estimator at
+which leaves its coefficients off by up to 2e-4. Ours are held to that against it, and to 1e-5 against its estimator at
 the alpha found, stopped at 1e-10 on the columns that matter, after which no other column's gradient may exceed alpha.
 """
 
