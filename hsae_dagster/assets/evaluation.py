@@ -16,6 +16,7 @@ from hsae_dagster.assets.covariates import effects_by_subgroup, with_subgroups
 from hsae_dagster.assets.gold import Judged, annotation_errors
 from hsae_dagster.assets.identity import Identity
 from hsae_dagster.assets.ladder import neuron_features, observed, word_features
+from hsae_dagster.assets.near_neurons import read_families
 from hsae_dagster.assets.negative_controls import run_negative_controls
 from hsae_dagster.assets.reference_evaluation import evaluate_as_reference
 from hsae_dagster.assets.stage import Stage
@@ -167,6 +168,7 @@ def _hypotheses(
 ) -> tuple[Hypothesis, ...]:
     settings = stage.dataset.spec.inference
     stability = _stability(upstream["selected_neurons"])
+    near_copies = read_families(upstream["selected_neurons"], upstream["activations"])
     ids = read_frame(upstream["activations"].file("texts.parquet"))["text_id"]
     codes = read_codes(upstream["activations"].file("codes.safetensors"))[text_rows(ids, inputs.judged["text_id"])]
     by_neuron = codes.tocsc()
@@ -221,6 +223,7 @@ def _hypotheses(
                 annotation_error=errors[j],
                 test_key=keys[j],
                 duplicates=inputs.duplicates[j],
+                near_copies=near_copies.get(record["column"], ()),
                 stability=stability.get(record["rank"], np.nan),
                 detectable=minimum_detectable_effect(
                     test.separation.standard_error,

@@ -36,7 +36,7 @@ from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "evaluation_report"
-CODE_VERSION = "11"
+CODE_VERSION = "12"
 _READ = ("corpus", "interpretations", "annotation_matrix")  # whether or not there is anything to do
 
 
@@ -141,13 +141,14 @@ def _flatten(content: ReportContent) -> pl.DataFrame:
                 "variance_inflation": h.test.inflation,
                 **_error_columns(h.annotation_error),
                 "duplicates": [duplicate.concept_id for duplicate in h.duplicates],
+                "near_copies": [f"{copy.sae_id}/{copy.sae_column}" for copy in h.near_copies],
                 **{k: getattr(h.test, k) for k in ("n", "n_with", "n_clusters", "prevalence")},
                 "flags": [str(flag) for flag in h.test.flags],
                 "flag_names": [flag_name(flag) for flag in h.test.flags],
                 **{f"fidelity_{k}": v for k, v in asdict(h.fidelity).items() if not isinstance(v, tuple)},
             }
         )
-    lists = dict.fromkeys(("flags", "flag_names", "duplicates"), pl.List(pl.String))
+    lists = dict.fromkeys(("flags", "flag_names", "duplicates", "near_copies"), pl.List(pl.String))
     return pl.DataFrame(rows, schema_overrides=lists, infer_schema_length=None)
 
 

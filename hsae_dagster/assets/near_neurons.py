@@ -1,7 +1,7 @@
 """What selection needs to know of the autoencoders themselves: directions, families of near-copies, other seeds.
 
-Belongs here: the part of `selected_neurons` that reads weights. Does not belong here: the methods (`core.distinct`,
-`core.seed_matches`).
+Belongs here: the part of `selected_neurons` that reads weights, and reading the families again for the cards. Does not
+belong here: the methods (`core.distinct`, `core.seed_matches`).
 """
 
 from dataclasses import asdict, dataclass
@@ -13,12 +13,13 @@ import scipy.sparse as sp
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.core.distinct import Limits, Member, select_distinct
+from hsae_dagster.core.hypothesis import NearCopy
 from hsae_dagster.core.observations import text_rows
 from hsae_dagster.core.seed_matches import Match, match_seeds
 from hsae_dagster.core.selection import Selection, select_neurons
 from hsae_dagster.errors import MethodError
 from hsae_dagster.storage.checkpoints import load_sae
-from hsae_dagster.storage.frames import read_arrays
+from hsae_dagster.storage.frames import read_arrays, read_frame
 from hsae_dagster.storage.objects import StoredObject
 
 
@@ -96,6 +97,20 @@ def family_frame(members: tuple[Member, ...]) -> pl.DataFrame:
     """One row per near-copy: column of the kept neuron, its own, correlation, cosine."""
     schema = {"kept": pl.Int64, "left_out": pl.Int64, "correlation": pl.Float64, "cosine": pl.Float64}
     return pl.DataFrame([asdict(member) for member in members], schema=schema)
+
+
+def read_families(selected: StoredObject, activations: StoredObject) -> dict[int, tuple[NearCopy, ...]]:
+    """The near-copies that a selected neuron stands for, by its column, the most alike first."""
+    places = read_frame(activations.file("columns.parquet")).select("column", "sae_id", "sae_column")
+    members = read_frame(selected.file("families.parquet")).join(
+        places, left_on="left_out", right_on="column", how="left", maintain_order="left"
+    )
+    alike = pl.max_horizontal(pl.col("correlation").abs(), "cosine")
+    found: dict[int, tuple[NearCopy, ...]] = {}
+    for row in members.sort(alike, descending=True, maintain_order=True).iter_rows(named=True):
+        copy = NearCopy(row["sae_id"], row["sae_column"], row["correlation"], row["cosine"])
+        found[row["kept"]] = (*found.get(row["kept"], ()), copy)
+    return found
 
 
 def _directions(checkpoints: StoredObject) -> np.ndarray:

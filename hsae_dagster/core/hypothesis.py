@@ -67,6 +67,23 @@ class NearDuplicate:
 
 
 @dataclass(frozen=True)
+class NearCopy:
+    """A neuron that made room for the one it nearly copies (`core.distinct`); nothing was written or tested for it.
+
+    Attributes:
+        sae_id: key of its autoencoder.
+        sae_column: its column there.
+        correlation: of both neurons' activations over training texts.
+        cosine: of their decoder directions.
+    """
+
+    sae_id: str
+    sae_column: int
+    correlation: float
+    cosine: float
+
+
+@dataclass(frozen=True)
 class Hypothesis:
     """One tested hypothesis.
 
@@ -95,6 +112,7 @@ class Hypothesis:
         stability: share of half-samples of the training clusters from which its neuron is selected again; or NaN.
         activations: how strongly the neuron fires on the judged holdout texts.
         duplicates: concepts that say nearly the same and were not tested again.
+        near_copies: neurons that its neuron stands for, the most alike first.
         subgroups: its effect in each subgroup of the declared `within` and `interactions`; may be empty.
         annotation_error: what labels by people, or stated accuracy, say about the judge; None if nothing does.
     """
@@ -122,5 +140,6 @@ class Hypothesis:
     stability: float = math.nan
     activations: ActivationHistogram | None = None
     duplicates: tuple[NearDuplicate, ...] = ()
+    near_copies: tuple[NearCopy, ...] = ()
     annotation_error: AnnotationError | None = None
     subgroups: tuple[SubgroupEffect, ...] = ()

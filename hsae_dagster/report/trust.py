@@ -5,10 +5,10 @@ wording (`wording`), whole paragraphs (`prose`) or markup (`page`, `cards`).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hsae_dagster.core.annotation_error import AnnotationError
-from hsae_dagster.core.hypothesis import Hypothesis
+from hsae_dagster.core.hypothesis import Hypothesis, NearCopy
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.subgroups import difference_words, subgroup_name
 from hsae_dagster.report.wording import (
@@ -22,6 +22,7 @@ from hsae_dagster.report.wording import (
     plural,
 )
 
+_SHOWN_COPIES = 5
 _ORDINALS = {1: "first", 2: "second", 3: "third", 4: "fourth", 5: "fifth"}
 
 
@@ -63,6 +64,8 @@ def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tupl
     if hypothesis.duplicates:
         near = "; ".join(f"{one_line(d.claim)} (φ {number(d.phi)})" for d in hypothesis.duplicates)
         yield "Stands for near-duplicates", near
+    if hypothesis.near_copies:
+        yield "Stands for near-copies", near_copy_words(hypothesis.near_copies)
     for one in hypothesis.subgroups:
         yield (
             f"Where {subgroup_name(one)}",
@@ -72,6 +75,13 @@ def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tupl
         yield from error_facts(hypothesis.annotation_error, content.task)
     if content.look is not None and content.look.number > 1:
         yield "Look at the holdout", f"{ordinal(content.look.number)} (family of {plural(content.family, 'test')})"
+
+
+def near_copy_words(copies: Sequence[NearCopy]) -> str:
+    """The family of a neuron: near-copies that were left out so that other neurons could be selected."""
+    named = [f"{c.sae_id[:8]}/{c.sae_column} (r {number(c.correlation)}, cosine {number(c.cosine)})" for c in copies]
+    more = f" and {len(named) - _SHOWN_COPIES} more" if len(named) > _SHOWN_COPIES else ""
+    return "; ".join(named[:_SHOWN_COPIES]) + more
 
 
 def error_facts(error: AnnotationError, task: str) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Distinct neurons and several seeds through the assets, on the tiny texts."""
 
+import polars as pl
 import pytest
 
 from hsae_dagster.storage.frames import read_frame
@@ -26,6 +27,34 @@ def test_near_copies_of_a_selected_neuron_are_its_family(copied: Workspace) -> N
     copied.declare("ratings", None, saes=[SAE])
     before = copied.run("ratings", upto="selected_neurons").metadata("selected_neurons")
     assert told["mean |correlation|"] < before["mean |correlation|"]
+
+
+def test_a_card_names_the_near_copies_that_its_neuron_stands_for(copied: Workspace) -> None:
+    limits = {"correlation": 0.5, "cosine": 0.7}
+    copied.declare("ratings", None, saes=[SAE], selection={"n": 4, "distinct": limits})
+    run = copied.run("ratings")
+    assert run.success, run.failures
+    families = read_frame(copied.current("ratings", "selected_neurons").file("families.parquet"))
+    columns = read_frame(copied.current("ratings", "activations").file("columns.parquet")).sort("column")
+    report = copied.current("ratings", "evaluation_report")
+    hypotheses = read_frame(report.file("hypotheses.parquet"))
+    cards, page = report.json("_cards.json"), report.file("_report.html").read_text(encoding="utf-8")
+    told = 0
+    for row in hypotheses.iter_rows(named=True):
+        own = columns.filter(sae_id=row["sae_id"], sae_column=row["sae_column"])["column"].item()
+        names = {
+            f"{columns['sae_id'][j]}/{columns['sae_column'][j]}"
+            for j in families.filter(pl.col("kept") == own)["left_out"]
+        }
+        assert set(row["near_copies"]) == names
+        card = cards[row["hypothesis_id"]]["card"]
+        assert ("Stands for near-copies" in card) == bool(names)
+        for name in names:
+            sae_id, column = name.split("/")
+            assert f"{sae_id[:8]}/{column} " in card
+            assert f"{sae_id[:8]}/{column} " in page
+        told += len(names)
+    assert told > 0, "so strong a guidance makes copies, and some of what they copy can be read"
 
 
 def test_other_seeds_are_trained_and_compared_with(copied: Workspace) -> None:
