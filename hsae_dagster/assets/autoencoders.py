@@ -134,7 +134,8 @@ def _train(lessons: Lessons, sae: SAE, folder: Path, quiet: bool) -> None:
 
 def describe(sae: SAE) -> str:
     """An autoencoder in a few words."""
-    return f"SAE {sae.m}/{sae.k}" + (f", label weight {sae.label_weight:g}" if sae.label_weight else "")
+    guided = f", label weight {sae.label_weight:g}" if sae.label_weight else ""
+    return f"SAE {sae.m}/{sae.k}{guided}" + (", neurons kept apart" if sae.distinct_weight else "")
 
 
 def choose_device() -> str:

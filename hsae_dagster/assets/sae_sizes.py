@@ -33,6 +33,7 @@ from hsae_dagster.core.sae_grid import (
     fit_of,
     fit_within,
     grid,
+    kept_apart,
     redundancy,
     reference_size,
 )
@@ -63,11 +64,15 @@ def choose_sae(lessons: Lessons, texts: pl.DataFrame, auto: Auto, folder: Path) 
     if not judge.possible:
         stage.report("no labelled validation texts to choose a size by; the smallest of the grid is taken")
         return train_one(lessons, _declared(sizes[0], auto, batch))
+    caps = Caps(auto.reconstruction, auto.redundancy, auto.dead_share)
     with one_thread():
         trained, judged = _measure(lessons, [_declared(size, auto, batch) for size in sizes], judge)
-    caps = Caps(auto.reconstruction, auto.redundancy, auto.dead_share)
+        if again := kept_apart(judged, caps):
+            stage.report(f"{len(again)} guided ones with neurons too alike are trained again with neurons kept apart")
+            more = _measure(lessons, [_declared(size, auto, batch) for size in again], judge)
+            trained, judged = trained + more[0], judged + more[1]
     choice = choose(judged, judge.labels, caps)
-    stage.report(f"{describe(_declared(sizes[choice.chosen], auto, batch))} is taken: {choice.reason}")
+    stage.report(f"{describe(_declared(judged[choice.chosen].size, auto, batch))} is taken: {choice.reason}")
     ids = [part.json("sae.json")["sae_id"] for part in trained]
     write_frame(folder / "grid.parquet", _grid_frame(judged, choice, ids))
     write_json(folder / "choice.json", {"metric": judge.metric, "reason": choice.reason, "caps": asdict(caps)})
@@ -80,7 +85,7 @@ def _measure(lessons: Lessons, saes: list[SAE], judge: "_Judge") -> tuple[list[S
     started = time.monotonic()
     for number, sae in enumerate(saes, start=1):
         trained.append(train_one(lessons, sae, quiet=True))
-        judged.append(judge.judge(Size(sae.m, sae.k, sae.label_weight), trained[-1]))
+        judged.append(judge.judge(Size(sae.m, sae.k, sae.label_weight, sae.distinct_weight), trained[-1]))
         left = (time.monotonic() - started) / number * (len(saes) - number)
         lessons.stage.report(
             f"{number} of {len(saes)}: {describe(sae)}: {judge.metric} {judged[-1].signal:.3f}, fired or not "
@@ -103,7 +108,9 @@ def one_thread() -> Iterator[None]:
 
 
 def _declared(size: Size, auto: Auto, batch: int) -> SAE:
-    training = {"max_epochs": auto.max_epochs, "batch_size": batch, "seed": auto.seed}
+    training: dict[str, Any] = {"max_epochs": auto.max_epochs, "batch_size": batch, "seed": auto.seed}
+    if size.label_weight > 0:
+        training |= {"input_noise": auto.input_noise, "distinct_weight": size.distinct_weight}
     return SAE(m=size.m, k=size.k, label_weight=size.label_weight, **training)
 
 

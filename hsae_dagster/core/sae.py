@@ -51,6 +51,7 @@ class SAEConfig:
         label_weight: weight λ of the label's prediction loss (see `guidance`); 0 where labels play no part.
         head_neurons: only so many neurons, the first ones, predict the label; None for all.
         distinct_weight: weight of the squared correlation among the neurons that predict the label.
+        input_noise: noise added to training embeddings, as a multiple of their spread (see `input_noise`); 0 for none.
 
     Raises:
         MethodError: a setting is out of range or two settings contradict each other.
@@ -74,6 +75,7 @@ class SAEConfig:
     label_weight: float = 0.0
     head_neurons: int | None = None
     distinct_weight: float = 0.0
+    input_noise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.prefixes is not None:
@@ -85,7 +87,7 @@ class SAEConfig:
         for name in ("aux_k", "multi_k", "head_neurons"):
             value = getattr(self, name)
             self._require(value is None or 1 <= value <= self.m, name, f"but must lie between 1 and m = {self.m}")
-        for name in ("aux_coef", "multi_coef", "label_weight", "distinct_weight"):
+        for name in ("aux_coef", "multi_coef", "label_weight", "distinct_weight", "input_noise"):
             value = getattr(self, name)
             self._require(math.isfinite(value) and value >= 0, name, "but must be a finite number, at least 0")
         rate, clip = self.learning_rate, self.clip_grad

@@ -12,7 +12,7 @@ reported beside it and decides nothing: it varies more from one candidate to the
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,8 +22,12 @@ from hsae_dagster.core.joint_fit import cross_fitted, score, trained
 # Fewest training texts for each neuron of the largest size tried.
 _TEXTS_PER_NEURON = 4
 _LARGE = 64
+# When k of m neurons fire for every text, one that fires leaves less room for the others: correlations are -1/(m - 1)
+# on average, without any text being read. With fewer than 16 neurons that alone would fill the cap on redundancy.
+_FEWEST = 16
 # From so many training texts on, larger dictionaries are tried as well.
 _MANY_TEXTS = 20_000
+_APART = 1.0
 _DRAWS = 200
 _FOLDS = 5
 _OBSERVATIONS_PER_PREDICTOR = 20
@@ -34,11 +38,12 @@ _WORD_PENALTY = 30.0
 
 @dataclass(frozen=True)
 class Size:
-    """One point of the grid: m neurons, k of them per text, label weight λ."""
+    """One point of the grid: m neurons, k of them per text, label weight λ, weight of keeping them apart."""
 
     m: int
     k: int
     label_weight: float = 0.0
+    distinct_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Caps:
     Attributes:
         reconstruction: largest ratio of its validation error to that of the unguided autoencoder of its size.
         redundancy: largest mean |correlation| among its selected neurons (or that of the unguided autoencoder of its
-            size, where that is larger: few texts alone make correlations).
+            size, where that is larger: few texts and few neurons alone make correlations).
         dead_share: largest share of dead neurons.
     """
 
@@ -127,8 +132,8 @@ def grid(n_texts: int, n_select: int, label_weights: Sequence[float]) -> list[Si
         label_weights: weights λ > 0 to try beside 0.
     """
     most = max(n_texts // _TEXTS_PER_NEURON, 2)
-    small, medium = (4 * math.ceil(factor * n_select / 4) for factor in (1.2, 1.6))
-    shapes = [(small, 6), (small, 4), (medium, 4), (_LARGE, 8), (_LARGE, 4)]
+    small, medium = (max(4 * math.ceil(factor * n_select / 4), _FEWEST) for factor in (1.2, 1.6))
+    shapes = [(small, 4), (small, 3), (medium, 4), (_LARGE, 4)]
     if n_texts >= _MANY_TEXTS:
         shapes += [(4 * _LARGE, 16)]
     found = []
@@ -222,15 +227,7 @@ def choose(candidates: Sequence[Judged], labels: Labels, caps: Caps, seed: int =
     better score counts, since the caps bound what guidance may cost. Where no candidate is within
     all caps, that on redundancy goes first, then that on dead neurons, then that on reconstruction.
     """
-    plain = {(c.size.m, c.size.k): c for c in candidates if c.size.label_weight == 0}
-    twins = [plain.get((c.size.m, c.size.k), c) for c in candidates]
-    rules = [
-        np.array([c.nmse <= caps.reconstruction * t.nmse for c, t in zip(candidates, twins, strict=True)]),
-        np.array([c.dead_share <= caps.dead_share for c in candidates]),
-        np.array(
-            [c.redundancy <= max(caps.redundancy, _redundancy_of(t, c)) for c, t in zip(candidates, twins, strict=True)]
-        ),
-    ]
+    rules = _rules(candidates, caps)
     scores = np.array([c.score if np.isfinite(c.score) else -np.inf for c in candidates])
     within = np.logical_and.reduce(rules)
     allowed, given_up = within, []
@@ -249,6 +246,30 @@ def choose(candidates: Sequence[Judged], labels: Labels, caps: Caps, seed: int =
     if given_up:
         reason += f"; no candidate was within the cap on {' or '.join(given_up)}"
     return Choice(int(chosen), best, errors, within, reason)
+
+
+def _rules(candidates: Sequence[Judged], caps: Caps) -> list[np.ndarray]:
+    """(candidates,) bool of each cap: reconstruction, dead neurons, redundancy."""
+    plain = {(c.size.m, c.size.k): c for c in candidates if c.size.label_weight == 0}
+    pairs = [(c, plain.get((c.size.m, c.size.k), c)) for c in candidates]
+    return [
+        np.array([c.nmse <= caps.reconstruction * twin.nmse for c, twin in pairs]),
+        np.array([c.dead_share <= caps.dead_share for c in candidates]),
+        np.array([c.redundancy <= max(caps.redundancy, _redundancy_of(twin, c)) for c, twin in pairs]),
+    ]
+
+
+def kept_apart(candidates: Sequence[Judged], caps: Caps) -> list[Size]:
+    """What is worth training once more with neurons kept apart: guided ones beyond the cap on redundancy alone.
+
+    A small weight on distinctness takes most of the likeness of neurons and little of what they say (`guidance`).
+    """
+    reconstruction, dead, redundancy_cap = _rules(candidates, caps)
+    return [
+        replace(c.size, distinct_weight=_APART)
+        for c, fit, alike in zip(candidates, reconstruction & dead, ~redundancy_cap, strict=True)
+        if fit and alike and c.size.label_weight > 0 and math.isfinite(c.redundancy)
+    ]
 
 
 def _redundancy_of(twin: Judged, candidate: Judged) -> float:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hsae_dagster.core.input_noise import InputNoise
 from hsae_dagster.core.sae import EncodedBatch, SAEConfig, SparseAutoencoder
 from hsae_dagster.core.sae_loss import Evaluation, RowLoss, evaluate, squares_about_means, training_loss
 from hsae_dagster.errors import MethodError
@@ -163,6 +164,7 @@ class SAETrainer:
         fused = sae.encoder.device.type in ("cpu", "cuda")
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate, fused=fused)
         self.silent_steps = torch.zeros(config.m, dtype=torch.long, device=sae.encoder.device)
+        self.noise: InputNoise | None = None
 
     def step(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """One step on a batch x (n, d) of these rows of the training embeddings; returns its loss, a scalar."""
@@ -186,13 +188,22 @@ class SAETrainer:
         """One pass over the training texts x (n, d) in a new order; returns the mean loss of its steps."""
         make = (self.extra_loss and self.extra_loss.batches) or shuffled_batches
         batches = make(len(x), self.config.batch_size, generator, x.device)
-        mean = float(torch.stack([self.step(x[rows], rows) for rows in batches]).mean())
+        read = self._reader(x, generator)
+        mean = float(torch.stack([self.step(read(rows), rows) for rows in batches]).mean())
         if not np.isfinite(mean):
             raise MethodError(
                 f"Training left the finite numbers (learning_rate = {self.config.learning_rate}); lower learning_rate, "
                 "or set clip_grad if it is off."
             )
         return mean
+
+    def _reader(self, x: Tensor, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+        """What gives the rows of x that a step sees."""
+        if self.config.input_noise == 0:
+            return x.__getitem__
+        if self.noise is None:
+            self.noise = InputNoise(x, self.config.input_noise, self.config.batch_size)
+        return self.noise.reader(x, generator)
 
     def snapshot(self) -> list[Tensor]:
         """A copy of all that is trained."""

@@ -42,6 +42,12 @@ class SAE(Section):
         0.0, ge=0.0, description="With label_weight: weight of keeping the predicting neurons uncorrelated."
     )
 
+    input_noise: float = Field(
+        0.0,
+        ge=0.0,
+        description="Noise added to training embeddings, as a multiple of their spread; it acts like ridge.",
+    )
+
     @model_validator(mode="after")
     def _sizes_agree(self) -> "SAE":
         if self.k > self.m:
@@ -69,7 +75,10 @@ class Auto(Section):
 
     guided: bool = Field(True, description="Whether autoencoders guided by the training labels are tried too.")
     label_weights: tuple[Annotated[float, Field(gt=0.0)], ...] = Field(
-        (0.1, 0.2, 0.4, 0.8), min_length=1, description="Weights of the label that are tried beside 0 if guided."
+        (0.1, 0.2, 0.4), min_length=1, description="Weights of the label that are tried beside 0 if guided."
+    )
+    input_noise: float = Field(
+        1.0, ge=0.0, description="Noise added to the embeddings where the label guides, as a multiple of their spread."
     )
     reconstruction: float = Field(
         1.1, ge=1.0, description="Largest reconstruction error, as a multiple of the unguided one of that size."

@@ -24,8 +24,9 @@ def test_a_size_is_measured_and_the_whole_grid_is_kept(copied: Workspace, datase
     rows = read_frame(stored.file("grid.parquet"))
     (chosen,) = rows.filter(rows["chosen"]).rows(named=True)
     assert chosen["sae_id"] == record["sae_id"]
-    for name in ("m", "k", "label_weight"):
+    for name in ("m", "k", "label_weight", "distinct_weight"):
         assert record["config"][name] == chosen[name]
+    assert record["config"]["input_noise"] == (1.0 if chosen["label_weight"] > 0 else 0.0)
     n_train = read_frame(copied.current(dataset, "corpus").file("texts.parquet"))["split"].to_list().count("train")
     assert rows["m"].max() <= n_train // 4  # type: ignore[operator]
     assert set(rows["label_weight"]) == {0.0, 0.3}
@@ -44,6 +45,21 @@ def test_unguided_sizes_are_chosen_without_guidance(copied: Workspace) -> None:
     stored = copied.current("ratings", "sae_checkpoints")
     assert set(read_frame(stored.file("grid.parquet"))["label_weight"]) == {0.0}
     assert stored.json("saes.json")[0]["head"] is None
+
+
+def test_guided_neurons_that_are_too_alike_are_trained_again_and_kept_apart(copied: Workspace) -> None:
+    guided = {"max_epochs": 25, "label_weights": [3.0], "redundancy": 0.05, "reconstruction": 3.0}
+    redeclare(copied, "ratings", {"auto": guided})
+    run = copied.run("ratings", upto="sae_checkpoints")
+    assert run.success, run.failures
+    rows = read_frame(copied.current("ratings", "sae_checkpoints").file("grid.parquet"))
+    apart = rows.filter(rows["distinct_weight"] > 0)
+    assert apart.height > 0, "so strong a guidance makes neurons alike"
+    assert set(apart["label_weight"]) == {3.0}
+    before = rows.filter(rows["distinct_weight"] == 0).join(apart, on=("m", "k", "label_weight"))
+    assert before.height == apart.height
+    assert (before["redundancy_right"] < before["redundancy"]).all()
+    assert not before["within_caps"].any()
 
 
 def test_another_number_of_neurons_to_select_is_another_choice(copied: Workspace) -> None:

@@ -1,5 +1,7 @@
 """The grid of sizes, the figures of a candidate, and the one-standard-error rule."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -16,6 +18,7 @@ from hsae_dagster.core.sae_grid import (
     fit_of,
     fit_within,
     grid,
+    kept_apart,
     redundancy,
     reference_size,
 )
@@ -45,6 +48,18 @@ def test_the_grid_grows_with_the_data_and_never_asks_for_more_than_it_carries(n_
     assert {(size.m, size.k) for size in sizes} == set(shapes)
     assert len(grid(n_texts, n_select, ())) == len(shapes)
     assert len(shapes) <= len(grid(10 * n_texts, n_select, ()))
+
+
+def test_few_neurons_to_select_do_not_make_a_dictionary_that_is_redundant_by_its_size() -> None:
+    assert {(size.m, size.k) for size in grid(318, 10, ())} == {(16, 4), (16, 5), (64, 16)}
+    rng = np.random.default_rng(0)
+    # Three of twelve neurons fire at random, or four of sixteen.
+    alike = [
+        redundancy(np.stack([rng.permutation(m) < k for _ in range(20_000)]).astype(float))
+        for m, k in ((12, 3), (16, 4))
+    ]
+    assert alike == pytest.approx([1 / 11, 1 / 15], abs=0.005)
+    assert alike[0] > 0.9 * Caps().redundancy > 0.06 > alike[1] - 0.01
 
 
 def test_an_epoch_has_several_steps_however_few_texts_there_are() -> None:
@@ -170,6 +185,26 @@ def test_caps_bind_and_give_way_in_turn() -> None:
     assert "redundancy" in choice.reason
     dead = [candidate(24, 6, 0.0, 1.5, truth, dead_share=0.9)]
     assert "dead neurons" in choose(dead, truth, Caps()).reason
+
+
+def test_only_guided_neurons_that_are_too_alike_are_kept_apart() -> None:
+    truth = labels()
+    plain = candidate(24, 6, 0.0, 1.5, truth, redundancy=0.2)
+    grid_of_one = [
+        plain,
+        candidate(24, 6, 0.1, 0.4, truth, redundancy=0.19),
+        candidate(24, 6, 0.2, 0.4, truth, redundancy=0.3),
+        candidate(24, 6, 0.4, 0.4, truth, redundancy=0.3, nmse=0.9),
+    ]
+    again = kept_apart(grid_of_one, Caps())
+    # No likelier than the unguided ones: not guidance's doing. Rebuilds too badly: of no use either way.
+    assert again == [Size(24, 6, 0.2, distinct_weight=again[0].distinct_weight)]
+    assert again[0].distinct_weight > 0
+    apart = replace(candidate(24, 6, 0.2, 0.39, truth, redundancy=0.06), size=again[0])
+    assert kept_apart([plain, apart], Caps()) == []
+    choice = choose([*grid_of_one, apart], truth, Caps())
+    assert choice.within_caps.tolist() == [True, True, False, False, True]
+    assert choice.chosen == choice.best
 
 
 def test_a_candidate_that_could_not_be_judged_is_never_taken_over_one_that_could() -> None:
