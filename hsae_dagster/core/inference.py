@@ -8,10 +8,11 @@ Does not belong here: how well all hypotheses predict together (`core.joint_fit`
 Separation is the difference in mean outcome between texts with and without the concept: ordinary least squares on the
 concept. For pairs it is the share of pairs won by the text that has the concept, among pairs where just one text has
 it, minus one half: least squares of label - 1/2 on the signed design h_A - h_B without intercept, so it does not
-matter which text is called A. Both have cluster-robust standard errors (`cluster_robust.cluster_ols`).
+matter which text is called A. Both have cluster-robust standard errors (`cluster_robust.cluster_ols`); the p-value of
+pairs, whose null is known exactly, is by flipping the signs of clusters (`core.sign_flips`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from hsae_dagster.core import flags
 from hsae_dagster.core.cluster_robust import NO_EFFECT_ESTIMATED, Effect, cluster_ols
 from hsae_dagster.core.flags import Flag
 from hsae_dagster.core.partial_effects import partial_effects, spanned, variance_inflation
+from hsae_dagster.core.sign_flips import sign_flip_p
 from hsae_dagster.errors import MethodError
 
 __all__ = [
@@ -147,7 +149,10 @@ def separation(design: HoldoutDesign, column: int) -> Effect:
     judged = np.isfinite(design.concepts[:, column])
     h, y, clusters = design.concepts[judged, column], design.outcome[judged], design.clusters[judged]
     if design.task == "pairwise":
-        return cluster_ols(h[:, None], y - 0.5, clusters, "signed pairs", exchangeable=False)[0]
+        found = cluster_ols(h[:, None], y - 0.5, clusters, "signed pairs", exchangeable=False)[0]
+        groups = np.unique(clusters, return_inverse=True)[1]
+        scores = np.bincount(groups, h * (y - 0.5))
+        return replace(found, p_value=sign_flip_p(scores)) if np.isfinite(found.p_value) else found
     return cluster_ols(np.column_stack([h, np.ones_like(h)]), y, clusters, "difference in means")[0]
 
 

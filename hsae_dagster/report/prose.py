@@ -125,7 +125,13 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
         "Interval and test",
         f"95 % intervals and p-values come from standard errors robust to dependence within {within}: the larger of "
         "the bias-reduced sandwich (CR2) and a model-based error (Moulton's; for pairs the classical one), with "
-        "Student's t at the degrees of freedom of Bell and McCaffrey.",
+        "Student's t at the degrees of freedom of Bell and McCaffrey."
+        + (
+            " The p-value of a share won is by chance alone: how often coins for the signs of clusters give as much "
+            "(mid-p)."
+            if content.task == "pairwise"
+            else ""
+        ),
     )
     yield (
         "Many tests",
