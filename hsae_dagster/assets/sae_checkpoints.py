@@ -24,7 +24,7 @@ from hsae_dagster.storage.frames import read_arrays, read_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "sae_checkpoints"
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 
 
 @dg.asset(

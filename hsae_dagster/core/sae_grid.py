@@ -223,9 +223,10 @@ def fit_within(unseen: np.ndarray, labels: Labels) -> float:
 def choose(candidates: Sequence[Judged], labels: Labels, caps: Caps, seed: int = 0) -> Choice:
     """The simplest candidate whose score is within one standard error of the best, among those within the caps.
 
-    Simpler is: fewer neurons, then fewer of them per text, then no guidance by the label; among equally simple ones the
-    better score counts, since the caps bound what guidance may cost. Where no candidate is within
-    all caps, that on redundancy goes first, then that on dead neurons, then that on reconstruction.
+    Simpler is: fewer neurons, then fewer of them per text, then no guidance by the label, then no weight on
+    distinctness; among equally simple ones the better score counts, since the caps bound what guidance may cost. Where
+    no candidate is within all caps, that on redundancy goes first, then that on dead neurons, then that on
+    reconstruction.
     """
     rules = _rules(candidates, caps)
     scores = np.array([c.score if np.isfinite(c.score) else -np.inf for c in candidates])
@@ -282,7 +283,7 @@ def batch_size(n_texts: int) -> int:
 
 
 def _complexity(size: Size) -> tuple[float, ...]:
-    return (size.m, size.k, size.label_weight > 0)
+    return (size.m, size.k, size.label_weight > 0, size.distinct_weight > 0)
 
 
 def _standard_errors(candidates: Sequence[Judged], best: int, labels: Labels, seed: int) -> np.ndarray:

@@ -144,7 +144,8 @@ def test_the_simplest_within_one_standard_error_is_taken() -> None:
 def test_fewer_neurons_are_simpler_then_fewer_per_text_then_no_guidance() -> None:
     truth = labels()
     same = candidate(24, 6, 0.3, 0.6, truth)
-    order = [Size(24, 4, 0.0), Size(24, 4, 0.3), Size(24, 6, 0.0), Size(24, 6, 0.3), Size(32, 4, 0.0)]
+    sizes = [(24, 4, 0.0), (24, 4, 0.3), (24, 4, 0.3, 1.0), (24, 6, 0.0), (24, 6, 0.3), (32, 4, 0.0)]
+    order = [Size(*size) for size in sizes]
     twins = [Judged(size, *_figures(same)) for size in reversed(order)]
     for left in range(len(order), 0, -1):
         assert choose(twins[:left], truth, Caps()).chosen == left - 1
