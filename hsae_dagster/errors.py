@@ -4,6 +4,8 @@ Belongs here: exception classes whose message is a finished sentence: what is wr
 row) and the remedy. Does not belong here: anything that knows about Dagster, a model or a file format.
 """
 
+import errno
+
 
 class HsaeError(Exception):
     """Base of every error meant for a person: the message says what, where and the remedy."""
@@ -27,3 +29,41 @@ class ProviderError(HsaeError):
 
 class StorageError(HsaeError):
     """A stored result is missing, incomplete or not what its manifest says."""
+
+
+def refusal(error: OSError | MemoryError) -> str:
+    """What the machine refused, in a sentence with the remedy; what is finished is always kept."""
+    if isinstance(error, MemoryError):
+        return (
+            "There is not enough memory left. Free some, or choose smaller sizes in dataset.yaml (`saes`, "
+            "`embedding.batch_size`), and run again; finished stages are kept."
+        )
+    where = " ".join(str(place) for place in (error.filename, error.filename2) if place)
+    said = error.strerror or " ".join(str(error).split())
+    remedy = _REMEDIES.get(error.errno or 0) or next(
+        (remedy for words, remedy in _BY_WORDS.items() if words in said.lower()), _LOOK
+    )
+    return f"{said}{f': {where}' if where else ''}. {remedy}, and run again; finished stages are kept."
+
+
+_ROOM = "Make room there"
+_ALLOW = "Make it readable and writable for the user that runs this"
+_LOOK = "Look at that place"
+_REMEDIES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "Make room there, or raise the limit on the size of files (`ulimit -f`)",
+    errno.EACCES: _ALLOW,
+    errno.EPERM: _ALLOW,
+    errno.EROFS: "Choose a folder that can be written (HSAE_RESULTS_DIR)",
+    errno.EMFILE: "Raise the limit on open files (`ulimit -n`)",
+    errno.EIO: "The disk cannot be read there: restore the file from a copy",
+}
+# Libraries in other languages give the words without the number.
+_BY_WORDS = {
+    "no space left": _ROOM,
+    "quota exceeded": _ROOM,
+    "file too large": _REMEDIES[errno.EFBIG],
+    "permission denied": _ALLOW,
+    "read-only file system": _REMEDIES[errno.EROFS],
+}

@@ -47,7 +47,9 @@ def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.Materi
         embedder = make_embedder(stage.dataset.spec.embedding, account)
         vectors = VectorTable(project.results, stage.dataset.origin, embedder.embedding_set)
         texts = read_frame(corpus.file("texts.parquet")).select("text_id", "text")
-        counts, estimate = _fill(stage, embedder, vectors, texts, account)
+        # Two runs at once would otherwise ask, and pay, for the same vectors side by side.
+        with vectors.being_filled(lambda: stage.report("another run is embedding the same texts; waiting for it")):
+            counts, estimate = _fill(stage, embedder, vectors, texts, account)
         stored = _record(stage, vectors, texts["text_id"])
         read_back = vectors.read(texts["text_id"])
         check = checks.result(

@@ -21,7 +21,7 @@ from hsae_dagster.report.overview import (
 )
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.lineage import LineageLog, staleness
-from hsae_dagster.storage.objects import write_atomically
+from hsae_dagster.whole_files import write_atomically
 
 NAME = "overview"
 _MOST_BEST = 3

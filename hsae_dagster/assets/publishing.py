@@ -23,7 +23,8 @@ from hsae_dagster.report.archive import EvaluationLine, render_comparison, rende
 from hsae_dagster.report.tables import csv_bytes
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster.storage.lineage import LineageLog
-from hsae_dagster.storage.objects import StoredObject, write_atomically
+from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.whole_files import write_atomically
 
 # What a record keeps of each row of the table of hypotheses.
 _KEPT = (

@@ -17,7 +17,7 @@ import dagster as dg
 from hsae_dagster.assets.card_status import restated_cards
 from hsae_dagster.checks import sound
 from hsae_dagster.dataset.discovery import Dataset, files_fingerprint, load_dataset
-from hsae_dagster.errors import HsaeError
+from hsae_dagster.errors import HsaeError, refusal
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StageInputs, StoredObject
@@ -30,11 +30,16 @@ PROGRESS = logging.getLogger("hsae_dagster.progress")
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Show an error meant for people as the step's failure, without a traceback as its explanation."""
+    """Show an error meant for people as the step's failure, without a traceback as its explanation.
+
+    What the machine refuses (a full disk, a file that may not be read, no memory left) is such an error too.
+    """
     try:
         yield
     except HsaeError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
+    except (OSError, MemoryError) as error:
+        raise dg.Failure(description=refusal(error), allow_retries=False) from None
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,12 @@ class Stage:
         """Make the stage's result, or find it finished from equal inputs."""
         versions = {stored.asset: stored.data_version for stored in upstream}
         inputs = StageInputs(self.asset, self.code_version, config, versions)
-        stored = self.project.store.build(inputs, self.context.run.run_id, make)
+        stored = self.project.store.build(
+            inputs,
+            self.context.run.run_id,
+            make,
+            lambda: self.report("another run is making the same result; waiting to take that"),
+        )
         if stored.reused:
             self.report("nothing it depends on has changed; the finished result is kept")
         return stored

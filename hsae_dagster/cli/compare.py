@@ -27,7 +27,7 @@ def compare(dataset: str, before: int | None, after: int | None) -> None:
     from hsae_dagster.report.changes import change_words
     from hsae_dagster.report.wording import short_claim
     from hsae_dagster.storage.lineage import LineageLog
-    from hsae_dagster.storage.objects import write_atomically
+    from hsae_dagster.whole_files import write_atomically
 
     prepare_home(project_root())
     store = Project.here().store

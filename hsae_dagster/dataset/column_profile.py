@@ -61,7 +61,7 @@ def profile(frame: pl.DataFrame) -> list[ColumnProfile]:
 
 
 def _profile(column: pl.Series) -> ColumnProfile:
-    name, rows = column.name.strip(), column.len()
+    name, rows = column.name, column.len()
     if column.dtype.is_nested() or column.dtype in (pl.Object, pl.Binary):
         return ColumnProfile(name, "other", rows, column.null_count(), 0)
     if column.dtype == pl.String:

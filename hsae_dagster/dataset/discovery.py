@@ -121,7 +121,10 @@ def _read_yaml(data_dir: Path, name: str) -> Any:
     except FileNotFoundError:
         known = ", ".join(dataset_names(data_dir)) or "none"
         raise DatasetError(f"There is no {path}. Create it; datasets present: {known}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}. Make it readable, or remove it.") from error
+    # PyYAML itself stumbles over an impossible date, a number of a million digits, or brackets without end.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not valid YAML in UTF-8: {_one_line(error)}. Correct that place.") from error
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from hsae_dagster.dataset.discovery import DATASET_NAME
-from hsae_dagster.dataset.rows import READERS
+from hsae_dagster.dataset.rows import READERS, encoding_fault
 from hsae_dagster.errors import DatasetError
 
 DELIMITED = (".csv", ".tsv", ".tab", ".txt")
@@ -127,8 +127,10 @@ def read_leniently(path: Path) -> tuple[pl.DataFrame, str | None]:
         raise DatasetError(f"{path.name} cannot be read: {remedy}")
     try:
         frame = READERS[suffix](path)
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read as {suffix[1:]}: {_one_line(error)}") from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+        raise DatasetError(
+            f"{path} cannot be read as {suffix[1:]}: {_one_line(error)} {encoding_fault(path)}Check the file's format."
+        ) from error
     if frame.height == 1 and any(dtype.is_nested() for dtype in frame.dtypes):
         raise DatasetError(
             f"{path.name} holds one object with lists in it, not one object per row. Write it as a list of objects, "
@@ -152,17 +154,23 @@ def _read_delimited(path: Path) -> tuple[pl.DataFrame, str | None]:
         unusual.append(f"its fields were separated by {SEPARATORS[separator]}")
     try:
         frame = pl.read_csv(text.encode(), separator=separator, infer_schema_length=None)
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DatasetError(
-            f"{path} cannot be read as a table: {_one_line(error)} A text that holds the separator or a line break "
-            "must stand in double quotes."
+            f"{path} cannot be read as a table: {_one_line(error)} Put every text that holds the separator, a double "
+            "quote or a line break into double quotes."
         ) from error
     return frame, " and ".join(unusual) or None
 
 
 def _decode(data: bytes, path: Path) -> tuple[str, str]:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16"), "UTF-16"
+        try:
+            return data.decode("utf-16"), "UTF-16"
+        except UnicodeDecodeError as error:
+            raise DatasetError(
+                f"{path.name} begins as UTF-16 and breaks off or is damaged at byte {error.start:,}. Copy or export it "
+                "again, as UTF-8 if you can choose."
+            ) from None
     try:
         return data.decode("utf-8-sig"), "UTF-8"
     except UnicodeDecodeError:

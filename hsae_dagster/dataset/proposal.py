@@ -22,6 +22,7 @@ from hsae_dagster.dataset.proposal_roles import (
     table_of,
 )
 from hsae_dagster.dataset.proposal_sizes import share_cut, size_fields
+from hsae_dagster.dataset.rows import plain_headers
 from hsae_dagster.errors import DatasetError
 
 # Function words of English; nearly every English sentence has one.
@@ -102,7 +103,7 @@ def propose(frame: pl.DataFrame, files: Any, wishes: Wishes = Wishes()) -> Propo
     Raises:
         DatasetError: no column can be the text or the outcome, or a wished column does not exist.
     """
-    frame = frame.rename({name: name.strip() for name in frame.columns})
+    frame = plain_headers(frame)
     columns = profile(frame)
     _check_wishes(wishes, columns)
     if frame.is_empty():

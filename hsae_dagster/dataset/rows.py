@@ -53,14 +53,18 @@ def read_rows(dataset: Dataset) -> Rows:
     Raises:
         DatasetError: a file or column is missing, a text is empty, a label is missing, not a number or has one class.
     """
-    parts = [_read_file(dataset, split, path) for split, path in dataset.file_paths()]
+    paths = dataset.file_paths()
+    parts = [_read_file(dataset, split, path) for split, path in paths]
+    _check_kinds_agree(dataset, [(path, part.frame) for (_, path), part in zip(paths, parts, strict=True)])
     frame = pl.concat([part.frame for part in parts], how="vertical_relaxed")
     dropped: dict[str, int] = {}
     for part in parts:
         for reason, count in part.dropped.items():
             dropped[reason] = dropped.get(reason, 0) + count
     if frame.is_empty():
-        raise DatasetError(f"Dataset `{dataset.name}` has no rows left ({dropped or 'its files are empty'}).")
+        names = ", ".join(path.name for _, path in paths)
+        why = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items() if n) or "there are none"
+        raise DatasetError(f"Dataset `{dataset.name}`: no rows are left of {names} ({why}). Give it rows.")
     _check_labels(dataset, frame)
     classes = _sizes(frame["class"]) if dataset.spec.columns.positive is not None else {}
     return Rows(frame.drop("class"), {reason: n for reason, n in dropped.items() if n}, classes)
@@ -86,14 +90,14 @@ def _read_file(dataset: Dataset, split: str | None, path: Path) -> Rows:
         )
     try:
         raw = reader(path)
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:300]
+    # Polars panics on some damaged files, which Python sees as no Exception at all.
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300].rstrip(".")
         raise DatasetError(
-            f"Dataset `{dataset.name}`: {path} cannot be read as {path.suffix[1:]}: {reason} "
+            f"Dataset `{dataset.name}`: {path} cannot be read as {path.suffix[1:]}: {reason}. {encoding_fault(path)}"
             "Check the file's format and that it is UTF-8."
         ) from error
-    # Spaces around a header are invisible, and dataset.yaml cannot name them.
-    raw = raw.rename(lambda name: name.strip() if name.strip() not in raw.columns else name)
+    raw = plain_headers(raw)
     columns = _pick_columns(dataset, path, raw).with_columns(
         pl.lit(path.name).alias("file"),
         pl.int_range(1, raw.height + 1, dtype=pl.Int64).alias("row"),
@@ -113,6 +117,12 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.DataFra
                 f"Dataset `{dataset.name}`: {path.name} has no column `{column}` (it has {', '.join(raw.columns)}). "
                 "Correct `columns` in dataset.yaml, or the file."
             )
+    for column in needed:
+        if raw.schema[column].is_nested() or raw.schema[column] in (pl.Binary, pl.Object, pl.Duration):
+            raise DatasetError(
+                f"Dataset `{dataset.name}`: column `{column}` of {path.name} holds {_kind(raw.schema[column])}, not "
+                "one text or number per row. Write it as such, or name another column in `columns` of dataset.yaml."
+            )
     regression = dataset.spec.task == "regression"
     cluster = pl.col(wanted.cluster_by).cast(pl.String) if wanted.cluster_by else pl.lit(None, dtype=pl.String)
     return raw.select(
@@ -125,14 +135,52 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.DataFra
     )
 
 
+def _kind(dtype: pl.DataType) -> str:
+    return {pl.List: "lists", pl.Array: "lists", pl.Struct: "records", pl.Duration: "spans of time"}.get(
+        dtype.base_type(), "bytes"
+    )
+
+
+def _check_kinds_agree(dataset: Dataset, read: list[tuple[Path, pl.DataFrame]]) -> None:
+    """A column of numbers in one file and of words in another cannot become one column."""
+    first, frame = read[0]
+    for path, other in read[1:]:
+        for name in frame.columns:
+            if frame.schema[name].is_numeric() != other.schema[name].is_numeric() and name.startswith("control:"):
+                raise DatasetError(
+                    f"Dataset `{dataset.name}`: column `{name.removeprefix('control:')}` is numeric in one of "
+                    f"{first.name} and {path.name} and not in the other. Make it the same in every file."
+                )
+
+
+def plain_headers(frame: pl.DataFrame) -> pl.DataFrame:
+    """Headers without the spaces around them, which nobody sees; those that would become equal keep theirs."""
+    plain = [name.strip() for name in frame.columns]
+    return frame.rename({name: new for name, new in zip(frame.columns, plain, strict=True) if plain.count(new) == 1})
+
+
+def encoding_fault(path: Path) -> str:
+    """A sentence about the first line of a text file that is not UTF-8, or nothing."""
+    if path.suffix.lower() == ".parquet":
+        return ""
+    try:
+        data = path.read_bytes()
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f"Line {data.count(10, 0, error.start) + 1} is the first that is not UTF-8. "
+    except OSError:
+        return ""
+    return ""
+
+
 def _control(raw: pl.DataFrame, name: str) -> pl.Expr:
     numeric = raw.schema[name].is_numeric() or raw.schema[name] == pl.Boolean
     return pl.col(name).cast(pl.Float64 if numeric else pl.String)
 
 
 def _truthy(raw: pl.DataFrame, name: str) -> pl.Expr:
-    if raw.schema[name] == pl.String:
-        return pl.col(name).str.to_lowercase().is_in(["true", "1", "yes", "t", "y"]).fill_null(False)
+    if not (raw.schema[name].is_numeric() or raw.schema[name] == pl.Boolean):
+        return pl.col(name).cast(pl.String).str.to_lowercase().is_in(["true", "1", "yes", "t", "y"]).fill_null(False)
     return pl.col(name).cast(pl.Float64).fill_null(0.0) != 0.0
 
 
@@ -147,6 +195,13 @@ def _label(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.Series:
                 f"`{spec.columns.label}` (it has {_listed(classes)}). Correct columns.positive."
             )
         return (classes == target).cast(pl.Float64).set(classes.is_null(), None)
+    if label.dtype.is_temporal():
+        raise DatasetError(
+            f"Dataset `{dataset.name}`: column `{spec.columns.label}` of {path.name} holds dates or times (row 1: "
+            f"{label[0]}). Make a number of it, such as days since a day that matters, or name another label column."
+        )
+    if not (label.dtype.is_numeric() or label.dtype == pl.Boolean):
+        label = label.cast(pl.String)
     if label.dtype == pl.String:
         label = label.str.strip_chars()
         label = label.set(label == "", None)

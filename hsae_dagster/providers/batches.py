@@ -7,11 +7,12 @@ A record is written before its batch can be answered and removed after its answe
 dies in between loses neither.
 """
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from hsae_dagster.errors import ProviderError
+from hsae_dagster.whole_files import sealed, unsealed, write_atomically
 
 
 @dataclass(frozen=True)
@@ -50,20 +51,27 @@ class BatchRegister:
         self.folder = root / "batches"
 
     def all(self, dataset: str | None = None) -> list[BatchRecord]:
-        """Records, of one dataset or of all, oldest name first."""
+        """Records, of one dataset or of all, oldest name first.
+
+        Raises:
+            ProviderError: a record is damaged.
+        """
         found = []
         for path in sorted(self.folder.glob("*.json")):
-            fields = json.loads(path.read_text(encoding="utf-8"))
-            fields["selection"] = None if fields["selection"] is None else tuple(fields["selection"])
-            found.append(BatchRecord(**fields))
+            try:
+                fields = unsealed(path)
+                fields["selection"] = None if fields["selection"] is None else tuple(fields["selection"])
+                found.append(BatchRecord(**fields))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise ProviderError(
+                    f"The record {path} of a batch under way cannot be read ({error}). Restore it from a copy; without "
+                    "one, remove it, and what the batch was asked is asked, and paid, again."
+                ) from error
         return [record for record in found if dataset in (None, record.dataset)]
 
     def write(self, record: BatchRecord) -> None:
         """Add or replace a record, whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        aside = self.folder / f".{record.batch_id}.{os.getpid()}"
-        aside.write_text(json.dumps(asdict(record)), encoding="utf-8")
-        aside.replace(self.folder / f"{record.batch_id}.json")
+        write_atomically(self.folder / f"{record.batch_id}.json", sealed(asdict(record)))
 
     def remove(self, record: BatchRecord) -> None:
         """Forget a batch whose answers are kept."""

@@ -5,23 +5,27 @@ spent (`account`), vectors (`storage.vectors`): of an embeddings request only th
 
 The first answer to a request wins, whoever asked and for whichever dataset, so nothing is paid twice. A request that
 failed is not an answer and is asked again by the next run; a refusal is one and is not. Writers only append, which
-LanceDB lets several processes do at once.
+LanceDB lets several processes do at once. Lance does not check what it reads from disk, so every row has a checksum; an
+answer that is not what was written counts as absent, and its request is asked again.
 """
 
 import json
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hsae_dagster.errors import ProviderError
+from hsae_dagster.keys import hash_json
+from hsae_dagster.lance_tables import has_version, lance_explained
 from hsae_dagster.providers.model_table import Usage
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLE = "llm_calls"
+CHECKSUM = "checksum"
 # Each flush adds a fragment; reading slows down with hundreds of them.
 MOST_FRAGMENTS = 100
 _CREATE_ATTEMPTS = 5
@@ -104,28 +108,39 @@ class Ledger:
         import pyarrow as pa
 
         rows = [{**{k: v for k, v in asdict(e).items() if k != "usage"}, **_flat(e.usage)} for e in entries]
-        batch = pa.Table.from_pylist(rows, schema=_schema())
-        try:
-            self._open_or_create().add(batch)
-        except (OSError, RuntimeError, ValueError) as error:
-            cause = " ".join(str(error).split())
-            raise ProviderError(
+
+        def sentence(cause: str) -> ProviderError:
+            return ProviderError(
                 f"{len(entries):,} answers could not be written to the ledger {self.uri}: {cause}. Make room "
                 "there or make the folder writable, and run again; answers written before are kept."
-            ) from error
+            )
+
+        with lance_explained(sentence):
+            table = self._open_or_create()
+            # A table from before there were checksums has none, and gets none.
+            checked = CHECKSUM in table.schema.names
+            rows = [{**row, CHECKSUM: _checksum(row)} for row in rows] if checked else rows
+            table.add(pa.Table.from_pylist(rows, schema=_schema(checked=checked)))
 
     def find(self, hashes: Collection[str], server: str, model: str) -> dict[str, Entry]:
-        """First chat answers to the given requests, by hash."""
+        """First chat answers to the given requests, by hash.
+
+        Raises:
+            ProviderError: the table is damaged.
+        """
         import pyarrow as pa
         import pyarrow.compute as pc
 
         where = f"kind = 'chat' AND server = {_quoted(server)} AND model = {_quoted(model)}"
-        rows = self._rows(where, _schema().names) if hashes else None
+        rows = self._rows(where) if hashes else None
         if rows is None:
             return {}
         wanted = rows.filter(pc.is_in(rows["request_hash"], value_set=pa.array(list(hashes), pa.string())))
         found: dict[str, Entry] = {}
         for row in wanted.sort_by("created").to_pylist():
+            checksum = row.pop(CHECKSUM, None)
+            if checksum is not None and checksum != _checksum(row):
+                continue
             usage = Usage(*(row.pop(f"{name}_tokens") for name in ("input", "cached", "output")))
             found.setdefault(row["request_hash"], Entry(usage=usage, **row))
         return found
@@ -161,14 +176,23 @@ class Ledger:
             # A conflicting commit: nothing is lost, and the next stage tries again.
             return
 
-    def _rows(self, where: str, columns: list[str]) -> "pa.Table | None":
-        table = self._open()
-        return None if table is None else table.search().where(where).select(columns).limit(None).to_arrow()
+    def _rows(self, where: str, columns: list[str] | None = None) -> "pa.Table | None":
+        with lance_explained(self._unreadable):
+            table = self._open()
+            if table is None:
+                return None
+            return table.search().where(where).select(columns or table.schema.names).limit(None).to_arrow()
+
+    def _unreadable(self, cause: str) -> ProviderError:
+        return ProviderError(
+            f"The ledger of paid answers {self.uri / TABLE}.lance cannot be read: {cause}. Restore it from a copy of "
+            "the results folder; without one, remove that folder, and what is still needed is asked, and paid, again."
+        )
 
     def _open(self) -> Any | None:
         import lancedb
 
-        if not (self.uri / f"{TABLE}.lance").is_dir():
+        if not has_version(self.uri / f"{TABLE}.lance"):
             return None
         return lancedb.connect(str(self.uri)).open_table(TABLE)
 
@@ -179,7 +203,8 @@ class Ledger:
         database = lancedb.connect(str(self.uri))
         for attempt in range(_CREATE_ATTEMPTS):
             try:
-                return database.create_table(TABLE, schema=_schema(), exist_ok=True)
+                known = self._open()
+                return known if known is not None else database.create_table(TABLE, schema=_schema(), exist_ok=True)
             except (OSError, RuntimeError, ValueError):
                 # Another process is creating it this very moment.
                 if attempt == _CREATE_ATTEMPTS - 1:
@@ -208,7 +233,11 @@ def _quoted(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _schema() -> "pa.Schema":
+def _checksum(row: Mapping[str, Any]) -> str:
+    return hash_json(dict(row))
+
+
+def _schema(*, checked: bool = True) -> "pa.Schema":
     import pyarrow as pa
 
     text, count, real = pa.string(), pa.int64(), pa.float64()
@@ -234,5 +263,6 @@ def _schema() -> "pa.Schema":
         "request_id": text,
         "seconds": real,
         "created": count,
+        **({CHECKSUM: text} if checked else {}),
     }
     return pa.schema(list(fields.items()))

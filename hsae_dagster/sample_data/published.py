@@ -17,7 +17,7 @@ from typing import Any
 
 from hsae_dagster.dataset.discovery import file_digest, load_dataset
 from hsae_dagster.errors import DatasetError
-from hsae_dagster.storage.objects import write_atomically
+from hsae_dagster.whole_files import write_atomically
 
 REPOSITORY = "rmovva/HypotheSAEs"
 PAGE = f"https://huggingface.co/datasets/{REPOSITORY}"

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hsae_dagster.storage.objects import write_atomically
+from hsae_dagster.whole_files import write_atomically
 
 if TYPE_CHECKING:
     import polars as pl

@@ -31,9 +31,10 @@ def read_frame(path: Path) -> pl.DataFrame:
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Named arrays as safetensors."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    save_file({name: np.ascontiguousarray(a) for name, a in sorted(arrays.items())}, path, dict(metadata or {}))
+    # Written here rather than by the library, whose error on a full disk is no OSError.
+    path.write_bytes(save({name: np.ascontiguousarray(a) for name, a in sorted(arrays.items())}, dict(metadata or {})))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ These files are history, not results: nothing can make them again, so nothing in
 folder resets the count; whoever does so must say so.
 """
 
-import json
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ import polars as pl
 
 from hsae_dagster.core.analysis_plan import AnalysisPlan, Look, holdout_fingerprint, one_holdout
 from hsae_dagster.errors import StorageError
-from hsae_dagster.storage.objects import write_atomically
+from hsae_dagster.whole_files import locked, sealed, unsealed, write_atomically
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,10 @@ class HoldoutRegister:
         if holdout_fingerprint(keys) != plan.holdout:
             raise ValueError("these are not the keys of the plan's holdout")
         folder = self._folder(plan.holdout)
-        if not (folder / "keys.parquet").is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            aside = folder / f".keys-{plan.fingerprint}.parquet"
-            keys.write_parquet(aside)
-            aside.replace(folder / "keys.parquet")
+        if not _keys_are_there(folder):
+            stream = io.BytesIO()
+            keys.write_parquet(stream)
+            write_atomically(folder / "keys.parquet", stream.getvalue())
         self._write_once(folder / "plans" / f"{plan.fingerprint}.json", {**plan.record, "frozen": _now()})
 
     def look(self, plan: AnalysisPlan, *, dataset: str, judged_under: str | None) -> Look:
@@ -61,17 +60,19 @@ class HoldoutRegister:
             judged_under: fingerprint of the plan that was frozen when the holdout's texts were judged.
         """
         path = self._folder(plan.holdout) / "looks" / f"{plan.fingerprint}.json"
-        if not path.is_file():
-            before = self._looks_at(plan.holdout)
-            record = {
-                "plan": plan.fingerprint,
-                "number": len(before) + 1,
-                "earlier": [[one["holdout"], one["plan"]] for one in before],
-                "frozen_before": judged_under == plan.fingerprint,
-                "dataset": dataset,
-                "opened": _now(),
-            }
-            self._write_once(path, record)
+        # Two evaluations at once are two looks, of which one is the later.
+        with locked(self.root / "locks" / "looks"):
+            if not path.is_file():
+                before = self._looks_at(plan.holdout)
+                opened: dict[str, Any] = {
+                    "plan": plan.fingerprint,
+                    "number": len(before) + 1,
+                    "earlier": [[one["holdout"], one["plan"]] for one in before],
+                    "frozen_before": judged_under == plan.fingerprint,
+                    "dataset": dataset,
+                    "opened": _now(),
+                }
+                self._write_once(path, opened)
         record = _read(path)
         earlier: dict[str, float] = {}
         for holdout, fingerprint in record["earlier"]:
@@ -91,10 +92,10 @@ class HoldoutRegister:
 
     def _looks_at(self, holdout: str) -> list[dict[str, Any]]:
         """Records of all looks at this holdout or at one that shares texts and outcomes with it, oldest first."""
-        keys = pl.read_parquet(self._folder(holdout) / "keys.parquet")
+        keys = _read_keys(self._folder(holdout))
         found = []
         for folder in sorted(path for path in self.root.glob("holdouts/*") if (path / "looks").is_dir()):
-            if folder.name == holdout or one_holdout(keys, pl.read_parquet(folder / "keys.parquet")):
+            if folder.name == holdout or one_holdout(keys, _read_keys(folder)):
                 looks = sorted(path for path in (folder / "looks").glob("*.json") if ".p." not in path.name)
                 found += [{**_read(path), "holdout": folder.name} for path in looks]
         return sorted(found, key=lambda one: (one["opened"], one["number"], one["plan"]))
@@ -112,17 +113,41 @@ class HoldoutRegister:
 
     def _write_once(self, path: Path, record: Mapping[str, Any]) -> None:
         if not path.is_file():
-            write_atomically(path, json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False).encode())
+            write_atomically(path, sealed(record))
 
 
-def _read(path: Path) -> Any:
+def _keys_are_there(folder: Path) -> bool:
+    """Whether the keys of the holdout are kept, and are those that it is named by; others are written anew."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return holdout_fingerprint(_read_keys(folder)) == folder.name
+    except StorageError:
+        return False
+
+
+def _read_keys(folder: Path) -> pl.DataFrame:
+    path = folder / "keys.parquet"
+    try:
+        keys = pl.read_parquet(path)
+        if holdout_fingerprint(keys) == folder.name:
+            return keys
+        cause = "it holds other keys than were written"
+    except (OSError, ValueError, TypeError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        cause = " ".join(str(error).split())[:200]
+    raise _unreadable(path, cause)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return unsealed(path)
     except (OSError, ValueError) as error:
-        raise StorageError(
-            f"The record {path} of an earlier evaluation cannot be read, so looks at this holdout cannot be counted. "
-            "Restore it from a copy of the results folder."
-        ) from error
+        raise _unreadable(path, str(error)) from error
+
+
+def _unreadable(path: Path, cause: str) -> StorageError:
+    return StorageError(
+        f"The record {path} of an earlier evaluation cannot be read ({cause}), so looks at this holdout cannot be "
+        "counted. Restore it from a copy of the results folder."
+    )
 
 
 def _now() -> str:

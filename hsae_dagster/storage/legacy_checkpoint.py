@@ -27,6 +27,7 @@ _WEIGHTS = {
 }
 # Bookkeeping of its training, of no use afterwards; older versions may have saved it.
 _IGNORED = {"steps_since_activation"}
+_REMEDY = "Use one that hypothesaes saved, whole and unchanged."
 
 
 def load_legacy_checkpoint(path: Path, *, input_dim: int | None = None) -> "SparseAutoencoder":
@@ -56,7 +57,9 @@ def load_legacy_checkpoint(path: Path, *, input_dim: int | None = None) -> "Spar
     settings = _settings(path, config)
     threshold = state.get("threshold", torch.tensor(0.0))
     if settings.batch_topk and "threshold" not in state:
-        raise StorageError(f"{path.name} uses batch top-k but holds no threshold, so its activations are undefined.")
+        raise StorageError(
+            f"{path.name} uses batch top-k but holds no threshold, so its activations are undefined. {_REMEDY}"
+        )
     shapes: dict[str, tuple[int, ...]] = {"encoder": (settings.m, dimension), "decoder": (dimension, settings.m)}
     shapes |= {"input_bias": (dimension,), "neuron_bias": (settings.m,)}
     arrays = {ours: _tensor(path, state, theirs, shapes[ours]).numpy() for ours, theirs in _WEIGHTS.items()}
@@ -65,7 +68,7 @@ def load_legacy_checkpoint(path: Path, *, input_dim: int | None = None) -> "Spar
     try:
         return sae_from_arrays(settings, arrays)
     except MethodError as error:
-        raise StorageError(f"{path.name}: {error}") from error
+        raise StorageError(f"{path.name}: {error} {_REMEDY}") from error
 
 
 def _parts(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -83,11 +86,11 @@ def _parts(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         ) from error
     config, state = (content.get(key) if isinstance(content, dict) else None for key in ("config", "state_dict"))
     if not isinstance(config, Mapping) or not isinstance(state, Mapping):
-        raise StorageError(f"{path.name} has no `config` and `state_dict`, so hypothesaes did not save it.")
+        raise StorageError(f"{path.name} has no `config` and `state_dict`, so hypothesaes did not save it. {_REMEDY}")
     known = {*_WEIGHTS.values(), "threshold", *_IGNORED}
     foreign = sorted(str(name) for name in state if name not in known)
     if foreign:
-        raise StorageError(f"{path.name} holds weights of another kind of model: {', '.join(foreign[:5])}.")
+        raise StorageError(f"{path.name} holds weights of another kind of model: {', '.join(foreign[:5])}. {_REMEDY}")
     return config, state
 
 
@@ -96,10 +99,10 @@ def _settings(path: Path, config: Mapping[str, Any]) -> "SAEConfig":
 
     prefixes = config.get("prefix_lengths")
     if prefixes is not None and not (isinstance(prefixes, list | tuple) and all(type(end) is int for end in prefixes)):
-        raise StorageError(f"{path.name}: prefix_lengths is {_shown(prefixes)}, not a list of whole numbers.")
+        raise StorageError(f"{path.name}: prefix_lengths is {_shown(prefixes)}, not a list of whole numbers. {_REMEDY}")
     batch_topk = config.get("use_batch_topk", False)
     if not isinstance(batch_topk, bool):
-        raise StorageError(f"{path.name}: use_batch_topk is {_shown(batch_topk)}, not true or false.")
+        raise StorageError(f"{path.name}: use_batch_topk is {_shown(batch_topk)}, not true or false. {_REMEDY}")
     aux_k, multi_k = (
         None if config.get(name) is None else _integer(path, config, name) for name in ("aux_k", "multi_k")
     )
@@ -115,7 +118,7 @@ def _settings(path: Path, config: Mapping[str, Any]) -> "SAEConfig":
             multi_k=multi_k,
         )
     except MethodError as error:
-        raise StorageError(f"{path.name}: {error}") from error
+        raise StorageError(f"{path.name}: {error} {_REMEDY}") from error
 
 
 def _tensor(path: Path, state: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> "torch.Tensor":
@@ -129,18 +132,18 @@ def _tensor(path: Path, state: Mapping[str, Any], name: str, shape: tuple[int, .
         found = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
         raise StorageError(
             f"{path.name}: `{name}` must be floating-point weights of shape {shape} by its own configuration, and is "
-            f"{found}."
+            f"{found}. {_REMEDY}"
         )
     # A view that repeats a few stored numbers could claim any size at no cost to the file.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise StorageError(f"{path.name}: `{name}` claims more numbers than the file holds.")
+        raise StorageError(f"{path.name}: `{name}` claims more numbers than the file holds. {_REMEDY}")
     return tensor.detach().to(torch.float32)
 
 
 def _integer(path: Path, config: Mapping[str, Any], name: str) -> int:
     value = config.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise StorageError(f"{path.name}: {name} is {_shown(value)}, not a whole number above 0.")
+        raise StorageError(f"{path.name}: {name} is {_shown(value)}, not a whole number above 0. {_REMEDY}")
     return value
 
 

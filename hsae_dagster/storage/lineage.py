@@ -9,7 +9,6 @@ Layout under the results folder:
 A record is never changed or removed, and neither are the objects it names, so a hypothesis id resolves for ever.
 """
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import set_fingerprint
 from hsae_dagster.storage.frames import finite, read_frame
 from hsae_dagster.storage.objects import ObjectStore, StoredObject
+from hsae_dagster.whole_files import locked, sealed, unsealed
 
 _MIXED = "`{reader}` was made from another version of `{asset}` than the evaluation read"
 
@@ -141,16 +141,30 @@ class LineageLog:
         Raises:
             StorageError: a result that it rests on is gone.
         """
-        last = self.latest(dataset)
-        if last is not None and last.evaluation.place == self.store.place(evaluation):
-            return last
+        with locked(self.store.root / "locks" / f"lineage-{dataset}"):
+            last = self.latest(dataset)
+            if last is not None and last.evaluation.place == self.store.place(evaluation):
+                return last
+            number = last.number + 1 if last else 1
+            return _write(self._path, self._record(dataset, number, evaluation, summary, hypotheses, files, read))
+
+    def _record(
+        self,
+        dataset: str,
+        number: int,
+        evaluation: StoredObject,
+        summary: Mapping[str, Any],
+        hypotheses: Sequence[Mapping[str, Any]],
+        files: str,
+        read: Sequence[Sequence[str | None]],
+    ) -> EvaluationRecord:
         origins, mixed = trace(self.store, dataset, evaluation)
         corpus = next((self.store.at(origin.place) for origin in origins if origin.asset == "corpus"), None)
         if corpus is not None and corpus.inputs.config["files"] != [list(file) for file in read]:
             mixed = (*mixed, f"`corpus` was made from other files than `{FILES}` has now")
-        record = EvaluationRecord(
+        return EvaluationRecord(
             dataset=dataset,
-            number=last.number + 1 if last else 1,
+            number=number,
             published=datetime.now(UTC).isoformat(timespec="seconds"),
             evaluation=origin_of(self.store, evaluation),
             files=files,
@@ -159,7 +173,6 @@ class LineageLog:
             summary=finite(summary),
             hypotheses=tuple(finite(row) for row in hypotheses),
         )
-        return _write(self._path, record)
 
     def find(self, hypothesis_id: str) -> list[EvaluationRecord]:
         """Records with a hypothesis of this id (or, if only one begins so, this beginning of an id), oldest first.
@@ -219,7 +232,7 @@ def staleness(store: ObjectStore, record: EvaluationRecord, files: str | None = 
 
 def _read(path: Path) -> EvaluationRecord:
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = unsealed(path)
         fields |= {
             "evaluation": Origin(**fields["evaluation"]),
             "origins": tuple(Origin(**origin) for origin in fields["origins"]),
@@ -240,8 +253,8 @@ def _write(place: Callable[[str, int], Path], record: EvaluationRecord) -> Evalu
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, aside = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                json.dump(asdict(record), stream, indent=1, ensure_ascii=False, allow_nan=False)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(sealed(asdict(record), sort_keys=False))
                 stream.flush()
                 os.fsync(stream.fileno())
             Path(aside).chmod(0o644)

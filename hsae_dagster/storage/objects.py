@@ -13,7 +13,6 @@ Two datasets whose stage has equal inputs share the object, so a variant of a da
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from typing import Any
 
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import hash_json
+from hsae_dagster.whole_files import locked, sealed, sync, unsealed, write_atomically
 
 MANIFEST = "manifest.json"
 # A result that holds this file lacks something that making it again may bring (answers of a server that failed).
@@ -96,13 +96,24 @@ class ObjectStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def build(self, inputs: StageInputs, run_id: str, make: Callable[[Path], None]) -> StoredObject:
+    def build(
+        self,
+        inputs: StageInputs,
+        run_id: str,
+        make: Callable[[Path], None],
+        waiting: Callable[[], None] = lambda: None,
+    ) -> StoredObject:
         """Return the object made from `inputs`, calling `make(folder)` to write its files unless it exists.
 
         Files whose name begins with `_` (figures, timings) travel with the object but are not part of its data
         version. A stored object whose files no longer match their hashes is made again; one that is incomplete is
-        replaced once it could be made again, and stays until then.
+        replaced once it could be made again, and stays until then. While another process makes it, this one waits and
+        takes what it made, after calling `waiting`: nothing is asked, or paid, twice.
         """
+        with locked(self.root / "locks" / f"{inputs.asset}-{inputs.key}", waiting):
+            return self._build(inputs, run_id, make)
+
+    def _build(self, inputs: StageInputs, run_id: str, make: Callable[[Path], None]) -> StoredObject:
         target = self._folder(inputs)
         if target.exists():
             try:
@@ -133,7 +144,7 @@ class ObjectStore:
         path = self._pointer(dataset, stored.asset)
         path.parent.mkdir(parents=True, exist_ok=True)
         record = {"object": self.place(stored), "data_version": stored.data_version}
-        write_atomically(path, json.dumps(record, indent=1, sort_keys=True).encode())
+        write_atomically(path, sealed(record))
 
     def current(self, dataset: str, asset: str) -> StoredObject:
         """The current result of `asset` for `dataset`, verified.
@@ -156,7 +167,7 @@ class ObjectStore:
         found = {}
         for path in sorted((self.root / "datasets" / dataset).glob("*.json")):
             try:
-                found[path.stem] = str(json.loads(path.read_text(encoding="utf-8"))["data_version"])
+                found[path.stem] = str(unsealed(path)["data_version"])
             except (OSError, ValueError, KeyError):  # a pointer that cannot be read points to nothing
                 continue
         return found
@@ -209,8 +220,18 @@ class ObjectStore:
             raise StorageError(
                 f"Dataset `{dataset}` has no `{asset}` yet. Materialize `{asset}` (and what is upstream of it) first."
             )
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return self._explained(dataset, asset, self.root / record["object"], verify=verify)
+        try:
+            record = unsealed(path)
+            folder, version = self.root / record["object"], record["data_version"]
+        except (OSError, ValueError, KeyError) as error:
+            raise StorageError(
+                f"Dataset `{dataset}`: {path}, which says which result is current, cannot be read ({error}). "
+                f"Materialize `{asset}` again; a finished result is found and kept."
+            ) from error
+        stored = self._explained(dataset, asset, folder, verify=verify)
+        if stored.data_version != version:
+            raise StorageError(f"Dataset `{dataset}`: {path} names another result. Materialize `{asset}` again.")
+        return stored
 
     def _explained(self, dataset: str, asset: str, folder: Path, *, verify: bool) -> StoredObject:
         try:
@@ -226,37 +247,23 @@ class ObjectStore:
 
     def _load(self, folder: Path, inputs: StageInputs | None, *, reused: bool, verify: bool = True) -> StoredObject:
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            manifest = unsealed(folder / MANIFEST)
+            stored = StoredObject(
+                asset=manifest["inputs"]["asset"],
+                folder=folder,
+                data_version=manifest["data_version"],
+                inputs=inputs or StageInputs(**manifest["inputs"]),
+                run_id=manifest["run_id"],
+                created=manifest["created"],
+                reused=reused,
+            )
+            files = dict(manifest["files"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise StorageError(f"the stored result {folder} has no readable manifest.") from error
-        for name, digest in manifest["files"].items() if verify else ():
+        for name, digest in files.items() if verify else ():
             if not (folder / name).is_file() or _digest(folder / name) != digest:
                 raise StorageError(f"the stored file {folder / name} is missing or not what was written.")
-        return StoredObject(
-            asset=manifest["inputs"]["asset"],
-            folder=folder,
-            data_version=manifest["data_version"],
-            inputs=inputs or StageInputs(**manifest["inputs"]),
-            run_id=manifest["run_id"],
-            created=manifest["created"],
-            reused=reused,
-        )
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` so that a reader sees the old file or the new one, never half of it, even after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, aside = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(aside).chmod(0o644)
-        Path(aside).replace(path)
-    finally:
-        Path(aside).unlink(missing_ok=True)
-    _sync(path.parent)
+        return stored
 
 
 def _write_manifest(folder: Path, inputs: StageInputs, run_id: str) -> None:
@@ -274,12 +281,12 @@ def _write_manifest(folder: Path, inputs: StageInputs, run_id: str) -> None:
         "run_id": run_id,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
+    (folder / MANIFEST).write_bytes(sealed(manifest))
 
 
 def _publish(aside: Path, target: Path) -> None:
     for path in aside.rglob("*"):
-        _sync(path)
+        sync(path)
     aside.chmod(0o755)
     if (target / INCOMPLETE).exists():
         _set_aside(target)
@@ -289,7 +296,7 @@ def _publish(aside: Path, target: Path) -> None:
         # Another process published the same inputs first; equal inputs mean equal results.
         if not (target / MANIFEST).is_file():
             raise
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def _set_aside(target: Path) -> None:
@@ -297,14 +304,6 @@ def _set_aside(target: Path) -> None:
     old = Path(tempfile.mkdtemp(prefix=".replaced-", dir=target.parent))
     target.rename(old / target.name)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(path: Path) -> str:

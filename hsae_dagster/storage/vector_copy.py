@@ -5,7 +5,7 @@ table itself (`storage.vectors`), which stays the only truth: a copy may be remo
 
 A copy can never be stale. It is named by the hash of the table's manifest, which lists the data files of one version;
 Lance writes each data file once, under a name of its own, and never changes it. Appending, compacting or making the
-table anew makes another manifest, hence another name.
+table anew makes another manifest, hence another name. Every row has a checksum, so that damage to the copy is noticed.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ from hsae_dagster.storage.frames import read_frame, write_frame
 
 # Rows gathered by one thread at a time, in bytes; and threads, beyond which memory is the limit.
 _BLOCK_BYTES, _MOST_THREADS = 2**24, 4
+_SUM_ROWS = 8192
 # An unfinished copy that nobody has written to for so long is nobody's.
 _LEFT_BEHIND_S = 3600.0
 
@@ -74,9 +75,10 @@ class VectorCopy:
             held = np.lib.format.open_memmap(aside, mode="w+", dtype=np.float32, shape=(len(ordered), dimensions))
             if not place(batches, ordered, held).all():
                 return False
+            sums = np.concatenate([_sums(held[start : start + _SUM_ROWS]) for start in range(0, len(held), _SUM_ROWS)])
             held.flush()
             del held
-            self._put_keys(ordered)
+            self._put_keys(ordered, sums)
             aside.replace(self._vectors)
         except OSError:
             return False
@@ -87,22 +89,36 @@ class VectorCopy:
                 _remove(other)
         return True
 
-    def _put_keys(self, ordered: list[str]) -> None:
+    def _put_keys(self, ordered: list[str], sums: np.ndarray) -> None:
         aside = self._folder / f".{uuid.uuid4().hex}"
         try:
-            write_frame(aside, pl.DataFrame({"text_id": ordered}))
+            write_frame(aside, pl.DataFrame({"text_id": ordered, "sum": sums}))
             aside.replace(self._keys)
         finally:
             _remove(aside)
 
-    def read(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors of `ids` in their order, (n, d) float32, contiguous, and which of them there are, (n,) bool."""
-        vectors = np.load(self._vectors, mmap_mode="r")
-        at = positions(ids, read_frame(self._keys)["text_id"])
+    def read(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Vectors of `ids` in their order, (n, d) float32, contiguous, and which of them there are, (n,) bool.
+
+        None where the copy is damaged.
+        """
+        try:
+            vectors = np.load(self._vectors, mmap_mode="r")
+            keys = read_frame(self._keys)
+            at, sums = positions(ids, keys["text_id"]), keys["sum"].to_numpy()
+        except (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            return None
+        if vectors.ndim != 2 or len(vectors) != len(sums):
+            return None
         found = at >= 0
+        rows = np.where(found, at, 0)
         out = np.empty((len(at), vectors.shape[1]), dtype=np.float32)
-        _gather(vectors, np.where(found, at, 0), out)
-        return out, found
+        return (out, found) if _gather(vectors, rows, sums, out) else None
+
+    def remove(self) -> None:
+        """Remove the copy, which is made again when the table is next read."""
+        for path in (self._vectors, self._keys):
+            _remove(path)
 
 
 def _being_written(path: Path) -> bool:
@@ -141,16 +157,26 @@ def _index(values: pa.Array, among: pa.Array) -> np.ndarray:
     return pc.index_in(values.cast(pa.string()), value_set=among).fill_null(-1).to_numpy().astype(np.int64)
 
 
-def _gather(vectors: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
-    """Set out = vectors[rows], in blocks that a few threads share: page faults, not copying, take most of the time."""
+def _gather(vectors: np.ndarray, rows: np.ndarray, sums: np.ndarray, out: np.ndarray) -> bool:
+    """Set out = vectors[rows], in blocks that a few threads share: page faults, not copying, take most of the time.
+
+    Returns:
+        Whether every row is what was written.
+    """
     size = max(1, _BLOCK_BYTES // max(1, vectors.shape[1] * vectors.itemsize))
 
-    def block(start: int) -> None:
-        at = rows[start : start + size]
+    def block(start: int) -> bool:
+        at, into = rows[start : start + size], out[start : start + size]
         if len(at) and at[-1] - at[0] + 1 == len(at) and (np.diff(at) == 1).all():
-            out[start : start + size] = vectors[at[0] : at[-1] + 1]
+            into[:] = vectors[at[0] : at[-1] + 1]
         else:
-            np.take(vectors, at, axis=0, out=out[start : start + size], mode="clip")
+            np.take(vectors, at, axis=0, out=into, mode="clip")
+        return bool((_sums(into) == sums[at]).all())
 
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as threads:
-        list(threads.map(block, range(0, len(rows), size)))
+        return all(threads.map(block, range(0, len(rows), size)))
+
+
+def _sums(vectors: np.ndarray) -> np.ndarray:
+    """Exclusive or over the words of each row, (n,) uint32: any one flipped bit changes it, at the speed of memory."""
+    return np.bitwise_xor.reduce(np.ascontiguousarray(vectors).view(np.uint32), axis=1)

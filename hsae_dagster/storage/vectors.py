@@ -5,10 +5,14 @@ which texts a dataset has (`core.corpus`): the split of a text lives in the corp
 
 Row order in Lance is not promised, so reading always joins on the key. Large tables are read from a contiguous copy
 (`storage.vector_copy`), which is made when they are first read and again after they change. A table's version number
-says nothing about its content (compaction changes it); it is reported, never used as a data version.
+says nothing about its content (compaction changes it); it is reported, never used as a data version. Lance does not
+check what it reads from disk, so every row has a checksum; a row that is not what was written counts as absent, and its
+text is embedded again.
 """
 
-from collections.abc import Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +20,8 @@ import numpy as np
 
 from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.errors import StorageError
+from hsae_dagster.lance_tables import has_version, lance_explained
+from hsae_dagster.whole_files import locked
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,24 +41,32 @@ class VectorTable:
         self.dataset = dataset
         self.embedding_set = embedding_set
         self.name = f"{dataset}__{embedding_set.set_id[:16]}"
+        # Of the table when this process last saw or wrote it, and the keys that it found there unexpectedly.
+        self._version: int | None = None
+        self._found: set[str] = set()
 
     def keys(self) -> set[str]:
-        """Keys that have a vector."""
+        """Keys that have a vector.
+
+        Raises:
+            StorageError: the table is damaged.
+        """
         table = self._open()
-        return set() if table is None else _keys(table)
+        if table is None:
+            return set()
+        self._version = int(table.version)
+        return self._keys(table)
 
     def append(self, ids: list[str], vectors: np.ndarray) -> None:
-        """Add rows in one commit.
+        """Add rows in one commit; rows that another process has added meanwhile are not added twice.
 
         Args:
-            ids: n keys, distinct and not yet in the table (the caller has anti-joined).
+            ids: n keys, distinct and not in the table when `keys` was asked (the caller has anti-joined).
             vectors: (n, dimensions) float32, finite.
 
         Raises:
-            StorageError: the vectors' shape is not the set's, or a value is not finite.
+            StorageError: the vectors' shape is not the set's, a value is not finite, or the table cannot be written.
         """
-        import pyarrow as pa
-
         expected = (len(ids), self.embedding_set.dimensions)
         if vectors.shape != expected:
             raise StorageError(
@@ -64,22 +78,40 @@ class VectorTable:
             raise StorageError(
                 f"Embeddings of `{self.dataset}`: {self.embedding_set.model} gave a non-finite vector for text {bad}."
             )
-        flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
-        batch = pa.table(
-            [pa.array(ids), pa.FixedSizeListArray.from_arrays(flat, self.embedding_set.dimensions)],
-            schema=self._schema(),
-        )
-        table = self._open()
-        if table is None:
-            self._connect().create_table(self.name, data=batch, exist_ok=True)
-        else:
-            table.add(batch)
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        # Commits of Lance are safe for several processes, but none knows which keys the others add.
+        with locked(self.uri.parent / "locks" / self.name), self._explained("written"):
+            table = self._open()
+            if table is not None and int(table.version) != self._version:
+                self._found = self._keys(table)
+            new = [row for row, key in enumerate(ids) if key not in self._found]
+            ids, vectors = [ids[row] for row in new], vectors[new]
+            if table is None:
+                table = self._connect().create_table(self.name, data=self._batch(ids, vectors), mode="overwrite")
+            elif ids:
+                table.add(self._batch(ids, vectors, checked="checksum" in table.schema.names))
+            self._version = int(table.version)
+
+    def _batch(self, ids: list[str], vectors: np.ndarray, *, checked: bool = True) -> "pa.Table":
+        import pyarrow as pa
+
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), self.embedding_set.dimensions)
+        columns = [pa.array(ids), flat, *([pa.array(_checksums(ids, vectors))] if checked else [])]
+        return pa.table(columns, schema=self._schema(checked=checked))
+
+    def being_filled(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+        """The right to look for missing vectors and add them, which one process has at a time.
+
+        Args:
+            waiting: called once if another has it.
+        """
+        return locked(self.uri.parent / "locks" / f"{self.name}-filling", waiting)
 
     def read(self, ids: Iterable[str]) -> np.ndarray:
         """Vectors of `ids` in their order, (n, dimensions) float32, contiguous.
 
         Raises:
-            StorageError: a key has no vector.
+            StorageError: a key has no vector, or the table is damaged.
         """
         from hsae_dagster.storage.vector_copy import place
 
@@ -88,11 +120,15 @@ class VectorTable:
         if table is None:
             raise StorageError(f"Dataset `{self.dataset}` has no embeddings. Materialize `embeddings` first.")
         copy = self._copy(table)
-        if copy is None:
+        found = copy.read(ids) if copy else None
+        if copy and (found is None or not found[1].all()):
+            # Damaged: the table alone is the truth.
+            copy.remove()
+            found = None
+        if found is None:
             out = np.empty((len(ids), self.embedding_set.dimensions), dtype=np.float32)
-            seen = place(_batches(table), ids, out)
-        else:
-            out, seen = copy.read(ids)
+            found = out, place(self._rows(table), ids, out)
+        out, seen = found
         if not seen.all():
             missing = int((~seen).sum())
             raise StorageError(
@@ -112,7 +148,7 @@ class VectorTable:
         if state is None:
             return None
         copy = VectorCopy(self.uri.with_name("vector_copies") / self.name, state)
-        if copy.exists() or copy.write(sorted(_keys(table)), dimensions, _batches(table)):
+        if copy.exists() or copy.write(sorted(self._keys(table)), dimensions, self._rows(table)):
             return copy
         return None
 
@@ -147,12 +183,44 @@ class VectorTable:
         table = self._open()
         return None if table is None else int(table.version)
 
-    def _schema(self) -> "pa.Schema":
+    def _schema(self, *, checked: bool) -> "pa.Schema":
         import pyarrow as pa
 
         vector = pa.list_(pa.float32(), self.embedding_set.dimensions)
         meta = {"model": self.embedding_set.model, "set_id": self.embedding_set.set_id}
-        return pa.schema([pa.field("text_id", pa.string(), nullable=False), pa.field("vector", vector)], metadata=meta)
+        fields = [pa.field("text_id", pa.string(), nullable=False), pa.field("vector", vector)]
+        # Tables from before there were checksums have none, and get none.
+        fields += [pa.field("checksum", pa.uint32())] if checked else []
+        return pa.schema(fields, metadata=meta)
+
+    def _rows(self, table: Any) -> Iterator["pa.RecordBatch"]:
+        """(key, vector) of the rows that are what was written, a block at a time."""
+        import pyarrow as pa
+
+        with self._explained("read"):
+            for batch in table.search().limit(None).to_batches(_BATCH_ROWS):
+                if "checksum" in batch.schema.names:
+                    vectors = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
+                    sums = _checksums(batch.column("text_id").to_pylist(), vectors.reshape(batch.num_rows, -1))
+                    whole = sums == batch.column("checksum").to_numpy(zero_copy_only=False)
+                    if not whole.all():
+                        batch = batch.filter(pa.array(whole))
+                yield batch.select(["text_id", "vector"])
+
+    def _keys(self, table: Any) -> set[str]:
+        return {key for batch in self._rows(table) for key in batch.column(0).to_pylist()}
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        with lance_explained(
+            lambda cause: StorageError(
+                f"Embeddings of `{self.dataset}`: the table {self.uri / self.name}.lance cannot be {what}: {cause}. "
+                "Make sure that there is room and that the folder is readable and writable. If the table is damaged, "
+                "restore it from a copy, or remove its folder and materialize `embeddings` again, which embeds the "
+                "texts anew."
+            )
+        ):
+            yield
 
     def _connect(self) -> Any:
         import lancedb
@@ -161,8 +229,17 @@ class VectorTable:
         return lancedb.connect(str(self.uri))
 
     def _open(self) -> Any | None:
-        database = self._connect()
-        return database.open_table(self.name) if self.name in _table_names(database) else None
+        if not has_version(self.uri / f"{self.name}.lance"):
+            return None
+        with self._explained("opened"):
+            return self._connect().open_table(self.name)
+
+
+def _checksums(ids: list[str], vectors: np.ndarray) -> np.ndarray:
+    """CRC-32 of each key and its vector, (n,) uint32."""
+    rows = np.ascontiguousarray(vectors, dtype="<f4")
+    sums = [zlib.crc32(row, zlib.crc32(key.encode())) for key, row in zip(ids, rows, strict=True)]
+    return np.array(sums, dtype=np.uint32)
 
 
 def _table_names(database: Any) -> list[str]:
@@ -174,13 +251,3 @@ def _table_names(database: Any) -> list[str]:
         token = page.page_token
         if not token:
             return sorted(names)
-
-
-def _batches(table: Any) -> Iterable["pa.RecordBatch"]:
-    """(key, vector) rows, a block at a time."""
-    found: Iterable[pa.RecordBatch] = table.search().select(["text_id", "vector"]).limit(None).to_batches(_BATCH_ROWS)
-    return found
-
-
-def _keys(table: Any) -> set[str]:
-    return set(table.search().select(["text_id"]).limit(None).to_arrow().column("text_id").to_pylist())

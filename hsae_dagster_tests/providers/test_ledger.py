@@ -223,3 +223,34 @@ def test_no_key_reaches_the_ledger_even_if_the_server_repeats_it(tmp_path: Path)
     files = [path for path in (tmp_path / "lancedb").rglob("*") if path.is_file()]
     assert files
     assert not any(KEY.encode() in path.read_bytes() for path in files)
+
+
+def test_an_answer_that_changed_on_disk_counts_as_absent(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.append([entry("a" * 32, answer='{"c1": true}', parsed='{"c1": true}')])
+    ledger.append([entry("b" * 32)])
+    changed = 0
+    for fragment in (tmp_path / "lancedb").glob("*.lance/data/*.lance"):
+        data = fragment.read_bytes()
+        changed += data.count(b'{"c1": true}')
+        fragment.write_bytes(data.replace(b'{"c1": true}', b'{"c2": true}'))
+    assert changed == 2
+    assert set(Ledger(tmp_path).find(["a" * 32, "b" * 32], "host/v1", "m")) == {"b" * 32}
+
+
+def test_a_ledger_from_before_there_were_checksums_is_read_and_appended_to(tmp_path: Path) -> None:
+    import lancedb
+
+    (tmp_path / "lancedb").mkdir()
+    lancedb.connect(str(tmp_path / "lancedb")).create_table(ledgers.TABLE, schema=ledgers._schema(checked=False))
+    Ledger(tmp_path).append([entry("a")])
+    assert Ledger(tmp_path).find(["a"], "host/v1", "m")["a"].answer == '{"a": 1}'
+
+
+def test_a_damaged_ledger_names_itself_and_what_to_do(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.append([entry("a")])
+    for fragment in (tmp_path / "lancedb").glob("*.lance/data/*.lance"):
+        fragment.write_bytes(fragment.read_bytes()[:10])
+    with pytest.raises(ProviderError, match=r"ledger of paid answers .*llm_calls\.lance.*Restore it from a copy"):
+        ledger.find(["a"], "host/v1", "m")

@@ -79,3 +79,22 @@ def test_a_damaged_record_is_a_sentence_and_wrong_keys_are_refused(tmp_path):
         register.look(made, dataset="d", judged_under=None)
     with pytest.raises(ValueError, match="not the keys"):
         register.freeze(made, keys(10))
+
+
+def test_a_changed_figure_in_a_record_and_changed_keys_are_noticed(tmp_path):
+    register, holdout = HoldoutRegister(tmp_path), keys()
+    made, later = plan(holdout, "a"), plan(holdout, "b")
+    looked(register, holdout, made, a=0.5)
+    folder = tmp_path / "holdouts" / made.holdout
+    p_values = folder / "looks" / f"{made.fingerprint}.p.json"
+    whole = p_values.read_text(encoding="utf-8")
+    p_values.write_text(whole.replace("0.5", "0.7"), encoding="utf-8")
+    with pytest.raises(StorageError, match=r"\.p\.json .*not what was written.*Restore it"):
+        looked(register, holdout, later, b=0.1)
+    p_values.write_text(whole, encoding="utf-8")
+    (folder / "keys.parquet").write_bytes(b"torn")
+    other = keys(290)
+    with pytest.raises(StorageError, match=r"keys\.parquet.*Restore it"):
+        looked(register, other, plan(other, "a"), a=0.2)
+    # Whoever evaluates that holdout again knows its keys, and writes them again.
+    assert looked(register, holdout, later, b=0.1).number == 2

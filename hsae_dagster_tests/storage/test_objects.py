@@ -2,12 +2,14 @@
 
 import json
 import multiprocessing
+import time
 from pathlib import Path
 
 import pytest
 
 from hsae_dagster.errors import StorageError
-from hsae_dagster.storage.objects import ObjectStore, StageInputs, write_atomically
+from hsae_dagster.storage.objects import ObjectStore, StageInputs
+from hsae_dagster.whole_files import write_atomically
 
 INPUTS = StageInputs("stage", "1", {"n": 2}, {"up": "v1"})
 
@@ -113,3 +115,54 @@ def test_an_atomic_write_replaces_whole_files(tmp_path: Path) -> None:
     write_atomically(path, b'{"a": 2}')
     assert json.loads(path.read_text()) == {"a": 2}
     assert [p.name for p in path.parent.iterdir()] == ["pointer.json"]
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped", "no object"])
+def test_a_damaged_pointer_is_a_sentence_and_points_to_nothing(tmp_path: Path, damage: str) -> None:
+    store = ObjectStore(tmp_path)
+    stored = store.build(INPUTS, "r", write_two)
+    store.point("mine", stored)
+    pointer = tmp_path / "datasets" / "mine" / "stage.json"
+    text = pointer.read_text(encoding="utf-8")
+    version = stored.data_version
+    flipped = text.replace(version, version[:-1] + ("0" if version[-1] != "0" else "1"))
+    pointer.write_text({"torn": text[:20], "flipped": flipped, "no object": "[]"}[damage], encoding="utf-8")
+    with pytest.raises(StorageError, match=r"Dataset `mine`.*stage\.json.*Materialize `stage` again"):
+        store.current("mine", "stage")
+    assert store.versions("mine") == {}
+    store.point("mine", store.build(INPUTS, "r2", write_two))
+    assert store.current("mine", "stage").reused
+
+
+def test_a_manifest_that_was_changed_is_not_believed(tmp_path: Path) -> None:
+    store = ObjectStore(tmp_path)
+    stored = store.build(INPUTS, "r", write_two)
+    manifest = stored.file("manifest.json")
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(text.replace(stored.data_version, "0" * 32), encoding="utf-8")
+    with pytest.raises(StorageError, match="no readable manifest"):
+        store.at(store.place(stored))
+    assert store.build(INPUTS, "r2", write_two).data_version == stored.data_version
+
+
+def test_who_makes_what_another_process_is_making_waits_and_takes_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+    maker = context.Process(target=_build_slowly, args=(str(tmp_path), begun))
+    maker.start()
+    assert begun.wait(30)
+    told: list[str] = []
+    found = ObjectStore(tmp_path).build(
+        INPUTS, "second", lambda folder: pytest.fail("made twice"), lambda: told.append("w")
+    )
+    maker.join()
+    assert (found.reused, found.run_id, told) == (True, "first", ["w"])
+
+
+def _build_slowly(root: str, begun: object) -> None:
+    def make(folder: Path) -> None:
+        begun.set()  # type: ignore[attr-defined]
+        time.sleep(0.5)
+        write_two(folder)
+
+    ObjectStore(Path(root)).build(INPUTS, "first", make)

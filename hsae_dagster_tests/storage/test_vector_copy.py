@@ -96,3 +96,18 @@ def test_small_tables_have_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ids, values = made(20)
     np.testing.assert_array_equal(filled(tmp_path, ids, values).read(ids), values)
     assert not copies(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "torn", "keys torn", "keys flipped"])
+def test_a_damaged_copy_is_noticed_and_the_table_read(tmp_path: Path, damage: str) -> None:
+    ids, values = made(60)
+    table = filled(tmp_path, ids, values)
+    table.read(ids)
+    (path,) = copies(tmp_path)
+    if damage.startswith("keys"):
+        path = path.with_suffix(".parquet")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data if damage.endswith("flipped") else data[: len(data) // 2])
+    np.testing.assert_array_equal(table.read(ids), values)
+    np.testing.assert_array_equal(table.read(ids), values)

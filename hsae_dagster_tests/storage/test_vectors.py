@@ -58,3 +58,53 @@ def test_vectors_are_borrowed_only_within_one_embedding_set(tmp_path: Path) -> N
     found, vectors, lenders = VectorTable(tmp_path, "mine", FAMILY).borrow(wanted)
     assert (found, lenders) == (made(2, 3)[0], ["lender"])
     np.testing.assert_array_equal(vectors, made(2, 3)[1])
+
+
+def test_a_vector_that_changed_on_disk_is_absent_and_can_be_added_again(tmp_path: Path) -> None:
+    table = VectorTable(tmp_path, "d", FAMILY)
+    ids, vectors = [f"{i:032x}" for i in range(3)], np.arange(3 * FAMILY.dimensions, dtype=np.float32).reshape(3, -1)
+    table.append(ids, vectors)
+    (fragment,) = (tmp_path / "lancedb").glob("*.lance/data/*.lance")
+    data = fragment.read_bytes()
+    assert data.count(vectors[1].tobytes()) == 1
+    fragment.write_bytes(data.replace(vectors[1].tobytes(), (vectors[1] + 1).tobytes()))
+    table = VectorTable(tmp_path, "d", FAMILY)
+    assert table.keys() == {ids[0], ids[2]}
+    with pytest.raises(StorageError, match=r"1 texts have no vector.*embeds only those"):
+        table.read(ids)
+    table.append(ids[1:2], vectors[1:2])
+    np.testing.assert_array_equal(VectorTable(tmp_path, "d", FAMILY).read(ids), vectors)
+
+
+def test_rows_that_another_process_added_meanwhile_are_not_added_again(tmp_path: Path) -> None:
+    one, other = VectorTable(tmp_path, "d", FAMILY), VectorTable(tmp_path, "d", FAMILY)
+    ids, vectors = [f"{i:032x}" for i in range(4)], np.ones((4, FAMILY.dimensions), dtype=np.float32)
+    assert one.keys() == other.keys() == set()
+    one.append(ids[:1], vectors[:1])
+    other.append(ids[1:], vectors[1:])
+    # The second append of `one` finds the version unchanged since its first, which had seen the rows of `other`.
+    one.append(ids[:2], vectors[:2])
+    one.append(ids[2:], vectors[2:])
+    rows = [key for batch in one._rows(one._open()) for key in batch.column(0).to_pylist()]
+    assert sorted(rows) == ids
+
+
+def test_a_table_from_before_there_were_checksums_is_read_and_appended_to(tmp_path: Path) -> None:
+    table = VectorTable(tmp_path, "d", FAMILY)
+    ids, vectors = [f"{i:032x}" for i in range(2)], np.ones((2, FAMILY.dimensions), dtype=np.float32)
+    table._connect().create_table(table.name, data=table._batch(ids[:1], vectors[:1], checked=False))
+    table.append(ids[1:], vectors[1:])
+    assert table.keys() == set(ids)
+    np.testing.assert_array_equal(table.read(ids), vectors)
+
+
+def test_a_damaged_table_and_one_never_committed_are_no_riddle(tmp_path: Path) -> None:
+    table = VectorTable(tmp_path, "d", FAMILY)
+    folder = tmp_path / "lancedb" / f"{table.name}.lance"
+    (folder / "data").mkdir(parents=True)  # as a process leaves it that was killed before its first commit
+    assert table.keys() == set()
+    table.append(["0" * 32], np.ones((1, FAMILY.dimensions), dtype=np.float32))
+    (fragment,) = folder.glob("data/*.lance")
+    fragment.write_bytes(fragment.read_bytes()[:20])
+    with pytest.raises(StorageError, match=r"Embeddings of `d`.*cannot be read.*remove its folder and materialize"):
+        VectorTable(tmp_path, "d", FAMILY).keys()
