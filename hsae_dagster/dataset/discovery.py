@@ -18,6 +18,7 @@ from hsae_dagster.dataset.variants import inherit
 from hsae_dagster.errors import DatasetError, FilesMissingError
 from hsae_dagster.keys import hash_json
 
+_LONGEST_NAME = 1000
 DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9_\-]{0,63}")
 
 
@@ -60,9 +61,11 @@ class Dataset:
     def _resolve(self, file: str, field: str = "files") -> Path:
         folder = self.folder.with_name(self.spec.extends) if self.spec.extends else self.folder
         # A variant may bring a checkpoint of its own, never files.
-        if field != "files" and (self.folder / file).is_file():
+        if field != "files" and "\0" not in file and (self.folder / file).is_file():
             folder = self.folder
         path = folder / file
+        if "\0" in file or len(file) > _LONGEST_NAME:
+            raise DatasetError(f"Dataset `{self.name}`: `{field}` names no file: {file[:80]!r}. Correct it.")
         if not path.resolve().is_relative_to(folder.resolve()):
             raise DatasetError(
                 f"Dataset `{self.name}`: the file `{file}` lies outside its folder {folder}. "
@@ -116,13 +119,19 @@ def load_dataset(data_dir: Path, name: str) -> Dataset:
 
 def _read_yaml(data_dir: Path, name: str) -> Any:
     path = data_dir / name / "dataset.yaml"
+    # A link would have what lies elsewhere read, and sent to whatever model the declaration names.
+    if not path.resolve().is_relative_to(data_dir.resolve()):
+        raise DatasetError(
+            f"Dataset `{name}`: {path} leads outside {data_dir}. Move the folder there, or set HSAE_DATA_DIR to where "
+            "it lies; links out of it are not followed."
+        )
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         known = ", ".join(dataset_names(data_dir)) or "none"
         raise DatasetError(f"There is no {path}. Create it; datasets present: {known}.") from None
     except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}. Make it readable, or remove it.") from error
+        raise DatasetError(f"{path} cannot be read: {error.strerror}. Make it readable, and run again.") from error
     # PyYAML itself stumbles over an impossible date, a number of a million digits, or brackets without end.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not valid YAML in UTF-8: {_one_line(error)}. Correct that place.") from error
@@ -135,7 +144,10 @@ def parse_declaration(raw: Any, path: Path) -> DatasetSpec:
         DatasetError: a field is unknown, missing or out of range.
     """
     if not isinstance(raw, dict):
-        raise DatasetError(f"{path} must hold fields such as `task:`, `files:` and `columns:`; found {raw!r}.")
+        raise DatasetError(
+            f"{path} must hold fields such as `task:`, `files:` and `columns:`; found {repr(raw)[:80]}. Write them; "
+            "`hsae fields` lists all."
+        )
     try:
         return DatasetSpec.model_validate(raw)
     except ValidationError as error:

@@ -274,7 +274,8 @@ def _clean(dataset: Dataset, frame: pl.DataFrame) -> Rows:
 def _check_labels(dataset: Dataset, frame: pl.DataFrame) -> None:
     task, label = dataset.spec.task, frame["label"]
     values = label.unique().sort().to_list()
-    where = f"Dataset `{dataset.name}`, column `{dataset.spec.columns.label}`"
+    names = ", ".join(frame["file"].unique(maintain_order=True))
+    where = f"Dataset `{dataset.name}`: {names}, column `{dataset.spec.columns.label}`"
     if len(values) < 2:
         raise DatasetError(f"{where}: every label is {values[0]:g}, so nothing can predict it. Check the column.")
     if task == "regression":

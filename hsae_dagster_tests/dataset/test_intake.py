@@ -119,3 +119,10 @@ def test_files_that_lie_there_already_get_their_declaration_beside_them(tmp_path
     assert intake.files == "a_plain.csv"
     assert (target / "a.csv").read_text(encoding="utf-8") == TABLE
     assert pl.read_csv(target / "a_plain.csv").rows() == [("Käse, gut", 5), ("„schlecht“", 1)]
+
+
+def test_utf16_that_breaks_off_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "half.csv"
+    path.write_bytes("text,score\nä,1\n".encode("utf-16")[:-1])
+    with pytest.raises(DatasetError, match=r"half\.csv begins as UTF-16 and breaks off.*export it again"):
+        take_in(path)

@@ -1,6 +1,7 @@
 """Files to rows: formats, cleaning, and errors that name file, row and column."""
 
 import json
+from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -151,4 +152,55 @@ def test_an_unreadable_file_says_which_and_what_to_check(tmp_path: Path) -> None
     (home / "dataset.yaml").write_text("task: regression\nfiles: t.xlsx\ncolumns: {text: text, label: score}\n")
     (home / "t.xlsx").write_bytes(b"")
     with pytest.raises(DatasetError, match=r"parquet, csv, tsv, jsonl or json"):
+        read_rows(load_dataset(tmp_path, "mine"))
+
+
+def test_headers_that_differ_in_spaces_alone_keep_them(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"text": ["a", "b"], " text": ["c", "d"], " score ": [1.0, 2.0]})
+    assert read(tmp_path, frame).frame["text"].to_list() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"text": [["a"], ["b"]]}, "holds lists"),
+        ({"text": [{"a": 1}, {"a": 2}]}, "holds records"),
+        ({"text": [b"\xff", b"b"]}, "holds bytes"),
+        ({"text": [timedelta(1), timedelta(2)]}, "holds spans of time"),
+        ({"score": [[1.0], [2.0]]}, "holds lists"),
+        ({"score": [date(2020, 1, 1), date(2020, 1, 2)]}, "holds dates or times.*days since"),
+    ],
+)
+def test_a_column_of_another_kind_is_named_with_the_remedy(tmp_path: Path, values: dict, words: str) -> None:
+    frame = pl.DataFrame({"text": ["a", "b"], "score": [1.0, 2.0], **values}, strict=False)
+    column = next(iter(values))
+    with pytest.raises(DatasetError, match=rf"`{column}` of texts\.parquet {words}"):
+        read(tmp_path, frame)
+
+
+def test_categories_are_words(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"text": ["a", "b", "c"], "score": ["1.5", "2", "3"], "out": ["yes", "no", "no"]})
+    frame = frame.with_columns(pl.all().cast(pl.Categorical))
+    rows = read(tmp_path, frame, "{text: text, label: score, exclude: out}")
+    assert (rows.frame["text"].to_list(), rows.frame["label"].to_list()) == (["b", "c"], [2.0, 3.0])
+
+
+def test_a_control_that_is_a_number_in_one_file_only_is_refused(tmp_path: Path) -> None:
+    home = tmp_path / "mine"
+    home.mkdir()
+    for name, ages in (("one", [1, 2]), ("two", ["old", "young"])):
+        pl.DataFrame({"text": ["a", "b"], "score": [1.0, 2.0], "age": ages}).write_parquet(home / f"{name}.parquet")
+    (home / "dataset.yaml").write_text(
+        "task: regression\nfiles: [one.parquet, two.parquet]\ncolumns: {text: text, label: score, controls: [age]}\n"
+    )
+    with pytest.raises(DatasetError, match=r"`age` is numeric in one of one\.parquet and two\.parquet"):
+        read_rows(load_dataset(tmp_path, "mine"))
+
+
+def test_the_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    home = tmp_path / "mine"
+    home.mkdir()
+    (home / "t.csv").write_bytes(b"text,score\nfine,1\nb\xe4d,2\n")
+    (home / "dataset.yaml").write_text("task: regression\nfiles: t.csv\ncolumns: {text: text, label: score}\n")
+    with pytest.raises(DatasetError, match=r"t\.csv.* Line 3 is the first that is not UTF-8"):
         read_rows(load_dataset(tmp_path, "mine"))

@@ -1,9 +1,10 @@
 """What the machine refuses: no room, no permission, no network. Each is a sentence, and the next run goes on.
 
 A full disk is a small tmpfs where one may mount, and elsewhere a limit on the size of files (EFBIG instead of ENOSPC).
-A file that may not be read is met as another user where we are root, for whom nothing is unreadable.
+For root nothing is unreadable, so a child of root gives up that power of its.
 """
 
+import ctypes
 import os
 import resource
 import shutil
@@ -20,7 +21,8 @@ from hsae_dagster_tests.torture.children import Child, Said, finished_run, run_s
 from hsae_dagster_tests.torture.tally import Tally
 from hsae_dagster_tests.torture.yard import NAME, Yard, asked_server, declare, differences, finished, half_written
 
-NOBODY = 65534
+# Of Linux' capabilities, those by which root reads and writes what its permissions forbid.
+POWERS = (1, 2)
 KIB = 1024
 HANG_UP = Raw(hang_up=True)
 
@@ -60,7 +62,7 @@ def _full_disk(yard: Yard, calm: Workspace) -> Tally:
                 continue  # there was room enough
             _sentence(said, tally, f"with room for {room // KIB} KiB")
             tally.wrong += half_written(hurt)
-            again = _run(yard, hurt, None)
+            again = _run(yard, hurt)
             if not again.success:
                 tally.lost.append(f"the run after there was room: {again.words[-1500:]}")
             tally.wrong += differences(hurt, calm)
@@ -68,19 +70,31 @@ def _full_disk(yard: Yard, calm: Workspace) -> Tally:
     return tally
 
 
-def _run(yard: Yard, workspace: Workspace, limit: int | None, user: int | None = None) -> Said:
-    return finished_run(Child(partial(_limited_run, str(workspace.root), limit, user), yard.log))
+def _run(yard: Yard, workspace: Workspace, limit: int | None = None) -> Said:
+    return finished_run(Child(partial(_limited_run, str(workspace.root), limit), yard.log))
 
 
-def _limited_run(root: str, limit: int | None, user: int | None) -> dict[str, Any]:
-    """In a child: a run that may write no file larger than `limit` bytes, as `user`."""
+def _limited_run(root: str, limit: int | None) -> dict[str, Any]:
+    """In a child: a run that may write no file larger than `limit` bytes, and that permissions bind."""
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    if user is not None:
-        os.setgroups([])
-        os.setgid(user)
-        os.setuid(user)
+    if os.geteuid() == 0:
+        _give_up_powers()
     return run_stages(root, NAME, [])
+
+
+def _give_up_powers() -> None:
+    """Have permissions bind this process although it is root's."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    held = (ctypes.c_uint32 * 6)()
+    if libc.capget(header, held):
+        raise OSError(ctypes.get_errno(), "capget")
+    for power in POWERS:
+        for word in (0, 1):  # effective, permitted
+            held[word] &= ~(1 << power)
+    if libc.capset(header, held):
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 @contextmanager
@@ -117,8 +131,6 @@ def _limited(room: int) -> Iterator[int]:
 def _unreadable(yard: Yard, calm: Workspace) -> Tally:
     """Files and folders that the user who runs this may not read or write."""
     tally = Tally("unreadable files and folders")
-    root = os.geteuid() == 0
-    tally.note = "as another user" if root else "as this user"
     places = (
         "data/asked/texts.parquet",
         "data/asked/dataset.yaml",
@@ -126,26 +138,21 @@ def _unreadable(yard: Yard, calm: Workspace) -> Tally:
         "results/lancedb",
         "results",
     )
-    yard.folder.parent.chmod(0o755)
-    yard.folder.chmod(0o777)
     for place in places[: yard.some(len(places), 2)]:
         hurt = yard.project("locked")
         calm.copy_to(hurt.root)
         shutil.rmtree(hurt.project.results / "objects" / "sae_checkpoints")
-        if root:
-            for path in (hurt.root, *hurt.root.rglob("*")):
-                os.chown(path, NOBODY, NOBODY)
         path = hurt.root / place
         before = path.stat().st_mode
         path.chmod(0)
-        said = _run(yard, hurt, None, NOBODY if root else None)
+        said = _run(yard, hurt)
         path.chmod(before)
         tally.tries += 1
         if said.success:
             tally.wrong.append(f"{place} could not be read, and nobody noticed")
         elif _sentence(said, tally, place) and path.name not in " ".join(said.sentences.values()):
             tally.wrong.append(f"{place} is not named in {said.sentences}")
-        again = _run(yard, hurt, None, NOBODY if root else None)
+        again = _run(yard, hurt)
         tally.lost += [] if again.success else [f"after {place} was readable again: {again.words[-1500:]}"]
         tally.wrong += differences(hurt, calm)
     return tally
@@ -165,12 +172,12 @@ def _no_network(yard: Yard, calm: Workspace, server: Loopback) -> Tally:
             return lambda body, call: HANG_UP if call >= alive else script(body, call)
 
         server.chat, server.embed = mortal(chat), mortal(embed)
-        said = _run(yard, hurt, None)
+        said = _run(yard, hurt)
         server.chat, server.embed = chat, embed
         tally.tries += 1
         if not said.success:
             _sentence(said, tally, f"after {alive} answers")
-        again = _run(yard, hurt, None)
+        again = _run(yard, hurt)
         tally.lost += [] if again.success else [f"with the network back: {again.words[-1500:]}"]
         tally.wrong += differences(hurt, calm)
     return tally
