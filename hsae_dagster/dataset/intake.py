@@ -143,7 +143,7 @@ def _read_delimited(path: Path) -> tuple[pl.DataFrame, str | None]:
     unusual = []
     data = path.read_bytes()
     if not data.strip():
-        raise DatasetError(f"{path.name} is empty.")
+        raise DatasetError(f"{path.name} is empty. Give a table with one row per text.")
     text, encoding = _decode(data, path)
     if encoding != "UTF-8":
         unusual.append(f"it was in {encoding}, not UTF-8")

@@ -107,7 +107,7 @@ def read_embeddings(response: Mapping[str, Any], count: int) -> Reply:
     if len(items) != count:
         got = len(items) if isinstance(data, Sequence) else "no"
         return Reply(reason=f"{count} texts were sent and {got} vectors came back", fault="request")
-    by_index = {item.get("index"): item.get("embedding") for item in items}
+    by_index = {item["index"]: item.get("embedding") for item in items if isinstance(item.get("index"), int)}
     if set(by_index) != set(range(count)):
         return Reply(reason="the vectors that came back are not numbered one per text", fault="request")
     vectors = [by_index[index] for index in range(count)]

@@ -74,7 +74,7 @@ class Fuzz:
         except HsaeError as error:
             self.refused += 1
             said = str(error)
-            if self.named not in said or not REMEDY.search(said) or "Traceback" in said:
+            if self.named not in said or not REMEDY.search(said) or "Traceback (most" in said:
                 self.wrong("a sentence without file or remedy", said, value)
         except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001 - this is what is looked for
             self.wrong(type(error).__name__, str(error), value)
