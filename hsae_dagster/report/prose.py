@@ -188,7 +188,10 @@ def _effect_method(content: ReportContent) -> str:
         return (
             f"Share of “{short_outcome(content.outcome)}” among texts with the concept minus that among texts without."
         )
-    return f"Mean {short_outcome(content.outcome)} of texts with the concept minus the mean of texts without."
+    return (
+        f"The average of the outcome ({short_outcome(content.outcome)}) over texts with the concept minus its average "
+        "over texts without."
+    )
 
 
 def threats(content: ReportContent) -> Iterator[str]:
@@ -234,6 +237,11 @@ def _figure_threats(content: ReportContent) -> Iterator[str]:
     missing = max((_missing(h, content) for h in content.hypotheses), default=0)
     if missing:
         yield f"Up to {plural(missing, 'held-out observation')} of a concept could not be judged and were left out."
+    if content.confirmed > 1:
+        yield (
+            "The strongest hypotheses are the ones whose effects came out largest on these very texts; on other texts "
+            "the largest of them will tend to be a little smaller."
+        )
     opposite = sum("opposite signs" in flag for test in tests for flag in test.flags)
     if opposite:
         yield (
