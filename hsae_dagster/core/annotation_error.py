@@ -126,6 +126,9 @@ def corrected_separation(
         note = f"{with_it} labelled texts have the concept and {without} lack it (at least {MIN_GOLD} of each, judged "
         note += "yes and no, are needed)"
         return Corrected(NO_EFFECT_ESTIMATED, NO_EFFECT_ESTIMATED, 0.0, int(known.sum()), *agreement, note)
+    if len(np.unique(clusters[known])) < 2:
+        note = "all labelled texts belong to one cluster, so nothing can be said about others"
+        return Corrected(NO_EFFECT_ESTIMATED, NO_EFFECT_ESTIMATED, 0.0, int(known.sum()), *agreement, note)
     people, people_influence = _difference(truth, outcome, weight)
     sample, sample_influence = _difference(judged, outcome, weight)
     everyone, everyone_influence = _difference(judged, outcome, np.ones(len(outcome)))

@@ -18,6 +18,7 @@ import numpy as np
 
 from hsae_dagster.core import flags
 from hsae_dagster.core.cluster_robust import NO_EFFECT_ESTIMATED, Effect, cluster_ols
+from hsae_dagster.core.exact_fit import exact_fit_p
 from hsae_dagster.core.flags import Flag
 from hsae_dagster.core.partial_effects import partial_effects, spanned, variance_inflation
 from hsae_dagster.core.sign_flips import sign_flip_p
@@ -36,11 +37,13 @@ __all__ = [
     "partial_effects",
     "separation",
     "test_hypotheses",
+    "untestable",
 ]
 
 # A t with fewer degrees of freedom rests on so few clusters that a reader should know.
 _FEW_DEGREES = 10
 _MANY_MISSING = 0.1
+_LARGE_CLUSTER = 1 / 3
 # The usual bound (O'Brien 2007): from here on the partial effect's interval is more than twice as wide as alone.
 _LARGE_INFLATION = 5.0
 
@@ -108,7 +111,7 @@ def test_hypotheses(design: HoldoutDesign, *, min_positives: int = 20) -> list[H
         min_positives: fewest observations on each side of a concept; below it the concept is not tested.
     """
     n_hypotheses = design.concepts.shape[1]
-    reasons = [_untestable(design, j, min_positives) for j in range(n_hypotheses)]
+    reasons = [untestable(design, j, min_positives) for j in range(n_hypotheses)]
     able = [j for j in range(n_hypotheses) if reasons[j] is None]
     partial, partial_flags = partial_effects(design, able)
     inflation = variance_inflation(design, able)
@@ -121,6 +124,8 @@ def test_hypotheses(design: HoldoutDesign, *, min_positives: int = 20) -> list[H
         adjusted = NO_EFFECT_ESTIMATED if reason else adjusted_separation(design, j)
         vif = inflation.get(j, np.nan)
         doubts = [reason] if reason else [*_doubts(effect, beside, adjusted, n / len(judged)), *partial_flags[j]]
+        if not reason:
+            doubts += _dominant_cluster(design.clusters[judged])
         if vif > _LARGE_INFLATION and np.isfinite(beside.estimate):
             doubts.append(
                 Flag(flags.VARIANCE_INFLATION, f"other concepts nearly tell it (variance inflation {vif:.1f})")
@@ -153,7 +158,8 @@ def separation(design: HoldoutDesign, column: int) -> Effect:
         groups = np.unique(clusters, return_inverse=True)[1]
         scores = np.bincount(groups, h * (y - 0.5))
         return replace(found, p_value=sign_flip_p(scores)) if np.isfinite(found.p_value) else found
-    return cluster_ols(np.column_stack([h, np.ones_like(h)]), y, clusters, "difference in means")[0]
+    found = cluster_ols(np.column_stack([h, np.ones_like(h)]), y, clusters, "difference in means")[0]
+    return replace(found, p_value=exact_fit_p(h, clusters)) if found.standard_error == 0 else found
 
 
 def adjusted_separation(design: HoldoutDesign, column: int) -> Effect:
@@ -204,8 +210,8 @@ def _placed(order: np.ndarray, adjusted: np.ndarray, n: int) -> np.ndarray:
     return out
 
 
-def _untestable(design: HoldoutDesign, column: int, min_positives: int) -> Flag | None:
-    """Why a concept cannot be tested, or None."""
+def untestable(design: HoldoutDesign, column: int, min_positives: int) -> Flag | None:
+    """Why a concept cannot be tested, or None; whether it can is decided before any effect is looked at."""
     judged = np.isfinite(design.concepts[:, column])
     h = design.concepts[judged, column]
     with_it, without = int((h != 0).sum()), int((h == 0).sum())
@@ -216,9 +222,16 @@ def _untestable(design: HoldoutDesign, column: int, min_positives: int) -> Flag 
         return Flag(flags.TOO_FEW_POSITIVES, f"only {without} holdout observations lack the concept {least}")
     if design.task != "pairwise" and np.ptp(design.outcome[judged]) == 0:
         return Flag(flags.NO_VARIATION, "all holdout observations have the same outcome")
-    if len(np.unique(design.clusters[judged])) < 2:
-        alone = "all holdout observations belong to one cluster, so nothing can be said about others"
-        return Flag(flags.ONE_CLUSTER, alone)
+    return _one_cluster(h, design.clusters[judged], design.task)
+
+
+def _one_cluster(h: np.ndarray, clusters: np.ndarray, task: str) -> Flag | None:
+    """Whether a single cluster is all there is on one side: what is peculiar to it cannot be told from the concept."""
+    which = ["have the concept"] if task == "pairwise" else ["have the concept", "lack the concept"]
+    for side, has in zip([h != 0, h == 0], which, strict=False):
+        if len(np.unique(clusters[side])) < 2:
+            alone = f"all holdout observations that {has} belong to one cluster, so nothing can be said about others"
+            return Flag(flags.ONE_CLUSTER, alone)
     return None
 
 
@@ -239,6 +252,17 @@ def _doubts(effect: Effect, beside: Effect, adjusted: Effect, judged: float) -> 
         turned = "its effect turns round once text length and controls are held constant"
         doubts.append(Flag(flags.REVERSED_BY_CONTROLS, turned))
     return doubts
+
+
+def _dominant_cluster(clusters: np.ndarray) -> list[str]:
+    """A flag where one cluster holds so many observations that errors rest on it."""
+    sizes = np.unique(clusters, return_counts=True)[1]
+    share = float(sizes.max() / sizes.sum())
+    if share < _LARGE_CLUSTER:
+        return []
+    return [
+        Flag(flags.DOMINANT_CLUSTER, f"one cluster holds {share:.0%} of the observations, so its errors are unsure")
+    ]
 
 
 def reversed_by_controls(effect: Effect, adjusted: Effect) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from hsae_dagster.core.inference import HoldoutDesign, holm, separation
+from hsae_dagster.core.inference import HoldoutDesign, holm, separation, untestable
 from hsae_dagster.core.joint_fit import without_relation
 from hsae_dagster.core.selection import select_for_each
 
@@ -143,7 +143,8 @@ def _discoveries(
 
 def _test(design: HoldoutDesign, directions: Sequence[float], rule: Rule) -> tuple[np.ndarray, np.ndarray]:
     """Sizes of the effects of testable columns, and which of them would be confirmed."""
-    effects = [separation(design, j) if _testable(design, j, rule) else None for j in range(design.concepts.shape[1])]
+    able = [untestable(design, j, rule.min_positives) is None for j in range(design.concepts.shape[1])]
+    effects = [separation(design, j) if tested else None for j, tested in enumerate(able)]
     p_values = np.array([np.nan if effect is None else effect.p_value for effect in effects])
     estimates = np.array([np.nan if effect is None else effect.estimate for effect in effects])
     corrected = holm(p_values)
@@ -151,12 +152,6 @@ def _test(design: HoldoutDesign, directions: Sequence[float], rule: Rule) -> tup
     agrees = np.sign(estimates) * np.asarray(directions) >= 0
     done = np.isfinite(p_values)
     return np.abs(estimates[done]), (np.nan_to_num(corrected, nan=1.0) < rule.alpha)[done] & agrees[done]
-
-
-def _testable(design: HoldoutDesign, column: int, rule: Rule) -> bool:
-    h = design.concepts[np.isfinite(design.concepts[:, column]), column]
-    sides = [(h != 0).sum()] if rule.task == "pairwise" else [(h != 0).sum(), (h == 0).sum()]
-    return min(sides) >= rule.min_positives
 
 
 def _summary(name: str, results: list[tuple[np.ndarray, np.ndarray]]) -> NegativeControl:

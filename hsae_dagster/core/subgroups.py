@@ -86,7 +86,11 @@ def subgroup_effects(
 def _enough(design: HoldoutDesign, column: int, rows: np.ndarray, least: int) -> bool:
     h = design.concepts[rows, column]
     sides = [(h != 0).sum()] if design.task == "pairwise" else [(h != 0).sum(), (h == 0).sum()]
-    return bool(min(sides) >= max(least, 1) and (design.task == "pairwise" or np.ptp(design.outcome[rows]) > 0))
+    if min(sides) < max(least, 1) or (design.task != "pairwise" and np.ptp(design.outcome[rows]) == 0):
+        return False
+    # What is peculiar to a single cluster on one side cannot be told from the concept.
+    of = [design.clusters[rows][h != 0], design.clusters[rows][h == 0]][: len(sides)]
+    return all(len(np.unique(clusters)) > 1 for clusters in of)
 
 
 def _rows(design: HoldoutDesign, rows: np.ndarray) -> HoldoutDesign:
@@ -102,7 +106,9 @@ def _difference(design: HoldoutDesign, column: int, judged: np.ndarray, inside: 
     name = "difference between subgroups"
     if design.task == "pairwise":
         return cluster_ols(np.column_stack([h * level, h]), y - 0.5, clusters, name, exchangeable=False)[0]
-    return cluster_ols(np.column_stack([h * level, h, level, np.ones_like(h)]), y, clusters, name)[0]
+    found = cluster_ols(np.column_stack([h * level, h, level, np.ones_like(h)]), y, clusters, name)[0]
+    # Without a single error nothing is known about how large errors are.
+    return replace(found, p_value=np.nan) if found.standard_error == 0 else found
 
 
 def correct(found: Sequence[Sequence[SubgroupEffect]]) -> list[tuple[SubgroupEffect, ...]]:

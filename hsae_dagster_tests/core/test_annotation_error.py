@@ -139,3 +139,13 @@ def test_kappa_is_cohens():
     repeated = cohen_kappa_score(np.repeat(a, weight), np.repeat(b, weight))
     assert kappa(a.astype(float), b.astype(float), weight.astype(float)) == pytest.approx(repeated)
     assert np.isnan(kappa(np.ones(5), np.ones(5)))
+
+
+def test_labels_of_one_cluster_say_why_they_correct_nothing():
+    rng = np.random.default_rng(8)
+    truth, judged = rng.random(400) < 0.4, rng.random(400) < 0.4
+    gold = np.where(np.arange(400) < 100, truth, np.nan)
+    clusters = np.where(np.arange(400) < 100, 0, np.arange(400))
+    found = corrected_separation(judged.astype(float), rng.normal(size=400), clusters, gold, np.full(400, 0.25))
+    assert "one cluster" in found.note
+    assert np.isnan(found.corrected.estimate)
