@@ -10,7 +10,7 @@ holdout. Vectors and single autoencoders are reached by links, so they are compu
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ from hsae_dagster.resources import Project
 from hsae_dagster.storage.objects import ObjectStore, StoredObject
 
 STAGE_NAMES = [stage.key.to_user_string() for stage in STAGES]
+# (rows of a file, label column) -> rows.
+Edit = Callable[[pl.DataFrame, str], pl.DataFrame]
 # Results of texts alone, or of one autoencoder's own settings.
 _REUSED = ("embeddings", "sae")
 
@@ -46,20 +48,18 @@ class Shared:
     results: Path
 
     @contextmanager
-    def apart(
-        self, dataset: str, changes: Mapping[str, Any], shuffle: np.random.Generator | None = None
-    ) -> Iterator[Project]:
+    def apart(self, dataset: str, changes: Mapping[str, Any], edit: Edit | None = None) -> Iterator[Project]:
         """A scratch project with one dataset, removed afterwards.
 
         Args:
             dataset: to copy.
             changes: fields of dataset.yaml to replace; sections are merged.
-            shuffle: deals the labels of each file to its rows anew, or leaves them when None.
+            edit: what becomes of the rows of each file, given the declared label column; they stay when None.
         """
         self.results.mkdir(parents=True, exist_ok=True)
         root = Path(tempfile.mkdtemp(prefix=".apart-", dir=self.results))
         try:
-            self._copy(dataset, changes, shuffle, root / "data" / dataset)
+            self._copy(dataset, changes, edit, root / "data" / dataset)
             results = root / "results"
             (results / "objects").mkdir(parents=True)
             for name in ("lancedb", *(f"objects/{asset}" for asset in _REUSED)):
@@ -69,20 +69,17 @@ class Shared:
         finally:
             shutil.rmtree(root, ignore_errors=True)
 
-    def _copy(
-        self, dataset: str, changes: Mapping[str, Any], shuffle: np.random.Generator | None, target: Path
-    ) -> None:
+    def _copy(self, dataset: str, changes: Mapping[str, Any], edit: Edit | None, target: Path) -> None:
         source = load_dataset(self.data, dataset)
         target.mkdir(parents=True)
         for _, path in source.file_paths():
-            if shuffle is None:
+            if edit is None:
                 shutil.copyfile(path, target / path.name)
             else:
-                permuted(READERS[path.suffix.lower()](path), source.spec.columns.label, shuffle).write_parquet(
-                    (target / path.name).with_suffix(".parquet")
-                )
+                edited = edit(READERS[path.suffix.lower()](path), source.spec.columns.label)
+                edited.write_parquet((target / path.name).with_suffix(".parquet"))
         declared = yaml.safe_load((source.folder / "dataset.yaml").read_text(encoding="utf-8"))
-        if shuffle is not None:
+        if edit is not None:
             declared["files"] = _as_parquet(declared["files"])
         for field, value in changes.items():
             old = declared.get(field)

@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.cells import Shared, append, finished, lines, result, run_stages
+from benchmarks.cells import Shared, append, finished, lines, permuted, result, run_stages
 from hsae_dagster.assets.concepts_to_test import chosen_concepts
 from hsae_dagster.core.badges import verdict
 from hsae_dagster.core.inference import benjamini_hochberg, holm, reversed_by_controls, test_hypotheses
@@ -76,7 +77,7 @@ def permutation(shared: Shared, dataset: str, seed: int, saes: Any) -> dict[str,
     changes: dict[str, Any] = {"inference": {"bootstrap": 0}} | ({"saes": saes} if saes is not None else {})
     started = time.perf_counter()
     with (
-        shared.apart(dataset, changes, np.random.default_rng(seed)) as project,
+        shared.apart(dataset, changes, partial(permuted, rng=np.random.default_rng(seed))) as project,
         mock.patch("hsae_dagster.assets.selected_neurons.validation_ladder", lambda *_: NO_LADDER),
     ):
         run_stages(project, dataset, upto="interpretations")
