@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo ui test test-all torture check format install clean
+.PHONY: demo ui test test-all torture bench check format install clean
 
 demo: install ## the main job on real texts, offline, to a report
 	@"$(BIN)/hsae" demo
@@ -23,6 +23,9 @@ test-all: install ## the quick suite and the slow one, which asks a real model
 
 torture: install ## kills, damage, a full disk, two at once, bad input, load: what is lost or wrong? (half an hour)
 	@HSAE_EXECUTOR=in_process OMP_NUM_THREADS=1 "$(BIN)/python" -m hsae_dagster_tests.torture --out torture.json
+
+bench: install ## speed and memory beside hypothesaes 2.0.1, about ten minutes; FULL=--full for its largest sizes
+	@"$(BIN)/python" -m benchmarks.speed $(FULL)
 
 check: install ## format, lint, types, definitions
 	@"$(BIN)/ruff" format --check .

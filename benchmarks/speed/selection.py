@@ -138,7 +138,7 @@ def tight(
     excess = float(np.abs(gradient(residual_of(model))).max() / bound - 1)
     order = np.argsort(-np.abs(coefficients))[: len(columns)]
     order = order[coefficients[order] != 0]
-    return {"columns": few[order], "scores": coefficients[order], "excess": excess}
+    return {"columns": few[order].tolist(), "scores": coefficients[order].tolist(), "excess": excess}
 
 
 def agree(mine: dict[str, Any], theirs: dict[str, Any], method: str) -> str:

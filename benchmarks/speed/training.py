@@ -119,7 +119,7 @@ def _identity(config: SAEConfig, x: torch.Tensor, count: int = 3) -> tuple[float
         (sae.input_bias, model.input_bias),
         (sae.neuron_bias, model.neuron_bias),
     )
-    apart = max(float((mine - theirs).abs().max()) for mine, theirs in pairs)
+    apart = max(float((mine - theirs).detach().abs().max()) for mine, theirs in pairs)
     assert apart < _EQUAL, f"weights differ by {apart:.1e} after {count} steps"
     return apart, count
 
@@ -197,7 +197,8 @@ def guided_row(name: str, dimensions: int, m: int, k: int, *, rounds: int = 7, s
 
 def guided(dimensions: int, m: int, k: int, rounds: int, steps: int, batch: int = 512) -> dict[str, Any]:
     """In a child: steps with and without guidance by pairs, in alternation."""
-    from hsae_dagster.core.guidance import LabelledRows, guidance
+    from hsae_dagster.core.guidance import guidance
+    from hsae_dagster.core.prediction_loss import LabelledRows
 
     n = batch * _BATCHES
     made = synthetic(n, dimensions, SAEConfig(m=2 * m, k=k))
@@ -217,3 +218,46 @@ def guided(dimensions: int, m: int, k: int, rounds: int, steps: int, batch: int 
             trainers[side].step(x[at], at)
         found[side].append((time.perf_counter() - started) / steps * 1e3)
     return {side: times[1:] for side, times in found.items()}
+
+
+def gpu_row(name: str, dimensions: int, m: int, k: int, batch: int, steps: int = 200) -> Row:
+    """A step on the GPU: its time, beside what the dense products it needs take at the measured matrix product rate."""
+    found = in_child("training:gpu", dimensions=dimensions, m=m, k=k, batch=batch, steps=steps)
+    return Row(
+        name,
+        found["step_ms"],
+        None,
+        "ms",
+        None,
+        agreed=f"{found['share']:.0%} of the measured product rate ({found['rate_tflops']:.0f} TFLOP/s float32)",
+        extra=found,
+    )
+
+
+def gpu(dimensions: int, m: int, k: int, batch: int, steps: int) -> dict[str, Any]:
+    """In a child: steps on the GPU, and the rate of the encoder's product alone."""
+    config = SAEConfig(m=m, k=k, batch_size=batch)
+    x = torch.from_numpy(synthetic(batch, dimensions, SAEConfig(m=2 * m, k=k)).embeddings)
+    sae = _fresh(config, x).cuda()
+    x = x.cuda()
+    trainer = SAETrainer(sae, config)
+    seconds = _on_gpu(lambda: trainer.step(x), steps)
+    product = _on_gpu(lambda: x @ sae.encoder.detach().T, steps)
+    operations = 2.0 * batch * dimensions * m
+    return {
+        "step_ms": seconds * 1e3,
+        "rate_tflops": operations / product / 1e12,
+        "share": product / seconds,
+        "device": torch.cuda.get_device_name(),
+    }
+
+
+def _on_gpu(work: Callable[[], Any], times: int) -> float:
+    for _ in range(10):
+        work()
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(times):
+        work()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - started) / times

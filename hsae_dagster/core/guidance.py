@@ -1,8 +1,9 @@
 """Guiding an autoencoder by the label: the prediction loss of a linear head on the codes.
 
-Belongs here: labelled rows in the form training reads them, controls partialled out of the label, the head and its
-loss, a term that keeps neurons apart, an order of the texts in which pairs meet in a batch. Does not belong here: the
-reconstruction (`sae_loss`), the optimiser (`sae_training`), which label weight is good (`sae_grid`).
+Belongs here: labelled rows in the form training reads them, controls partialled out of the label, the head, a term that
+keeps neurons apart, an order of the texts in which pairs meet in a batch. Does not belong here: the head's loss
+(`prediction_loss`), the reconstruction (`sae_loss`), the optimiser (`sae_training`), which label weight is good
+(`sae_grid`).
 
 The loss of a batch gains λ · prediction loss of head(z) = z · w + b: the squared error of the standardised label for
 regression, the logistic loss for classes, the logistic loss of head(z_A) - head(z_B) for pairs. The idea of training a
@@ -12,41 +13,22 @@ those of validation clusters tell when to stop. The head is never used after tra
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hsae_dagster.core.observations import control_columns, is_pairwise, text_rows
+from hsae_dagster.core.prediction_loss import LabelledRows, PredictionLoss
 from hsae_dagster.core.sae import SAEConfig
 from hsae_dagster.core.sae_training import ExtraLoss, shuffled_batches
 from hsae_dagster.core.sparse_decode import ActiveEntries, BatchCodes
 from hsae_dagster.errors import MethodError
 
 _TINY = 1e-12
-
-
-@dataclass(frozen=True)
-class LabelledRows:
-    """The observations of one split, pointing to rows of that split's embeddings.
-
-    Attributes:
-        n_texts: rows of the embeddings.
-        first: (n_observations,) int64, row of the text, or of text A.
-        second: the same of text B; None where observations are single texts.
-        target: (n_observations,) float64: the standardised label less what controls explain (regression), or 0 and 1.
-        offset: (n_observations,) float64 log-odds that controls explain; zeros for regression and pairs.
-    """
-
-    n_texts: int
-    first: np.ndarray
-    second: np.ndarray | None
-    target: np.ndarray
-    offset: np.ndarray
 
 
 def labelled_rows(
@@ -162,53 +144,6 @@ def _sum_at(values: Tensor, places: Tensor, size: int) -> Tensor:
     return values.new_zeros(size).index_add_(0, places, values)
 
 
-class PredictionLoss:
-    """Mean prediction loss over the observations of a split, estimated from those that lie within a batch of texts.
-
-    A batch's sum is scaled by texts per batch and observations per text, so that its expectation is the mean over all
-    observations however many a text has. A pair counts in the batch that holds both of its texts.
-    """
-
-    def __init__(self, rows: LabelledRows, task: str, dtype: torch.dtype, device: str) -> None:
-        order = np.argsort(rows.first, kind="stable")
-        counts = np.bincount(rows.first, minlength=rows.n_texts)
-
-        def put(values: np.ndarray, kind: torch.dtype) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(values)).to(device=device, dtype=kind)
-
-        self.regression = task == "regression"
-        self.single = rows.second is None and bool((counts == 1).all())
-        self.counts, self.starts = put(counts, torch.long), put(np.cumsum(counts) - counts, torch.long)
-        self.second = None if rows.second is None else put(rows.second[order], torch.long)
-        self.target, self.offset = put(rows.target[order], dtype), put(rows.offset[order], dtype)
-        self.texts_per_observation = rows.n_texts / max(len(order), 1)
-        self.place = torch.full((rows.n_texts,), -1, dtype=torch.long, device=device)
-
-    def __call__(self, scores: Tensor, rows: Tensor) -> Tensor:
-        """Scalar; scores (n,) of the head at these rows (n,) of the split's texts."""
-        chosen, at = (rows, None) if self.single else self._within(rows)
-        values = scores if at is None else scores.index_select(0, at)
-        if self.second is not None:
-            self.place[rows] = torch.arange(len(rows), device=rows.device)
-            other = self.place[self.second[chosen]]
-            self.place[rows] = -1
-            both = other >= 0
-            chosen, values = chosen[both], values[both] - scores.index_select(0, other[both])
-        scale, target = self.texts_per_observation / len(rows), self.target[chosen]
-        if self.regression:
-            return (values - target).square().sum() * scale
-        values = values + self.offset[chosen]
-        return functional.binary_cross_entropy_with_logits(values, target, reduction="sum") * scale
-
-    def _within(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Observations whose (first) text is in the batch, and the place of that text in it."""
-        counts = self.counts[rows]
-        at = torch.arange(len(rows), device=rows.device).repeat_interleave(counts)
-        before = torch.cumsum(counts, 0) - counts
-        shift = (self.starts[rows] - before).index_select(0, at)
-        return shift + torch.arange(len(at), device=rows.device), at
-
-
 def likeness(codes: BatchCodes, width: int) -> Tensor:
     """Mean squared correlation over all pairs of the first `width` neurons in a batch; differentiable scalar in [0, 1].
 
@@ -242,7 +177,7 @@ def guidance(
             losses[name] = PredictionLoss(rows, task, head.weight.dtype, device)
 
     def weighted(loss: PredictionLoss, codes: BatchCodes, rows: Tensor) -> Tensor:
-        total = config.label_weight * loss(head(codes), rows)
+        total = loss(head(codes), rows, config.label_weight)
         if config.distinct_weight > 0:
             total = total + config.distinct_weight * likeness(codes, head.width)
         return total

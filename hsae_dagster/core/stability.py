@@ -29,7 +29,7 @@ _MOST_BLOCKS, _FEWEST_BLOCKS, _MOST_NUMBERS = 48, 16, 2**23
 # Columns of the first Gram matrices beside the selected ones: by correlation, and by what the selected do not explain;
 # rows from which these are guessed.
 _NEAR, _ENOUGH_ROWS = 32, 40_000
-_ROUNDS = 20
+_ROUNDS, _WORST = 50, 5
 # A column belongs to a solution if its gradient exceeds alpha by more than this share of the path's top.
 _BREACH = 1e-7
 
@@ -157,9 +157,9 @@ def _by_lasso(
             bounds[place] = alpha + _BREACH * np.abs(sums.with_outcome[place, near]).max(initial=0.0)
         breach = np.where(usable & sums.varies, np.abs(sums.gradient(weights)) - bounds[:, None], -1.0)
         breach[:, near] = -1.0
-        worst = breach.max(axis=0)
-        further = np.argsort(-worst, kind="stable")[:_NEAR]
-        further = further[worst[further] > 0]
+        # The worst few of each half: most others fall back once these are in.
+        worst = np.argsort(-breach, axis=1, kind="stable")[:, :_WORST]
+        further = np.unique(worst[np.take_along_axis(breach, worst, axis=1) > 0])
         if len(further) == 0:
             break
         open_halves = open_halves[(breach > 0).any(axis=1)]
