@@ -21,6 +21,7 @@ from hsae_dagster.core.sparse_decode import (
     BatchCodes,
     active_values,
     group_by,
+    largest_columns,
     largest_positions,
     row_starts,
 )
@@ -233,7 +234,8 @@ class SparseAutoencoder(nn.Module):
     def _largest_of_rows(
         self, pre: Tensor, k: int, segments: tuple[int, ...], among: Tensor | None = None
     ) -> tuple[ActiveEntries, Tensor]:
-        selected, columns = torch.topk(pre, k, dim=1, sorted=False)
+        columns = largest_columns(pre, k)
+        selected = pre.gather(1, columns)
         starts = torch.arange(0, columns.numel(), k, device=pre.device)
         rows = torch.arange(pre.shape[0], device=pre.device).repeat_interleave(k)
         columns = columns.flatten() if among is None else among[columns.flatten()]

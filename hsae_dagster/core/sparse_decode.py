@@ -48,6 +48,22 @@ def row_starts(rows: Tensor, n_rows: int) -> Tensor:
     return torch.cumsum(counts, 0) - counts
 
 
+def largest_columns(values: Tensor, k: int) -> Tensor:
+    """Columns (n, k) int64 of the k largest values of each row of a (n, m) tensor without graph, in any order.
+
+    On a CPU numpy's vectorised partition finds each row's k-th value, in a fifth of the time of `torch.topk`; where
+    values tie with it, `torch.topk` decides which of them are kept.
+    """
+    n, m = values.shape
+    if values.device.type == "cpu" and k < m:
+        array = values.numpy()
+        bound = np.partition(array, m - k, axis=1)[:, m - k, None]
+        passing = np.flatnonzero(array >= bound)
+        if len(passing) == n * k:
+            return torch.from_numpy(passing.reshape(n, k) - np.arange(0, n * m, m)[:, None])
+    return torch.topk(values, k, dim=1, sorted=False).indices
+
+
 def largest_positions(flat: Tensor, count: int) -> Tensor:
     """Positions (count,) of the largest values of a flat tensor, exactly, in any order.
 
