@@ -16,7 +16,7 @@ from hsae_dagster.core.sae_training import (
     column_medians,
     train_sae,
 )
-from hsae_dagster.core.sparse_decode import BatchCodes, largest_positions
+from hsae_dagster.core.sparse_decode import BatchCodes, largest_columns, largest_positions
 from hsae_dagster.errors import MethodError
 from hsae_dagster_tests.core.reference import load_reference_module, record
 from hsae_dagster_tests.core.reference_sae import twin
@@ -118,6 +118,20 @@ def test_the_largest_of_many_values_are_exact_even_where_the_sample_misleads() -
     for flat, count in ((plain, 4_000), (misleading, 1_660), (plain, 99_999)):
         found = flat[largest_positions(flat, count)].sort().values
         assert torch.equal(found, flat.sort().values[-count:])
+
+
+def test_the_largest_of_each_row_are_exact_and_ties_leave_no_row_short() -> None:
+    generator = torch.Generator().manual_seed(0)
+    plain = torch.randn(50, 40, generator=generator)
+    tied = plain.round()
+    tied[3] = 0.0
+    for values in (plain, plain.double(), tied):
+        for k in (1, 7, 39, 40):
+            columns = largest_columns(values, k)
+            assert columns.shape == (50, k)
+            assert all(len(row.unique()) == k for row in columns), "no neuron twice"
+            found = values.gather(1, columns).sort(dim=1).values
+            assert torch.equal(found, values.sort(dim=1).values[:, -k:])
 
 
 @pytest.mark.parametrize("n", [300, 5000])
