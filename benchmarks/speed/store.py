@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from benchmarks.speed.children import in_child, measured
 from benchmarks.speed.outcome import Row
@@ -170,13 +171,12 @@ def add_theirs(folder: str, texts: int, dimensions: int, new: int) -> dict[str, 
 def add_ours(folder: str, texts: int, dimensions: int, new: int) -> dict[str, Any]:
     """In a child: what the asset `embeddings` does around its model: read keys, find the new, append them."""
     names, vectors = _texts(texts + new), _vectors(new, dimensions, start=texts)
-    keys = [text_id(name) for name in names]
+    keys = pl.Series([text_id(name) for name in names])
     table = _table(folder, dimensions)
     with measured() as run:
-        known = table.keys()
-        missing = [key for key in keys if key not in known]
-        table.append(missing, vectors)
+        missing = keys.filter(pl.Series(table.lacking(keys)))
+        table.append(missing.to_list(), vectors)
     count = len(table.keys())
     started = time.perf_counter()
-    table.read(keys)
+    table.read(keys.to_list())
     return {"run": run, "texts": count, "next_read_s": time.perf_counter() - started}

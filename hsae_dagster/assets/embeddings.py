@@ -67,8 +67,7 @@ def _fill(
     stage: Stage, embedder: Embedder, vectors: VectorTable, texts: pl.DataFrame, account: Account
 ) -> tuple[dict[str, Any], Estimate]:
     """Bring the table up to date: keep what is there, borrow what another dataset has, embed the rest."""
-    known = vectors.keys()
-    missing = texts.filter(~pl.col("text_id").is_in(list(known)))
+    missing = texts.filter(pl.Series(vectors.lacking(texts["text_id"])))
     borrowed, values, lenders = vectors.borrow(set(missing["text_id"])) if missing.height else ([], np.empty(0), [])
     if borrowed:
         vectors.append(borrowed, values)

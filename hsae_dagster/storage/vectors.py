@@ -11,7 +11,7 @@ text is embedded again.
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,25 @@ class VectorTable:
             return set()
         self._version = int(table.version)
         return self._keys(table)
+
+    def lacking(self, ids: Iterable[str]) -> np.ndarray:
+        """Which of `ids` (n,) have no vector, (n,) bool; a polars column is fastest.
+
+        Where the contiguous copy of the table as it is exists, its keys are asked: its rows were checked when it was made.
+
+        Raises:
+            StorageError: the table is damaged.
+        """
+        from hsae_dagster.storage.vector_copy import positions
+
+        ids = ids if isinstance(ids, Sized) else list(ids)
+        table = self._open()
+        if table is None:
+            return np.ones(len(ids), dtype=bool)
+        self._version = int(table.version)
+        copy = self._named_copy(table)
+        known = copy.keys() if copy and copy.exists() else None
+        return positions(ids, self._keys(table) if known is None else known) < 0
 
     def append(self, ids: list[str], vectors: np.ndarray) -> None:
         """Add rows in one commit; rows that another process has added meanwhile are not added twice.
@@ -139,18 +158,19 @@ class VectorTable:
 
     def _copy(self, table: Any) -> "VectorCopy | None":
         """The contiguous copy of the table as it is, made where it is missing; None where the table is small."""
-        from hsae_dagster.storage.vector_copy import VectorCopy, state_of
-
-        dimensions = self.embedding_set.dimensions
-        if table.count_rows() * dimensions * 4 < _WORTH_A_COPY:
-            return None
-        state = state_of(self.uri / f"{self.name}.lance", int(table.version))
-        if state is None:
-            return None
-        copy = VectorCopy(self.uri.with_name("vector_copies") / self.name, state)
-        if copy.exists() or copy.write(sorted(self._keys(table)), dimensions, self._rows(table)):
+        copy, dimensions = self._named_copy(table), self.embedding_set.dimensions
+        if copy and (copy.exists() or copy.write(sorted(self._keys(table)), dimensions, self._rows(table))):
             return copy
         return None
+
+    def _named_copy(self, table: Any) -> "VectorCopy | None":
+        """The place of that copy, which may not have been made; None where the table is small."""
+        from hsae_dagster.storage.vector_copy import VectorCopy, state_of
+
+        if table.count_rows() * self.embedding_set.dimensions * 4 < _WORTH_A_COPY:
+            return None
+        state = state_of(self.uri / f"{self.name}.lance", int(table.version))
+        return None if state is None else VectorCopy(self.uri.with_name("vector_copies") / self.name, state)
 
     def borrow(self, wanted: set[str]) -> tuple[list[str], np.ndarray, list[str]]:
         """Vectors that other datasets' tables of the same embedding set already hold.

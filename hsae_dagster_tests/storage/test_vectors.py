@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from hsae_dagster.core.embedding_set import EmbeddingSet
@@ -29,6 +30,15 @@ def test_rows_come_back_in_the_order_asked_for_across_appends(tmp_path: Path) ->
     assert read.flags.c_contiguous
     np.testing.assert_array_equal(read, vectors[order])
     assert table.keys() == set(ids)
+
+
+def test_texts_without_a_vector_are_told_from_the_others(tmp_path: Path) -> None:
+    table, ids = VectorTable(tmp_path, "mine", FAMILY), made(10)[0]
+    assert table.lacking(ids).all()
+    table.append(*made(4))
+    for asked in (ids, iter(ids), pl.Series(ids)):
+        assert table.lacking(asked).tolist() == [False] * 4 + [True] * 6
+    assert len(table.lacking([])) == 0
 
 
 def test_a_missing_vector_is_an_error_that_counts(tmp_path: Path) -> None:
