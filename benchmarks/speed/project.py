@@ -105,7 +105,7 @@ def demo_row(folder: Path) -> Row:
         120.0,
         at_most=True,
         agreed=f"{lines} lines of progress; the sample was {'at hand' if at_hand else 'fetched'}",
-        extra={"printed": printed.splitlines()[-15:]},
+        extra={"printed": printed.splitlines()[-60:]},
     )
 
 

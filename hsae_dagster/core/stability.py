@@ -173,7 +173,7 @@ class _Gram:
     n_rows = 1
 
     def __init__(self, gram: np.ndarray, with_outcome: np.ndarray) -> None:
-        self._gram, self._with_outcome, self.n_columns = gram, with_outcome, len(gram)
+        self.gram, self._with_outcome, self.n_columns = gram, with_outcome, len(gram)
 
     def transposed_product(self, _: np.ndarray) -> np.ndarray:
         """Covariance of every column with the outcome."""
@@ -181,8 +181,20 @@ class _Gram:
 
     def gram_column(self, j: int) -> np.ndarray:
         """Correlation of column j with every column."""
-        column: np.ndarray = self._gram[j]
+        column: np.ndarray = self.gram[j]
         return column
+
+
+class _GramPath(LassoPath):
+    """The path on a Gram matrix that is there: its rows need not be gathered one by one."""
+
+    def __init__(self, matrix: _Gram, target: np.ndarray, usable: np.ndarray, *, jitter: float) -> None:
+        super().__init__(matrix, target, usable, jitter=jitter)
+        self._whole = matrix.gram
+
+    def _gram(self) -> np.ndarray:
+        rows: np.ndarray = self._whole[self._active]
+        return rows
 
 
 def _path(
@@ -194,7 +206,7 @@ def _path(
     matrix = _Gram(gram, with_outcome)
     spread = np.array([-1.0, 1.0]) * sums.outcome_spread[half]
     for jitter in (0.0, 1e-10, 1e-8):
-        path = LassoPath(matrix, spread, able, jitter=jitter)
+        path = _GramPath(matrix, spread, able, jitter=jitter)
         try:
             # Stops behind the first stretch on which more columns are active than were wanted.
             path.extend(0.0, n_select)
