@@ -60,7 +60,7 @@ class VectorTable:
     def lacking(self, ids: Iterable[str]) -> np.ndarray:
         """Which of `ids` (n,) have no vector, (n,) bool; a polars column is fastest.
 
-        Where the contiguous copy of the table as it is exists, its keys are asked: its rows were checked when it was made.
+        Where there is a contiguous copy of the table as it is, its keys are asked, whose rows were checked then.
 
         Raises:
             StorageError: the table is damaged.

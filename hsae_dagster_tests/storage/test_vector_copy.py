@@ -91,6 +91,19 @@ def test_a_table_whose_state_cannot_be_told_has_no_copy(tmp_path: Path, monkeypa
     assert not copies(tmp_path)
 
 
+def test_known_texts_are_told_from_new_ones_by_the_copy_only_while_it_is_of_the_table(tmp_path: Path) -> None:
+    ids, values = made(60)
+    table = filled(tmp_path, ids[:50], values[:50])
+    assert table.lacking(ids).tolist() == [False] * 50 + [True] * 10, "no copy yet"
+    table.read(ids[:50])
+    assert table.lacking(ids).tolist() == [False] * 50 + [True] * 10, "by the copy"
+    table.append(ids[50:], values[50:])
+    assert not table.lacking(ids).any(), "the copy is of an earlier state"
+    table.read(ids)
+    next((tmp_path / "vector_copies").rglob("*.parquet")).write_bytes(b"damaged")
+    assert not table.lacking(ids).any(), "the table is asked where the copy is damaged"
+
+
 def test_small_tables_have_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vectors, "_WORTH_A_COPY", 2**26)
     ids, values = made(20)
