@@ -142,16 +142,23 @@ def test_the_table_shows_goals_and_whether_they_are_met() -> None:
     assert "| ≤ 2 s | yes |" in lines[5]
 
 
+def disagreeing(_: Bench) -> list[Row]:
+    raise AssertionError("the selected neurons differ")
+
+
 def test_a_row_without_means_is_named_and_the_others_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(tmp_path, full=False, shrink=1, results=None, dataset="absent")
     with pytest.raises(NotHereError, match="no embeddings of `absent`"):
         real_activations(bench)
     monkeypatch.setattr("benchmarks.speed.__main__.roofline", dict)
     monkeypatch.setitem(ROWS, "lasso", lambda _: [Row("tried", 1.0, 3.0, "s", 2)])
-    found = run(bench, ["lasso", "real"], tmp_path / "out.json")
+    monkeypatch.setitem(ROWS, "separation", disagreeing)
+    found, agreed = run(bench, ["separation", "lasso", "real"], tmp_path / "out.json")
+    assert not agreed
     written = json.loads((tmp_path / "out.json").read_text())
     assert [row.name for row in found] == [row["name"] for row in written["rows"]] == ["tried"]
     assert written["rows"][0]["met"] is True
+    assert written["failed"] == {"separation": "the selected neurons differ"}
     assert written["skipped"]["real"].startswith("no embeddings")
     assert written["machine"]["cores"] >= 1
 

@@ -179,11 +179,11 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
 }
 
 
-def run(bench: Bench, names: list[str], out: Path) -> list[Row]:
-    """Run rows one after another; what is finished is in `out` whatever happens to the next."""
+def run(bench: Bench, names: list[str], out: Path) -> tuple[list[Row], bool]:
+    """Run rows one after another, whatever happens to one; what is finished is in `out`, and whether all agreed."""
     found: list[Row] = []
     record = {"machine": facts(), "roofline": roofline(), "full": bench.full, "shrink": bench.shrink}
-    skipped, seconds = {}, {}
+    skipped, failed, seconds = {}, {}, {}
     for name in names:
         started = time.perf_counter()
         print(f"{time.strftime('%H:%M:%S')}  {name} …", file=sys.stderr, flush=True)
@@ -191,16 +191,25 @@ def run(bench: Bench, names: list[str], out: Path) -> list[Row]:
             found += ROWS[name](bench)
         except NotHereError as reason:
             skipped[name] = str(reason)
+        except (AssertionError, RuntimeError) as reason:
+            # The other rows are worth having all the same.
+            failed[name] = str(reason)
         seconds[name] = round(time.perf_counter() - started, 1)
         rows = [row.record() for row in found]
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(
-            json.dumps({**record, "seconds": seconds, "skipped": skipped, "rows": rows}, indent=1, default=str),
+            json.dumps(
+                {**record, "seconds": seconds, "skipped": skipped, "failed": failed, "rows": rows},
+                indent=1,
+                default=str,
+            ),
             encoding="utf-8",
         )
     for name, reason in skipped.items():
         print(f"not run: {name} ({reason})")
-    return found
+    for name, reason in failed.items():
+        print(f"FAILED: {name}: {reason}")
+    return found, not failed
 
 
 def main() -> None:
@@ -224,13 +233,15 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="speed-", dir=options.scratch))
     try:
         bench = Bench(folder, options.full, options.shrink, options.results, options.dataset)
-        rows = run(bench, options.rows or list(ROWS), out)
+        rows, agreed = run(bench, options.rows or list(ROWS), out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     machine = facts()
     print(f"\n{machine['date']}, {machine['processor']}, {machine['cores']} cores, load {machine['load'][0]}\n")
     print("\n".join(table(rows)))
     print(f"\n{sum(row.met is True for row in rows)} goals met, {sum(row.met is False for row in rows)} not; {out}")
+    if not agreed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
