@@ -79,7 +79,7 @@ class Known:
 
 KNOWN = {
     "congress_bill_topics": Known("text", "topic", 5, 80),
-    "clothing_reviews": Known("review_text", "department_name", 3, 100, "clothing_id", 5000),
+    "clothing_reviews": Known("review_text", "department_name", 3, 100, "clothing_id", 3000),
 }
 # Sizes and selection. The reference's default is its `separation_score`; its paper selects by lasso.
 ARMS: dict[str, tuple[Any, str]] = {
