@@ -10,11 +10,13 @@ what it did cost is settled when it comes back, so almost all of the budget can 
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.ledger import Ledger, Spent
 from hsae_dagster.providers.model_table import NO_TOKENS, Tier, Usage
+from hsae_dagster.providers.turns import turn
 
 
 class BudgetError(ProviderError):
@@ -63,6 +65,16 @@ class Account:
     tier: Tier = "standard"
     selection: tuple[str, ...] | None = None
     totals: Totals = field(default_factory=Totals)
+
+    def turn(self, report: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Ask only while this is held: with a budget, runs of one dataset ask one after the other.
+
+        Raises:
+            ProviderError: the lock cannot be made.
+        """
+        if self.budget_usd is None and self.budget_calls is None:
+            return nullcontext()
+        return turn(self.ledger.turns, self.dataset, report)
 
     def open_budget(self, priced: bool, model: str) -> "Budget":
         """The budget as it stands now.

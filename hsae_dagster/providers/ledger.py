@@ -98,6 +98,8 @@ class Ledger:
 
     def __init__(self, root: Path) -> None:
         self.uri = root / "lancedb"
+        # Locks of datasets that have a budget (`turns`).
+        self.turns = root / "turns"
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Add answers in one commit.

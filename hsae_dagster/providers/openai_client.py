@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hsae_dagster.errors import ProviderError
@@ -121,6 +122,12 @@ class OpenAIClient:
             BudgetError: the next request could pass the budget.
             BatchPendingError: the tier is `batch`, and answers are still under way.
         """
+        with self.account.turn(report) if self.account else nullcontext():
+            return self._ask_all(bodies, report, prompt_hash, answer_tokens)
+
+    def _ask_all(
+        self, bodies: Sequence[Body], report: Report, prompt_hash: str | None, answer_tokens: int
+    ) -> list[Reply]:
         from hsae_dagster.providers.asking import Round
 
         plan = self._plan(bodies)

@@ -1,5 +1,10 @@
 """A budget is never passed, and what it stops is told and goes on."""
 
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,7 @@ from hsae_dagster.providers.account import BudgetError
 from hsae_dagster.providers.estimate import Estimate
 from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.providers.model_table import Usage
+from hsae_dagster.providers.turns import turn
 from hsae_dagster_tests.providers.accounts import account, body, client, echo, priced, silence
 from hsae_dagster_tests.providers.loopback import Loopback, Raw, completion, failure
 
@@ -58,6 +64,64 @@ def test_calls_are_never_passed_and_all_are_used(tmp_path: Path, budget: int) ->
         )
     assert len(loopback.calls) == 60
     assert all(reply.value for reply in replies)
+
+
+def test_two_runs_that_ask_at_once_do_not_pass_the_budget_together(tmp_path: Path) -> None:
+    """Each in a thread of its own; `flock` tells two open files apart just as it does two processes."""
+    told: list[str] = []
+    began = threading.Barrier(2)
+
+    def slow(request: dict[str, Any], call: int) -> Raw:
+        time.sleep(0.05)
+        return echo(request, call)
+
+    def run(name: str) -> str:
+        began.wait()
+        try:
+            client(loopback, account(tmp_path, budget_calls=12)).ask_all(
+                [body(f"{name} {n}") for n in range(10)], told.append
+            )
+        except BudgetError as error:
+            return str(error)
+        return "done"
+
+    with Loopback(slow) as loopback, ThreadPoolExecutor(2) as pool:
+        ends = sorted(pool.map(run, ("one", "two")))
+    assert len(loopback.calls) == Ledger(tmp_path).spent("d").calls == 12
+    assert "spending.budget_calls of 12 (12 made)" in ends[0]
+    assert ends[1] == "done"
+    assert sum("asks on the same budget" in line for line in told) <= 1
+
+
+def test_two_runs_that_ask_the_same_at_once_pay_once(tmp_path: Path) -> None:
+    def run(name: str) -> int:
+        asked_by = account(tmp_path, budget_calls=50)
+        client(loopback, asked_by).ask_all([body(str(n)) for n in range(10)], silence)
+        return asked_by.totals.calls
+
+    with Loopback(echo) as loopback, ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(run, ("one", "two"))) == [0, 10]
+
+
+def test_a_killed_run_gives_its_turn_back(tmp_path: Path) -> None:
+    code = """
+import sys, time
+from pathlib import Path
+from hsae_dagster.providers.turns import turn
+with turn(Path(sys.argv[1]), "d", print):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+    told: list[str] = []
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with turn(tmp_path, "another dataset", told.append):
+            assert not told
+        threading.Timer(0.5, other.kill).start()
+        with turn(tmp_path, "d", told.append):
+            assert other.wait(timeout=30) != 0
+    assert len(told) == 1
 
 
 def test_failed_requests_count_as_calls(tmp_path: Path) -> None:
