@@ -31,6 +31,7 @@ PASSED_ON = [
     "HSAE_DATA_DIR",
     "HSAE_RESULTS_DIR",
     "HSAE_EXECUTOR",
+    "HSAE_UI_URL",
     "OPENAI_API_KEY",
     "OPENAI_BASE_URL",
 ]

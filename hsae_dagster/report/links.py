@@ -1,12 +1,15 @@
 """Links into the Dagster UI, as markdown that it renders.
 
 Belongs here: which address shows an asset's partition, an event or a run. Does not belong here: what is linked. The
-addresses begin at the server's root, so that they work on every page and port.
+addresses begin at the server's root, so that they work on every page and port; where a proxy serves the UI below a
+path, HSAE_UI_URL names it when the links are written (they are part of a run's records).
 """
 
+import os
 from datetime import datetime
 from urllib.parse import quote, urlencode
 
+from hsae_dagster.errors import HsaeError
 from hsae_dagster.report.cards import escape_markdown
 
 
@@ -18,12 +21,27 @@ def link(words: str, address: str) -> str:
 def asset_address(asset: str, partition: str | None = None) -> str:
     """An asset's page, opened at a partition."""
     query = f"?{urlencode({'view': 'partitions', 'partition': partition}, quote_via=quote)}" if partition else ""
-    return f"/assets/{quote(asset)}{query}"
+    return f"{ui_root()}/assets/{quote(asset)}{query}"
 
 
 def run_address(run_id: str) -> str:
     """A run's page."""
-    return f"/runs/{quote(run_id, safe='')}"
+    return f"{ui_root()}/runs/{quote(run_id, safe='')}"
+
+
+def ui_root() -> str:
+    """What every address begins with: HSAE_UI_URL (a path such as `/dagster`, or a whole URL), by default nothing.
+
+    Raises:
+        HsaeError: the variable is neither.
+    """
+    root = os.environ.get("HSAE_UI_URL", "").strip().rstrip("/")
+    if root and not root.startswith(("/", "http://", "https://")):
+        raise HsaeError(
+            f"HSAE_UI_URL is `{root}`. Set it to the path under which Dagster is served, such as /dagster, or to its "
+            "whole address, such as https://example.org/dagster; or leave it out."
+        )
+    return root
 
 
 def when(moment: str) -> str:
