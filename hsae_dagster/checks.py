@@ -15,6 +15,7 @@ CHECKS: dict[str, dict[str, tuple[bool, str]]] = {
         "splits_share_no_text": (True, "No text and no cluster is on two sides of a split."),
         "labels_vary": (True, "Train and holdout both have more than one label value."),
         "few_rows_dropped": (False, "Fewer than a quarter of the rows were left out."),
+        "labels_balanced": (False, "No single label value makes up more than 95 % of the observations of any split."),
     },
     "embeddings": {
         "every_text_has_a_vector": (True, "Each text of the corpus has one finite vector of the declared length."),
@@ -24,6 +25,8 @@ CHECKS: dict[str, dict[str, tuple[bool, str]]] = {
         "a_worker_took_it": (False, "A worker with what the step needs took it within HSAE_GPU_WAIT seconds (120)."),
         "few_dead_neurons": (False, "Fewer than half of the neurons never fire on training texts."),
         "explains_variance": (False, "The reconstruction explains at least a tenth of validation variance."),
+        "fires_as_declared": (False, "At inference k neurons fire per text, give or take a half of k."),
+        "training_converged": (False, "Training ended because nothing improved any more, not at saes.max_epochs."),
     },
     "activations": {
         "one_row_per_text": (True, "Codes have one row per text and one column per neuron, none negative."),

@@ -7,11 +7,12 @@ steps need a GPU (`op_tags`), or waiting for a slot of the GPU pool, which Dagst
 import logging
 import os
 import platform
+import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from dagster._core.execution.plan.plan import ExecutionPlan
 
 CHECK = "a_worker_took_it"
-_LOOK_SECONDS = 2.0
+_LOOK_SECONDS = 10.0
 
 
 def patience() -> float:
@@ -46,18 +47,20 @@ def patience() -> float:
 @contextmanager
 def watching(context: "PlanOrchestrationContext", plan: "ExecutionPlan", executor: str, remedy: str) -> Iterator[None]:
     """While the block runs, report each GPU step that was submitted and is not started within `patience()` seconds."""
-    keys = [key for key in plan.step_keys_to_execute if (plan.get_step_by_key(key).tags or {}).get(DEVICE_TAG) == "gpu"]
+    planned = {key for key in plan.step_keys_to_execute if _asks_for_gpu(plan.get_step_by_key(key))}
     done = threading.Event()
 
     def watch() -> None:
-        waiting, limit = set(keys), patience()
-        while waiting and not done.wait(min(_LOOK_SECONDS, limit)):
+        told: set[str] = set()
+        limit = patience()
+        while planned and not done.wait(min(_LOOK_SECONDS, limit / 4)):
             submitted, started = _progress(context.instance, context.run_id)
-            waiting -= started
             now = time.time()
-            for key in sorted(key for key in waiting if now - submitted.get(key, now) >= limit):
-                _report(context, key, now - submitted[key], executor, remedy)
-                waiting.discard(key)
+            for key in sorted(submitted.keys() - started - told):
+                waited = now - submitted[key]
+                if _as_planned(key) in planned and waited >= limit:
+                    _report(context, key, waited, executor, remedy)
+                    told.add(key)
 
     thread = threading.Thread(target=watch, name="gpu wait", daemon=True)
     thread.start()
@@ -66,6 +69,19 @@ def watching(context: "PlanOrchestrationContext", plan: "ExecutionPlan", executo
     finally:
         done.set()
         thread.join(timeout=10)
+
+
+def _asks_for_gpu(step: Any) -> bool:
+    return bool((step.tags or {}).get(DEVICE_TAG) == "gpu")
+
+
+def _as_planned(key: str) -> str:
+    """One of several steps, `sae_checkpoints.train[sae1_m64_k16]`, is planned as `sae_checkpoints.train[?]`."""
+    return re.sub(r"\[.*\]$", "[?]", key)
+
+
+def _asset_of(key: str) -> str:
+    return key.split(".")[0]
 
 
 def _progress(instance: dg.DagsterInstance, run_id: str) -> tuple[dict[str, float], set[str]]:
@@ -92,7 +108,7 @@ def _report(context: "PlanOrchestrationContext", key: str, waited: float, execut
     )
     context.log.warning(sentence)
     verdict = dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(key),
+        asset_key=dg.AssetKey(_asset_of(key)),
         check_name=CHECK,
         passed=False,
         severity=dg.AssetCheckSeverity.WARN,
@@ -101,17 +117,43 @@ def _report(context: "PlanOrchestrationContext", key: str, waited: float, execut
         metadata={"seconds waited": round(waited, 1), "executor": executor, "dataset": dataset or ""},
     )
     # As an event of the run, so that the step's own verdict replaces it when a worker comes.
+    _say(context.instance, context.run_id, context.job_name, key, verdict)
+
+
+def _say(instance: dg.DagsterInstance, run_id: str, job: str, step: str, verdict: dg.AssetCheckEvaluation) -> None:
+    told = "passed" if verdict.passed else "did not pass"
     event = dg.DagsterEvent(
         event_type_value=dg.DagsterEventType.ASSET_CHECK_EVALUATION.value,
-        job_name=context.job_name,
-        step_key=key,
+        job_name=job,
+        step_key=step,
         event_specific_data=verdict,
-        message=f"Asset check '{CHECK}' on '{key}' did not pass.",
+        message=f"Asset check '{CHECK}' on '{step}' {told}.",
     )
-    context.instance.report_dagster_event(event, context.run_id, log_level=logging.WARNING)
+    instance.report_dagster_event(event, run_id, log_level=logging.INFO if verdict.passed else logging.WARNING)
 
 
-def taken(asset: str, device: str) -> dg.AssetCheckResult:
-    """The check's verdict by the step itself, which runs and so has a worker."""
+def taken(context: dg.OpExecutionContext, asset: str, device: str) -> None:
+    """Says that a worker has this step, and where: the check's verdict by the step itself, as soon as it runs."""
     where = {"device": device, "visible GPUs": os.environ.get("CUDA_VISIBLE_DEVICES", "all"), "host": platform.node()}
-    return checks.result(asset, CHECK, True, where)
+    verdict = dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(asset),
+        check_name=CHECK,
+        passed=True,
+        severity=dg.AssetCheckSeverity.WARN,
+        blocking=False,
+        metadata=where,
+    )
+    _say(context.instance, context.run_id, context.job_name, context.get_step_execution_context().step.key, verdict)
+
+
+def were_taken(context: dg.OpExecutionContext, asset: str) -> dg.AssetCheckResult:
+    """The check's last verdict in a run, when all of the asset's GPU steps are over: where they ran."""
+    found: dict[str, list[str]] = {}
+    for entry in context.instance.all_logs(context.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
+        verdict = entry.dagster_event.event_specific_data if entry.dagster_event else None
+        if not isinstance(verdict, dg.AssetCheckEvaluation) or not verdict.passed or verdict.check_name != CHECK:
+            continue
+        for name, value in verdict.metadata.items():
+            found.setdefault(name, []).append(str(value.value))
+    where = {name: ", ".join(sorted(set(values))) for name, values in found.items()}
+    return checks.result(asset, CHECK, True, where or {"device": "none: every autoencoder was there already"})

@@ -38,27 +38,28 @@ class Lessons:
         stage: the stage that trains.
         set_id: the embedding set of the vectors.
         ids: keys of the texts of each split, ascending.
-        vectors: (texts, d) embeddings of each split, rows as `ids`.
+        table: the vectors of the set.
         observations: labelled observations of each split.
     """
 
     stage: Stage
     set_id: str
     ids: dict[str, pl.Series]
-    vectors: dict[str, np.ndarray]
+    table: VectorTable
     observations: dict[str, pl.DataFrame]
 
     @staticmethod
     def read(stage: Stage, set_id: str, table: VectorTable, texts: pl.DataFrame, observed: pl.DataFrame) -> "Lessons":
-        """Read the vectors once; holdout and fidelity texts are never looked at."""
+        """Take what belongs to the two splits; holdout and fidelity texts are never looked at."""
         ids = {split: texts.filter(pl.col("split") == split)["text_id"] for split in SPLITS}
         return Lessons(
-            stage,
-            set_id,
-            ids,
-            {split: table.read(ids[split]) for split in SPLITS},
-            {split: observed.filter(pl.col("split") == split) for split in SPLITS},
+            stage, set_id, ids, table, {split: observed.filter(pl.col("split") == split) for split in SPLITS}
         )
+
+    @cached_property
+    def vectors(self) -> dict[str, np.ndarray]:
+        """(texts, d) embeddings of each split, rows as `ids`: read once, when first asked for."""
+        return {split: self.table.read(self.ids[split]) for split in SPLITS}
 
     @property
     def task(self) -> str:
@@ -94,13 +95,17 @@ def train_one(lessons: Lessons, sae: SAE, *, quiet: bool = False) -> StoredObjec
             f"Dataset `{stage.dataset.name}`: an autoencoder of m = {sae.m} neurons cannot be trained on {n_train} "
             "training texts. Lower `saes.m` to a tenth of them or less, or bring more texts."
         )
+    return stage.project.store.build(
+        inputs_of(lessons, sae), stage.context.run.run_id, lambda folder: _train(lessons, sae, folder, quiet)
+    )
+
+
+def inputs_of(lessons: Lessons, sae: SAE) -> StageInputs:
+    """What one trained autoencoder is a function of."""
     upstream = dict(lessons.texts_fingerprint)
     if sae.label_weight > 0:
         upstream |= lessons.labels_fingerprint
-    inputs = StageInputs("sae", CODE_VERSION, declaration(stage.dataset, sae), upstream)
-    return stage.project.store.build(
-        inputs, stage.context.run.run_id, lambda folder: _train(lessons, sae, folder, quiet)
-    )
+    return StageInputs("sae", CODE_VERSION, declaration(lessons.stage.dataset, sae), upstream)
 
 
 def _train(lessons: Lessons, sae: SAE, folder: Path, quiet: bool) -> None:

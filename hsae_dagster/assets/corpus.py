@@ -130,4 +130,17 @@ def _check(stored: StoredObject, summary: dict[str, Any]) -> list[dg.AssetCheckR
         ),
         checks.result(NAME, "labels_vary", min(values.values()) > 1, {f"values in {k}": v for k, v in values.items()}),
         checks.result(NAME, "few_rows_dropped", dropped < 0.25 * summary["rows_read"], {"dropped": dropped}),
+        _check_balance(observations),
     ]
+
+
+def _check_balance(observations: pl.DataFrame) -> dg.AssetCheckResult:
+    """The commonest label value of each split, and its share of the split's observations."""
+    rows = []
+    for split in SPLITS:
+        labels = observations.filter(pl.col("split") == split)["label"]
+        if labels.len():
+            value, count = labels.value_counts(sort=True).row(0)
+            rows.append({"split": split, "commonest label": float(value), "share": round(count / labels.len(), 4)})
+    largest = max((float(row["share"]) for row in rows), default=1.0)
+    return checks.result(NAME, "labels_balanced", largest <= 0.95, {"splits": table(rows), "largest share": largest})

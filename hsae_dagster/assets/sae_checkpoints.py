@@ -1,7 +1,13 @@
-"""`sae_checkpoints`: the dataset's sparse autoencoders, trained on its training texts; on the GPU if there is one."""
+"""`sae_checkpoints`: the dataset's sparse autoencoders, trained on its training texts; on the GPU if there is one.
+
+Belongs here: the asset and its steps: listing what is untrained, training each on its own, gathering. Does not belong
+here: what there is to train (`assets.untrained`), training one (`assets.autoencoders`), sizes (`assets.sae_sizes`).
+"""
 
 import os
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +19,11 @@ from hsae_dagster import checks
 from hsae_dagster.assets.autoencoders import Lessons, choose_device, train_one
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.imported_sae import declaration, import_one
-from hsae_dagster.assets.sae_sizes import choose_sae, reference_sae
+from hsae_dagster.assets.sae_sizes import choose_sae
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
+from hsae_dagster.assets.untrained import GRID, declared, trainings, twins, unfinished
 from hsae_dagster.dataset.saes import SAE, AutoSizes
-from hsae_dagster.gpu_wait import taken
+from hsae_dagster.gpu_wait import taken, were_taken
 from hsae_dagster.op_tags import GPU_OP_TAGS, GPU_POOL
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
@@ -26,39 +33,105 @@ from hsae_dagster.storage.objects import StoredObject
 NAME = "sae_checkpoints"
 CODE_VERSION = "5"
 
+_CHECKS = checks.specs(NAME)
+# Steps hand over nothing but their end: results are in the store.
+_STEPS = dg.DynamicOut(dg.Nothing)
+_CHECK_OUTS = {spec.get_python_identifier(): dg.Out(dg.Nothing) for spec in _CHECKS}
 
-@dg.asset(
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The autoencoders of one dataset, as each of the asset's steps sees them."""
+
+    stage: Stage
+    corpus: StoredObject
+    vectors_record: StoredObject
+    texts: pl.DataFrame
+    lessons: Lessons
+
+    @staticmethod
+    def open(context: dg.OpExecutionContext, project: Project) -> "Checkpoints":
+        """Read what the autoencoders depend on; the vectors only when somebody trains."""
+        stage = Stage.open(context, project, NAME, CODE_VERSION)
+        corpus = stage.upstream("corpus")
+        vectors_record, vectors = open_vectors(stage)
+        texts, observations = (read_frame(corpus.file(f"{name}.parquet")) for name in ("texts", "observations"))
+        set_id = vectors_record.json("embeddings.json")["set_id"]
+        return Checkpoints(
+            stage, corpus, vectors_record, texts, Lessons.read(stage, set_id, vectors, texts, observations)
+        )
+
+    @property
+    def upstream(self) -> list[StoredObject]:
+        """What the result is made from."""
+        return [self.corpus, self.vectors_record]
+
+    def build(self) -> StoredObject:
+        """The asset's result, or find it finished; trains whatever no step has trained."""
+
+        def make(folder: Path) -> None:
+            parts = _obtain(self, folder)
+            _gather(parts, folder)
+            if self.stage.dataset.spec.sae_seeds > 1:
+                _add_seeds(self.lessons, parts, folder)
+
+        return self.stage.build(_config(self.stage), self.upstream, make)
+
+
+@dg.op(name="list_untrained", ins={"corpus": dg.In(dg.Nothing), "embeddings": dg.In(dg.Nothing)}, out=_STEPS)
+def list_untrained(context: dg.OpExecutionContext, project: Project) -> Iterator[dg.DynamicOutput[None]]:
+    """A step for each autoencoder that is still to be trained; one for all sizes of the grid. None if all are there."""
+    with explained():
+        made = Checkpoints.open(context, project)
+        keys: list[str] = []
+        if not made.stage.is_finished(_config(made.stage), made.upstream):
+            measured = isinstance(made.stage.dataset.spec.saes, AutoSizes)
+            keys = [GRID] if measured else [t.key for t in unfinished(made.lessons, made.texts.height)]
+    for key in keys:
+        yield dg.DynamicOutput(None, mapping_key=key)
+
+
+@dg.op(name="train", ins={"one": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing), tags=GPU_OP_TAGS, pool=GPU_POOL)
+def train(context: dg.OpExecutionContext, project: Project) -> None:
+    """Train one autoencoder, or choose by the grid. What is stored already when it starts is not trained again."""
+    with explained():
+        taken(context, NAME, choose_device())
+        made, key = Checkpoints.open(context, project), context.get_mapping_key()
+        if key == GRID:
+            made.build()
+            return
+        (sae,) = (t.sae for t in trainings(made.stage.dataset.spec, made.texts.height) if t.key == key)
+        train_one(made.lessons, sae)
+
+
+@dg.op(name="gather", ins={"trained": dg.In(dg.Nothing)}, out={"result": dg.Out(dg.Nothing), **_CHECK_OUTS})
+def gather(context: dg.OpExecutionContext, project: Project) -> dg.MaterializeResult:
+    """Put the autoencoders, trained or imported, into the asset's one result."""
+    with explained():
+        made = Checkpoints.open(context, project)
+        stored = made.build()
+        records = stored.json("saes.json")
+        n_train = made.texts.filter(pl.col("split") == "train").height
+        verdicts = [*_check(stored, records), were_taken(context, NAME)]
+        return made.stage.finish(stored, _describe(records, n_train) | _describe_choice(stored), verdicts)
+
+
+def _graph(corpus: Any, embeddings: Any) -> dict[str, Any]:
+    untrained = list_untrained(corpus=corpus, embeddings=embeddings)
+    return dict(gather(trained=untrained.map(lambda one: train(one=one)).collect())._asdict())
+
+
+sae_checkpoints = dg.graph_asset(
     name=NAME,
-    deps=["corpus", "embeddings"],
+    description="One safetensors and one JSON per declared autoencoder: seeded, the weights of the best epoch; or "
+    "imported. Each is trained in a step of its own, on a GPU if there is one.",
+    ins={name: dg.AssetIn(name, dagster_type=dg.Nothing) for name in ("corpus", "embeddings")},
     partitions_def=datasets,
     group_name=GROUP,
     kinds={"torch", "safetensors"},
     code_version=CODE_VERSION,
-    op_tags=GPU_OP_TAGS,
-    pool=GPU_POOL,
-    check_specs=checks.specs(NAME),
-)
-def sae_checkpoints(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
-    """One safetensors and one JSON per declared autoencoder: seeded, the weights of the best epoch; or imported."""
-    with explained():
-        stage = Stage.open(context, project, NAME, CODE_VERSION)
-        corpus = stage.upstream("corpus")
-        vectors_record, vectors = open_vectors(stage)
-        texts = read_frame(corpus.file("texts.parquet"))
-        n_train = texts.filter(pl.col("split") == "train").height
-
-        def make(folder: Path) -> None:
-            observations = read_frame(corpus.file("observations.parquet"))
-            set_id = vectors_record.json("embeddings.json")["set_id"]
-            lessons = Lessons.read(stage, set_id, vectors, texts, observations)
-            parts = _obtain(lessons, vectors_record, texts, folder)
-            _gather(parts, folder)
-            if stage.dataset.spec.sae_seeds > 1:
-                _add_seeds(lessons, parts, folder)
-
-        stored = stage.build(_config(stage), [corpus, vectors_record], make)
-        records = stored.json("saes.json")
-        return stage.finish(stored, _describe(records, n_train) | _describe_choice(stored), _check(stored, records))
+    check_specs=_CHECKS,
+)(_graph)
 
 
 def _config(stage: Stage) -> dict[str, Any]:
@@ -76,39 +149,38 @@ def _declared(stage: Stage) -> dict[str, Any]:
     return {"saes": [declaration(stage.dataset, sae) for sae in spec.saes], "task": spec.task}
 
 
-def _obtain(lessons: Lessons, vectors_record: StoredObject, texts: pl.DataFrame, folder: Path) -> list[StoredObject]:
-    saes = lessons.stage.dataset.spec.saes
-    if isinstance(saes, AutoSizes):
-        return [choose_sae(lessons, texts, saes.auto, folder)]
-    if isinstance(saes, str):
-        return [train_one(lessons, reference_sae(texts.height))]
-    vectors = (lessons.vectors["train"], lessons.vectors["validation"])
+def _obtain(made: Checkpoints, folder: Path) -> list[StoredObject]:
+    lessons, spec = made.lessons, made.stage.dataset.spec
+    if isinstance(spec.saes, AutoSizes):
+        return [choose_sae(lessons, made.texts, spec.saes.auto, folder)]
     return [
-        import_one(lessons.stage, sae, vectors_record, lessons.ids, *vectors)
+        import_one(made.stage, sae, made.vectors_record, lessons.ids, *lessons.vectors.values())
         if sae.checkpoint
         else train_one(lessons, sae)
-        for sae in saes
+        for sae in declared(spec, made.texts.height)
     ]
 
 
 def _add_seeds(lessons: Lessons, parts: list[StoredObject], folder: Path) -> None:
     """Further seeds of each trained autoencoder, for comparison only: seeds.json, by the id of the first."""
-    twins: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for part in parts:
         record = part.json("sae.json")
-        twins[record["sae_id"]] = []
+        found[record["sae_id"]] = []
         if record["device"].startswith("none"):
             continue  # imported: there is nothing to train again
-        declared = SAE(**{name: value for name, value in record["config"].items() if name in SAE.model_fields})
-        for further in range(1, lessons.stage.dataset.spec.sae_seeds):
-            twin = train_one(lessons, declared.model_copy(update={"seed": declared.seed + further}))
+        first = SAE(**{name: value for name, value in record["config"].items() if name in SAE.model_fields})
+        for further in twins(lessons.stage.dataset.spec, first):
+            twin = train_one(lessons, further)
             _link(twin, twin.json("sae.json"), folder)
-            twins[record["sae_id"]].append(twin.json("sae.json"))
-    write_json(folder / "seeds.json", twins)
+            found[record["sae_id"]].append(twin.json("sae.json"))
+    write_json(folder / "seeds.json", found)
 
 
 def _link(part: StoredObject, record: dict[str, Any], folder: Path) -> None:
     for name in filter(None, (record["file"], record["head"])):
+        if (folder / name).exists():
+            continue  # declared twice, or once by itself and once as a further seed of another
         try:
             os.link(part.file(name), folder / name)
         except OSError:  # another file system
@@ -116,12 +188,12 @@ def _link(part: StoredObject, record: dict[str, Any], folder: Path) -> None:
 
 
 def _gather(parts: list[StoredObject], folder: Path) -> None:
-    records = [part.json("sae.json") for part in parts]
-    if len({record["sae_id"] for record in records}) < len(records):
-        records = list({record["sae_id"]: record for record in records}.values())
-    for part, record in zip(parts, records, strict=False):
+    found: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        record = part.json("sae.json")
+        found.setdefault(record["sae_id"], record)
         _link(part, record, folder)
-    write_json(folder / "saes.json", records)
+    write_json(folder / "saes.json", list(found.values()))
 
 
 def _describe(records: list[dict[str, Any]], n_train: int) -> dict[str, Any]:
@@ -181,7 +253,42 @@ def _check(stored: StoredObject, records: list[dict[str, Any]]) -> list[dg.Asset
     explained_least = min(r["explained_variance"] for r in records)
     return [
         checks.result(NAME, "weights_are_finite", all(finite)),
-        taken(NAME, choose_device()),
         checks.result(NAME, "few_dead_neurons", dead < 0.5, {"largest dead share": float(dead)}),
         checks.result(NAME, "explains_variance", explained_least >= 0.1, {"least": float(explained_least)}),
+        _check_sparsity(records),
+        _check_convergence(records),
     ]
+
+
+def _check_sparsity(records: list[dict[str, Any]]) -> dg.AssetCheckResult:
+    ratios = [r["l0"] / r["config"]["k"] for r in records]
+    rows = [
+        {"sae_id": r["sae_id"][:12], "k": r["config"]["k"], "L0": round(r["l0"], 3), "L0 / k": round(ratio, 3)}
+        for r, ratio in zip(records, ratios, strict=True)
+    ]
+    told = {"autoencoders": table(rows), "least L0 / k": min(ratios), "largest L0 / k": max(ratios)}
+    return checks.result(NAME, "fires_as_declared", min(ratios) >= 0.5 and max(ratios) <= 1.5, told)
+
+
+def _check_convergence(records: list[dict[str, Any]]) -> dg.AssetCheckResult:
+    """What stopped training; and, to tell how much that matters, how far the loss still fell at the end."""
+    trained = [r for r in records if not r["device"].startswith("none")]
+    still = [r for r in trained if not r["stop_reason"].startswith("no improvement")]
+    rows = [
+        {
+            "sae_id": r["sae_id"][:12],
+            "epochs": len(r["history"]),
+            "stopped": r["stop_reason"],
+            "loss fell in the last epochs by": f"{100 * _last_gain(r):.2f} %",
+        }
+        for r in trained
+    ]
+    told = {"autoencoders": table(rows), "at the epoch limit": len(still), "trained": len(trained)}
+    return checks.result(NAME, "training_converged", not still, told)
+
+
+def _last_gain(record: dict[str, Any]) -> float:
+    """By which share the best validation loss fell in the last `patience` epochs; 1 where there were no others."""
+    losses = [epoch["validation_loss"] for epoch in record["history"]]
+    before = losses[: -int(record["config"]["patience"])]
+    return 1 - min(losses) / min(before) if before and min(before) > 0 else 1.0

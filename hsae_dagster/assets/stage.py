@@ -8,7 +8,7 @@ import base64
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from hsae_dagster.workers import end_with_worker
 GROUP = "hsae"
 # A terminal command attaches a handler to show progress without Dagster's own events.
 PROGRESS = logging.getLogger("hsae_dagster.progress")
+# Of an asset that is one step, or of one step of an asset that is several.
+StepContext = dg.AssetExecutionContext | dg.OpExecutionContext
 
 
 @contextmanager
@@ -46,14 +48,14 @@ def explained() -> Iterator[None]:
 class Stage:
     """One stage of one dataset in one run."""
 
-    context: dg.AssetExecutionContext
+    context: StepContext
     project: Project
     dataset: Dataset
     asset: str
     code_version: str
 
     @staticmethod
-    def open(context: dg.AssetExecutionContext, project: Project, asset: str, code_version: str) -> "Stage":
+    def open(context: StepContext, project: Project, asset: str, code_version: str) -> "Stage":
         """Open the partition of this step.
 
         Raises:
@@ -82,18 +84,30 @@ class Stage:
     def build(
         self, config: Mapping[str, Any], upstream: Sequence[StoredObject], make: Callable[[Path], None]
     ) -> StoredObject:
-        """Make the stage's result, or find it finished from equal inputs."""
-        versions = {stored.asset: stored.data_version for stored in upstream}
-        inputs = StageInputs(self.asset, self.code_version, config, versions)
+        """Make the stage's result, or find it finished from equal inputs.
+
+        What an earlier step of the same run has made is new, not reused.
+        """
         stored = self.project.store.build(
-            inputs,
+            self._inputs(config, upstream),
             self.context.run.run_id,
             make,
             lambda: self.report("another run is making the same result; waiting to take that"),
         )
+        if stored.run_id == self.context.run.run_id:
+            return replace(stored, reused=False)
         if stored.reused:
             self.report("nothing it depends on has changed; the finished result is kept")
         return stored
+
+    def is_finished(self, config: Mapping[str, Any], upstream: Sequence[StoredObject]) -> bool:
+        """Whether `build` would find the stage's result."""
+        return self.project.store.finished(self._inputs(config, upstream))
+
+    def _inputs(self, config: Mapping[str, Any], upstream: Sequence[StoredObject]) -> StageInputs:
+        return StageInputs(
+            self.asset, self.code_version, config, {stored.asset: stored.data_version for stored in upstream}
+        )
 
     def finish(
         self,
@@ -113,7 +127,10 @@ class Stage:
             "upstream versions": dg.MetadataValue.json(dict(stored.inputs.upstream)),
         }
         return dg.MaterializeResult(
-            metadata=shown, data_version=dg.DataVersion(stored.data_version), check_results=list(checks)
+            asset_key=self.asset,
+            metadata=shown,
+            data_version=dg.DataVersion(stored.data_version),
+            check_results=list(checks),
         )
 
     def _restate_cards(self) -> None:

@@ -98,8 +98,8 @@ class Run:
 
     @property
     def failures(self) -> dict[str, dg.DagsterEvent]:
-        """Failed steps."""
-        return {str(e.step_key): e for e in self.result.all_events if e.is_step_failure}
+        """Failures by stage, of whichever of its steps."""
+        return {str(e.step_key).split(".")[0]: e for e in self.result.all_events if e.is_step_failure}
 
     def sentence(self, step: str) -> str:
         """What the UI shows as the reason of a step's failure, which must be all that it shows."""

@@ -23,6 +23,11 @@ from hsae_dagster_tests.live.processes import CHECKOUT, Processes, free_port, ma
 
 STAGES = ["corpus", "embeddings", "sae_checkpoints"]
 GPU_STAGE = "sae_checkpoints"
+SMALL = {"max_epochs": 5, "batch_size": 32}
+TWO = [{"m": 8, "k": 2, **SMALL}, {"m": 6, "k": 3, **SMALL}]
+# Steps of the GPU stage: only training asks for a GPU.
+TRAINING = [f"{GPU_STAGE}.train[sae1_m8_k2]", f"{GPU_STAGE}.train[sae2_m6_k3]"]
+ON_CPU = ["corpus", "embeddings", f"{GPU_STAGE}.list_untrained", f"{GPU_STAGE}.gather"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Elsewhere:
 
     def told_of_the_missing_worker(self) -> None:
         (warning,) = wait_for("a warning that no worker takes the GPU step", self.warnings)
-        assert f"`{GPU_STAGE}` of dataset `one` needs a GPU" in warning
+        assert any(f"`{step}` of dataset `one` needs a GPU" in warning for step in TRAINING)
         wait_for("the failed check", lambda: self.check() is not None and not self.check().passed)
         assert self.check().metadata["dataset"].value == "one"
         assert self.check().metadata["seconds waited"].value >= 4
@@ -81,7 +86,7 @@ class Elsewhere:
 @contextmanager
 def elsewhere(folder: Path, **environment: str) -> Iterator[Elsewhere]:
     workspace = Workspace(folder / "project")
-    workspace.declare("one", tiny_texts(120))
+    workspace.declare("one", tiny_texts(120), saes=TWO)
     shutil.copy(CHECKOUT / ".env.example", workspace.root)
     home = make_home(folder / "home")
     project = {
@@ -127,8 +132,10 @@ def test_on_ray_a_gpu_step_waits_for_a_node_with_a_gpu_and_says_so(tmp_path: Pat
             assert project.check().passed
             assert project.check().metadata["visible GPUs"].value == "0"
             nodes = {job["metadata"]["dagster/op"]: job["driver_node_id"] for job in get(f"{jobs}/api/jobs/")}
-            assert set(nodes) == set(STAGES)
-            assert nodes["corpus"] == nodes["embeddings"] != nodes[GPU_STAGE]
+            assert set(nodes) == {*ON_CPU, *TRAINING}
+            assert len({nodes[step] for step in ON_CPU}) == 1
+            assert len({nodes[step] for step in TRAINING}) == 1
+            assert nodes[TRAINING[0]] != nodes[ON_CPU[0]]
             project.running.look()
     finally:
         shutil.rmtree(short, ignore_errors=True)
@@ -180,5 +187,5 @@ def test_on_celery_a_gpu_step_waits_for_a_gpu_worker_and_says_so(tmp_path: Path,
         project.running.python("gpu", *worker, "gpu1", "--gpu")
         project.succeeded(process)
         assert project.check().passed
-        assert project.celery_workers() == {"corpus": "cpu1", "embeddings": "cpu1", GPU_STAGE: "gpu1"}
+        assert project.celery_workers() == dict.fromkeys(ON_CPU, "cpu1") | dict.fromkeys(TRAINING, "gpu1")
         project.running.look()
