@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.ledger import Ledger, Spent
 from hsae_dagster.providers.model_table import NO_TOKENS, Tier, Usage
-from hsae_dagster.providers.turns import turn
+from hsae_dagster.whole_files import locked
 
 
 class BudgetError(ProviderError):
@@ -69,12 +69,13 @@ class Account:
     def turn(self, report: Callable[[str], None]) -> AbstractContextManager[None]:
         """Ask only while this is held: with a budget, runs of one dataset ask one after the other.
 
-        Raises:
-            ProviderError: the lock cannot be made.
+        Each knows what the ledger held when it began, and two at once would each spend what is left. Waiting costs
+        little, for they mostly ask the same: what the first was answered, the second finds in the ledger.
         """
         if self.budget_usd is None and self.budget_calls is None:
             return nullcontext()
-        return turn(self.ledger.turns, self.dataset, report)
+        waiting = f"another run of `{self.dataset}` asks on the same budget; this one goes on when that has ended"
+        return locked(self.ledger.turn(self.dataset), lambda: report(waiting))
 
     def open_budget(self, priced: bool, model: str) -> "Budget":
         """The budget as it stands now.

@@ -98,8 +98,7 @@ class Ledger:
 
     def __init__(self, root: Path) -> None:
         self.uri = root / "lancedb"
-        # Locks of datasets that have a budget (`turns`).
-        self.turns = root / "turns"
+        self._locks = root / "locks"
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Add answers in one commit.
@@ -155,6 +154,10 @@ class Ledger:
         costs = rows["cost_usd"].to_pylist()
         known = [cost for cost in costs if cost is not None]
         return Spent(len(costs), sum(known), len(costs) - len(known))
+
+    def turn(self, dataset: str) -> Path:
+        """The lock file of a dataset whose runs share a budget."""
+        return self._locks / f"budget-{hash_json(dataset)}"
 
     def experience(self, server: str, model: str, prompt_hash: str | None) -> Experience | None:
         """What answers of this model to this prompt (or embeddings, without one) teach; None without any."""

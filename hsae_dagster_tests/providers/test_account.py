@@ -1,7 +1,5 @@
 """A budget is never passed, and what it stops is told and goes on."""
 
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +13,6 @@ from hsae_dagster.providers.account import BudgetError
 from hsae_dagster.providers.estimate import Estimate
 from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.providers.model_table import Usage
-from hsae_dagster.providers.turns import turn
 from hsae_dagster_tests.providers.accounts import account, body, client, echo, priced, silence
 from hsae_dagster_tests.providers.loopback import Loopback, Raw, completion, failure
 
@@ -101,27 +98,6 @@ def test_two_runs_that_ask_the_same_at_once_pay_once(tmp_path: Path) -> None:
 
     with Loopback(echo) as loopback, ThreadPoolExecutor(2) as pool:
         assert sorted(pool.map(run, ("one", "two"))) == [0, 10]
-
-
-def test_a_killed_run_gives_its_turn_back(tmp_path: Path) -> None:
-    code = """
-import sys, time
-from pathlib import Path
-from hsae_dagster.providers.turns import turn
-with turn(Path(sys.argv[1]), "d", print):
-    print("held", flush=True)
-    time.sleep(600)
-"""
-    told: list[str] = []
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        with turn(tmp_path, "another dataset", told.append):
-            assert not told
-        threading.Timer(0.5, other.kill).start()
-        with turn(tmp_path, "d", told.append):
-            assert other.wait(timeout=30) != 0
-    assert len(told) == 1
 
 
 def test_failed_requests_count_as_calls(tmp_path: Path) -> None:
