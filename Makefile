@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo ui test test-all torture bench check format install clean
+.PHONY: demo ui test test-all torture bench check format install clean clean-all
 
 demo: install ## the main job on real texts, offline, to a report
 	@"$(BIN)/hsae" demo
@@ -48,10 +48,26 @@ $(INSTALLED): pyproject.toml constraints.txt requirements-reference.txt
 	@"$(BIN)/hsae" init
 	@touch "$(INSTALLED)"
 
-# Removes what was made (environment, records, results, fetched samples) and nothing else.
+# Removes what was made and can be made again for nothing. What cannot be stays: looks at holdouts, the history of
+# evaluations, answers and vectors of paid models, batches under way, keys in .env, and every file that is not ours.
 SAMPLES := movie_reviews movie_pairs convention_speeches planted
+REMADE := objects datasets reports locks vector_copies
 clean:
-	@rm -rf "$(VENV)" .dagster_home .env results downloads build *.egg-info
+	@rm -rf "$(VENV)" .dagster_home downloads build *.egg-info torture.json
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	@for name in $(SAMPLES); do rm -f data/$$name/*.parquet data/$$name/.sample.json; done
+	@for name in $(REMADE); do rm -rf "results/$$name"; done
+	@test -e results/lancedb/llm_calls.lance || rm -rf results/lancedb
+	@if sed 's|^DAGSTER_HOME=$$|DAGSTER_HOME=$(CURDIR)/.dagster_home|' .env.example | cmp -s - .env; then rm .env; fi
+	@for name in $(SAMPLES); do \
+	  if test -f data/$$name/.sample.json; then \
+	    sed -n 's/^ *"\([^"/]*\.parquet\)": ".*/\1/p' data/$$name/.sample.json | while read -r file; do rm -f "data/$$name/$$file"; done; \
+	    rm -f data/$$name/.sample.json; \
+	  fi; \
+	done
 	@find hsae_dagster hsae_dagster_tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	@if test -d results; then rmdir results 2>/dev/null || echo "Kept, because nothing can make it again for nothing: $$(ls -d results/*/ | tr '\n' ' ')(make clean-all removes it)"; fi
+	@if test -f .env; then echo "Kept, because you changed it: .env (make clean-all removes it)"; fi
+
+# The same, and with it what was paid for and the count of looks at each holdout, which a paper has to report.
+clean-all: clean
+	@rm -rf results .env

@@ -110,6 +110,8 @@ def _of_strings(base: ColumnProfile, present: pl.Series) -> ColumnProfile:
         return _of_numbers(base, present)
     if base.distinct == 2:
         return _as(base, "flag")
+    if numeric == 1:  # the same number throughout
+        return _of_numbers(base, present)
     if numeric >= 0.9:
         all_numbers = present.cast(pl.Float64, strict=False)
         faulty = present.filter(all_numbers.is_null())

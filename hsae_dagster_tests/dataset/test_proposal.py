@@ -224,3 +224,8 @@ def test_the_yaml_reads_back_as_what_was_proposed_whatever_the_names(
     assert read == found.declaration()
     spec = parse_declaration(read, Path("x"))
     assert (spec.columns.text, spec.columns.label, spec.columns.cluster_by) == (text, outcome, cluster)
+
+
+def test_a_column_that_says_the_same_number_in_words_throughout_is_a_number() -> None:
+    frame = pl.DataFrame({"constant": ["1"] * 4})
+    assert [column.kind for column in profile(frame)] == ["number"]
