@@ -15,7 +15,7 @@ from hsae_dagster_tests.torture.tally import Tally, table, write
 from hsae_dagster_tests.torture.yard import Yard
 
 # By the module that does it, in the order in which they are done.
-PARTS = ("kills", "corruption", "machine", "together", "fuzz")
+PARTS = ("kills", "corruption", "machine", "together", "fuzz", "determinism", "security", "newcomer", "load")
 
 
 def tortures(part: str) -> Callable[[Yard], list[Tally]]:
