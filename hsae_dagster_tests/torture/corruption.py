@@ -103,8 +103,9 @@ def _torment(yard: Yard, calm: Workspace, kind: Kind) -> Tally:
 
 def _ways(yard: Yard, kind: Kind) -> Iterator[tuple[Callable[[Path, Yard], str], list[str]]]:
     rest = NAMES[NAMES.index(kind.first) :]
-    for damage in (flip, tear):
-        for turn in range(yard.some(4, 1)):
+    # In the short form each kind of file meets one of the two.
+    for damage in (flip, tear) if not yard.short else ((flip, tear)[KINDS.index(kind) % 2],):
+        for turn in range(yard.some(3, 1)):
             # Half of the runs begin where the file is read, so that nothing upstream can make it again.
             yield damage, rest if (turn + (damage is tear)) % 2 == 0 else []
 

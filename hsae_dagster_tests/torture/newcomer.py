@@ -40,7 +40,7 @@ def newcomer(yard: Yard) -> list[Tally]:
 
 def _interrupted(yard: Yard, package: Path, hurt: Workspace, calm: Workspace) -> Tally:
     tally = Tally("Ctrl-C at any time, then the same command")
-    for _ in range(yard.some(12, 2)):
+    for _ in range(yard.some(12, 1)):
         process = _hsae(package, hurt)
         time.sleep(float(yard.rng.uniform(0.5, 14.0)))
         process.send_signal(signal.SIGINT)
