@@ -36,39 +36,41 @@ def sign_flip_p(scores: np.ndarray) -> float:
     if not twice.size:
         return 1.0
     scores = twice / (2.0 * np.gcd.reduce(twice))
-    sizes, total = np.abs(scores), abs(float(scores.sum()))
-    if len(sizes) <= _ALL_SIGNS:
+    total = abs(float(scores.sum()))
+    if len(scores) <= _ALL_SIGNS:
         sums = np.zeros(1)
-        for size in sizes:
+        for size in np.abs(scores):
             sums = np.concatenate([sums + size, sums - size])
         beyond, there = np.abs(sums) - total > 0.25, np.abs(np.abs(sums) - total) < 0.25
         return float(beyond.mean() + there.mean() / 2)
-    return min(1.0, _upper_tail(sizes, total) + _upper_tail(sizes, total + 1))
+    # Scores of a few pairs have few sizes, however many clusters there are.
+    sizes, counts = np.unique(np.abs(scores), return_counts=True)
+    return min(1.0, _upper_tail(sizes, counts, total) + _upper_tail(sizes, counts, total + 1))
 
 
-def _upper_tail(sizes: np.ndarray, total: float) -> float:
-    """P(sum of signed sizes >= total), for sums one apart and total >= 0."""
+def _upper_tail(sizes: np.ndarray, counts: np.ndarray, total: float) -> float:
+    """P(sum of signed sizes >= total) where each size occurs so often, for sums one apart and total >= 0."""
     from scipy.optimize import brentq
     from scipy.stats import norm
 
-    largest = float(sizes.sum())
+    largest = float(counts @ sizes)
     if total > largest - 0.25:
-        return float(2.0 ** -len(sizes)) if total < largest + 0.25 else 0.0
+        return float(2.0 ** -counts.sum()) if total < largest + 0.25 else 0.0
     aim = total - 0.5
     if abs(aim) < 0.25:  # the middle of a symmetric distribution
         return 0.5
     if aim < 0:
-        return 1.0 - _upper_tail(sizes, 1.0 - total)
+        return 1.0 - _upper_tail(sizes, counts, 1.0 - total)
 
     def slope(t: float) -> float:
-        return float((sizes * np.tanh(t * sizes)).sum()) - aim
+        return float(counts @ (sizes * np.tanh(t * sizes))) - aim
 
     end = 1.0
     while slope(end) < 0:
         end *= 2.0
     t = float(brentq(slope, 0.0, end, xtol=1e-12))
-    height = float((np.logaddexp(t * sizes, -t * sizes) - np.log(2.0)).sum())
-    curvature = float((sizes**2 * (1.0 - np.tanh(t * sizes) ** 2)).sum())
+    height = float(counts @ (np.logaddexp(t * sizes, -t * sizes) - np.log(2.0)))
+    curvature = float(counts @ (sizes**2 * (1.0 - np.tanh(t * sizes) ** 2)))
     r = np.sqrt(2.0 * (t * aim - height))
     u = 2.0 * np.sinh(t / 2.0) * np.sqrt(curvature)
     return float(norm.sf(r) + norm.pdf(r) * (1.0 / u - 1.0 / r))
