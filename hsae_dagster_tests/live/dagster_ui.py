@@ -85,9 +85,9 @@ class DagsterUI:
         assert answer["startSensor"]["__typename"] == "Sensor", answer
 
     def ticks(self, sensor: str) -> list[dict[str, Any]]:
-        """The sensor's last ticks, newest first: status and, of a failed one, the error."""
+        """The sensor's ticks, newest first: status, when it began and, of a failed one, the error."""
         query = """query($s: SensorSelector!) { sensorOrError(sensorSelector: $s) { ... on Sensor { sensorState {
-            ticks(limit: 20) { status error { message causes { message } } } } } } }"""
+            ticks(limit: 500) { status timestamp error { message causes { message } } } } } } }"""
         found = self.ask(query, s={**REPOSITORY, "sensorName": sensor})
         return found["sensorOrError"]["sensorState"]["ticks"] if found else []
 
@@ -110,6 +110,13 @@ class DagsterUI:
         """Whether there are `count` runs (or more) and all are finished."""
         runs = self.runs()
         return len(runs) >= count and all(run.is_finished for run in runs)
+
+    def looks_since_the_last_run(self, sensor: str) -> int:
+        """How many ticks of the sensor began after the last run had ended, and are over."""
+        ended = [record.end_time for record in self.instance.get_run_records()]
+        assert all(ended)
+        last = max(float(end) for end in ended if end)
+        return sum(tick["timestamp"] > last and tick["status"] != "STARTED" for tick in self.ticks(sensor))
 
     def stages(self, runs: list[dg.DagsterRun]) -> Counter[tuple[str, frozenset[str]]]:
         """How often each (dataset, stages) was run."""
