@@ -1,6 +1,7 @@
 """The harness in its short form finds nothing; and it can find something."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ def test_nothing_is_lost_and_nothing_is_wrong(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "hsae_dagster_tests.torture", "--short", "--out", str(out)],
         cwd=CHECKOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
