@@ -151,8 +151,8 @@ def likeness(codes: BatchCodes, width: int) -> Tensor:
     """
     dense = codes.to_dense()[:, :width]
     centred = dense - dense.mean(dim=0)
-    length = centred.square().sum(dim=0).sqrt()
-    unit = centred / (length + _TINY**0.5)
+    # Inside the root: its slope at zero is infinite, and a neuron that is silent in the batch would make it NaN.
+    unit = centred / (centred.square().sum(dim=0) + _TINY).sqrt()
     gram = unit.T @ unit
     squares = gram.square().sum() - gram.diagonal().square().sum()
     return squares / max(width * (width - 1), 1)

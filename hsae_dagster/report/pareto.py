@@ -17,7 +17,7 @@ def grid_figure(rows: Sequence[Mapping[str, Any]], metric: str) -> Figure:
     """Score against reconstruction error, one dot per candidate; the front joined, the chosen one ringed.
 
     Args:
-        rows: m, k, label_weight, score, nmse, standard_error, chosen of each candidate.
+        rows: m, k, label_weight, distinct_weight, score, nmse, standard_error, chosen of each candidate.
         metric: `R2` or `AUC`.
     """
     rows = [row for row in rows if row["score"] is not None and math.isfinite(row["score"])]
@@ -64,7 +64,8 @@ def grid_figure(rows: Sequence[Mapping[str, Any]], metric: str) -> Figure:
 def label(row: Mapping[str, Any]) -> str:
     """A candidate in a few words."""
     guided = f", label weight {row['label_weight']:g}" if row["label_weight"] else ", unguided"
-    return f"{row['m']}/{row['k']}{guided}"
+    # Grids from before there was a weight on distinctness have no such column.
+    return f"{row['m']}/{row['k']}{guided}" + (", neurons kept apart" if row.get("distinct_weight") else "")
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

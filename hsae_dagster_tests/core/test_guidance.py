@@ -284,6 +284,16 @@ def test_a_weight_on_distinctness_keeps_predicting_neurons_apart() -> None:
     assert likenesses[1] < 0.7 * likenesses[0]
 
 
+def test_a_neuron_that_is_silent_in_a_batch_keeps_the_weights_finite() -> None:
+    x, rows = planted(60, 0, "regression")
+    config = SAEConfig(m=40, k=36, label_weight=1.0, distinct_weight=1.0, max_epochs=3, batch_size=4)
+    trained = train_sae(x, None, config, extra_loss=guidance(config, "regression", rows, None)[0])
+    assert all(torch.isfinite(weights).all() for weights in trained.sae.parameters())
+    silent = trained.sae.encode(torch.from_numpy(x[:2]))
+    assert (silent.to_dense().abs().sum(dim=0) == 0).any()
+    assert torch.isfinite(likeness(silent, 40))
+
+
 def test_guidance_without_labels_is_refused() -> None:
     with pytest.raises(MethodError, match="needs labels"):
         train_sae(planted(60, 0, "regression")[0], None, SAEConfig(m=4, k=1, label_weight=0.1, max_epochs=1))

@@ -19,6 +19,8 @@ def test_the_chart_says_what_was_chosen() -> None:
     assert figure.png.startswith(b"\x89PNG")
     assert figure.alt.startswith("2 autoencoders")
     assert "Chosen: 24/6, label weight 0.1, R² 0.41" in figure.alt
+    apart = grid_figure([{**row(24, 0.1, 0.7, 0.41, chosen=True), "distinct_weight": 1.0}], "R2")
+    assert "Chosen: 24/6, label weight 0.1, neurons kept apart, R² 0.41" in apart.alt
 
 
 @pytest.mark.parametrize("rows", [[], [row(24, 0.0, 0.7, None)], [row(24, 0.0, 0.7, float("nan"))]])
