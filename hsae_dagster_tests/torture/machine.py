@@ -51,7 +51,7 @@ def _full_disk(yard: Yard, calm: Workspace) -> Tally:
     needed = sum(path.stat().st_size for path in calm.project.results.rglob("*") if path.is_file())
     with _small_disk(yard.folder / "disk", 2 * needed) as (top, real):
         hurt = Workspace(top / "hurt")
-        for _ in range(yard.some(14, 2)):
+        for _ in range(yard.some(14, 1)):
             shutil.rmtree(hurt.root, ignore_errors=True)
             declare(hurt)
             room = int(yard.rng.integers(needed // 50, needed))
@@ -138,7 +138,7 @@ def _unreadable(yard: Yard, calm: Workspace) -> Tally:
         "results/lancedb",
         "results",
     )
-    for place in places[: yard.some(len(places), 2)]:
+    for place in places[: yard.some(len(places), 1)]:
         hurt = yard.project("locked")
         calm.copy_to(hurt.root)
         shutil.rmtree(hurt.project.results / "objects" / "sae_checkpoints")
