@@ -21,6 +21,7 @@ from hsae_dagster.definitions import STAGES
 from hsae_dagster.partitions import DATASETS
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.objects import ObjectStore, StoredObject
+from hsae_dagster.whole_files import unsealed
 
 NAMES = [stage.key.to_user_string() for stage in STAGES]
 TOPICS = {
@@ -208,10 +209,10 @@ class Workspace:
         }
 
     def manifests(self) -> dict[str, dict[str, Any]]:
-        """Manifest of every object, by its folder, without the run and the time."""
+        """Manifest of every object, by its folder, without the run, the time and the seal on both."""
         found = {}
         for path in sorted((self.project.results / "objects").glob("*/*/manifest.json")):
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+            manifest = unsealed(path)
             del manifest["run_id"], manifest["created"]
             found[f"{path.parent.parent.name}/{path.parent.name}"] = manifest
         return found
