@@ -5,7 +5,6 @@ Does not belong here: fixtures (conftest) or any expectation.
 """
 
 import hashlib
-import json
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
