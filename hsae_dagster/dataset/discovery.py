@@ -17,6 +17,7 @@ from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.dataset.variants import inherit
 from hsae_dagster.errors import DatasetError, FilesMissingError
 from hsae_dagster.keys import hash_json
+from hsae_dagster.plain_yaml import load_yaml
 
 _LONGEST_NAME = 1000
 DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9_\-]{0,63}")
@@ -126,7 +127,7 @@ def _read_yaml(data_dir: Path, name: str) -> Any:
             "it lies; links out of it are not followed."
         )
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         known = ", ".join(dataset_names(data_dir)) or "none"
         raise DatasetError(f"There is no {path}. Create it; datasets present: {known}.") from None

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hsae_dagster.errors import ProviderError
+from hsae_dagster.plain_yaml import load_yaml
 
 BUILT_IN = Path(__file__).with_name("models.yaml")
 SETTING = "HSAE_MODELS"
@@ -105,10 +106,10 @@ def _profiles(own: Path | None) -> dict[str, ModelProfile]:
 
 def _read(path: Path) -> Mapping[str, Mapping[str, object]]:
     try:
-        return _Table.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))).models
+        return _Table.model_validate(load_yaml(path.read_text(encoding="utf-8"))).models
     except ValidationError as error:
         raise _unusable(path, _first(error)) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise _unusable(path, " ".join(str(error).split())) from None
 
 

@@ -56,6 +56,8 @@ def test_a_wrong_field_is_named_with_its_remedy(tmp_path: Path, change: str, wor
         ("task: regression\nfiles: a.csv\ncolumns: {text_a: t, text_b: u, label: l}\n", ["needs columns.text"]),
         ("task: ranking\nfiles: a.csv\ncolumns: {text: t, label: l}\n", ["`task`", "'ranking'"]),
         ("task: [regression\n", ["not valid YAML"]),
+        (GOOD + "task: pairwise\n", ["not valid YAML", "`task` stands here and in line 1", "keep one"]),
+        (GOOD + "selection: {n: 5, method: lasso, n: 7}\n", ["`n` stands here"]),
         ("just words\n", ["must hold fields"]),
         (GOOD.replace("texts.csv", "''"), ["`files`", "at least one file"]),
     ],
