@@ -45,7 +45,15 @@ def test_training_that_was_cut_off_warns_and_says_how_much_it_still_learnt() -> 
     told = rows(check, "autoencoders")[1]
     assert told["loss fell in the last epochs by"] == "50.00 %"  # from 0.4 to 0.2
     assert told["epochs"] == 4
+    assert check.metadata["of them still learning"].value == 1
     assert sae_checkpoints._check_convergence([record()]).passed
+
+
+def test_a_limit_that_cost_nothing_does_not_warn() -> None:
+    cut = record(losses=(0.5, 0.4, 0.3999, 0.3998), stop_reason="all 4 epochs were used")
+    check = sae_checkpoints._check_convergence([cut])
+    assert check.passed
+    assert (check.metadata["at the epoch limit"].value, check.metadata["of them still learning"].value) == (1, 0)
 
 
 def test_what_was_imported_did_not_fail_to_converge() -> None:
@@ -79,6 +87,8 @@ def test_a_real_run_gives_the_figures(finished: Finished) -> None:
         )
     )
     assert sparsity.metadata["largest L0 / k"].value == pytest.approx(made["l0"] / made["config"]["k"])
-    assert convergence.passed == made["stop_reason"].startswith("no improvement")
+    if made["stop_reason"].startswith("no improvement"):
+        assert convergence.passed
+        assert convergence.metadata["at the epoch limit"].value == 0
     assert balance.passed
     assert 0 < balance.metadata["largest share"].value < 0.1  # scores of the tiny texts hardly ever repeat
