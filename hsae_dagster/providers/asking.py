@@ -171,6 +171,8 @@ class Round:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.over.wait(), FLUSH_SECONDS)
             await self._write()
+        # What came in while the last write was under way.
+        await self._write()
 
     async def _write(self) -> None:
         entries, self.unwritten = self.unwritten, []

@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +12,12 @@ from typing import Any
 import pytest
 
 from hsae_dagster.errors import ProviderError
+from hsae_dagster.providers import asking
 from hsae_dagster.providers import ledger as ledgers
 from hsae_dagster.providers.ledger import Entry, Ledger, Spent, total
 from hsae_dagster.providers.model_table import Usage
 from hsae_dagster.providers.openai_client import request_hash
+from hsae_dagster.providers.plan import Body
 from hsae_dagster_tests.providers.accounts import account, body, client, echo, priced, silence
 from hsae_dagster_tests.providers.loopback import KEY, Loopback, Raw, completion, failure
 
@@ -199,6 +204,29 @@ def test_answers_are_kept_when_the_server_dies_in_the_middle(tmp_path: Path) -> 
         replies = client(loopback, account(tmp_path)).ask_all(texts, silence)
     assert [reply.value["said"] for reply in replies] == [str(n) for n in range(200)]
     assert len(loopback.calls) - asked == 170
+
+
+def test_an_answer_that_comes_during_the_last_write_is_kept_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, writing = Ledger.append, threading.Event()
+
+    def slow_append(self: Ledger, entries: Sequence[Entry]) -> None:
+        writing.set()
+        time.sleep(0.5)
+        append(self, entries)
+
+    def second_during_the_write(request: Body, call: int) -> dict[str, str]:
+        if request["messages"][0]["content"] == "second":
+            assert writing.wait(10)
+        return echo(request, call)
+
+    monkeypatch.setattr(Ledger, "append", slow_append)
+    monkeypatch.setattr(asking, "FLUSH_SECONDS", 0.05)
+    asked_by = account(tmp_path)
+    with Loopback(second_during_the_write) as loopback:
+        client(loopback, asked_by).ask_all([body("first"), body("second")], silence)
+    assert asked_by.ledger.spent("d").calls == 2
 
 
 def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
