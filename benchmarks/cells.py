@@ -7,6 +7,7 @@ A run apart has its own results folder, so it neither moves what is current for 
 holdout. Vectors and single autoencoders are reached by links, so they are computed once whatever the labels.
 """
 
+import argparse
 import json
 import shutil
 import tempfile
@@ -158,3 +159,21 @@ def append(path: Path, record: Mapping[str, Any]) -> None:
 def present(shared: Shared, names: Sequence[str]) -> list[str]:
     """Datasets of these names that lie in the data folder."""
     return [name for name in names if (shared.data / name / "dataset.yaml").is_file()]
+
+
+def arguments(about: str, name: str) -> argparse.ArgumentParser:
+    """What every benchmark of cells is told; `name` is that of its file of JSON lines."""
+    parser = argparse.ArgumentParser(description=about.split("\n", 1)[0])
+    parser.add_argument("datasets", nargs="*", help="default: all of the benchmark that are present")
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--results", type=Path, default=Path("results"), help="project whose embeddings are reused")
+    parser.add_argument("--out", type=Path, default=Path(f"results/benchmarks/{name}.jsonl"))
+    parser.add_argument("--table", type=Path, help="Markdown file to write")
+    return parser
+
+
+def show(rows: Sequence[str], file: Path | None) -> None:
+    """Print a table, and write it where a file is named."""
+    print("\n".join(rows))
+    if file:
+        file.write_text("\n".join(rows) + "\n", encoding="utf-8")

@@ -18,7 +18,6 @@ datasets are folders of the data folder with files as the names below say. One J
 second run goes on after the last.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,7 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.cells import Shared, append, finished, lines, present, result, run_stages
+from benchmarks.cells import Shared, append, arguments, finished, lines, present, result, run_stages, show
 from hsae_dagster.assets.concepts_to_test import chosen_concepts
 from hsae_dagster.core.observations import text_rows
 from hsae_dagster.dataset.discovery import load_dataset
@@ -230,16 +229,11 @@ def _row(dataset: str, n: int, arm: str, mine: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("datasets", nargs="*", help="default: all of the benchmark that are present")
-    parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--results", type=Path, default=Path("results"), help="project whose embeddings are reused")
+    parser = arguments(__doc__, "recovery")
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--arms", nargs="*", default=list(ARMS))
     parser.add_argument("--select", type=int, nargs="*", help="neurons selected; default as many as topics, and 20")
     parser.add_argument("--most", type=int, help="cells to run at most")
-    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/recovery.jsonl"))
-    parser.add_argument("--table", type=Path, help="Markdown file to write")
     options = parser.parse_args()
     shared = Shared(options.data, options.results)
     todo = [
@@ -253,10 +247,7 @@ def main() -> None:
     for one in [one for one in todo if one not in done][: options.most]:
         append(options.out, cell(shared, *one))
         print(f"{one}: done", flush=True)
-    rows = list(table(lines(options.out)))
-    print("\n".join(rows))
-    if options.table:
-        options.table.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    show(list(table(lines(options.out))), options.table)
 
 
 if __name__ == "__main__":

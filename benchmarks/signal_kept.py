@@ -10,7 +10,6 @@ other films, speakers, senators and tests are held out) and in the random stream
 One JSON line is written for each cell; a second run goes on after the last. Run it with the project's Python.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.cells import Shared, append, finished, lines, present, result, run_stages
+from benchmarks.cells import Shared, append, arguments, finished, lines, present, result, run_stages, show
 from hsae_dagster.core import joint_fit, ladder
 from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.core.fidelity import column
@@ -183,15 +182,10 @@ def _sizes(saes: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("datasets", nargs="*", help="default: all of the benchmark that are present")
-    parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--results", type=Path, default=Path("results"), help="project whose embeddings are reused")
+    parser = arguments(__doc__, "signal_kept")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="*", default=list(ARMS))
     parser.add_argument("--bootstrap", type=int, default=500)
-    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/signal_kept.jsonl"))
-    parser.add_argument("--table", type=Path, help="Markdown file to write")
     options = parser.parse_args()
     shared = Shared(options.data, options.results)
     datasets = present(shared, options.datasets or DATASETS)
@@ -203,10 +197,7 @@ def main() -> None:
                 if (dataset, arm, seed) not in finished(options.out, "dataset", "arm", "seed"):
                     append(options.out, cell(shared, dataset, arm, seed, options.bootstrap))
                     print(f"{dataset}, arm {arm}, seed {seed}: done", flush=True)
-    rows = list(table(lines(options.out)))
-    print("\n".join(rows))
-    if options.table:
-        options.table.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    show(list(table(lines(options.out))), options.table)
 
 
 if __name__ == "__main__":

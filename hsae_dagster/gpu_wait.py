@@ -107,43 +107,42 @@ def _report(context: "PlanOrchestrationContext", key: str, waited: float, execut
         f"taken it. {remedy} It starts by itself as soon as there is one."
     )
     context.log.warning(sentence)
-    verdict = dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(_asset_of(key)),
-        check_name=CHECK,
-        passed=False,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=sentence,
-        blocking=False,
-        metadata={"seconds waited": round(waited, 1), "executor": executor, "dataset": dataset or ""},
-    )
-    # As an event of the run, so that the step's own verdict replaces it when a worker comes.
-    _say(context.instance, context.run_id, context.job_name, key, verdict)
+    where = {"seconds waited": round(waited, 1), "executor": executor, "dataset": dataset or ""}
+    _say(context, key, passed=False, metadata=where, description=sentence)
 
 
-def _say(instance: dg.DagsterInstance, run_id: str, job: str, step: str, verdict: dg.AssetCheckEvaluation) -> None:
-    told = "passed" if verdict.passed else "did not pass"
-    event = dg.DagsterEvent(
-        event_type_value=dg.DagsterEventType.ASSET_CHECK_EVALUATION.value,
-        job_name=job,
-        step_key=step,
-        event_specific_data=verdict,
-        message=f"Asset check '{CHECK}' on '{step}' {told}.",
-    )
-    instance.report_dagster_event(event, run_id, log_level=logging.INFO if verdict.passed else logging.WARNING)
-
-
-def taken(context: dg.OpExecutionContext, asset: str, device: str) -> None:
+def taken(context: dg.OpExecutionContext, device: str) -> None:
     """Says that a worker has this step, and where: the check's verdict by the step itself, as soon as it runs."""
     where = {"device": device, "visible GPUs": os.environ.get("CUDA_VISIBLE_DEVICES", "all"), "host": platform.node()}
+    _say(context, context.get_step_execution_context().step.key, passed=True, metadata=where)
+
+
+def _say(
+    context: "PlanOrchestrationContext | dg.OpExecutionContext",
+    step: str,
+    *,
+    passed: bool,
+    metadata: dict[str, Any],
+    description: str | None = None,
+) -> None:
+    """The check's verdict as an event of the run, so that a step's own replaces the warning when a worker comes."""
     verdict = dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(asset),
+        asset_key=dg.AssetKey(_asset_of(step)),
         check_name=CHECK,
-        passed=True,
+        passed=passed,
         severity=dg.AssetCheckSeverity.WARN,
+        description=description,
         blocking=False,
-        metadata=where,
+        metadata=metadata,
     )
-    _say(context.instance, context.run_id, context.job_name, context.get_step_execution_context().step.key, verdict)
+    event = dg.DagsterEvent(
+        event_type_value=dg.DagsterEventType.ASSET_CHECK_EVALUATION.value,
+        job_name=context.job_name,
+        step_key=step,
+        event_specific_data=verdict,
+        message=f"Asset check '{CHECK}' on '{step}' {'passed' if passed else 'did not pass'}.",
+    )
+    context.instance.report_dagster_event(event, context.run_id, log_level=logging.INFO if passed else logging.WARNING)
 
 
 def were_taken(context: dg.OpExecutionContext, asset: str) -> dg.AssetCheckResult:

@@ -97,7 +97,7 @@ def list_untrained(context: dg.OpExecutionContext, project: Project) -> Iterator
 def train(context: dg.OpExecutionContext, project: Project) -> None:
     """Train one autoencoder, or choose by the grid. What is stored already when it starts is not trained again."""
     with explained():
-        taken(context, NAME, choose_device())
+        taken(context, choose_device())
         made, key = Checkpoints.open(context, project), context.get_mapping_key()
         if key == GRID:
             made.build()
@@ -275,16 +275,17 @@ def _check_sparsity(records: list[dict[str, Any]]) -> dg.AssetCheckResult:
 def _check_convergence(records: list[dict[str, Any]]) -> dg.AssetCheckResult:
     """What stopped training, and how far the loss still fell at the end: a limit that cost nothing is no warning."""
     trained = [r for r in records if not r["device"].startswith("none")]
-    cut = [r for r in trained if not r["stop_reason"].startswith("no improvement")]
-    still = [r for r in cut if _last_gain(r) > STILL_FALLING]
+    gains = [_last_gain(r) for r in trained]
+    cut = [gain for r, gain in zip(trained, gains, strict=True) if not r["stop_reason"].startswith("no improvement")]
+    still = [gain for gain in cut if gain > STILL_FALLING]
     rows = [
         {
             "sae_id": r["sae_id"][:12],
             "epochs": len(r["history"]),
             "stopped": r["stop_reason"],
-            "loss fell in the last epochs by": f"{100 * _last_gain(r):.2f} %",
+            "loss fell in the last epochs by": f"{100 * gain:.2f} %",
         }
-        for r in trained
+        for r, gain in zip(trained, gains, strict=True)
     ]
     told = {
         "autoencoders": table(rows),

@@ -145,34 +145,29 @@ class LineageLog:
             last = self.latest(dataset)
             if last is not None and last.evaluation.place == self.store.place(evaluation):
                 return last
-            number = last.number + 1 if last else 1
-            return _write(self._path, self._record(dataset, number, evaluation, summary, hypotheses, files, read))
+            origins, mixed = self._origins(dataset, evaluation, read)
+            record = EvaluationRecord(
+                dataset=dataset,
+                number=last.number + 1 if last else 1,
+                published=datetime.now(UTC).isoformat(timespec="seconds"),
+                evaluation=origin_of(self.store, evaluation),
+                files=files,
+                origins=origins,
+                mixed=mixed,
+                summary=finite(summary),
+                hypotheses=tuple(finite(row) for row in hypotheses),
+            )
+            return _write(self._path, record)
 
-    def _record(
-        self,
-        dataset: str,
-        number: int,
-        evaluation: StoredObject,
-        summary: Mapping[str, Any],
-        hypotheses: Sequence[Mapping[str, Any]],
-        files: str,
-        read: Sequence[Sequence[str | None]],
-    ) -> EvaluationRecord:
+    def _origins(
+        self, dataset: str, evaluation: StoredObject, read: Sequence[Sequence[str | None]]
+    ) -> tuple[tuple[Origin, ...], tuple[str, ...]]:
+        """What the evaluation rests on, and what of it does not fit together."""
         origins, mixed = trace(self.store, dataset, evaluation)
         corpus = next((self.store.at(origin.place) for origin in origins if origin.asset == "corpus"), None)
         if corpus is not None and corpus.inputs.config["files"] != [list(file) for file in read]:
             mixed = (*mixed, f"`corpus` was made from other files than `{FILES}` has now")
-        return EvaluationRecord(
-            dataset=dataset,
-            number=number,
-            published=datetime.now(UTC).isoformat(timespec="seconds"),
-            evaluation=origin_of(self.store, evaluation),
-            files=files,
-            origins=origins,
-            mixed=mixed,
-            summary=finite(summary),
-            hypotheses=tuple(finite(row) for row in hypotheses),
-        )
+        return origins, mixed
 
     def find(self, hypothesis_id: str) -> list[EvaluationRecord]:
         """Records with a hypothesis of this id (or, if only one begins so, this beginning of an id), oldest first.
