@@ -99,10 +99,13 @@ def test_a_partition_is_materialized_by_clicking(site: Site) -> None:
 
 def test_a_card_leads_to_the_checkpoint_and_to_the_run(site: Site) -> None:
     page = site.open(CARD)
+    # Each part is waited for: Dagster draws the table first and the Markdown within it, pictures too, a moment later.
     page.get_by_text("why this badge").wait_for()
-    shown = page.inner_text("body")
-    assert "current" in shown and "This is the first evaluation." in shown
-    assert page.locator("img[src^='data:image/png']").count() == 1, "the histogram is shown beside the claim"
+    page.get_by_text("This is the first evaluation.").first.wait_for()
+    page.get_by_text("current", exact=True).first.wait_for()
+    histogram = page.locator("img[src^='data:image/png']")
+    histogram.wait_for()  # beside the claim; more than one would be refused here
+    assert histogram.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
     keep(page, "card")
     page.get_by_role("link", name=f"sae_checkpoints of {NAME}").click()
     page.wait_for_url(re.compile(rf"/assets/sae_checkpoints\?view=partitions&partition={NAME}"))
