@@ -67,14 +67,16 @@ class Account:
     totals: Totals = field(default_factory=Totals)
 
     def turn(self, report: Callable[[str], None]) -> AbstractContextManager[None]:
-        """Ask only while this is held: with a budget, runs of one dataset ask one after the other.
+        """Ask only while this is held: with a budget or by batch, runs of one dataset ask one after the other.
 
-        Each knows what the ledger held when it began, and two at once would each spend what is left. Waiting costs
-        little, for they mostly ask the same: what the first was answered, the second finds in the ledger.
+        Each knows what the ledger and the records of batches held when it began: two at once would each spend what is
+        left, or submit the same batch. Waiting costs little, for they mostly ask the same: what the first was answered
+        or submitted, the second finds.
         """
-        if self.budget_usd is None and self.budget_calls is None:
+        if self.budget_usd is None and self.budget_calls is None and self.tier != "batch":
             return nullcontext()
-        waiting = f"another run of `{self.dataset}` asks on the same budget; this one goes on when that has ended"
+        why = "is at its batches" if self.tier == "batch" else "asks on the same budget"
+        waiting = f"another run of `{self.dataset}` {why}; this one goes on when that has ended"
         return locked(self.ledger.turn(self.dataset), lambda: report(waiting))
 
     def open_budget(self, priced: bool, model: str) -> "Budget":

@@ -1,8 +1,9 @@
 """The Batch API: requests handed in together, answered within a day, at half price.
 
 Belongs here: submitting what the ledger does not know, asking how far a batch is, and collecting its answers into the
-ledger, also of one that expired half way. Does not belong here: the record of open batches (`batches`) or when to look
-again (the sensor `batch_answers`, or whoever runs the stage again).
+ledger, also of one that expired half way. Does not belong here: the record of open batches (`batches`), creating one so
+that it cannot be lost (`openai_batch_creation`) or when to look again (the sensor `batch_answers`, or whoever runs the
+stage again).
 """
 
 import io
@@ -17,6 +18,7 @@ from hsae_dagster.providers.base import Report
 from hsae_dagster.providers.batches import BatchRecord, BatchRegister
 from hsae_dagster.providers.ledger import Entry, written
 from hsae_dagster.providers.model_table import ModelProfile, Usage
+from hsae_dagster.providers.openai_batch_creation import create, look_for
 from hsae_dagster.providers.openai_faults import verdict
 from hsae_dagster.providers.openai_replies import Reply, read_response
 from hsae_dagster.providers.openai_server import Asker, Server
@@ -59,7 +61,7 @@ class BatchRound:
             ProviderError: the server refuses.
         """
         async with self.client.connect(Pace(1, 1)) as connection:
-            for record in self._records():
+            for record in await self._created(connection):
                 await collect(connection, self.client.server, record, self.account, self.client.profile, self.register)
             plan: Plan = make_plan()
             failed = self._take_failures(plan)
@@ -76,6 +78,21 @@ class BatchRound:
     def _records(self) -> list[BatchRecord]:
         server = self.client.server.endpoint
         return [r for r in self.register.all(self.account.dataset) if r.server == server and not r.collected]
+
+    async def _created(self, connection: "AsyncOpenAI") -> list[BatchRecord]:
+        """Records of batches that exist; those of a batch that came to nothing are forgotten.
+
+        Only here: one round of a dataset is open at a time, so nobody else is about to create such a batch.
+        """
+        found = []
+        for record in self._records():
+            with _explained(self.client.asker, self.client.server):
+                known = record if record.batch_id else await look_for(connection, record, self.register)
+            if known is None:
+                self.register.remove(record)
+            else:
+                found.append(known)
+        return found
 
     def _take_failures(self, plan: Plan) -> dict[str, Reply]:
         wanted = {plan.questions[i].hash for i in plan.todo}
@@ -118,25 +135,22 @@ class BatchRound:
             sent = await connection.files.create(
                 file=("requests.jsonl", io.BytesIO(b"\n".join(lines))), purpose="batch"
             )
-            batch = await connection.batches.create(
-                input_file_id=sent.id, endpoint="/v1/chat/completions", completion_window="24h"
+            account = self.account
+            record = BatchRecord(
+                batch_id=None,
+                dataset=account.dataset,
+                stage=account.stage,
+                run_id=account.run_id,
+                server=self.client.server.endpoint,
+                model=self.client.asker.model,
+                prompt_hash=self.prompt_hash,
+                sizes={plan.questions[i].hash: plan.questions[i].size for i in part},
+                worst_usd=sum(worst),
+                selection=account.selection,
+                input_file_id=sent.id,
             )
-        sizes = {plan.questions[i].hash: plan.questions[i].size for i in part}
-        account = self.account
-        record = BatchRecord(
-            batch_id=batch.id,
-            dataset=account.dataset,
-            stage=account.stage,
-            run_id=account.run_id,
-            server=self.client.server.endpoint,
-            model=self.client.asker.model,
-            prompt_hash=self.prompt_hash,
-            sizes=sizes,
-            worst_usd=sum(worst),
-            selection=account.selection,
-        )
-        self.register.write(record)
-        self.report(f"{len(part):,} requests submitted as {batch.id}")
+            record = await create(connection, record, self.register)
+        self.report(f"{len(part):,} requests submitted as {record.batch_id}")
 
     def _worst(self, body: Body, size: int) -> float:
         longest = body.get("max_completion_tokens") or body.get("max_tokens") or 0
@@ -150,7 +164,7 @@ class BatchRound:
         budget.require(calls, worst_usd, f"{calls:,} requests would be submitted as one batch")
 
     def _pending(self, known: int, waiting: int) -> str:
-        names = ", ".join(record.batch_id for record in self._records())
+        names = ", ".join(str(record.batch_id) for record in self._records())
         return (
             f"Waiting, not failed: dataset `{self.account.dataset}`, {self.account.stage}: {waiting:,} requests are "
             f"under way at {self.client.server.endpoint} in {names}, {known:,} answers are there. Run again "
@@ -166,12 +180,15 @@ async def collect(
     profile: ModelProfile,
     register: BatchRegister,
 ) -> bool:
-    """Put the answers of a batch that has ended into the ledger; False while it is under way.
+    """Put the answers of a batch that has ended into the ledger; False while it is under way, or not yet created.
 
     Raises:
         ProviderError: the server refuses.
     """
     with _explained(Asker("model", record.model, "lexical"), server):
+        if record.batch_id is None:
+            known = await look_for(connection, record, register)
+            return known is not None and await collect(connection, server, known, account, profile, register)
         batch = await connection.batches.retrieve(record.batch_id)
         if batch.status not in ENDED:
             return False

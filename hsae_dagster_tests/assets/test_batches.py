@@ -1,21 +1,32 @@
 """Batches: submitted once, collected by the sensor, partial answers kept, and the run goes on."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from hsae_dagster.batch_answers import batch_answers
+from hsae_dagster.providers import openai_batch_creation
 from hsae_dagster.providers.batches import BatchRegister
 from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts
 from hsae_dagster_tests.providers.batch_server import BatchServer
-from hsae_dagster_tests.providers.loopback import KEY, failure
+from hsae_dagster_tests.providers.loopback import KEY, Raw, failure
 
 pytestmark = pytest.mark.usefixtures("environment")
+SCRIPT = """
+import sys
+from pathlib import Path
+from hsae_dagster_tests.assets.workspace import Workspace
+Workspace(Path(sys.argv[1])).run("asked", "annotation_matrix")
+"""
 
 
 @dataclass(frozen=True)
@@ -150,3 +161,105 @@ def test_no_batch_is_a_reason_to_skip(batched: Batched) -> None:
     found = batched.tick()
     assert isinstance(found, dg.SkipReason)
     assert "no batch is under way" in (found.skip_message or "")
+
+
+def unheard(batched: Batched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same end of a run without a process: nothing comes back once the batch exists."""
+    monkeypatch.setattr(openai_batch_creation, "PAUSES", ())
+    batched.server.created = lambda batch: Raw(hang_up=True)
+    assert "run again" in batched.run().sentence("annotation_matrix")
+    batched.server.created = lambda batch: None
+
+
+def killed_while_it_submits(batched: Batched) -> None:
+    """A run in a process of its own, killed when its batch exists and before it can hear of it."""
+    pids: list[int] = []
+
+    def kill(batch: str) -> Raw:
+        os.kill(pids[0], signal.SIGKILL)
+        return Raw(hang_up=True)
+
+    batched.server.created = kill
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(batched.workspace.root)])
+    pids.append(process.pid)
+    assert process.wait(120) == -signal.SIGKILL
+    batched.server.created = lambda batch: None
+
+
+def test_a_batch_whose_creator_was_killed_is_found_and_not_paid_twice(batched: Batched) -> None:
+    killed_while_it_submits(batched)
+    server, register = batched.server, BatchRegister(batched.workspace.project.results)
+    (record,) = register.all()
+    assert (record.batch_id, len(server.batches)) == (None, 1)
+    # Others' batches, newer, on several pages.
+    server.batches |= {
+        f"other{n}": {**server.batches["batch0"], "id": f"other{n}", "input_file_id": "x"} for n in "abc"
+    }
+    server.page = 2
+    said = batched.run().sentence("annotation_matrix")
+    assert said.startswith("Waiting, not failed") and "batch0" in said
+    assert [each.batch_id for each in register.all()] == ["batch0"]
+    server.end("batch0")
+    assert batched.run().success
+    assert {name for name in server.batches if "other" not in name} == {"batch0"}
+    assert batched.spent == len(server.requests("batch0"))
+
+
+def test_the_sensor_finds_it_too_and_leaves_alone_what_it_cannot_find(
+    batched: Batched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unheard(batched, monkeypatch)
+    server, register = batched.server, BatchRegister(batched.workspace.project.results)
+    (record,) = register.all()
+    # Another run may be about to create this one; only a run may conclude that it came to nothing.
+    intended = replace(record, name="intended", input_file_id="file9")
+    register.write(intended)
+    server.end("batch0")
+    assert isinstance(batched.tick(), dg.SkipReason)
+    assert register.all() == [intended]
+    assert batched.spent == len(server.requests("batch0"))
+
+
+def test_a_run_that_ended_before_the_batch_existed_submits_it(
+    batched: Batched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unheard(batched, monkeypatch)
+    server = batched.server
+    del server.batches["batch0"]
+    assert "batch0" in batched.run().sentence("annotation_matrix")
+    assert len(BatchRegister(batched.workspace.project.results).all()) == 1
+
+
+def test_a_server_that_lists_no_batches_is_not_asked_to_make_another(
+    batched: Batched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unheard(batched, monkeypatch)
+    server, register = batched.server, BatchRegister(batched.workspace.project.results)
+    server.lists_batches = False
+    said = batched.run().sentence("annotation_matrix")
+    (record,) = register.all()
+    assert "cannot be seen" in said and "file0" in said and str(register.path(record)) in said
+    assert len(server.batches) == 1
+    register.path(record).unlink()
+    assert "batch1" in batched.run().sentence("annotation_matrix")
+
+
+def test_a_lost_answer_to_the_creation_makes_no_second_batch(batched: Batched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_batch_creation, "PAUSES", (0.0,))
+    batched.server.created = lambda batch: Raw(hang_up=True)
+    assert "batch0" in batched.run().sentence("annotation_matrix")
+    assert len(batched.server.batches) == 1
+
+
+def test_a_creation_refused_for_the_moment_is_tried_again(batched: Batched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_batch_creation, "PAUSES", (0.0,))
+    server = batched.server
+
+    def first(batch: str) -> Raw | None:
+        server.created = lambda batch: None
+        del server.batches[batch]
+        return failure(503, "a moment please")
+
+    server.created = first
+    assert "batch0" in batched.run().sentence("annotation_matrix")
+    assert len(server.batches) == 1

@@ -2,7 +2,10 @@
 
 import json
 import re
+import time
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from hsae_dagster_tests.providers.loopback import ChatScript, Loopback, Raw, completion, failure
 
@@ -15,6 +18,10 @@ class BatchServer(Loopback):
         self.files: dict[str, str] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.refuse_batches = False
+        self.lists_batches = True
+        self.page = 100
+        # Called with each batch just created, before anyone hears of it; what it returns is answered instead.
+        self.created: Callable[[str], Raw | None] = lambda batch: None
 
     def receive(self, method: str, path: str, data: bytes) -> Raw | None:
         """Answer what belongs to files and batches."""
@@ -22,6 +29,8 @@ class BatchServer(Loopback):
             return self._upload(data)
         if method == "POST" and path.endswith("/batches"):
             return self._create(json.loads(data))
+        if method == "GET" and urlsplit(path).path.endswith("/batches"):
+            return self._list(parse_qs(urlsplit(path).query)) if self.lists_batches else failure(404, "no list")
         if found := re.search(r"/batches/(\w+)$", path):
             return Raw(self.batches[found[1]])
         if found := re.search(r"/files/(\w+)/content$", path):
@@ -67,5 +76,12 @@ class BatchServer(Loopback):
         if self.refuse_batches:
             return failure(400, "no batches here")
         name = f"batch{len(self.batches)}"
-        self.batches[name] = {**asked, "id": name, "object": "batch", "status": "in_progress", "created_at": 0}
-        return Raw(self.batches[name])
+        state = {"id": name, "object": "batch", "status": "in_progress", "created_at": int(time.time())}
+        self.batches[name] = {**asked, **state}
+        return self.created(name) or Raw(self.batches[name])
+
+    def _list(self, query: dict[str, list[str]]) -> Raw:
+        newest = list(reversed(self.batches.values()))
+        start = 1 + [batch["id"] for batch in newest].index(query["after"][0]) if "after" in query else 0
+        shown = newest[start : start + self.page]
+        return Raw({"object": "list", "data": shown, "has_more": start + len(shown) < len(newest)})
