@@ -175,7 +175,7 @@ class _Candidates:
         self.usable[[copy for _, copy in self.duplicates]] = False
         self.notes: list[str] = []
         if self.dead:
-            n_zero = int(np.count_nonzero(matrix.fires[list(self.dead)] == 0))
+            n_zero = int(np.count_nonzero(matrix.mean[list(self.dead)] == 0))
             self.notes.append(
                 f"{len(self.dead)} of {matrix.n_columns} neurons have one value on all rows ({n_zero} never fire) "
                 f"and were left out: {_named(self.dead)}."
@@ -262,6 +262,9 @@ def _checked_target(target: np.ndarray, task: str) -> np.ndarray:
     if task not in TASKS:
         raise MethodError(f"Unknown task {task!r}. Use one of {', '.join(TASKS)} (pairwise codes are classification).")
     values = _one_dimensional(target)
+    numbers = np.issubdtype(values.dtype, np.number) or values.dtype == bool
+    if numbers and task == "regression" and values.min() < values.max():
+        return values.astype(np.float64)
     distinct = np.unique(values)
     if len(distinct) < 2:
         raise MethodError(
@@ -273,7 +276,7 @@ def _checked_target(target: np.ndarray, task: str) -> np.ndarray:
             f"The target has {len(distinct)} classes and classification takes two. Use "
             "select_neurons_one_vs_rest, or task = regression if the label is a number with an order."
         )
-    if np.issubdtype(values.dtype, np.number) or values.dtype == bool:
+    if numbers:
         return values.astype(np.float64)
     if task == "regression":
         raise MethodError(
