@@ -17,7 +17,7 @@ from hsae_dagster.storage.frames import read_frame, write_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "corpus"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 @dg.asset(
@@ -51,7 +51,8 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
 
 def _make(stage: Stage, stamp: str, folder: Path) -> None:
     from hsae_dagster.dataset.chunks import chunk_rows
-    from hsae_dagster.dataset.rows import class_name, read_rows
+    from hsae_dagster.dataset.classes import class_name
+    from hsae_dagster.dataset.rows import read_rows
 
     splits = stage.dataset.spec.splits
     rows = read_rows(stage.dataset)
@@ -65,8 +66,10 @@ def _make(stage: Stage, stamp: str, folder: Path) -> None:
     made = build_corpus(frame, shares, rows.dropped)
     write_frame(folder / "texts.parquet", made.texts)
     write_frame(folder / "observations.parquet", made.observations)
-    positive = class_name(stage.dataset.spec.columns.positive)
-    classes = [{"class": name, "rows": n, "counts as": int(name == positive)} for name, n in rows.classes.items()]
+    positive = class_name(stage.dataset.spec.columns.positive).lower()
+    classes = [
+        {"class": name, "rows": n, "counts as": int(name.lower() == positive)} for name, n in rows.classes.items()
+    ]
     summary = _summarise(stage.dataset.spec.task, rows.frame.height, made)
     write_json(folder / "summary.json", summary | ({"classes": classes} if classes else {}))
 

@@ -16,7 +16,8 @@ Kind = Literal["text", "number", "flag", "category", "key", "date", "row number"
 LOOKED_AT = 20_000
 MOST_LEVELS = 50
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}")
-MISSING_WORDS = ("", "na", "n/a", "nan", "null", "none", "-", "?")
+# Cells that say that there is no value. “none” is not among them: it is an answer as often.
+MISSING_MARKS = ("na", "n/a", "n.a.", "#n/a", "nan", "null", "k.a.", "-", "--", "?", ".")
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,13 @@ class ColumnProfile:
         name: as in the file, without spaces around it.
         kind: what it holds.
         rows: of the table.
-        missing: rows without a value.
-        distinct: different values.
+        missing: rows without a value, marks of missing ones included.
+        distinct: different values; of few, those that differ in case alone are one.
         words: mean number of words of its values (0 for anything but strings).
         levels: (value, rows) of each value, most frequent first, where there are at most `MOST_LEVELS`.
         not_numbers: (rows, one of them) that keep a column of numbers from being one, else None.
         whole: whether all its numbers are whole.
+        marks: (mark, rows) of cells that say that there is no value, such as `n/a`, as they are spelled.
     """
 
     name: str
@@ -44,6 +46,7 @@ class ColumnProfile:
     levels: tuple[tuple[str, int], ...] = ()
     not_numbers: tuple[int, str] | None = None
     whole: bool = False
+    marks: tuple[tuple[str, int], ...] = ()
 
     @property
     def said(self) -> str:
@@ -64,17 +67,24 @@ def _profile(column: pl.Series) -> ColumnProfile:
     name, rows = column.name, column.len()
     if column.dtype.is_nested() or column.dtype in (pl.Object, pl.Binary):
         return ColumnProfile(name, "other", rows, column.null_count(), 0)
+    marks: tuple[tuple[str, int], ...] = ()
     if column.dtype == pl.String:
         column = column.str.strip_chars()
         column = column.set(column == "", None)
+        marked = column.str.to_lowercase().is_in(MISSING_MARKS).fill_null(False)
+        if (column.is_not_null() & ~marked).any():
+            marks = _levels(column.filter(marked))
+            column = column.set(marked, None)
     if column.dtype.is_float():
         column = column.fill_nan(None)
     present = column.drop_nulls()
     distinct = present.n_unique()
     if not distinct:
         return ColumnProfile(name, "empty", rows, rows, 0)
-    levels = _levels(present) if distinct <= MOST_LEVELS else ()
-    base = ColumnProfile(name, "category", rows, rows - present.len(), distinct, levels=levels)
+    levels = _spellings(_levels(present)) if distinct <= 2 * MOST_LEVELS else ()
+    levels = levels if len(levels) <= MOST_LEVELS else ()
+    distinct = len(levels) or distinct
+    base = ColumnProfile(name, "category", rows, rows - present.len(), distinct, levels=levels, marks=marks)
     if column.dtype == pl.String:
         return _of_strings(base, present)
     if column.dtype.is_temporal():
@@ -92,6 +102,15 @@ def _levels(present: pl.Series) -> tuple[tuple[str, int], ...]:
     counts = present.cast(pl.String).value_counts(sort=True, name="rows")
     ordered = counts.sort("rows", present.name, descending=[True, False])
     return tuple((str(value), int(n)) for value, n in ordered.iter_rows())
+
+
+def _spellings(levels: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    """Values that differ in case alone as one, in the commonest spelling."""
+    folded: dict[str, tuple[str, int]] = {}
+    for value, n in levels:
+        first, before = folded.get(value.lower(), (value, 0))
+        folded[value.lower()] = (first, before + n)
+    return tuple(sorted(folded.values(), key=lambda level: (-level[1], level[0])))
 
 
 def _of_numbers(base: ColumnProfile, present: pl.Series) -> ColumnProfile:

@@ -1,9 +1,9 @@
 """Bringing somebody's files in as a dataset.
 
-Belongs here: reading tables as they come (separators, encodings, several files), a folder's name, and publishing the
-folder whole. Does not belong here: what is in the table (`column_profile`, `proposal`) or what a dataset.yaml may say
-(`spec`). Reading here is lenient, because what is read is written again in a form that the strict loader (`rows`)
-accepts.
+Belongs here: reading tables as they come (several files, too), a folder's name, and publishing the folder whole. Does
+not belong here: the forms of delimited text (`delimited`), what is in the table (`column_profile`, `proposal`) or what
+a dataset.yaml may say (`spec`). Reading here is lenient, because what is read is written again in a form that the
+strict loader (`rows`) accepts.
 """
 
 import re
@@ -16,12 +16,12 @@ from typing import Any
 
 import polars as pl
 
+from hsae_dagster.dataset.delimited import read_delimited
 from hsae_dagster.dataset.discovery import DATASET_NAME
 from hsae_dagster.dataset.rows import READERS, encoding_fault
 from hsae_dagster.errors import DatasetError
 
 DELIMITED = (".csv", ".tsv", ".tab", ".txt")
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 REMEDIES = {
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "Save the sheet as CSV (UTF-8) and give that."),
     **dict.fromkeys((".sav", ".dta", ".rds", ".rdata", ".sas7bdat"), "Export the table as CSV (UTF-8) and give that."),
@@ -121,7 +121,7 @@ def read_leniently(path: Path) -> tuple[pl.DataFrame, str | None]:
     """
     suffix = path.suffix.lower()
     if suffix in DELIMITED:
-        return _read_delimited(path)
+        return read_delimited(path)
     if suffix not in READERS:
         remedy = REMEDIES.get(suffix, "Give CSV, TSV, Parquet, JSON or JSON lines.")
         raise DatasetError(f"{path.name} cannot be read: {remedy}")
@@ -137,53 +137,6 @@ def read_leniently(path: Path) -> tuple[pl.DataFrame, str | None]:
             "or one object a line (JSON lines)."
         )
     return frame, None
-
-
-def _read_delimited(path: Path) -> tuple[pl.DataFrame, str | None]:
-    unusual = []
-    data = path.read_bytes()
-    if not data.strip():
-        raise DatasetError(f"{path.name} is empty. Give a table with one row per text.")
-    text, encoding = _decode(data, path)
-    if encoding != "UTF-8":
-        unusual.append(f"it was in {encoding}, not UTF-8")
-    separator = _separator(text)
-    # The strict reader goes by the ending.
-    expected = {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
-    if separator != expected:
-        unusual.append(f"its fields were separated by {SEPARATORS[separator]}")
-    try:
-        frame = pl.read_csv(text.encode(), separator=separator, infer_schema_length=None)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise DatasetError(
-            f"{path} cannot be read as a table: {_one_line(error)} Put every text that holds the separator, a double "
-            "quote or a line break into double quotes."
-        ) from error
-    return frame, " and ".join(unusual) or None
-
-
-def _decode(data: bytes, path: Path) -> tuple[str, str]:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        try:
-            return data.decode("utf-16"), "UTF-16"
-        except UnicodeDecodeError as error:
-            raise DatasetError(
-                f"{path.name} begins as UTF-16 and breaks off or is damaged at byte {error.start:,}. Copy or export it "
-                "again, as UTF-8 if you can choose."
-            ) from None
-    try:
-        return data.decode("utf-8-sig"), "UTF-8"
-    except UnicodeDecodeError:
-        if b"\x00" in data[:4096]:
-            raise DatasetError(f"{path.name} is no text file. Give a CSV, or name the file by its format.") from None
-        return data.decode("cp1252", errors="replace"), "Windows-1252"
-
-
-def _separator(text: str) -> str:
-    """The separator that the header has most of; a comma where it has none."""
-    header = re.sub(r'"[^"]*"', "", text.split("\n", 1)[0])
-    counts = {separator: header.count(separator) for separator in SEPARATORS}
-    return max(counts, key=lambda separator: (counts[separator], separator == ","))
 
 
 def name_for(source: Path) -> str:

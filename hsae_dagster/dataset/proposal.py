@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from hsae_dagster.dataset.column_profile import ColumnProfile, profile, words_of
+from hsae_dagster.dataset.column_profile import MISSING_MARKS, ColumnProfile, profile, words_of
 from hsae_dagster.dataset.proposal_roles import (
     Choice,
     choose_cluster,
@@ -131,7 +131,7 @@ def propose(frame: pl.DataFrame, files: Any, wishes: Wishes = Wishes()) -> Propo
     used = [*taken, label.name, *([cluster.name] if cluster else [])]
     if task.value != "pairwise":
         fields += _control_fields(columns, used, same, label.name)
-    fields += _missing_field(frame, used)
+    fields += _missing_fields(frame, [column for column in columns if column.name in used])
     fields += [Field(*item) for item in size_fields(frame, taken, cluster.name if cluster else None)]
     return Proposal(tuple(fields), tuple(_remarks(frame, columns, taken, label, task)))
 
@@ -213,7 +213,7 @@ def _control_fields(
         and column.missing == 0
         and column.distinct > 1
         and (column.kind in ("number", "flag") or (column.kind == "category" and column.distinct <= 20))
-        and "id" not in words_of(column.name)
+        and not {"id", "ids", "uuid", "key", "nr", "no"} & set(words_of(column.name))
     ]
     fields = []
     if usable:
@@ -232,20 +232,30 @@ def _renames(frame: pl.DataFrame, column: ColumnProfile, label: ColumnProfile) -
     """Whether a column is the outcome, a class each, under another name."""
     if column.name == label.name or not column.levels or not label.levels or column.distinct != label.distinct:
         return False
-    pairs = frame.select(column.name, label.name).drop_nulls().n_unique()
+    plain = [pl.col(name).cast(pl.String).str.strip_chars().str.to_lowercase() for name in (column.name, label.name)]
+    pairs = frame.select(plain).filter(pl.all_horizontal(pl.all().is_in(["", *MISSING_MARKS]).not_())).n_unique()
     return pairs == column.distinct
 
 
-def _missing_field(frame: pl.DataFrame, needed: Sequence[str]) -> list[Field]:
-    empty = pl.any_horizontal(
-        *[pl.col(name).is_null() | (pl.col(name).cast(pl.String).str.strip_chars() == "") for name in needed]
-    )
-    n = int(frame.select(empty.fill_null(True).sum()).item())
-    if not n:
-        return []
-    names = ", ".join(f"`{name}`" for name in needed)
-    why = f"{n:,} of {frame.height:,} rows lack one of {names}; they are left out and counted in the report."
-    return [Field("columns.on_missing", "drop", why)]
+def _missing_fields(frame: pl.DataFrame, needed: Sequence[ColumnProfile]) -> list[Field]:
+    """Which values of the columns that every row needs mean none, and what becomes of rows without one."""
+    fields = []
+    marks = {mark.lower(): mark for column in needed for mark, _ in column.marks}
+    if marks:
+        said = [f"`{c.name}` is {_counted(c.marks)}" for c in needed if c.marks]
+        why = f"{'; '.join(said)}: taken for no value. Leave out what is an answer."
+        fields.append(Field("columns.missing", list(marks.values()), why))
+    cells = [pl.col(column.name).cast(pl.String).str.strip_chars().str.to_lowercase() for column in needed]
+    n = int(frame.select(pl.any_horizontal(*[c.is_null() | c.is_in(["", *marks]) for c in cells]).sum()).item())
+    if n:
+        names = ", ".join(f"`{column.name}`" for column in needed)
+        why = f"{n:,} of {frame.height:,} rows lack one of {names}; they are left out and counted in the report."
+        fields.append(Field("columns.on_missing", "drop", why))
+    return fields
+
+
+def _counted(marks: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"“{mark}” in {n:,} rows" for mark, n in marks)
 
 
 def _remarks(
@@ -275,7 +285,7 @@ def _remarks(
         )
     empty = [column.name for column in columns if column.kind == "empty"]
     if empty:
-        remarks.append(f"Empty columns: {', '.join(empty)}.")
+        remarks.append(f"Empty columns: {', '.join(name or '(without a name)' for name in empty)}.")
     return remarks
 
 

@@ -28,12 +28,34 @@ WEAK_LABEL_NAMES = _names("class category topic type likes clicks votes sales pr
 CLUSTER_NAMES = _names(
     "cluster group author user username speaker person participant respondent patient student senator member writer "
     "product item film movie book song business store restaurant hotel company school test experiment session thread "
-    "conversation document doc article source site domain outlet url account channel subreddit"
+    "conversation document doc article source site domain outlet url account channel subreddit coder annotator rater"
 )
+# A name that asks, with or without its question mark.
+ASKING = _names("is are was were has have had did does do can will should ist hat wird")
 # A whole number is a key only if its name says so; these words do.
 KEY_WORDS = _names("id ids uid uuid key code nr no number")
 SIDES = (("a", "b"), ("1", "2"), ("0", "1"), ("left", "right"), ("first", "second"), ("x", "y"))
-YES = ("1", "1.0", "true", "yes", "y", "t", "positive", "pos", "win", "won", "good", "spam", "accepted", "pass")
+YES = (
+    "1",
+    "1.0",
+    "true",
+    "yes",
+    "y",
+    "t",
+    "positive",
+    "pos",
+    "win",
+    "won",
+    "good",
+    "spam",
+    "accepted",
+    "pass",
+    "ja",
+    "oui",
+    "si",
+    "sí",
+)
+TWO_ANSWERS = ({"0", "1"}, {"0.0", "1.0"}, {"false", "true"}, {"no", "yes"}, {"n", "y"}, {"ja", "nein"})
 FEWEST_CLUSTERS = 30
 
 
@@ -131,17 +153,23 @@ def choose_label(columns: Sequence[ColumnProfile], taken: Sequence[str], wish: s
         )
     best, *rest = found
     near = [c for c in rest if _label_score(c) > 0 and _label_score(best) - _label_score(c) < 1.5]
-    named = bool((LABEL_NAMES | WEAK_LABEL_NAMES) & set(words_of(best.name)))
+    named = bool((LABEL_NAMES | WEAK_LABEL_NAMES) & set(words_of(best.name))) or _asks(best)
     why = f"{best.said[0].upper()}{best.said[1:]}{'; its name says so' if named else ''}."
     sure = not near and (named or len(found) == 1)
     return Choice(best, why, sure, tuple(c.name for c in near[:6]))
 
 
+def _asks(column: ColumnProfile) -> bool:
+    """Whether the name is a question that the column answers."""
+    first = words_of(column.name)[:1]
+    return column.kind == "flag" and (column.name.rstrip().endswith("?") or bool(set(first) & ASKING))
+
+
 def _label_score(column: ColumnProfile) -> float:
     words = set(words_of(column.name))
     score = {"flag": 1.0, "number": 0.5, "category": 0.3}.get(column.kind, 0.0)
-    score += 2.0 * bool(words & LABEL_NAMES) + 0.8 * bool(words & WEAK_LABEL_NAMES)
-    score += 0.3 * ({value.lower() for value, _ in column.levels} in ({"0", "1"}, {"0.0", "1.0"}, {"false", "true"}))
+    score += 2.0 * bool(words & LABEL_NAMES) + 0.8 * (bool(words & WEAK_LABEL_NAMES) or _asks(column))
+    score += 0.3 * ({value.lower() for value, _ in column.levels} in TWO_ANSWERS)
     score -= 2.0 * bool(words & KEY_WORDS) + 1.0 * bool(words & CLUSTER_NAMES)
     score -= 1.0 * (column.kind == "category" and column.distinct > 20)
     return score - 2.0 * column.missing / max(column.rows, 1)

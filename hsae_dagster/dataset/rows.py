@@ -7,11 +7,13 @@ The frame has the columns: `file` str, `row` i64 (from 1), `declared_split` str 
 `text_b`), `label` f64, `cluster` str | null, and each declared control as `control:<name>` (f64 or str).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from hsae_dagster.dataset.classes import class_name, class_sizes, classes_of, listed
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.errors import DatasetError
 
@@ -23,7 +25,6 @@ READERS = {
     ".json": lambda path: _read_json(path),
 }
 
-_MOST_SHOWN = 6
 _ONE_AGAINST_THE_REST = (
     "Name the class that counts as 1 in columns.positive; every other class then counts as 0 (one against the rest). "
     "For each class in turn, declare a dataset per class: equal texts share their embeddings and autoencoders."
@@ -66,13 +67,8 @@ def read_rows(dataset: Dataset) -> Rows:
         why = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items() if n) or "there are none"
         raise DatasetError(f"Dataset `{dataset.name}`: no rows are left of {names} ({why}). Give it rows.")
     _check_labels(dataset, frame)
-    classes = _sizes(frame["class"]) if dataset.spec.columns.positive is not None else {}
+    classes = class_sizes(frame["class"]) if dataset.spec.columns.positive is not None else {}
     return Rows(frame.drop("class"), {reason: n for reason, n in dropped.items() if n}, classes)
-
-
-def _sizes(classes: pl.Series) -> dict[str, int]:
-    counts = classes.drop_nulls().value_counts().sort("count", classes.name, descending=[True, False])
-    return dict(counts.iter_rows())
 
 
 def _read_json(path: Path) -> pl.DataFrame:
@@ -123,16 +119,31 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.DataFra
                 f"Dataset `{dataset.name}`: column `{column}` of {path.name} holds {_kind(raw.schema[column])}, not "
                 "one text or number per row. Write it as such, or name another column in `columns` of dataset.yaml."
             )
+    raw = _without_marks(raw, wanted.missing, [*texts.values(), wanted.label, wanted.cluster_by])
     regression = dataset.spec.task == "regression"
     cluster = pl.col(wanted.cluster_by).cast(pl.String) if wanted.cluster_by else pl.lit(None, dtype=pl.String)
     return raw.select(
         *[pl.col(column).cast(pl.String).alias(name) for name, column in texts.items()],
         _label(dataset, path, raw).alias("label"),
-        (pl.lit(None, pl.String) if regression else _classes(raw[wanted.label])).alias("class"),
+        (pl.lit(None, pl.String) if regression else classes_of(raw[wanted.label])).alias("class"),
         cluster.alias("cluster"),
         *[_control(raw, name).alias(f"control:{name}") for name in wanted.controls],
         (_truthy(raw, wanted.exclude) if wanted.exclude else pl.lit(False)).alias("excluded"),
     )
+
+
+def _without_marks(raw: pl.DataFrame, marks: Sequence[str | float], names: Sequence[str | None]) -> pl.DataFrame:
+    """The table with null for every cell of these columns that holds a mark of a missing value."""
+    words = [class_name(mark).lower() for mark in marks]
+    numbers = [float(mark) for mark in marks if isinstance(mark, int | float)]
+    for name in (name for name in names if name and marks):
+        column = pl.col(name)
+        if raw.schema[name].is_numeric():
+            found = column.cast(pl.Float64).is_in(numbers)
+        else:
+            found = column.cast(pl.String).str.strip_chars().str.to_lowercase().is_in(words)
+        raw = raw.with_columns(pl.when(found).then(None).otherwise(column).alias(name))
+    return raw
 
 
 def _kind(dtype: pl.DataType) -> str:
@@ -188,13 +199,15 @@ def _label(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.Series:
     """The label as f64 with nulls where it is missing."""
     spec, label = dataset.spec, raw[dataset.spec.columns.label]
     if spec.columns.positive is not None:
-        target, classes = class_name(spec.columns.positive), _classes(label)
-        if not (classes == target).any():
+        target, classes = class_name(spec.columns.positive), classes_of(label)
+        # Classes are told apart by more than case: who wrote “Yes” once and “yes” else meant one.
+        positive = classes.str.to_lowercase() == target.lower()
+        if not positive.any():
             raise DatasetError(
                 f"Dataset `{dataset.name}`: no row of {path.name} has the value {target!r} in "
-                f"`{spec.columns.label}` (it has {_listed(classes)}). Correct columns.positive."
+                f"`{spec.columns.label}` (it has {listed(classes)}). Correct columns.positive."
             )
-        return (classes == target).cast(pl.Float64).set(classes.is_null(), None)
+        return positive.cast(pl.Float64).set(classes.is_null(), None)
     if label.dtype.is_temporal():
         raise DatasetError(
             f"Dataset `{dataset.name}`: column `{spec.columns.label}` of {path.name} holds dates or times (row 1: "
@@ -212,34 +225,10 @@ def _label(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.Series:
         where = f"Dataset `{dataset.name}`: {path.name} row {row + 1}, column `{spec.columns.label}`: {label[row]!r}"
         if spec.task == "classification":
             raise DatasetError(
-                f"{where} is neither 0 nor 1; the classes are {_listed(_classes(label))}. {_ONE_AGAINST_THE_REST}"
+                f"{where} is neither 0 nor 1; the classes are {listed(classes_of(label))}. {_ONE_AGAINST_THE_REST}"
             )
         raise DatasetError(f"{where} is not a number. {_NUMERIC[spec.task]}")
     return number.fill_nan(None)
-
-
-def _classes(label: pl.Series) -> pl.Series:
-    """Labels as the names of classes, null where there is none."""
-    names = label.fill_nan(None) if label.dtype.is_float() else label
-    names = names.map_elements(class_name, return_dtype=pl.String)
-    return names.set(names == "", None)
-
-
-def _listed(classes: pl.Series) -> str:
-    """The commonest classes with their sizes."""
-    sizes = _sizes(classes.alias("class"))
-    shown = ", ".join(f"{name!r} ({size:,} row{'s' * (size != 1)})" for name, size in list(sizes.items())[:_MOST_SHOWN])
-    return shown + (f" and {len(sizes) - _MOST_SHOWN} more" if len(sizes) > _MOST_SHOWN else "")
-
-
-def class_name(value: object) -> str:
-    """A class as it is compared: `true`, `True` and true are one, and so are 1 and 1.0."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return str(int(value)) if float(value).is_integer() else repr(value)
-    text = str(value).strip()
-    return text.lower() if text.lower() in ("true", "false") else text
 
 
 def _clean(dataset: Dataset, frame: pl.DataFrame) -> Rows:
@@ -283,4 +272,4 @@ def _check_labels(dataset: Dataset, frame: pl.DataFrame) -> None:
     if not set(values) <= {0.0, 1.0}:
         number = "If the numbers have an order, set task to `regression` instead."
         remedy = f"{_ONE_AGAINST_THE_REST} {number}" if task == "classification" else _NUMERIC[task]
-        raise DatasetError(f"{where}: a {task} label must be 0 or 1; found {_listed(frame['class'])}. {remedy}")
+        raise DatasetError(f"{where}: a {task} label must be 0 or 1; found {listed(frame['class'])}. {remedy}")

@@ -34,6 +34,9 @@ class Columns(Section):
         (), description="Columns to hold constant in partial effects (numbers or categories)."
     )
     exclude: str | None = Field(None, description="Column of true/false: rows where it is true are left out.")
+    missing: tuple[str | int | float, ...] = Field(
+        (), description="Values of text, label and cluster_by that mean none (`n/a`, `?`, -99): read as an empty cell."
+    )
     on_missing: Literal["error", "drop"] = Field(
         "error",
         description="What to do with rows that lack a text or a label: stop, or drop and report them.",

@@ -21,6 +21,15 @@ TABLE = "text;stars\nKäse, gut;5\n„schlecht“;1\n"
         ("a.tsv", TABLE.replace(";", "\t").encode(), None),
         ("a.csv", b"\xef\xbb\xbf" + 'text,stars\n"Käse, gut",5\n'.encode(), None),
         ("a.csv", b'"text; and more",stars\nx,5\n', None),
+        # What Excel and survey tools put above the table.
+        (
+            "a.csv",
+            b"sep=;\r\n" + TABLE.encode(),
+            "its first line was sep=; and its fields were separated by semicolons",
+        ),
+        ("a.csv", b"Export of 3 March\n\n" + TABLE.encode(), "stood on line 3, below a title"),
+        ("a.csv", b"Survey, wave 2, Bonn;;\n;;\n" + TABLE.replace("\n", ";\n").encode(), "stood on line 3"),
+        ("a.csv", b'Survey, 3 March\n\ntext,stars,n\n"K\xc3\xa4se, gut",5,1\nx,1,2\n', "stood on line 3"),
     ],
 )
 def test_delimited_files_are_read_whatever_their_form(
@@ -28,7 +37,7 @@ def test_delimited_files_are_read_whatever_their_form(
 ) -> None:
     (tmp_path / name).write_bytes(data)
     frame, said = read_leniently(tmp_path / name)
-    assert frame.columns[-1] == "stars"
+    assert frame.columns[:2] in (["text", "stars"], ["text; and more", "stars"])
     assert frame["stars"][0] == 5
     assert (unusual in (said or "")) if unusual else said is None
     if name != "a.csv" or unusual:
@@ -44,6 +53,8 @@ def test_delimited_files_are_read_whatever_their_form(
         ("a.csv", b"  \n", "is empty"),
         ("a.csv", b"\x00\x01\xff\x00", "no text file"),
         ("a.csv", b'a,b\n"x,1\n', "double quotes"),
+        ("a.csv", b'text,stars\n"well,\nwell",2\none, two, three,4\n', "line 4 has 4 fields, but .* has 2 names"),
+        ("a.csv", b'"It arrived late, and it was broken",2\n"Lovely",5\n', "looks like a row"),
         ("a.parquet", b"nonsense", "cannot be read as parquet"),
         ("a.json", b'{"rows": [{"text": "x"}]}', "one object per row"),
     ],
@@ -126,3 +137,22 @@ def test_utf16_that_breaks_off_is_a_sentence(tmp_path: Path) -> None:
     path.write_bytes("text,score\nä,1\n".encode("utf-16")[:-1])
     with pytest.raises(DatasetError, match=r"half\.csv begins as UTF-16 and breaks off.*export it again"):
         take_in(path)
+
+
+def test_decimal_commas_become_points_where_commas_separate_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "text;Note;who\n1,5 stars;3,5;a\ngood;-1,25;b\n" + "ok;4;c\n" * 20 + "bad;k.A.;d\n", encoding="utf-8"
+    )
+    frame, said = read_leniently(path)
+    assert frame["Note"].to_list() == ["3.5", "-1.25", *["4"] * 20, "k.A."]
+    assert frame["text"][0] == "1,5 stars"
+    assert said == "its fields were separated by semicolons and the numbers of `Note` had decimal commas"
+    path.write_text('text,Note\n"a","3,5"\n"b","4,5"\n', encoding="utf-8")
+    assert read_leniently(path)[0]["Note"].to_list() == ["3,5", "4,5"]
+
+
+def test_a_column_without_a_name_is_no_title(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,\nfirst,1\nsecond,2\n", encoding="utf-8")
+    assert read_leniently(path)[0].height == 2

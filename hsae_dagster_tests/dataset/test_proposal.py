@@ -158,11 +158,46 @@ def test_missing_values_are_dropped_and_counted() -> None:
     assert f"{missing} of 600 rows" in render(found, "r.csv")
 
 
+def test_answers_in_many_spellings_are_two_and_marks_of_missing_ones_none() -> None:
+    rng = np.random.default_rng(2)
+    answers = rng.choice(["yes", "Yes", "no", "NO", "n/a", "?", ""], 600, p=[0.4, 0.05, 0.4, 0.05, 0.05, 0.03, 0.02])
+    frame = pl.DataFrame(
+        {
+            "Nr.": rng.permutation(600),
+            "Tïtel": sentences(600),
+            "Is it fun?": answers,
+            "Coder": [f"c{i % 4}" for i in range(600)],
+        }
+    )
+    found = propose(frame, "x.csv")
+    assert picked(found) == {
+        "task": "classification",
+        "text": "Tïtel",
+        "label": "Is it fun?",
+        "positive": "yes",
+        "missing": ["n/a", "?"],
+        "on_missing": "drop",
+    }
+    said = {item.path: item.why for item in found.fields}
+    assert f"“n/a” in {(answers == 'n/a').sum()} rows" in said["columns.missing"]
+    left_out = np.isin(answers, ["n/a", "?", ""]).sum()
+    assert said["columns.on_missing"].startswith(f"{left_out} of 600 rows")
+    assert not found.unsure
+    assert "Nr." not in str(said.get("columns.controls"))
+
+
+def test_a_class_called_none_is_a_class() -> None:
+    frame = pl.DataFrame({"text": sentences(600), "category": ["none", "some", "many"] * 200})
+    found = propose(frame, "x.csv")
+    assert found.value("columns.missing") is None
+    assert "none (200)" in next(item.why for item in found.fields if item.path == "columns.positive")
+
+
 def test_numbers_spoilt_by_words_are_pointed_out() -> None:
-    values = [str(i % 5) for i in range(599)] + ["n.a."]
+    values = [str(i % 5) for i in range(599)] + ["broken"]
     found = propose(reviews().with_columns(pl.Series("Star Rating", values)), "r.csv")
     assert found.value("task") == "regression"
-    assert "1 values of `Star Rating` are not numbers (such as “n.a.”)" in " ".join(found.remarks)
+    assert "1 values of `Star Rating` are not numbers (such as “broken”)" in " ".join(found.remarks)
 
 
 def test_other_languages_and_long_texts_are_remarked() -> None:

@@ -95,6 +95,39 @@ def test_words_as_classes_need_the_positive_one(tmp_path: Path) -> None:
         read(tmp_path, frame, "{text: text, label: score, positive: maybe}", "task: classification\n")
 
 
+def test_classes_that_differ_in_case_alone_are_one(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"text": list("abcdef"), "score": ["yes", "Yes ", "no", "YES", "No", "no"]})
+    rows = read(tmp_path, frame, "{text: text, label: score, positive: 'Yes'}", "task: classification\n")
+    assert rows.frame["label"].to_list() == [1.0, 1.0, 0.0, 1.0, 0.0, 0.0]
+    assert rows.classes == {"no": 3, "YES": 3}
+
+
+def test_marks_of_missing_values_are_empty_cells(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {
+            "text": ["one", "two", " N/A", "four", "five"],
+            "score": ["2.5", "n/a", "1", "3", "4"],
+            "who": ["a", "b", "c", "-99", "d"],
+        }
+    )
+    columns = "{text: text, label: score, cluster_by: who, on_missing: drop"
+    with pytest.raises(DatasetError, match=r"row 2.*'n/a' is not a number"):
+        read(tmp_path, frame, f"{columns}}}")
+    rows = read(tmp_path, frame, f"{columns}, missing: [N/A, -99]}}")
+    assert rows.frame.select("text", "label").rows() == [("one", 2.5), ("five", 4.0)]
+    assert rows.dropped == {"no usable text": 1, "no usable label": 1, "no usable cluster": 1}
+    coded = pl.DataFrame({**ROWS, "score": [1.0, -99.0, 3.5]})
+    rows = read(tmp_path, coded, "{text: text, label: score, missing: [-99], on_missing: drop}")
+    assert rows.frame["label"].to_list() == [1.0, 3.5]
+
+
+def test_a_mark_of_missing_values_is_no_class(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"text": list("abcd"), "score": ["yes", "no", "?", "no"]})
+    columns = "{text: text, label: score, positive: 'yes', missing: ['?'], on_missing: drop}"
+    rows = read(tmp_path, frame, columns, "task: classification\n")
+    assert (rows.frame["label"].to_list(), rows.classes) == ([1.0, 0.0, 0.0], {"no": 2, "yes": 1})
+
+
 @pytest.mark.parametrize(
     ("values", "positive"),
     [([True, False, True], "true"), (["true", "False", "TRUE"], "true"), ([1.0, 2.0, 1.0], "1"), ([1, 2, 1], "1")],
