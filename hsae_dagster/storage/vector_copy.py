@@ -24,8 +24,12 @@ import pyarrow.compute as pc
 from hsae_dagster.keys import hash_bytes
 from hsae_dagster.storage.frames import read_frame, write_frame
 
-# Rows gathered by one thread at a time, in bytes; and threads, beyond which memory is the limit.
-_BLOCK_BYTES, _MOST_THREADS = 2**24, 4
+# Rows gathered by one thread at a time, in bytes: few enough that the checksum finds them in the processor's cache.
+_BLOCK_BYTES = 2**22
+# Some wait for the disk while others copy.
+_THREADS = 4
+# A block whose rows lie closer together than this, on average, is read with all that lies between them.
+_GAP_ROWS = 2
 _SUM_ROWS = 8192
 # An unfinished copy that nobody has written to for so long is nobody's.
 _LEFT_BEHIND_S = 3600.0
@@ -113,14 +117,14 @@ class VectorCopy:
             vectors = np.load(self._vectors, mmap_mode="r")
             keys = read_frame(self._keys)
             at, sums = positions(ids, keys["text_id"]), keys["sum"].to_numpy()
+            if vectors.dtype != np.float32 or not vectors.flags.c_contiguous or len(vectors) != len(sums):
+                return None
+            found = at >= 0
+            out = np.empty((len(at), vectors.shape[1]), dtype=np.float32)
+            whole = _gather(self._vectors, vectors, np.where(found, at, 0), sums, out)
         except (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
             return None
-        if vectors.ndim != 2 or len(vectors) != len(sums):
-            return None
-        found = at >= 0
-        rows = np.where(found, at, 0)
-        out = np.empty((len(at), vectors.shape[1]), dtype=np.float32)
-        return (out, found) if _gather(vectors, rows, sums, out) else None
+        return (out, found) if whole else None
 
     def remove(self) -> None:
         """Remove the copy, which is made again when the table is next read."""
@@ -157,7 +161,8 @@ def place(batches: Iterable[pa.RecordBatch], ids: Sequence[str], out: np.ndarray
 
 def positions(ids: Iterable[str], among: Iterable[str]) -> np.ndarray:
     """Row of each id in a column of distinct keys, (n,) int64; -1 where it is not there; polars columns are fastest."""
-    return _index(_strings(ids), _strings(among))
+    values, column = _strings(ids), _strings(among)
+    return np.arange(len(values)) if values.equals(column) else _index(values, column)
 
 
 def _strings(values: Iterable[str]) -> pa.Array:
@@ -168,24 +173,49 @@ def _index(values: pa.Array, among: pa.Array) -> np.ndarray:
     return pc.index_in(values.cast(pa.string()), value_set=among).fill_null(-1).to_numpy().astype(np.int64)
 
 
-def _gather(vectors: np.ndarray, rows: np.ndarray, sums: np.ndarray, out: np.ndarray) -> bool:
-    """Set out = vectors[rows], in blocks that a few threads share: page faults, not copying, take most of the time.
+def _gather(path: Path, vectors: np.memmap, rows: np.ndarray, sums: np.ndarray, out: np.ndarray) -> bool:
+    """Set out = vectors[rows], in blocks that a few threads share.
+
+    Rows that lie close together are read from the file, which spares the page faults of mapped memory, in half the
+    time; others are taken from the map.
 
     Returns:
         Whether every row is what was written.
+
+    Raises:
+        OSError: the file cannot be read, or has become shorter.
     """
-    size = max(1, _BLOCK_BYTES // max(1, vectors.shape[1] * vectors.itemsize))
+    row_bytes = out.strides[0]
+    size = max(1, _BLOCK_BYTES // max(1, row_bytes))
 
     def block(start: int) -> bool:
         at, into = rows[start : start + size], out[start : start + size]
-        if len(at) and at[-1] - at[0] + 1 == len(at) and (np.diff(at) == 1).all():
-            into[:] = vectors[at[0] : at[-1] + 1]
+        low, high = int(at.min()), int(at.max()) + 1
+        if high - low == len(at) and (np.diff(at) == 1).all():
+            _read(stream, vectors.offset + low * row_bytes, into)
+        elif high - low <= _GAP_ROWS * len(at):
+            near = np.empty((high - low, out.shape[1]), dtype=np.float32)
+            _read(stream, vectors.offset + low * row_bytes, near)
+            np.take(near, at - low, axis=0, out=into, mode="clip")
         else:
             np.take(vectors, at, axis=0, out=into, mode="clip")
         return bool((_sums(into) == sums[at]).all())
 
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as threads:
+    with path.open("rb", buffering=0) as file, ThreadPoolExecutor(_THREADS) as threads:
+        stream = file.fileno()
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(stream, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         return all(threads.map(block, range(0, len(rows), size)))
+
+
+def _read(stream: int, start: int, into: np.ndarray) -> None:
+    """Fill `into`, C-contiguous, with the bytes of a file from `start` on."""
+    wanted = memoryview(into).cast("B")
+    while len(wanted):
+        got = os.preadv(stream, [wanted], start)
+        if got == 0:
+            raise OSError("the file is shorter than it was")
+        wanted, start = wanted[got:], start + got
 
 
 def _sums(vectors: np.ndarray) -> np.ndarray:

@@ -40,7 +40,9 @@ def copies(root: Path) -> list[Path]:
 def test_rows_come_back_in_any_order_from_the_copy_as_from_the_table(tmp_path: Path) -> None:
     ids, values = made(100)
     table = filled(tmp_path, ids, values)
-    for order in (np.arange(100), np.argsort(ids), np.random.default_rng(1).permutation(100)[:37]):
+    ascending, drawn = np.argsort(ids), np.random.default_rng(1)
+    close = ascending[drawn.random(100) < 0.7]
+    for order in (np.arange(100), ascending, close, close[::-1], drawn.permutation(100)[:37], ascending[:0]):
         read = table.read([ids[i] for i in order])
         assert read.flags.c_contiguous and read.flags.writeable and read.dtype == np.float32
         np.testing.assert_array_equal(read, values[order])
