@@ -210,7 +210,7 @@ def _gather(path: Path, vectors: np.memmap, rows: np.ndarray, sums: np.ndarray, 
 
 def _read(stream: int, start: int, into: np.ndarray) -> None:
     """Fill `into`, C-contiguous, with the bytes of a file from `start` on."""
-    wanted = memoryview(into).cast("B")
+    wanted = into.data.cast("B")
     while len(wanted):
         got = os.preadv(stream, [wanted], start)
         if got == 0:
