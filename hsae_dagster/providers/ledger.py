@@ -20,6 +20,7 @@ from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import hash_json
 from hsae_dagster.lance_tables import has_version, lance_explained
 from hsae_dagster.providers.model_table import Usage
+from hsae_dagster.whole_files import locked
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +29,6 @@ TABLE = "llm_calls"
 CHECKSUM = "checksum"
 # Each flush adds a fragment; reading slows down with hundreds of them.
 MOST_FRAGMENTS = 100
-_CREATE_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -202,20 +202,18 @@ class Ledger:
         return lancedb.connect(str(self.uri)).open_table(TABLE)
 
     def _open_or_create(self) -> Any:
-        import lancedb
+        known = self._open()
+        if known is not None:
+            return known
+        # Lance lets two processes create one table, and the second overwrites what was added to the first's.
+        with locked(self._locks / TABLE):
+            import lancedb
 
-        self.uri.mkdir(parents=True, exist_ok=True)
-        database = lancedb.connect(str(self.uri))
-        for attempt in range(_CREATE_ATTEMPTS):
-            try:
-                known = self._open()
-                return known if known is not None else database.create_table(TABLE, schema=_schema(), exist_ok=True)
-            except (OSError, RuntimeError, ValueError):
-                # Another process is creating it this very moment.
-                if attempt == _CREATE_ATTEMPTS - 1:
-                    raise
-                time.sleep(0.05 * 2**attempt)
-        raise AssertionError
+            known = self._open()
+            if known is not None:
+                return known
+            self.uri.mkdir(parents=True, exist_ok=True)
+            return lancedb.connect(str(self.uri)).create_table(TABLE, schema=_schema(), exist_ok=True)
 
 
 def written(value: Any) -> str | None:

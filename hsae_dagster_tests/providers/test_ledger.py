@@ -18,6 +18,7 @@ from hsae_dagster.providers.ledger import Entry, Ledger, Spent, total
 from hsae_dagster.providers.model_table import Usage
 from hsae_dagster.providers.openai_client import request_hash
 from hsae_dagster.providers.plan import Body
+from hsae_dagster.whole_files import locked
 from hsae_dagster_tests.providers.accounts import account, body, client, echo, priced, silence
 from hsae_dagster_tests.providers.loopback import KEY, Loopback, Raw, completion, failure
 
@@ -113,6 +114,23 @@ for number in range(10):
     keys = [f"{name}-{number}-{row}" for name in "abc" for number in range(10) for row in range(5)]
     assert set(Ledger(tmp_path).find(keys, "host/v1", "m")) == set(keys)
     assert Ledger(tmp_path).spent("d").calls == len(keys)
+
+
+def test_one_process_creates_the_table_and_others_wait_for_it(tmp_path: Path) -> None:
+    """Where two created it at once, the second took away what the first had added meanwhile."""
+    import lancedb
+
+    writer = threading.Thread(target=Ledger(tmp_path).append, args=([entry("later")],))
+    with locked(tmp_path / "locks" / ledgers.TABLE):
+        writer.start()
+        writer.join(0.5)
+        assert writer.is_alive(), "it waits for whoever creates the table"
+        assert not list((tmp_path / "lancedb").glob("*.lance/_versions/*"))
+        (tmp_path / "lancedb").mkdir(exist_ok=True)
+        lancedb.connect(str(tmp_path / "lancedb")).create_table(ledgers.TABLE, schema=ledgers._schema())
+        Ledger(tmp_path).append([entry("first")])
+    writer.join(60)
+    assert set(Ledger(tmp_path).find(["first", "later"], "host/v1", "m")) == {"first", "later"}
 
 
 def test_the_key_of_a_request_is_its_whole_body_and_server() -> None:
