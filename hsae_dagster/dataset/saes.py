@@ -108,7 +108,7 @@ def _spelled_out(value: object) -> object:
         return AutoSizes()
     if not (value == "reference" or isinstance(value, list | tuple | dict | AutoSizes)):
         raise ValueError(
-            f"{value!r} is neither `auto`, `reference`, nor a list of autoencoders such as [{{m: 64, k: 16}}]"
+            f"{value!r} tells no sizes; write `auto`, `reference`, or a list of autoencoders such as [{{m: 64, k: 16}}]"
         )
     return {"auto": {}} if value == {"auto": None} else value
 
