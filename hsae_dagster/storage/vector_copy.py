@@ -5,7 +5,8 @@ table itself (`storage.vectors`), which stays the only truth: a copy may be remo
 
 A copy can never be stale. It is named by the hash of the table's manifest, which lists the data files of one version;
 Lance writes each data file once, under a name of its own, and never changes it. Appending, compacting or making the
-table anew makes another manifest, hence another name. Every row has a checksum, so that damage to the copy is noticed.
+table anew makes another manifest, hence another name. Every row has a checksum, and so have the pages of its keys, so
+that damage to the copy is noticed.
 """
 
 import contextlib
@@ -20,9 +21,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from hsae_dagster.keys import hash_bytes
-from hsae_dagster.storage.frames import read_frame, write_frame
 
 # Rows gathered by one thread at a time, in bytes: few enough that the checksum finds them in the processor's cache.
 _BLOCK_BYTES = 2**22
@@ -61,16 +62,16 @@ class VectorCopy:
         """Whether it has been written; the vectors come last, whole."""
         return self._vectors.is_file() and self._keys.is_file()
 
-    def write(self, keys: Sequence[str], dimensions: int, batches: Iterable[pa.RecordBatch]) -> bool:
+    def write(self, keys: Iterable[str], dimensions: int, batches: Iterable[pa.RecordBatch]) -> bool:
         """Make the copy, and remove those of other states.
 
         Args:
-            keys: of all rows.
+            keys: of all rows, each once.
             dimensions: d.
             batches: (key, vector) rows of the table, each key once, in any order.
 
         Returns:
-            False where the disk did not take it: nothing is left behind then.
+            False where the disk did not take it, or a key has no row: nothing is left behind then.
         """
         ordered = sorted(keys)
         aside = self._folder / f".{uuid.uuid4().hex}"
@@ -96,7 +97,15 @@ class VectorCopy:
     def _put_keys(self, ordered: list[str], sums: np.ndarray) -> None:
         aside = self._folder / f".{uuid.uuid4().hex}"
         try:
-            write_frame(aside, pl.DataFrame({"text_id": ordered, "sum": sums}))
+            # Uncompressed: they are a hundredth of the vectors, and are read whenever new texts are looked for.
+            pq.write_table(
+                pa.table({"text_id": pa.array(ordered, pa.string()), "sum": sums}),
+                aside,
+                compression="none",
+                use_dictionary=False,
+                write_statistics=False,
+                write_page_checksum=True,
+            )
             aside.replace(self._keys)
         finally:
             _remove(aside)
@@ -104,9 +113,13 @@ class VectorCopy:
     def keys(self) -> pl.Series | None:
         """Keys of its rows, all of which were as written when the copy was made; None where the copy is damaged."""
         try:
-            return read_frame(self._keys)["text_id"]
-        except (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            return pl.Series(self._read_keys().column("text_id"))
+        except (OSError, ValueError, KeyError):
             return None
+
+    def _read_keys(self) -> pa.Table:
+        with pq.ParquetFile(self._keys, page_checksum_verification=True) as file:
+            return file.read(use_threads=False)
 
     def read(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
         """Vectors of `ids` in their order, (n, d) float32, contiguous, and which of them there are, (n,) bool.
@@ -115,14 +128,14 @@ class VectorCopy:
         """
         try:
             vectors = np.load(self._vectors, mmap_mode="r")
-            keys = read_frame(self._keys)
-            at, sums = positions(ids, keys["text_id"]), keys["sum"].to_numpy()
+            keys = self._read_keys()
+            at, sums = positions(ids, keys.column("text_id")), keys.column("sum").to_numpy()
             if vectors.dtype != np.float32 or not vectors.flags.c_contiguous or len(vectors) != len(sums):
                 return None
             found = at >= 0
             out = np.empty((len(at), vectors.shape[1]), dtype=np.float32)
             whole = _gather(self._vectors, vectors, np.where(found, at, 0), sums, out)
-        except (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        except (OSError, ValueError, KeyError):
             return None
         return (out, found) if whole else None
 
@@ -160,13 +173,29 @@ def place(batches: Iterable[pa.RecordBatch], ids: Sequence[str], out: np.ndarray
 
 
 def positions(ids: Iterable[str], among: Iterable[str]) -> np.ndarray:
-    """Row of each id in a column of distinct keys, (n,) int64; -1 where it is not there; polars columns are fastest."""
+    """Row of each id in a column of distinct keys, (n,) int64; -1 where it is not there; arrow columns are fastest."""
     values, column = _strings(ids), _strings(among)
     return np.arange(len(values)) if values.equals(column) else _index(values, column)
 
 
+def absent(ids: Iterable[str], among: Iterable[str]) -> np.ndarray:
+    """Which of `ids` (n,) are not in a column of keys, (n,) bool; polars columns are fastest."""
+    wanted, known = (
+        pl.DataFrame({"key": part if isinstance(part, pl.Series) else pl.Series(list(part), dtype=pl.String)})
+        for part in (ids, among)
+    )
+    rows = wanted.with_row_index("row").join(known, on="key", how="anti")["row"].to_numpy()
+    lacking = np.zeros(wanted.height, dtype=bool)
+    lacking[rows] = True
+    return lacking
+
+
 def _strings(values: Iterable[str]) -> pa.Array:
-    return values.to_arrow().cast(pa.string()) if isinstance(values, pl.Series) else pa.array(list(values), pa.string())
+    if isinstance(values, pl.Series):
+        values = values.to_arrow()
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    return values.cast(pa.string()) if isinstance(values, pa.Array) else pa.array(list(values), pa.string())
 
 
 def _index(values: pa.Array, among: pa.Array) -> np.ndarray:

@@ -65,7 +65,7 @@ class VectorTable:
         Raises:
             StorageError: the table is damaged.
         """
-        from hsae_dagster.storage.vector_copy import positions
+        from hsae_dagster.storage.vector_copy import absent
 
         ids = ids if isinstance(ids, Sized) else list(ids)
         table = self._open()
@@ -74,7 +74,7 @@ class VectorTable:
         self._version = int(table.version)
         copy = self._named_copy(table)
         known = copy.keys() if copy and copy.exists() else None
-        return positions(ids, self._keys(table) if known is None else known) < 0
+        return absent(ids, self._keys(table) if known is None else known)
 
     def append(self, ids: list[str], vectors: np.ndarray) -> None:
         """Add rows in one commit; rows that another process has added meanwhile are not added twice.
@@ -159,9 +159,10 @@ class VectorTable:
     def _copy(self, table: Any) -> "VectorCopy | None":
         """The contiguous copy of the table as it is, made where it is missing; None where the table is small."""
         copy, dimensions = self._named_copy(table), self.embedding_set.dimensions
-        if copy and (copy.exists() or copy.write(sorted(self._keys(table)), dimensions, self._rows(table))):
+        if copy is None or copy.exists() or copy.write(self._listed(table), dimensions, self._rows(table)):
             return copy
-        return None
+        # Some listed rows are not what was written, which only reading all of them tells.
+        return copy if copy.write(self._keys(table), dimensions, self._rows(table)) else None
 
     def _named_copy(self, table: Any) -> "VectorCopy | None":
         """The place of that copy, which may not have been made; None where the table is small."""
@@ -226,6 +227,11 @@ class VectorTable:
                     if not whole.all():
                         batch = batch.filter(pa.array(whole))
                 yield batch.select(["text_id", "vector"])
+
+    def _listed(self, table: Any) -> set[str]:
+        """Keys of all rows, damaged ones included; their vectors are not read."""
+        with self._explained("read"):
+            return set(table.search().select(["text_id"]).limit(None).to_arrow().column("text_id").to_pylist())
 
     def _keys(self, table: Any) -> set[str]:
         return {key for batch in self._rows(table) for key in batch.column(0).to_pylist()}

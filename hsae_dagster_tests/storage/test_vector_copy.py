@@ -126,3 +126,32 @@ def test_a_damaged_copy_is_noticed_and_the_table_read(tmp_path: Path, damage: st
     path.write_bytes(data if damage.endswith("flipped") else data[: len(data) // 2])
     np.testing.assert_array_equal(table.read(ids), values)
     np.testing.assert_array_equal(table.read(ids), values)
+
+
+def test_keys_of_a_damaged_copy_never_make_a_known_text_look_new(tmp_path: Path) -> None:
+    ids, values = made(60)
+    table = filled(tmp_path, ids, values)
+    table.read(ids)
+    path = next((tmp_path / "vector_copies").rglob("*.parquet"))
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 97):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        assert not table.lacking(ids).any(), f"byte {at}"
+
+
+def test_a_damaged_row_of_the_table_is_not_in_its_copy(tmp_path: Path) -> None:
+    ids, values = made(60)
+    table = filled(tmp_path, ids, values)
+    path, mark = next(
+        (path, data.index(mark))
+        for path in (tmp_path / "lancedb").rglob("data/*.lance")
+        for data, mark in [(path.read_bytes(), values[7].tobytes())]
+        if mark in data
+    )
+    data = bytearray(path.read_bytes())
+    data[mark + 5] ^= 16
+    path.write_bytes(data)
+    others = [key for row, key in enumerate(ids) if row != 7]
+    np.testing.assert_array_equal(table.read(others), np.delete(values, 7, axis=0))
+    assert len(copies(tmp_path)) == 1
+    assert table.lacking(ids).nonzero()[0].tolist() == [7]
