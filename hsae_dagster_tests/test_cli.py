@@ -100,6 +100,8 @@ def test_run_prints_the_hypotheses_the_fit_and_where_the_report_lies(copied: Wor
     report = root / "results" / "reports" / "ratings.html"
     assert f"Report: {report}" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+    # Nothing about other datasets, and no library speaks up in between.
+    assert "not usable" not in done.stdout and not done.stderr
     # Everything was there already.
     assert copied.bytes_of() == before
     with dg.DagsterInstance.from_config(read_env(root / ".env")["DAGSTER_HOME"]) as instance:

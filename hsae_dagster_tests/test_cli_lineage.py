@@ -147,7 +147,8 @@ def test_the_overview_tells_every_dataset(finished: Finished, copied: Workspace)
         record = latest(finished.workspace, line.dataset)
         assert (line.tested, line.confirmed) == (record.summary["tested"], record.summary["confirmed"])
         assert line.status == "current" and line.spent == "nothing" and line.evaluations == 1
-        assert {best.hypothesis_id for best in line.best} <= {row["hypothesis_id"] for row in record.hypotheses}
+        assert [each.hypothesis_id for each in line.hypotheses] == [row["hypothesis_id"] for row in record.hypotheses]
+        assert {best.hypothesis_id for best in line.best} <= {each.hypothesis_id for each in line.hypotheses}
     assert "/assets/evaluation_report?view=partitions&partition=ratings" in overview_markdown(lines)
     assert "partition=ratings%7Ch0" in best_markdown(lines)
     copied.declare("new_one", None)
@@ -157,8 +158,12 @@ def test_the_overview_tells_every_dataset(finished: Finished, copied: Workspace)
     assert "new_one" not in changed or changed["new_one"].status == "not evaluated yet"
     page = write_overview(copied.project, list(changed.values())).read_text(encoding="utf-8")
     folder = copied.project.results / "reports"
-    links = re.findall(r'href="([^"#]+)"', page)
-    assert len(links) == 6 and all((folder / link).is_file() for link in links)
+    links = re.findall(r'href="([^"#]+)(?:#([^"]*))?"', page)
+    assert sum(not card for _, card in links) == 6 and all((folder / link).is_file() for link, _ in links)
+    # Every hypothesis leads to its card.
+    cards = [(link, card) for link, card in links if card]
+    assert [card for _, card in cards] == [each.hypothesis_id for line in lines for each in line.hypotheses]
+    assert all(f'id="{card}"' in (folder / link).read_text(encoding="utf-8") for link, card in cards)
 
 
 def test_a_card_is_drawn_and_the_readme_shows_one(finished: Finished, hsae, tmp_path: Path) -> None:

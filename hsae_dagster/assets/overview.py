@@ -13,8 +13,8 @@ from hsae_dagster.core.lineage import EvaluationRecord
 from hsae_dagster.errors import StorageError
 from hsae_dagster.report.changes import standing_effect
 from hsae_dagster.report.overview import (
-    BestHypothesis,
     DatasetLine,
+    HypothesisLine,
     best_markdown,
     overview_markdown,
     render_overview,
@@ -64,7 +64,7 @@ def write_overview(project: Project, lines: list[DatasetLine]) -> Path:
 def _line(log: LineageLog, dataset: str, files: str | None) -> DatasetLine:
     records = log.records(dataset)
     if not records:
-        return DatasetLine(dataset, "", 0, 0, (), None, 0, "not evaluated yet", 0, None)
+        return DatasetLine(dataset, "", 0, 0, (), (), None, 0, "not evaluated yet", 0, None)
     record = records[-1]
     reasons = staleness(log.store, record, files)
     calls, usd = spending(log, record)
@@ -73,7 +73,8 @@ def _line(log: LineageLog, dataset: str, files: str | None) -> DatasetLine:
         outcome=str(record.summary["outcome"]),
         tested=int(record.summary["tested"]),
         confirmed=int(record.summary["confirmed"]),
-        best=_best(record),
+        hypotheses=_said(record, [Standing.of(row) for row in record.hypotheses]),
+        best=_said(record, _best(record)),
         published=record.published,
         evaluations=len(records),
         status=status_words(reasons) if files else "its files are gone",
@@ -82,14 +83,15 @@ def _line(log: LineageLog, dataset: str, files: str | None) -> DatasetLine:
     )
 
 
-def _best(record: EvaluationRecord) -> tuple[BestHypothesis, ...]:
+def _best(record: EvaluationRecord) -> list[Standing]:
     """The confirmed hypotheses of largest effect."""
     standings = [Standing.of(row) for row in record.hypotheses if row["badge"] == "confirmed"]
-    standings.sort(key=lambda standing: -abs(standing.estimate))
+    return sorted(standings, key=lambda standing: -abs(standing.estimate))[:_MOST_BEST]
+
+
+def _said(record: EvaluationRecord, standings: list[Standing]) -> tuple[HypothesisLine, ...]:
     task = str(record.summary["task"])
-    return tuple(
-        BestHypothesis(s.hypothesis_id, s.claim, standing_effect(s, task), s.rank) for s in standings[:_MOST_BEST]
-    )
+    return tuple(HypothesisLine(s.hypothesis_id, s.claim, standing_effect(s, task), s.rank, s.badge) for s in standings)
 
 
 def spending(log: LineageLog, record: EvaluationRecord) -> tuple[int, float | None]:

@@ -4,6 +4,7 @@ Belongs here: the group and its commands, each in a module of its own; a new com
 Does not belong here: any stage's work; every command runs the same assets that the UI runs, on the same records.
 """
 
+import os
 from typing import Any
 
 import click
@@ -26,6 +27,8 @@ class _Sentences(click.Group):
 @click.version_option(package_name="hsae_dagster")
 def main() -> None:
     """What in these texts predicts this outcome, and can I trust the answer?"""
+    # Lance warns of every table that does not exist yet, in the middle of the progress.
+    os.environ.setdefault("LANCEDB_LOG", "error")
 
 
 main.add_command(start.init)

@@ -8,8 +8,12 @@ import click
 from hsae_dagster.resources import Project
 
 
-def register() -> list[str]:
-    """Make every usable dataset a partition; returns their names."""
+def register(*, others: bool = True) -> list[str]:
+    """Make every usable dataset a partition; returns their names.
+
+    Args:
+        others: say which datasets cannot be used, and why.
+    """
     import dagster as dg
 
     from hsae_dagster.assets.dataset_catalog import scan, waiting
@@ -19,6 +23,8 @@ def register() -> list[str]:
     names = [dataset.name for dataset, _ in found]
     with dg.DagsterInstance.get() as instance:
         instance.add_dynamic_partitions(DATASETS, names)
+    if not others:
+        return names
     for problem in problems:
         click.echo(f"  not usable: {problem}")
     for pending in waiting(Project.here()):

@@ -31,7 +31,8 @@ def materialize(dataset: str) -> None:
     load_dataset(Project.here().data, dataset).file_paths()
     click.echo(f"Materializing every asset of `{dataset}`\n")
     _show_progress(started)
-    register()
+    # Whoever runs this one has no question about the others; `hsae ui` and the catalog tell.
+    register(others=False)
     problem = _execute(dataset)
     if problem:
         raise click.ClickException(f"{problem}\nFinished stages are kept; the same command goes on from there.")

@@ -11,15 +11,19 @@ from hsae_dagster.report.links import asset_address, link, when
 from hsae_dagster.report.templates import style, template
 from hsae_dagster.report.wording import capitalised, count, number, short_claim
 
+# From here on, a page lists its datasets at the top.
+LISTED_FROM = 5
+
 
 @dataclass(frozen=True)
-class BestHypothesis:
-    """One of a dataset's strongest confirmed hypotheses; its effect is written out."""
+class HypothesisLine:
+    """One of a dataset's hypotheses; its effect is written out."""
 
     hypothesis_id: str
     claim: str
     effect: str
     rank: int
+    badge: str
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class DatasetLine:
         outcome: in words; empty before the first evaluation.
         tested: hypotheses.
         confirmed: of them.
+        hypotheses: all of them, in the report's order.
         best: the strongest confirmed ones.
         published: when the last evaluation became current (ISO 8601), or None.
         evaluations: how many there were.
@@ -43,7 +48,8 @@ class DatasetLine:
     outcome: str
     tested: int
     confirmed: int
-    best: tuple[BestHypothesis, ...]
+    hypotheses: tuple[HypothesisLine, ...]
+    best: tuple[HypothesisLine, ...]
     published: str | None
     evaluations: int
     status: str
@@ -65,9 +71,12 @@ class DatasetLine:
 
 
 def render_overview(lines: Sequence[DatasetLine]) -> str:
-    """The page."""
+    """The page: a section per dataset, whose hypotheses unfold; closed ones cost a browser next to nothing."""
+    listed = len(lines) >= LISTED_FROM
     return str(
-        template("overview.html.j2").render(css=style(), title="All datasets", eyebrow="hsae_dagster", lines=lines)
+        template("overview.html.j2").render(
+            css=style(), title="All datasets", eyebrow="hsae_dagster", lines=lines, listed=listed
+        )
     )
 
 

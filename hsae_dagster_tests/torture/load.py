@@ -86,8 +86,9 @@ def _hypotheses(yard: Yard) -> Tally:
     took = _timed(lambda: pages.append(write_overview(workspace.project, gather(workspace.project))))
     page = pages[0].read_text(encoding="utf-8")
     tally.tries = 10_000
-    if page.count("d099") == 0 or took > 30 or len(page) > 5_000_000:
-        tally.wrong.append(f"{took:.1f} s, {len(page):,} characters")
+    shown = page.count('<tr><th scope="row">')
+    if page.count("d099") == 0 or shown < tally.tries or took > 30 or len(page) > 5_000_000:
+        tally.wrong.append(f"{took:.1f} s, {len(page):,} characters, {shown:,} hypotheses")
     tally.note = f"{took:.1f} s, a page of {len(page) / 1000:,.0f} kB"
     return tally
 
