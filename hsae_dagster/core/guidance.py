@@ -12,8 +12,9 @@ et al. 2026, arXiv 2506.23951), there for explaining a classifier. Only labels o
 those of validation clusters tell when to stop. The head is never used after training.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -111,32 +112,54 @@ class LabelHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, codes: BatchCodes) -> Tensor:
-        """Scores (n_rows,), differentiable in codes, weight and bias."""
-        return _HeadScores.apply(codes.values, self.weight, self.bias, codes.entries)
+        """Scores (n_rows,)."""
+        return _head_scores(codes.values, self.weight, self.bias, codes.entries)[0]
+
+    def loss(self, codes: BatchCodes, rows: Tensor, of_scores: PredictionLoss, weight: float) -> Tensor:
+        """`weight` times the loss of the scores at these rows (n_rows,), differentiable in codes, weight and bias."""
+        found: Tensor = _HeadLoss.apply(
+            codes.values, self.weight, self.bias, codes.entries, partial(of_scores, rows=rows, weight=weight)
+        )
+        return found
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Weight (width,) and bias (1,) as float32, for the record."""
         return {name: value.detach().cpu().float().numpy() for name, value in self.named_parameters()}
 
 
-class _HeadScores(torch.autograd.Function):
-    """z · w + b from the active entries alone; its backward pass is two sums over them, which autograd makes dozens."""
+def _head_scores(values: Tensor, weight: Tensor, bias: Tensor, entries: ActiveEntries) -> tuple[Tensor, Tensor]:
+    """Scores z · w + b (n_rows,) from the active entries alone, and the weight at each of them (nnz,)."""
+    m = entries.n_columns
+    full = weight if len(weight) == m else torch.cat([weight, weight.new_zeros(m - len(weight))])
+    at_entries = full.index_select(0, entries.columns)
+    return _sum_at(values * at_entries, entries.rows, entries.n_rows) + bias, at_entries
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Head and loss in one step, whose backward pass is two sums over the active entries; autograd makes dozens."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, entries: ActiveEntries) -> Tensor:
-        m, n = entries.n_columns, entries.n_rows
-        full = weight if len(weight) == m else torch.cat([weight, weight.new_zeros(m - len(weight))])
-        at_entries = full.index_select(0, entries.columns)
-        ctx.save_for_backward(values, at_entries)
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        entries: ActiveEntries,
+        of_scores: Callable[[Tensor], tuple[Tensor, Tensor]],
+    ) -> Tensor:
+        scores, at_entries = _head_scores(values, weight, bias, entries)
+        loss, slope = of_scores(scores)
+        ctx.save_for_backward(values, at_entries, slope)
         ctx.entries, ctx.width = entries, len(weight)
-        return _sum_at(values * at_entries, entries.rows, n) + bias
+        return loss
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        values, at_entries = ctx.saved_tensors
-        of_rows = gradients[0].index_select(0, ctx.entries.rows)
+        values, at_entries, slope = ctx.saved_tensors
+        slope = slope * gradients[0]
+        of_rows = slope.index_select(0, ctx.entries.rows)
         of_weight = _sum_at(of_rows * values, ctx.entries.columns, ctx.entries.n_columns)[: ctx.width]
-        return of_rows * at_entries, of_weight, gradients[0].sum().reshape(1), None
+        return of_rows * at_entries, of_weight, slope.sum().reshape(1), None, None
 
 
 def _sum_at(values: Tensor, places: Tensor, size: int) -> Tensor:
@@ -177,7 +200,7 @@ def guidance(
             losses[name] = PredictionLoss(rows, task, head.weight.dtype, device)
 
     def weighted(loss: PredictionLoss, codes: BatchCodes, rows: Tensor) -> Tensor:
-        total = loss(head(codes), rows, config.label_weight)
+        total = head.loss(codes, rows, loss, config.label_weight)
         if config.distinct_weight > 0:
             total = total + config.distinct_weight * likeness(codes, head.width)
         return total

@@ -8,7 +8,6 @@ the places of observations are found by numpy, and the gradient of the scores is
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -48,6 +47,10 @@ class PredictionLoss:
         self.counts = np.bincount(rows.first, minlength=rows.n_texts)
         self.starts = np.cumsum(self.counts) - self.counts
         self.single = rows.second is None and bool((self.counts == 1).all())
+        # Where no text begins two observations: the one it begins, or -1.
+        self.only: np.ndarray | None = None
+        if self.counts.max(initial=0) <= 1:
+            self.only = np.where(self.counts == 1, self.starts, -1)
         self.second = None if rows.second is None else rows.second[order]
         # Where each text lies in the batch; all -1 between two calls.
         self.place = np.full(rows.n_texts, -1)
@@ -56,22 +59,44 @@ class PredictionLoss:
         self.offset = offset if rows.offset.any() else None
         self.texts_per_observation = rows.n_texts / max(len(order), 1)
 
-    def __call__(self, scores: Tensor, rows: Tensor, weight: float = 1.0) -> Tensor:
-        """`weight` times the loss, differentiable in the scores (n,) of the head at these rows (n,) of the texts."""
+    def __call__(self, scores: Tensor, rows: Tensor, weight: float = 1.0) -> tuple[Tensor, Tensor]:
+        """`weight` times the loss, a scalar, and its gradient in the scores (n,) of the head at these rows (n,).
+
+        Neither has a graph: the gradient is written down, since autograd would take longer than both.
+        """
         chosen, first, second = (rows, None, None) if self.single else self._within(rows)
         target = self.target.index_select(0, chosen)
-        offset = None if self.offset is None else self.offset.index_select(0, chosen)
         scale = weight * self.texts_per_observation / len(rows)
-        found: Tensor = _Loss.apply(scores, first, second, target, offset, scale, self.regression)
-        return found
+        values = scores if first is None else scores.index_select(0, first)
+        if second is not None:
+            values = values - scores.index_select(0, second)
+        if self.offset is not None:
+            values = values + self.offset.index_select(0, chosen)
+        if self.regression:
+            error = values - target
+            loss, slope = torch.dot(error, error) * scale, error.mul_(2 * scale)
+        else:
+            loss = functional.binary_cross_entropy_with_logits(values, target, reduction="sum") * scale
+            slope = values.sigmoid().sub_(target).mul_(scale)
+        if first is None:
+            return loss, slope
+        of_scores = scores.new_zeros(len(scores)).index_add_(0, first, slope)
+        if second is not None:
+            of_scores.index_add_(0, second, slope, alpha=-1)
+        return loss, of_scores
 
     def _within(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Observations within the batch, the place of their (first) text in it, and that of their second."""
         texts = rows.cpu().numpy()
-        counts = self.counts[texts]
-        ends = np.cumsum(counts)
-        first = np.repeat(np.arange(len(texts)), counts)
-        chosen = np.arange(len(first)) + np.repeat(self.starts[texts] - ends + counts, counts)
+        if self.only is None:
+            counts = self.counts[texts]
+            ends = np.cumsum(counts)
+            first = np.repeat(np.arange(len(texts)), counts)
+            chosen = np.arange(len(first)) + np.repeat(self.starts[texts] - ends + counts, counts)
+        else:
+            begun = self.only[texts]
+            first = np.flatnonzero(begun >= 0)
+            chosen = begun[first]
         second = None
         if self.second is not None:
             self.place[texts] = np.arange(len(texts))
@@ -84,42 +109,3 @@ class PredictionLoss:
             return torch.from_numpy(part).to(rows.device)
 
         return put(chosen), put(first), None if second is None else put(second)
-
-
-class _Loss(torch.autograd.Function):
-    """Scaled sum of the losses of observations: squared errors, or logistic losses."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        scores: Tensor,
-        first: Tensor | None,
-        second: Tensor | None,
-        target: Tensor,
-        offset: Tensor | None,
-        scale: float,
-        regression: bool,
-    ) -> Tensor:
-        values = scores if first is None else scores.index_select(0, first)
-        if second is not None:
-            values = values - scores.index_select(0, second)
-        if offset is not None:
-            values = values + offset
-        if regression:
-            error = values - target
-            loss, slope = torch.dot(error, error) * scale, error.mul_(2 * scale)
-        else:
-            loss = functional.binary_cross_entropy_with_logits(values, target, reduction="sum") * scale
-            slope = values.sigmoid().sub_(target).mul_(scale)
-        if first is not None:
-            at_observations, slope = slope, scores.new_zeros(len(scores))
-            slope.index_add_(0, first, at_observations)
-            if second is not None:
-                slope.index_add_(0, second, at_observations, alpha=-1)
-        ctx.save_for_backward(slope)
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (slope,) = ctx.saved_tensors
-        return slope * gradients[0], None, None, None, None, None, None

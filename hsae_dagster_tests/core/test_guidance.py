@@ -86,10 +86,10 @@ def test_loss_and_gradients_are_those_of_dense_autograd(task: str, shape: dict) 
     correlation = centred.T @ centred / (centred.norm(dim=0)[:, None] * centred.norm(dim=0) + 1e-30)
     apart = (correlation.square().sum() - (centred.norm(dim=0) > 0).sum()) / (head.width * (head.width - 1))
     theirs = 0.7 * plain_loss(task, rows, scores, batch) + 0.3 * apart
-    ours = 0.7 * loss(head(codes), batch) + 0.3 * likeness(codes, head.width)
+    ours = head.loss(codes, batch, loss, 0.7) + 0.3 * likeness(codes, head.width)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
     wanted: list[nn.Parameter] = [head.weight, head.bias, sae.encoder, sae.neuron_bias, sae.input_bias]
-    mine = torch.autograd.grad(0.7 * loss(head(codes), batch), wanted)
+    mine = torch.autograd.grad(3.0 * head.loss(codes, batch, loss, 0.7 / 3.0), wanted)
     their = torch.autograd.grad(0.7 * plain_loss(task, rows, scores, batch), wanted)
     for one, other in zip(mine, their, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
@@ -102,11 +102,26 @@ def test_batches_of_an_epoch_add_up_to_the_mean_over_all_observations(task: str)
     scores = torch.randn(60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     loss = PredictionLoss(rows, task, torch.float64, "cpu")
     everything = torch.arange(60)
-    whole = float(loss(scores, everything))
+    whole = float(loss(scores, everything)[0])
     assert whole == pytest.approx(float(plain_loss(task, rows, scores, everything)), abs=1e-12)
     if task != "pairwise":
-        parts = [float(loss(scores[part], part)) * len(part) / 60 for part in torch.randperm(60).split(17)]
+        parts = [float(loss(scores[part], part)[0]) * len(part) / 60 for part in torch.randperm(60).split(17)]
         assert sum(parts) == pytest.approx(whole, abs=1e-12)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_texts_of_one_observation_or_none_are_found_too(task: str) -> None:
+    rows, drawn = rows_of(task, 60), torch.Generator().manual_seed(1)
+    chosen = torch.randperm(60, generator=drawn)[:50].numpy()
+    first, second = chosen[:25], chosen[25:] if task == "pairwise" else None
+    rows = LabelledRows(60, first, second, rows.target[:25], rows.offset[:25])
+    scores = torch.randn(60, generator=drawn, dtype=torch.float64, requires_grad=True)
+    batch = torch.randperm(60, generator=drawn)[:40]
+    theirs = plain_loss(task, rows, scores[batch], batch)
+    (gradient,) = torch.autograd.grad(theirs, scores)
+    loss, slope = PredictionLoss(rows, task, torch.float64, "cpu")(scores.detach()[batch], batch)
+    assert float(loss) == pytest.approx(float(theirs), abs=1e-12)
+    torch.testing.assert_close(slope, gradient[batch], rtol=0, atol=1e-12)
 
 
 def observed(n: int, task: str, seed: int = 0) -> tuple[pl.Series, pl.DataFrame]:
