@@ -220,3 +220,16 @@ def test_demo_without_a_network_goes_on_with_planted_and_says_so(planted: Worksp
     assert "make ui" in done.stdout
     assert f"Report: {workspace.root / 'results' / 'reports' / 'planted.html'}" in done.stdout
     assert not list((tmp_path / "data").glob("movie_reviews/*"))
+
+
+def test_ctrl_c_while_it_is_still_loading_is_answered_in_a_word(tmp_path: Path) -> None:
+    """What takes a second to import is where Ctrl-C right after Enter arrives."""
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "hsae_dagster", "run", "anything"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(CHECKOUT)])},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "\nAborted!\n")

@@ -92,7 +92,7 @@ def demo_row(folder: Path) -> Row:
     }
     at_hand = any((root / "data" / DEMO_DATASET).glob("*.parquet"))
     started = time.perf_counter()
-    printed = _run([sys.executable, "-m", "hsae_dagster.cli", "demo"], ROOT, settings)
+    printed = _run([sys.executable, "-m", "hsae_dagster", "demo"], ROOT, settings)
     seconds = time.perf_counter() - started
     # Lines of progress begin with the seconds since the start.
     lines = len(re.findall(r"^\s*\d+\.\d s  ", printed, flags=re.MULTILINE))

@@ -178,7 +178,7 @@ def test_on_celery_a_gpu_step_waits_for_a_gpu_worker_and_says_so(tmp_path: Path,
     with elsewhere(tmp_path, **environment) as project:
         redis = redis_server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)
         project.running.start("redis", *redis)
-        worker = "-m", "hsae_dagster.cli", "worker", "--name"
+        worker = "-m", "hsae_dagster", "worker", "--name"
         project.running.python("cpu", *worker, "cpu1")
         process = project.launch()
         project.told_of_the_missing_worker()

@@ -66,7 +66,7 @@ def _hsae(package: Path, workspace: Workspace) -> "subprocess.Popen[bytes]":
         "HSAE_RESULTS_DIR": workspace.project.results_dir,
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "hsae_dagster.cli", "run", "asked"],
+        [sys.executable, "-m", "hsae_dagster", "run", "asked"],
         cwd=workspace.root,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
