@@ -74,7 +74,14 @@ def test_the_references_validation_loss_is_reached() -> None:
 
 def test_guided_and_plain_steps_are_both_taken() -> None:
     found = training.guided(16, 24, 4, rounds=2, steps=2, batch=32)
-    assert [len(times) for times in found.values()] == [2, 2]
+    assert len(found["plain"]) == len(found["guided"]) == 2
+    assert found["operations"] > 10, "guidance is more work"
+    assert 0 < found["least_ms"] < 1
+
+
+def test_what_is_least_is_measured_beside_a_row(codes: Path, tmp_path: Path) -> None:
+    assert 0 < selection.passes(str(codes)) < 1
+    assert store._bare_append(tmp_path, np.ones((5, 16), np.float32)) > 0
 
 
 def test_half_samples_find_the_strong_neurons_again(codes: Path) -> None:
@@ -91,6 +98,7 @@ def test_both_stores_hold_the_same_vectors_and_take_new_texts(tmp_path: Path, mo
     for cold in (True, False):
         theirs, ours = store.read_theirs(**size, cold=cold), store.read_ours(**size, cold=cold)
         assert ours["sample"] == theirs["sample"]
+    assert store.read_file(**size, cold=False) > 0
     assert store.add_theirs(**size, new=20)["texts"] == store.add_ours(**size, new=20)["texts"] == 320
 
 
@@ -130,7 +138,7 @@ def test_peak_memory_is_that_of_the_block() -> None:
 def test_the_table_shows_goals_and_whether_they_are_met() -> None:
     rows = [
         Row("fast", 1.0, 200.0, "s", 100, agreed="same", peak_ours=1.0, peak_theirs=30.0),
-        Row("slow", 1.0, 2.0, "s", 4),
+        Row("slow", 1.0, 2.0, "s", 4, roofline="the disk"),
         Row("bounded", 1.3, 1.0, "ms", 1.1, at_most=True),
         Row("alone", 1.5, None, "s", 2.0, at_most=True),
         Row("no goal", 1.0, 2.0, "s", None),
@@ -139,6 +147,7 @@ def test_the_table_shows_goals_and_whether_they_are_met() -> None:
     lines = list(table(rows))
     assert all(line.count("|") == len(HEADER) + 1 for line in lines)
     assert "| 200x | ≥ 100x | yes | 30 | 1 | same |" in lines[2]
+    assert "| ≥ 4x | NO |" in lines[3] and lines[3].endswith("| the disk |")
     assert "| ≤ 2 s | yes |" in lines[5]
 
 

@@ -6,6 +6,7 @@ Belongs here: what was measured where and when. Does not belong here: any row.
 import os
 import platform
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -49,14 +50,15 @@ def roofline() -> dict[str, float]:
     import torch
 
     x, w = torch.randn(512, 1536), torch.randn(1024, 1536)
-    product = 2 * x.numel() * len(w) / _best(lambda: x @ w.T, 20) / 1e9
+    product = 2 * x.numel() * len(w) / best(lambda: x @ w.T, 20) / 1e9
     source = np.ones(2**26, np.float32)
     target = np.empty_like(source)
-    copied = 2 * source.nbytes / _best(lambda: np.copyto(target, source), 5) / 1e9
+    copied = 2 * source.nbytes / best(lambda: np.copyto(target, source), 5) / 1e9
     return {"float32 matrix product, GFLOP/s": round(product, 1), "memory copy, GB/s": round(copied, 1)}
 
 
-def _best(work: Any, times: int) -> float:
+def best(work: Callable[[], Any], times: int) -> float:
+    """Least seconds of a piece of work."""
     found = []
     for _ in range(times):
         started = time.perf_counter()

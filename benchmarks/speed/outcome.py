@@ -23,6 +23,7 @@ class Row:
         agreed: what was asserted equal, in words; the assertion has held when the row exists.
         peak_ours: most megabytes of our process beyond data and libraries; None where it was not looked at.
         peak_theirs: the same of the other side.
+        roofline: the least that this machine needs for such work, measured beside the row, in words.
         extra: anything else worth keeping in the JSON.
     """
 
@@ -35,6 +36,7 @@ class Row:
     agreed: str = ""
     peak_ours: float | None = None
     peak_theirs: float | None = None
+    roofline: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -56,7 +58,18 @@ class Row:
         return {**asdict(self), "ratio": self.ratio, "met": self.met}
 
 
-HEADER = ("row", "reference", "ours", "ratio", "goal", "met", "peak MB, reference", "peak MB, ours", "agreement")
+HEADER = (
+    "row",
+    "reference",
+    "ours",
+    "ratio",
+    "goal",
+    "met",
+    "peak MB, reference",
+    "peak MB, ours",
+    "agreement",
+    "roofline",
+)
 
 
 def table(rows: Iterable[Row]) -> Iterable[str]:
@@ -74,6 +87,7 @@ def table(rows: Iterable[Row]) -> Iterable[str]:
             "" if row.peak_theirs is None else f"{row.peak_theirs:,.0f}",
             "" if row.peak_ours is None else f"{row.peak_ours:,.0f}",
             row.agreed,
+            row.roofline,
         )
         yield "| " + " | ".join(cells) + " |"
 

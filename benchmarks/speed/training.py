@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.speed.children import in_child
+from benchmarks.speed.machine import best
 from benchmarks.speed.made import synthetic
 from benchmarks.speed.outcome import Row
 from hsae_dagster.core.sae import SAEConfig, SparseAutoencoder, sae_from_arrays
@@ -191,6 +192,7 @@ def guided_row(name: str, dimensions: int, m: int, k: int, *, rounds: int = 7, s
         1.1,
         at_most=True,
         agreed="our own step without guidance is the other side",
+        roofline=f"{found['operations']} more tensor operations, {found['least_ms'] * 1e3:.1f} µs each at least",
         extra=found,
     )
 
@@ -217,7 +219,25 @@ def guided(dimensions: int, m: int, k: int, rounds: int, steps: int, batch: int 
             at = batches[number % len(batches)]
             trainers[side].step(x[at], at)
         found[side].append((time.perf_counter() - started) / steps * 1e3)
-    return {side: times[1:] for side, times in found.items()}
+    counts = {side: _operations(lambda side=side: trainers[side].step(x[at], at)) for side in trainers}
+    small = torch.zeros(batch)
+    return {
+        **{side: times[1:] for side, times in found.items()},
+        "operations": counts["guided"] - counts["plain"],
+        "least_ms": best(lambda: small.add_(1.0), 1000) * 1e3,
+    }
+
+
+def _operations(work: Callable[[], Any]) -> int:
+    """Tensor operations that a piece of work asks for, those within another left out."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        work()
+    return sum(
+        event.name.startswith("aten::") and not (event.cpu_parent and event.cpu_parent.name.startswith("aten::"))
+        for event in seen.events()
+    )
 
 
 def gpu_row(name: str, dimensions: int, m: int, k: int, batch: int, steps: int = 200) -> Row:

@@ -120,7 +120,7 @@ def test_texts_of_one_observation_or_none_are_found_too(task: str) -> None:
     theirs = plain_loss(task, rows, scores[batch], batch)
     (gradient,) = torch.autograd.grad(theirs, scores)
     loss, slope = PredictionLoss(rows, task, torch.float64, "cpu")(scores.detach()[batch], batch)
-    assert float(loss) == pytest.approx(float(theirs), abs=1e-12)
+    assert float(loss) == pytest.approx(float(theirs.detach()), abs=1e-12)
     torch.testing.assert_close(slope, gradient[batch], rtol=0, atol=1e-12)
 
 
