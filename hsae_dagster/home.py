@@ -18,7 +18,7 @@ def prepare_home(root: Path) -> Path:
     """Create .env and the Dagster home where they are missing, set DAGSTER_HOME, and return it.
 
     Raises:
-        HsaeError: DAGSTER_HOME is set to a relative path, or its folder cannot be written.
+        HsaeError: DAGSTER_HOME is set to a relative path, or a folder cannot be written.
     """
     settings = read_env(root / ".env")
     named = os.environ.get("DAGSTER_HOME") or settings.get("DAGSTER_HOME") or str(root / ".dagster_home")
@@ -31,17 +31,36 @@ def prepare_home(root: Path) -> Path:
         home.mkdir(parents=True, exist_ok=True)
         if not (home / "dagster.yaml").exists():
             shutil.copyfile(TEMPLATE, home / "dagster.yaml")
-        if not (root / ".env").exists():
-            template = (root / ".env.example").read_text(encoding="utf-8")
-            text = template.replace("DAGSTER_HOME=\n", f"DAGSTER_HOME={home}\n", 1)
-            (root / ".env").write_text(text, encoding="utf-8")
     except OSError as error:
         raise HsaeError(f"Cannot prepare {home}: {error}. Make the folder writable, or set DAGSTER_HOME.") from error
+    _write_env(root, home)
     for name, value in read_env(root / ".env").items():
         if value:
             os.environ.setdefault(name, value)
     os.environ["DAGSTER_HOME"] = str(home)
     return home
+
+
+def _write_env(root: Path, home: Path) -> None:
+    """Write .env where it is missing and needed: without it, another command would not know the home.
+
+    Raises:
+        HsaeError: it cannot be written, and DAGSTER_HOME is not set to do without.
+    """
+    if (root / ".env").exists():
+        return
+    named = f"DAGSTER_HOME={home}\n"
+    example = root / ".env.example"
+    try:
+        text = example.read_text(encoding="utf-8").replace("DAGSTER_HOME=\n", named, 1) if example.exists() else named
+        (root / ".env").write_text(text, encoding="utf-8")
+    except OSError as error:
+        if os.environ.get("DAGSTER_HOME"):
+            return
+        raise HsaeError(
+            f"Cannot write {root / '.env'}: {error}. Make the folder writable, or set HSAE_HOME to a folder of yours, "
+            "which then holds data, results, records and .env."
+        ) from error
 
 
 def read_env(path: Path) -> dict[str, str]:

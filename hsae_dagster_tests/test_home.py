@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -93,3 +94,25 @@ def test_env_lines(tmp_path: Path) -> None:
     assert read_env(path) == {}
     path.write_text("# A=1\n\n B = 2 \nC=\"x=y\"\nD='z'\nno line\nE=\n", encoding="utf-8")
     assert read_env(path) == {"B": "2", "C": "x=y", "D": "z", "E": ""}
+
+
+def test_an_installation_that_is_not_mine_is_used_from_a_folder_of_mine(tmp_path: Path) -> None:
+    # HSAE_HOME: nothing is there yet, not even the template of .env.
+    home = prepare_home(tmp_path / "mine")
+    assert read_env(tmp_path / "mine" / ".env") == {"DAGSTER_HOME": str(home)}
+
+
+def test_a_closed_folder_is_a_sentence_unless_the_home_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Path.write_text
+
+    def refused(path: Path, *args: Any, **kwargs: Any) -> int:
+        if path.name == ".env":
+            raise PermissionError(13, "Permission denied", str(path))
+        return write(path, *args, **kwargs)
+
+    # A mode would not do: root, who runs continuous integration, is refused nothing.
+    monkeypatch.setattr(Path, "write_text", refused)
+    with pytest.raises(HsaeError, match=r"Cannot write .*\.env.*HSAE_HOME"):
+        prepare_home(root)
+    os.environ["DAGSTER_HOME"] = str(root / "named")
+    assert prepare_home(root) == root / "named"

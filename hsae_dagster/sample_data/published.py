@@ -17,6 +17,7 @@ from typing import Any
 
 from hsae_dagster.dataset.discovery import file_digest, load_dataset
 from hsae_dagster.errors import DatasetError
+from hsae_dagster.sample_data.declared import declare
 from hsae_dagster.whole_files import write_atomically
 
 REPOSITORY = "rmovva/HypotheSAEs"
@@ -64,6 +65,7 @@ def fetch_published(name: str, data_dir: Path, log: Log) -> list[Path]:
     """
     if name not in EXPERIMENTS:
         raise DatasetError(f"There is nothing published for `{name}`. Use one of {', '.join(EXPERIMENTS)}.")
+    declare(name, data_dir)
     folder = data_dir / name
     wanted = load_dataset(data_dir, name).spec.files
     names = list(wanted.values()) if isinstance(wanted, dict) else [wanted] if isinstance(wanted, str) else list(wanted)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.sample_data import fetch
+from hsae_dagster.sample_data.declared import declare
 
 if TYPE_CHECKING:
     import polars as pl
@@ -104,6 +105,7 @@ def prepare_sample(name: str, data_dir: Path, downloads_dir: Path, log: Log) -> 
     folder = data_dir / sample.name
     path = folder / sample.files[0]
     if is_intact(folder, sample.files, sample.recipe_key):
+        declare(name, data_dir)
         log(f"{name}: {path} is there.")
         return path
     if sample.archives:
@@ -116,6 +118,7 @@ def prepare_sample(name: str, data_dir: Path, downloads_dir: Path, log: Log) -> 
 
         write_planted(folder)
         log(f"{name}: wrote {path} and its truth.")
+    declare(name, data_dir)
     record(folder, sample.files, sample.recipe_key)
     return path
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.sample_data import fetch
 from hsae_dagster.sample_data.registry import SAMPLES, prepare_sample
@@ -46,6 +47,16 @@ def test_a_sample_is_made_once(tmp_path: Path, archives: list[str]) -> None:
     assert (path.stat().st_mtime_ns, path.read_bytes()) == before
     assert len(archives) == 2  # nothing was asked for again
     assert len(said) == 2
+
+
+def test_a_sample_can_be_run_wherever_the_data_lie(tmp_path: Path, archives: list[str]) -> None:
+    prepare_sample("movie_pairs", tmp_path / "data", tmp_path / "downloads", lambda line: None)
+    (_, path), *_ = load_dataset(tmp_path / "data", "movie_pairs").file_paths()
+    assert path == tmp_path / "data" / "movie_pairs" / "movie_pairs.parquet"
+    mine = tmp_path / "data" / "movie_pairs" / "dataset.yaml"
+    mine.write_text("task: pairwise\n", encoding="utf-8")
+    prepare_sample("movie_pairs", tmp_path / "data", tmp_path / "downloads", lambda line: None)
+    assert mine.read_text(encoding="utf-8") == "task: pairwise\n"
 
 
 def test_a_changed_or_half_made_sample_is_made_again(tmp_path: Path, archives: list[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 from hsae_dagster_tests.live.processes import CHECKOUT
+from hsae_dagster_tests.torture.machine import give_up_powers
 from hsae_dagster_tests.torture.tally import Tally
 from hsae_dagster_tests.torture.yard import Yard, differences
 
@@ -28,13 +29,14 @@ def newcomer(yard: Yard) -> list[Tally]:
     for workspace in (calm, hurt):
         workspace.declare("asked", tiny_texts(160))
         shutil.copy(CHECKOUT / ".env.example", workspace.root)
-    for path in (package / "hsae_dagster").rglob("*"):
+    for path in [*(package / "hsae_dagster").rglob("*"), package / "hsae_dagster"]:
         path.chmod(0o555 if path.is_dir() else 0o444)
-    before = sorted(package.rglob("*"))
+    before = list(package.rglob("*"))
     odd = Tally("hsae run in a folder with spaces and other letters")
     done = _hsae(package, calm).communicate(timeout=CEILING)[0].decode()
     odd.expect("hypotheses" in done and "Traceback" not in done, done[-1500:])
-    odd.expect(sorted(package.rglob("*")) == before, "something was written into the package")
+    written = sorted({*package.rglob("*")} - {*before})
+    odd.expect(not written, f"written into the package: {written[:3]}")
     return [odd, _interrupted(yard, package, hurt, calm)]
 
 
@@ -59,7 +61,6 @@ def _interrupted(yard: Yard, package: Path, hurt: Workspace, calm: Workspace) ->
 def _hsae(package: Path, workspace: Workspace) -> "subprocess.Popen[bytes]":
     environment = {
         "PYTHONPATH": str(package),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "HSAE_HOME": str(workspace.root),
         "DAGSTER_HOME": str(workspace.root / "home"),
         "HSAE_DATA_DIR": workspace.project.data_dir,
@@ -68,8 +69,14 @@ def _hsae(package: Path, workspace: Workspace) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [sys.executable, "-m", "hsae_dagster", "run", "asked"],
         cwd=workspace.root,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=_as_a_user,
     )
+
+
+def _as_a_user() -> None:
+    """Ctrl-C works, and what may not be written cannot be, bytecode beside the package included."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    give_up_powers()
