@@ -120,7 +120,7 @@ def test_each_hypothesis_has_a_card_with_its_lineage(finished: Finished, dataset
         assert card["effect"] == pytest.approx(row["effect_estimate"], rel=1e-3)
         assert card["neuron"] == f"{row['sae_id']}/{row['sae_column']}"
         assert row["claim"].split("“")[1].split("”")[0] in card["card"]
-        versions = card["upstream data versions"]
+        versions = dict(card["upstream data versions"])
         assert versions.pop("labelled_texts") == files_fingerprint(load_dataset(workspace.project.data, dataset))
         assert versions == {name: workspace.current(dataset, name).data_version for name in NAMES[:-1]}
         assert card["evaluation data version"] == workspace.current(dataset, "evaluation_report").data_version
