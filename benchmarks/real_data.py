@@ -21,6 +21,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import signal_kept
 from benchmarks.cells import append, finished, lines, result, run_stages, show
 from hsae_dagster.core import ladder
 from hsae_dagster.resources import Project
@@ -112,34 +113,20 @@ def declare(project: Project, name: str, source: Path) -> None:
 
 def measure(project: Project, name: str) -> dict[str, Any]:
     """What the table shows of a finished run."""
-    report = result(project, name, "evaluation_report")
-    summary = report.json("evaluation.json")
-    hypotheses = read_frame(report.file("hypotheses.parquet"))
-    fits = {row["name"]: row for row in read_frame(report.file("fits.parquet")).iter_rows(named=True)}
     texts = read_frame(result(project, name, "corpus").file("texts.parquet"))
-    trained = [record["config"] for record in result(project, name, "sae_checkpoints").json("saes.json")]
-    return {
-        "texts": texts.height,
-        "metric": summary["metric"],
-        "fits": {rung: [fits[rung][end] for end in ("value", "low", "high")] for rung in fits},
-        "saes": [{key: config.get(key, 0) for key in ("m", "k", "label_weight")} for config in trained],
-        "tested": summary["tested"],
-        "confirmed": summary["confirmed"],
-        "significant": hypotheses.filter(pl.col("p_holm") < 0.05).height,
-    }
+    return {"texts": texts.height, **signal_kept.measure(project, name)}
 
 
 def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
     """The cells as a Markdown table."""
     yield (
         "| dataset | texts | measure | embeddings (ceiling) | TF-IDF + linear model | selected neurons | concepts "
-        "[95 % interval] | Holm < .05 | confirmed | autoencoder | minutes |"
+        "[95 % interval] | Holm < .05 | confirmed | m/k, λ | minutes |"
     )
     yield "|---|---:|---|---:|---:|---:|---:|---:|---:|---|---:|"
     for cell in cells:
         fits = cell["fits"]
         value, low, high = fits[ladder.CONCEPTS]
-        sizes = " + ".join(f"{sae['m']}/{sae['k']}, λ {sae['label_weight']:g}" for sae in cell["saes"])
         shown = [
             cell["dataset"],
             f"{cell['texts']:,}",
@@ -147,7 +134,7 @@ def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
             *(f"{fits[rung][0]:.3f}" for rung in (ladder.EMBEDDINGS, ladder.WORDS, ladder.SELECTED)),
             f"{value:.3f} [{low:.3f}, {high:.3f}]",
             *(f"{cell[key]} of {cell['tested']}" for key in ("significant", "confirmed")),
-            sizes,
+            signal_kept.sizes(cell["saes"]),
             f"{cell['seconds'] / 60:.1f}",
         ]
         yield f"| {' | '.join(shown)} |"

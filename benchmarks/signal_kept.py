@@ -157,7 +157,7 @@ def _row(dataset: str, arm: str, mine: list[dict[str, Any]], allowed: list[float
     cells = [
         f"{dataset} ({mine[0]['metric'].replace('R2', 'R²')})",
         f"({arm}) {ARMS[arm]}",
-        "; ".join(dict.fromkeys(_sizes(one["saes"]) for one in mine)),
+        "; ".join(dict.fromkeys(sizes(one["saes"]) for one in mine)),
         *(f"{value:.3f}" for value in [*figures, _mean([one["floor"][0] for one in mine])]),
         f"{100 * kept:.0f} %",
         f"{100 * of_allowed:.0f} %" if of_allowed == of_allowed else "not measured",
@@ -175,7 +175,8 @@ def _mean(values: Sequence[float | None]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
-def _sizes(saes: list[dict[str, Any]]) -> str:
+def sizes(saes: list[dict[str, Any]]) -> str:
+    """Autoencoders as m/k, and the label weight of guided ones."""
     return " + ".join(
         f"{one['m']}/{one['k']}" + (f", {one['label_weight']:g}" if one["label_weight"] else "") for one in saes
     )

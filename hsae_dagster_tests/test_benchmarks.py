@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from benchmarks import real_data
 from benchmarks.cells import Shared, append, finished, lines, permuted, run_stages
 from benchmarks.permuted_labels import permutation, verdicts
 from benchmarks.signal_kept import ARMS, declared, measure, salt, table
@@ -86,3 +87,20 @@ def test_what_an_arm_declares_is_a_declaration(arm: str, task: str) -> None:
     guided = isinstance(saes, AutoSizes) and saes.auto.guided
     assert guided == (arm == "c")
     assert isinstance(saes, AutoSizes) == (arm != "a")
+
+
+@pytest.mark.parametrize("name", real_data.DATASETS)
+def test_public_datasets_are_declared_validly(name: str) -> None:
+    DatasetSpec.model_validate({**real_data.DATASETS[name].declaration, "files": "rows.parquet"})
+
+
+def test_a_public_dataset_goes_from_its_file_to_a_row_of_the_table(tmp_path: Path, copied: Workspace) -> None:
+    source = tmp_path / "pairs_train.parquet"
+    pl.DataFrame({"headline_A": ["a", "b"], "headline_B": ["c", "d"], "z": [-2.5, 1.0]}).write_parquet(source)
+    real_data.declare(copied.project, "upworthy_significant", source)
+    assert pl.read_parquet(copied.project.data / "upworthy_significant" / "rows.parquet").height == 1
+    found = real_data.measure(copied.project, "ratings")
+    (row,) = list(real_data.table([{"dataset": "ratings", "seconds": 90.0, **found}]))[2:]
+    assert f"| {found['texts']:,} | R² | {found['fits']['embeddings (ceiling)'][0]:.3f} |" in row
+    assert row.endswith("| 1.5 |")
+    assert row.count("|") == next(iter(real_data.table([]))).count("|")
