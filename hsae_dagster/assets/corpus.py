@@ -51,7 +51,7 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
 
 def _make(stage: Stage, stamp: str, folder: Path) -> None:
     from hsae_dagster.dataset.chunks import chunk_rows
-    from hsae_dagster.dataset.classes import class_name
+    from hsae_dagster.dataset.classes import class_key
     from hsae_dagster.dataset.rows import read_rows
 
     splits = stage.dataset.spec.splits
@@ -66,9 +66,9 @@ def _make(stage: Stage, stamp: str, folder: Path) -> None:
     made = build_corpus(frame, shares, rows.dropped)
     write_frame(folder / "texts.parquet", made.texts)
     write_frame(folder / "observations.parquet", made.observations)
-    positive = class_name(stage.dataset.spec.columns.positive).lower()
+    positive = class_key(stage.dataset.spec.columns.positive)
     classes = [
-        {"class": name, "rows": n, "counts as": int(name.lower() == positive)} for name, n in rows.classes.items()
+        {"class": name, "rows": n, "counts as": int(class_key(name) == positive)} for name, n in rows.classes.items()
     ]
     summary = _summarise(stage.dataset.spec.task, rows.frame.height, made)
     write_json(folder / "summary.json", summary | ({"classes": classes} if classes else {}))

@@ -4,6 +4,8 @@ Belongs here: when two values are one class, how many rows each has, and how the
 belong here: which class counts as 1 (`rows`).
 """
 
+from collections.abc import Iterable
+
 import polars as pl
 
 MOST_SHOWN = 6
@@ -26,12 +28,24 @@ def classes_of(label: pl.Series) -> pl.Series:
     return names.set(names == "", None)
 
 
+def class_key(value: object) -> str:
+    """What tells a class from others: more than case, for who wrote `Yes` once and `yes` else meant one."""
+    return class_name(value).lower()
+
+
+def folded(counts: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """(value, rows), commonest first, with those that differ in case alone as one, under the commonest spelling."""
+    found: dict[str, tuple[str, int]] = {}
+    for value, n in counts:
+        first, before = found.get(value.lower(), (value, 0))
+        found[value.lower()] = (first, before + n)
+    return sorted(found.values(), key=lambda level: (-level[1], level[0]))
+
+
 def class_sizes(classes: pl.Series) -> dict[str, int]:
-    """Rows of each class, largest first; spellings that differ in case alone are one, under the commonest."""
+    """Rows of each class, largest first, folded."""
     spelled = classes.alias("class").drop_nulls().value_counts().sort("count", "class", descending=[True, False])
-    folded = spelled.group_by(pl.col("class").str.to_lowercase().alias("folded"), maintain_order=True)
-    counts = folded.agg(pl.col("class").first(), pl.col("count").sum())
-    return dict(counts.sort("count", "class", descending=[True, False]).select("class", "count").iter_rows())
+    return dict(folded(spelled.iter_rows()))
 
 
 def listed(classes: pl.Series) -> str:

@@ -10,6 +10,8 @@ from typing import Literal
 
 import polars as pl
 
+from hsae_dagster.dataset.classes import folded
+
 Kind = Literal["text", "number", "flag", "category", "key", "date", "row number", "empty", "other"]
 
 # Rows looked at for what needs every word; counts of distinct and missing values are of all rows.
@@ -81,7 +83,7 @@ def _profile(column: pl.Series) -> ColumnProfile:
     distinct = present.n_unique()
     if not distinct:
         return ColumnProfile(name, "empty", rows, rows, 0)
-    levels = _spellings(_levels(present)) if distinct <= 2 * MOST_LEVELS else ()
+    levels = tuple(folded(_levels(present))) if distinct <= 2 * MOST_LEVELS else ()
     levels = levels if len(levels) <= MOST_LEVELS else ()
     distinct = len(levels) or distinct
     base = ColumnProfile(name, "category", rows, rows - present.len(), distinct, levels=levels, marks=marks)
@@ -102,15 +104,6 @@ def _levels(present: pl.Series) -> tuple[tuple[str, int], ...]:
     counts = present.cast(pl.String).value_counts(sort=True, name="rows")
     ordered = counts.sort("rows", present.name, descending=[True, False])
     return tuple((str(value), int(n)) for value, n in ordered.iter_rows())
-
-
-def _spellings(levels: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
-    """Values that differ in case alone as one, in the commonest spelling."""
-    folded: dict[str, tuple[str, int]] = {}
-    for value, n in levels:
-        first, before = folded.get(value.lower(), (value, 0))
-        folded[value.lower()] = (first, before + n)
-    return tuple(sorted(folded.values(), key=lambda level: (-level[1], level[0])))
 
 
 def _of_numbers(base: ColumnProfile, present: pl.Series) -> ColumnProfile:

@@ -33,11 +33,11 @@ def read_delimited(path: Path) -> tuple[pl.DataFrame, str | None]:
         raise DatasetError(f"{path.name} is empty. Give a table with one row per text.")
     text, encoding = _decode(data, path)
     unusual = [] if encoding == "UTF-8" else [f"it was in {encoding}, not UTF-8"]
-    said = re.match(r"sep=(.)\r?\n", text)
-    if said and said[1] in SEPARATORS:
+    said = re.match(rf"sep=([{re.escape(''.join(SEPARATORS))}])\r?\n", text)
+    if said:
         unusual.append(f"its first line was {said[0].strip()}")
         text = text[said.end() :]
-    frame, separator, above = _table(text, said[1] if said and said[1] in SEPARATORS else _separator(text), path)
+    frame, separator, above = _table(text, said[1] if said else _separator(text), path)
     if above:
         unusual.append(f"the names of its columns stood on line {above + 1}, below a title")
     # The strict reader goes by the ending.
@@ -57,13 +57,13 @@ def read_delimited(path: Path) -> tuple[pl.DataFrame, str | None]:
 def _table(text: str, separator: str, path: Path) -> tuple[pl.DataFrame, str, int]:
     """The table, its separator, and how many lines stand above its names."""
     fault = None
-    above = _lines_above_names(text, separator)
     for candidate in dict.fromkeys((separator, *SEPARATORS)):
+        skipped = _lines_above_names(text, candidate)
         # Another separator than the first line's only where that line is not the table's.
-        skipped = above if candidate == separator else _lines_above_names(text, candidate)
         if candidate != separator and not skipped:
             continue
-        rest = "".join(text.splitlines(keepends=True)[skipped:]) if skipped else text
+        # Lines as the csv module counts them.
+        rest = "".join(islice(io.StringIO(text, newline=""), skipped, None)) if skipped else text
         try:
             return pl.read_csv(rest.encode(), separator=candidate, infer_schema_length=None), candidate, skipped
         except FAULTS as error:

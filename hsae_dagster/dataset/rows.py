@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from hsae_dagster.dataset.classes import class_name, class_sizes, classes_of, listed
+from hsae_dagster.dataset.classes import class_key, class_name, class_sizes, classes_of, listed
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.errors import DatasetError
 
@@ -134,7 +134,7 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.DataFra
 
 def _without_marks(raw: pl.DataFrame, marks: Sequence[str | float], names: Sequence[str | None]) -> pl.DataFrame:
     """The table with null for every cell of these columns that holds a mark of a missing value."""
-    words = [class_name(mark).lower() for mark in marks]
+    words = [class_key(mark) for mark in marks]
     numbers = [float(mark) for mark in marks if isinstance(mark, int | float)]
     for name in (name for name in names if name and marks):
         column = pl.col(name)
@@ -200,8 +200,7 @@ def _label(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.Series:
     spec, label = dataset.spec, raw[dataset.spec.columns.label]
     if spec.columns.positive is not None:
         target, classes = class_name(spec.columns.positive), classes_of(label)
-        # Classes are told apart by more than case: who wrote “Yes” once and “yes” else meant one.
-        positive = classes.str.to_lowercase() == target.lower()
+        positive = classes.str.to_lowercase() == class_key(target)
         if not positive.any():
             raise DatasetError(
                 f"Dataset `{dataset.name}`: no row of {path.name} has the value {target!r} in "

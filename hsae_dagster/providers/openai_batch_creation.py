@@ -23,6 +23,8 @@ PAUSES = (1.0, 4.0, 15.0)
 # The server's clock may be another than ours.
 CLOCK_SECONDS = 86_400.0
 PAGE = 100
+# What servers without a list of batches answer.
+_NO_LIST = (400, 404, 405, 422, 501)
 
 
 async def create(connection: "AsyncOpenAI", record: BatchRecord, register: BatchRegister) -> BatchRecord:
@@ -65,23 +67,17 @@ async def look_for(connection: "AsyncOpenAI", record: BatchRecord, register: Bat
     """
     import openai
 
-    reason = ""
     try:
         found = await _batch_of(connection, record)
-    except (openai.NotFoundError, openai.BadRequestError, openai.UnprocessableEntityError) as error:
-        reason = f"it answered {error.status_code}"
-    # 405 and 501 have no class of their own.
     except openai.APIStatusError as error:
-        if error.status_code not in (405, 501):
+        if error.status_code not in _NO_LIST:
             raise
-        reason = f"it answered {error.status_code}"
-    if reason:
         raise ProviderError(
             f"Dataset `{record.dataset}`, {record.stage}: a run ended while it submitted {len(record.sizes):,} "
             f"requests to {record.server} as a batch. Whether that exists cannot be seen, for the server does not list "
-            f"its batches ({reason}). If it has a batch of file {record.input_file_id}, cancel it there; then remove "
-            f"{register.path(record)} and run again."
-        )
+            f"its batches (it answered {error.status_code}). If it has a batch of file {record.input_file_id}, cancel "
+            f"it there; then remove {register.path(record)} and run again."
+        ) from error
     return None if found is None else _known(record, found, register)
 
 
