@@ -231,6 +231,8 @@ def main() -> None:
     if unknown:
         parser.error(f"no row is called {', '.join(unknown)}; there are {', '.join(ROWS)}")
     out = options.out or ROOT / "results" / "benchmarks" / f"{time.strftime('%Y-%m-%d-%H%M%S')}.json"
+    if options.scratch is not None:
+        options.scratch.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="speed-", dir=options.scratch))
     try:
         bench = Bench(folder, options.full, options.shrink, options.results, options.dataset)
