@@ -30,12 +30,12 @@ _CHUNK = 50_000
 FAMILY_ID = "b" * 32
 
 
-def rows(folder: Path, texts: int, dimensions: int, new: int, rounds: int = 3) -> list[Row]:
+def rows(folder: Path, texts: int, dimensions: int, new: int, readings: int = 7, additions: int = 3) -> list[Row]:
     """Fill both stores, read each cold and warm in alternation, add texts to each."""
     size = {"folder": str(folder), "texts": texts, "dimensions": dimensions}
     filled = in_child("store:fill", **size)
-    reading = [_reading_row(size, state, rounds, filled) for state in ("cold", "warm")]
-    return [*reading, _adding_row(size, new, rounds)]
+    reading = [_reading_row(size, state, readings, filled) for state in ("cold", "warm")]
+    return [*reading, _adding_row(size, new, additions)]
 
 
 def _reading_row(size: dict[str, Any], state: str, rounds: int, filled: dict[str, float]) -> Row:
@@ -177,7 +177,12 @@ def read_ours(folder: str, texts: int, dimensions: int, cold: bool) -> dict[str,
 
 def read_file(folder: str, texts: int, dimensions: int, cold: bool) -> float:
     """In a child: seconds to read the file of the contiguous copy into memory of its size."""
-    (path,) = Path(folder, "vector_copies").rglob("*.npy")
+    copies = list(Path(folder, "vector_copies").rglob("*.npy"))
+    if len(copies) != 1:
+        raise RuntimeError(
+            f"{texts:,} texts have {len(copies)} contiguous copies, not one: too few are made small work of"
+        )
+    path = copies[0]
     if cold:
         _forget(path.parent)
     started = time.perf_counter()
