@@ -179,9 +179,7 @@ def read_file(folder: str, texts: int, dimensions: int, cold: bool) -> float:
     """In a child: seconds to read the file of the contiguous copy into memory of its size."""
     copies = list(Path(folder, "vector_copies").rglob("*.npy"))
     if len(copies) != 1:
-        raise RuntimeError(
-            f"{texts:,} texts have {len(copies)} contiguous copies, not one: too few are made small work of"
-        )
+        raise RuntimeError(f"{texts:,} texts have {len(copies)} contiguous copies, not one; smaller tables have none")
     path = copies[0]
     if cold:
         _forget(path.parent)
