@@ -11,6 +11,7 @@ from typing import Literal
 import polars as pl
 
 from hsae_dagster.dataset.classes import folded
+from hsae_dagster.dataset.percents import percents
 
 Kind = Literal["text", "number", "flag", "category", "key", "date", "row number", "empty", "other"]
 
@@ -36,6 +37,7 @@ class ColumnProfile:
         levels: (value, rows) of each value, most frequent first, where there are at most `MOST_LEVELS`.
         not_numbers: (rows, one of them) that keep a column of numbers from being one, else None.
         whole: whether all its numbers are whole.
+        percent: whether its numbers are followed by a percent sign.
         marks: (mark, rows) of cells that say that there is no value, such as `n/a`, as they are spelled.
     """
 
@@ -48,6 +50,7 @@ class ColumnProfile:
     levels: tuple[tuple[str, int], ...] = ()
     not_numbers: tuple[int, str] | None = None
     whole: bool = False
+    percent: bool = False
     marks: tuple[tuple[str, int], ...] = ()
 
     @property
@@ -57,7 +60,8 @@ class ColumnProfile:
             return f"texts, {self.words:.0f} words on average, {self.distinct:,} different"
         if self.kind in ("flag", "category") and len(self.levels) <= 6:
             return f"{self.kind}: {', '.join(value for value, _ in self.levels)}"
-        return {"empty": "empty", "other": "nested values"}.get(self.kind, f"{self.kind}, {self.distinct:,} different")
+        kind = "number in percent" if self.percent else self.kind
+        return {"empty": "empty", "other": "nested values"}.get(self.kind, f"{kind}, {self.distinct:,} different")
 
 
 def profile(frame: pl.DataFrame) -> list[ColumnProfile]:
@@ -118,6 +122,8 @@ def _of_numbers(base: ColumnProfile, present: pl.Series) -> ColumnProfile:
 def _of_strings(base: ColumnProfile, present: pl.Series) -> ColumnProfile:
     looked = present.head(LOOKED_AT)
     numbers = looked.cast(pl.Float64, strict=False)
+    if base.distinct > 2 and (percent := _of_percents(base, present)):
+        return percent
     if (numeric := 1 - numbers.null_count() / looked.len()) == 1 and base.distinct > 2:
         return _of_numbers(base, present)
     if base.distinct == 2:
@@ -135,6 +141,15 @@ def _of_strings(base: ColumnProfile, present: pl.Series) -> ColumnProfile:
     if words >= 3.0 and base.distinct >= 0.2 * present.len() and base.distinct > 10:
         return _as(base, "text", words=words)
     return _as(base, "category" if base.levels else "key", words=words)
+
+
+def _of_percents(base: ColumnProfile, present: pl.Series) -> ColumnProfile | None:
+    """The column if nine in ten of its values are percents; never whole numbers, for they are no keys."""
+    numbers = percents(present)
+    if numbers.null_count() > 0.1 * present.len():
+        return None
+    faulty = present.filter(numbers.is_null())
+    return _as(base, "number", percent=True, not_numbers=(faulty.len(), str(faulty[0])) if faulty.len() else None)
 
 
 def words_of(name: str) -> list[str]:

@@ -25,6 +25,8 @@ LABEL_NAMES = _names(
     "clicked engagement accepted result dependent"
 )
 WEAK_LABEL_NAMES = _names("class category topic type likes clicks votes sales price value recommended")
+# Of two numbers the relative one is the likelier outcome: a count grows with how many looked.
+RATE_NAMES = _names("rate share ratio percent percentage pct proportion ctr")
 CLUSTER_NAMES = _names(
     "cluster group author user username speaker person participant respondent patient student senator member writer "
     "product item film movie book song business store restaurant hotel company school test experiment session thread "
@@ -153,8 +155,10 @@ def choose_label(columns: Sequence[ColumnProfile], taken: Sequence[str], wish: s
         )
     best, *rest = found
     near = [c for c in rest if _label_score(c) > 0 and _label_score(best) - _label_score(c) < 1.5]
-    named = bool((LABEL_NAMES | WEAK_LABEL_NAMES) & set(words_of(best.name))) or _asks(best)
+    named = bool((LABEL_NAMES | WEAK_LABEL_NAMES | RATE_NAMES) & set(words_of(best.name))) or _asks(best)
     why = f"{best.said[0].upper()}{best.said[1:]}{'; its name says so' if named else ''}."
+    if is_rate(best) and any(c.kind == "number" and not is_rate(c) for c in near):
+        why += " A rate or share was preferred to counts."
     sure = not near and (named or len(found) == 1)
     return Choice(best, why, sure, tuple(c.name for c in near[:6]))
 
@@ -165,11 +169,18 @@ def _asks(column: ColumnProfile) -> bool:
     return column.kind == "flag" and (column.name.rstrip().endswith("?") or bool(set(first) & ASKING))
 
 
+def is_rate(column: ColumnProfile) -> bool:
+    """Whether a column of numbers is relative to something: in percent, or named a rate or share."""
+    named = "%" in column.name or bool(RATE_NAMES & set(words_of(column.name)))
+    return column.kind == "number" and (column.percent or named)
+
+
 def _label_score(column: ColumnProfile) -> float:
     words = set(words_of(column.name))
     score = {"flag": 1.0, "number": 0.5, "category": 0.3}.get(column.kind, 0.0)
     score += 2.0 * bool(words & LABEL_NAMES) + 0.8 * (bool(words & WEAK_LABEL_NAMES) or _asks(column))
     score += 0.3 * ({value.lower() for value, _ in column.levels} in TWO_ANSWERS)
+    score += 1.2 * is_rate(column)
     score -= 2.0 * bool(words & KEY_WORDS) + 1.0 * bool(words & CLUSTER_NAMES)
     score -= 1.0 * (column.kind == "category" and column.distinct > 20)
     return score - 2.0 * column.missing / max(column.rows, 1)

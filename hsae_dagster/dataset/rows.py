@@ -8,13 +8,14 @@ The frame has the columns: `file` str, `row` i64 (from 1), `declared_split` str 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
 from hsae_dagster.dataset.classes import class_key, class_name, class_sizes, classes_of, listed
 from hsae_dagster.dataset.discovery import Dataset
+from hsae_dagster.dataset.percents import why_no_number, without_percent_signs
 from hsae_dagster.errors import DatasetError
 
 READERS = {
@@ -41,11 +42,13 @@ class Rows:
     """Observations of a dataset, how many rows were left out for which reason, and the sizes of declared classes.
 
     `classes` has one entry per class of a label with a declared positive one, largest first; empty otherwise.
+    `percents` are the columns whose values end in a percent sign; they hold the number before it.
     """
 
     frame: pl.DataFrame
     dropped: dict[str, int]
     classes: dict[str, int]
+    percents: tuple[str, ...] = ()
 
 
 def read_rows(dataset: Dataset) -> Rows:
@@ -56,7 +59,7 @@ def read_rows(dataset: Dataset) -> Rows:
     """
     paths = dataset.file_paths()
     parts = [_read_file(dataset, split, path) for split, path in paths]
-    _check_kinds_agree(dataset, [(path, part.frame) for (_, path), part in zip(paths, parts, strict=True)])
+    _check_kinds_agree(dataset, [(path, part) for (_, path), part in zip(paths, parts, strict=True)])
     frame = pl.concat([part.frame for part in parts], how="vertical_relaxed")
     dropped: dict[str, int] = {}
     for part in parts:
@@ -68,7 +71,7 @@ def read_rows(dataset: Dataset) -> Rows:
         raise DatasetError(f"Dataset `{dataset.name}`: no rows are left of {names} ({why}). Give it rows.")
     _check_labels(dataset, frame)
     classes = class_sizes(frame["class"]) if dataset.spec.columns.positive is not None else {}
-    return Rows(frame.drop("class"), {reason: n for reason, n in dropped.items() if n}, classes)
+    return Rows(frame.drop("class"), {reason: n for reason, n in dropped.items() if n}, classes, parts[0].percents)
 
 
 def _read_json(path: Path) -> pl.DataFrame:
@@ -94,15 +97,17 @@ def _read_file(dataset: Dataset, split: str | None, path: Path) -> Rows:
             "Check the file's format and that it is UTF-8."
         ) from error
     raw = plain_headers(raw)
-    columns = _pick_columns(dataset, path, raw).with_columns(
+    columns, percents = _pick_columns(dataset, path, raw)
+    columns = columns.with_columns(
         pl.lit(path.name).alias("file"),
         pl.int_range(1, raw.height + 1, dtype=pl.Int64).alias("row"),
         pl.lit(split, dtype=pl.String).alias("declared_split"),
     )
-    return _clean(dataset, columns)
+    return replace(_clean(dataset, columns), percents=percents)
 
 
-def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.DataFrame:
+def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """The columns under the names of their roles, and which of the file's are in percent."""
     wanted = dataset.spec.columns
     texts = {name: col for name in ("text", "text_a", "text_b") if (col := getattr(wanted, name))}
     needed = [*texts.values(), wanted.label, *wanted.controls]
@@ -121,8 +126,9 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.DataFra
             )
     raw = _without_marks(raw, wanted.missing, [*texts.values(), wanted.label, wanted.cluster_by])
     regression = dataset.spec.task == "regression"
+    raw, percents = without_percent_signs(raw, [*([wanted.label] if regression else []), *wanted.controls])
     cluster = pl.col(wanted.cluster_by).cast(pl.String) if wanted.cluster_by else pl.lit(None, dtype=pl.String)
-    return raw.select(
+    picked = raw.select(
         *[pl.col(column).cast(pl.String).alias(name) for name, column in texts.items()],
         _label(dataset, path, raw).alias("label"),
         (pl.lit(None, pl.String) if regression else classes_of(raw[wanted.label])).alias("class"),
@@ -130,6 +136,7 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.DataFra
         *[_control(raw, name).alias(f"control:{name}") for name in wanted.controls],
         (_truthy(raw, wanted.exclude) if wanted.exclude else pl.lit(False)).alias("excluded"),
     )
+    return picked, percents
 
 
 def _without_marks(raw: pl.DataFrame, marks: Sequence[str | float], names: Sequence[str | None]) -> pl.DataFrame:
@@ -152,16 +159,22 @@ def _kind(dtype: pl.DataType) -> str:
     )
 
 
-def _check_kinds_agree(dataset: Dataset, read: list[tuple[Path, pl.DataFrame]]) -> None:
-    """A column of numbers in one file and of words in another cannot become one column."""
-    first, frame = read[0]
+def _check_kinds_agree(dataset: Dataset, read: list[tuple[Path, Rows]]) -> None:
+    """A column of numbers in one file and of words, or of percents, in another cannot become one column."""
+    (first, rows), remedy = read[0], "Make it the same in every file."
     for path, other in read[1:]:
-        for name in frame.columns:
-            if frame.schema[name].is_numeric() != other.schema[name].is_numeric() and name.startswith("control:"):
+        for name in rows.frame.columns:
+            numeric = [part.frame.schema[name].is_numeric() for part in (rows, other)]
+            if numeric[0] != numeric[1] and name.startswith("control:"):
                 raise DatasetError(
                     f"Dataset `{dataset.name}`: column `{name.removeprefix('control:')}` is numeric in one of "
-                    f"{first.name} and {path.name} and not in the other. Make it the same in every file."
+                    f"{first.name} and {path.name} and not in the other. {remedy}"
                 )
+        if differing := set(rows.percents) ^ set(other.percents):
+            raise DatasetError(
+                f"Dataset `{dataset.name}`: column `{min(differing)}` is in percent in one of {first.name} and "
+                f"{path.name} and not in the other. {remedy}"
+            )
 
 
 def plain_headers(frame: pl.DataFrame) -> pl.DataFrame:
@@ -221,6 +234,9 @@ def _label(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.Series:
     bad = number.is_null() & label.is_not_null()
     if bad.any():
         row = int(bad.arg_true()[0])
+        if spec.task == "regression":
+            where = f"Dataset `{dataset.name}`: {path.name}, column `{spec.columns.label}`"
+            raise DatasetError(why_no_number(label, where, row, _NUMERIC["regression"]))
         where = f"Dataset `{dataset.name}`: {path.name} row {row + 1}, column `{spec.columns.label}`: {label[row]!r}"
         if spec.task == "classification":
             raise DatasetError(

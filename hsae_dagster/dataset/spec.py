@@ -22,7 +22,7 @@ class Columns(Section):
     text: str | None = Field(None, description="Column with the text (regression, classification).")
     text_a: str | None = Field(None, description="Column with the first text of a pair (pairwise).")
     text_b: str | None = Field(None, description="Column with the second text of a pair (pairwise).")
-    label: str = Field(description="Column with the outcome: a number, or two classes; for pairs 1 = A wins.")
+    label: str = Field(description="Column with the outcome: a number (or `1.97%`), or two classes; pairs: 1 = A wins.")
     positive: str | int | float | bool | None = Field(
         None, description="The class counted as 1 where classes are not 0 and 1; all others count as 0."
     )
@@ -31,7 +31,9 @@ class Columns(Section):
         description="Column of the unit that rows share (author, film, test). Splits and errors respect it.",
     )
     controls: tuple[str, ...] = Field(
-        (), description="Columns to hold constant in partial effects (numbers or categories)."
+        (),
+        description="Columns to hold constant in partial effects: numbers, with a straight-line effect, or categories. "
+        "Values that are all numbers or percents are numbers; to make them categories put a letter before (`w12`).",
     )
     exclude: str | None = Field(None, description="Column of true/false: rows where it is true are left out.")
     missing: tuple[str | int | float, ...] = Field(

@@ -21,7 +21,14 @@ PACKAGE = Path(hsae_dagster.__file__).parent
 
 # What each stage computes with, beyond reading and writing.
 STAGES = {
-    "corpus": ["keys.py", "dataset/rows.py", "dataset/classes.py", "dataset/chunks.py", "core/corpus.py"],
+    "corpus": [
+        "keys.py",
+        "dataset/rows.py",
+        "dataset/percents.py",
+        "dataset/classes.py",
+        "dataset/chunks.py",
+        "core/corpus.py",
+    ],
     "embeddings": ["keys.py", "providers/minilm.py", "providers/openai_embedder.py"],
     "sae_checkpoints": [
         "assets/autoencoders.py",

@@ -264,3 +264,41 @@ def test_the_yaml_reads_back_as_what_was_proposed_whatever_the_names(
 def test_a_column_that_says_the_same_number_in_words_throughout_is_a_number() -> None:
     frame = pl.DataFrame({"constant": ["1"] * 4})
     assert [column.kind for column in profile(frame)] == ["number"]
+
+
+def test_percents_are_an_outcome_and_no_cluster() -> None:
+    rates = [f"{i % 200 / 100:.2f}%" for i in range(600)]
+    frame = reviews().drop("Star Rating").with_columns(pl.Series("Test rate", rates), whole=pl.lit("12%"))
+    column = next(column for column in profile(frame) if column.name == "Test rate")
+    assert (column.kind, column.percent, column.said) == ("number", True, "number in percent, 200 different")
+    found = propose(frame, "r.csv")
+    assert picked(found)["label"] == "Test rate"
+    assert found.value("task") == "regression"
+    other = propose(frame, "r.csv", Wishes(label="age"))
+    assert picked(other)["cluster_by"] == "User Name"
+    assert "Test rate" not in next(item for item in other.fields if item.path == "columns.cluster_by").others
+
+
+def test_percents_spoilt_by_words_are_pointed_out() -> None:
+    rates = [f"{i % 200 / 100:.2f} %" for i in range(599)] + ["broken"]
+    found = propose(reviews().with_columns(pl.Series("Star Rating", rates)), "r.csv")
+    assert found.value("task") == "regression"
+    assert "1 values of `Star Rating` are not numbers (such as “broken”)" in " ".join(found.remarks)
+
+
+def test_a_rate_is_preferred_to_counts_which_are_told() -> None:
+    rng = np.random.default_rng(3)
+    shown = rng.integers(1000, 5000, 600)
+    clicks = rng.binomial(shown, 0.02)
+    counts = {"Impressions": shown, "Clicks": clicks}
+    for rate in (
+        {"Click rate": clicks / shown},
+        {"Result": [f"{c / s:.2%}" for c, s in zip(clicks, shown, strict=True)]},
+    ):
+        found = propose(reviews(**counts, **rate).drop("Star Rating"), "r.csv")
+        label = next(field for field in found.fields if field.path == "columns.label")
+        assert (label.value, found.value("task")) == (next(iter(rate)), "regression")
+    found = propose(reviews(**counts, **{"Click rate": clicks / shown}).drop("Star Rating"), "r.csv")
+    label = next(field for field in found.fields if field.path == "columns.label")
+    assert "Clicks" in label.others
+    assert "preferred to counts" in label.why

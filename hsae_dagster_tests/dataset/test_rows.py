@@ -237,3 +237,64 @@ def test_the_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (home / "dataset.yaml").write_text("task: regression\nfiles: t.csv\ncolumns: {text: text, label: score}\n")
     with pytest.raises(DatasetError, match=r"t\.csv.* Line 3 is the first that is not UTF-8"):
         read_rows(load_dataset(tmp_path, "mine"))
+
+
+@pytest.mark.parametrize(
+    ("written", "numbers"),
+    [
+        (["1.97%", "12%", "0.5 %"], [1.97, 12.0, 0.5]),
+        (["1,97 %", "12\u00a0%", "\u22120,5\u202f%"], [1.97, 12.0, -0.5]),
+        ([" +.5%", "1e%", "3%"], None),
+        (["1,97%", "2.5%", "3%"], None),
+        (["1,250%", "300%", "20%"], None),
+        (["0,250%", "300%", "20%"], [0.25, 300.0, 20.0]),
+    ],
+)
+def test_percents_are_the_numbers_before_the_sign(tmp_path: Path, written: list, numbers: list | None) -> None:
+    frame = pl.DataFrame({"text": ["a", "b", "c"], "score": written, "rate": written})
+    columns = "{text: text, label: score, controls: [rate]}"
+    if numbers is None:
+        with pytest.raises(DatasetError, match=r"row [12]: '.*%' is not a number\. Write percents as 1\.97%"):
+            read(tmp_path, frame, columns)
+    else:
+        rows = read(tmp_path, frame, columns)
+        assert rows.frame["label"].to_list() == rows.frame["control:rate"].to_list() == numbers
+        assert rows.percents == ("score", "rate")
+
+
+def test_a_gap_among_percents_is_a_gap(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"text": list("abcd"), "score": ["1%", None, " ", "n/a"], "rate": ["1%", None, " ", "3%"]})
+    columns = "{text: text, label: score, controls: [rate], missing: [n/a], on_missing: drop}"
+    frame = frame.vstack(pl.DataFrame({"text": ["e"], "score": ["2%"], "rate": [None]}, schema=frame.schema))
+    rows = read(tmp_path, frame, columns)
+    assert rows.frame.select("label", "control:rate").rows() == [(1.0, 1.0), (2.0, None)]
+
+
+def test_a_label_in_percent_only_in_part_names_a_row_of_each(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"text": list("abc"), "score": ["0.02", "1.97%", "12%"]})
+    with pytest.raises(DatasetError, match=r"`score`: row 2 is '1\.97%' and row 1 is '0\.02'.*every value.* or none"):
+        read(tmp_path, frame)
+    control = read(tmp_path, frame.with_columns(age=pl.lit(1.0) * pl.int_range(3)), "{text: text, label: age}")
+    assert control.percents == ()
+
+
+def test_percents_in_one_file_only_are_refused(tmp_path: Path) -> None:
+    home = tmp_path / "mine"
+    home.mkdir()
+    for name, scores in (("one", ["1%", "2%"]), ("two", [0.01, 0.02])):
+        pl.DataFrame({"text": ["a", "b"], "score": scores}).write_parquet(home / f"{name}.parquet")
+    (home / "dataset.yaml").write_text(
+        "task: regression\nfiles: [one.parquet, two.parquet]\ncolumns: {text: text, label: score}\n"
+    )
+    with pytest.raises(DatasetError, match=r"`score` is in percent in one of one\.parquet and two\.parquet"):
+        read_rows(load_dataset(tmp_path, "mine"))
+
+
+def test_amounts_that_are_no_numbers_are_not_sent_to_classification(tmp_path: Path) -> None:
+    amounts = pl.DataFrame({"text": [f"t{n}" for n in range(60)], "score": [f"${n}.50" for n in range(60)]})
+    with pytest.raises(DatasetError, match=r"row 1: '\$0\.50' is not a number.*60 different values") as error:
+        read(tmp_path, amounts)
+    assert "classification" not in str(error.value)
+    words = pl.DataFrame({"text": ["a", "b"], "score": ["good", "bad"]})
+    with pytest.raises(DatasetError, match="set task to `classification` if it holds classes"):
+        read(tmp_path, words)
