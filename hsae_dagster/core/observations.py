@@ -11,7 +11,8 @@ import scipy.sparse as sp
 from hsae_dagster.core.inference import HoldoutDesign
 from hsae_dagster.errors import MethodError
 
-_MOST_CATEGORIES = 20
+# More are refused when rows are read; a corpus from before that may have them.
+_MOST_CATEGORIES = 61
 
 
 def text_rows(text_ids: pl.Series, wanted: pl.Series) -> np.ndarray:
@@ -104,18 +105,25 @@ def outcome_per_text(text_ids: pl.Series, observations: pl.DataFrame) -> np.ndar
 
 
 def control_columns(observations: pl.DataFrame) -> list[np.ndarray]:
-    """Declared controls as columns: numbers with gaps at their mean, categories as indicators of the commonest ones.
+    """Declared controls as columns: numbers with gaps at their mean, categories as indicators of all but the first.
 
-    A gap is a category of its own. Of up to 21 categories the first is the base; rarer ones beyond that join it.
+    A gap is a category of its own.
+
+    Raises:
+        MethodError: a control has more than 61 categories.
     """
     columns = []
     for name in [name for name in observations.columns if name.startswith("control:")]:
         series = observations[name]
         if series.dtype == pl.String:
             filled = series.fill_null("(none)")
-            counts = filled.value_counts().sort("count", name, descending=[True, False])
-            common = sorted(counts[name].to_list()[: _MOST_CATEGORIES + 1])[1:]
-            columns += [(filled == value).to_numpy().astype(np.float64) for value in common]
+            categories = filled.unique().sort().to_list()
+            if len(categories) > _MOST_CATEGORIES:
+                raise MethodError(
+                    f"The control `{name.removeprefix('control:')}` has {len(categories):,} categories; at most "
+                    f"{_MOST_CATEGORIES} can be held constant. Materialize `corpus` again, which says what to do."
+                )
+            columns += [(filled == value).to_numpy().astype(np.float64) for value in categories[1:]]
         else:
             numbers = series.cast(pl.Float64).to_numpy()
             known = np.isfinite(numbers)

@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from hsae_dagster.dataset.classes import class_key, class_name, class_sizes, classes_of, listed
+from hsae_dagster.dataset.controls import check_categories
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.percents import why_no_number, without_percent_signs
 from hsae_dagster.errors import DatasetError
@@ -55,7 +56,8 @@ def read_rows(dataset: Dataset) -> Rows:
     """Read every file of the dataset.
 
     Raises:
-        DatasetError: a file or column is missing, a text is empty, a label is missing, not a number or has one class.
+        DatasetError: a file or column is missing, a text is empty, a label is missing, not a number or has one class,
+            a control has more categories than can be held constant.
     """
     paths = dataset.file_paths()
     parts = [_read_file(dataset, split, path) for split, path in paths]
@@ -70,6 +72,7 @@ def read_rows(dataset: Dataset) -> Rows:
         why = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items() if n) or "there are none"
         raise DatasetError(f"Dataset `{dataset.name}`: no rows are left of {names} ({why}). Give it rows.")
     _check_labels(dataset, frame)
+    check_categories(dataset, frame)
     classes = class_sizes(frame["class"]) if dataset.spec.columns.positive is not None else {}
     return Rows(frame.drop("class"), {reason: n for reason, n in dropped.items() if n}, classes, parts[0].percents)
 

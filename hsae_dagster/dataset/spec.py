@@ -32,8 +32,9 @@ class Columns(Section):
     )
     controls: tuple[str, ...] = Field(
         (),
-        description="Columns to hold constant in partial effects: numbers, with a straight-line effect, or categories. "
-        "Values that are all numbers or percents are numbers; to make them categories put a letter before (`w12`).",
+        description="Columns to hold constant in partial effects: numbers, with a straight-line effect, or categories "
+        "(one for every 50 rows at most; 31 always, never over 61). Values that are all numbers or percents are "
+        "numbers; to make them categories put a letter before (`w12`).",
     )
     exclude: str | None = Field(None, description="Column of true/false: rows where it is true are left out.")
     missing: tuple[str | int | float, ...] = Field(

@@ -122,16 +122,14 @@ def test_categories_are_indicators_with_a_base_and_gaps_a_category():
     np.testing.assert_array_equal(found, [[0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1], [1, 0, 0]])
 
 
-def test_rare_categories_join_the_base_and_ties_are_settled_by_name():
-    names = [f"s{i:02d}" for i in range(30)]
-    found = controls_of(state=[*names, *names[5:]])
-    assert found.shape == (55, 20)
-    # s05 … s25 are the 21 to keep; s05 is the base, s26 and later and s00 … s04 have no indicator.
-    kept = np.flatnonzero(found[:30].any(axis=1))
-    assert kept.tolist() == list(range(6, 26))
-    shuffled = [*names[5:][::-1], *names[::-1]]
-    again = controls_of(state=shuffled)
-    assert np.flatnonzero(again[25:].any(axis=1)).tolist() == [29 - i for i in reversed(range(6, 26))]
+def test_no_category_shares_a_column_with_others():
+    names = [f"s{i:02d}" for i in range(61)]
+    np.testing.assert_array_equal(controls_of(state=names), np.eye(61)[:, 1:])
+
+
+def test_more_categories_than_can_be_held_constant_are_refused():
+    with pytest.raises(MethodError, match="`state` has 62 categories; at most 61"):
+        controls_of(state=[f"s{i}" for i in range(62)])
 
 
 def test_one_category_is_no_control():

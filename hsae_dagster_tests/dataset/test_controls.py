@@ -1,0 +1,57 @@
+"""A control whose categories cannot all be held constant is refused, not lumped."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from hsae_dagster.dataset.controls import most_categories
+from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster.dataset.rows import read_rows
+from hsae_dagster.errors import DatasetError
+
+
+def read(folder: Path, values: list[str | None], cluster_by: str = "") -> pl.DataFrame:
+    home = folder / "mine"
+    home.mkdir()
+    n = len(values)
+    frame = pl.DataFrame(
+        {"text": [f"text {i}" for i in range(n)], "score": [float(i % 7) for i in range(n)], "at": values}
+    )
+    frame.write_parquet(home / "texts.parquet")
+    (home / "dataset.yaml").write_text(
+        f"task: regression\nfiles: texts.parquet\ncolumns: {{text: text, label: score, controls: [at]{cluster_by}}}\n"
+    )
+    return read_rows(load_dataset(folder, "mine")).frame
+
+
+@pytest.mark.parametrize(("rows", "most"), [(0, 31), (1549, 31), (1600, 32), (3000, 60), (3050, 61), (10**6, 61)])
+def test_categories_that_can_be_held_constant(rows: int, most: int) -> None:
+    assert most_categories(rows) == most
+
+
+def test_a_missing_value_is_a_category(tmp_path: Path) -> None:
+    assert read(tmp_path, [None, *(f"w{i % 30}" for i in range(620))])["control:at"].n_unique() == 31
+
+
+def test_too_many_categories_are_refused_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"`at` has 32 categories; with 640 rows at most 31 .* Group its values"):
+        read(tmp_path, [f"w{i % 32}" for i in range(640)])
+
+
+@pytest.mark.parametrize("cluster_by", ["", ", cluster_by: at"])
+def test_what_groups_a_few_rows_is_compared_by_pairs(tmp_path: Path, cluster_by: str) -> None:
+    with pytest.raises(DatasetError, match=r"`at` has 200 categories; .* make pairs of them"):
+        read(tmp_path, [f"test {i // 3}" for i in range(600)], cluster_by)
+
+
+def test_numbers_are_no_categories(tmp_path: Path) -> None:
+    home = tmp_path / "mine"
+    home.mkdir()
+    pl.DataFrame(
+        {"text": [f"t{i}" for i in range(90)], "score": [float(i % 5) for i in range(90)], "at": list(range(90))}
+    ).write_parquet(home / "texts.parquet")
+    (home / "dataset.yaml").write_text(
+        "task: regression\nfiles: texts.parquet\ncolumns: {text: text, label: score, controls: [at]}\n"
+    )
+    assert read_rows(load_dataset(tmp_path, "mine")).frame.height == 90
