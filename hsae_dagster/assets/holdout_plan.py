@@ -10,7 +10,14 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster.assets.stage import Stage
-from hsae_dagster.core.analysis_plan import AnalysisPlan, Look, PlannedTest, holdout_fingerprint, holdout_keys
+from hsae_dagster.core.analysis_plan import (
+    AnalysisPlan,
+    Look,
+    PlannedTest,
+    holdout_fingerprint,
+    holdout_keys,
+    parted_by_controls,
+)
 from hsae_dagster.dataset.spec import Annotation
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster.storage.holdouts import HoldoutRegister
@@ -81,6 +88,7 @@ def _plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> 
         gates=spec.inference.model_dump(
             mode="json", include={"alpha", "min_fidelity", "min_positives", "same_concept"}
         ),
+        controls_part_rows=parted_by_controls(observations),
     )
     return plan, keys
 

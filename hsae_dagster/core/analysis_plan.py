@@ -53,6 +53,9 @@ class AnalysisPlan:
         annotation: who judges the concepts, on what sample, with which prompt.
         model: outcome, task, unit of clustering and controls: what the tests estimate and how sure they are.
         gates: alpha and the gates of the verdict.
+        controls_part_rows: whether rows of the holdout differ in nothing but their controls. Only then do controls
+            change what is tested, since such rows are no duplicates of each other. It follows from the data that the
+            plan names, so it is no part of the record.
     """
 
     holdout: str
@@ -60,11 +63,13 @@ class AnalysisPlan:
     annotation: Mapping[str, Any]
     model: Mapping[str, Any]
     gates: Mapping[str, Any]
+    controls_part_rows: bool = False
 
     @property
     def record(self) -> dict[str, Any]:
         """The plan as JSON-like data."""
-        return {**asdict(self), "tests": [asdict(test) for test in self.tests]}
+        fields = {name: value for name, value in asdict(self).items() if name != "controls_part_rows"}
+        return {**fields, "tests": [asdict(test) for test in self.tests]}
 
     @property
     def fingerprint(self) -> str:
@@ -72,8 +77,16 @@ class AnalysisPlan:
         return hash_json(self.record)[:16]
 
     def test_key(self, concept_id: str) -> str:
-        """Key of one test: the concept, its judge and the model; gates change verdicts, not what is tested."""
-        return hash_json({"concept": concept_id, "annotation": dict(self.annotation), "model": dict(self.model)})[:16]
+        """Key of one test: the concept, its judge and the model of the plain effect.
+
+        Gates change verdicts, not what is tested. Controls enter the effects shown beside the plain one, which are not
+        corrected for many tests because no verdict is confirmed by them; the p-value that is corrected is the same
+        whatever they are, so two plans that differ in controls alone share their tests.
+        """
+        model = dict(self.model)
+        if "controls" in model and not self.controls_part_rows:
+            model["controls"] = []
+        return hash_json({"concept": concept_id, "annotation": dict(self.annotation), "model": model})[:16]
 
 
 @dataclass(frozen=True)
@@ -144,6 +157,12 @@ def holdout_keys(observations: pl.DataFrame) -> pl.DataFrame:
     return (
         observations.select(pl.concat_str(sides).alias("key"), "label").unique(maintain_order=True).sort("key", "label")
     )
+
+
+def parted_by_controls(observations: pl.DataFrame) -> bool:
+    """Whether some observations differ in nothing but their controls (`control:` columns)."""
+    content = [name for name in observations.columns if name != "obs_id" and not name.startswith("control:")]
+    return observations.select(content).is_duplicated().any()
 
 
 def holdout_fingerprint(keys: pl.DataFrame) -> str:

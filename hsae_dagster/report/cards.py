@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from hsae_dagster.core.hypothesis import Example, Hypothesis
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.excerpts import excerpt
-from hsae_dagster.report.prose import cluster_noun, unit
+from hsae_dagster.report.prose import cluster_noun, held_constant, unit
 from hsae_dagster.report.trust import trust_facts
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
@@ -36,6 +36,14 @@ _LEADING = re.compile(r"^(?:([-+=])|(\d+)([.)]))(?=\s|[-=]|$)")
 # What a renderer turns into a link by itself; a space of no width after it keeps an address text.
 _SELF_LINKING = re.compile(r"https?:(?=//)|www(?=\.)|@", re.IGNORECASE)
 _SHOWN_TERMS = 40
+CONTROLLED = "controls held constant"
+_WHY = {
+    "fidelity": "words fit loosely",
+    "controls": "turns round with controls",
+    "false discovery rate": "by q, not by Holm",
+    "direction": "against its direction",
+    "not testable": "not testable",
+}
 
 
 def escape_markdown(text: str) -> str:
@@ -89,6 +97,7 @@ def facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str,
     yield "With the concept", f"{count(test.n_with)} ({percent(test.prevalence)})"
     yield "Holm-corrected", f"{p_phrase('p', hypothesis.p_holm)} (uncorrected {p_phrase('p', test.separation.p_value)})"
     yield "False discovery rate", p_phrase("q", hypothesis.q_value)
+    yield f"With {held_constant(content)} held constant", partial_brief(test.adjusted, content.task)
     yield "Partial effect", partial_brief(test.partial, content.task)
     if hypothesis.source == "yours":
         yield "Fidelity F1", "none: you wrote it, and it stands for no neuron"
@@ -123,18 +132,30 @@ def guidance_words(hypothesis: Hypothesis, content: ReportContent) -> str:
 
 
 def hypotheses_table(content: ReportContent) -> list[dict[str, str]]:
-    """One row per hypothesis, in the report's order, for a terminal or a Dagster table; plain text, one line each."""
+    """One row per hypothesis, in the report's order, for a terminal or a Dagster table; plain text, one line each.
+
+    Where controls are declared, the effect beside them has a column of its own; where a verdict needs a word on its
+    rule, all rows have a column for it.
+    """
+    whys = [why_words(h) for h in content.hypotheses]
     return [
         {
             "claim": one_line(h.claim),
             "effect": effect_brief(h.test.separation, content.task),
+            **({CONTROLLED: partial_brief(h.test.adjusted, content.task)} if content.controls else {}),
             "p": p_value(h.p_holm),
             "fidelity": number(h.fidelity.f1) if h.fidelity.n_strong else NOT_ESTIMABLE,
             "prevalence": percent(h.test.prevalence),
             "badge": h.badge,
+            **({"why": why} if any(whys) else {}),
         }
-        for h in content.hypotheses
+        for h, why in zip(content.hypotheses, whys, strict=True)
     ]
+
+
+def why_words(hypothesis: Hypothesis) -> str:
+    """In a word or two, the rule behind a verdict that the p-value beside it does not explain; empty otherwise."""
+    return _WHY.get(hypothesis.rule, "")
 
 
 def _evidence(hypothesis: Hypothesis, content: ReportContent) -> list[str]:

@@ -93,6 +93,11 @@ class ReportContent:
     reference: ReferenceEvaluation | None = None
 
     @property
+    def controls(self) -> tuple[str, ...]:
+        """Names of the declared controls."""
+        return tuple((self.settings.get("columns") or {}).get("controls") or ())
+
+    @property
     def confirmed(self) -> int:
         """Number of confirmed hypotheses."""
         return sum(hypothesis.badge == "confirmed" for hypothesis in self.hypotheses)

@@ -14,7 +14,7 @@ from typing import Any
 from hsae_dagster.core.ladder import read_ladder
 from hsae_dagster.report import prose
 from hsae_dagster.report.card_view import BADGE_CLASS, BADGE_SIGN, card_limits, card_view
-from hsae_dagster.report.cards import card_markdown, hypotheses_table
+from hsae_dagster.report.cards import CONTROLLED, card_markdown, hypotheses_table
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.figures import fit_ladder, forest_plot
 from hsae_dagster.report.ladder import ladder_sentences
@@ -61,9 +61,10 @@ def render_report(content: ReportContent) -> str:
         headline=prose.headline(content),
         outcome=prose.outcome_sentence(content),
         paragraphs=prose.summary(content),
-        strongest=[(h.hypothesis_id, *prose.claim_sentence(h, content)) for h in prose.strongest(content)],
+        strongest=[(h.hypothesis_id, *prose.strong_words(h, content)) for h in prose.strongest(content)],
         forest=forest,
         rows=hypotheses_table(content),
+        controlled=CONTROLLED if content.controls else "",
         ladder=fit_ladder(content.fits, content.floor, metric),
         fits=[_fit_row(fit) for fit in content.fits],
         reading=list(ladder_sentences(read_ladder(content.fits, content.floor))),

@@ -19,6 +19,7 @@ from hsae_dagster.report.wording import (
     effect_words,
     number,
     one_line,
+    partial_brief,
     percent,
     plural,
     recovery_words,
@@ -43,6 +44,11 @@ def unit(content: ReportContent) -> str:
 def cluster_noun(content: ReportContent) -> str:
     """What clusters are called: the column's name."""
     return one_line(content.cluster) if content.cluster else unit(content)
+
+
+def held_constant(content: ReportContent) -> str:
+    """What the controlled effect holds constant: the text's length always, controls where they are declared."""
+    return "controls" if content.controls else "text length"
 
 
 def claim_sentence(hypothesis: Hypothesis, content: ReportContent) -> tuple[str, str]:
@@ -78,9 +84,29 @@ def strongest(content: ReportContent, limit: int = 5) -> tuple[Hypothesis, ...]:
     return tuple(sorted(confirmed, key=lambda h: -abs(h.test.separation.estimate))[:limit])
 
 
+def strong_words(hypothesis: Hypothesis, content: ReportContent) -> tuple[str, str]:
+    """`claim_sentence` for the summary: where controls are declared, with the effect beside them."""
+    claim, words = claim_sentence(hypothesis, content)
+    if not content.controls:
+        return claim, words
+    return claim, f"{words}; with controls held constant {partial_brief(hypothesis.test.adjusted, content.task)}"
+
+
+def _controls_paragraph(content: ReportContent) -> str:
+    """What declared controls do to the figures, and what they do not."""
+    names = ", ".join(one_line(name) for name in content.controls)
+    return (
+        f"Controls ({names}): effects, p-values and q are plain, without them. What is left of an effect with them and "
+        "the text's length held constant stands beside it. They decide a verdict in one case only: an effect that "
+        "clearly turns round with them is no more than suggestive."
+    )
+
+
 def summary(content: ReportContent) -> tuple[str, ...]:
     """The paragraphs under the headline."""
     out = []
+    if content.controls and content.hypotheses:
+        out.append(_controls_paragraph(content))
     if content.confirmed:
         out.append(
             "Confirmed means: if no concept had anything to do with the outcome, a report like this would confirm even "
@@ -200,8 +226,7 @@ def threats(content: ReportContent) -> Iterator[str]:
         "These are associations in observed texts. A concept can go with the outcome because of a third thing, such as "
         "a topic, an author or a time; nothing here shows what would happen if a text were changed."
     )
-    columns = content.settings.get("columns") or {}
-    if content.task != "pairwise" and not columns.get("controls"):
+    if content.task != "pairwise" and not content.controls:
         yield "No controls are declared, so partial effects hold only text length and the other concepts constant."
     if not content.cluster:
         yield (

@@ -49,7 +49,7 @@ def look_words(content: ReportContent) -> str:
     own = len(content.hypotheses)
     return (
         f"This is the {ordinal(look.number)} look at these held-out texts: {plural(look.number - 1, 'other plan')} "
-        f"had been evaluated on them. The correction for many tests counts everything tested in any of them: "
+        f"had been evaluated on them. The correction for many tests counts everything tested in any of them, once: "
         f"{plural(content.family, 'test')}, of which this report shows {own}. A hypothesis made after reading an "
         f"earlier report is not tested on unseen texts, and no correction can mend that. {frozen}"
     )
@@ -57,7 +57,6 @@ def look_words(content: ReportContent) -> str:
 
 def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str, str]]:
     """Figures of a card on how far to trust it: (name, value)."""
-    yield "With controls held constant", partial_brief(hypothesis.test.adjusted, content.task)
     yield "Smallest effect it could find", detectable_words(hypothesis.detectable, content.task)
     if math.isfinite(hypothesis.stability):
         yield "Neuron selected again", f"from {percent(hypothesis.stability)} of half-samples of the training clusters"

@@ -2,6 +2,9 @@
 
 import json
 
+import polars as pl
+import pytest
+
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace
 from hsae_dagster_tests.conftest import Finished
@@ -62,6 +65,25 @@ def test_gates_changed_after_judging_are_a_look_whose_plan_was_not_frozen_before
     # The same tests under another alpha: a second look, but no more tests than before.
     assert (told["look"], told["family"]) == (2, told["tested"])
     assert "was changed after held-out texts had been judged" in page(copied, "ratings")
+
+
+def test_a_plan_with_controls_is_a_second_look_at_the_same_tests(copied: Workspace) -> None:
+    first = read_frame(copied.current("ratings", "evaluation_report").file("hypotheses.parquet"))
+    texts = copied.project.data / "ratings" / "texts.parquet"
+    with_year = pl.read_parquet(texts).with_columns(year=pl.int_range(pl.len()) % 7)
+    columns = {"text": "text", "label": "score", "cluster_by": "author", "controls": ["year"]}
+    copied.declare("ratings", with_year, columns=columns)
+    run = copied.run("ratings")
+    assert run.success
+    told = summary(copied, "ratings")
+    second = read_frame(copied.current("ratings", "evaluation_report").file("hypotheses.parquet"))
+    # The order of rows differs, hence the last digits.
+    before, after = (frame.sort("test_key").select("test_key", "badge", "p_holm") for frame in (first, second))
+    assert after.drop("p_holm").rows() == before.drop("p_holm").rows()
+    assert after["p_holm"].to_list() == pytest.approx(before["p_holm"].to_list(), rel=1e-6)
+    assert (told["look"], told["family"]) == (2, told["tested"])
+    rows = copied.current("ratings", "evaluation_report").json("_table.json")
+    assert all("[" in row["controls held constant"] for row in rows)
 
 
 def test_every_report_shows_negative_controls_and_how_stable_its_neurons_are(finished: Finished) -> None:

@@ -12,6 +12,7 @@ from hsae_dagster.core.analysis_plan import (
     holdout_fingerprint,
     holdout_keys,
     one_holdout,
+    parted_by_controls,
 )
 from hsae_dagster.core.inference import benjamini_hochberg, holm
 
@@ -41,6 +42,30 @@ def test_everything_in_a_plan_changes_its_fingerprint_and_nothing_else_does():
 def test_the_same_test_has_one_key_in_all_plans_and_another_judge_makes_another_test():
     assert make_plan("a", "b").test_key("a") == make_plan("a", alpha=0.1).test_key("a")
     assert make_plan("a").test_key("a") != make_plan("a", annotator="x").test_key("a")
+
+
+def test_controls_make_another_plan_but_no_other_test_unless_they_part_rows():
+    def plan(controls, cluster_by="author", parted=False):
+        model = {"task": "regression", "cluster_by": cluster_by, "controls": controls}
+        return AnalysisPlan("h0", (), {"model": "lexical"}, model, {"alpha": 0.05}, controls_part_rows=parted)
+
+    plain, week = plan([]), plan(["week"])
+    assert plain.fingerprint != week.fingerprint
+    assert plain.test_key("a") == week.test_key("a") != plan([], "week").test_key("a")
+    family = corrected(np.array([0.01]), [week.test_key("a")], make_look({plain.test_key("a"): 0.01}, 2), 0.05)
+    assert (family.size, family.p_holm[0]) == (1, 0.01)
+    # Rows that differ in the control alone are tested only where it is declared.
+    parted = plan(["week"], parted=True)
+    assert parted.test_key("a") != plain.test_key("a")
+    assert parted.fingerprint == week.fingerprint
+
+
+def test_controls_part_rows_where_nothing_else_does():
+    rows = observations(20).with_columns(pl.Series("obs_id", range(20)), pl.lit(1.0).alias("control:week"))
+    assert not parted_by_controls(rows)
+    other = rows[:1].with_columns(pl.lit(99, pl.Int64).alias("obs_id"), pl.lit(2.0).alias("control:week"))
+    assert parted_by_controls(pl.concat([rows, other]))
+    assert not parted_by_controls(pl.concat([rows, other.with_columns(pl.lit("d").alias("cluster_id"))]))
 
 
 def test_first_look_is_plain_holm():

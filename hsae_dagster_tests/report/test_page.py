@@ -239,6 +239,40 @@ def test_the_table_has_one_plain_row_per_hypothesis():
     assert "\x00" not in evil and evil.encode()
 
 
+def controlled_content():
+    """One confirmed and one loosely worded hypothesis, and a declared control whose name is markup."""
+    made = make_hypotheses(20)[:2]
+    shown = [dataclasses.replace(h, test=dataclasses.replace(h.test, adjusted=make_effect(0.21, 0.1))) for h in made]
+    shown[1] = dataclasses.replace(shown[1], badge="suggestive", rule="fidelity")
+    settings = {"columns": {"text": "text", "controls": ["<b>year"]}, "inference": {"min_fidelity": 0.6}}
+    return make_content(hypotheses=tuple(shown), settings=settings)
+
+
+def test_declared_controls_stand_where_people_look():
+    content = controlled_content()
+    for row in hypotheses_table(content):
+        assert row["controls held constant"] == "+0.21 [0.11, 0.31]"
+    text = " ".join("".join(Page(render_report(content)).text).replace("\u00a0", " ").split())
+    assert "Controls (<b>year): effects, p-values and q are plain, without them." in text
+    assert "with controls held constant +0.21 [0.11, 0.31]." in text
+    assert "Effect [95 %]Controls held constantp (Holm)" in text
+    assert text.count("+0.21 [0.11, 0.31]") == 5  # the strongest, two rows, two cards
+    card = card_markdown(content.hypotheses[0], content)
+    assert r"| With controls held constant | +0.21 \[0.11, 0.31\] |" in card
+    plain = make_content()
+    assert "controls held constant" not in hypotheses_table(plain)[0]
+    card = card_markdown(plain.hypotheses[0], plain)
+    assert "With text length held constant" in card and "controls held constant" not in card
+    assert "Controls (" not in render_report(plain)
+
+
+def test_a_verdict_that_p_does_not_explain_says_its_rule():
+    content = controlled_content()
+    assert [row["why"] for row in hypotheses_table(content)] == ["", "words fit loosely"]
+    assert "suggestive (words fit loosely)" in "".join(Page(render_report(content)).text)
+    assert "why" not in hypotheses_table(make_content())[0]
+
+
 def test_doubts_follow_the_content():
     few = dataclasses.replace(make_hypothesis(0).test, n_clusters=12, n=3000)
     hypothesis = dataclasses.replace(make_hypothesis(0), test=few)
