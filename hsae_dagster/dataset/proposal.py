@@ -5,6 +5,7 @@ likely. Does not belong here: reading the table (`intake`), what a column holds 
 (`proposal_yaml`). Nothing here is learned: the rules are few and every choice says why it was made.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +13,10 @@ from typing import Any
 import polars as pl
 
 from hsae_dagster.dataset.column_profile import MISSING_MARKS, ColumnProfile, profile, words_of
+from hsae_dagster.dataset.proposal_controls import sort_out
+from hsae_dagster.dataset.proposal_remarks import remarks
 from hsae_dagster.dataset.proposal_roles import (
+    YES,
     Choice,
     choose_cluster,
     choose_label,
@@ -21,12 +25,9 @@ from hsae_dagster.dataset.proposal_roles import (
     choose_text,
     table_of,
 )
-from hsae_dagster.dataset.proposal_sizes import share_cut, size_fields
+from hsae_dagster.dataset.proposal_sizes import size_fields
 from hsae_dagster.dataset.rows import plain_headers
 from hsae_dagster.errors import DatasetError
-
-# Function words of English; nearly every English sentence has one.
-ENGLISH = r"(?i)\b(the|a|an|and|of|to|in|is|it|for|on|with|this|that|was|you|i)\b"
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,11 @@ def propose(frame: pl.DataFrame, files: Any, wishes: Wishes = Wishes()) -> Propo
     cluster = choose_cluster(columns, [*taken, label.name, *same], wishes.cluster_by)
     fields = [
         Field("description", _description(frame, texts), "One line for the report; say it better."),
+        Field(
+            "outcome",
+            _outcome(label.column, positive),
+            "The report says “associated with” or “a higher” before it; put it in words, its unit in brackets.",
+        ),
         task,
         Field("files", files),
         *[
@@ -130,10 +136,10 @@ def propose(frame: pl.DataFrame, files: Any, wishes: Wishes = Wishes()) -> Propo
     fields += _cluster_fields(cluster, frame, texts)
     used = [*taken, label.name, *([cluster.name] if cluster else [])]
     if task.value != "pairwise":
-        fields += _control_fields(columns, used, same, label.name)
+        fields += _control_fields(frame, columns, [*used, *same], same, (label.column, positive))
     fields += _missing_fields(frame, [column for column in columns if column.name in used])
     fields += [Field(*item) for item in size_fields(frame, taken, cluster.name if cluster else None)]
-    return Proposal(tuple(fields), tuple(_remarks(frame, columns, taken, label, task)))
+    return Proposal(tuple(fields), tuple(remarks(frame, columns, taken, label, task.value)))
 
 
 def _check_wishes(wishes: Wishes, columns: Sequence[ColumnProfile]) -> None:
@@ -192,6 +198,17 @@ def _description(frame: pl.DataFrame, texts: Sequence[Choice]) -> str:
     return f"{frame.height:,} rows of {names}"
 
 
+def _outcome(label: ColumnProfile, positive: Choice | None) -> str:
+    """The outcome's column as a phrase: `ClickRate` is “click rate”, with its unit or its positive class."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|[_\s]+", " ", label.name).split()
+    phrase = " ".join(word if word.isupper() else word.lower() for word in words) or label.name
+    if label.percent and "%" not in phrase:
+        return f"{phrase} (percent)"
+    if positive is None or str(positive.value).lower() in YES:
+        return phrase
+    return f"{phrase}: {positive.value}"
+
+
 def _cluster_fields(cluster: Choice | None, frame: pl.DataFrame, texts: Sequence[Choice]) -> list[Field]:
     if cluster is not None:
         return [Field("columns.cluster_by", cluster.name, cluster.why, cluster.sure, cluster.others)]
@@ -203,18 +220,23 @@ def _cluster_fields(cluster: Choice | None, frame: pl.DataFrame, texts: Sequence
 
 
 def _control_fields(
-    columns: Sequence[ColumnProfile], used: Sequence[str], same: Sequence[str], label: str
+    frame: pl.DataFrame,
+    columns: Sequence[ColumnProfile],
+    used: Sequence[str],
+    same: Sequence[str],
+    outcome: tuple[ColumnProfile, Choice | None],
 ) -> list[Field]:
-    usable = [
-        column.name
+    label, positive = outcome
+    candidates = [
+        column
         for column in columns
         if column.name not in used
-        and column.name not in same
         and column.missing == 0
         and column.distinct > 1
         and (column.kind in ("number", "flag") or (column.kind == "category" and column.distinct <= 20))
         and not {"id", "ids", "uuid", "key", "nr", "no"} & set(words_of(column.name))
     ]
+    usable, parts = sort_out(frame, candidates, label, positive.value if positive else None)
     fields = []
     if usable:
         why = (
@@ -222,9 +244,14 @@ def _control_fields(
             "consequence of the outcome held constant hides effects."
         )
         fields.append(Field("columns.controls", usable, why, active=False))
+    if parts:
+        why = f"Not for controls, as the outcome may be made of it or lead to it: {', '.join(parts)}."
+        fields.append(Field("columns.", None, why, active=False))
     if same:
         names = ", ".join(f"`{name}`" for name in same)
-        fields.append(Field("", None, f"{names} says the same as `{label}`; not for controls.", active=False))
+        fields.append(
+            Field("columns.", None, f"{names} says the same as `{label.name}`; not for controls.", active=False)
+        )
     return fields
 
 
@@ -256,37 +283,6 @@ def _missing_fields(frame: pl.DataFrame, needed: Sequence[ColumnProfile]) -> lis
 
 def _counted(marks: Sequence[tuple[str, int]]) -> str:
     return ", ".join(f"“{mark}” in {n:,} rows" for mark, n in marks)
-
-
-def _remarks(
-    frame: pl.DataFrame, columns: Sequence[ColumnProfile], texts: Sequence[str], label: Choice, task: Field
-) -> list[str]:
-    remarks = []
-    values = pl.concat([frame[name].cast(pl.String).drop_nulls().head(2000).rename("text") for name in texts])
-    if values.len() and values.str.contains(ENGLISH).mean() < 0.5:  # type: ignore[operator]
-        remarks.append(
-            "Fewer than half of the texts have an English function word. The bundled embedder knows English; for other "
-            "languages name a multilingual one in embedding.model."
-        )
-    distinct = values.n_unique()
-    if task.value != "pairwise" and values.len() and distinct < 0.8 * values.len():
-        remarks.append(f"Many texts occur more than once ({distinct:,} different among the first {values.len():,}).")
-    if label.column.not_numbers and task.value == "regression":
-        n, example = label.column.not_numbers
-        remarks.append(
-            f"{n:,} values of `{label.name}` are not numbers (such as “{example}”). Empty or correct those cells; "
-            "until then the dataset is refused."
-        )
-    cut = share_cut(frame, list(texts))
-    if cut > 0.1:
-        remarks.append(
-            f"About {cut:.0%} of the texts are longer than the default embedder reads (256 tokens, some 190 words); of "
-            "those it reads the beginning only. `chunk: {words: 180}` cuts them into parts that stay together."
-        )
-    empty = [column.name for column in columns if column.kind == "empty"]
-    if empty:
-        remarks.append(f"Empty columns: {', '.join(name or '(without a name)' for name in empty)}.")
-    return remarks
 
 
 def with_files(proposal: Proposal, files: Any) -> Proposal:

@@ -1,5 +1,6 @@
 """A proposal names the right columns of tables nobody prepared, says when it is unsure, and is valid as it stands."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -302,3 +303,71 @@ def test_a_rate_is_preferred_to_counts_which_are_told() -> None:
     label = next(field for field in found.fields if field.path == "columns.label")
     assert "Clicks" in label.others
     assert "preferred to counts" in label.why
+
+
+def controls_of(found: Proposal) -> tuple[list[str], str]:
+    suggested = [field.value for field in found.fields if field.path == "columns.controls"]
+    return (suggested[0] if suggested else []), " ".join(
+        field.why for field in found.fields if field.path == "columns."
+    )
+
+
+def test_what_the_outcome_is_made_of_is_not_suggested_as_a_control() -> None:
+    rng = np.random.default_rng(3)
+    shown = rng.integers(1000, 5000, 600)
+    clicks = rng.binomial(shown, 0.02)
+    rates = [f"{c / s:.2%}" for c, s in zip(clicks, shown, strict=True)]
+    counts = {"Impressions": shown, "Clicks": clicks, "Click rate": rates, "desk": ["home", "world"] * 300}
+    found = propose(reviews(**counts).drop("Star Rating"), "r.csv", Wishes(label="Click rate"))
+    suggested, said = controls_of(found)
+    assert suggested == ["age", "desk"]
+    assert "`Impressions` (a count beside a rate)" in said
+    assert "`Clicks` (its name says “click”, too)" in said
+    text = render(found, "r.csv")
+    assert yaml.safe_load(text) == found.declaration()
+    assert text.count("\ncolumns:") == 1
+
+
+@pytest.mark.parametrize("outcome", ["number", "classes"])
+def test_what_goes_with_the_outcome_is_not_suggested_as_a_control(outcome: str) -> None:
+    rng = np.random.default_rng(5)
+    hidden = rng.normal(size=600)
+    columns: dict[str, Any] = {
+        "score": hidden if outcome == "number" else np.where(hidden > 0, "keep", "return"),
+        "paid": np.exp(-hidden),
+        "loose": 0.2 * hidden + rng.normal(size=600),
+    }
+    found = propose(reviews(**columns).drop("Star Rating"), "r.csv", Wishes(label="score"))
+    suggested, said = controls_of(found)
+    assert suggested == ["age", "loose"]
+    assert re.search(r"`paid` \(rank correlation -?(1\.00|0\.\d\d)\)", said)
+
+
+def test_remarks_on_controls_leave_one_section_of_columns() -> None:
+    frame = reviews().with_columns(
+        pl.when(pl.col("age") < 20).then(None).otherwise("Star Rating").alias("Star Rating"),
+        again=pl.when(pl.col("age") < 20).then(None).otherwise("Star Rating") * 10,
+    )
+    found = propose(frame, "r.csv")
+    text = render(found, "r.csv")
+    assert "`again` says the same" in text
+    assert text.count("\ncolumns:") == 1
+    assert yaml.safe_load(text)["columns"]["on_missing"] == "drop"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "phrase"),
+    [
+        ("ClickRate", ["1%", "2%", "3.5%"], "click rate (percent)"),
+        ("Discount %", ["1%", "2%", "3.5%"], "discount %"),
+        ("mean_CTR", [0.1, 0.2, 0.3], "mean CTR"),
+        ("verdict", ["keep", "keep", "return"], "verdict: return"),
+        ("Recommended", ["no", "no", "yes"], "recommended"),
+        ("__", [1, 2, 3], "__"),
+    ],
+)
+def test_the_outcome_is_said_in_words(name: str, values: list[Any], phrase: str) -> None:
+    frame = reviews().drop("Star Rating").with_columns(pl.Series(name, values * 200))
+    found = propose(frame, "r.csv", Wishes(label=name))
+    assert found.value("outcome") == phrase
+    assert parse_declaration(yaml.safe_load(render(found, "r.csv")), Path("x")).outcome_name == phrase

@@ -1,0 +1,47 @@
+"""Remarks on a table as a whole, beside the proposal.
+
+Belongs here: what is unusual about the texts or the outcome. Does not belong here: choices (`proposal_roles`).
+"""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from hsae_dagster.dataset.column_profile import ColumnProfile
+from hsae_dagster.dataset.proposal_roles import Choice
+from hsae_dagster.dataset.proposal_sizes import share_cut
+
+# Function words of English; nearly every English sentence has one.
+ENGLISH = r"(?i)\b(the|a|an|and|of|to|in|is|it|for|on|with|this|that|was|you|i)\b"
+
+
+def remarks(
+    frame: pl.DataFrame, columns: Sequence[ColumnProfile], texts: Sequence[str], label: Choice, task: str
+) -> list[str]:
+    """Sentences on what a person should know of the table before running it."""
+    said = []
+    values = pl.concat([frame[name].cast(pl.String).drop_nulls().head(2000).rename("text") for name in texts])
+    if values.len() and values.str.contains(ENGLISH).mean() < 0.5:  # type: ignore[operator]
+        said.append(
+            "Fewer than half of the texts have an English function word. The bundled embedder knows English; for other "
+            "languages name a multilingual one in embedding.model."
+        )
+    distinct = values.n_unique()
+    if task != "pairwise" and values.len() and distinct < 0.8 * values.len():
+        said.append(f"Many texts occur more than once ({distinct:,} different among the first {values.len():,}).")
+    if label.column.not_numbers and task == "regression":
+        n, example = label.column.not_numbers
+        said.append(
+            f"{n:,} values of `{label.name}` are not numbers (such as “{example}”). Empty or correct those cells; "
+            "until then the dataset is refused."
+        )
+    cut = share_cut(frame, list(texts))
+    if cut > 0.1:
+        said.append(
+            f"About {cut:.0%} of the texts are longer than the default embedder reads (256 tokens, some 190 words); of "
+            "those it reads the beginning only. `chunk: {words: 180}` cuts them into parts that stay together."
+        )
+    empty = [column.name for column in columns if column.kind == "empty"]
+    if empty:
+        said.append(f"Empty columns: {', '.join(name or '(without a name)' for name in empty)}.")
+    return said
