@@ -71,6 +71,12 @@ def test_what_exists_is_left_alone(root: Path) -> None:
     done = hsae("new", str(path), "--name", "mine", "--label", "author")
     assert_a_sentence(done)
     assert "left as it is" in done.output
+    assert "(--name mine_2)" in done.output
+    assert f"remove the folder {root / 'data' / 'mine'} and try again" in " ".join(done.output.split())
+    inside = hsae("new", str(root / "data" / "mine"))
+    assert_a_sentence(inside)
+    assert "remove the file" in inside.output
+    assert "remove the folder" not in inside.output
     assert (root / "data" / "mine" / "dataset.yaml").read_text(encoding="utf-8") == before
 
 

@@ -39,7 +39,7 @@ def new(source: Path, name: str | None, move: bool, dry_run: bool, **wishes: str
     Looks at the columns, proposes a dataset.yaml with the reasons for each choice, and checks that it works.
     """
     from hsae_dagster.dataset.discovery import check_name
-    from hsae_dagster.dataset.intake import name_for, publish, take_in, write_plain
+    from hsae_dagster.dataset.intake import exists_already, name_for, publish, take_in, write_plain
     from hsae_dagster.dataset.proposal import Wishes, propose
     from hsae_dagster.dataset.proposal_yaml import render
 
@@ -47,10 +47,7 @@ def new(source: Path, name: str | None, move: bool, dry_run: bool, **wishes: str
     name = check_name(name or name_for(source))
     target = Project.here().data / name
     if (target / "dataset.yaml").exists():
-        raise DatasetError(
-            f"The dataset `{name}` exists already and is left as it is. Choose another name with --name, or edit "
-            f"{target / 'dataset.yaml'} and run `hsae check {name}`."
-        )
+        raise DatasetError(exists_already(source, target))
     intake = take_in(source)
     proposal = propose(intake.frame, intake.files, Wishes(**wishes))
     text = render(proposal, source.name)

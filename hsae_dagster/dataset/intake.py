@@ -154,6 +154,24 @@ def name_for(source: Path) -> str:
     return name
 
 
+def exists_already(source: Path, target: Path) -> str:
+    """A sentence on a dataset that is there, with what to do about it.
+
+    Args:
+        source: the file or folder to make a dataset of.
+        target: the folder that the dataset has.
+    """
+    # A folder that may hold the only copy of the files must not be removed.
+    only = not source.exists() or source.resolve().is_relative_to(target.resolve())
+    remove = f"the file {target / 'dataset.yaml'}" if only else f"the folder {target}"
+    other = next(name for n in range(2, 10_000) if not (target.parent / (name := f"{target.name}_{n}")).exists())
+    return (
+        f"The dataset `{target.name}` exists already and is left as it is. Give the new one another name (--name "
+        f"{other}), or remove {remove} and try again; or keep it, edit {target / 'dataset.yaml'} and run `hsae check "
+        f"{target.name}`."
+    )
+
+
 def write_plain(intake: Intake, folder: Path) -> None:
     """Write the rewritten files into `folder` as CSV in UTF-8 with commas."""
     for path, name, _ in intake.rewritten:
@@ -175,7 +193,9 @@ def publish(intake: Intake, plain: Path, declaration: str, target: Path, *, move
     """
     in_place = all(path.resolve().parent == target.resolve() for path in intake.paths)
     if (target / "dataset.yaml").exists() or (target.exists() and not in_place):
-        raise DatasetError(f"{target} exists already and is left as it is. Choose another name with --name.")
+        raise DatasetError(
+            f"{target} exists already and is left as it is. Choose another name with --name, or remove that folder."
+        )
     new_names = {path: name for path, name, _ in intake.rewritten}
     if in_place:
         for name in new_names.values():
