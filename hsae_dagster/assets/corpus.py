@@ -52,6 +52,7 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
 def _make(stage: Stage, stamp: str, folder: Path) -> None:
     from hsae_dagster.dataset.chunks import chunk_rows
     from hsae_dagster.dataset.classes import class_key
+    from hsae_dagster.dataset.controls import check_levels
     from hsae_dagster.dataset.rows import read_rows
 
     splits = stage.dataset.spec.splits
@@ -64,6 +65,7 @@ def _make(stage: Stage, stamp: str, folder: Path) -> None:
     shares = SplitShares(splits.validation, splits.fidelity, splits.holdout, splits.salt)
     frame = chunk_rows(rows.frame, stage.dataset.spec.chunk)
     made = build_corpus(frame, shares, rows.dropped)
+    check_levels(stage.dataset.spec.selection, made.observations)
     write_frame(folder / "texts.parquet", made.texts)
     write_frame(folder / "observations.parquet", made.observations)
     positive = class_key(stage.dataset.spec.columns.positive)

@@ -17,10 +17,8 @@ from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.core.inference import HoldoutDesign
 from hsae_dagster.core.selection import SelectedNeuron, Selection
 from hsae_dagster.core.subgroups import SubgroupEffect, correct, subgroup_effects, turns_round
+from hsae_dagster.dataset.controls import levels_of
 from hsae_dagster.dataset.spec import DatasetSpec
-from hsae_dagster.errors import MethodError
-
-_MOST_LEVELS = 30
 
 
 def covariate_selection(
@@ -29,7 +27,7 @@ def covariate_selection(
     """Neurons selected within strata and by interactions, as `select_neurons` would report them."""
     strata = _joined(train, spec.selection.within)
     covariates = [
-        np.array([f"{name} = {level}" for level in _levels(train, name)]) for name in spec.selection.interactions
+        np.array([f"{name} = {level}" for level in levels_of(train, name)]) for name in spec.selection.interactions
     ]
     terms = select_within(observed, label, strata, covariates, spec.selection.n)
     notes = [f"neuron {term.column} by its product with {term.level}" for term in terms if term.level]
@@ -49,7 +47,7 @@ def effects_by_subgroup(
     spec: DatasetSpec, holdout: pl.DataFrame, design: HoldoutDesign
 ) -> list[tuple[SubgroupEffect, ...]]:
     """Effects of every concept at each level of the declared `within` and `interactions`, corrected over all."""
-    levels = {name: _levels(holdout, name) for name in (*spec.selection.within, *spec.selection.interactions)}
+    levels = {name: levels_of(holdout, name) for name in (*spec.selection.within, *spec.selection.interactions)}
     least = spec.inference.min_positives
     return correct(
         [
@@ -70,17 +68,7 @@ def with_subgroups(hypothesis: Hypothesis, effects: tuple[SubgroupEffect, ...], 
     return replace(hypothesis, subgroups=effects, test=test)
 
 
-def _levels(observations: pl.DataFrame, name: str) -> np.ndarray:
-    values = observations[f"control:{name}"].cast(pl.String).fill_null("(none)")
-    if values.n_unique() > _MOST_LEVELS:
-        raise MethodError(
-            f"The column `{name}` has {values.n_unique()} levels; strata and subgroups need a category with at most "
-            f"{_MOST_LEVELS}. Group its values in the data file."
-        )
-    return np.array(values.to_list(), dtype=str)
-
-
 def _joined(observations: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
     """One key per combination of levels; one key throughout without names."""
-    parts = [[f"{name} = {level}" for level in _levels(observations, name)] for name in names]
+    parts = [[f"{name} = {level}" for level in levels_of(observations, name)] for name in names]
     return np.array([" and ".join(row) for row in zip(*parts, strict=True)]) if parts else np.zeros(observations.height)

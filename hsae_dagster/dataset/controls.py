@@ -1,21 +1,25 @@
-"""Which controls can be held constant by rows as few as these.
+"""Which controls can be held constant by rows as few as these, and which can divide them.
 
-Belongs here: how many categories a control may have. Does not belong here: reading it (`rows`), its columns in a model
-(`core.observations`).
+Belongs here: how many categories a control, a stratum or a subgroup may have. Does not belong here: reading it
+(`rows`), its columns in a model (`core.observations`).
 
 Each category beyond the first is a column of the models that hold controls constant. With too many of them, rare ones
 would have to share a column, and whatever differs between those would be taken for an effect of the texts.
 """
 
+import numpy as np
 import polars as pl
 
 from hsae_dagster.dataset.discovery import Dataset
-from hsae_dagster.errors import DatasetError
+from hsae_dagster.dataset.spec import Selection
+from hsae_dagster.errors import DatasetError, MethodError
 
 # A category needs this many rows, on average; so many categories are always allowed, and never more than so many.
 _ROWS_PER_CATEGORY = 50
 _ALWAYS = 31
 _EVER = 61
+# Of what divides the rows, each level is selected in, or tested, on its own.
+MOST_LEVELS = 30
 
 
 def most_categories(rows: int) -> int:
@@ -49,3 +53,34 @@ def check_categories(dataset: Dataset, frame: pl.DataFrame) -> None:
             f"Dataset `{dataset.name}`: the control `{name}` has {found:,} categories; with {frame.height:,} rows at "
             f"most {most} can be held constant. {remedy}"
         )
+
+
+def levels_of(observations: pl.DataFrame, name: str) -> np.ndarray:
+    """The level of a control that each observation belongs to, (observations,) str; `(none)` where it is missing.
+
+    Raises:
+        MethodError: the control has more than `MOST_LEVELS` levels.
+    """
+    values = observations[f"control:{name}"].cast(pl.String).fill_null("(none)")
+    if values.n_unique() > MOST_LEVELS:
+        raise MethodError(
+            f"The column `{name}` has {values.n_unique()} levels; strata and subgroups need a category with at most "
+            f"{MOST_LEVELS}. Group its values in the data file, or take it out of selection.within and interactions."
+        )
+    return np.array(values.to_list(), dtype=str)
+
+
+def check_levels(selection: Selection, observations: pl.DataFrame) -> None:
+    """Refuse before the work what selection on training rows, or effects on the holdout, would refuse after it.
+
+    Args:
+        selection: as declared.
+        observations: with their split and a column `control:<name>` for each control.
+
+    Raises:
+        MethodError: a stratum or subgroup has too many levels.
+    """
+    for split in ("train", "holdout"):
+        rows = observations.filter(pl.col("split") == split)
+        for name in (*selection.within, *selection.interactions):
+            levels_of(rows, name)

@@ -109,11 +109,11 @@ class Selection(Section):
     )
     within: tuple[str, ...] = Field(
         (),
-        description="Controls (categories) within whose strata neurons are selected, each stratum weighing the same; "
+        description="Controls (of 30 levels at most) in whose strata neurons are selected, all of one weight; "
         "effects are shown by subgroup.",
     )
     interactions: tuple[str, ...] = Field(
-        (), description="Controls (categories) with which a neuron's effect may change; effects are shown by subgroup."
+        (), description="Controls (of 30 levels at most) with which effects may change; shown by subgroup."
     )
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from hsae_dagster.cli.new import describe
 from hsae_dagster.dataset.discovery import load_dataset
-from hsae_dagster.errors import DatasetError
+from hsae_dagster.errors import DatasetError, MethodError
 from hsae_dagster.report.subgroups import SUBGROUP_SCHEMA
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts, topic_of
@@ -47,3 +48,14 @@ def test_a_covariate_that_is_no_control_is_a_sentence(workspace: Workspace) -> N
     workspace.declare("sides", None, selection={"n": 2, "within": ["side"]})
     with pytest.raises(DatasetError, match="add it to columns"):
         load_dataset(workspace.project.data, "sides")
+
+
+def test_too_many_levels_are_refused_before_anything_is_computed(workspace: Workspace) -> None:
+    frame = tiny_texts(400).with_columns(week=201501 + pl.int_range(400) % 40)
+    columns = {"text": "text", "label": "score", "cluster_by": "author", "controls": ["week"]}
+    workspace.declare("weeks", frame, columns=columns, selection={"n": 2, "interactions": ["week"]})
+    with pytest.raises(MethodError, match=r"`week` has \d+ levels"):
+        describe(load_dataset(workspace.project.data, "weeks"))
+    run = workspace.run("weeks", upto="corpus")
+    assert list(run.failures) == ["corpus"]
+    assert "strata and subgroups need a category with at most 30" in run.sentence("corpus")

@@ -5,10 +5,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from hsae_dagster.dataset.controls import most_categories
+from hsae_dagster.dataset.controls import check_levels, levels_of, most_categories
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.dataset.rows import read_rows
-from hsae_dagster.errors import DatasetError
+from hsae_dagster.dataset.spec import Selection
+from hsae_dagster.errors import DatasetError, MethodError
 
 
 def read(folder: Path, values: list[str | None], cluster_by: str = "") -> pl.DataFrame:
@@ -55,3 +56,18 @@ def test_numbers_are_no_categories(tmp_path: Path) -> None:
         "task: regression\nfiles: texts.parquet\ncolumns: {text: text, label: score, controls: [at]}\n"
     )
     assert read_rows(load_dataset(tmp_path, "mine")).frame.height == 90
+
+
+@pytest.mark.parametrize("field", ["within", "interactions"])
+@pytest.mark.parametrize("split", ["train", "holdout"])
+def test_strata_and_subgroups_have_at_most_30_levels(field: str, split: str) -> None:
+    levels = [None, *range(29)]
+    frame = pl.DataFrame({"split": [split] * 30, "control:week": levels})
+    assert len(set(levels_of(frame, "week"))) == 30
+    check_levels(Selection(**{field: ("week",)}), frame)
+    more = frame.vstack(pl.DataFrame({"split": [split], "control:week": [29]}))
+    check_levels(Selection(), more)
+    elsewhere = frame.vstack(pl.DataFrame({"split": ["validation"], "control:week": [29]}))
+    check_levels(Selection(**{field: ("week",)}), elsewhere)
+    with pytest.raises(MethodError, match=r"`week` has 31 levels; strata and subgroups .* at most 30"):
+        check_levels(Selection(**{field: ("week",)}), more)
