@@ -98,6 +98,9 @@ def test_from_a_version_to_the_hypotheses_that_used_it(finished: Finished, hsae)
         (("text", "zzzz", "qqqq"), "No text has"),
         (("compare", "ratings"), "fewer than two evaluations"),
         (("compare", "ratings", "3", "4"), "no evaluation 3. Known: 1"),
+        (("compare", "ratings", "nothing"), "neither the number of an evaluation of `ratings` (known: 1) nor, alone"),
+        (("compare", "ratings", "parties", "1"), "`hsae compare <dataset> <dataset>`"),
+        (("compare", "nothing", "ratings"), "`nothing` has no evaluation yet"),
     ],
 )
 def test_what_cannot_be_found_is_said_in_a_sentence(hsae, arguments: tuple[str, ...], said: str) -> None:
@@ -138,6 +141,23 @@ def test_two_evaluations_are_compared_in_words_and_on_a_page(copied: Workspace, 
         assert old.exit_code == 0 and "evaluation 1," in old.output and "Stale: " in old.output
     page = Path(done.output.rsplit("Page: ", 1)[1].strip()).read_text(encoding="utf-8")
     assert "Vanished" in page and all(key in page for key in gone)
+
+
+def test_two_datasets_are_compared_concept_by_concept(finished: Finished, hsae) -> None:
+    done = hsae("compare", "ratings", "parties")
+    assert done.exit_code == 0, done.output
+    mine, other = (
+        {row["concept_id"] for row in latest(finished.workspace, d).hypotheses} for d in ("ratings", "parties")
+    )
+    assert done.output.startswith(f"{len(mine & other)} concepts are in both, ")
+    assert f"{len(mine - other)} are in `ratings` alone, {len(other - mine)} in `parties` alone" in done.output
+    # One measures points of a score, the other shares of a class: no concept of both has the same effect.
+    assert len(re.findall(r"^    ratings: ", done.output, re.MULTILINE)) == len(mine | other)
+    assert done.output.count("ratings: no such concept") == len(other - mine)
+    assert re.search(r"ratings: confirmed, [+−]\d\.\d\d \[.*\], Holm p ", done.output)
+    itself = hsae("compare", "ratings", "ratings")
+    assert itself.output.startswith(f"{len(mine)} concepts are in both, {len(mine)} of them alike")
+    assert "confirmed" not in itself.output
 
 
 def test_the_overview_tells_every_dataset(finished: Finished, copied: Workspace) -> None:

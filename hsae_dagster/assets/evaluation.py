@@ -19,6 +19,7 @@ from hsae_dagster.assets.ladder import neuron_features, observed, word_features
 from hsae_dagster.assets.near_neurons import read_families
 from hsae_dagster.assets.negative_controls import run_negative_controls
 from hsae_dagster.assets.reference_evaluation import evaluate_as_reference
+from hsae_dagster.assets.size_choice import read_choice
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.core import joint_fit, ladder
 from hsae_dagster.core.analysis_plan import AnalysisPlan, Family, Look, corrected
@@ -114,6 +115,7 @@ def evaluate(
         fits=fits,
         floor=chance,
         label_weights=_label_weights(upstream["sae_checkpoints"]),
+        sizes=read_choice(upstream["sae_checkpoints"]),
         alpha=spec.inference.alpha,
         bonferroni=family.bonferroni,
         settings=spec.model_dump(mode="json"),

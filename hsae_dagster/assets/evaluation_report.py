@@ -36,7 +36,7 @@ from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "evaluation_report"
-CODE_VERSION = "15"
+CODE_VERSION = "16"
 _READ = ("corpus", "interpretations", "annotation_matrix")  # whether or not there is anything to do
 
 
@@ -174,7 +174,7 @@ def _summarise(content: ReportContent) -> dict[str, Any]:
         "metric": content.fits[0].metric,
         "fits": fits,
         "floor": list(content.floor),
-        "reading": " ".join(ladder_sentences(read_ladder(content.fits, content.floor))),
+        "reading": " ".join(ladder_sentences(read_ladder(content.fits, content.floor), content.sizes)),
         "label_weights": dict(content.label_weights),
         "outcome": content.outcome,
         "task": content.task,

@@ -12,6 +12,7 @@ from hsae_dagster import checks
 from hsae_dagster.assets.covariates import covariate_selection
 from hsae_dagster.assets.ladder import read_fits, validation_ladder
 from hsae_dagster.assets.near_neurons import choose_neurons, family_frame, training_texts
+from hsae_dagster.assets.size_choice import read_choice
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.fidelity import column
 from hsae_dagster.core.ladder import read_ladder
@@ -58,7 +59,7 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
             checks.result(NAME, "neurons_are_distinct", 0 < distinct == neurons.height, told),
             checks.result(NAME, "as_many_as_asked", distinct == spec.selection.n, told),
         ]
-        return stage.finish(stored, _describe(neurons, summary) | _describe_ladder(stored), verdicts)
+        return stage.finish(stored, _describe(neurons, summary) | _describe_ladder(stored, checkpoints), verdicts)
 
 
 def _make(
@@ -144,7 +145,7 @@ def _describe(neurons: pl.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
     return metadata
 
 
-def _describe_ladder(stored: StoredObject) -> dict[str, Any]:
+def _describe_ladder(stored: StoredObject, checkpoints: StoredObject) -> dict[str, Any]:
     """What each rung known so far keeps, on validation texts."""
     from hsae_dagster.report.figures import fit_ladder
     from hsae_dagster.report.ladder import ladder_sentences
@@ -172,5 +173,5 @@ def _describe_ladder(stored: StoredObject) -> dict[str, Any]:
     return {
         "joint fit on validation texts": table([*rows, chance]),
         "fit ladder": picture(figure.png, figure.alt),
-        "where the signal is lost": " ".join(ladder_sentences(read_ladder(fits, floor))),
+        "where the signal is lost": " ".join(ladder_sentences(read_ladder(fits, floor), read_choice(checkpoints))),
     }

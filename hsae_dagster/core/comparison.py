@@ -64,6 +64,11 @@ class Change:
         return found
 
 
+def by_concept(rows: Iterable[Mapping[str, Any]]) -> list[Standing]:
+    """Standings keyed by their concepts, for `compare` between datasets, whose hypotheses have ids of their own."""
+    return [Standing.of({**row, "hypothesis_id": row["concept_id"]}) for row in rows]
+
+
 def compare(before: Iterable[Standing], after: Iterable[Standing]) -> list[Change]:
     """Every hypothesis of either evaluation, in the order appeared, moved, vanished, unchanged, then as given."""
     old, new = ({s.hypothesis_id: s for s in side} for side in (before, after))

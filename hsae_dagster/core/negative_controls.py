@@ -121,6 +121,16 @@ def random_neurons(
     return _summary("random neurons", [_discoveries(holdout, columns, holdout.outcome, directions, rule)])
 
 
+def most_by_chance(runs: int, alpha: float) -> int:
+    """Most of `runs` permutations with a false confirmation that are no surprise where each has one with chance alpha.
+
+    The 95th percentile of the binomial distribution: more happen with at most 5 % probability.
+    """
+    from scipy import stats
+
+    return int(stats.binom.ppf(0.95, runs, alpha))
+
+
 def _permuted(rows: Rows, task: str, rng: np.random.Generator) -> np.ndarray:
     return without_relation(rows.outcome, np.unique(rows.clusters, return_inverse=True)[1], task, rng)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from hsae_dagster.core.hypothesis import Example, Hypothesis
 from hsae_dagster.report import prose
-from hsae_dagster.report.cards import facts
+from hsae_dagster.report.cards import FIRING_MOST, HAVING, facts
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.excerpts import Segment, excerpt
 from hsae_dagster.report.sparks import Bar, histogram_bars, histogram_words
@@ -139,7 +139,7 @@ def _terms(h: Hypothesis) -> Iterator[tuple[str, tuple[tuple[str, str], ...], in
 
 def _evidence(h: Hypothesis, content: ReportContent) -> tuple[tuple[str, str, tuple[_Quote, ...]], ...]:
     groups = (
-        ("For it", "They have the concept and fire the neuron, strongest first.", h.evidence.supporting),
+        _supporting(h),
         ("Near misses", "They fire the neuron, but the words do not apply.", h.evidence.near_misses),
         (
             "Against it",
@@ -148,6 +148,17 @@ def _evidence(h: Hypothesis, content: ReportContent) -> tuple[tuple[str, str, tu
         ),
     )
     return tuple((title, note, tuple(_quote(e, content) for e in examples)) for title, note, examples in groups)
+
+
+def _supporting(h: Hypothesis) -> tuple[str, str, tuple[Example, ...]]:
+    either = "Their outcomes may lie on either side of the average."
+    if h.source == "yours":
+        return HAVING, f"They have the concept. {either}", h.evidence.supporting
+    return (
+        FIRING_MOST,
+        f"They have the concept and fire the neuron, strongest first. {either}",
+        h.evidence.supporting,
+    )
 
 
 def _quote(example: Example, content: ReportContent) -> _Quote:

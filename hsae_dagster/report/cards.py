@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from hsae_dagster.core.hypothesis import Example, Hypothesis
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.excerpts import excerpt
-from hsae_dagster.report.prose import cluster_noun, held_constant, unit
+from hsae_dagster.report.prose import cluster_noun, held_constant, tested_noun
 from hsae_dagster.report.trust import trust_facts
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
@@ -36,6 +36,8 @@ _LEADING = re.compile(r"^(?:([-+=])|(\d+)([.)]))(?=\s|[-=]|$)")
 # What a renderer turns into a link by itself; a space of no width after it keeps an address text.
 _SELF_LINKING = re.compile(r"https?:(?=//)|www(?=\.)|@", re.IGNORECASE)
 _SHOWN_TERMS = 40
+# Not "for it": they are chosen by the neuron, whatever their outcome.
+FIRING_MOST, HAVING = "Texts that fire it most", "Texts that have it"
 CONTROLLED = "controls held constant"
 _WHY = {
     "fidelity": "words fit loosely",
@@ -92,7 +94,7 @@ def card_markdown(hypothesis: Hypothesis, content: ReportContent) -> str:
 def facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str, str]]:
     """The figures of a card, in reading order: (name, value)."""
     test, fidelity = hypothesis.test, hypothesis.fidelity
-    noun = unit(content)
+    noun = tested_noun(content)
     yield "Tested on", f"{plural(test.n, noun)}, {plural(test.n_clusters, f'{cluster_noun(content)} cluster')}"
     yield "With the concept", f"{count(test.n_with)} ({percent(test.prevalence)})"
     yield "Holm-corrected", f"{p_phrase('p', hypothesis.p_holm)} (uncorrected {p_phrase('p', test.separation.p_value)})"
@@ -161,7 +163,7 @@ def why_words(hypothesis: Hypothesis) -> str:
 def _evidence(hypothesis: Hypothesis, content: ReportContent) -> list[str]:
     evidence = hypothesis.evidence
     groups: tuple[tuple[str, Sequence[Example]], ...] = (
-        ("For it", evidence.supporting),
+        (FIRING_MOST if hypothesis.source != "yours" else HAVING, evidence.supporting),
         ("Near misses: the neuron fires, the words do not apply", evidence.near_misses),
         ("Against it: has the concept, outcome on the other side of the average", evidence.counterexamples),
     )

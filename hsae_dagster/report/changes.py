@@ -7,7 +7,7 @@ import math
 
 from hsae_dagster.core.cluster_robust import Effect
 from hsae_dagster.core.comparison import Change, Standing
-from hsae_dagster.report.wording import NOT_ESTIMABLE, effect_brief, one_line
+from hsae_dagster.report.wording import NOT_ESTIMABLE, effect_brief, one_line, p_phrase
 
 
 def standing_effect(standing: Standing, task: str) -> str:
@@ -15,6 +15,20 @@ def standing_effect(standing: Standing, task: str) -> str:
     if not math.isfinite(standing.estimate):
         return NOT_ESTIMABLE
     return effect_brief(Effect(standing.estimate, math.nan, standing.low, standing.high, math.nan, ""), task)
+
+
+def side_words(standing: Standing | None, p_holm: float | None, task: str) -> str:
+    """One side of a comparison between datasets: verdict, effect and corrected p, or that there is none.
+
+    Args:
+        standing: None where the dataset has no such concept.
+        p_holm: None where it was not tested.
+        task: of the dataset.
+    """
+    if standing is None:
+        return "no such concept"
+    p = p_phrase("p", math.nan if p_holm is None else p_holm)
+    return f"{standing.badge}, {standing_effect(standing, task)}, Holm {p}"
 
 
 def change_words(change: Change, task: str) -> str:

@@ -41,6 +41,29 @@ class ReferenceEvaluation:
 
 
 @dataclass(frozen=True)
+class SizeChoice:
+    """What `saes: auto` tried and took.
+
+    Attributes:
+        tried: candidates.
+        sizes: their (m, k), rising.
+        label_weights: their weights of the label, rising; 0 is unguided.
+        m: neurons of the one taken.
+        k: its neurons that may fire per text.
+        label_weight: its weight of the label.
+        reason: why it was taken, in words.
+    """
+
+    tried: int
+    sizes: tuple[tuple[int, int], ...]
+    label_weights: tuple[float, ...]
+    m: int
+    k: int
+    label_weight: float
+    reason: str
+
+
+@dataclass(frozen=True)
 class ReportContent:
     """Everything on the report of one evaluation of one dataset.
 
@@ -67,6 +90,7 @@ class ReportContent:
         family: tests that the correction counts, those of earlier looks included.
         negative_controls: discoveries where there is nothing, or nothing special, to discover; may be empty.
         reference: the table of HypotheSAEs from the same annotations; None where it was not made.
+        sizes: what `saes: auto` tried and took; None where sizes were declared or could not be measured.
     """
 
     dataset: str
@@ -91,6 +115,7 @@ class ReportContent:
     family: int = 0
     negative_controls: tuple[NegativeControl, ...] = ()
     reference: ReferenceEvaluation | None = None
+    sizes: SizeChoice | None = None
 
     @property
     def controls(self) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ chart (`figures.fit_ladder`).
 from collections.abc import Iterator
 
 from hsae_dagster.core.ladder import ALL_NEURONS, CONCEPTS, EMBEDDINGS, FIRED, SELECTED, Reading
-from hsae_dagster.report.wording import percent
+from hsae_dagster.report.content import SizeChoice
+from hsae_dagster.report.wording import percent, plural
 
 _NAMES = {
     ALL_NEURONS: "all neurons",
@@ -32,10 +33,23 @@ _REMEDIES = {
     "and judge the concepts (`interpretation.model`, `annotation.model`), or bring more texts; neurons that stay "
     "without words are lost as well.",
 }
+# The same where sizes and guidance were chosen by measurement, so that advice to do so would lead nowhere.
+_LEFT = {
+    ALL_NEURONS: "The autoencoder reconstructs texts without keeping what predicts the outcome. {tried} What is left "
+    "to try are more texts, or sizes that were not among these, listed in `saes`.",
+    SELECTED: "What predicts is spread over more neurons than were selected. Raise `selection.n`. {tried}",
+    FIRED: "How strongly a neuron fires says much that firing alone does not. {tried} What is left to try are sizes "
+    "with a lower k or a larger m than these, listed in `saes`.",
+}
 
 
-def ladder_sentences(reading: Reading) -> Iterator[str]:
-    """What the ladder says, most important first; never empty."""
+def ladder_sentences(reading: Reading, sizes: SizeChoice | None = None) -> Iterator[str]:
+    """What the ladder says, most important first; never empty.
+
+    Args:
+        reading: of the ladder.
+        sizes: what was chosen by measurement, if sizes were.
+    """
     if reading.state == "not measured":
         yield "How much each step keeps of what the embeddings predict could not be measured."
         return
@@ -53,4 +67,22 @@ def ladder_sentences(reading: Reading) -> Iterator[str]:
     if worst is None:
         yield "No single step loses much."
         return
-    yield f"Most is lost {_BETWEEN[worst.below]} ({percent(worst.lost)} of the whole). {_REMEDIES[worst.below]}"
+    yield f"Most is lost {_BETWEEN[worst.below]} ({percent(worst.lost)} of the whole). {_remedy(worst.below, sizes)}"
+
+
+def _remedy(rung: str, sizes: SizeChoice | None) -> str:
+    if sizes is None or rung not in _LEFT:
+        return _REMEDIES[rung]
+    return _LEFT[rung].format(tried=_tried(sizes))
+
+
+def _tried(sizes: SizeChoice) -> str:
+    """What was measured and taken, as a sentence."""
+    shapes = ", ".join(f"{m}/{k}" for m, k in sizes.sizes)
+    weights = [f"{weight:g}" for weight in sizes.label_weights if weight]
+    how = f"unguided and with label weights {', '.join(weights)}" if weights else "unguided"
+    guided = f"with label weight {sizes.label_weight:g}" if sizes.label_weight else "unguided"
+    return (
+        f"`saes: auto` measured {plural(sizes.tried, 'autoencoder')} on validation clusters (m/k {shapes}; {how}) and "
+        f"took {sizes.m}/{sizes.k} {guided}: {sizes.reason}."
+    )

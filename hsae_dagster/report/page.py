@@ -19,6 +19,7 @@ from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.figures import fit_ladder, forest_plot
 from hsae_dagster.report.ladder import ladder_sentences
 from hsae_dagster.report.reference import reference_view
+from hsae_dagster.report.settings import flat_settings
 from hsae_dagster.report.subgroups import subgroup_view
 from hsae_dagster.report.templates import style, template
 from hsae_dagster.report.wording import (
@@ -67,7 +68,7 @@ def render_report(content: ReportContent) -> str:
         controlled=CONTROLLED if content.controls else "",
         ladder=fit_ladder(content.fits, content.floor, metric),
         fits=[_fit_row(fit) for fit in content.fits],
-        reading=list(ladder_sentences(read_ladder(content.fits, content.floor))),
+        reading=list(ladder_sentences(read_ladder(content.fits, content.floor), content.sizes)),
         reference=reference_view(content),
         subgroups=subgroup_view(content),
         metric=metric_name(metric),
@@ -75,7 +76,7 @@ def render_report(content: ReportContent) -> str:
         meanings=[(word, BADGE_CLASS[word], BADGE_SIGN[word], text) for word, text in prose.BADGE_MEANINGS],
         method=list(prose.method(content)),
         threats=list(prose.threats(content)),
-        settings=list(prose.flat_settings(content.settings)),
+        settings=list(flat_settings(content.settings)),
     )
 
 

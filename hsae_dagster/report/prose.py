@@ -4,19 +4,21 @@ Belongs here: sentences made from a whole `ReportContent`. Does not belong here:
 (`wording`) or markup (`page`).
 """
 
-import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
 from hsae_dagster.core.hypothesis import Hypothesis
-from hsae_dagster.report.content import ReportContent
+from hsae_dagster.core.ladder import WORDS
+from hsae_dagster.report.content import ReportContent, SplitCount
 from hsae_dagster.report.trust import control_words, look_words
 from hsae_dagster.report.wording import (
     capitalised,
+    concepts_fit,
     count,
     effect_words,
+    left_out_words,
+    metric_name,
     number,
     one_line,
     partial_brief,
@@ -41,6 +43,17 @@ def unit(content: ReportContent) -> str:
     return "pair" if content.task == "pairwise" else "text"
 
 
+def tested_noun(content: ReportContent) -> str:
+    """What the tests count: pairs, texts, or observations where several rows share a text."""
+    holdout = _holdout(content)
+    repeated = holdout is not None and content.task != "pairwise" and holdout.observations != holdout.texts
+    return "observation" if repeated else unit(content)
+
+
+def _holdout(content: ReportContent) -> SplitCount | None:
+    return next((split for split in content.splits if split.split == "holdout"), None)
+
+
 def cluster_noun(content: ReportContent) -> str:
     """What clusters are called: the column's name."""
     return one_line(content.cluster) if content.cluster else unit(content)
@@ -60,10 +73,12 @@ def claim_sentence(hypothesis: Hypothesis, content: ReportContent) -> tuple[str,
 def headline(content: ReportContent) -> str:
     """How many hypotheses were tested on what, and how many hold."""
     tested, confirmed = len(content.hypotheses), content.confirmed
-    holdout = next((split for split in content.splits if split.split == "holdout"), None)
+    holdout, noun = _holdout(content), tested_noun(content)
     where = "held-out texts"
     if holdout is not None:
-        where = plural(holdout.observations, unit(content))
+        where = plural(holdout.observations, noun)
+        if noun == "observation":
+            where += f" of {plural(holdout.texts, 'text')}"
         if content.cluster:
             where += f" ({plural(holdout.clusters, f'{cluster_noun(content)} cluster')})"
     if not tested:
@@ -114,18 +129,29 @@ def summary(content: ReportContent) -> tuple[str, ...]:
             "texts, not that the concept brings the outcome about."
         )
     if content.fits:
-        out.append(recovery_words(content.fits, content.floor))
+        out.append(" ".join([recovery_words(content.fits, content.floor), *_beaten_by_words(content)]))
     return tuple(out)
+
+
+def _beaten_by_words(content: ReportContent) -> Iterator[str]:
+    """A sentence where a linear model of plain words predicts more than the concepts do."""
+    concepts, words = concepts_fit(content.fits), next((fit for fit in content.fits if fit.name == WORDS), None)
+    if concepts and words and words.value > concepts.value:
+        figures = f"{metric_name(words.metric)} {number(words.value)} against {number(concepts.value)}"
+        yield (
+            f"A linear model of the words themselves (TF-IDF) predicts more than the concepts ({figures}): some of "
+            "what the words tell is in no concept."
+        )
 
 
 def outcome_sentence(content: ReportContent) -> str:
     """What the outcome is and where its average lies."""
-    name = one_line(content.outcome)
+    name, noun = one_line(content.outcome), f"{tested_noun(content)}s"
     if content.task == "pairwise":
         return f"Which text of a pair wins: {name}."
     if content.task == "classification":
-        return f"Whether a text has the outcome: {name} ({percent(content.outcome_mean)} of the held-out texts)."
-    return f"A number: {name} (average {number(content.outcome_mean)} on the held-out texts)."
+        return f"Whether a text has the outcome: {name} ({percent(content.outcome_mean)} of the held-out {noun})."
+    return f"A number: {name} (average {number(content.outcome_mean)} over the held-out {noun})."
 
 
 def method(content: ReportContent) -> Iterator[tuple[str, str]]:
@@ -274,7 +300,7 @@ def _figure_threats(content: ReportContent) -> Iterator[str]:
             "are held constant (flagged on the card)."
         )
     if content.dropped:
-        reasons = "; ".join(f"{one_line(reason)}: {count(n)}" for reason, n in content.dropped.items() if n)
+        reasons = "; ".join(f"{left_out_words(reason)}: {count(n)}" for reason, n in content.dropped.items() if n)
         if reasons:
             yield f"Rows were left out before anything else ({reasons})."
     if content.unreadable:
@@ -285,34 +311,5 @@ def _figure_threats(content: ReportContent) -> Iterator[str]:
 
 
 def _missing(hypothesis: Hypothesis, content: ReportContent) -> int:
-    holdout = next((split.observations for split in content.splits if split.split == "holdout"), hypothesis.test.n)
-    return max(0, holdout - hypothesis.test.n)
-
-
-def flat_settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Nested settings as (dotted name, value) rows, in the order given."""
-    for key, value in settings.items():
-        yield from _flat(str(key), value)
-
-
-def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flat(f"{name}.{key}", inner)
-    elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
-        for position, item in enumerate(value):
-            yield from _flat(f"{name}[{position}]", item)
-    elif isinstance(value, list | tuple):
-        yield name, ", ".join(_scalar(item) for item in value) or "none"
-    else:
-        yield name, _scalar(value)
-
-
-def _scalar(value: Any) -> str:
-    if value is None or value == "":
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}" if math.isfinite(value) else "none"
-    return one_line(str(value))
+    holdout = _holdout(content)
+    return max(0, holdout.observations - hypothesis.test.n) if holdout else 0

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from hsae_dagster.report.content import ReportContent
-from hsae_dagster.report.prose import flat_settings
 from hsae_dagster.report.reference import REFERENCE_SCHEMA, reference_records
+from hsae_dagster.report.settings import flat_settings
 from hsae_dagster.report.subgroups import SUBGROUP_SCHEMA, subgroup_records
 
 # A spreadsheet runs a cell that begins so (https://owasp.org/www-community/attacks/CSV_Injection).

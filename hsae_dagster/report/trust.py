@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from hsae_dagster.core.annotation_error import AnnotationError
 from hsae_dagster.core.hypothesis import Hypothesis, NearCopy
+from hsae_dagster.core.negative_controls import NegativeControl, most_by_chance
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.subgroups import difference_words, subgroup_name
 from hsae_dagster.report.wording import (
@@ -57,7 +58,7 @@ def look_words(content: ReportContent) -> str:
 
 def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str, str]]:
     """Figures of a card on how far to trust it: (name, value)."""
-    yield "Smallest effect it could find", detectable_words(hypothesis.detectable, content.task)
+    yield "Power of the test", detectable_words(hypothesis.detectable, content.task)
     if math.isfinite(hypothesis.stability):
         yield "Neuron selected again", f"from {percent(hypothesis.stability)} of half-samples of the training clusters"
     if hypothesis.duplicates:
@@ -124,8 +125,20 @@ def control_words(content: ReportContent) -> Iterator[str]:
             )
             yield (
                 f"{capitalised(what)} permuted outcomes: {plural(control.discoveries, 'false confirmation')} among "
-                f"{plural(control.tested, 'test')} ({control.runs_with_any} of {plural(control.runs, 'permutation')})."
+                f"{plural(control.tested, 'test')} ({control.runs_with_any} of {plural(control.runs, 'permutation')}"
+                f"{_chance_words(control, content.alpha)})."
             )
+
+
+def _chance_words(control: NegativeControl, alpha: float) -> str:
+    """Whether as many permutations with a false confirmation are what chance gives at alpha."""
+    if not control.runs_with_any:
+        return ""
+    most = most_by_chance(control.runs, alpha)
+    at = f"at a family-wise error of {percent(alpha)}"
+    if control.runs_with_any <= most:
+        return f"; chance gives up to {most} {at}"
+    return f"; chance gives no more than {most} {at}, so on these rows the test may be too generous"
 
 
 def _typical(content: ReportContent) -> str:
@@ -139,9 +152,8 @@ def _size(value: float, task: str) -> str:
 
 
 def detectable_words(size: float, task: str) -> str:
-    """The minimum detectable effect in the unit in which effects are shown."""
+    """The minimum detectable effect, in the unit in which effects are shown, and what it is not: a lower limit."""
     if not math.isfinite(size):
         return NOT_ESTIMABLE
-    if task == "regression":
-        return f"±{number(size)} with 80 % probability"
-    return f"±{number(100 * size, 1)} points with 80 % probability"
+    written = number(size) if task == "regression" else f"{number(100 * size, 1)} points"
+    return f"an effect of ±{written} would have been found with 80 % probability, a smaller one with less"

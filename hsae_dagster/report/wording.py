@@ -19,6 +19,7 @@ MINUS = "\u2212"
 
 # Control characters, lone surrogates and what turns the writing direction round: none of them is text to read.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+_LEFT_OUT = {"exact duplicate": "repeating the text, outcome, cluster and controls of another row"}
 _LEXICAL_OPENING = "uses words such as "
 
 
@@ -242,6 +243,11 @@ def example_outcome(example: Example, task: str, outcome: str) -> str:
     if task == "classification":
         return f"{short_outcome(outcome)}: {'yes' if example.outcome >= 0.5 else 'no'}"
     return f"{short_outcome(outcome)} {number(example.outcome, 2)}"
+
+
+def left_out_words(reason: str) -> str:
+    """Why rows were left out, as the corpus records it, said so that its meaning needs no manual."""
+    return _LEFT_OUT.get(reason, one_line(reason))
 
 
 def term_name(term: str) -> str:

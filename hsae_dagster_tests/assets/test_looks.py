@@ -96,7 +96,7 @@ def test_every_report_shows_negative_controls_and_how_stable_its_neurons_are(fin
         assert neurons["selection_frequency"].is_between(0, 1).all()
         assert neurons["selection_frequency"].max() > 0.9
         shown = page(finished.workspace, dataset)
-        for words in ("Negative controls", "half-samples of the training clusters", "Smallest effect it could find"):
+        for words in ("Negative controls", "half-samples of the training clusters", "Power of the test"):
             assert words in shown
 
 

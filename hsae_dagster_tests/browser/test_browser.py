@@ -127,7 +127,7 @@ def test_the_whole_card_opens_and_what_looks_like_markup_stays_text(site: Site) 
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     page.locator("tr", has=page.get_by_text("card", exact=True)).get_by_text("[Show Markdown]").click()
-    page.get_by_text("For it", exact=True).wait_for()
+    page.get_by_text("Texts that fire it most", exact=True).wait_for()
     dialog = page.get_by_role("dialog")
     assert "<script>document.title='owned'</script>" in dialog.inner_text()
     assert dialog.locator("img, script, a").count() == 0
@@ -165,7 +165,7 @@ def test_the_report_is_read_by_keyboard(site: Site) -> None:
     assert page.evaluate("document.activeElement.id") == "main"
     for _ in range(60):
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.textContent").startswith("Texts for, near and against"):
+        if page.evaluate("document.activeElement.textContent").startswith("Texts that show it, near misses"):
             break
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.parentElement.open") is True

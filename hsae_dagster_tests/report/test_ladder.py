@@ -7,6 +7,7 @@ import pytest
 
 from hsae_dagster.core.ladder import RUNGS, read_ladder
 from hsae_dagster.report.cards import card_markdown
+from hsae_dagster.report.content import SizeChoice
 from hsae_dagster.report.ladder import ladder_sentences
 from hsae_dagster.report.page import render_report
 from hsae_dagster_tests.core.test_ladder import fits
@@ -26,6 +27,21 @@ def test_the_weakest_step_comes_with_the_knob_that_moves_it(below):
     assert advice.startswith("Most is lost between ")
     assert KNOBS[below] in advice
     assert sum(sentence in advice for sentence in KNOBS.values()) <= 2
+
+
+@pytest.mark.parametrize("below", RUNGS[1:])
+def test_what_was_chosen_by_measurement_is_not_advised_but_told(below):
+    values, value = [], 0.4
+    for name in RUNGS:
+        value -= 0.15 if name == below else 0.01
+        values.append(value)
+    sizes = SizeChoice(8, ((24, 4), (64, 16)), (0.0, 0.1), 24, 4, 0.1, "the best score")
+    _, advice = ladder_sentences(read_ladder(fits(*values), (0.0, 0.01)), sizes)
+    for advised in ("Let the size be chosen", "guide it by the label", "guide the autoencoder"):
+        assert advised not in advice
+    told = "measured 8 autoencoders on validation clusters (m/k 24/4, 64/16; unguided and with label weights 0.1)"
+    assert (told in advice) == (below != RUNGS[-1])
+    assert ("took 24/4 with label weight 0.1: the best score." in advice) == (below != RUNGS[-1])
 
 
 def test_nothing_is_blamed_without_a_measurement():

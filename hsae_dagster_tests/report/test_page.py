@@ -9,7 +9,9 @@ import pytest
 from hsae_dagster.core.hypothesis import Evidence
 from hsae_dagster.core.inference import NO_EFFECT_ESTIMATED
 from hsae_dagster.core.joint_fit import Fit
+from hsae_dagster.core.negative_controls import NegativeControl
 from hsae_dagster.report.cards import escape_markdown
+from hsae_dagster.report.content import SplitCount
 from hsae_dagster.report.page import card_markdown, hypotheses_table, render_report
 from hsae_dagster_tests.report.make_content import (
     OUTCOMES,
@@ -213,7 +215,7 @@ def test_a_card_holds_the_whole_case():
         "| Holm-corrected | p = 0.001",
         "| Fidelity F1 | 0.86 on 120 firing and 760 silent texts |",
         "**Doubts**\n\n- separation and partial effect have opposite signs",
-        "**For it**",
+        "**Texts that fire it most**",
         "**Near misses",
         "**Against it",
         "**Lexicon**: bad +2.50",
@@ -271,6 +273,64 @@ def test_a_verdict_that_p_does_not_explain_says_its_rule():
     assert [row["why"] for row in hypotheses_table(content)] == ["", "words fit loosely"]
     assert "suggestive (words fit loosely)" in "".join(Page(render_report(content)).text)
     assert "why" not in hypotheses_table(make_content())[0]
+
+
+def test_rows_that_share_a_text_are_observations():
+    splits = (SplitCount("train", 5080, 5080, 253), SplitCount("holdout", 3049, 2104, 152))
+    content = make_content(splits=splits)
+    text = " ".join("".join(Page(render_report(content)).text).replace("\u00a0", " ").split())
+    assert "were tested on 3,049 observations of 2,104 texts (152 film clusters)" in text
+    assert "average 0.61 over the held-out observations" in text
+    assert "| Tested on | 3,049 observations, 152 film clusters |" in card_markdown(content.hypotheses[0], content)
+    pairs = make_content("pairwise", splits=splits)
+    assert "3,049 pairs" in card_markdown(pairs.hypotheses[0], pairs)
+
+
+def test_rows_left_out_are_said_by_what_they_are():
+    page = render_report(make_content(dropped={"exact duplicate": 76}))
+    assert "repeating the text, outcome, cluster and controls of another row: 76" in Page(page).text[-1] + page
+    assert "exact duplicate" not in page
+
+
+def test_examples_that_fire_most_are_not_called_support():
+    content = make_content()
+    text = "".join(Page(render_report(content)).text)
+    assert "Texts that fire it most" in text and "may lie on either side of the average" in text
+    assert "For it" not in text
+    own = dataclasses.replace(content.hypotheses[0], source="yours")
+    assert "**Texts that have it**" in card_markdown(own, content)
+
+
+def test_power_is_no_lower_limit():
+    hypothesis = dataclasses.replace(make_hypothesis(0), detectable=0.51)
+    card = card_markdown(hypothesis, make_content(hypotheses=(hypothesis,)))
+    assert "an effect of ±0.51 would have been found with 80 % probability, a smaller one with less" in card
+
+
+@pytest.mark.parametrize(
+    ("runs", "any_found", "said"),
+    [
+        (20, 0, "(0 of 20 permutations)."),
+        (20, 2, "(2 of 20 permutations; chance gives up to 3 at a family-wise error of 5 %)."),
+        (
+            20,
+            5,
+            "chance gives no more than 3 at a family-wise error of 5 %, so on these rows the test may be too gen",
+        ),
+        (5, 1, "chance gives up to 1 at"),
+    ],
+)
+def test_false_confirmations_are_held_against_chance(runs, any_found, said):
+    control = NegativeControl("permuted labels, own concepts", runs, 20 * runs, any_found, any_found, 0.1)
+    text = "".join(Page(render_report(make_content(negative_controls=(control,)))).text).replace("\u00a0", " ")
+    assert said in text
+
+
+def test_the_summary_says_when_plain_words_predict_more():
+    text = "".join(Page(render_report(make_content())).text).replace("\u00a0", " ")
+    assert "predicts more than the concepts (R² 0.40 against 0.17)" in text
+    swapped = tuple(f for f in make_content().fits if f.name != "words (TF-IDF)")
+    assert "predicts more than the concepts" not in render_report(make_content(fits=swapped))
 
 
 def test_doubts_follow_the_content():
