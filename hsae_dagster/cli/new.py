@@ -18,7 +18,9 @@ from hsae_dagster.resources import Project, project_root
 if TYPE_CHECKING:
     from hsae_dagster.dataset.discovery import Dataset
     from hsae_dagster.dataset.intake import Intake
-    from hsae_dagster.dataset.proposal import Proposal
+    from hsae_dagster.dataset.pairing import Rule
+    from hsae_dagster.dataset.pairing_proposal import PairWishes
+    from hsae_dagster.dataset.proposal import Field, Proposal, Wishes
 
 
 @click.command()
@@ -31,12 +33,31 @@ if TYPE_CHECKING:
 @click.option("--label", metavar="COLUMN", help="Column with the outcome.")
 @click.option("--positive", metavar="VALUE", help="The class that counts as 1.")
 @click.option("--cluster-by", metavar="COLUMN", help="Column of what rows have in common.")
+@click.option("--pairs-within", metavar="COLUMN", help="Pair texts that share a value of this column; see below.")
+@click.option(
+    "--pairs", type=click.Choice(["all", "extremes"]), help="Every two texts of a group (default), or one pair."
+)
+@click.option("--least-margin", type=click.FloatRange(min=0), help="Leave out pairs whose outcomes differ by less.")
 @click.option("--move", is_flag=True, help="Move the files in instead of copying them.")
 @click.option("--dry-run", is_flag=True, help="Show the proposal and write nothing.")
-def new(source: Path, name: str | None, move: bool, dry_run: bool, **wishes: str | None) -> None:
+def new(
+    source: Path,
+    name: str | None,
+    move: bool,
+    dry_run: bool,
+    pairs_within: str | None,
+    pairs: "Rule | None",
+    least_margin: float | None,
+    **wishes: str | None,
+) -> None:
     """Make a dataset of a CSV, TSV, Parquet or JSON file, or of a folder of them.
 
     Looks at the columns, proposes a dataset.yaml with the reasons for each choice, and checks that it works.
+
+    With --pairs-within it writes pairs of the texts that share a value of that column (an experiment, a product, an
+    author): label is 1 where text_a has the higher outcome. Left out and counted are ties, groups with one text, and
+    rows without group, text or outcome; outcomes of the same text in one group are averaged; which text is A is drawn
+    by a hash. See docs/pairs.md.
     """
     from hsae_dagster.dataset.discovery import check_name
     from hsae_dagster.dataset.intake import exists_already, name_for, publish, take_in, write_plain
@@ -44,18 +65,23 @@ def new(source: Path, name: str | None, move: bool, dry_run: bool, **wishes: str
     from hsae_dagster.dataset.proposal_yaml import render
 
     prepare_home(project_root())
-    name = check_name(name or name_for(source))
+    how = _how_to_pair(pairs_within, pairs, least_margin, move)
+    name = check_name(name or (f"{name_for(source)[:58]}_pairs" if how else name_for(source)))
     target = Project.here().data / name
     if (target / "dataset.yaml").exists():
         raise DatasetError(exists_already(source, target))
     intake = take_in(source)
-    proposal = propose(intake.frame, intake.files, Wishes(**wishes))
-    text = render(proposal, source.name)
-    click.echo(text)
     with tempfile.TemporaryDirectory() as aside:
+        if how:
+            intake, proposal, unsure = _pair(intake, source, Wishes(**wishes), how, Path(aside))
+        else:
+            proposal = propose(intake.frame, intake.files, Wishes(**wishes))
+            unsure = proposal.unsure
+        text = render(proposal, source.name)
+        click.echo(text)
         write_plain(intake, Path(aside))
         said = _try_out(name, text, intake, Path(aside))
-        _say_unsure(proposal)
+        _say_unsure(unsure)
         click.echo(said)
         if dry_run:
             click.echo("Nothing was written (--dry-run).")
@@ -117,6 +143,37 @@ def describe(dataset: "Dataset") -> str:
     return said
 
 
+def _how_to_pair(
+    within: str | None, rule: "Rule | None", least_margin: float | None, move: bool
+) -> "PairWishes | None":
+    from hsae_dagster.dataset.pairing_proposal import PairWishes
+
+    if within is None:
+        if rule or least_margin is not None:
+            raise DatasetError("--pairs and --least-margin say how pairs are made: name their group in --pairs-within.")
+        return None
+    if move:
+        raise DatasetError("--pairs-within writes a file of its own and leaves yours where it is: leave --move out.")
+    return PairWishes(within, rule or "all", least_margin or 0.0)
+
+
+def _pair(
+    intake: "Intake", source: Path, wishes: "Wishes", how: "PairWishes", aside: Path
+) -> "tuple[Intake, Proposal, list[Field]]":
+    """Write the pairs of a table into `aside` and go on with them as if they had been given."""
+    from hsae_dagster.dataset.intake import Intake
+    from hsae_dagster.dataset.pairing_proposal import FILE, pair_up
+
+    if isinstance(intake.files, dict):
+        raise DatasetError(
+            f"The files of {source} are splits by their names, and pairs are split by `{how.within}`. Give one file "
+            "with all rows."
+        )
+    made = pair_up(intake.frame, source.name, wishes, how)
+    made.frame.write_parquet(aside / FILE)
+    return Intake(made.frame, (aside / FILE,), FILE), made.proposal, made.unsure
+
+
 def _try_out(name: str, declaration: str, intake: "Intake", plain: Path) -> str:
     """Read the files by the proposed declaration, as every stage will, before anything is written."""
     import shutil
@@ -143,11 +200,11 @@ def _command() -> str:
     return str(called.relative_to(Path.cwd()) if inside else called)
 
 
-def _say_unsure(proposal: "Proposal") -> None:
-    if not proposal.unsure:
+def _say_unsure(unsure: "list[Field]") -> None:
+    if not unsure:
         return
     click.echo("Not sure about:")
-    for field in proposal.unsure:
+    for field in unsure:
         option = field.path.removeprefix("columns.").replace("_", "-")
         others = f"; or {', '.join(field.others)} (--{option} …)" if field.others else ""
         click.echo(f"  {field.path}: {field.value}{others}")

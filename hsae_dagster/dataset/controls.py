@@ -7,6 +7,8 @@ Each category beyond the first is a column of the models that hold controls cons
 would have to share a column, and whatever differs between those would be taken for an effect of the texts.
 """
 
+import shlex
+
 import numpy as np
 import polars as pl
 
@@ -47,7 +49,7 @@ def check_categories(dataset: Dataset, frame: pl.DataFrame) -> None:
         if name == dataset.spec.columns.cluster_by or found > frame.height / 5:
             remedy = (
                 f"Leave it out of columns.controls; to compare texts that share a value of `{name}`, make pairs of "
-                "them and set task to `pairwise`."
+                f"them: `hsae new FILE --pairs-within {shlex.quote(name)}`."
             )
         raise DatasetError(
             f"Dataset `{dataset.name}`: the control `{name}` has {found:,} categories; with {frame.height:,} rows at "

@@ -6,6 +6,7 @@ likely. Does not belong here: reading the table (`intake`), what a column holds 
 """
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from hsae_dagster.dataset.column_profile import MISSING_MARKS, ColumnProfile, profile, words_of
+from hsae_dagster.dataset.pairing import mostly_small_groups
 from hsae_dagster.dataset.proposal_controls import sort_out
 from hsae_dagster.dataset.proposal_remarks import remarks
 from hsae_dagster.dataset.proposal_roles import (
@@ -120,7 +122,7 @@ def propose(frame: pl.DataFrame, files: Any, wishes: Wishes = Wishes()) -> Propo
         Field("description", _description(frame, texts), "One line for the report; say it better."),
         Field(
             "outcome",
-            _outcome(label.column, positive),
+            outcome_phrase(label.column, positive),
             "The report says “associated with” or “a higher” before it; put it in words, its unit in brackets.",
         ),
         task,
@@ -134,6 +136,9 @@ def propose(frame: pl.DataFrame, files: Any, wishes: Wishes = Wishes()) -> Propo
     if positive is not None and task.value != "regression":
         fields.append(Field("columns.positive", positive.value, positive.why, positive.sure, positive.others))
     fields += _cluster_fields(cluster, frame, texts)
+    if cluster and task.value == "regression" and mostly_small_groups(frame, cluster.name, label.name):
+        why = f"`hsae new … --pairs-within {shlex.quote(cluster.name)}` compares only texts that share it."
+        fields.append(Field("columns.", None, why, active=False))
     used = [*taken, label.name, *([cluster.name] if cluster else [])]
     if task.value != "pairwise":
         fields += _control_fields(frame, columns, [*used, *same], same, (label.column, positive))
@@ -198,7 +203,7 @@ def _description(frame: pl.DataFrame, texts: Sequence[Choice]) -> str:
     return f"{frame.height:,} rows of {names}"
 
 
-def _outcome(label: ColumnProfile, positive: Choice | None) -> str:
+def outcome_phrase(label: ColumnProfile, positive: Choice | None) -> str:
     """The outcome's column as a phrase: `ClickRate` is “click rate”, with its unit or its positive class."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])|[_\s]+", " ", label.name).split()
     phrase = " ".join(word if word.isupper() else word.lower() for word in words) or label.name
