@@ -20,7 +20,7 @@ Rule = Literal["all", "extremes"]
 
 # A group of n texts has n (n - 1) / 2 pairs; more than this are a group that is none rather than data.
 MOST_PAIRS = 500_000
-# Means of the same numbers taken from different rows may differ in the last bits.
+# Equal means of different rows may differ in the last bits of what was averaged.
 SAME = 1e-12
 SALT = "hsae:side"
 
@@ -103,10 +103,8 @@ def pair_within(table: pl.DataFrame, *, rule: Rule = "all", least_margin: float 
         )
     _check_number(several, rule)
     candidates = _candidates(_extremes(texts) if rule == "extremes" else texts)
-    margin = pl.col("margin")
-    tied = margin <= SAME * pl.max_horizontal(pl.col("outcome_a").abs(), pl.col("outcome_b").abs())
-    distinct = candidates.filter(~tied)
-    kept = distinct.filter(margin >= least_margin)
+    distinct = candidates.filter(~pl.col("tied"))
+    kept = distinct.filter(pl.col("margin") >= least_margin).select(list(PAIRS_SCHEMA))
     if kept.is_empty():
         raise DatasetError(
             f"Of {candidates.height:,} pairs of texts of one group none is left: {_left_out(candidates, distinct)}. "
@@ -138,7 +136,7 @@ def mostly_small_groups(frame: pl.DataFrame, group: str, outcome: str) -> bool:
 
 
 def _texts(table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
-    """One row per group and text with its mean outcome, and the rows that lack something."""
+    """One row per group and text: mean and largest size of its outcomes; and the rows that lack something."""
     missing: dict[str, int] = {}
     for name in TABLE_SCHEMA:
         complete = table.filter(pl.col(name).is_not_null())
@@ -150,7 +148,7 @@ def _texts(table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
         table.join(keys, on="text", how="left")
         .group_by("group", "key")
         # Sorted, because a sum of floats depends on its order; which spelling is shown must not depend on it either.
-        .agg(pl.col("text").min(), pl.col("outcome").sort().mean())
+        .agg(pl.col("text").min(), pl.col("outcome").sort().mean(), pl.col("outcome").abs().max().alias("scale"))
         .sort("group", "key")
     )
     return texts, missing
@@ -165,7 +163,7 @@ def _extremes(texts: pl.DataFrame) -> pl.DataFrame:
 
 
 def _candidates(texts: pl.DataFrame) -> pl.DataFrame:
-    """Every two texts of a group once, their sides drawn by hash (columns `PAIRS_SCHEMA`)."""
+    """Every two texts of a group once, their sides drawn by hash (columns `PAIRS_SCHEMA`, and `tied`)."""
     both = texts.join(texts, on="group", suffix="_2").filter(pl.col("key") < pl.col("key_2"))
     both = both.sort("group", "key", "key_2")
     draws = [
@@ -183,7 +181,7 @@ def _candidates(texts: pl.DataFrame) -> pl.DataFrame:
             (pl.col("outcome_a") > pl.col("outcome_b")).cast(pl.Int8).alias("label"),
             (pl.col("outcome_a") - pl.col("outcome_b")).abs().alias("margin"),
         )
-        .select(list(PAIRS_SCHEMA))
+        .with_columns((pl.col("margin") <= SAME * pl.max_horizontal("scale", "scale_2")).alias("tied"))
     )
 
 
