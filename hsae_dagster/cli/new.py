@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--label", metavar="COLUMN", help="Column with the outcome.")
 @click.option("--positive", metavar="VALUE", help="The class that counts as 1.")
 @click.option("--cluster-by", metavar="COLUMN", help="Column of what rows have in common.")
-@click.option("--pairs-within", metavar="COLUMN", help="Pair texts that share a value of this column; see below.")
+@click.option("--pairs-within", metavar="COLUMN", help="Pair texts that share a value of this column; see above.")
 @click.option(
     "--pairs", type=click.Choice(["all", "extremes"]), help="Every two texts of a group (default), or one pair."
 )

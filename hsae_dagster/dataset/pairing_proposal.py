@@ -148,7 +148,7 @@ def _with_reasons(
         "columns.label": f"1 where text_a has {wins}: {share} of pairs. {label.why}",
         "columns.cluster_by": (
             f"Pairs of a group share texts and circumstances: kept on one side of every split, and one unit of every "
-            f"interval. {counts.groups:,} groups have {counts.pairs / counts.groups:.1f} pairs each, the largest "
+            f"interval. {counts.groups:,} groups have {counts.pairs / counts.groups:,.1f} pairs each, the largest "
             f"{counts.largest:,}; every pair counts the same."
         ),
         "columns.text_b": "",
