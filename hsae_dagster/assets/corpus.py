@@ -12,6 +12,7 @@ from hsae_dagster.core.corpus import SPLITS, Corpus, SplitShares, build_corpus
 from hsae_dagster.dataset.discovery import file_versions, files_stamp
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.partitions import datasets
+from hsae_dagster.report.wording import left_out_words
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_frame, write_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
@@ -103,7 +104,7 @@ def _describe(stored: StoredObject, summary: dict[str, Any], outcome: str) -> di
 
     labels = read_frame(stored.file("observations.parquet"))["label"].to_numpy()
     figure = label_histogram(labels, summary["task"], outcome)
-    dropped = [{"reason": reason, "rows": n} for reason, n in summary["dropped"].items()]
+    dropped = [{"reason": left_out_words(reason), "rows": n} for reason, n in summary["dropped"].items()]
     return {
         "dagster/row_count": summary["texts"],
         "observations": summary["observations"],

@@ -124,6 +124,7 @@ def describe(dataset: "Dataset") -> str:
     from hsae_dagster.dataset.chunks import chunk_rows
     from hsae_dagster.dataset.controls import check_levels
     from hsae_dagster.dataset.rows import read_rows
+    from hsae_dagster.report.wording import left_out_words
 
     splits = dataset.spec.splits
     rows = read_rows(dataset)
@@ -137,7 +138,7 @@ def describe(dataset: "Dataset") -> str:
         f"{corpus.observations['cluster_id'].n_unique():,} clusters ({placed})."
     )
     if corpus.dropped:
-        said += f" Left out: {', '.join(f'{n:,} {reason}' for reason, n in corpus.dropped.items())}."
+        said += f" Left out: {', '.join(f'{n:,} {left_out_words(reason)}' for reason, n in corpus.dropped.items())}."
     if corpus.observations.height < 300:
         said += " That is few: expect concepts to be found only where they are plain."
     return said

@@ -180,7 +180,9 @@ def test_duplicates_are_left_out_and_reported(copied: Workspace) -> None:
     copied.declare("ratings", pl.concat([texts, texts[:10], spaced, other]))
     run = copied.run("ratings", "corpus")
     told = run.metadata("corpus")
-    assert [record.data for record in told["rows left out"].records] == [{"reason": "exact duplicate", "rows": 13}]
+    assert [record.data for record in told["rows left out"].records] == [
+        {"reason": "repeating the text, outcome, cluster and controls of another row", "rows": 13}
+    ]
     assert (told["rows read"], told["observations"], told["dagster/row_count"]) == (315, 302, 300)
 
 
