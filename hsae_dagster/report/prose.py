@@ -11,7 +11,7 @@ import numpy as np
 from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.core.ladder import WORDS
 from hsae_dagster.report.content import ReportContent, SplitCount
-from hsae_dagster.report.trust import control_words, look_words
+from hsae_dagster.report.trust import control_words, look_words, own_effect_words
 from hsae_dagster.report.wording import (
     capitalised,
     concepts_fit,
@@ -128,6 +128,7 @@ def summary(content: ReportContent) -> tuple[str, ...]:
             f"one of them in fewer than {percent(content.alpha)} of cases. It means an association that holds on new "
             "texts, not that the concept brings the outcome about."
         )
+    out += own_effect_words(content)
     if content.fits:
         out.append(" ".join([recovery_words(content.fits, content.floor), *_beaten_by_words(content)]))
     return tuple(out)

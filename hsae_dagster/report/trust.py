@@ -56,6 +56,25 @@ def look_words(content: ReportContent) -> str:
     )
 
 
+def own_effect_words(content: ReportContent) -> Iterator[str]:
+    """How many of several confirmed hypotheses say something that the others do not."""
+    confirmed = [h.test for h in content.hypotheses if h.badge == "confirmed"]
+    if len(confirmed) < 2:
+        return
+    own = sum(
+        test.partial.low > 0 if test.separation.estimate > 0 else test.partial.high < 0  # never, where it is NaN
+        for test in confirmed
+    )
+    if own == len(confirmed):
+        yield f"Each of the {own} confirmed effects differs from zero beside all other concepts, too."
+        return
+    rest = "differs" if own == 1 else "differ"
+    yield (
+        f"Confirmed hypotheses can be one finding in several wordings: of the {len(confirmed)} confirmed effects "
+        f"{own or 'none'} {rest} from zero beside all other concepts, too (the partial effect on the card)."
+    )
+
+
 def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str, str]]:
     """Figures of a card on how far to trust it: (name, value)."""
     yield "Power of the test", detectable_words(hypothesis.detectable, content.task)

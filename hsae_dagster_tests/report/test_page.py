@@ -13,6 +13,8 @@ from hsae_dagster.core.negative_controls import NegativeControl
 from hsae_dagster.report.cards import escape_markdown
 from hsae_dagster.report.content import SplitCount
 from hsae_dagster.report.page import card_markdown, hypotheses_table, render_report
+from hsae_dagster.report.prose import summary
+from hsae_dagster.report.trust import own_effect_words
 from hsae_dagster_tests.report.make_content import (
     OUTCOMES,
     make_content,
@@ -331,6 +333,30 @@ def test_the_summary_says_when_plain_words_predict_more():
     assert "predicts more than the concepts (R² 0.40 against 0.17)" in text
     swapped = tuple(f for f in make_content().fits if f.name != "words (TF-IDF)")
     assert "predicts more than the concepts" not in render_report(make_content(fits=swapped))
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        ((0.7, 0.7, 0.7), "Each of the 3 confirmed effects differs from zero"),
+        ((0.7, 0.01, -0.7), "of the 3 confirmed effects 1 differs from zero"),
+        ((0.7, 0.7, None), "of the 3 confirmed effects 2 differ from zero"),
+        ((0.01, None, -0.7), "of the 3 confirmed effects none differ from zero"),
+        ((0.7,), None),
+    ],
+)
+def test_the_summary_says_how_many_confirmed_effects_stand_beside_the_others(shares, said):
+    hypotheses = []
+    for k, share in enumerate(shares):
+        made = make_hypothesis(k)
+        size = made.test.separation.estimate
+        partial = NO_EFFECT_ESTIMATED if share is None else make_effect(size * share, abs(size) * 0.1)
+        hypotheses.append(
+            dataclasses.replace(made, badge="confirmed", test=dataclasses.replace(made.test, partial=partial))
+        )
+    paragraphs = list(own_effect_words(make_content(hypotheses=tuple(hypotheses))))
+    assert [said in paragraph for paragraph in paragraphs] == [True] * (said is not None)
+    assert said is None or paragraphs[0] in summary(make_content(hypotheses=tuple(hypotheses)))
 
 
 def test_doubts_follow_the_content():
