@@ -33,6 +33,11 @@ def class_key(value: object) -> str:
     return class_name(value).lower()
 
 
+def one_against_the_rest(classes: pl.Series, positive: object) -> pl.Series:
+    """1 for the rows of a class and 0 for those of others (f64), null where there is none; from `classes_of`."""
+    return (classes.str.to_lowercase() == class_key(positive)).cast(pl.Float64).set(classes.is_null(), None)
+
+
 def folded(counts: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
     """(value, rows), commonest first, with those that differ in case alone as one, under the commonest spelling."""
     found: dict[str, tuple[str, int]] = {}

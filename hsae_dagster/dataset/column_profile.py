@@ -69,6 +69,11 @@ def profile(frame: pl.DataFrame) -> list[ColumnProfile]:
     return [_profile(frame[name]) for name in frame.columns]
 
 
+def marks_nothing(words: pl.Series) -> pl.Series:
+    """Which cells, without spaces around them, say that there is no value (bool); not those that are empty."""
+    return words.str.to_lowercase().is_in(MISSING_MARKS).fill_null(False)
+
+
 def _profile(column: pl.Series) -> ColumnProfile:
     name, rows = column.name, column.len()
     if column.dtype.is_nested() or column.dtype in (pl.Object, pl.Binary):
@@ -77,7 +82,7 @@ def _profile(column: pl.Series) -> ColumnProfile:
     if column.dtype == pl.String:
         column = column.str.strip_chars()
         column = column.set(column == "", None)
-        marked = column.str.to_lowercase().is_in(MISSING_MARKS).fill_null(False)
+        marked = marks_nothing(column)
         if (column.is_not_null() & ~marked).any():
             marks = _levels(column.filter(marked))
             column = column.set(marked, None)

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from hsae_dagster.dataset.classes import class_key, classes_of, listed
-from hsae_dagster.dataset.column_profile import MISSING_MARKS, ColumnProfile, profile
+from hsae_dagster.dataset.classes import classes_of, listed, one_against_the_rest
+from hsae_dagster.dataset.column_profile import ColumnProfile, marks_nothing, profile
 from hsae_dagster.dataset.pairing import PAIRS_SCHEMA, PairCounts, Pairs, Rule, pair_within
 from hsae_dagster.dataset.percents import why_no_number, without_percent_signs
 from hsae_dagster.dataset.proposal import Field, Proposal, Wishes, outcome_phrase, propose
-from hsae_dagster.dataset.proposal_roles import Choice, choose_label, choose_text, table_of
+from hsae_dagster.dataset.proposal_roles import Choice, check_present, choose_label, choose_text
 from hsae_dagster.dataset.rows import plain_headers
 from hsae_dagster.errors import DatasetError
 
@@ -85,10 +85,7 @@ def pair_up(frame: pl.DataFrame, source: str, wishes: Wishes, how: PairWishes) -
 
 
 def _check(columns: Sequence[ColumnProfile], wishes: Wishes, how: PairWishes) -> None:
-    known = {column.name for column in columns}
-    for wanted in (how.within, wishes.text, wishes.label):
-        if wanted and wanted not in known:
-            raise DatasetError(f"There is no column `{wanted}`. The table has:\n{table_of(columns)}")
+    check_present(columns, (how.within, wishes.text, wishes.label))
     if how.within in (wishes.text, wishes.label):
         raise DatasetError(f"`{how.within}` is what texts are compared within; name other columns as text and label.")
     if wishes.text_a or wishes.text_b:
@@ -111,8 +108,7 @@ def _check_plain(columns: Sequence[ColumnProfile]) -> None:
 def _words(column: pl.Series) -> pl.Series:
     """A column as strings, null where the cell is empty or says that there is no value."""
     words = column.cast(pl.String).str.strip_chars()
-    none = (words == "") | words.str.to_lowercase().is_in(MISSING_MARKS)
-    return words.set(none.fill_null(False), None)
+    return words.set((words == "").fill_null(False) | marks_nothing(words), None)
 
 
 def _outcome(frame: pl.DataFrame, name: str, source: str, positive: str | None) -> pl.Series:
@@ -120,10 +116,10 @@ def _outcome(frame: pl.DataFrame, name: str, source: str, positive: str | None) 
     column, where = frame[name], f"{source}, column `{name}`"
     if positive is not None:
         classes = classes_of(column if column.dtype != pl.String else _words(column))
-        hit = classes.str.to_lowercase() == class_key(positive)
-        if not hit.any():
+        hit = one_against_the_rest(classes, positive)
+        if not hit.sum():
             raise DatasetError(f"No row of {where} has the value {positive!r} (it has {listed(classes)}).")
-        return hit.cast(pl.Float64).set(classes.is_null(), None)
+        return hit
     if column.dtype.is_temporal():
         raise DatasetError(f"{where} holds dates or times. Make a number of it, or name another column with --label.")
     if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):

@@ -20,6 +20,7 @@ from hsae_dagster.dataset.proposal_remarks import remarks
 from hsae_dagster.dataset.proposal_roles import (
     YES,
     Choice,
+    check_present,
     choose_cluster,
     choose_label,
     choose_pair,
@@ -148,11 +149,7 @@ def propose(frame: pl.DataFrame, files: Any, wishes: Wishes = Wishes()) -> Propo
 
 
 def _check_wishes(wishes: Wishes, columns: Sequence[ColumnProfile]) -> None:
-    known = {column.name for column in columns}
-    for role in ("text", "text_a", "text_b", "label", "cluster_by"):
-        wanted = getattr(wishes, role)
-        if wanted and wanted not in known:
-            raise DatasetError(f"There is no column `{wanted}`. The table has:\n{table_of(columns)}")
+    check_present(columns, (wishes.text, wishes.text_a, wishes.text_b, wishes.label, wishes.cluster_by))
     if bool(wishes.text_a) != bool(wishes.text_b):
         raise DatasetError("A pair needs both of its texts: name text_a and text_b, or neither.")
     if wishes.text and wishes.text_a:

@@ -82,6 +82,18 @@ def table_of(columns: Sequence[ColumnProfile]) -> str:
     return "\n".join(f"  {column.name}: {column.said}" for column in columns)
 
 
+def check_present(columns: Sequence[ColumnProfile], wished: Sequence[str | None]) -> None:
+    """Refuse wishes for columns that are not there.
+
+    Raises:
+        DatasetError: with the wished column and those of the table.
+    """
+    known = {column.name for column in columns}
+    for wanted in wished:
+        if wanted and wanted not in known:
+            raise DatasetError(f"There is no column `{wanted}`. The table has:\n{table_of(columns)}")
+
+
 def choose_text(columns: Sequence[ColumnProfile], wish: str | None) -> Choice:
     """The column with the text.
 

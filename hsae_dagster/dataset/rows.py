@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from hsae_dagster.dataset.classes import class_key, class_name, class_sizes, classes_of, listed
+from hsae_dagster.dataset.classes import class_key, class_name, class_sizes, classes_of, listed, one_against_the_rest
 from hsae_dagster.dataset.controls import check_categories
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.percents import why_no_number, without_percent_signs
@@ -216,13 +216,13 @@ def _label(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.Series:
     spec, label = dataset.spec, raw[dataset.spec.columns.label]
     if spec.columns.positive is not None:
         target, classes = class_name(spec.columns.positive), classes_of(label)
-        positive = classes.str.to_lowercase() == class_key(target)
-        if not positive.any():
+        positive = one_against_the_rest(classes, target)
+        if not positive.sum():
             raise DatasetError(
                 f"Dataset `{dataset.name}`: no row of {path.name} has the value {target!r} in "
                 f"`{spec.columns.label}` (it has {listed(classes)}). Correct columns.positive."
             )
-        return positive.cast(pl.Float64).set(classes.is_null(), None)
+        return positive
     if label.dtype.is_temporal():
         raise DatasetError(
             f"Dataset `{dataset.name}`: column `{spec.columns.label}` of {path.name} holds dates or times (row 1: "

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from hsae_dagster.core.hypothesis import Example, Hypothesis
 from hsae_dagster.report import prose
-from hsae_dagster.report.cards import FIRING_MOST, HAVING, facts
+from hsae_dagster.report.cards import facts, supporting_title
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.excerpts import Segment, excerpt
 from hsae_dagster.report.sparks import Bar, histogram_bars, histogram_words
@@ -151,14 +151,11 @@ def _evidence(h: Hypothesis, content: ReportContent) -> tuple[tuple[str, str, tu
 
 
 def _supporting(h: Hypothesis) -> tuple[str, str, tuple[Example, ...]]:
-    either = "Their outcomes may lie on either side of the average."
-    if h.source == "yours":
-        return HAVING, f"They have the concept. {either}", h.evidence.supporting
-    return (
-        FIRING_MOST,
-        f"They have the concept and fire the neuron, strongest first. {either}",
-        h.evidence.supporting,
+    what = (
+        "They have the concept" if h.source == "yours" else "They have the concept and fire the neuron, strongest first"
     )
+    note = f"{what}. Their outcomes may lie on either side of the average."
+    return supporting_title(h), note, h.evidence.supporting
 
 
 def _quote(example: Example, content: ReportContent) -> _Quote:

@@ -36,8 +36,6 @@ _LEADING = re.compile(r"^(?:([-+=])|(\d+)([.)]))(?=\s|[-=]|$)")
 # What a renderer turns into a link by itself; a space of no width after it keeps an address text.
 _SELF_LINKING = re.compile(r"https?:(?=//)|www(?=\.)|@", re.IGNORECASE)
 _SHOWN_TERMS = 40
-# Not "for it": they are chosen by the neuron, whatever their outcome.
-FIRING_MOST, HAVING = "Texts that fire it most", "Texts that have it"
 CONTROLLED = "controls held constant"
 _WHY = {
     "fidelity": "words fit loosely",
@@ -155,6 +153,11 @@ def hypotheses_table(content: ReportContent) -> list[dict[str, str]]:
     ]
 
 
+def supporting_title(hypothesis: Hypothesis) -> str:
+    """What the texts that show it are; not "for it", as their outcomes play no part in their choice."""
+    return "Texts that have it" if hypothesis.source == "yours" else "Texts that fire it most"
+
+
 def why_words(hypothesis: Hypothesis) -> str:
     """In a word or two, the rule behind a verdict that the p-value beside it does not explain; empty otherwise."""
     return _WHY.get(hypothesis.rule, "")
@@ -163,7 +166,7 @@ def why_words(hypothesis: Hypothesis) -> str:
 def _evidence(hypothesis: Hypothesis, content: ReportContent) -> list[str]:
     evidence = hypothesis.evidence
     groups: tuple[tuple[str, Sequence[Example]], ...] = (
-        (FIRING_MOST if hypothesis.source != "yours" else HAVING, evidence.supporting),
+        (supporting_title(hypothesis), evidence.supporting),
         ("Near misses: the neuron fires, the words do not apply", evidence.near_misses),
         ("Against it: has the concept, outcome on the other side of the average", evidence.counterexamples),
     )

@@ -29,6 +29,15 @@ def fits(*values, metric="R2"):
     ]
 
 
+def losing_most(below):
+    """A ladder of R² that loses most on the step down to this rung."""
+    values, value = [], 0.4
+    for name in RUNGS:
+        value -= 0.15 if name == below else 0.01
+        values.append(value)
+    return fits(*values)
+
+
 def test_shares_are_distances_from_chance_over_the_ceilings():
     reading = read_ladder(fits(0.8, 0.75, 0.70, 0.65, 0.62, metric="AUC"), (0.5, 0.53))
     assert [share for _, share in reading.kept] == pytest.approx([1.0, 0.25 / 0.3, 0.2 / 0.3, 0.5, 0.4])
@@ -37,11 +46,7 @@ def test_shares_are_distances_from_chance_over_the_ceilings():
 
 @pytest.mark.parametrize("below", RUNGS[1:])
 def test_the_weakest_step_is_the_one_that_loses_most(below):
-    values, value = [], 0.4
-    for name in RUNGS:
-        value -= 0.15 if name == below else 0.01
-        values.append(value)
-    worst = read_ladder(fits(*values), (0.0, 0.01)).weakest
+    worst = read_ladder(losing_most(below), (0.0, 0.01)).weakest
     assert worst is not None
     assert worst.below == below
     assert worst.above == RUNGS[RUNGS.index(below) - 1]

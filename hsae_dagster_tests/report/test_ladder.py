@@ -10,7 +10,7 @@ from hsae_dagster.report.cards import card_markdown
 from hsae_dagster.report.content import SizeChoice
 from hsae_dagster.report.ladder import ladder_sentences
 from hsae_dagster.report.page import render_report
-from hsae_dagster_tests.core.test_ladder import fits
+from hsae_dagster_tests.core.test_ladder import fits, losing_most
 from hsae_dagster_tests.report.make_content import make_content, make_hypotheses
 
 KNOBS = dict(zip(RUNGS[1:], ("label_weight", "selection.n", "Lower k", "interpretation.candidates"), strict=True))
@@ -18,11 +18,7 @@ KNOBS = dict(zip(RUNGS[1:], ("label_weight", "selection.n", "Lower k", "interpre
 
 @pytest.mark.parametrize("below", RUNGS[1:])
 def test_the_weakest_step_comes_with_the_knob_that_moves_it(below):
-    values, value = [], 0.4
-    for name in RUNGS:
-        value -= 0.15 if name == below else 0.01
-        values.append(value)
-    shares, advice = ladder_sentences(read_ladder(fits(*values), (0.0, 0.01)))
+    shares, advice = ladder_sentences(read_ladder(losing_most(below), (0.0, 0.01)))
     assert shares.startswith("Of what the embeddings predict beyond chance, all neurons keep ")
     assert advice.startswith("Most is lost between ")
     assert KNOBS[below] in advice
@@ -31,12 +27,8 @@ def test_the_weakest_step_comes_with_the_knob_that_moves_it(below):
 
 @pytest.mark.parametrize("below", RUNGS[1:])
 def test_what_was_chosen_by_measurement_is_not_advised_but_told(below):
-    values, value = [], 0.4
-    for name in RUNGS:
-        value -= 0.15 if name == below else 0.01
-        values.append(value)
     sizes = SizeChoice(8, ((24, 4), (64, 16)), (0.0, 0.1), 24, 4, 0.1, "the best score")
-    _, advice = ladder_sentences(read_ladder(fits(*values), (0.0, 0.01)), sizes)
+    _, advice = ladder_sentences(read_ladder(losing_most(below), (0.0, 0.01)), sizes)
     for advised in ("Let the size be chosen", "guide it by the label", "guide the autoencoder"):
         assert advised not in advice
     told = "measured 8 autoencoders on validation clusters (m/k 24/4, 64/16; unguided and with label weights 0.1)"
