@@ -65,13 +65,14 @@ def own_effect_words(content: ReportContent) -> Iterator[str]:
         test.partial.low > 0 if test.separation.estimate > 0 else test.partial.high < 0  # never, where it is NaN
         for test in confirmed
     )
+    beside = "beside all other concepts, too, to the same side"
     if own == len(confirmed):
-        yield f"Each of the {own} confirmed effects differs from zero beside all other concepts, too."
+        yield f"Each of the {own} confirmed effects differs from zero {beside}."
         return
     rest = "differs" if own == 1 else "differ"
     yield (
         f"Confirmed hypotheses can be one finding in several wordings: of the {len(confirmed)} confirmed effects "
-        f"{own or 'none'} {rest} from zero beside all other concepts, too (the partial effect on the card)."
+        f"{own or 'none'} {rest} from zero {beside} (the partial effect on the card)."
     )
 
 
