@@ -8,7 +8,7 @@ depends on the task, the labels and the controls of training and validation obse
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from hsae_dagster.assets.imported_sae import declaration
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.dataset.saes import SAE
 from hsae_dagster.errors import MethodError
-from hsae_dagster.keys import hash_bytes, set_fingerprint
+from hsae_dagster.keys import hash_bytes, set_fingerprint, unit_interval
 from hsae_dagster.storage.checkpoints import save_sae
 from hsae_dagster.storage.objects import StageInputs, StoredObject
 from hsae_dagster.storage.vectors import VectorTable
@@ -55,6 +55,32 @@ class Lessons:
         return Lessons(
             stage, set_id, ids, table, {split: observed.filter(pl.col("split") == split) for split in SPLITS}
         )
+
+    def on_other_clusters(self, part: int) -> "Lessons | None":
+        """The same texts with other clusters to validate on, as many as now; None where too few are left.
+
+        For comparing candidates (`core.sae_choice`), never for an autoencoder that is kept. A text that observations of
+        both sides share validates; observations that it would carry to the other side are left out.
+
+        Args:
+            part: 1, 2, …; no training cluster is in two parts.
+        """
+        train, validation = (frame["cluster_id"].unique() for frame in self.observations.values())
+        share = len(validation) / max(len(train), 1)
+        if share == 0 or part * share > 1:
+            return None
+        places = train.map_elements(lambda cluster: unit_interval(cluster, "other clusters"), return_dtype=pl.Float64)
+        validating = train.filter((places >= (part - 1) * share) & (places < part * share))
+        everything = pl.concat(self.observations.values())
+        sides = [name for name in everything.columns if name.startswith("text_id")]
+        judged = everything.filter(pl.col("cluster_id").is_in(validating.implode()))
+        unseen = pl.concat([judged[side] for side in sides]).unique().sort()
+        shares_none = ~pl.any_horizontal(pl.col(sides).is_in(unseen.implode()))
+        learned = everything.filter(~pl.col("cluster_id").is_in(validating.implode()) & shares_none)
+        texts = pl.concat(self.ids.values())
+        ids = {"train": texts.filter(~texts.is_in(unseen.implode())).sort(), "validation": unseen}
+        observations = {"train": learned, "validation": judged}
+        return replace(self, ids=ids, observations=observations)
 
     @cached_property
     def vectors(self) -> dict[str, np.ndarray]:

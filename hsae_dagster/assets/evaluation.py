@@ -33,7 +33,7 @@ from hsae_dagster.core.inference import HoldoutDesign, HypothesisTest, reversed_
 from hsae_dagster.core.observations import holdout_design, outcome_per_text, text_rows
 from hsae_dagster.core.power import minimum_detectable_effect
 from hsae_dagster.core.redundancy import families
-from hsae_dagster.report.content import ReportContent, SplitCount
+from hsae_dagster.report.content import Guided, ReportContent, SplitCount
 from hsae_dagster.storage.frames import read_codes, read_frame
 from hsae_dagster.storage.objects import StoredObject
 
@@ -114,7 +114,7 @@ def evaluate(
         ),
         fits=fits,
         floor=chance,
-        label_weights=_label_weights(upstream["sae_checkpoints"]),
+        guidance=_guidance(upstream["sae_checkpoints"]),
         sizes=read_choice(upstream["sae_checkpoints"]),
         alpha=spec.inference.alpha,
         bonferroni=family.bonferroni,
@@ -237,10 +237,14 @@ def _hypotheses(
     return tuple(sorted(made, key=lambda h: (_BADGE_ORDER[h.badge], -abs(np.nan_to_num(h.test.separation.estimate)))))
 
 
-def _label_weights(checkpoints: StoredObject) -> dict[str, float]:
-    """How strongly each autoencoder was guided by the label; those from before there was guidance were not."""
-    records = checkpoints.json("saes.json")
-    return {record["sae_id"]: float(record["config"].get("label_weight", 0.0)) for record in records}
+def _guidance(checkpoints: StoredObject) -> dict[str, Guided]:
+    """How the label guided each autoencoder; those from before there was guidance were not guided."""
+    found = {}
+    for record in checkpoints.json("saes.json"):
+        config = record["config"]
+        neurons = config.get("head_neurons") or config["m"]
+        found[record["sae_id"]] = Guided(float(config.get("label_weight", 0.0)), neurons, config["m"])
+    return found
 
 
 def _stability(selected: StoredObject) -> dict[int, float]:

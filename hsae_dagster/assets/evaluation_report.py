@@ -36,7 +36,7 @@ from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "evaluation_report"
-CODE_VERSION = "18"
+CODE_VERSION = "19"
 _READ = ("corpus", "interpretations", "annotation_matrix")  # whether or not there is anything to do
 
 
@@ -175,7 +175,7 @@ def _summarise(content: ReportContent) -> dict[str, Any]:
         "fits": fits,
         "floor": list(content.floor),
         "reading": " ".join(ladder_sentences(read_ladder(content.fits, content.floor), content.sizes)),
-        "label_weights": dict(content.label_weights),
+        "label_weights": {sae_id: guided.weight for sae_id, guided in content.guidance.items()},
         "outcome": content.outcome,
         "task": content.task,
         "alpha": content.alpha,

@@ -6,7 +6,7 @@ Does not belong here: the grid, the figures and the rule themselves (`core.sae_g
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,21 +19,19 @@ import scipy.sparse as sp
 
 from hsae_dagster.assets.autoencoders import Lessons, describe, train_one
 from hsae_dagster.core.observations import observation_matrix
+from hsae_dagster.core.sae_choice import ENOUGH_OBSERVATIONS, Caps, Choice, Trial, choose, contenders, kept_apart
 from hsae_dagster.core.sae_grid import (
     MOST_WORDS,
-    Caps,
-    Choice,
     Judged,
     Labels,
     Size,
     WordReader,
     balanced_f1,
     batch_size,
-    choose,
     fit_of,
     fit_within,
     grid,
-    kept_apart,
+    head_neurons,
     redundancy,
     reference_size,
 )
@@ -66,12 +64,14 @@ def choose_sae(lessons: Lessons, texts: pl.DataFrame, auto: Auto, folder: Path) 
         return train_one(lessons, _declared(sizes[0], auto, batch))
     caps = Caps(auto.reconstruction, auto.redundancy, auto.dead_share)
     with one_thread():
-        trained, judged = _measure(lessons, [_declared(size, auto, batch) for size in sizes], judge)
-        if again := kept_apart(judged, caps):
+        trained, judged = _measure([_declared(size, auto, batch) for size in sizes], judge)
+        if again := kept_apart(judged, caps, auto.head_share):
             stage.report(f"{len(again)} guided ones with neurons too alike are trained again with neurons kept apart")
-            more = _measure(lessons, [_declared(size, auto, batch) for size in again], judge)
+            more = _measure([_declared(size, auto, batch) for size in again], judge)
             trained, judged = trained + more[0], judged + more[1]
-    choice = choose(judged, judge.labels, caps)
+        trials = [Trial(dict(enumerate(judged)), judge.labels)]
+        trials += _elsewhere(trials, lessons, caps, lambda size: _declared(size, auto, batch), auto.parts)
+    choice = choose(trials, caps)
     stage.report(f"{describe(_declared(judged[choice.chosen].size, auto, batch))} is taken: {choice.reason}")
     ids = [part.json("sae.json")["sae_id"] for part in trained]
     write_frame(folder / "grid.parquet", _grid_frame(judged, choice, ids))
@@ -79,15 +79,37 @@ def choose_sae(lessons: Lessons, texts: pl.DataFrame, auto: Auto, folder: Path) 
     return trained[choice.chosen]
 
 
-def _measure(lessons: Lessons, saes: list[SAE], judge: "_Judge") -> tuple[list[StoredObject], list[Judged]]:
+def _elsewhere(
+    trials: list[Trial], lessons: Lessons, caps: Caps, declare: Callable[[Size], SAE], parts: int
+) -> list[Trial]:
+    """Trials of close candidates on other clusters: until one is left, or observations or parts are enough."""
+    found: list[Trial] = []
+    for part in range(1, parts):
+        close = contenders([*trials, *found], caps)
+        other = lessons.on_other_clusters(part)
+        judged_by = sum(len(trial.labels.validation) for trial in (*trials, *found))
+        if len(close) < 2 or other is None or judged_by >= ENOUGH_OBSERVATIONS:
+            break
+        judge = _Judge(other)
+        if not judge.possible:
+            continue
+        lessons.stage.report(
+            f"{len(close)} that are close are compared on other clusters, part {part + 1} of at most {parts}"
+        )
+        _, judged = _measure([declare(trials[0].judged[place].size) for place in close], judge)
+        found.append(Trial(dict(zip(close, judged, strict=True)), judge.labels))
+    return found
+
+
+def _measure(saes: list[SAE], judge: "_Judge") -> tuple[list[StoredObject], list[Judged]]:
     """Train and judge every candidate, telling how far that is."""
     trained, judged = [], []
     started = time.monotonic()
     for number, sae in enumerate(saes, start=1):
-        trained.append(train_one(lessons, sae, quiet=True))
+        trained.append(train_one(judge.lessons, sae, quiet=True))
         judged.append(judge.judge(Size(sae.m, sae.k, sae.label_weight, sae.distinct_weight), trained[-1]))
         left = (time.monotonic() - started) / number * (len(saes) - number)
-        lessons.stage.report(
+        judge.lessons.stage.report(
             f"{number} of {len(saes)}: {describe(sae)}: {judge.metric} {judged[-1].signal:.3f}, fired or not "
             f"{judged[-1].fired:.3f}, correlation {judged[-1].redundancy:.2f}; {left:,.0f} s left"
         )
@@ -110,16 +132,17 @@ def one_thread() -> Iterator[None]:
 def _declared(size: Size, auto: Auto, batch: int) -> SAE:
     training: dict[str, Any] = {"max_epochs": auto.max_epochs, "batch_size": batch, "seed": auto.seed}
     if size.label_weight > 0:
-        training |= {"input_noise": auto.input_noise, "distinct_weight": size.distinct_weight}
+        few = {"head_neurons": head_neurons(size.m, auto.head_share)} if auto.head_share < 1 else {}
+        training |= {"input_noise": auto.input_noise, "distinct_weight": size.distinct_weight, **few}
     return SAE(m=size.m, k=size.k, label_weight=size.label_weight, **training)
 
 
 @dataclass(frozen=True)
 class _Judge:
-    """What candidates are judged by: labels and words of training and validation texts."""
+    """What candidates are judged by: labels of training and validation texts, and their words where texts are given."""
 
     lessons: Lessons
-    texts: pl.DataFrame
+    texts: pl.DataFrame | None = None
 
     @property
     def possible(self) -> bool:
@@ -149,7 +172,9 @@ class _Judge:
 
     @cached_property
     def words(self) -> WordReader | None:
-        """What words say; None where no word is shared by several clusters."""
+        """What words say; None without texts, or where no word is shared by several clusters."""
+        if self.texts is None:
+            return None
         from hsae_dagster.core.terms import presence, supported_terms
 
         train, validation = (self.texts.filter(pl.col("split") == split) for split in ("train", "validation"))
@@ -219,7 +244,7 @@ class _Judge:
 
 
 def _grid_frame(judged: list[Judged], choice: Choice, ids: list[str]) -> pl.DataFrame:
-    columns = ("signal", "fired", "words", "score", "fidelity", "redundancy", "nmse", "dead_share")
+    columns = ("signal", "fired", "words", "fidelity", "redundancy", "nmse", "dead_share")
     rows = []
     for place, candidate in enumerate(judged):
         figures = {name: float(getattr(candidate, name)) for name in columns}
@@ -227,6 +252,8 @@ def _grid_frame(judged: list[Judged], choice: Choice, ids: list[str]) -> pl.Data
             {
                 **asdict(candidate.size),
                 **figures,
+                "score": float(choice.scores[place]),
+                "parts": int(choice.parts[place]),
                 "standard_error": float(choice.standard_errors[place]),
                 "within_caps": bool(choice.within_caps[place]),
                 "chosen": place == choice.chosen,

@@ -1,18 +1,17 @@
-"""Autoencoder sizes: the grid that is worth trying, how one candidate is judged, and which candidate is taken.
+"""Autoencoder sizes: the grid that is worth trying and how one candidate is judged.
 
 Belongs here: sizes from the amount of data, the reference's rule of thumb, the figures of a candidate on validation
-texts, the one-standard-error rule. Does not belong here: training (`sae_training`), reading or storing anything.
+texts. Does not belong here: which candidate is taken (`sae_choice`), training (`sae_training`), reading or storing
+anything.
 
 A candidate is judged by what n selected neurons say about labels of validation clusters, by their strengths and by
-whether they fired at all. The simplest candidate within one standard error of the best is taken (Breiman et al. 1984;
-Hastie et al. 2009, section 7.10). That error is one of the difference to the best, over draws of whole clusters: two
-candidates see the same texts, so what is easy or hard about those cancels. What words say about the firing neurons is
-reported beside it and decides nothing: it varies more from one candidate to the next than it differs between them.
+whether they fired at all. What words say about the firing neurons is reported beside it and decides nothing: it varies
+more from one candidate to the next than it differs between them.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
@@ -27,8 +26,6 @@ _LARGE = 64
 _FEWEST = 16
 # From so many training texts on, larger dictionaries are tried as well.
 _MANY_TEXTS = 20_000
-_APART = 1.0
-_DRAWS = 200
 _FOLDS = 5
 _OBSERVATIONS_PER_PREDICTOR = 20
 # Words that are read to predict firing: the commonest ones; more add little and cost a larger system to solve.
@@ -44,22 +41,6 @@ class Size:
     k: int
     label_weight: float = 0.0
     distinct_weight: float = 0.0
-
-
-@dataclass(frozen=True)
-class Caps:
-    """What a candidate may cost.
-
-    Attributes:
-        reconstruction: largest ratio of its validation error to that of the unguided autoencoder of its size.
-        redundancy: largest mean |correlation| among its selected neurons (or that of the unguided autoencoder of its
-            size, where that is larger: few texts and few neurons alone make correlations).
-        dead_share: largest share of dead neurons.
-    """
-
-    reconstruction: float = 1.1
-    redundancy: float = 0.1
-    dead_share: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -95,25 +76,6 @@ class Judged:
         return (self.signal + self.fired) / 2
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Which candidate was taken, and why.
-
-    Attributes:
-        chosen: place among the candidates.
-        best: place of the best score among those within the caps.
-        standard_errors: (candidates,) cluster-bootstrap standard error of each score's difference to the best.
-        within_caps: (candidates,) bool.
-        reason: in words.
-    """
-
-    chosen: int
-    best: int
-    standard_errors: np.ndarray
-    within_caps: np.ndarray
-    reason: str
-
-
 def reference_size(n_texts: int) -> Size:
     """The rule of thumb of HypotheSAEs: 64/4 for about 1,000 texts, 256/8 for 10,000, 1024/8 for 100,000; nearest."""
     power = min(max(round(math.log10(max(n_texts, 1))), 3), 5)
@@ -143,6 +105,11 @@ def grid(n_texts: int, n_select: int, label_weights: Sequence[float]) -> list[Si
         if shape not in found:
             found.append(shape)
     return [Size(m, k, weight) for m, k in found for weight in (0.0, *sorted(set(label_weights) - {0.0}))]
+
+
+def head_neurons(m: int, share: float) -> int:
+    """How many of m neurons predict the label: a share of them, at least two (praise and blame are not one neuron)."""
+    return min(max(round(share * m), 2), m)
 
 
 class WordReader:
@@ -220,85 +187,6 @@ def fit_within(unseen: np.ndarray, labels: Labels) -> float:
     return score(labels.task, labels.validation, found.values, found.folds)
 
 
-def choose(candidates: Sequence[Judged], labels: Labels, caps: Caps, seed: int = 0) -> Choice:
-    """The simplest candidate whose score is within one standard error of the best, among those within the caps.
-
-    Simpler is: fewer neurons, then fewer of them per text, then no guidance by the label, then no weight on
-    distinctness; among equally simple ones the better score counts, since the caps bound what guidance may cost. Where
-    no candidate is within all caps, that on redundancy goes first, then that on dead neurons, then that on
-    reconstruction.
-    """
-    rules = _rules(candidates, caps)
-    scores = np.array([c.score if np.isfinite(c.score) else -np.inf for c in candidates])
-    within = np.logical_and.reduce(rules)
-    allowed, given_up = within, []
-    for name in ("redundancy", "dead neurons", "reconstruction"):
-        if allowed.any():
-            break
-        given_up.append(name)
-        rules.pop()
-        allowed = np.logical_and.reduce(rules) if rules else np.ones(len(candidates), dtype=bool)
-    best = int(np.argmax(np.where(allowed, scores, -np.inf)))
-    errors = _standard_errors(candidates, best, labels, seed)
-    near = allowed & (scores[best] - scores <= errors)
-    near[best] = True
-    chosen = min(np.flatnonzero(near), key=lambda i: (*_complexity(candidates[int(i)].size), -scores[i]))
-    reason = "the best score" if chosen == best else "the simplest within one standard error of the best score"
-    if given_up:
-        reason += f"; no candidate was within the cap on {' or '.join(given_up)}"
-    return Choice(int(chosen), best, errors, within, reason)
-
-
-def _rules(candidates: Sequence[Judged], caps: Caps) -> list[np.ndarray]:
-    """(candidates,) bool of each cap: reconstruction, dead neurons, redundancy."""
-    plain = {(c.size.m, c.size.k): c for c in candidates if c.size.label_weight == 0}
-    pairs = [(c, plain.get((c.size.m, c.size.k), c)) for c in candidates]
-    return [
-        np.array([c.nmse <= caps.reconstruction * twin.nmse for c, twin in pairs]),
-        np.array([c.dead_share <= caps.dead_share for c in candidates]),
-        np.array([c.redundancy <= max(caps.redundancy, _redundancy_of(twin, c)) for c, twin in pairs]),
-    ]
-
-
-def kept_apart(candidates: Sequence[Judged], caps: Caps) -> list[Size]:
-    """What is worth training once more with neurons kept apart: guided ones beyond the cap on redundancy alone.
-
-    A small weight on distinctness takes most of the likeness of neurons and little of what they say (`guidance`).
-    """
-    reconstruction, dead, redundancy_cap = _rules(candidates, caps)
-    return [
-        replace(c.size, distinct_weight=_APART)
-        for c, fit, alike in zip(candidates, reconstruction & dead, ~redundancy_cap, strict=True)
-        if fit and alike and c.size.label_weight > 0 and math.isfinite(c.redundancy)
-    ]
-
-
-def _redundancy_of(twin: Judged, candidate: Judged) -> float:
-    return 0.0 if twin is candidate and candidate.size.label_weight > 0 else twin.redundancy
-
-
 def batch_size(n_texts: int) -> int:
     """Texts per training step: 512, fewer where an epoch would then have fewer than about eight steps; at least 32."""
     return min(512, max(32, 2 ** round(math.log2(max(n_texts, 1) / 8))))
-
-
-def _complexity(size: Size) -> tuple[float, ...]:
-    return (size.m, size.k, size.label_weight > 0, size.distinct_weight > 0)
-
-
-def _standard_errors(candidates: Sequence[Judged], best: int, labels: Labels, seed: int) -> np.ndarray:
-    """Standard deviation over cluster draws of the score of the best minus that of each."""
-    groups = np.unique(labels.validation_clusters, return_inverse=True)[1]
-    members = [np.flatnonzero(groups == g) for g in range(int(groups.max(initial=0)) + 1)]
-    rng = np.random.default_rng(seed)
-    draws = []
-    for _ in range(_DRAWS):
-        rows = np.concatenate([members[g] for g in rng.integers(len(members), size=len(members))])
-        y = labels.validation[rows]
-        if len(np.unique(y)) < 2:
-            continue
-        draws.append([np.mean([score(labels.task, y, p[rows]) for p in c.predictions]) for c in candidates])
-    if len(draws) < 2:
-        return np.zeros(len(candidates))
-    table = np.array(draws)
-    return np.asarray((table[:, [best]] - table).std(axis=0, ddof=1))

@@ -80,6 +80,9 @@ class Auto(Section):
     input_noise: float = Field(
         1.0, ge=0.0, description="Noise added to the embeddings where the label guides, as a multiple of their spread."
     )
+    head_share: float = Field(
+        0.33, gt=0.0, le=1.0, description="Share of the neurons that the label guides; the others only rebuild."
+    )
     reconstruction: float = Field(
         1.1, ge=1.0, description="Largest reconstruction error, as a multiple of the unguided one of that size."
     )
@@ -87,6 +90,12 @@ class Auto(Section):
         0.1, gt=0.0, le=1.0, description="Largest mean correlation (in size) among the selected neurons."
     )
     dead_share: float = Field(0.1, ge=0.0, le=1.0, description="Largest share of dead neurons.")
+    parts: int = Field(
+        5,
+        ge=1,
+        description="Most parts of the training and validation clusters on which close candidates are compared; 1: the "
+        "validation clusters alone.",
+    )
     max_epochs: int = Field(100, ge=1, description="Most passes over the training texts per candidate.")
     seed: int = Field(0, ge=0, description="Start of the random stream of every candidate.")
 

@@ -126,9 +126,14 @@ def fidelity_words(hypothesis: Hypothesis) -> str:
 
 
 def guidance_words(hypothesis: Hypothesis, content: ReportContent) -> str:
-    """Whether the autoencoder of the neuron knew the label of training texts."""
-    weight = content.label_weights.get(hypothesis.sae_id, 0.0)
-    return f"guided by the label of training texts (weight {weight:g})" if weight else "from texts alone, unguided"
+    """Whether the label of training texts guided the neuron, or others of its autoencoder, or none."""
+    guided = content.guidance.get(hypothesis.sae_id)
+    if guided is None or not guided.weight:
+        return "from texts alone, unguided"
+    if not guided.by_few:
+        return f"guided by the label of training texts (weight {guided.weight:g})"
+    few = f"{guided.neurons} of {guided.m} neurons guided by the label of training texts (weight {guided.weight:g})"
+    return f"among the {few}" if hypothesis.sae_column < guided.neurons else f"to rebuild texts, beside the {few}"
 
 
 def hypotheses_table(content: ReportContent) -> list[dict[str, str]]:

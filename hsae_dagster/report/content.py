@@ -64,6 +64,26 @@ class SizeChoice:
 
 
 @dataclass(frozen=True)
+class Guided:
+    """How the label guided an autoencoder.
+
+    Attributes:
+        weight: of predicting the label; 0 is unguided.
+        neurons: how many of its neurons, the first ones, predict the label.
+        m: its neurons in all.
+    """
+
+    weight: float
+    neurons: int
+    m: int
+
+    @property
+    def by_few(self) -> bool:
+        """Whether some of its neurons predict the label and others only rebuild texts."""
+        return self.weight > 0 and self.neurons < self.m
+
+
+@dataclass(frozen=True)
 class ReportContent:
     """Everything on the report of one evaluation of one dataset.
 
@@ -80,7 +100,7 @@ class ReportContent:
         unreadable: neurons without a readable concept: (rank, sae_id, sae_column, reason); not tested.
         fits: ladder of joint fit, ceiling first: embeddings, TF-IDF, all neurons, selected neurons, concepts, controls.
         floor: mean and 95th percentile of the concepts' fit to permuted outcomes.
-        label_weights: by sae_id, how strongly its training was guided by the label (0: not at all).
+        guidance: by sae_id, how the label guided its training.
         alpha: family-wise error rate.
         bonferroni: hypotheses below alpha / H, for comparison.
         settings: what dataset.yaml declared, defaults filled in (JSON-like).
@@ -105,7 +125,7 @@ class ReportContent:
     unreadable: tuple[tuple[int, str, int, str], ...]
     fits: tuple[Fit, ...]
     floor: tuple[float, float]
-    label_weights: Mapping[str, float]
+    guidance: Mapping[str, Guided]
     alpha: float
     bonferroni: int
     settings: Mapping[str, Any]

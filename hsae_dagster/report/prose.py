@@ -215,7 +215,7 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
 
 
 def _guidance(content: ReportContent) -> str:
-    weights = sorted(set(content.label_weights.values()))
+    weights = sorted({guided.weight for guided in content.guidance.values()})
     if not any(weights):
         return (
             "None: the autoencoder learned to rebuild the embeddings and never saw the outcome. Its neurons are what "
@@ -223,9 +223,11 @@ def _guidance(content: ReportContent) -> str:
         )
     named = " and ".join(f"{weight:g}" for weight in weights if weight)
     some = "The autoencoder" if all(weights) else "One or more of the autoencoders (each card says whether its own)"
+    few = [f"{guided.neurons} of {guided.m}" for guided in content.guidance.values() if guided.by_few]
+    source = f" from {' and '.join(few)} neurons, while the others only rebuild (each card says which)" if few else ""
     return (
         f"{some} learned to rebuild the embeddings and, with weight {named}, to predict the outcome of the training "
-        "texts. Its neurons therefore lean towards what goes with the outcome, and are no neutral inventory of what "
+        f"texts{source}. Guided neurons lean towards what goes with the outcome, and are no neutral inventory of what "
         "the texts are about. The outcomes of the holdout played no part in it, so tests, intervals and corrections "
         "hold as without guidance."
     )

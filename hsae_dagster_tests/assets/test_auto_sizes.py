@@ -27,6 +27,8 @@ def test_a_size_is_measured_and_the_whole_grid_is_kept(copied: Workspace, datase
     for name in ("m", "k", "label_weight", "distinct_weight"):
         assert record["config"][name] == chosen[name]
     assert record["config"]["input_noise"] == (1.0 if chosen["label_weight"] > 0 else 0.0)
+    assert record["config"]["head_neurons"] == (round(chosen["m"] / 3) if chosen["label_weight"] > 0 else None)
+    assert chosen["parts"] == rows["parts"].max()
     n_train = read_frame(copied.current(dataset, "corpus").file("texts.parquet"))["split"].to_list().count("train")
     assert rows["m"].max() <= n_train // 4  # type: ignore[operator]
     assert set(rows["label_weight"]) == {0.0, 0.3}
@@ -39,6 +41,25 @@ def test_a_size_is_measured_and_the_whole_grid_is_kept(copied: Workspace, datase
     assert again.metadata("sae_checkpoints")["reused"]
 
 
+def test_close_candidates_are_compared_on_other_clusters_and_what_is_kept_learned_from_training_ones(
+    copied: Workspace,
+) -> None:
+    redeclare(copied, "ratings", {"auto": {**FAST, "parts": 1}})
+    assert copied.run("ratings", upto="sae_checkpoints").success
+    alone = copied.current("ratings", "sae_checkpoints")
+    assert set(read_frame(alone.file("grid.parquet"))["parts"]) == {1}
+    redeclare(copied, "ratings", {"auto": FAST})
+    run = copied.run("ratings", upto="sae_checkpoints")
+    assert run.success, run.failures
+    stored = copied.current("ratings", "sae_checkpoints")
+    rows, before = (read_frame(one.file("grid.parquet")) for one in (stored, alone))
+    assert rows["parts"].max() > 1, "candidates on so few clusters are close"
+    # The candidates themselves are the ones from before: other clusters compare, and teach nothing that is kept.
+    for name in ("sae_id", "signal", "fired", "redundancy"):
+        assert rows[name].to_list() == before[name].to_list()
+    assert "parts of the training and validation clusters" in run.metadata("sae_checkpoints")["choice"]
+
+
 def test_unguided_sizes_are_chosen_without_guidance(copied: Workspace) -> None:
     redeclare(copied, "ratings", {"auto": {**FAST, "guided": False}})
     assert copied.run("ratings", upto="sae_checkpoints").success
@@ -48,7 +69,7 @@ def test_unguided_sizes_are_chosen_without_guidance(copied: Workspace) -> None:
 
 
 def test_guided_neurons_that_are_too_alike_are_trained_again_and_kept_apart(copied: Workspace) -> None:
-    guided = {"max_epochs": 25, "label_weights": [3.0], "redundancy": 0.05, "reconstruction": 3.0}
+    guided = {"max_epochs": 25, "label_weights": [3.0], "redundancy": 0.05, "reconstruction": 3.0, "head_share": 1.0}
     redeclare(copied, "ratings", {"auto": guided})
     run = copied.run("ratings", upto="sae_checkpoints")
     assert run.success, run.failures

@@ -33,6 +33,7 @@ STAGES = {
     "sae_checkpoints": [
         "assets/autoencoders.py",
         "assets/sae_sizes.py",
+        "core/sae_choice.py",
         "core/sae_grid.py",
         "assets/imported_sae.py",
         "core/guidance.py",

@@ -1,24 +1,19 @@
-"""The grid of sizes, the figures of a candidate, and the one-standard-error rule."""
-
-from dataclasses import replace
+"""The grid of sizes and the figures of a candidate."""
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from hsae_dagster.core.sae_choice import Caps
 from hsae_dagster.core.sae_grid import (
-    Caps,
-    Judged,
     Labels,
-    Size,
     WordReader,
     balanced_f1,
     batch_size,
-    choose,
     fit_of,
     fit_within,
     grid,
-    kept_apart,
+    head_neurons,
     redundancy,
     reference_size,
 )
@@ -66,18 +61,6 @@ def test_an_epoch_has_several_steps_however_few_texts_there_are() -> None:
     assert [batch_size(n) for n in (1, 91, 318, 1583, 4755, 10**6)] == [32, 32, 32, 256, 512, 512]
 
 
-def test_few_texts_alone_are_no_redundancy_of_guidance() -> None:
-    truth = labels()
-    pair = [
-        candidate(24, 6, 0.0, 1.5, truth, redundancy=0.14),
-        candidate(24, 6, 0.1, 0.5, truth, redundancy=0.13),
-        candidate(24, 6, 0.3, 0.5, truth, redundancy=0.15),
-    ]
-    choice = choose(pair, truth, Caps())
-    assert choice.within_caps.tolist() == [True, True, False]
-    assert choice.chosen == 1
-
-
 def test_redundancy_is_the_mean_absolute_correlation() -> None:
     rng = np.random.default_rng(0)
     dense = rng.normal(size=(200, 4))
@@ -86,6 +69,11 @@ def test_redundancy_is_the_mean_absolute_correlation() -> None:
     assert redundancy(dense) == pytest.approx(wanted)
     assert redundancy(np.column_stack([dense[:, 0], np.ones(200)])) == 0.0
     assert redundancy(dense[:, :1]) == 0.0
+
+
+def test_a_share_of_the_neurons_predicts_the_label() -> None:
+    assert [head_neurons(m, 1 / 3) for m in (2, 4, 16, 24, 32, 64)] == [2, 2, 5, 8, 11, 21]
+    assert head_neurons(24, 1.0) == 24
 
 
 def test_balanced_f1_does_not_hang_on_how_many_fire() -> None:
@@ -108,111 +96,6 @@ def test_words_read_a_neuron_that_follows_them_and_no_other() -> None:
     assert balanced_f1(said[:, 0], fires[600:, 0]) > 0.9
     assert balanced_f1(said[:, 1], fires[600:, 1]) < 0.6
     assert abs(said[:, 0].mean() - fires[:600, 0].mean()) < 0.1
-
-
-def labels(n: int = 400, clusters: int = 40, seed: int = 0) -> Labels:
-    rng = np.random.default_rng(seed)
-    y = rng.normal(size=2 * n)
-    names = np.array([f"c{i % clusters}" for i in range(n)])
-    return Labels("regression", y[:n], names, y[n:], names)
-
-
-def candidate(m: int, k: int, weight: float, noise: float, truth: Labels, **changes: float) -> Judged:
-    """A candidate whose two predictions are the label plus noise of a given size."""
-    rng = np.random.default_rng([m, k, int(100 * weight)])
-    y = truth.validation
-    predictions = np.stack([0.5 * (y + noise * rng.normal(size=len(y))) for _ in range(2)])
-    fits = [1 - ((y - p) ** 2).sum() / ((y - y.mean()) ** 2).sum() for p in predictions]
-    figures = {"words": 0.1, "fidelity": 0.8, "redundancy": 0.05, "nmse": 0.6, "dead_share": 0.0} | changes
-    return Judged(Size(m, k, weight), *fits, **figures, predictions=predictions)
-
-
-def test_the_simplest_within_one_standard_error_is_taken() -> None:
-    truth = labels()
-    # The best by a hair, which a draw of other clusters would turn round.
-    close = [candidate(24, 6, 0.0, 0.6, truth), candidate(64, 16, 0.3, 0.59, truth), candidate(16, 4, 0.0, 1.5, truth)]
-    choice = choose(close, truth, Caps())
-    assert choice.best in (0, 1)
-    assert choice.chosen == 0, "as good as the best, and smaller"
-    assert choice.standard_errors[choice.best] == 0
-    clear = [candidate(24, 6, 0.0, 1.2, truth), candidate(64, 16, 0.3, 0.5, truth)]
-    choice = choose(clear, truth, Caps(reconstruction=np.inf))
-    assert choice.chosen == choice.best == 1
-    assert choice.reason == "the best score"
-
-
-def test_fewer_neurons_are_simpler_then_fewer_per_text_then_no_guidance() -> None:
-    truth = labels()
-    same = candidate(24, 6, 0.3, 0.6, truth)
-    sizes = [(24, 4, 0.0), (24, 4, 0.3), (24, 4, 0.3, 1.0), (24, 6, 0.0), (24, 6, 0.3), (32, 4, 0.0)]
-    order = [Size(*size) for size in sizes]
-    twins = [Judged(size, *_figures(same)) for size in reversed(order)]
-    for left in range(len(order), 0, -1):
-        assert choose(twins[:left], truth, Caps()).chosen == left - 1
-
-
-def test_among_equally_simple_candidates_the_better_one_counts() -> None:
-    truth = labels()
-    pair = [candidate(24, 6, 0.1, 0.6, truth), candidate(24, 6, 0.3, 0.59, truth)]
-    choice = choose(pair, truth, Caps())
-    assert choice.chosen == choice.best
-
-
-def _figures(judged: Judged) -> tuple:
-    return (
-        judged.signal,
-        judged.fired,
-        judged.words,
-        judged.fidelity,
-        judged.redundancy,
-        judged.nmse,
-        judged.dead_share,
-        judged.predictions,
-    )
-
-
-def test_caps_bind_and_give_way_in_turn() -> None:
-    truth = labels()
-    plain = candidate(24, 6, 0.0, 1.5, truth)
-    costly = candidate(24, 6, 0.3, 0.4, truth, nmse=0.67)
-    copies = candidate(24, 6, 0.1, 0.4, truth, redundancy=0.2)
-    choice = choose([plain, copies, costly], truth, Caps())
-    assert choice.within_caps.tolist() == [True, False, False]
-    assert choice.chosen == 0
-    # Nothing within the cap on redundancy: it is given up, and said so.
-    choice = choose([copies], truth, Caps())
-    assert choice.within_caps.tolist() == [False]
-    assert choice.chosen == 0
-    assert "redundancy" in choice.reason
-    dead = [candidate(24, 6, 0.0, 1.5, truth, dead_share=0.9)]
-    assert "dead neurons" in choose(dead, truth, Caps()).reason
-
-
-def test_only_guided_neurons_that_are_too_alike_are_kept_apart() -> None:
-    truth = labels()
-    plain = candidate(24, 6, 0.0, 1.5, truth, redundancy=0.2)
-    grid_of_one = [
-        plain,
-        candidate(24, 6, 0.1, 0.4, truth, redundancy=0.19),
-        candidate(24, 6, 0.2, 0.4, truth, redundancy=0.3),
-        candidate(24, 6, 0.4, 0.4, truth, redundancy=0.3, nmse=0.9),
-    ]
-    again = kept_apart(grid_of_one, Caps())
-    # No likelier than the unguided ones: not guidance's doing. Rebuilds too badly: of no use either way.
-    assert again == [Size(24, 6, 0.2, distinct_weight=again[0].distinct_weight)]
-    assert again[0].distinct_weight > 0
-    apart = replace(candidate(24, 6, 0.2, 0.39, truth, redundancy=0.06), size=again[0])
-    assert kept_apart([plain, apart], Caps()) == []
-    choice = choose([*grid_of_one, apart], truth, Caps())
-    assert choice.within_caps.tolist() == [True, True, False, False, True]
-    assert choice.chosen == choice.best
-
-
-def test_a_candidate_that_could_not_be_judged_is_never_taken_over_one_that_could() -> None:
-    truth = labels()
-    judged = candidate(24, 6, 0.0, 1.5, truth)
-    unable = Judged(Size(8, 2), *[float("nan")] * 5, 0.6, 0.0, np.zeros((2, 400)))
-    assert choose([unable, judged], truth, Caps(redundancy=1.0)).chosen == 1
 
 
 @pytest.mark.parametrize("task", ["regression", "classification", "pairwise"])

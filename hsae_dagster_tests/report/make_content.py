@@ -9,7 +9,7 @@ from hsae_dagster.core.histogram import activation_histogram
 from hsae_dagster.core.hypothesis import Evidence, Example, Hypothesis
 from hsae_dagster.core.inference import NO_EFFECT_ESTIMATED, Effect, HypothesisTest
 from hsae_dagster.core.joint_fit import Fit
-from hsae_dagster.report.content import ReportContent, SplitCount
+from hsae_dagster.report.content import Guided, ReportContent, SplitCount
 
 OUTCOMES = {
     "regression": "mean rating (−4 to 4)",
@@ -171,7 +171,7 @@ def make_content(
         "unreadable": ((14, "5ae0" * 4, 51, "no term speaks for it"),),
         "fits": make_fits(task),
         "floor": floor,
-        "label_weights": {"5ae0" * 4: 0.1},
+        "guidance": {"5ae0" * 4: Guided(0.1, 64, 64)},
         "alpha": 0.05,
         "bonferroni": 14,
         "settings": {

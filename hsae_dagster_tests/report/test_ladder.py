@@ -7,7 +7,7 @@ import pytest
 
 from hsae_dagster.core.ladder import RUNGS, read_ladder
 from hsae_dagster.report.cards import card_markdown
-from hsae_dagster.report.content import SizeChoice
+from hsae_dagster.report.content import Guided, SizeChoice
 from hsae_dagster.report.ladder import ladder_sentences
 from hsae_dagster.report.page import render_report
 from hsae_dagster_tests.core.test_ladder import fits, losing_most
@@ -51,10 +51,17 @@ def test_page_and_cards_say_whether_neurons_were_guided():
     card = card_markdown(guided.hypotheses[0], guided)
     assert "guided by the label of training texts" in card
     assert "with weight 0.1, to predict the outcome of the training texts" in render_report(guided)
-    plain = make_content(hypotheses=guided.hypotheses, label_weights={"5ae0" * 4: 0.0})
+    plain = make_content(hypotheses=guided.hypotheses, guidance={"5ae0" * 4: Guided(0.0, 64, 64)})
     assert "from texts alone, unguided" in card_markdown(plain.hypotheses[0], plain)
     assert "never saw the outcome" in render_report(plain)
-    mixed = make_content(hypotheses=guided.hypotheses, label_weights={"5ae0" * 4: 0.0, "other": 0.3})
+    few = make_content(hypotheses=guided.hypotheses, guidance={"5ae0" * 4: Guided(0.4, 8, 64)})
+    inside, beside = (dataclasses.replace(few.hypotheses[0], sae_column=column) for column in (7, 8))
+    said = "the 8 of 64 neurons guided by the label of training texts"
+    assert f"among {said}" in card_markdown(inside, few)
+    assert f"to rebuild texts, beside {said}" in card_markdown(beside, few)
+    assert "from 8 of 64 neurons, while the others only rebuild" in render_report(few)
+    both = {"5ae0" * 4: Guided(0.0, 64, 64), "other": Guided(0.3, 64, 64)}
+    mixed = make_content(hypotheses=guided.hypotheses, guidance=both)
     assert "each card says whether its own" in render_report(mixed)
     assert "from texts alone, unguided" in card_markdown(mixed.hypotheses[0], mixed)
 
