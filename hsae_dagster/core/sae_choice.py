@@ -26,8 +26,9 @@ from hsae_dagster.core.sae_grid import Judged, Labels, Size
 # Candidates that were judged on so many observations in all are told apart well enough.
 ENOUGH_OBSERVATIONS = 2000
 _DRAWS = 200
-# Candidates that lie further behind the best than so many standard errors are not judged again.
+# Candidates that lie further behind the best than so many standard errors are not judged again, nor more than so many.
 _CLOSE = 2.0
+_MOST = 6
 # Weight of keeping neurons apart, where the label guides all of them, as a multiple of its weight.
 _APART = 0.75
 
@@ -101,10 +102,11 @@ class Choice:
 
 
 def contenders(trials: Sequence[Trial], caps: Caps) -> list[int]:
-    """Places of the candidates that the trials so far cannot tell from the best, itself included."""
+    """Places of the candidates that the trials so far cannot tell from the best, itself included; the best six."""
     allowed, _ = _allowed(_candidates(trials), caps)
     best, behind, errors = _standing(trials, allowed)
-    return [place for place in _finalists(trials, allowed) if place == best or behind[place] <= _CLOSE * errors[place]]
+    close = [p for p in _finalists(trials, allowed) if p == best or behind[p] <= _CLOSE * errors[p]]
+    return sorted(sorted(close, key=lambda place: float(behind[place]))[:_MOST])
 
 
 def choose(trials: Sequence[Trial], caps: Caps) -> Choice:

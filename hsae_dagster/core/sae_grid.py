@@ -86,7 +86,8 @@ def grid(n_texts: int, n_select: int, label_weights: Sequence[float]) -> list[Si
     """Sizes worth trying, unguided first within each: never more neurons than a quarter of the training texts.
 
     Small dictionaries are a little larger than the number of neurons to select, because what they know of the label
-    must then lie in neurons that are selected; larger ones divide the texts more finely.
+    must then lie in neurons that are selected; larger ones divide the texts more finely. The label guides these only
+    where texts are many: it would be in more neurons than are selected, and each takes longest to train.
 
     Args:
         n_texts: training texts.
@@ -104,7 +105,9 @@ def grid(n_texts: int, n_select: int, label_weights: Sequence[float]) -> list[Si
         shape = (kept, max(kept // per_neuron, 1))
         if shape not in found:
             found.append(shape)
-    return [Size(m, k, weight) for m, k in found for weight in (0.0, *sorted(set(label_weights) - {0.0}))]
+    guided = set(found) if n_texts >= _MANY_TEXTS else {shape for shape in found if shape[0] <= medium}
+    weights = sorted(set(label_weights) - {0.0})
+    return [Size(m, k, w) for m, k in found for w in (0.0, *(weights if (m, k) in guided else ()))]
 
 
 def head_neurons(m: int, share: float) -> int:

@@ -81,7 +81,7 @@ class Auto(Section):
         1.0, ge=0.0, description="Noise added to the embeddings where the label guides, as a multiple of their spread."
     )
     head_share: float = Field(
-        0.33, gt=0.0, le=1.0, description="Share of the neurons that the label guides; the others only rebuild."
+        1.0, gt=0.0, le=1.0, description="Share of the neurons that the label guides; the others only rebuild."
     )
     reconstruction: float = Field(
         1.1, ge=1.0, description="Largest reconstruction error, as a multiple of the unguided one of that size."

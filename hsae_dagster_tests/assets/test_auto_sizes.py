@@ -27,7 +27,6 @@ def test_a_size_is_measured_and_the_whole_grid_is_kept(copied: Workspace, datase
     for name in ("m", "k", "label_weight", "distinct_weight"):
         assert record["config"][name] == chosen[name]
     assert record["config"]["input_noise"] == (1.0 if chosen["label_weight"] > 0 else 0.0)
-    assert record["config"]["head_neurons"] == (round(chosen["m"] / 3) if chosen["label_weight"] > 0 else None)
     assert chosen["parts"] == rows["parts"].max()
     n_train = read_frame(copied.current(dataset, "corpus").file("texts.parquet"))["split"].to_list().count("train")
     assert rows["m"].max() <= n_train // 4  # type: ignore[operator]
@@ -58,6 +57,22 @@ def test_close_candidates_are_compared_on_other_clusters_and_what_is_kept_learne
     for name in ("sae_id", "signal", "fired", "redundancy"):
         assert rows[name].to_list() == before[name].to_list()
     assert "parts of the training and validation clusters" in run.metadata("sae_checkpoints")["choice"]
+
+
+def test_a_share_of_the_neurons_can_be_guided(copied: Workspace) -> None:
+    grids = []
+    for share in (1.0, 0.33):
+        redeclare(copied, "ratings", {"auto": {**FAST, "parts": 1, "head_share": share}})
+        assert copied.run("ratings", upto="sae_checkpoints").success
+        grids.append(read_frame(copied.current("ratings", "sae_checkpoints").file("grid.parquet")))
+    both = grids[0].join(grids[1], on=("m", "k", "label_weight", "distinct_weight"), suffix="_few")
+    same = both["sae_id"] == both["sae_id_few"]
+    assert same.to_list() == (both["label_weight"] == 0).to_list(), "guided ones are others"
+    redeclare(copied, "ratings", [{"m": 16, "k": 4, "label_weight": 1.0, "head_neurons": 5, "max_epochs": 8}])
+    run = copied.run("ratings")
+    assert run.success, run.failures
+    page = copied.current("ratings", "evaluation_report").file("_report.html").read_text(encoding="utf-8")
+    assert "from 5 of 16 neurons, while the others only rebuild" in page
 
 
 def test_unguided_sizes_are_chosen_without_guidance(copied: Workspace) -> None:
