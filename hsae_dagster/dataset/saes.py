@@ -91,7 +91,7 @@ class Auto(Section):
     )
     dead_share: float = Field(0.1, ge=0.0, le=1.0, description="Largest share of dead neurons.")
     parts: int = Field(
-        5,
+        2,
         ge=1,
         description="Most parts of the training and validation clusters on which close candidates are compared; 1: the "
         "validation clusters alone.",
