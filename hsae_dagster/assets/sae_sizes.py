@@ -75,7 +75,8 @@ def choose_sae(lessons: Lessons, texts: pl.DataFrame, auto: Auto, folder: Path) 
     stage.report(f"{describe(_declared(judged[choice.chosen].size, auto, batch))} is taken: {choice.reason}")
     ids = [part.json("sae.json")["sae_id"] for part in trained]
     write_frame(folder / "grid.parquet", _grid_frame(judged, choice, ids))
-    write_json(folder / "choice.json", {"metric": judge.metric, "reason": choice.reason, "caps": asdict(caps)})
+    said = {"metric": judge.metric, "reason": choice.reason, "caps": asdict(caps), "head_share": auto.head_share}
+    write_json(folder / "choice.json", said)
     return trained[choice.chosen]
 
 

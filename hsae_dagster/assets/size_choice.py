@@ -16,7 +16,7 @@ def read_choice(checkpoints: StoredObject) -> SizeChoice | None:
     if not checkpoints.file("grid.parquet").is_file():
         return None
     grid = read_frame(checkpoints.file("grid.parquet"))
-    taken = grid.filter(pl.col("chosen")).row(0, named=True)
+    taken, choice = grid.filter(pl.col("chosen")).row(0, named=True), checkpoints.json("choice.json")
     return SizeChoice(
         tried=grid.height,
         sizes=tuple(sorted(set(grid.select("m", "k").iter_rows()))),
@@ -24,5 +24,6 @@ def read_choice(checkpoints: StoredObject) -> SizeChoice | None:
         m=taken["m"],
         k=taken["k"],
         label_weight=taken["label_weight"],
-        reason=checkpoints.json("choice.json")["reason"],
+        reason=choice["reason"],
+        head_share=choice.get("head_share", 1.0),  # choices from before it could be a share have none
     )

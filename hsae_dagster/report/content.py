@@ -52,6 +52,7 @@ class SizeChoice:
         k: its neurons that may fire per text.
         label_weight: its weight of the label.
         reason: why it was taken, in words.
+        head_share: share of the neurons that the label guides where it does.
     """
 
     tried: int
@@ -61,6 +62,7 @@ class SizeChoice:
     k: int
     label_weight: float
     reason: str
+    head_share: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,15 @@ _REMEDIES = {
 # The same where sizes and guidance were chosen by measurement, so that advice to do so would lead nowhere.
 _LEFT = {
     ALL_NEURONS: "The autoencoder reconstructs texts without keeping what predicts the outcome. {tried} What is left "
-    "to try are more texts, or sizes that were not among these, listed in `saes`.",
+    "to try are {few}more texts, or sizes that were not among these, listed in `saes`.",
     SELECTED: "What predicts is spread over more neurons than were selected. Raise `selection.n`. {tried}",
     FIRED: "How strongly a neuron fires says much that firing alone does not. {tried} What is left to try are sizes "
     "with a lower k or a larger m than these, listed in `saes`.",
 }
+_FEW = (
+    "guidance of fewer neurons (`saes: {auto: {head_share: 0.33}}`: together they keep more, and fewer of them tell "
+    "something alone), "
+)
 
 
 def ladder_sentences(reading: Reading, sizes: SizeChoice | None = None) -> Iterator[str]:
@@ -73,7 +77,8 @@ def ladder_sentences(reading: Reading, sizes: SizeChoice | None = None) -> Itera
 def _remedy(rung: str, sizes: SizeChoice | None) -> str:
     if sizes is None or rung not in _LEFT:
         return _REMEDIES[rung]
-    return _LEFT[rung].format(tried=_tried(sizes))
+    could_be_few = sizes.label_weight > 0 and sizes.head_share == 1
+    return _LEFT[rung].format(tried=_tried(sizes), few=_FEW if could_be_few else "")
 
 
 def _tried(sizes: SizeChoice) -> str:

@@ -36,6 +36,15 @@ def test_what_was_chosen_by_measurement_is_not_advised_but_told(below):
     assert ("took 24/4 with label weight 0.1: the best score." in advice) == (below != RUNGS[-1])
 
 
+def test_guidance_of_fewer_neurons_is_advised_where_the_label_guides_all_of_them():
+    reading = read_ladder(losing_most(RUNGS[1]), (0.0, 0.01))
+    for weight, share, advised in ((0.1, 1.0, True), (0.1, 0.33, False), (0.0, 1.0, False)):
+        sizes = SizeChoice(8, ((24, 4), (64, 16)), (0.0, 0.1), 24, 4, weight, "the best score", share)
+        _, advice = ladder_sentences(reading, sizes)
+        assert ("head_share: 0.33" in advice) == advised
+        assert "more texts, or sizes that were not among these" in advice
+
+
 def test_nothing_is_blamed_without_a_measurement():
     (said,) = ladder_sentences(read_ladder([], (0.0, 0.0)))
     assert "could not be measured" in said
