@@ -113,9 +113,9 @@ def choose(trials: Sequence[Trial], caps: Caps) -> Choice:
     """The simplest candidate whose score is within one standard error of the best, among those within the caps.
 
     Simpler is: fewer neurons, then no guidance by the label, then no weight on distinctness; among equally simple ones
-    the better score counts, since the caps bound what guidance may cost. Where
-    no candidate is within all caps, that on redundancy goes first, then that on dead neurons, then that on
-    reconstruction. Only candidates of every trial can be taken.
+    the better score counts, since the caps bound what guidance may cost. Where no candidate is within all caps, that on
+    redundancy goes first, then that on dead neurons, then that on reconstruction. Only candidates of every trial can be
+    taken.
 
     Args:
         trials: the first with all candidates, its figures are those that the caps bind; the others with contenders.
