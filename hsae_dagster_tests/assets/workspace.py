@@ -208,9 +208,12 @@ class Workspace:
         }
 
     def manifests(self) -> dict[str, dict[str, Any]]:
-        """Manifest of every object, by its folder, without the run, the time and the seal on both."""
+        """Manifest of every object, by its folder, without the run, the time and the seal on both.
+
+        What a killed run was making is hidden and no object, though it may have its manifest already.
+        """
         found = {}
-        for path in sorted((self.project.results / "objects").glob("*/*/manifest.json")):
+        for path in sorted((self.project.results / "objects").glob("*/[!.]*/manifest.json")):
             manifest = unsealed(path)
             del manifest["run_id"], manifest["created"]
             found[f"{path.parent.parent.name}/{path.parent.name}"] = manifest
