@@ -14,7 +14,7 @@ from hsae_dagster.assets.judging import Judging, agreement, judge_all
 from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_annotation
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.concept import Concept
-from hsae_dagster.core.observations import is_pairwise
+from hsae_dagster.core.observations import text_sides
 from hsae_dagster.dataset.spec import Annotation, DatasetSpec
 from hsae_dagster.errors import MethodError
 from hsae_dagster.partitions import datasets
@@ -104,7 +104,7 @@ def holdout_texts(corpus: StoredObject, settings: Annotation) -> tuple[pl.DataFr
     """(observations, texts) of the holdout, or of the declared sample of it."""
     observations = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "holdout")
     observations = _sample_clusters(observations, settings.holdout_sample, settings.seed)
-    wanted = pl.concat([observations[side] for side in observations.columns if side.startswith("text_id")]).unique()
+    wanted = pl.concat([observations[side] for side in text_sides(observations)]).unique()
     return observations, read_frame(corpus.file("texts.parquet")).filter(pl.col("text_id").is_in(wanted.to_list()))
 
 
@@ -148,8 +148,7 @@ def _describe(stored: StoredObject, matrix: pl.DataFrame) -> dict[str, Any]:
 
 def _check(stage: Stage, stored: StoredObject, matrix: pl.DataFrame) -> list[dg.AssetCheckResult]:
     observations = read_frame(stored.file("observations.parquet"))
-    sides = ["text_id_a", "text_id_b"] if is_pairwise(observations) else ["text_id"]
-    wanted = {key for side in sides for key in observations[side]}
+    wanted = {key for side in text_sides(observations) for key in observations[side]}
     settings, summary = stage.dataset.spec.annotation, stored.json("summary.json")
     claims, calibration = summary["claims"], summary["calibration"]
     agreed = calibration["agreement"] if calibration else None

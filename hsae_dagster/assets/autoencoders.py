@@ -18,6 +18,7 @@ import polars as pl
 
 from hsae_dagster.assets.imported_sae import declaration
 from hsae_dagster.assets.stage import Stage
+from hsae_dagster.core.observations import text_sides
 from hsae_dagster.dataset.saes import SAE
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import hash_bytes, set_fingerprint, unit_interval
@@ -72,11 +73,11 @@ class Lessons:
         places = train.map_elements(lambda cluster: unit_interval(cluster, "other clusters"), return_dtype=pl.Float64)
         validating = train.filter((places >= (part - 1) * share) & (places < part * share))
         everything = pl.concat(self.observations.values())
-        sides = [name for name in everything.columns if name.startswith("text_id")]
-        judged = everything.filter(pl.col("cluster_id").is_in(validating.implode()))
+        sides, validates = text_sides(everything), pl.col("cluster_id").is_in(validating.implode())
+        judged = everything.filter(validates)
         unseen = pl.concat([judged[side] for side in sides]).unique().sort()
         shares_none = ~pl.any_horizontal(pl.col(sides).is_in(unseen.implode()))
-        learned = everything.filter(~pl.col("cluster_id").is_in(validating.implode()) & shares_none)
+        learned = everything.filter(~validates & shares_none)
         texts = pl.concat(self.ids.values())
         ids = {"train": texts.filter(~texts.is_in(unseen.implode())).sort(), "validation": unseen}
         observations = {"train": learned, "validation": judged}

@@ -9,6 +9,7 @@ import polars as pl
 from hsae_dagster import checks
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.corpus import SPLITS, Corpus, SplitShares, build_corpus
+from hsae_dagster.core.observations import text_sides
 from hsae_dagster.dataset.discovery import file_versions, files_stamp
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.partitions import datasets
@@ -119,7 +120,7 @@ def _describe(stored: StoredObject, summary: dict[str, Any], outcome: str) -> di
 
 def _check(stored: StoredObject, summary: dict[str, Any]) -> list[dg.AssetCheckResult]:
     observations = read_frame(stored.file("observations.parquet"))
-    sides = [name for name in observations.columns if name.startswith("text_id")]
+    sides = text_sides(observations)
     placed = pl.concat([observations.select(pl.col(side).alias("text_id"), "split", "cluster_id") for side in sides])
     shared = placed.group_by("text_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1).height
     crossing = placed.group_by("cluster_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1).height

@@ -1,8 +1,8 @@
 """Which autoencoders a dataset gets: those it lists, the reference's rule of thumb, or the best of a measured grid.
 
 Belongs here: training every candidate of the grid on one read of the embeddings, judging it, the record of the choice.
-Does not belong here: the grid, the figures and the rule themselves (`core.sae_grid`), training one
-(`assets.autoencoders`). Holdout and fidelity texts are never read.
+Does not belong here: the grid and the figures (`core.sae_grid`), the rule (`core.sae_choice`),
+training one (`assets.autoencoders`). Holdout and fidelity texts are never read.
 """
 
 import time
@@ -86,10 +86,10 @@ def _elsewhere(
     """Trials of close candidates on other clusters: until one is left, or observations or parts are enough."""
     found: list[Trial] = []
     for part in range(1, parts):
-        close = contenders([*trials, *found], caps)
-        other = lessons.on_other_clusters(part)
-        judged_by = sum(len(trial.labels.validation) for trial in (*trials, *found))
-        if len(close) < 2 or other is None or judged_by >= ENOUGH_OBSERVATIONS:
+        if sum(len(trial.labels.validation) for trial in (*trials, *found)) >= ENOUGH_OBSERVATIONS:
+            break
+        close, other = contenders([*trials, *found], caps), lessons.on_other_clusters(part)
+        if len(close) < 2 or other is None:
             break
         judge = _Judge(other)
         if not judge.possible:

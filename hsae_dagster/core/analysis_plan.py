@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster.core.inference import benjamini_hochberg, bonferroni_count, holm
+from hsae_dagster.core.observations import text_sides
 from hsae_dagster.keys import hash_json, set_fingerprint
 
 Source = Literal["found", "yours"]
@@ -153,9 +154,10 @@ def corrected(p_values: np.ndarray, keys: Sequence[str], look: Look, alpha: floa
 
 def holdout_keys(observations: pl.DataFrame) -> pl.DataFrame:
     """Key of each observation's text or pair and its label, sorted: (key str, label f64)."""
-    sides = [column for column in observations.columns if column.startswith("text_id")]
     return (
-        observations.select(pl.concat_str(sides).alias("key"), "label").unique(maintain_order=True).sort("key", "label")
+        observations.select(pl.concat_str(text_sides(observations)).alias("key"), "label")
+        .unique(maintain_order=True)
+        .sort("key", "label")
     )
 
 

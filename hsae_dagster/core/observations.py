@@ -39,6 +39,11 @@ def is_pairwise(observations: pl.DataFrame) -> bool:
     return "text_id_a" in observations.columns
 
 
+def text_sides(observations: pl.DataFrame) -> list[str]:
+    """Columns that name an observation's text, or its two texts."""
+    return [column for column in observations.columns if column.startswith("text_id")]
+
+
 def observation_matrix(
     per_text: sp.csr_matrix | np.ndarray, text_ids: pl.Series, observations: pl.DataFrame
 ) -> sp.csr_matrix | np.ndarray:

@@ -1,6 +1,6 @@
 """The chart of a measured grid of autoencoders: what each keeps of the signal, and at what cost in reconstruction.
 
-Belongs here: this one chart. Does not belong here: measuring or choosing (`core.sae_grid`).
+Belongs here: this one chart. Does not belong here: measuring (`core.sae_grid`) or choosing (`core.sae_choice`).
 """
 
 import math
