@@ -131,7 +131,12 @@ def one_thread() -> Iterator[None]:
 
 
 def _declared(size: Size, auto: Auto, batch: int) -> SAE:
-    training: dict[str, Any] = {"max_epochs": auto.max_epochs, "batch_size": batch, "seed": auto.seed}
+    training: dict[str, Any] = {
+        "learning_rate": auto.learning_rate,
+        "max_epochs": auto.max_epochs,
+        "batch_size": batch,
+        "seed": auto.seed,
+    }
     if size.label_weight > 0:
         few = {"head_neurons": head_neurons(size.m, auto.head_share)} if auto.head_share < 1 else {}
         training |= {"input_noise": auto.input_noise, "distinct_weight": size.distinct_weight, **few}

@@ -87,7 +87,8 @@ def grid(n_texts: int, n_select: int, label_weights: Sequence[float]) -> list[Si
 
     Small dictionaries are a little larger than the number of neurons to select, because what they know of the label
     must then lie in neurons that are selected; larger ones divide the texts more finely. The label guides these only
-    where texts are many: it would be in more neurons than are selected, and each takes longest to train.
+    where texts are many: it would be in more neurons than are selected, and each takes longest to train. Codes are
+    dense, a third or half of the small ones: where few neurons fire, more of the label gets lost.
 
     Args:
         n_texts: training texts.
@@ -96,7 +97,7 @@ def grid(n_texts: int, n_select: int, label_weights: Sequence[float]) -> list[Si
     """
     most = max(n_texts // _TEXTS_PER_NEURON, 2)
     small, medium = (max(4 * math.ceil(factor * n_select / 4), _FEWEST) for factor in (1.2, 1.6))
-    shapes = [(small, 4), (small, 3), (medium, 4), (_LARGE, 4)]
+    shapes = [(small, 3), (small, 2), (medium, 4), (_LARGE, 4)]
     if n_texts >= _MANY_TEXTS:
         shapes += [(4 * _LARGE, 16)]
     found = []

@@ -96,6 +96,7 @@ class Auto(Section):
         description="Most parts of the training and validation clusters on which close candidates are compared; 1: the "
         "validation clusters alone.",
     )
+    learning_rate: float = Field(2e-3, gt=0.0, description="Adam's step size for every candidate.")
     max_epochs: int = Field(100, ge=1, description="Most passes over the training texts per candidate.")
     seed: int = Field(0, ge=0, description="Start of the random stream of every candidate.")
 
