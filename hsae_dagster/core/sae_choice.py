@@ -29,8 +29,10 @@ _DRAWS = 200
 # Candidates that lie further behind the best than so many standard errors are not judged again, nor more than so many.
 _CLOSE = 2.0
 _MOST = 6
-# Weight of keeping neurons apart, where the label guides all of them, as a multiple of its weight.
+# Weight of keeping neurons apart, where the label guides all of them, as a multiple of its weight: all of it where
+# their redundancy is half above the cap or more, nothing where it is a tenth below.
 _APART = 0.75
+_NO_WEIGHT, _WHOLE_WEIGHT = 0.9, 1.5
 
 
 @dataclass(frozen=True)
@@ -190,17 +192,22 @@ def _rules(candidates: Sequence[Judged], caps: Caps) -> list[np.ndarray]:
 def kept_apart(candidates: Sequence[Judged], caps: Caps, head_share: float = 1.0) -> list[Size]:
     """What is worth training once more with neurons kept apart: guided ones beyond the cap on redundancy alone.
 
-    A small weight on distinctness takes most of the likeness of neurons and little of what they say (`guidance`). It is
-    one of the mean over pairs of neurons that the label guides; where these are a share of all, each of their pairs
-    weighs the more in that mean, and the weight is the smaller by as much.
+    A small weight on distinctness takes most of the likeness of neurons and little of what they say (`guidance`); where
+    they are hardly too alike, less of it will do. It is one of the mean over pairs of neurons that the label guides;
+    where these are a share of all, each of their pairs weighs the more in that mean, and the weight is the smaller by
+    as much.
     """
-    weight = _APART * head_share**2
     reconstruction, dead, redundancy_cap = _rules(candidates, caps)
     return [
-        replace(c.size, distinct_weight=weight * c.size.label_weight)
+        replace(c.size, distinct_weight=_apart(c, caps) * head_share**2 * c.size.label_weight)
         for c, fit, alike in zip(candidates, reconstruction & dead, ~redundancy_cap, strict=True)
         if fit and alike and c.size.label_weight > 0 and math.isfinite(c.redundancy)
     ]
+
+
+def _apart(candidate: Judged, caps: Caps) -> float:
+    beyond = (candidate.redundancy / caps.redundancy - _NO_WEIGHT) / (_WHOLE_WEIGHT - _NO_WEIGHT)
+    return round(_APART * min(beyond, 1.0), 2)
 
 
 def _redundancy_of(twin: Judged, candidate: Judged) -> float:

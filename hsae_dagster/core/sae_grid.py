@@ -24,7 +24,8 @@ _LARGE = 64
 # When k of m neurons fire for every text, one that fires leaves less room for the others: correlations are -1/(m - 1)
 # on average, without any text being read. With fewer than 16 neurons that alone would fill the cap on redundancy.
 _FEWEST = 16
-# From so many training texts on, larger dictionaries are tried as well.
+# From so many training texts on, sparser codes and larger dictionaries are tried as well.
+_MORE_TEXTS = 8_000
 _MANY_TEXTS = 20_000
 _FOLDS = 5
 _OBSERVATIONS_PER_PREDICTOR = 20
@@ -88,7 +89,8 @@ def grid(n_texts: int, n_select: int, label_weights: Sequence[float]) -> list[Si
     Small dictionaries are a little larger than the number of neurons to select, because what they know of the label
     must then lie in neurons that are selected; larger ones divide the texts more finely. The label guides these only
     where texts are many: it would be in more neurons than are selected, and each takes longest to train. Codes are
-    dense, a third or half of the small ones: where few neurons fire, more of the label gets lost.
+    dense, a third or half of the small ones, because few labels tell more where more neurons fire; sparser ones can say
+    more in words, and are tried where validation texts are enough to tell.
 
     Args:
         n_texts: training texts.
@@ -98,6 +100,8 @@ def grid(n_texts: int, n_select: int, label_weights: Sequence[float]) -> list[Si
     most = max(n_texts // _TEXTS_PER_NEURON, 2)
     small, medium = (max(4 * math.ceil(factor * n_select / 4), _FEWEST) for factor in (1.2, 1.6))
     shapes = [(small, 3), (small, 2), (medium, 4), (_LARGE, 4)]
+    if n_texts >= _MORE_TEXTS:
+        shapes += [(small, 4)]
     if n_texts >= _MANY_TEXTS:
         shapes += [(4 * _LARGE, 16)]
     found = []

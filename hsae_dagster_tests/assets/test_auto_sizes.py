@@ -16,7 +16,7 @@ def redeclare(workspace: Workspace, dataset: str, saes: object) -> None:
 
 @pytest.mark.parametrize("dataset", ["ratings", "parties", "duels"])
 def test_a_size_is_measured_and_the_whole_grid_is_kept(copied: Workspace, dataset: str) -> None:
-    redeclare(copied, dataset, {"auto": FAST})
+    redeclare(copied, dataset, {"auto": {**FAST, "learning_rate": 0.003}})
     run = copied.run(dataset)
     assert run.success, run.failures
     stored = copied.current(dataset, "sae_checkpoints")
@@ -26,6 +26,7 @@ def test_a_size_is_measured_and_the_whole_grid_is_kept(copied: Workspace, datase
     assert chosen["sae_id"] == record["sae_id"]
     for name in ("m", "k", "label_weight", "distinct_weight"):
         assert record["config"][name] == chosen[name]
+    assert record["config"]["learning_rate"] == 0.003
     assert record["config"]["input_noise"] == (1.0 if chosen["label_weight"] > 0 else 0.0)
     assert chosen["parts"] == rows["parts"].max()
     n_train = read_frame(copied.current(dataset, "corpus").file("texts.parquet"))["split"].to_list().count("train")

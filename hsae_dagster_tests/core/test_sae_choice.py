@@ -186,3 +186,15 @@ def test_guided_neurons_are_kept_apart_by_as_much_however_few_they_are() -> None
     alike = [candidate(24, 6, 0.0, 1.5, truth), candidate(24, 6, 0.2, 0.4, truth, redundancy=0.3)]
     (whole,), (third,) = kept_apart(alike, Caps()), kept_apart(alike, Caps(), head_share=1 / 3)
     assert third.distinct_weight == pytest.approx(whole.distinct_weight / 9)
+
+
+def test_neurons_that_are_hardly_too_alike_are_kept_apart_more_gently() -> None:
+    truth = labels()
+    likeness = (0.101, 0.12, 0.15, 0.4)
+    alike = [candidate(24, 6, 0.0, 1.5, truth), *(candidate(24, 6, 0.2, 0.4, truth, redundancy=r) for r in likeness)]
+    weights = [size.distinct_weight for size in kept_apart(alike, Caps())]
+    assert weights[0] > 0
+    assert weights[0] < weights[1] < weights[2] == weights[3] == pytest.approx(0.75 * 0.2)
+    # What counts is how far beyond the cap they are, wherever that is.
+    twice = [replace(one, redundancy=2 * one.redundancy) for one in alike]
+    assert [size.distinct_weight for size in kept_apart(twice, Caps(redundancy=0.2))] == pytest.approx(weights)

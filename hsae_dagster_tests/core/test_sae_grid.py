@@ -49,6 +49,12 @@ def test_the_grid_grows_with_the_data_and_never_asks_for_more_than_it_carries(n_
     assert len(shapes) <= len(grid(10 * n_texts, n_select, ()))
 
 
+def test_sparser_codes_are_tried_where_texts_are_enough_to_tell() -> None:
+    few, many = ({(size.m, size.k) for size in grid(n, 20, (0.1,))} for n in (7_000, 9_000))
+    assert many - few == {(24, 6)}
+    assert few == {(24, 8), (24, 12), (32, 8), (64, 16)}
+
+
 def test_few_neurons_to_select_do_not_make_a_dictionary_that_is_redundant_by_its_size() -> None:
     assert {(size.m, size.k) for size in grid(318, 10, ())} == {(16, 4), (16, 5), (16, 8), (64, 16)}
     rng = np.random.default_rng(0)
