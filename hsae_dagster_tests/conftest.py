@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import dagster as dg
@@ -14,7 +15,7 @@ from hypothesis import settings
 
 from hsae_dagster.sample_data.planted import write_planted
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_pairs, tiny_texts
-from hsae_dagster_tests.core.reference import VERSION, summary
+from hsae_dagster_tests.core.reference import COMPARED, VERSION, summary
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -22,6 +23,19 @@ CHECKOUT = Path(__file__).parents[1]
 # looked for wherever else the tests run.
 settings.register_profile("hsae", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("hsae")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """One of several testing processes has ended: what it compared is part of the summary."""
+    for what, found in getattr(node, "workeroutput", {}).get("compared", {}).items():
+        COMPARED[what].extend(found)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """One of several testing processes tells the first what it compared."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["compared"] = dict(COMPARED)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
