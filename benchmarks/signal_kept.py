@@ -11,9 +11,10 @@ streams of (b), (c) and (d).
 One JSON line is written for each cell; a second run goes on after the last. Run it with the project's Python.
 """
 
+import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +99,14 @@ def _known(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def cell(shared: Shared, dataset: str, arm: str, seed: int, bootstrap: int) -> dict[str, Any]:
-    """One dataset, arm and seed."""
+def cell(
+    shared: Shared, dataset: str, arm: str, seed: int, bootstrap: int, shares: Mapping[str, float]
+) -> dict[str, Any]:
+    """One dataset, arm and seed; `shares` of the splits in place of what the dataset declares."""
     task = load_dataset(shared.data, dataset).spec.task
     changes = {
         "saes": declared(arm, task, seed),
-        "splits": {"salt": salt(seed)},
+        "splits": {"salt": salt(seed), **shares},
         "inference": {"bootstrap": bootstrap},
     }
     started = time.perf_counter()
@@ -113,12 +116,12 @@ def cell(shared: Shared, dataset: str, arm: str, seed: int, bootstrap: int) -> d
     return {"dataset": dataset, "arm": arm, "seed": seed, **found, "seconds": round(time.perf_counter() - started, 1)}
 
 
-def training_ceiling(shared: Shared, dataset: str, seed: int) -> dict[str, Any]:
+def training_ceiling(shared: Shared, dataset: str, seed: int, shares: Mapping[str, float]) -> dict[str, Any]:
     """The ceiling of whoever may learn from training clusters alone, as an autoencoder does, scored on the holdout.
 
     The ladder's ceiling also learns from validation and fidelity clusters, a fifth of all clusters more.
     """
-    with shared.apart(dataset, {"splits": {"salt": salt(seed)}}) as project:
+    with shared.apart(dataset, {"splits": {"salt": salt(seed), **shares}}) as project:
         run_stages(project, dataset, upto="embeddings")
         corpus, record = (
             result(project, dataset, "corpus"),
@@ -190,16 +193,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="*", default=list(ARMS))
     parser.add_argument("--bootstrap", type=int, default=500)
+    parser.add_argument(
+        "--shares", type=json.loads, default={}, help='of the splits, such as {"holdout": 0.15}; needs its own --out'
+    )
     options = parser.parse_args()
     shared = Shared(options.data, options.results)
     datasets = present(shared, options.datasets or DATASETS)
     for seed in range(options.seeds):
         for dataset in datasets:
             if (dataset, CEILING, seed) not in finished(options.out, "dataset", "arm", "seed"):
-                append(options.out, training_ceiling(shared, dataset, seed))
+                append(options.out, training_ceiling(shared, dataset, seed, options.shares))
             for arm in options.arms:
                 if (dataset, arm, seed) not in finished(options.out, "dataset", "arm", "seed"):
-                    append(options.out, cell(shared, dataset, arm, seed, options.bootstrap))
+                    append(options.out, cell(shared, dataset, arm, seed, options.bootstrap, options.shares))
                     print(f"{dataset}, arm {arm}, seed {seed}: done", flush=True)
     show(list(table(lines(options.out))), options.table)
 
