@@ -100,13 +100,13 @@ def _known(value: float) -> float | None:
 
 
 def cell(
-    shared: Shared, dataset: str, arm: str, seed: int, bootstrap: int, shares: Mapping[str, float]
+    shared: Shared, dataset: str, arm: str, seed: int, bootstrap: int, splits: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """One dataset, arm and seed; `shares` of the splits in place of what the dataset declares."""
+    """One dataset, arm and seed; `splits` in place of what the dataset declares."""
     task = load_dataset(shared.data, dataset).spec.task
     changes = {
         "saes": declared(arm, task, seed),
-        "splits": {"salt": salt(seed), **shares},
+        "splits": splits,
         "inference": {"bootstrap": bootstrap},
     }
     started = time.perf_counter()
@@ -116,12 +116,12 @@ def cell(
     return {"dataset": dataset, "arm": arm, "seed": seed, **found, "seconds": round(time.perf_counter() - started, 1)}
 
 
-def training_ceiling(shared: Shared, dataset: str, seed: int, shares: Mapping[str, float]) -> dict[str, Any]:
+def training_ceiling(shared: Shared, dataset: str, seed: int, splits: Mapping[str, Any]) -> dict[str, Any]:
     """The ceiling of whoever may learn from training clusters alone, as an autoencoder does, scored on the holdout.
 
     The ladder's ceiling also learns from validation and fidelity clusters, a fifth of all clusters more.
     """
-    with shared.apart(dataset, {"splits": {"salt": salt(seed), **shares}}) as project:
+    with shared.apart(dataset, {"splits": splits}) as project:
         run_stages(project, dataset, upto="embeddings")
         corpus, record = (
             result(project, dataset, "corpus"),
@@ -200,12 +200,13 @@ def main() -> None:
     shared = Shared(options.data, options.results)
     datasets = present(shared, options.datasets or DATASETS)
     for seed in range(options.seeds):
+        splits = {"salt": salt(seed), **options.shares}
         for dataset in datasets:
             if (dataset, CEILING, seed) not in finished(options.out, "dataset", "arm", "seed"):
-                append(options.out, training_ceiling(shared, dataset, seed, options.shares))
+                append(options.out, training_ceiling(shared, dataset, seed, splits))
             for arm in options.arms:
                 if (dataset, arm, seed) not in finished(options.out, "dataset", "arm", "seed"):
-                    append(options.out, cell(shared, dataset, arm, seed, options.bootstrap, options.shares))
+                    append(options.out, cell(shared, dataset, arm, seed, options.bootstrap, splits))
                     print(f"{dataset}, arm {arm}, seed {seed}: done", flush=True)
     show(list(table(lines(options.out))), options.table)
 

@@ -207,6 +207,7 @@ def kept_apart(candidates: Sequence[Judged], caps: Caps, head_share: float = 1.0
 
 def _apart(candidate: Judged, caps: Caps) -> float:
     beyond = (candidate.redundancy / caps.redundancy - _NO_WEIGHT) / (_WHOLE_WEIGHT - _NO_WEIGHT)
+    # Rounded: a last digit of the redundancy must not make another autoencoder of it.
     return round(_APART * min(beyond, 1.0), 2)
 
 

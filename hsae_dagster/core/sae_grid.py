@@ -24,7 +24,7 @@ _LARGE = 64
 # When k of m neurons fire for every text, one that fires leaves less room for the others: correlations are -1/(m - 1)
 # on average, without any text being read. With fewer than 16 neurons that alone would fill the cap on redundancy.
 _FEWEST = 16
-# From so many training texts on, sparser codes and larger dictionaries are tried as well.
+# From so many training texts on, sparser codes are tried as well; from so many, larger dictionaries.
 _MORE_TEXTS = 8_000
 _MANY_TEXTS = 20_000
 _FOLDS = 5
