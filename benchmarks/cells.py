@@ -63,7 +63,8 @@ class Shared:
             self._copy(dataset, changes, edit, root / "data" / dataset)
             results = root / "results"
             (results / "objects").mkdir(parents=True)
-            for name in ("lancedb", *(f"objects/{asset}" for asset in _REUSED)):
+            # Locks as well: two scratch projects may want to make the same autoencoder at a time.
+            for name in ("lancedb", "locks", *(f"objects/{asset}" for asset in _REUSED)):
                 (self.results / name).mkdir(parents=True, exist_ok=True)
                 (results / name).symlink_to((self.results / name).resolve(), target_is_directory=True)
             yield Project(data_dir=str(root / "data"), results_dir=str(results))

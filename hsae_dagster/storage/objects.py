@@ -125,7 +125,11 @@ class ObjectStore:
                     return found
         parent = target.parent
         parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".making-", dir=parent))
+        unfinished = f".making-{inputs.key}-"
+        # Of runs that were killed: whoever holds the lock is the only one that makes this object.
+        for left in parent.glob(f"{unfinished}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        aside = Path(tempfile.mkdtemp(prefix=unfinished, dir=parent))
         try:
             make(aside)
             _write_manifest(aside, inputs, run_id)

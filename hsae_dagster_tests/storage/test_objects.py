@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import time
 from pathlib import Path
 
@@ -107,6 +108,26 @@ def test_two_processes_may_build_the_same_object(tmp_path: Path) -> None:
         worker.join()
     assert len(versions) == 1
     assert [p.name for p in (tmp_path / "objects" / "stage").iterdir()] == [INPUTS.key]
+
+
+def _die_while_making(root: Path) -> None:
+    def make(folder: Path) -> None:
+        write_two(folder)
+        os._exit(9)
+
+    ObjectStore(root).build(INPUTS, "killed", make)
+
+
+def test_what_a_killed_run_left_unfinished_goes_when_it_is_made_again(tmp_path: Path) -> None:
+    killed = multiprocessing.get_context("spawn").Process(target=_die_while_making, args=(tmp_path,))
+    killed.start()
+    killed.join(60)
+    (left,) = tmp_path.rglob(".making-*")
+    being_made_elsewhere = left.with_name(".making-another-key-x")
+    being_made_elsewhere.mkdir()
+    made = ObjectStore(tmp_path).build(INPUTS, "r", write_two)
+    assert (killed.exitcode, made.run_id) == (9, "r")
+    assert list(tmp_path.rglob(".making-*")) == [being_made_elsewhere]
 
 
 def test_an_atomic_write_replaces_whole_files(tmp_path: Path) -> None:
