@@ -70,23 +70,26 @@ def unsealed(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[bool]:
     """Hold the lock file `path`, which no other process does meanwhile; the lock of a killed process is free.
+
+    Yields whether it is held: some file systems have no locks, and there nobody is kept out.
 
     Args:
         path: the lock file; removed afterwards.
         waiting: called once if another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _acquire(path, waiting)
+    descriptor, held = _acquire(path, waiting)
     try:
-        yield
+        yield held
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
-def _acquire(path: Path, waiting: Callable[[], None]) -> int:
+def _acquire(path: Path, waiting: Callable[[], None]) -> tuple[int, bool]:
+    """The open lock file, and whether it is locked."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -97,12 +100,12 @@ def _acquire(path: Path, waiting: Callable[[], None]) -> int:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             # Whoever held it before has removed it: a later comer would lock another file of the same name.
             if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
-                return descriptor
+                return descriptor, True
         except FileNotFoundError:
             pass
         except OSError as error:
             if error.errno in _NO_LOCKS:
-                return descriptor
+                return descriptor, False
             os.close(descriptor)
             raise
         os.close(descriptor)

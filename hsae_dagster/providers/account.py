@@ -66,7 +66,7 @@ class Account:
     selection: tuple[str, ...] | None = None
     totals: Totals = field(default_factory=Totals)
 
-    def turn(self, report: Callable[[str], None]) -> AbstractContextManager[None]:
+    def turn(self, report: Callable[[str], None]) -> AbstractContextManager[object]:
         """Ask only while this is held: with a budget or by batch, runs of one dataset ask one after the other.
 
         Each knows what the ledger and the records of batches held when it began: two at once would each spend what is

@@ -110,10 +110,10 @@ class ObjectStore:
         replaced once it could be made again, and stays until then. While another process makes it, this one waits and
         takes what it made, after calling `waiting`: nothing is asked, or paid, twice.
         """
-        with locked(self.root / "locks" / f"{inputs.asset}-{inputs.key}", waiting):
-            return self._build(inputs, run_id, make)
+        with locked(self.root / "locks" / f"{inputs.asset}-{inputs.key}", waiting) as alone:
+            return self._build(inputs, run_id, make, alone)
 
-    def _build(self, inputs: StageInputs, run_id: str, make: Callable[[Path], None]) -> StoredObject:
+    def _build(self, inputs: StageInputs, run_id: str, make: Callable[[Path], None], alone: bool) -> StoredObject:
         target = self._folder(inputs)
         if target.exists():
             try:
@@ -126,9 +126,9 @@ class ObjectStore:
         parent = target.parent
         parent.mkdir(parents=True, exist_ok=True)
         unfinished = f".making-{inputs.key}-"
-        # Of runs that were killed: whoever holds the lock is the only one that makes this object.
-        for left in parent.glob(f"{unfinished}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        if alone:  # what is there was left by runs that were killed, and not by one that is at it
+            for left in parent.glob(f"{unfinished}*"):
+                shutil.rmtree(left, ignore_errors=True)
         aside = Path(tempfile.mkdtemp(prefix=unfinished, dir=parent))
         try:
             make(aside)

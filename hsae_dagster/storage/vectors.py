@@ -118,7 +118,7 @@ class VectorTable:
         columns = [pa.array(ids), flat, *([pa.array(_checksums(ids, vectors))] if checked else [])]
         return pa.table(columns, schema=self._schema(checked=checked))
 
-    def being_filled(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+    def being_filled(self, waiting: Callable[[], None]) -> AbstractContextManager[object]:
         """The right to look for missing vectors and add them, which one process has at a time.
 
         Args:

@@ -1,5 +1,7 @@
 """Finished results: whole or absent, verified, shared, never stale."""
 
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -128,6 +130,19 @@ def test_what_a_killed_run_left_unfinished_goes_when_it_is_made_again(tmp_path: 
     made = ObjectStore(tmp_path).build(INPUTS, "r", write_two)
     assert (killed.exitcode, made.run_id) == (9, "r")
     assert list(tmp_path.rglob(".making-*")) == [being_made_elsewhere]
+
+
+def test_without_locks_an_unfinished_result_may_be_in_the_making_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    being_made = tmp_path / "objects" / "stage" / f".making-{INPUTS.key}-x"
+    being_made.mkdir(parents=True)
+    ObjectStore(tmp_path).build(INPUTS, "r", write_two)
+    assert being_made.is_dir()
 
 
 def test_an_atomic_write_replaces_whole_files(tmp_path: Path) -> None:
