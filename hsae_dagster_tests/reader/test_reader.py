@@ -155,7 +155,7 @@ def test_cues(cue: str, has: list[str], lacks: list[str]) -> None:
 
 
 def test_an_unknown_cue_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(NotUnderstoodError, match="`rhymes`.*exclaims"):
+    with pytest.raises(NotUnderstoodError, match=r"`rhymes`.*exclaims"):
         annotate(["rhymes"], ["text"])
     assert "asks a question" in CUES
 

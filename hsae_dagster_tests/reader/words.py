@@ -3,9 +3,9 @@
 Belongs here: the words of a text in stretches, and looking for terms in them. Does not belong here: what is looked for.
 
 A term occurs where its words stand next to each other, in order, within one stretch: stretches end at . ! ? ; : (and
-their like in other scripts, and …) and at line ends. Words are runs of letters and digits, with apostrophes inside; case
-does not matter, ’ is ', and a possessive 's, or an apostrophe after it, is no part of a word. HTML entities count as what
-they stand for.
+their like in other scripts, and …) and at line ends. Words are runs of letters and digits, with apostrophes inside;
+case does not matter, ’ is ', and a possessive 's, or an apostrophe at a word's end, is no part of it. HTML entities
+count as what they stand for.
 """
 
 import html
