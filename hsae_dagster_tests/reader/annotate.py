@@ -10,7 +10,7 @@ import numpy as np
 
 from hsae_dagster_tests.reader.claim import Exemplars, Listed, parse
 from hsae_dagster_tests.reader.cues import shows
-from hsae_dagster_tests.reader.words import occurring
+from hsae_dagster_tests.reader.words import occurring, stretches
 
 Embed = Callable[[list[str]], np.ndarray]  # n texts -> (n, dimensions)
 
@@ -36,12 +36,13 @@ def annotate(
     read = [parse(claim) for claim in claims]
     quoting = [one for one in read if isinstance(one, Exemplars)]
     likeness = _likeness(quoting, units, embed, len(texts)) if quoting else {}
+    worded = [stretches(text) for text in texts]  # once, whatever the number of claims
     columns = []
     for one in read:
         if isinstance(one, Exemplars):
             columns.append(np.array([value >= one.least for value in likeness[one]]))
         elif isinstance(one, Listed):
-            columns.append(np.array([bool(occurring(one.terms, text)) for text in texts]))
+            columns.append(np.array([bool(occurring(one.terms, words)) for words in worded]))
         else:
             columns.append(np.array([shows(one.name, text) for text in texts]))
     return np.column_stack(columns).astype(bool)

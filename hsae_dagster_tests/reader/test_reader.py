@@ -125,9 +125,9 @@ def test_apostrophes_belong_to_words() -> None:
 
 
 def test_which_terms_occur() -> None:
-    assert occurring(["b c", "c", "d a"], "A b, c. D? A") == ["b c", "c"]
+    assert occurring(["b c", "c", "d a"], stretches("A b, c. D? A")) == ["b c", "c"]
     with pytest.raises(ValueError, match="no word"):
-        occurring(["…"], "text")
+        occurring(["…"], [["text"]])
 
 
 @pytest.mark.parametrize("letters", ["Größe", "été", "e\u0301te\u0301", "ΩΜΕΓΑ", "宽松"])

@@ -11,7 +11,7 @@ count as what they stand for.
 import html
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _APOSTROPHES = re.compile("[\u2018\u2019\u201b\u02bc\u00b4`]")
 _STRETCH_END = re.compile(r"[.!?;:…。！？；：\n\r\v\f\u0085\u2028\u2029]+")
@@ -24,9 +24,9 @@ def stretches(text: str) -> list[list[str]]:
     return [words for part in _STRETCH_END.split(plain) if (words := [_bare(word) for word in _WORD.findall(part)])]
 
 
-def occurring(terms: Iterable[str], text: str) -> list[str]:
-    """Those of the terms that occur in a text, in their order."""
-    found = [f" {' '.join(words)} " for words in stretches(text)]
+def occurring(terms: Iterable[str], read: Sequence[Sequence[str]]) -> list[str]:
+    """Those of the terms that occur in a text, in their order; `read` are the text's `stretches`."""
+    found = [f" {' '.join(words)} " for words in read]
     return [term for term in terms if any(f" {_as_words(term)} " in stretch for stretch in found)]
 
 
