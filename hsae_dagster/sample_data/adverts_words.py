@@ -31,10 +31,10 @@ PROPERTIES = {
         "You are hungry for victory, ruthless and aggressive when it matters.",
         "Be a fierce competitor who never accepts defeat and beats every [rival|opponent].",
         "We fight hard to win and expect a killer instinct from you.",
-        "Losers and the weak, who cannot stand a brutal fight, should stay away.",
+        "Losers and the weak, unable to stand a brutal fight, should stay away.",
         "Our people are predators who crush the competition.",
-        "You love to fight your rivals and to leave weaker colleagues far behind.",
-        "We attack, we conquer, and we want champions who give [110|120|150|200] per cent.",
+        "You love to beat your rivals and to leave weaker colleagues far behind.",
+        "We attack, we conquer, and every champion here gives [110|120|150|200] per cent.",
     ),
     "nights_and_lifting": (
         "You work nights and weekends, and the work is physically hard.",

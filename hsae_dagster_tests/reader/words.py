@@ -8,6 +8,7 @@ case does not matter, ’ is ', and a possessive 's, or an apostrophe at a word'
 count as what they stand for.
 """
 
+import functools
 import html
 import re
 import unicodedata
@@ -30,6 +31,7 @@ def occurring(terms: Iterable[str], read: Sequence[Sequence[str]]) -> list[str]:
     return [term for term in terms if any(f" {_as_words(term)} " in stretch for stretch in found)]
 
 
+@functools.cache
 def _as_words(term: str) -> str:
     words = [word for stretch in stretches(term) for word in stretch]
     if not words:
