@@ -32,7 +32,7 @@ CODE_VERSION = "3"
     check_specs=checks.specs(NAME),
 )
 def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
-    """Tables of distinct texts (key, text, split, cluster), their distinct units, and labelled observations or pairs."""
+    """Tables of distinct texts (key, text, split, cluster), their distinct units, and observations or pairs."""
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec

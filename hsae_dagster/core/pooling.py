@@ -47,7 +47,9 @@ class TextUnits:
     @property
     def are_texts(self) -> bool:
         """Whether each text is its own one unit."""
-        return len(self.text_ids) == len(self.unit_ids) == len(self.rows) and bool((self.text_ids == self.unit_ids).all())
+        return len(self.text_ids) == len(self.unit_ids) == len(self.rows) and bool(
+            (self.text_ids == self.unit_ids).all()
+        )
 
     def of_texts(self, text_ids: pl.Series) -> "TextUnits":
         """Some of the texts, ascending, and only the units that they have.
@@ -63,7 +65,7 @@ class TextUnits:
         return TextUnits(text_ids, self.unit_ids.gather(wanted), starts, rows.astype(np.int64))
 
     def mean(self, per_unit: np.ndarray) -> np.ndarray:
-        """Mean of each text's rows of a (units, d) matrix, (texts, d) in its precision; a unit said twice counts twice."""
+        """Mean of each text's rows of a (units, d) matrix, (texts, d) in its precision; repetitions count."""
         counts = np.diff(self.starts)
         weights = np.repeat(1.0 / counts, counts).astype(per_unit.dtype)
         member = sp.csr_matrix((weights, self.rows, self.starts), shape=(len(self.text_ids), len(self.unit_ids)))

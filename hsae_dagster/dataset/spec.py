@@ -92,7 +92,13 @@ class Selection(Section):
         None,
         gt=0.0,
         le=1.0,
-        description="With sae_seeds > 1: select only neurons that every other seed has found, to this cosine.",
+        description="With sae_seeds > 1: select only neurons that every other seed has found, by the texts on which "
+        "they fire, to this φ.",
+    )
+    across_clusters: bool | None = Field(
+        None,
+        description="Select only neurons whose association with the outcome has one direction across clusters and "
+        "rests on several; by default where cluster_by is declared and training has 8 clusters or more.",
     )
     within: tuple[str, ...] = Field(
         (),
@@ -198,8 +204,8 @@ class DatasetSpec(Section):
     columns: Columns
     units: Literal["auto", "text", "sentence", "paragraph"] = Field(
         "auto",
-        description="What neurons read: the whole `text`, each `sentence` or each `paragraph`; `auto`: sentences where the "
-        "median text has two or more. Long ones are cut at clauses.",
+        description="What neurons read: the whole `text`, each `sentence` or each `paragraph`; `auto`: sentences where "
+        "the median text has two or more. Long ones are cut at clauses.",
     )
     pool: Literal["max", "mean", "sum"] = Field(
         "max", description="A neuron's activation on a text, from those on its units."
@@ -312,6 +318,6 @@ class DatasetSpec(Section):
 def guidance_needs_texts(units: str) -> str:
     """Why labels cannot guide autoencoders of parts of texts, and what to do."""
     return (
-        f"units are {units}s, and a {units} has no label of its own to guide an autoencoder; leave label_weight out, or "
-        "set units to `text`"
+        f"units are {units}s, and a {units} has no label of its own to guide an autoencoder; leave label_weight out, "
+        "or set units to `text`"
     )
