@@ -3,10 +3,10 @@
 Belongs here: that rule. Does not belong here: selection among the neurons for which it holds (`core.selection`).
 
 The finer the unit, the easier it is to find who wrote a text: a neuron for "Wyoming" fits the outcome of one senator
-and says nothing about another. Selection sees that only if the association is asked of clusters apart: a neuron stays if it
-fires in several clusters, none of which has most of its firing, and if the sign of its association with the outcome is
-the same in nearly every fold of clusters. Under no association some 3 of 8 neurons pass the last, so this is no test;
-it only takes out what a few clusters carry.
+and says nothing about another. Selection sees that only if clusters are asked one by one: a neuron stays if it fires in
+several clusters, none of which has most of its firing, and if the sign of its association with the outcome is the same
+in nearly every fold of clusters. Under no association some 3 of 8 neurons pass the last, so this is no test; it only
+takes out what a few clusters carry.
 """
 
 from dataclasses import dataclass
@@ -45,8 +45,8 @@ class Across:
             return None
         return (
             f"{int((~self.holds).sum())} of {len(self.few)} neurons were left out because their association rests on "
-            f"few clusters: {int(self.few.sum())} fire in fewer than {_CLUSTERS} or mostly in one, {int(self.turns.sum())} "
-            "point in different directions in different clusters."
+            f"few clusters: {int(self.few.sum())} fire in fewer than {_CLUSTERS} or mostly in one, "
+            f"{int(self.turns.sum())} point in different directions in different clusters."
         )
 
 

@@ -8,7 +8,7 @@ from hsae_dagster.core.selection import select_neurons
 
 
 def world() -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
-    """40 clusters of 30 rows; columns: of every cluster, of one cluster's identity, turning between clusters, silent."""
+    """40 clusters of 30 rows; columns: of every cluster, of one cluster, turning between clusters, silent."""
     rng = np.random.default_rng(3)
     clusters = np.repeat(np.arange(40), 30)
     of_cluster = rng.normal(size=40)[clusters]

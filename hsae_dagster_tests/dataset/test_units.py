@@ -82,7 +82,7 @@ def test_without_markup_a_unit_reads_as_its_span(text: str) -> None:
         ("Dr. Lee met J. K. Ray at 5 p.m. It cost $3.50.", ["Dr. Lee met J. K. Ray at 5 p.m.", "It cost $3.50."]),
         ("I waited... and waited. So sad… but true.", ["I waited... and waited.", "So sad… but true."]),
         ('He said "I am going. You stay." Then he left.', ['He said "I am going. You stay."', "Then he left."]),
-        ("We need:\n- a horse\n- two carts\n1. first thing", ["We need:", "- a horse", "- two carts", "1. first thing"]),
+        ("We need:\n- a horse\n- two carts\n1. one thing", ["We need:", "- a horse", "- two carts", "1. one thing"]),
         ("We offer good pay\nFlexible hours\nNight shifts", ["We offer good pay", "Flexible hours", "Night shifts"]),
         ("我喜欢这件衣服。它很舒服！你觉得呢？", ["我喜欢这件衣服。", "它很舒服！", "你觉得呢？"]),
         ("i love this dress it fits great", ["i love this dress it fits great"]),
