@@ -61,6 +61,12 @@ def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, fol
 
     settings = stage.dataset.spec.annotation
     records = concepts_to_test(stage.dataset, interpretations)
+    if not records and not interpretations.json("concepts.json"):
+        raise MethodError(
+            f"Dataset `{stage.dataset.name}`: nothing found. No neuron's association with the outcome holds across the "
+            "training clusters, so there is nothing to judge. That is an answer; more clusters may give another, and "
+            "`selection: {across_clusters: false}` takes what few clusters say."
+        )
     if not records:
         raise MethodError(
             f"Dataset `{stage.dataset.name}`: no selected neuron has a readable concept, so there is nothing to judge. "

@@ -19,7 +19,7 @@ from hsae_dagster.storage.frames import read_frame, write_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "corpus"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 
 @dg.asset(
@@ -32,7 +32,7 @@ CODE_VERSION = "2"
     check_specs=checks.specs(NAME),
 )
 def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
-    """One table of distinct texts (key, text, split, cluster) and one of labelled observations or pairs."""
+    """Tables of distinct texts (key, text, split, cluster), their distinct units, and observations or pairs."""
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
@@ -43,7 +43,7 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
             "task": spec.task,
             "columns": spec.columns.model_dump(mode="json"),
             "splits": spec.splits.model_dump(mode="json"),
-            **({"chunk": spec.chunk.model_dump(mode="json")} if spec.chunk else {}),
+            "units": spec.units,
         }
         stored = stage.build(config, [], lambda folder: _make(stage, stamp, folder))
         summary = stored.json("summary.json")
@@ -52,10 +52,10 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
 
 
 def _make(stage: Stage, stamp: str, folder: Path) -> None:
-    from hsae_dagster.dataset.chunks import chunk_rows
     from hsae_dagster.dataset.classes import class_key
     from hsae_dagster.dataset.controls import check_levels
     from hsae_dagster.dataset.rows import read_rows
+    from hsae_dagster.dataset.units import make_units
 
     splits = stage.dataset.spec.splits
     rows = read_rows(stage.dataset)
@@ -65,16 +65,18 @@ def _make(stage: Stage, stamp: str, folder: Path) -> None:
             "it is copied completely, then run again; the refresh does so by itself."
         )
     shares = SplitShares(splits.validation, splits.fidelity, splits.holdout, splits.salt)
-    frame = chunk_rows(rows.frame, stage.dataset.spec.chunk)
-    made = build_corpus(frame, shares, rows.dropped)
+    made = build_corpus(rows.frame, shares, rows.dropped)
     check_levels(stage.dataset.spec.selection, made.observations)
     write_frame(folder / "texts.parquet", made.texts)
     write_frame(folder / "observations.parquet", made.observations)
+    units = make_units(made.texts, stage.dataset.spec.units)
+    write_frame(folder / "units.parquet", units.units)
+    write_frame(folder / "text_units.parquet", units.text_units)
     positive = class_key(stage.dataset.spec.columns.positive)
     classes = [
         {"class": name, "rows": n, "counts as": int(class_key(name) == positive)} for name, n in rows.classes.items()
     ]
-    summary = _summarise(stage.dataset.spec.task, rows.frame.height, made)
+    summary = _summarise(stage.dataset.spec.task, rows.frame.height, made) | {"units": units.counts()}
     write_json(folder / "summary.json", summary | ({"classes": classes} if classes else {}))
 
 
@@ -105,6 +107,7 @@ def _describe(stored: StoredObject, summary: dict[str, Any], outcome: str) -> di
 
     labels = read_frame(stored.file("observations.parquet"))["label"].to_numpy()
     figure = label_histogram(labels, summary["task"], outcome)
+    units = summary["units"]
     dropped = [{"reason": left_out_words(reason), "rows": n} for reason, n in summary["dropped"].items()]
     return {
         "dagster/row_count": summary["texts"],
@@ -112,6 +115,12 @@ def _describe(stored: StoredObject, summary: dict[str, Any], outcome: str) -> di
         "clusters": summary["clusters"],
         "rows read": summary["rows_read"],
         "splits": table(summary["splits"]),
+        "unit": units["kind"],
+        "units": units["units"],
+        "distinct units": units["distinct"],
+        "units of the median text": units["median per text"],
+        "words of the longest unit": units["longest"],
+        "words of the shortest unit": units["shortest"],
         "rows left out": table(dropped) if dropped else "none",
         "outcome": picture(figure.png, figure.alt),
         **({"classes": table(summary["classes"])} if "classes" in summary else {}),

@@ -1,4 +1,4 @@
-"""`embeddings`: one vector per text, in LanceDB. Only texts without a vector are embedded."""
+"""`embeddings`: one vector per distinct unit of text, in LanceDB. Only units without a vector are embedded."""
 
 import time
 from pathlib import Path
@@ -46,7 +46,7 @@ def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.Materi
         account = account_of(stage)
         embedder = make_embedder(stage.dataset.spec.embedding, account)
         vectors = VectorTable(project.results, stage.dataset.origin, embedder.embedding_set)
-        texts = read_frame(corpus.file("texts.parquet")).select("text_id", "text")
+        texts = unit_texts(corpus)
         # Two runs at once would otherwise ask, and pay, for the same vectors side by side.
         with vectors.being_filled(lambda: stage.report("another run is embedding the same texts; waiting for it")):
             counts, estimate = _fill(stage, embedder, vectors, texts, account)
@@ -61,6 +61,11 @@ def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.Materi
         paid = account_summary(account, estimate) if account.totals.calls else {}
         described = {"dagster/row_count": texts.height, **counts, **paid, **stored.json("embeddings.json")}
         return stage.finish(stored, described, [check])
+
+
+def unit_texts(corpus: StoredObject) -> pl.DataFrame:
+    """What is embedded: the distinct units of a corpus, as text_id and text."""
+    return read_frame(corpus.file("units.parquet")).select(text_id="unit_id", text="unit")
 
 
 def _fill(

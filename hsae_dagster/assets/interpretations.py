@@ -15,6 +15,7 @@ from hsae_dagster.assets.candidate_scores import Split, judge_candidates, making
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_interpretation
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
+from hsae_dagster.assets.text_units import read_text_units, text_vectors
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.fidelity import Fidelity, column, firing_bounds
 from hsae_dagster.core.observations import text_rows
@@ -29,7 +30,7 @@ from hsae_dagster.storage.objects import INCOMPLETE, StoredObject
 from hsae_dagster.storage.vectors import VectorTable
 
 NAME = "interpretations"
-CODE_VERSION = "5"
+CODE_VERSION = "6"
 # A lexicon gains nothing from more; beyond it a seeded sample is read.
 MOST_TEXTS = 50_000
 # Fields of `annotation` that only the holdout's annotation reads.
@@ -121,8 +122,10 @@ def prepare(
                 f"Dataset `{dataset.name}`: no text landed in the {name} split, which interpretation needs. "
                 f"Raise splits.{name} or bring more clusters."
             )
+    units = read_text_units(upstream[0])
     for name in ("validation", "fidelity"):
-        splits[name] = replace(splits[name], vectors=vectors.read(splits[name].ids))
+        ids = pl.Series(splits[name].ids, dtype=pl.String)
+        splits[name] = replace(splits[name], vectors=text_vectors(vectors, units, ids))
     percentiles = dataset.spec.interpretation.bin
     bounds = [firing_bounds(column(splits["train"].codes, j), percentiles) for j in range(neurons.height)]
     return neurons, splits, bounds

@@ -121,7 +121,6 @@ def describe(dataset: "Dataset") -> str:
         MethodError: it is too small to be split, or its strata are too many.
     """
     from hsae_dagster.core.corpus import SPLITS, SplitShares, build_corpus
-    from hsae_dagster.dataset.chunks import chunk_rows
     from hsae_dagster.dataset.controls import check_levels
     from hsae_dagster.dataset.rows import read_rows
     from hsae_dagster.report.wording import left_out_words
@@ -129,7 +128,7 @@ def describe(dataset: "Dataset") -> str:
     splits = dataset.spec.splits
     rows = read_rows(dataset)
     shares = SplitShares(splits.validation, splits.fidelity, splits.holdout, splits.salt)
-    corpus = build_corpus(chunk_rows(rows.frame, dataset.spec.chunk), shares, rows.dropped)
+    corpus = build_corpus(rows.frame, shares, rows.dropped)
     check_levels(dataset.spec.selection, corpus.observations)
     counts = dict(corpus.observations.group_by("split").len().iter_rows())
     placed = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
