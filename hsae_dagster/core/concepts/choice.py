@@ -1,29 +1,34 @@
 """Which claims are taken: n chosen together for what they say of the outcome, fewer where no more helps.
 
-Belongs here: forward selection over ready candidates and over word groups grown on the way, how many are worth having.
+Belongs here: forward selection over ready candidates and over word groups grown on the way; how many are worth having.
 Does not belong here: making candidates (`candidates`), testing claims (`core.inference`).
 
-Everything is learned from the clusters that may be learned from, never from the holdout. A claim is taken for what it
-explains beside those taken before and the controls; one that nearly repeats another is passed over. How many claims are
-taken is decided by cross-validation over whole clusters, in each fold of which everything is chosen anew (Hastie,
-Tibshirani and Friedman 2009, section 7.10.2).
+Everything is learned from clusters that may be learned from, never from the holdout. A claim is taken for what it
+explains beside those taken before and what is held constant; one that nearly repeats another is passed over. A
+candidate that saw no outcome costs one price, a word group grown on the outcome one for each word it chose, because
+each choice fits some noise (as in the risk inflation criterion of Foster and George 1994). Price and number of claims
+are those of the best fit in cross-validation over whole clusters, in each fold of which everything is chosen anew
+(Hastie, Tibshirani and Friedman 2009, section 7.10.2).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
 
 from hsae_dagster.core.concepts.residual import Residual
+from hsae_dagster.core.concepts.terms import TermTable
 from hsae_dagster.core.concepts.word_groups import Group, Grower, strongest_seeds
 from hsae_dagster.core.joint_fit import cluster_folds, score
 
 # Largest |φ| of two claims over the texts that they were learned from.
 MOST_ALIKE = 0.5
+# Prices that are tried, in squared t statistics.
+PRICES = (1.0, 2.0, 5.0)
+FOLDS = 5
 # Cluster-robust t that a claim needs among the texts it was chosen on.
 _LEAST_STRENGTH = 2.5
 _SEEDS = 10
-_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Learned:
         outcome: (n,) float64; of pairs 1/2 is subtracted.
         held: (n, c) float64, what is held constant: controls, and an intercept unless these are pairs.
         clusters: (n,) int64 from 0.
-        design: (n, texts) CSR of 1 and -1 (see `word_groups`).
+        design: (n, texts) float64 CSR of 1 and -1 (see `word_groups`).
         task: regression, classification or pairwise.
     """
 
@@ -45,8 +50,19 @@ class Learned:
     task: str
 
     def rows(self, rows: np.ndarray) -> "Learned":
-        """Some of the observations."""
-        return Learned(self.outcome[rows], self.held[rows], self.clusters[rows], self.design[rows], self.task)
+        """Some of the observations, over the same texts."""
+        clusters = np.unique(self.clusters[rows], return_inverse=True)[1]
+        return replace(
+            self, outcome=self.outcome[rows], held=self.held[rows], clusters=clusters, design=self.design[rows]
+        )
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Terms that word groups may grow from, and the vectors (families, d) of their names."""
+
+    table: TermTable
+    vectors: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,7 @@ class Pick:
         explained: share of the outcome's squares that it adds.
         strength: cluster-robust t of that.
         holds: (texts,) bool.
+        worth: squared t (the lesser of the plain and the robust one) less its price.
     """
 
     column: int | None
@@ -68,7 +85,7 @@ class Pick:
     explained: float
     strength: float
     holds: np.ndarray
-    worth: float = 0.0
+    worth: float
 
 
 @dataclass(frozen=True)
@@ -76,88 +93,130 @@ class Path:
     """How well the first k claims predict clusters that they were not chosen on.
 
     Attributes:
+        price: of a choice.
         scores: (n + 1,) R² or AUC by number of claims, from none; mean over folds.
-        errors: (n + 1,) standard error over folds of the difference to the best.
-        best: number of claims that is taken.
+        best: number of claims with the best score.
     """
 
+    price: float
     scores: np.ndarray
-    errors: np.ndarray
     best: int
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How many claims are wanted at most, and how many texts each needs."""
+
+    n: int
+    least_texts: int
+
+    def share(self, share: float) -> "Limits":
+        """For a part of the observations."""
+        return Limits(self.n, max(int(self.least_texts * share), 1))
+
+
+def choose_claims(
+    learned: Learned, pool: sp.csc_matrix, vocabulary: Vocabulary, limits: Limits, *, seed: int = 0
+) -> tuple[list[Pick], list[Path]]:
+    """The claims to test, in the order in which they were taken, and the paths of every price that was tried.
+
+    Args:
+        learned: observations.
+        pool: (texts, candidates) float32 CSC of ones: which texts hold which ready candidate.
+        vocabulary: terms over the same texts.
+        limits: most claims, least texts.
+        seed: of the folds.
+    """
+    paths = [cross_validated(learned, pool, vocabulary, limits, price, seed) for price in PRICES]
+    best = max(paths, key=lambda path: float(path.scores[path.best]))
+    if best.best == 0:
+        return [], paths
+    return choose_together(learned, pool, vocabulary, Limits(best.best, limits.least_texts), best.price), paths
+
+
 def choose_together(
-    learned: Learned,
-    pool: sp.csc_matrix,
-    grower_of: "type[Grower] | None",
-    table: "object",
-    vectors: np.ndarray,
-    n: int,
-    least_texts: int,
-    price: float,
+    learned: Learned, pool: sp.csc_matrix, vocabulary: Vocabulary, limits: Limits, price: float
 ) -> list[Pick]:
-    """At most n claims, in the order in which they were taken."""
+    """At most n claims at one price, in the order in which they were taken."""
     residual = Residual(learned.outcome, learned.held, learned.clusters)
-    grower = Grower(table, vectors, learned.design)  # type: ignore[arg-type]
-    columns = (learned.design @ pool).tocsc()
+    alone = Residual(learned.outcome, learned.held, learned.clusters)
+    grower = Grower(vocabulary.table, vocabulary.vectors, learned.design)
     used = np.asarray(abs(learned.design).sum(axis=0)).ravel() > 0
-    pool_here = sp.csc_matrix(sp.diags_array(used.astype(np.float32)) @ pool)
-    size = np.asarray(pool_here.sum(axis=0)).ravel()
-    open_ = size >= least_texts
+    columns = (learned.design @ pool).tocsc()
+    here = sp.csc_matrix(sp.diags_array(used.astype(np.float32)) @ pool)
+    size = np.asarray(here.sum(axis=0)).ravel()
+    able = (size >= limits.least_texts) & (size <= used.sum() - limits.least_texts)
+    signs = np.sign(np.asarray(columns.T @ alone.values).ravel())
     picks: list[Pick] = []
-    while len(picks) < n:
-        best = _best_column(residual, columns, open_)
-        worth = -np.inf if best is None else best.worth - price
-        noise = residual.noise
-        for group in _groups(residual, grower, price * noise):
-            if (group.holds & used).sum() < least_texts:
-                continue
-            if group.explained / noise - price * len(group.families) <= worth:
-                continue
-            if any(abs(phi(group.holds[used], pick.holds[used])) > MOST_ALIKE for pick in picks):
-                continue
-            column = np.asarray(learned.design @ group.holds.astype(np.float64))
-            gain = residual.gains(sp.csc_matrix(column[:, None]))
-            t2 = min(float(gain.strength[0]) ** 2, group.explained / noise)
-            if abs(gain.strength[0]) >= _LEAST_STRENGTH and t2 - price * len(group.families) > worth:
-                best = Pick(None, group, group.sign, float(gain.explained[0]), float(gain.strength[0]), group.holds, t2)
-                worth = t2 - price * len(group.families)
-        if best is not None and worth <= 0:
-            best = None
-        if best is None:
+    while len(picks) < limits.n:
+        ready = _best_ready(residual, columns, signs, able, price)
+        grown = _best_grown(residual, alone, grower, picks, used, limits.least_texts, price)
+        best = max((pick for pick in (ready, grown) if pick is not None), key=lambda pick: pick.worth, default=None)
+        if best is None or best.worth <= 0:
             break
         if best.column is not None:
-            holds = np.zeros(pool.shape[0], dtype=bool)
-            holds[pool.indices[pool.indptr[best.column] : pool.indptr[best.column + 1]]] = True
-            best = Pick(best.column, None, best.sign, best.explained, best.strength, holds, best.worth)
+            best = replace(best, holds=_texts_of(pool, best.column))
         residual.take(np.asarray(learned.design @ best.holds.astype(np.float64)))
         picks.append(best)
-        open_ &= np.abs(_phis(pool_here, size, best.holds & used, int(used.sum()))) <= MOST_ALIKE
+        able &= np.abs(_phis(here, size, best.holds & used, int(used.sum()))) <= MOST_ALIKE
     return picks
 
 
-def _best_column(residual: Residual, columns: sp.csc_matrix, open_: np.ndarray) -> Pick | None:
-    if not open_.any():
+def _texts_of(pool: sp.csc_matrix, column: int) -> np.ndarray:
+    holds = np.zeros(pool.shape[0], dtype=bool)
+    holds[pool.indices[pool.indptr[column] : pool.indptr[column + 1]]] = True
+    return holds
+
+
+def _best_ready(
+    residual: Residual, columns: sp.csc_matrix, signs: np.ndarray, able: np.ndarray, price: float
+) -> Pick | None:
+    if not able.any():
         return None
     gains = residual.gains(columns)
-    t2 = np.minimum(gains.explained * residual.total / residual.noise, gains.strength**2)
-    value = np.where(open_ & (np.abs(gains.strength) >= _LEAST_STRENGTH), t2, -1.0)
+    squared = np.minimum(gains.explained * residual.total / residual.noise, gains.strength**2)
+    # What is tested is a claim alone, so beside the others it must point the same way.
+    able = able & (np.sign(gains.sums) == signs) & (np.abs(gains.strength) >= _LEAST_STRENGTH)
+    value = np.where(able, squared, -np.inf)
     best = int(value.argmax())
-    if value[best] <= 0:
+    if not np.isfinite(value[best]):
         return None
-    sign, empty = float(np.sign(gains.sums[best])), np.zeros(0, dtype=bool)
-    return Pick(best, None, sign, float(gains.explained[best]), float(gains.strength[best]), empty, float(t2[best]))
+    sign = float(signs[best])
+    explained, strength = float(gains.explained[best]), float(gains.strength[best])
+    return Pick(best, None, sign, explained, strength, np.zeros(0, dtype=bool), float(value[best]) - price)
 
 
-def _groups(residual: Residual, grower: Grower, price: float) -> list[Group]:
+def _best_grown(
+    residual: Residual,
+    alone: Residual,
+    grower: Grower,
+    picks: list[Pick],
+    used: np.ndarray,
+    least_texts: int,
+    price: float,
+) -> Pick | None:
     if not grower.columns.shape[1]:
-        return []
-    gains = residual.gains(grower.columns)
-    found = []
+        return None
+    gains, noise = residual.gains(grower.columns), residual.noise
+    best: Pick | None = None
     for seed in strongest_seeds(gains.strength, gains.explained, _SEEDS):
-        sign = np.sign(gains.sums[seed])
-        found.append(grower.grow(residual, seed, gains.strength * sign > 1.0, price))
-    return found
+        able = gains.strength * np.sign(gains.sums[seed]) > 1.0
+        group = grower.grow(residual, seed, able, price * noise)
+        cost, n_texts = price * len(group.families), int((group.holds & used).sum())
+        hopeless = best is not None and group.explained / noise - cost <= best.worth
+        if hopeless or not least_texts <= n_texts <= used.sum() - least_texts:
+            continue
+        if any(abs(phi(group.holds[used], pick.holds[used])) > MOST_ALIKE for pick in picks):
+            continue
+        column = np.asarray(grower.design @ group.holds.astype(np.float64))
+        if np.sign(alone.values @ column) != group.sign:
+            continue
+        gain = residual.gains(sp.csc_matrix(column[:, None]))
+        strength = float(gain.strength[0])
+        worth = min(strength**2, group.explained / noise) - cost
+        if abs(strength) >= _LEAST_STRENGTH and (best is None or worth > best.worth):
+            best = Pick(None, group, group.sign, float(gain.explained[0]), strength, group.holds, worth)
+    return best
 
 
 def phi(first: np.ndarray, second: np.ndarray) -> float:
@@ -168,44 +227,41 @@ def phi(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _phis(pool: sp.csc_matrix, size: np.ndarray, holds: np.ndarray, n: int) -> np.ndarray:
-    """(C,) φ of each column of the pool with one claim, over n texts."""
+    """(candidates,) φ of each column of the pool with one claim, over n texts."""
     both = np.asarray(pool.T @ holds.astype(np.float64)).ravel() / n
     a, b = size / n, holds.sum() / n
     spread = np.sqrt(np.maximum(a * (1 - a) * b * (1 - b), 0.0))
     return np.where(spread > 0, (both - a * b) / np.where(spread > 0, spread, 1.0), 0.0)
 
 
-def cross_validated(learned: Learned, pool, table, vectors, n: int, least_texts: int, price: float, seed: int = 0) -> Path:
-    """How many claims are worth having."""
+def cross_validated(
+    learned: Learned, pool: sp.csc_matrix, vocabulary: Vocabulary, limits: Limits, price: float, seed: int = 0
+) -> Path:
+    """Scores of the first k claims on clusters that they were not chosen on."""
     scores = []
-    for train, test in cluster_folds(learned.clusters, _FOLDS, seed):
+    for train, test in cluster_folds(learned.clusters, FOLDS, seed):
         part, unseen = learned.rows(train), learned.rows(test)
-        share = len(train) / len(learned.outcome)
-        picks = choose_together(part, pool, None, table, vectors, n, max(int(least_texts * share), 1), price)
-        scores.append(_scores(part, unseen, picks, n))
-    found = np.array(scores)
-    mean = found.mean(axis=0)
-    best = int(mean.argmax())
-    errors = (found[:, [best]] - found).std(axis=0, ddof=1) / np.sqrt(len(found))
-    return Path(mean, errors, best)
+        picks = choose_together(part, pool, vocabulary, limits.share(len(train) / len(learned.outcome)), price)
+        scores.append(path_scores(part, unseen, picks, limits.n))
+    mean = np.nanmean(np.array(scores), axis=0)
+    return Path(price, mean, int(np.nanargmax(mean)))
 
 
-def _scores(part: Learned, unseen: Learned, picks: list[Pick], n: int) -> np.ndarray:
-    """(n + 1,) scores of the first k claims, fitted on one part, on the other."""
-    holds = np.array([pick.holds for pick in picks], dtype=np.float64).reshape(len(picks), -1).T
+def path_scores(part: Learned, unseen: Learned, picks: list[Pick], n: int) -> np.ndarray:
+    """(n + 1,) R² or AUC on some observations of the first k claims as fitted on others; of none first.
+
+    What is held constant is fitted beside the claims and taken out of the outcome, so that claims alone are scored.
+    """
+    holds = np.array([pick.holds for pick in picks], dtype=np.float64).reshape(len(picks), part.design.shape[1]).T
     train, test = (np.asarray(rows.design @ holds) for rows in (part, unseen))
-    found = []
-    # Controls are fitted beside the claims and taken out of the outcome, so that claims alone are scored.
-    for k in range(n + 1):
-        k = min(k, len(picks))
-        x = np.column_stack([part.held, train[:, :k]])
-        weights = np.linalg.lstsq(x, part.outcome, rcond=None)[0]
-        c = part.held.shape[1]
+    found: list[float] = []
+    c = part.held.shape[1]
+    for k in range(len(picks) + 1):
+        weights = np.linalg.lstsq(np.column_stack([part.held, train[:, :k]]), part.outcome, rcond=None)[0]
         said = test[:, :k] @ weights[c:]
-        rest = unseen.outcome - unseen.held @ weights[:c]
         if part.task == "regression":
+            rest = unseen.outcome - unseen.held @ weights[:c]
             found.append(1 - float(((rest - said) ** 2).sum()) / max(float((rest**2).sum()), 1e-12))
         else:
-            outcome = unseen.outcome + (0.5 if part.task == "pairwise" else 0.0)
-            found.append(score(part.task, outcome, said))
-    return np.array(found)
+            found.append(score(part.task, unseen.outcome + (0.5 if part.task == "pairwise" else 0.0), said))
+    return np.array(found + [found[-1]] * (n - len(picks)))

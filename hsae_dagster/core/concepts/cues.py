@@ -8,7 +8,6 @@ them); a cue of signs says what the sign is. The lists are English.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,57 +21,37 @@ _NOT = (
 WORD_CUES: dict[str, tuple[str, ...]] = {
     name: tuple(words.split())
     for name, words in {
-        "speaks of “I”": "i me my mine myself i'm i've i'd i'll",
-        "speaks of “we”": "we us our ours ourselves we're we've we'd we'll",
+        "speaks of oneself": "i me my mine myself i'm i've i'd i'll",
+        "speaks of us": "we us our ours ourselves we're we've we'd we'll",
         "addresses the reader": "you your yours yourself yourselves you're you've you'd you'll",
-        "speaks of a woman": "she her hers herself she's she'd she'll",
-        "speaks of a man": "he him his himself he's he'd he'll",
-        "speaks of “they”": "they them their theirs themselves they're they've they'd they'll",
+        "speaks of a woman": "she her hers herself she'd she'll",
+        "speaks of a man": "he him his himself he'd he'll",
+        "speaks of them": "they them their theirs themselves they're they've they'd they'll",
         "points at something": "this these that those",
         "negates": _NOT,
         "contrasts": "but although though however yet despite instead rather unless except",
-        "gives a reason": "because since therefore thus hence so",
+        "gives a reason": "because therefore thus hence",
         "sets a condition": "if unless whether otherwise",
         "uses a modal verb": "can could may might must shall should will would ought",
         "uses a question word": "who whom whose what which when where why how",
         "intensifies": "very really so too extremely absolutely totally completely incredibly truly definitely highly",
-        "compares": "than like as more most less least better best worse worst",
-        "speaks of everything or everyone": "all always every everyone everybody everything anyone anything",
+        "compares": "than more most less least better best worse worst",
+        "generalises": "all always every everyone everybody everything anyone anything",
     }.items()
 }
+# Words that the pattern finds count only where all their letters are capitals.
+CAPITALS = "has a word in capitals"
 # Claim, and the pattern that any match of which makes it hold, on the text as a reader sees it.
 SIGN_CUES: dict[str, re.Pattern[str]] = {
-    "asks a question": re.compile(r"[?？]"),
-    "exclaims": re.compile(r"[!！]"),
-    "contains a number in figures": re.compile(r"\d"),
-    "begins with a number in figures": re.compile(r"\A\W*\d"),
-    "quotes something": re.compile(r"“[^”]+”|\"[^\"]+\"|«[^»]+»"),
-    "has a word in capitals": re.compile(r"(?<![^\W_])[^\W\d_a-zß-öø-ÿ]{2,}(?![^\W_])"),
+    "asks a question": re.compile("[?？؟]"),
+    "exclaims": re.compile("[!！]"),
+    "contains a number": re.compile(r"\d"),
+    "begins with a number": re.compile(r"\A\W*\d"),
+    "uses a quotation": re.compile('"[^"]+"|“[^”]+”|„[^“”]+[“”]|«[^»]+»|»[^«]+«|「[^」]+」'),
+    CAPITALS: re.compile(r"\b[^\W\d_]{2,}\b"),
     "trails off with dots": re.compile(r"…|\.\.\."),
     "has a remark in brackets": re.compile(r"\([^()]+\)"),
 }
-# Shares of training texts below and above which the length bands lie.
-_BANDS = (0.2, 0.8)
-
-
-@dataclass(frozen=True)
-class Band:
-    """A length band: at most, or at least, so many words, counted between spaces."""
-
-    words: int
-    most: bool
-
-    @property
-    def claim(self) -> str:
-        """In words."""
-        return f"has at {'most' if self.most else 'least'} {self.words} words"
-
-
-def length_bands(n_words: np.ndarray) -> list[Band]:
-    """Short and long texts, by training texts (n,); none where texts hardly differ."""
-    low, high = (int(value) for value in np.quantile(n_words, _BANDS))
-    bands = [Band(low, most=True)] if (n_words > low).any() else []
-    return bands + ([Band(high, most=False)] if (n_words < high).any() and high > low else [])
 
 
 def count_words(text: str) -> int:
@@ -82,5 +61,7 @@ def count_words(text: str) -> int:
 
 def has_sign(name: str, texts: Sequence[str]) -> np.ndarray:
     """(n,) bool: which texts have a cue of signs."""
+    if name == CAPITALS:
+        return np.array([any(w.isupper() for w in SIGN_CUES[name].findall(plain(t))) for t in texts], dtype=bool)
     pattern = SIGN_CUES[name]
     return np.array([pattern.search(plain(text)) is not None for text in texts], dtype=bool)

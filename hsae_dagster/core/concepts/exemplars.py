@@ -5,7 +5,7 @@ making (providers), which exemplar claims are taken (`choice`).
 
 A text has the claim when the cosine of one of its units with one of the exemplars is at least the similarity. Exemplars
 of one claim lie close to each other, or they would be several claims; a claim for which people would no longer call two
-sentences alike is refused. On MiniLM's scale that is the case below 0.5 (docs/claims.md has the pairs that were judged).
+sentences alike is refused. On MiniLM's scale that is the case below 0.5 (docs/signal.md tells how that was judged).
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """What is left of an outcome beside the claims chosen so far, and how much a further column would explain of it.
 
-Belongs here: least squares by an orthonormal basis that grows a column at a time, gains of sparse columns, cluster-robust
-strength. Does not belong here: which columns there are or which is taken (`choice`, `word_groups`).
+Belongs here: least squares by an orthonormal basis that grows a column at a time, gains of sparse columns, cluster-
+robust strength. Does not belong here: which columns there are or which is taken (`choice`, `word_groups`).
 """
 
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ class Residual:
 
     def _cluster_scores(self, columns: sp.csc_matrix, seen: np.ndarray) -> np.ndarray:
         """(p,) sum over clusters of the squared cluster sums of residual times column beside the basis."""
-        n, p = columns.shape
+        n = columns.shape[0]
         groups = sp.csr_matrix((self.values, (self.clusters, np.arange(n))), shape=(self.n_clusters, n))
         own = (groups @ columns).tocsc()
         basis = np.zeros((self.n_clusters, self.basis.shape[1]))

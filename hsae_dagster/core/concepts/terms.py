@@ -4,7 +4,7 @@ Belongs here: which terms may stand in a claim, where they occur. Does not belon
 (`word_groups`), choosing among groups (`choice`).
 """
 
-from collections import Counter
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,11 +13,9 @@ import scipy.sparse as sp
 
 from hsae_dagster.core.concepts.words import MODIFIERS, is_function_word, stem, words_of
 
-_MODIFIERS = frozenset(MODIFIERS)
+_HAS_DIGIT = re.compile(r"\d")
 # Terms looked at in all: beyond these the rarest go.
 _MOST_TERMS = 30_000
-# Words of one term at most, when terms are looked for.
-LONGEST_TERM = 6
 # Texts that a form needs to be listed beside commoner ones of its family, and most forms of a family.
 _LEAST_OF_FORM = 3
 _MOST_OF_FAMILY = 4
@@ -94,21 +92,21 @@ def supported_terms(
         clusters: (n,) their keys.
         min_texts: texts that a family needs.
         min_clusters: clusters that it needs, where there are ten times as many.
-        taken: words that may not be in a term: values of the table's own columns.
+        taken: terms that may not be used: values of the table's own columns, as words joined by spaces.
     """
     ids, numbers, owner = _numbered(texts)
     n_clusters = len(np.unique(clusters))
     need = 1 if n_clusters < 2 else max(2, min(min_clusters, n_clusters // 10 or 2))
-    content = np.array([_is_content(word) and word not in taken for word in ids], dtype=bool)
-    fit = content | np.array([word in _MODIFIERS and word not in taken for word in ids], dtype=bool)
+    content = np.array([_is_content(word) for word in ids], dtype=bool)
+    fit = content | np.array([word in MODIFIERS for word in ids], dtype=bool)
     rows, keys = _pairs(numbers, owner, content, fit, len(ids))
     names = list(ids)
-    forms, of_text, of_form = _forms(rows, keys, names, min_texts)
+    forms, of_text, of_form = _forms(rows, keys, names, taken)
     return _families(forms, of_text, of_form, len(texts), np.unique(clusters, return_inverse=True)[1], min_texts, need)
 
 
 def _is_content(word: str) -> bool:
-    return len(word) > 1 and word not in _MODIFIERS and not is_function_word(word)
+    return len(word) > 1 and not _HAS_DIGIT.search(word) and word not in MODIFIERS and not is_function_word(word)
 
 
 def _numbered(texts: Sequence[str]) -> tuple[Mapping[str, int], np.ndarray, np.ndarray]:
@@ -127,7 +125,7 @@ def _numbered(texts: Sequence[str]) -> tuple[Mapping[str, int], np.ndarray, np.n
 def _pairs(
     numbers: np.ndarray, owner: np.ndarray, content: np.ndarray, fit: np.ndarray, n_words: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(text, term) of each occurrence, distinct: a word has its number as key, a pair (first + 1) · n_words + second."""
+    """(text, term) of each occurrence, distinct: a word by its number, a pair by (first + 1) · n_words + second."""
     known = numbers >= 0
     single = known & np.append(content, False)[numbers]
     left, right = numbers[:-1], numbers[1:]
@@ -140,19 +138,17 @@ def _pairs(
 
 
 def _forms(
-    rows: np.ndarray, keys: np.ndarray, names: list[str], min_texts: int
+    rows: np.ndarray, keys: np.ndarray, names: list[str], taken: frozenset[str]
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Spelled-out forms that occur in two texts or more, and (text, form) of each occurrence."""
+    """Spelled-out forms that occur in three texts or more, and (text, form) of each occurrence."""
     values, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
     n_words = len(names)
-    kept = counts >= _LEAST_OF_FORM
+    spelled = [names[k] if k < n_words else f"{names[k // n_words - 1]} {names[k % n_words]}" for k in values.tolist()]
+    kept = (counts >= _LEAST_OF_FORM) & np.array([form not in taken for form in spelled], dtype=bool)
     if kept.sum() > _MOST_TERMS:
         kept &= counts >= np.sort(counts)[-_MOST_TERMS]
     number = np.cumsum(kept) - 1
-    forms = [
-        names[key] if key < n_words else f"{names[key // n_words - 1]} {names[key % n_words]}"
-        for key in values[kept].tolist()
-    ]
+    forms = [form for form, keep in zip(spelled, kept, strict=True) if keep]
     inside = kept[inverse]
     return forms, rows[inside], number[inverse[inside]]
 
@@ -177,9 +173,7 @@ def _families(
         family_of[found] = place
     listed = family_of[of_form] >= 0
     cells = np.unique(np.stack([of_text[listed], family_of[of_form[listed]]]), axis=1)
-    matrix = sp.csc_matrix(
-        (np.ones(cells.shape[1], np.float32), (cells[0], cells[1])), shape=(n_texts, len(order))
-    )
+    matrix = sp.csc_matrix((np.ones(cells.shape[1], np.float32), (cells[0], cells[1])), shape=(n_texts, len(order)))
     in_texts = np.diff(matrix.indptr)
     by_cluster = np.unique(np.stack([groups[cells[0]], cells[1]]), axis=1)
     in_clusters = np.bincount(by_cluster[1], minlength=len(order))

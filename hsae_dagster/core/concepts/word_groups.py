@@ -4,8 +4,8 @@ Belongs here: growing a group from a seed term, for what a residual leaves of an
 groups are taken (`choice`), where terms come from (`terms`).
 
 A group grows from a seed by the term that helps most among those whose vectors are close to the group's centre, until
-none helps or the list is full. Terms and texts are those of training clusters. Columns live on texts; an observation is a
-text or, of a pair, text A less text B, which the design matrix S (observations × texts, entries 1 and -1) says.
+none helps or the list is full. Terms and texts are those of training clusters. Columns live on texts; an observation
+is a text or, of a pair, text A less text B, which the design matrix S (observations × texts, entries 1 and -1) says.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,6 @@ from hsae_dagster.core.concepts.terms import TermTable
 
 # Terms that a group lists at most, inflections included.
 MOST_FORMS = 12
-# Inflections of one word that are listed at most.
-MOST_OF_FAMILY = 4
 # Cosine with the group's centre that a term needs.
 CLOSENESS = 0.5
 
@@ -133,9 +131,7 @@ class _State:
         left = self.square - float(self.seen @ self.seen)
         return self.product**2 / left if left > 1e-9 else 0.0
 
-    def joined(
-        self, rows: np.ndarray, of_texts: np.ndarray, basis: np.ndarray, design: sp.csr_matrix
-    ) -> "_State":
+    def joined(self, rows: np.ndarray, of_texts: np.ndarray, basis: np.ndarray, design: sp.csr_matrix) -> "_State":
         fresh = rows[~self.holds[rows]]
         holds = self.holds.copy()
         holds[fresh] = True
@@ -164,7 +160,9 @@ class _State:
         square = self.square + 2 * (flipped @ (self.turned * fresh)) + added
         seen = self.seen + flipped @ (basis * fresh[:, None])
         left = square - (seen**2).sum(axis=1)
-        value = np.where((left > 1e-9) & (added > 0) & (np.sign(product) == sign), product**2 / np.maximum(left, 1e-9), -1)
+        value = np.where(
+            (left > 1e-9) & (added > 0) & (np.sign(product) == sign), product**2 / np.maximum(left, 1e-9), -1
+        )
         best = int(value.argmax())
         return best if value[best] > 0 else None
 
