@@ -24,7 +24,7 @@ from hsae_dagster.storage.objects import StoredObject
 from hsae_dagster.storage.vectors import VectorTable
 
 NAME = "embeddings"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 @dg.asset(

@@ -53,7 +53,7 @@ class MiniLM:
 
     @property
     def embedding_set(self) -> EmbeddingSet:
-        """Identity of the vectors: the weights' and tokenizer's hashes, the token limit, the pooling, the arithmetic."""
+        """Identity of the vectors: weights' and tokenizer's hashes, token limit, pooling, arithmetic."""
         shape = {
             "weights": WEIGHTS[2],
             "tokenizer": TOKENIZER[2],
