@@ -12,7 +12,7 @@ equal shares with the same weights (Zhao et al. 2019), which changes no product.
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ WIDTH, HEADS, LAYERS, EPSILON = 384, 12, 6, 1e-12
 # Into how many shares the values of a channel are split where a layer norm's output is multiplied: 32 more columns.
 SHARES = {99: 8, 223: 8, 63: 6, 157: 6, 267: 3, 303: 3, 338: 3, 383: 3}
 LOWEST_GELU = 0.17
-_DTYPES = {1: np.float32, 3: np.int8, 7: np.int64}  # by ONNX's numbers
+_DTYPES: dict[object, np.dtype[Any]] = {1: np.dtype("<f4"), 3: np.dtype("i1"), 7: np.dtype("<i8")}  # by ONNX's numbers
 _Linear = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
@@ -191,7 +191,7 @@ def read_initializers(path: Path) -> Iterator[tuple[str, np.ndarray]]:
             parts: dict[int, list[int | memoryview]] = {}
             for part, value in _fields(tensor):
                 parts.setdefault(part, []).append(value)
-            dtype = _DTYPES.get(int(parts[2][0]))  # type: ignore[arg-type]
+            dtype = _DTYPES.get(parts[2][0])
             if dtype is not None and 9 in parts:
                 array = np.frombuffer(parts[9][0], dtype)  # type: ignore[arg-type]
                 yield bytes(parts[8][0]).decode(), array.reshape(_dims(parts.get(1, []))).copy()
