@@ -24,7 +24,7 @@ from hsae_dagster.storage.objects import StoredObject
 from hsae_dagster.storage.vectors import VectorTable
 
 NAME = "embeddings"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 @dg.asset(
@@ -78,6 +78,9 @@ def _fill(
         vectors.append(borrowed, values)
         stage.report(f"{len(borrowed):,} vectors taken from {', '.join(lenders)}, which has the same texts")
         missing = missing.filter(~pl.col("text_id").is_in(borrowed))
+    # Which texts are embedded together follows from the texts alone, and what is written is a head of this order: a
+    # killed run that goes on has its tail, cut in the same places, so every vector has the bytes it would have had.
+    missing = missing[list(embedder.order(missing["text"].to_list()))]
     size, started = stage.dataset.spec.embedding.batch_size, time.monotonic()
     estimate = embedder.estimate(missing["text"].to_list(), size)
     announce(stage, account, estimate)
