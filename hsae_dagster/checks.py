@@ -44,7 +44,6 @@ CHECKS: dict[str, dict[str, tuple[bool, str]]] = {
     "interpretations": {
         "unseen_texts_only": (True, "Fidelity was measured on texts that no candidate was written or chosen on."),
         "most_neurons_are_readable": (False, "At least half of the selected neurons have a readable concept."),
-        "median_fidelity": (False, "The median fidelity F1 reaches inference.min_fidelity."),
     },
     "annotation_matrix": {
         "every_holdout_text_judged": (True, "One row per holdout text, one column per concept."),

@@ -42,7 +42,7 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
             "files": file_versions(stage.dataset),
             "task": spec.task,
             "columns": spec.columns.model_dump(mode="json"),
-            "splits": spec.splits.model_dump(mode="json"),
+            "splits": {**spec.splits.model_dump(mode="json"), "fidelity": spec.fidelity_share},
             "units": spec.units,
         }
         stored = stage.build(config, [], lambda folder: _make(stage, stamp, folder))
@@ -64,7 +64,7 @@ def _make(stage: Stage, stamp: str, folder: Path) -> None:
             f"Dataset `{stage.dataset.name}`: a file in {stage.dataset.folder} changed while it was read. Wait until "
             "it is copied completely, then run again; the refresh does so by itself."
         )
-    shares = SplitShares(splits.validation, splits.fidelity, splits.holdout, splits.salt)
+    shares = SplitShares(splits.validation, stage.dataset.spec.fidelity_share, splits.holdout, splits.salt)
     made = build_corpus(rows.frame, shares, rows.dropped)
     check_levels(stage.dataset.spec.selection, made.observations)
     write_frame(folder / "texts.parquet", made.texts)

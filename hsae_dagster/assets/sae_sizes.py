@@ -22,7 +22,6 @@ from hsae_dagster.core.observations import observation_matrix
 from hsae_dagster.core.pooling import pool_codes
 from hsae_dagster.core.sae_choice import ENOUGH_OBSERVATIONS, Caps, Choice, Trial, choose, contenders, kept_apart
 from hsae_dagster.core.sae_grid import (
-    MOST_WORDS,
     Judged,
     Labels,
     Size,
@@ -199,17 +198,7 @@ class _Judge:
         """What words say; None without texts, or where no word is shared by several clusters."""
         if self.texts is None:
             return None
-        from hsae_dagster.core.terms import presence, supported_terms
-
-        train, validation = (self.texts.filter(pl.col("split") == split) for split in ("train", "validation"))
-        train = train[self.read_rows]
-        table = supported_terms(train["text"].to_list(), train["cluster_id"].to_list())
-        if not table.terms:
-            return None
-        counts = np.asarray(table.matrix.sum(axis=0)).ravel()
-        kept = np.sort(np.lexsort((np.arange(len(counts)), -counts))[:MOST_WORDS])
-        unseen = presence(validation["text"].to_list(), [table.terms[j] for j in kept])
-        return WordReader(sp.csr_matrix(table.matrix[:, kept]), unseen)
+        return None
 
     def judge(self, size: Size, stored: StoredObject) -> Judged:
         """The figures of one candidate; without a score where it has too few neurons to select from."""

@@ -4,12 +4,14 @@ Belongs here: reading them from stored results. Does not belong here: cutting (`
 (`core.pooling`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
+from hsae_dagster.core.observations import text_rows
 from hsae_dagster.core.pooling import TextUnits
 from hsae_dagster.storage.frames import read_arrays, read_codes, read_frame
 from hsae_dagster.storage.objects import StoredObject
@@ -61,3 +63,40 @@ def read_unit_codes(activations: StoredObject) -> tuple[sp.csr_matrix, pl.Series
 def read_strongest(activations: StoredObject) -> np.ndarray:
     """(entries,) int32, parallel to the data of the texts' codes: row of the unit with the largest activation."""
     return read_arrays(activations.file("strongest.safetensors"))["rows"]
+
+
+@dataclass(frozen=True)
+class StrongestUnits:
+    """Which unit of each judged text fires a neuron most.
+
+    Attributes:
+        codes: (texts, m) CSR of the texts, and parallel to its data the row of the strongest unit.
+        rows: of the strongest units.
+        places: (judged,) rows of `codes`.
+        units: what each unit reads like, rows as in the activations.
+    """
+
+    codes: sp.csr_matrix
+    rows: np.ndarray
+    places: np.ndarray
+    units: pl.Series
+
+    @staticmethod
+    def of(upstream: Mapping[str, StoredObject], text_ids: pl.Series) -> "StrongestUnits":
+        """Of the activations and the corpus, for some texts."""
+        activations = upstream["activations"]
+        ids = read_frame(activations.file("texts.parquet"))["text_id"]
+        keys = read_frame(activations.file("units.parquet"))
+        units = keys.join(
+            read_frame(upstream["corpus"].file("units.parquet")), "unit_id", "left", maintain_order="left"
+        )
+        codes = read_codes(activations.file("codes.safetensors"))
+        return StrongestUnits(codes, read_strongest(activations), text_rows(ids, text_ids), units["unit"])
+
+    def strongest(self, row: int, neuron: int | None) -> str:
+        """The unit of a judged text that fires a neuron most; empty where none does."""
+        if neuron is None:
+            return ""
+        start, end = self.codes.indptr[self.places[row]], self.codes.indptr[self.places[row] + 1]
+        found = np.flatnonzero(self.codes.indices[start:end] == neuron)
+        return str(self.units[int(self.rows[start + found[0]])]) if len(found) else ""

@@ -51,12 +51,16 @@ class Splits(Section):
 
     holdout: Share = Field(0.3, description="Share of clusters that only the final tests read.")
     validation: Share = Field(0.1, description="Share for early stopping and for choosing among candidates.")
-    fidelity: Share = Field(0.1, description="Share on which the chosen concepts' fidelity is reported.")
+    fidelity: Share | None = Field(
+        None,
+        description="Share on which phrases of a language model are compared with their neurons; default a tenth, and "
+        "none where claims are found offline, which are tested as they read.",
+    )
     salt: str = Field("hsae", description="Changes which clusters land where. Datasets of one salt agree.")
 
     @model_validator(mode="after")
     def _leave_training_rows(self) -> "Splits":
-        taken = self.holdout + self.validation + self.fidelity
+        taken = self.holdout + self.validation + (self.fidelity or 0.0)
         if taken > 0.9:
             raise ValueError(f"holdout, validation and fidelity add up to {taken:.2f}; leave at least 0.1 to train on")
         return self
@@ -230,6 +234,13 @@ class DatasetSpec(Section):
         (), max_length=50, description="Hypotheses of your own, judged and tested beside the found ones."
     )
 
+    @property
+    def fidelity_share(self) -> float:
+        """Share of the clusters on which phrases are compared with their neurons; 0 where none are written."""
+        if self.splits.fidelity is not None:
+            return self.splits.fidelity
+        return 0.0 if self.interpretation.model == "lexical" else 0.1
+
     @field_validator("files")
     @classmethod
     def _files_are_named(cls, value: str | tuple[str, ...] | dict[str, str]) -> object:
@@ -262,7 +273,7 @@ class DatasetSpec(Section):
         lexical = self.interpretation.model == "lexical"
         if self.annotation.model == "lexical" and not lexical:
             raise ValueError(
-                "annotation.model `lexical` can only judge lexicons; set interpretation.model to `lexical`, "
+                "annotation.model `lexical` can only judge claims that execute; set interpretation.model to `lexical`, "
                 "or annotation.model to a language model"
             )
         return self

@@ -198,13 +198,10 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
         + ("(least squares)." if content.task == "regression" else "(average marginal effect of a logit).")
         + " A concept may lose its own effect when another one says nearly the same.",
     )
-    least = inference.get("min_fidelity")
-    gate = f" Below {least:g} a hypothesis cannot be confirmed." if isinstance(least, int | float) else ""
     yield (
-        "Fidelity",
-        "How well the words stand for the neuron, on texts on which nothing was chosen. Balanced F1 weighs strongly "
-        "firing and silent texts as if they were equally many; natural precision and recall count every text as it "
-        f"comes.{gate}",
+        "Claim and neuron",
+        "A claim is tested as it reads. How much of its neuron it says is told beside it and decides nothing: precision is "
+        "the share of texts with the claim that fire the neuron, recall the share of firing texts that have the claim.",
     )
     yield (
         "Joint fit",

@@ -3,7 +3,6 @@
 import numpy as np
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.candidates import style_pool
 from hsae_dagster.core.concepts.choice import Learned, Limits, Vocabulary, choose_claims
 from hsae_dagster.core.concepts.terms import supported_terms
 
@@ -40,7 +39,10 @@ def test_a_planted_group_is_found_whole_and_first() -> None:
     has = np.array(["wait" in text.split() or "minutes" in text.split() for text in texts])
     outcome = rng.normal(size=1200) - 0.8 * has
     picks, _ = choose_claims(
-        _learned(outcome, clusters), style_pool(texts).columns, _vocabulary(texts, clusters), Limits(20, 20)
+        _learned(outcome, clusters),
+        sp.csc_matrix((len(texts), 0), dtype=np.float32),
+        _vocabulary(texts, clusters),
+        Limits(20, 20),
     )
     vocabulary = _vocabulary(texts, clusters)
     assert picks[0].group is not None
@@ -57,7 +59,10 @@ def test_little_is_taken_where_nothing_is_there() -> None:
         clusters = np.arange(600) // 4
         outcome = rng.normal(size=600)
         picks, paths = choose_claims(
-            _learned(outcome, clusters), style_pool(texts).columns, _vocabulary(texts, clusters), Limits(20, 20)
+            _learned(outcome, clusters),
+            sp.csc_matrix((len(texts), 0), dtype=np.float32),
+            _vocabulary(texts, clusters),
+            Limits(20, 20),
         )
         taken.append(len(picks))
         assert all(path.scores[0] == 0 for path in paths)
