@@ -158,8 +158,10 @@ def _across(stage: Stage, training: Training) -> Across | None:
     """Which neurons hold across clusters, where that is asked for; None where it is not."""
     wanted = stage.dataset.spec.selection.across_clusters
     if wanted is None:
-        enough = len(np.unique(training.clusters)) >= LEAST_CLUSTERS
-        wanted = stage.dataset.spec.columns.cluster_by is not None and enough
+        declared = stage.dataset.spec.columns.cluster_by is not None
+        # Who asks for effects that change with a covariate must not lose those that turn between clusters.
+        by_covariate = bool(stage.dataset.spec.selection.within or stage.dataset.spec.selection.interactions)
+        wanted = declared and not by_covariate and len(np.unique(training.clusters)) >= LEAST_CLUSTERS
     if not wanted:
         return None
     return across_clusters(training.observed, training.label, training.clusters, np.random.default_rng(0))

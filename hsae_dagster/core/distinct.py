@@ -84,7 +84,7 @@ def select_distinct(
         method: as in `select_neurons`.
         task: as there.
         without: columns that may not be selected for another reason.
-        fewer: as in `select_neurons`.
+        fewer: as in `select_neurons`; then no near-copy stays in.
     """
     left_out: list[int] = []
     while True:
@@ -92,8 +92,9 @@ def select_distinct(
             codes, target, n_select, method=method, task=task, without=[*without, *left_out], fewer=fewer
         )
         gone = {*selection.dead, *(copy for _, copy in selection.duplicates), *without, *left_out}
-        room = codes.shape[1] - len(gone) - n_select
         found = near_copies(selection.columns, activations, directions, limits)
+        # Where fewer than n will do, no near-copy has to stay.
+        room = len(found) if fewer else codes.shape[1] - len(gone) - n_select
         if not found or room <= 0:
             break
         # The most alike go first, where not all can.

@@ -102,7 +102,8 @@ class Selection(Section):
     across_clusters: bool | None = Field(
         None,
         description="Select only neurons whose association with the outcome has one direction across clusters and "
-        "rests on several; by default where cluster_by is declared and training has 8 clusters or more.",
+        "rests on several; by default where cluster_by is declared, training has 8 clusters or more, and neither "
+        "within nor interactions are.",
     )
     within: tuple[str, ...] = Field(
         (),

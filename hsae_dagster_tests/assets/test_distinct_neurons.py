@@ -30,8 +30,9 @@ def test_near_copies_of_a_selected_neuron_are_its_family(copied: Workspace) -> N
 
 
 def test_a_card_names_the_near_copies_that_its_neuron_stands_for(copied: Workspace) -> None:
-    limits = {"correlation": 0.5, "cosine": 0.7}
-    copied.declare("ratings", None, saes=[SAE], selection={"n": 4, "distinct": limits})
+    # Cards name five at most, so no more may be left out than is needed to have four neurons.
+    selection = {"n": 4, "distinct": {"correlation": 0.5, "cosine": 0.7}, "across_clusters": False}
+    copied.declare("ratings", None, saes=[SAE], selection=selection)
     run = copied.run("ratings")
     assert run.success, run.failures
     families = read_frame(copied.current("ratings", "selected_neurons").file("families.parquet"))
