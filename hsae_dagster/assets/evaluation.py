@@ -193,9 +193,8 @@ def _hypotheses(
             untestable=test.flags[0] if not np.isfinite(test.separation.p_value) and test.flags else None,
             reversed_by_controls=reversed_by_controls(test.separation, test.adjusted),
         )
-        activation = (
-            (inputs.answers[:, j] == 1).astype(np.float64) if no_neuron else column(by_neuron, record["column"])
-        )
+        has = inputs.answers[:, j] == 1
+        activation = has.astype(np.float64) if no_neuron else column(by_neuron, record["column"])
         strong = record["bounds"][0] if record["bounds"][0] is not None else np.inf
         evidence = gather_evidence(
             record["concept"]["definition"],

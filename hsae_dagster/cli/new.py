@@ -127,7 +127,7 @@ def describe(dataset: "Dataset") -> str:
 
     splits = dataset.spec.splits
     rows = read_rows(dataset)
-    shares = SplitShares(splits.validation, splits.fidelity, splits.holdout, splits.salt)
+    shares = SplitShares(splits.validation, dataset.spec.fidelity_share, splits.holdout, splits.salt)
     corpus = build_corpus(rows.frame, shares, rows.dropped)
     check_levels(dataset.spec.selection, corpus.observations)
     counts = dict(corpus.observations.group_by("split").len().iter_rows())

@@ -1,7 +1,7 @@
 """What a concept is, whoever wrote it.
 
-Belongs here: the record of a concept in words. Does not belong here: how it is found (`core.concepts`, providers) or how
-well it fits (`core.fidelity`).
+Belongs here: the record of a concept in words. Does not belong here: how it is found (`core.concepts`, providers) or
+how well it fits (`core.fidelity`).
 """
 
 from collections.abc import Mapping

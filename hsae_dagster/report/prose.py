@@ -157,7 +157,6 @@ def outcome_sentence(content: ReportContent) -> str:
 
 def method(content: ReportContent) -> Iterator[tuple[str, str]]:
     """How the figures came about: (what, how)."""
-    inference = content.settings.get("inference") or {}
     by = f" Texts of one {cluster_noun(content)} are always in the same split." if content.cluster else ""
     yield (
         "Splits",
@@ -200,8 +199,8 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
     )
     yield (
         "Claim and neuron",
-        "A claim is tested as it reads. How much of its neuron it says is told beside it and decides nothing: precision is "
-        "the share of texts with the claim that fire the neuron, recall the share of firing texts that have the claim.",
+        "A claim is tested as it reads. How much of its neuron it says is told beside it and decides nothing: precision "
+        "is the share of texts with the claim that fire the neuron, recall that of firing texts with the claim.",
     )
     yield (
         "Joint fit",
