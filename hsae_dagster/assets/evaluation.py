@@ -181,7 +181,6 @@ def _hypotheses(
     outcomes = outcome_per_text(inputs.judged["text_id"], inputs.holdout)
     made = []
     for j, (record, test) in enumerate(zip(inputs.records, tests, strict=True)):
-        own = is_own(record)
         fidelity = _fidelity(record["fidelity"]) if record["fidelity"] else no_fidelity()
         no_neuron = record["column"] is None
         decided = verdict(

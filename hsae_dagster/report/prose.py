@@ -199,8 +199,9 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
     )
     yield (
         "Claim and neuron",
-        "A claim is tested as it reads. How much of its neuron it says is told beside it and decides nothing: precision "
-        "is the share of texts with the claim that fire the neuron, recall that of firing texts with the claim.",
+        "A claim is tested as it reads. How much of its neuron it says is told beside it and decides nothing: "
+        "precision is the share of texts with the claim that fire the neuron, recall the share of firing texts that "
+        "have the claim.",
     )
     yield (
         "Joint fit",
