@@ -55,7 +55,8 @@ class Grower:
             vectors: (families, d) float32 unit vectors of the families' names.
             design: (n, texts) CSR, see the module's docstring.
         """
-        self.table, self.vectors, self.design = table, vectors, design
+        self.table, self.design = table, design
+        self._alike = np.asarray(vectors @ vectors.T)
         self.columns: sp.csc_matrix = (design @ table.matrix).tocsc()
         self._across = design.T.tocsr()
         self._weight = np.asarray(abs(design).sum(axis=0)).ravel()
@@ -74,10 +75,11 @@ class Grower:
         of_texts = self._across @ residual.values
         basis = self._across @ residual.basis
         state = _State.start(self._rows(seed), of_texts, basis, self._weight, self.design)
-        families, forms, centre = [seed], int(self._forms[seed]), self.vectors[seed].astype(np.float64)
+        families, forms, alike = [seed], int(self._forms[seed]), self._alike[seed]
         sign = float(np.sign(state.product)) or 1.0
         while True:
-            near = self.vectors @ (centre / max(float(np.linalg.norm(centre)), 1e-12)) >= CLOSENESS
+            # Cosine with the sum of the members' vectors, whose squared length is the sum of their products.
+            near = alike >= CLOSENESS * np.sqrt(max(float(alike[families].sum()), 1e-12))
             fits = near & able & (self._forms <= MOST_FORMS - forms)
             fits[families] = False
             candidates = np.flatnonzero(fits)
@@ -93,7 +95,7 @@ class Grower:
             state = grown
             families.append(family)
             forms += int(self._forms[family])
-            centre = centre + self.vectors[family]
+            alike = alike + self._alike[family]
         return Group(tuple(families), sign, state.explained, state.holds)
 
     def _rows(self, family: int) -> np.ndarray:
