@@ -15,7 +15,7 @@ from hsae_dagster.assets.candidate_scores import Split, judge_candidates, making
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.found_claims import MOST_TEXTS, Material, find_claims, records_of
 from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_interpretation
-from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
+from hsae_dagster.assets.stage import GROUP, Stage, explained, table
 from hsae_dagster.assets.text_units import read_text_units, text_vectors
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.fidelity import Fidelity, column, firing_bounds
@@ -55,7 +55,7 @@ def interpretations(context: dg.AssetExecutionContext, project: Project) -> dg.M
         stored = stage.build(config_of(spec), upstream, lambda folder: make(stage, upstream, folder))
         records = stored.json("concepts.json")
         readable = [record for record in records if record["concept"]]
-        stage.report(f"{len(readable)} of {len(records)} neurons have a readable concept")
+        stage.report(f"{len(readable)} claims to test")
         described = {**_describe(records), **stored.json("_spending.json")}
         return stage.finish(stored, described, _check(stored, records))
 
@@ -228,32 +228,30 @@ def _record(
 
 
 def _describe(records: list[dict[str, Any]]) -> dict[str, Any]:
-    from hsae_dagster.report.figures import fidelity_bars
-
     readable = [r for r in records if r["concept"]]
     rows = [
         {
             "rank": r["rank"],
-            "concept": r["concept"]["predicate"] if r["concept"] else r["unreadable"],
-            "F1": round(r["fidelity"]["f1"], 3) if r["fidelity"] else None,
-            "hard F1": round(r["fidelity"]["hard_f1"], 3) if r["fidelity"] else None,
-            "legacy F1": round(r["fidelity"]["legacy_f1"], 3) if r["fidelity"] else None,
-            "natural F1": round(r["fidelity"]["natural_f1"], 3) if r["fidelity"] else None,
-            "candidates": len(r["candidates"]),
+            "claim": r["concept"]["predicate"] if r["concept"] else r["unreadable"],
+            "made from": r.get("from") or "neuron",
+            "precision": _rounded(r["fidelity"], "natural_precision"),
+            "recall": _rounded(r["fidelity"], "natural_recall"),
+            "r": _rounded(r["fidelity"], "correlation"),
         }
         for r in records
     ]
     metadata: dict[str, Any] = {
-        "dagster/row_count": len(records),
-        "readable": len(readable),
-        "concepts": table(rows),
-        "candidates": table(_candidate_rows(records)),
+        "dagster/row_count": len(readable),
+        "claims": table(rows),
+        "neurons that no claim says": sum(r["concept"] is None for r in records),
     }
-    if readable:
-        f1 = [r["fidelity"]["f1"] for r in readable]
-        figure = fidelity_bars([r["concept"]["predicate"] for r in readable], f1)
-        metadata |= {"median fidelity F1": float(np.median(f1)), "fidelity": picture(figure.png, figure.alt)}
+    if candidates := _candidate_rows(records):
+        metadata["candidates"] = table(candidates)
     return metadata
+
+
+def _rounded(fidelity: dict[str, Any] | None, name: str) -> float | None:
+    return round(fidelity[name], 3) if fidelity else None
 
 
 def _candidate_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
