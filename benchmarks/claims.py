@@ -3,7 +3,7 @@
     python benchmarks/claims.py --seeds 3 --table docs/claims_table.md [DATASET ...]
 
 Every dataset runs with its own declaration and the offline defaults on `seeds` splits (`splits.salt`). Rivals learn
-from the same clusters and are scored on the same holdout: the 20 terms of a lasso on words, k-means topics of whole-text
+from the same clusters and are scored on the same holdout: 20 terms of a lasso on words, k-means topics of text
 vectors, LDA topics. One JSON line is written for each cell; a second run goes on after the last.
 """
 
@@ -64,7 +64,7 @@ def agreement(project: Project, dataset: str) -> tuple[float, int]:
 
 
 def rivals(project: Project, dataset: str, task: str) -> dict[str, float]:
-    """Fit of 20 terms and of 20 topics of two kinds, learned without the holdout and cross-fitted on it as claims are."""
+    """Fit of 20 terms and of 20 topics of two kinds, learned without the holdout, cross-fitted on it as claims are."""
     from sklearn.cluster import KMeans
     from sklearn.decomposition import LatentDirichletAllocation
     from sklearn.feature_extraction.text import CountVectorizer
