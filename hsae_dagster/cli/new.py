@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     "--pairs", type=click.Choice(["all", "extremes"]), help="Every two texts of a group (default), or one pair."
 )
 @click.option("--least-margin", type=click.FloatRange(min=0), help="Leave out pairs whose outcomes differ by less.")
+@click.option("--encoding", metavar="NAME", help="Of a text file that is not UTF-8, such as cp1252; default found out.")
+@click.option("--sheet", metavar="NAME", help="Sheet of a workbook.")
 @click.option("--move", is_flag=True, help="Move the files in instead of copying them.")
 @click.option("--dry-run", is_flag=True, help="Show the proposal and write nothing.")
 def new(
@@ -45,12 +47,14 @@ def new(
     name: str | None,
     move: bool,
     dry_run: bool,
+    encoding: str | None,
+    sheet: str | None,
     pairs_within: str | None,
     pairs: "Rule | None",
     least_margin: float | None,
     **wishes: str | None,
 ) -> None:
-    """Make a dataset of a CSV, TSV, Parquet or JSON file, or of a folder of them.
+    """Make a dataset of a CSV, TSV, Parquet, JSON, Excel, Stata or SPSS file, or of a folder of them.
 
     Looks at the columns, proposes a dataset.yaml with the reasons for each choice, and checks that it works.
 
@@ -70,12 +74,12 @@ def new(
     target = Project.here().data / name
     if (target / "dataset.yaml").exists():
         raise DatasetError(exists_already(source, target))
-    intake = take_in(source)
+    intake = take_in(source, encoding=encoding, sheet=sheet)
     with tempfile.TemporaryDirectory() as aside:
         if how:
             intake, proposal, unsure = _pair(intake, source, Wishes(**wishes), how, Path(aside))
         else:
-            proposal = propose(intake.frame, intake.files, Wishes(**wishes))
+            proposal = propose(intake.frame, intake.files, Wishes(**wishes), intake.remarks, intake.doubts)
             unsure = proposal.unsure
         text = render(proposal, source.name)
         click.echo(text)
@@ -87,8 +91,9 @@ def new(
             click.echo("Nothing was written (--dry-run).")
             return
         publish(intake, Path(aside), text, target, move=move)
-    for path, plain, unusual in intake.rewritten:
-        click.echo(f"{path.name} was written as {plain} (UTF-8, commas), because {unusual}.")
+    for made in intake.rewritten:
+        form = " (UTF-8, commas)" if made.name.endswith(".csv") else ""
+        click.echo(f"{made.path.name} was written as {made.name}{form}, because {made.unusual}.")
     click.echo(f"\nWrote {target / 'dataset.yaml'}. Look it over, then:\n\n  {_command()} run {name}")
 
 
@@ -185,7 +190,7 @@ def _try_out(name: str, declaration: str, intake: "Intake", plain: Path) -> str:
 
     folder = intake.paths[0].parent
     if intake.rewritten:
-        folder, new_names = plain, {path for path, _, _ in intake.rewritten}
+        folder, new_names = plain, {made.path for made in intake.rewritten}
         for path in set(intake.paths) - new_names:
             shutil.copyfile(path, plain / path.name)
     spec = parse_declaration(yaml.safe_load(declaration), Path("The proposed dataset.yaml"))

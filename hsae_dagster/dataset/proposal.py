@@ -7,8 +7,9 @@ likely. Does not belong here: reading the table (`intake`), what a column holds 
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -96,13 +97,21 @@ class Proposal:
         return made
 
 
-def propose(frame: pl.DataFrame, files: Any, wishes: Wishes = Wishes()) -> Proposal:
+def propose(
+    frame: pl.DataFrame,
+    files: Any,
+    wishes: Wishes = Wishes(),
+    notes: Sequence[str] = (),
+    doubts: Mapping[str, str] = MappingProxyType({}),
+) -> Proposal:
     """Propose a declaration for a table.
 
     Args:
         frame: all rows, as the files hold them.
         files: the value of `files` in dataset.yaml.
         wishes: choices already made.
+        notes: remarks on how the file was read.
+        doubts: by column, a sentence on how its values were read where they could be read otherwise.
 
     Raises:
         DatasetError: no column can be the text or the outcome, or a wished column does not exist.
@@ -145,7 +154,15 @@ def propose(frame: pl.DataFrame, files: Any, wishes: Wishes = Wishes()) -> Propo
         fields += _control_fields(frame, columns, [*used, *same], same, (label.column, positive))
     fields += _missing_fields(frame, [column for column in columns if column.name in used])
     fields += [Field(*item) for item in size_fields(frame, taken, cluster.name if cluster else None)]
-    return Proposal(tuple(fields), tuple(remarks(frame, columns, taken, label, task.value)))
+    fields = [_doubted(item, doubts) for item in fields]
+    return Proposal(tuple(fields), (*notes, *remarks(frame, columns, taken, label, task.value)))
+
+
+def _doubted(item: Field, doubts: Mapping[str, str]) -> Field:
+    """A field that names a column whose values could be read otherwise is not sure."""
+    if not item.path.startswith("columns.") or not isinstance(item.value, str) or item.value not in doubts:
+        return item
+    return replace(item, sure=False, why=f"{item.why} {doubts[item.value]}")
 
 
 def _check_wishes(wishes: Wishes, columns: Sequence[ColumnProfile]) -> None:

@@ -7,6 +7,7 @@ The frame has the columns: `file` str, `row` i64 (from 1), `declared_split` str 
 `text_b`), `label` f64, `cluster` str | null, and each declared control as `control:<name>` (f64 or str).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,11 @@ READERS = {
     ".jsonl": lambda path: pl.read_ndjson(path, infer_schema_length=None),
     ".json": lambda path: _read_json(path),
 }
+
+# Polars tells programmers which of its parameters to change; nobody here can.
+HINTS = (
+    r"(?i)you might want to|\bhint:|consider |try (?:setting|increasing)|set `|resolved plan|this error|infer_schema"
+)
 
 _ONE_AGAINST_THE_REST = (
     "Name the class that counts as 1 in columns.positive; every other class then counts as 0 (one against the rest). "
@@ -81,7 +87,11 @@ def _read_json(path: Path) -> pl.DataFrame:
     """JSON files hold either one array of objects or, as the published HypotheSAEs data, one object a line."""
     with path.open("rb") as stream:
         first = stream.read(64).lstrip()[:1]
-    return pl.read_json(path) if first == b"[" else pl.read_ndjson(path, infer_schema_length=None)
+    return (
+        pl.read_json(path, infer_schema_length=None)
+        if first == b"["
+        else pl.read_ndjson(path, infer_schema_length=None)
+    )
 
 
 def _read_file(dataset: Dataset, split: str | None, path: Path) -> Rows:
@@ -94,10 +104,10 @@ def _read_file(dataset: Dataset, split: str | None, path: Path) -> Rows:
         raw = reader(path)
     # Polars panics on some damaged files, which Python sees as no Exception at all.
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300].rstrip(".")
         raise DatasetError(
-            f"Dataset `{dataset.name}`: {path} cannot be read as {path.suffix[1:]}: {reason}. {encoding_fault(path)}"
-            "Check the file's format and that it is UTF-8."
+            f"Dataset `{dataset.name}`: {path} cannot be read as {path.suffix[1:]}: {reading_fault(error)} "
+            f"{encoding_fault(path)}Check the file's format and that it is UTF-8; `hsae new` reads most other "
+            "forms and writes them plainly."
         ) from error
     raw = plain_headers(raw)
     columns, percents = _pick_columns(dataset, path, raw)
@@ -198,6 +208,12 @@ def encoding_fault(path: Path) -> str:
     except OSError:
         return ""
     return ""
+
+
+def reading_fault(error: BaseException) -> str:
+    """What a library says of a file, as a sentence and without its advice to programmers."""
+    said = " ".join(re.split(HINTS, str(error), maxsplit=1)[0].split())[:200]
+    return f"{said.rstrip(' .:')}." if said else "it is damaged."
 
 
 def _control(raw: pl.DataFrame, name: str) -> pl.Expr:
