@@ -31,6 +31,8 @@ REMEDIES = {
     **dict.fromkeys((".pdf", ".docx", ".doc"), "Make a table of it: one row per text, with an outcome beside it."),
 }
 KNOWN = "CSV, TSV, Parquet, JSON or JSON-lines file, workbook, Stata, SPSS or SAS file"
+# What lies in a dataset's folder may be private, and `git add .` would publish it.
+PRIVATE = "# Written by `hsae new`: texts of yours enter no repository. Remove this file to commit them.\n*\n"
 # Names of files that say nothing of the data; the folder's says more.
 GENERIC = ("data", "dataset", "train", "test", "table", "file", "export", "texts", "output")
 SPLIT_WORDS = {
@@ -252,6 +254,8 @@ def publish(intake: Intake, plain: Path, declaration: str, target: Path, *, move
                 raise DatasetError(f"{target / name} exists already and is left as it is. Rename or remove it first.")
             shutil.copyfile(plain / name, target / name)
         _write_new(target / "dataset.yaml", declaration)
+        if not (target / ".gitignore").exists():
+            _write_new(target / ".gitignore", PRIVATE)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
@@ -260,6 +264,7 @@ def publish(intake: Intake, plain: Path, declaration: str, target: Path, *, move
             plain_name = new_names.get(path)
             shutil.copyfile(plain / plain_name if plain_name else path, aside / (plain_name or path.name))
         _write_new(aside / "dataset.yaml", declaration)
+        _write_new(aside / ".gitignore", PRIVATE)
         aside.chmod(0o755)
         aside.rename(target)
     finally:

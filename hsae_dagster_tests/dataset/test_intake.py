@@ -115,7 +115,7 @@ def test_publishing_copies_or_moves_and_never_overwrites(tmp_path: Path) -> None
     source = fill(tmp_path / "in", "a.csv") / "a.csv"
     intake, target = take_in(source), tmp_path / "data" / "mine"
     publish(intake, tmp_path, "task: x\n", target, move=False)
-    assert sorted(path.name for path in target.iterdir()) == ["a.csv", "dataset.yaml"]
+    assert sorted(path.name for path in target.iterdir()) == [".gitignore", "a.csv", "dataset.yaml"]
     assert source.exists()
     before = {path: path.read_bytes() for path in target.iterdir()}
     with pytest.raises(DatasetError, match="left as it is"):
