@@ -184,16 +184,15 @@ def _try_out(name: str, declaration: str, intake: "Intake", plain: Path) -> str:
     """Read the files by the proposed declaration, as every stage will, before anything is written."""
     import shutil
 
-    import yaml
-
     from hsae_dagster.dataset.discovery import Dataset, parse_declaration
+    from hsae_dagster.plain_yaml import load_yaml
 
     folder = intake.paths[0].parent
     if intake.rewritten:
         folder, new_names = plain, {made.path for made in intake.rewritten}
         for path in set(intake.paths) - new_names:
             shutil.copyfile(path, plain / path.name)
-    spec = parse_declaration(yaml.safe_load(declaration), Path("The proposed dataset.yaml"))
+    spec = parse_declaration(load_yaml(declaration), Path("The proposed dataset.yaml"))
     return describe(Dataset(name, folder, spec))
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from hsae_dagster.dataset.saes import SAE, AutoSizes, SAEs
-from hsae_dagster.dataset.section import Section, Share
+from hsae_dagster.dataset.section import Names, Section, Share, Values
 from hsae_dagster.dataset.spec_inference import Inference, OwnHypothesis
 
 Task = Literal["regression", "classification", "pairwise"]
@@ -30,14 +30,14 @@ class Columns(Section):
         None,
         description="Column of the unit that rows share (author, film, test). Splits and errors respect it.",
     )
-    controls: tuple[str, ...] = Field(
+    controls: Names = Field(
         (),
         description="Columns to hold constant in partial effects: numbers, with a straight-line effect, or categories "
         "(one for every 50 rows at most; 31 always, never over 61). Values that are all numbers or percents are "
         "numbers; to make them categories put a letter before (`w12`).",
     )
     exclude: str | None = Field(None, description="Column of true/false: rows where it is true are left out.")
-    missing: tuple[str | int | float, ...] = Field(
+    missing: Values = Field(
         (), description="Values of text, label and cluster_by that mean none (`n/a`, `?`, -99): read as an empty cell."
     )
     on_missing: Literal["error", "drop"] = Field(
@@ -107,12 +107,12 @@ class Selection(Section):
         le=1.0,
         description="With sae_seeds > 1: select only neurons that every other seed has found, to this cosine.",
     )
-    within: tuple[str, ...] = Field(
+    within: Names = Field(
         (),
         description="Controls (of 30 levels at most) in whose strata neurons are selected, all of one weight; "
         "effects are shown by subgroup.",
     )
-    interactions: tuple[str, ...] = Field(
+    interactions: Names = Field(
         (), description="Controls (of 30 levels at most) with which effects may change; shown by subgroup."
     )
 
