@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--text-b", metavar="COLUMN", help="Column with the second text of a pair.")
 @click.option("--label", metavar="COLUMN", help="Column with the outcome.")
 @click.option("--positive", metavar="VALUE", help="The class that counts as 1.")
+@click.option("--outcome", metavar="WORDS", help="The outcome in words, its unit in brackets: “star rating (1 to 5)”.")
 @click.option("--cluster-by", metavar="COLUMN", help="Column of what rows have in common.")
 @click.option("--pairs-within", metavar="COLUMN", help="Pair texts that share a value of this column; see above.")
 @click.option(
@@ -79,7 +80,7 @@ def new(
         if how:
             intake, proposal, unsure = _pair(intake, source, Wishes(**wishes), how, Path(aside))
         else:
-            proposal = propose(intake.frame, intake.files, Wishes(**wishes), intake.remarks, intake.doubts)
+            proposal = propose(intake.frame, intake.files, Wishes(**wishes), intake.notes)
             unsure = proposal.unsure
         text = render(proposal, source.name)
         click.echo(text)

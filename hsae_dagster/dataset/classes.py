@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 import polars as pl
 
+from hsae_dagster.dataset.scales import members
+
 MOST_SHOWN = 6
 
 
@@ -33,9 +35,32 @@ def class_key(value: object) -> str:
     return class_name(value).lower()
 
 
-def one_against_the_rest(classes: pl.Series, positive: object) -> pl.Series:
-    """1 for the rows of a class and 0 for those of others (f64), null where there is none; from `classes_of`."""
-    return (classes.str.to_lowercase() == class_key(positive)).cast(pl.Float64).set(classes.is_null(), None)
+def listed_classes(label: pl.Series, separator: str) -> pl.Series:
+    """The classes that each cell lists, joined by `separator` alone; null where there are none."""
+    cells = members(label, separator)
+    return cells.list.eval(pl.element().map_elements(class_name, return_dtype=pl.String)).list.join(separator)
+
+
+def each_class(classes: pl.Series, separator: str | None) -> pl.Series:
+    """One entry for every class of every cell, from `listed_classes`; the same where cells hold one each."""
+    return classes if separator is None else classes.drop_nulls().str.split(separator).explode()
+
+
+def one_against_the_rest(classes: pl.Series, positive: object, separator: str | None = None) -> pl.Series:
+    """1 for the rows of a class and 0 for those of others (f64), null where there is none.
+
+    Args:
+        classes: from `classes_of`; with a separator, from `listed_classes`.
+        positive: the class.
+        separator: between the classes of a cell; 1 then means that the class is among them.
+    """
+    lower = classes.str.to_lowercase()
+    hit = (
+        lower == class_key(positive)
+        if separator is None
+        else lower.str.split(separator).list.contains(class_key(positive))
+    )
+    return hit.cast(pl.Float64).set(classes.is_null(), None)
 
 
 def folded(counts: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:

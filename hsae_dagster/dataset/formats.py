@@ -15,7 +15,8 @@ import polars as pl
 
 from hsae_dagster.dataset.amounts import plain_amounts
 from hsae_dagster.dataset.encodings import decode
-from hsae_dagster.dataset.records import ReadTable, Record, distinct, names_at, table_of_records
+from hsae_dagster.dataset.records import Notes, ReadTable, Record, distinct, names_at, table_of_records
+from hsae_dagster.dataset.scales import SEPARATORS
 from hsae_dagster.errors import DatasetError
 
 WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
@@ -28,6 +29,7 @@ STATISTICS = {
 }
 INSTALL = "Install the readers (pip install 'hsae_dagster[files]')"
 LARGEST_EXACT = 2**53
+NO_CLASS = "(none)"
 
 
 def read_json(path: Path, encoding: str | None, strictly: Callable[[Path], pl.DataFrame]) -> ReadTable:
@@ -194,6 +196,7 @@ def _alike(one: pl.Series, other: pl.Series) -> bool:
 
 
 def _with_amounts(frame: pl.DataFrame) -> ReadTable:
+    frame, lists = _joined(frame)
     amounts = plain_amounts(frame, None)
     typed = amounts.frame
     for name in frame.columns:
@@ -202,7 +205,27 @@ def _with_amounts(frame: pl.DataFrame) -> ReadTable:
             numbers = typed[name].cast(pl.Float64, strict=False)
             if numbers.null_count() == typed[name].null_count():
                 typed = typed.with_columns(numbers)
-    return ReadTable(typed, typed, amounts.said, doubts=amounts.doubts)
+    said = [f"the lists of `{name}` were joined by `{separator}`" for name, separator in lists.items()]
+    return ReadTable(typed, typed, (*said, *amounts.said), Notes(doubts=amounts.doubts, lists=lists))
+
+
+def _joined(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
+    """The table with the members of each list in one cell, and by column what separates them there."""
+    found = {}
+    for name, dtype in frame.schema.items():
+        inner = getattr(dtype, "inner", None)
+        if inner is None or inner.is_nested() or inner in (pl.Binary, pl.Object):
+            continue
+        lists = frame[name].cast(pl.List(pl.String))
+        words = lists.explode().drop_nulls()
+        separator = next((s for s in SEPARATORS if not words.str.contains(s, literal=True).any()), None)
+        if separator is None:
+            continue
+        # An empty list holds no class, which is another thing than an unknown one.
+        cells = lists.list.join(separator).set(lists.list.len() == 0, NO_CLASS)
+        frame = frame.with_columns(cells.alias(name))
+        found[name] = separator
+    return frame, found
 
 
 def read_workbook(path: Path, sheet: str | None) -> ReadTable:
@@ -315,7 +338,7 @@ def read_parquet(path: Path) -> ReadTable:
     amounts = _with_amounts(frame)
     if amounts.unusual:
         plain = amounts.plain
-    return ReadTable(amounts.frame, plain, (*said, *amounts.unusual), doubts=amounts.doubts)
+    return ReadTable(amounts.frame, plain, (*said, *amounts.unusual), amounts.notes)
 
 
 def _text_of(column: pl.Series) -> pl.Series | None:

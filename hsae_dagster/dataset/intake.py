@@ -9,8 +9,8 @@ the strict loader (`rows`) accepts.
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -18,7 +18,7 @@ import polars as pl
 from hsae_dagster.dataset.delimited import read_delimited
 from hsae_dagster.dataset.discovery import DATASET_NAME
 from hsae_dagster.dataset.formats import STATISTICS, WORKBOOKS, read_json, read_parquet, read_statistics, read_workbook
-from hsae_dagster.dataset.records import ReadTable
+from hsae_dagster.dataset.records import NO_NOTES, Notes, ReadTable
 from hsae_dagster.dataset.rows import READERS, reading_fault
 from hsae_dagster.errors import DatasetError
 
@@ -61,16 +61,14 @@ class Intake:
         paths: the files as they came.
         files: the value of `files` in dataset.yaml, by the names they will have.
         rewritten: those that have to be written in a plain form.
-        remarks: sentences on what a person should look at.
-        doubts: by column, a sentence on how its values were read where they could be read otherwise.
+        notes: what a person should know of how they were read.
     """
 
     frame: pl.DataFrame
     paths: tuple[Path, ...]
     files: str | list[str] | dict[str, str]
     rewritten: tuple[Rewritten, ...] = ()
-    remarks: tuple[str, ...] = ()
-    doubts: Mapping[str, str] = field(default_factory=dict)
+    notes: Notes = NO_NOTES
 
     def declared_name(self, path: Path) -> str:
         """The name that a file will have in the dataset's folder."""
@@ -109,8 +107,7 @@ def take_in(source: Path, *, encoding: str | None = None, sheet: str | None = No
         tuple(paths),
         "",
         rewritten,
-        tuple(remark for _, table in read for remark in table.remarks),
-        {name: doubt for _, table in read for name, doubt in table.doubts.items()},
+        sum((table.notes for _, table in read), NO_NOTES),
     )
     names = [made.declared_name(path) for path in paths]
     if len(set(names)) < len(names):

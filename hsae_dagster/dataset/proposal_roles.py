@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hsae_dagster.dataset.column_profile import ColumnProfile, words_of
+from hsae_dagster.dataset.column_profile import WHEN, ColumnProfile, words_of
 from hsae_dagster.errors import DatasetError
 
 
@@ -36,6 +36,8 @@ CLUSTER_NAMES = _names(
 ASKING = _names("is are was were has have had did does do can will should ist hat wird")
 # A whole number is a key only if its name says so; these words do.
 KEY_WORDS = _names("id ids uid uuid key code nr no number")
+# Numbers of such a name stand for classes.
+CODE_NAMES = _names("topic topics class category cat code type kind genre group cluster segment theme region party")
 SIDES = (("a", "b"), ("1", "2"), ("0", "1"), ("left", "right"), ("first", "second"), ("x", "y"))
 YES = (
     "1",
@@ -216,10 +218,11 @@ def choose_positive(label: ColumnProfile, sides: Sequence[str], wish: str | None
         rest = tuple(value for value in values[:8] if value != yes)
         # Beside anything but 0, a 1 may be the first of several codes.
         return Choice(label, f"“{yes}” counts as 1.", yes not in ("1", "1.0"), rest, yes)
-    # The rarer of two, the most frequent of many.
-    value = values[-1] if label.kind == "flag" else values[0]
+    # The top of a scale, the rarer of two, the most frequent of many.
+    value = label.scale[-1] if label.scale else values[-1] if label.kind == "flag" else values[0]
     counted = ", ".join(f"{v} ({n:,})" for v, n in label.levels[:8])
-    why = f"The class counted as 1. The classes: {counted}{', …' if len(values) > 8 else ''}."
+    order = f" They are a scale, in this order: {', '.join(label.scale)}." if label.scale else ""
+    why = f"The class counted as 1. The classes: {counted}{', …' if len(values) > 8 else ''}.{order}"
     return Choice(label, why, sure=False, others=tuple(v for v in values[:8] if v != value), value=value)
 
 
@@ -245,7 +248,11 @@ def choose_cluster(columns: Sequence[ColumnProfile], taken: Sequence[str], wish:
     size = (best.rows - best.missing) / best.distinct
     named = "its name says so, and it" if _cluster_score(best) >= 2.0 else "it"
     why = f"{best.distinct:,} different, {size:.1f} rows each: {named} repeats. Kept on one side of every split."
-    return Choice(best, why, _cluster_score(best) >= 2.0 and not rest, tuple(c.name for c in rest))
+    if best.lost:
+        why += (
+            " Its keys lost their last digits in a spreadsheet or as decimals, so different ones may have become equal."
+        )
+    return Choice(best, why, _cluster_score(best) >= 2.0 and not rest and not best.lost, tuple(c.name for c in rest))
 
 
 def _cluster_score(column: ColumnProfile) -> float:
@@ -253,6 +260,8 @@ def _cluster_score(column: ColumnProfile) -> float:
     words = set(words_of(column.name))
     key = bool(words & KEY_WORDS)
     usable = column.kind in ("key", "category", "text") or (column.kind == "number" and column.whole)
+    # What happened at one time, rates alike or lists the same has no more in common than other rows.
+    usable = usable and not words & WHEN and not column.scale and column.separator is None
     repeats = FEWEST_CLUSTERS <= column.distinct <= 0.9 * max(column.rows - column.missing, 1)
     if not usable or not repeats or column.missing > 0.05 * column.rows:
         return 0.0

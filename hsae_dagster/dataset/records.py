@@ -38,6 +38,27 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Notes:
+    """What a person should know of how a table was read.
+
+    Attributes:
+        remarks: sentences on what to look at.
+        doubts: by column, a sentence on how its values were read where they could be read otherwise.
+        lists: by column, what separates the members of the lists that it holds.
+    """
+
+    remarks: tuple[str, ...] = ()
+    doubts: Mapping[str, str] = field(default_factory=dict)
+    lists: Mapping[str, str] = field(default_factory=dict)
+
+    def __add__(self, other: "Notes") -> "Notes":
+        return Notes(self.remarks + other.remarks, {**self.doubts, **other.doubts}, {**self.lists, **other.lists})
+
+
+NO_NOTES = Notes()
+
+
+@dataclass(frozen=True)
 class ReadTable:
     """A table as it was read.
 
@@ -45,15 +66,13 @@ class ReadTable:
         frame: typed.
         plain: as it is to be written where the file has to be written anew.
         unusual: half sentences on what the strict reader would not accept; empty where it would.
-        remarks: sentences on what a person should look at.
-        doubts: by column, a sentence on how its values were read where they could be read otherwise.
+        notes: for a person.
     """
 
     frame: pl.DataFrame
     plain: pl.DataFrame
     unusual: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()
-    doubts: Mapping[str, str] = field(default_factory=dict)
+    notes: Notes = NO_NOTES
 
     def with_unusual(self, said: Sequence[str]) -> "ReadTable":
         """The same, with more that is unusual in front; empty strings are passed over."""
@@ -61,7 +80,7 @@ class ReadTable:
 
     def with_remark(self, said: str) -> "ReadTable":
         """The same with a remark more."""
-        return replace(self, remarks=(*self.remarks, said))
+        return replace(self, notes=self.notes + Notes((said,)))
 
 
 def table_of_records(
@@ -96,7 +115,7 @@ def table_of_records(
         {name: pl.Series(cells, dtype=pl.String) for name, cells in zip(distinct(names), columns, strict=True)}
     )
     amounts = plain_amounts(plain, separator)
-    return ReadTable(typed(amounts.frame), amounts.frame, (*unusual, *amounts.said), doubts=amounts.doubts)
+    return ReadTable(typed(amounts.frame), amounts.frame, (*unusual, *amounts.said), Notes(doubts=amounts.doubts))
 
 
 def names_at(records: Sequence[Record]) -> int | None:

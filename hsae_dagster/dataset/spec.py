@@ -40,10 +40,28 @@ class Columns(Section):
     missing: Values = Field(
         (), description="Values of text, label and cluster_by that mean none (`n/a`, `?`, -99): read as an empty cell."
     )
+    scale: Names = Field(
+        (), description="Words of the label from lowest to highest (regression): read as 1, 2, 3 and so on."
+    )
+    listed: str | None = Field(
+        None,
+        min_length=1,
+        description="What separates several classes in a cell of the label (`joy,neutral`): 1 where `positive` is one.",
+    )
     on_missing: Literal["error", "drop"] = Field(
         "error",
         description="What to do with rows that lack a text or a label: stop, or drop and report them.",
     )
+
+    @model_validator(mode="after")
+    def _one_reading_of_words(self) -> "Columns":
+        if self.listed is not None and self.positive is None:
+            raise ValueError("listed needs positive, the class that a list has to hold to count as 1")
+        if self.scale and self.positive is not None:
+            raise ValueError("scale makes numbers of the label's words and positive a class; leave one of them out")
+        if len({word.lower() for word in self.scale}) < len(self.scale):
+            raise ValueError("scale names a word twice; keep one of them")
+        return self
 
 
 class Chunk(Section):

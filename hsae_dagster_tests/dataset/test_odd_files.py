@@ -353,6 +353,6 @@ def test_amounts_are_numbers(
 
 def test_thousands_that_could_be_decimals_are_doubted(tmp_path: Path) -> None:
     rows = "".join(f"text {n};{value}\n" for n, value in enumerate(["1.149", "996", "2.118", "3.007", "4.1", "5.006"]))
-    assert not read_leniently(put(tmp_path, "a.csv", f"text;n\n{rows}".encode())).doubts
+    assert not read_leniently(put(tmp_path, "a.csv", f"text;n\n{rows}".encode())).notes.doubts
     path = put(tmp_path, "c.csv", f"text;n\n{rows.replace('4.1', '4.100')}".encode())
-    assert "read as thousands" in read_leniently(path).doubts["n"]
+    assert "read as thousands" in read_leniently(path).notes.doubts["n"]

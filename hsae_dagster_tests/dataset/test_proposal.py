@@ -363,7 +363,8 @@ def test_remarks_on_controls_leave_one_section_of_columns() -> None:
         ("mean_CTR", [0.1, 0.2, 0.3], "mean CTR"),
         ("verdict", ["keep", "keep", "return"], "verdict: return"),
         ("Recommended", ["no", "no", "yes"], "recommended"),
-        ("__", [1, 2, 3], "__"),
+        ("__", [1, 2, 3], "__ (1 to 3)"),
+        ("Job satisfaction", [1, 2, 5], "job satisfaction"),
     ],
 )
 def test_the_outcome_is_said_in_words(name: str, values: list[Any], phrase: str) -> None:
