@@ -126,9 +126,12 @@ def describe(dataset: "Dataset") -> str:
         DatasetError: it cannot be used.
         MethodError: it is too small to be split, or its strata are too many.
     """
+    import polars as pl
+
     from hsae_dagster.core.corpus import SPLITS, SplitShares, build_corpus
     from hsae_dagster.dataset.chunks import chunk_rows
     from hsae_dagster.dataset.controls import check_levels
+    from hsae_dagster.dataset.feasible import check_labels, check_sizes
     from hsae_dagster.dataset.rows import read_rows
     from hsae_dagster.report.wording import left_out_words
 
@@ -139,6 +142,8 @@ def describe(dataset: "Dataset") -> str:
     check_levels(dataset.spec.selection, corpus.observations)
     counts = dict(corpus.observations.group_by("split").len().iter_rows())
     placed = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
+    check_labels(dataset, corpus.observations)
+    check_sizes(dataset, corpus.texts.filter(pl.col("split") == "train").height)
     said = (
         f"`{dataset.name}` can be run: {corpus.observations.height:,} observations of "
         f"{corpus.observations['cluster_id'].n_unique():,} clusters ({placed})."
