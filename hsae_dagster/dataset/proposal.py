@@ -16,6 +16,7 @@ import polars as pl
 from hsae_dagster.dataset.column_profile import MISSING_MARKS, MOST_LEVELS, ColumnProfile, profile, words_of
 from hsae_dagster.dataset.pairing import mostly_small_groups
 from hsae_dagster.dataset.proposal_answers import answer_fields, missing_fields
+from hsae_dagster.dataset.proposal_clusters import doubt_large, with_settling
 from hsae_dagster.dataset.proposal_controls import sort_out
 from hsae_dagster.dataset.proposal_remarks import remarks
 from hsae_dagster.dataset.proposal_roles import (
@@ -133,6 +134,10 @@ def propose(
     task = _task(texts, label, positive, wishes)
     same = [column.name for column in columns if column.name not in taken and _renames(frame, column, label.column)]
     cluster = choose_cluster(columns, [*taken, label.name, *same], wishes.cluster_by)
+    settling: list[str] = []
+    if wishes.cluster_by is None:
+        cluster, settling = with_settling(frame, columns, label.column, [*taken, *same], cluster)
+    cluster = doubt_large(frame, cluster) if cluster else None
     fields = [
         Field("description", _description(frame, texts), "One line for the report; say it better."),
         _outcome(label.column, positive, wishes.outcome),
@@ -158,7 +163,7 @@ def propose(
     fields += [Field(*item) for item in answers]
     fields += [Field(*item) for item in size_fields(frame, taken, cluster.name if cluster else None)]
     fields = [_doubted(item, notes.doubts) for item in fields]
-    return Proposal(tuple(fields), (*notes.remarks, *remarks(frame, columns, taken, label, task.value)))
+    return Proposal(tuple(fields), (*notes.remarks, *settling, *remarks(frame, columns, taken, label, task.value)))
 
 
 def _doubted(item: Field, doubts: Mapping[str, str]) -> Field:
