@@ -21,12 +21,13 @@ from hsae_dagster.dataset.records import ReadTable, Record, names_at, table_of_r
 from hsae_dagster.errors import DatasetError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
-Quoting = Literal["doubled", "spaced", "escaped", "off", "off, escaped"]
+Quoting = Literal["doubled", "spaced", "escaped", "escaped always", "off", "off, escaped"]
 # In the order they are tried; what each would be called.
 QUOTING: dict[Quoting, str] = {
     "doubled": "",
     "spaced": "spaces stood before its quotes",
     "escaped": 'quotes inside its texts were written as \\"',
+    "escaped always": 'quotes inside its texts were written as \\"',
     "off": "its double quotes were part of the texts (with quotes as marks of a field the rows do not agree)",
     "off, escaped": "its separators and line breaks inside texts were written after a backslash",
 }
@@ -106,11 +107,14 @@ def _choose(text: str, named: str | None, path: Path) -> Reading:
     order = [named] if named else _separators(text)
     fault: Reading | None = None
     for separator in order:
-        for quoting in QUOTING:
+        # Where every backslash is a mark of MySQL or PostgreSQL, texts hold their escapes and not these.
+        first: list[Quoting] = ["off, escaped"] if separator == "\t" and _escapes_alone(text) else []
+        for quoting in dict.fromkeys([*first, *QUOTING]):
             if not _may_be(text, separator, quoting):
                 continue
             reading = _read(text, separator, quoting)
             if reading.fault is None:
+                _check_alone(text, reading, path)
                 return _unswallowed(text, reading)
             fault = fault or reading
     lone = _read(text, "\x00", "doubled")
@@ -123,11 +127,35 @@ def _choose(text: str, named: str | None, path: Path) -> Reading:
     )
 
 
+def _escapes_alone(text: str) -> bool:
+    """Whether every backslash is a mark of a database, and one of them shows that it can be nothing else."""
+    bare, nothing = re.subn(r"(?<![^\t\n])\\N(?![^\t\r\n])", "", text.replace("\\\\", ""))
+    bare, inside = re.subn(r"\\[\t\n]", "", bare)
+    return bool(nothing or inside) and "\\" not in bare
+
+
+def _check_alone(text: str, reading: Reading, path: Path) -> None:
+    """Refuse a file that is another table if a backslash before a quote is a mark of it.
+
+    Raises:
+        DatasetError: both readings agree in themselves and not with each other.
+    """
+    if reading.quoting != "doubled" or '\\"' not in text:
+        return
+    other = _read(text, reading.separator, "escaped")
+    if other.fault is None and [r.cells for r in other.records] != [r.cells for r in reading.records]:
+        raise DatasetError(
+            f'{path.name} can be read in two ways, as it is unclear whether \\" ends a field or is a quote inside it. '
+            'Export it again with quotes inside texts doubled (""), as CSV has them.'
+        )
+
+
 def _may_be(text: str, separator: str, quoting: Quoting) -> bool:
     """Whether a way of quoting is worth a try."""
     if separator == " " and (quoting.startswith("off") or not text.lstrip().startswith('"')):
         return False
-    wanted = {"spaced": f'{separator} "', "escaped": '\\"', "off": '"', "off, escaped": "\\"}
+    wanted = {"spaced": f'{separator} "', "off": '"', "off, escaped": "\\"}
+    wanted |= dict.fromkeys(("escaped", "escaped always"), '\\"')
     return quoting not in wanted or wanted[quoting] in text
 
 
@@ -184,6 +212,26 @@ def _without_footers(names: Record, rows: list[Record]) -> tuple[list[Record], l
     return rows[:last], [f"a line below its rows was none of them (“{shown}”) and was left out"]
 
 
+def _unescaped(text: str, separator: str) -> Iterator[Record]:
+    r"""Rows in which separators, line breaks and backslashes of texts follow a backslash; `\N` is an empty cell.
+
+    Raises:
+        _Broken: the text holds the signs that stand in for these while it is cut.
+    """
+    signs = {"\\\\": "\ue000", f"\\{separator}": "\ue001", "\\\n": "\ue002"}
+    if any(sign in text for sign in signs.values()):
+        raise _Broken("it holds signs of no meaning (Unicode's private use).")
+    text = text.replace("\r\n", "\n") if text.count("\r\n") == text.count("\n") else text
+    for escaped, sign in signs.items():
+        text = text.replace(escaped, sign)
+    meant = {sign: escaped[-1] for escaped, sign in signs.items()}
+    line = 1
+    for row in text.removesuffix("\n").split("\n"):
+        cells = ["" if cell == "\\N" else cell for cell in row.split(separator)] if row else []
+        yield Record(line, [re.sub("[\ue000-\ue002]", lambda sign: meant[sign[0]], cell) for cell in cells])
+        line += 1 + row.count("\ue002")
+
+
 def _unwrapped(records: list[Record]) -> list[Record]:
     """Records without the quotes around cells, in columns where nearly every cell has them and one is no mark."""
     width = len(records[0].cells)
@@ -195,12 +243,16 @@ def _unwrapped(records: list[Record]) -> list[Record]:
     columns = [column for column in range(width) if wrapped[column] > 0.9 * filled[column]]
     if not columns:
         return records
+    cells_of = [record.cells[column] for record in records for column in columns if column < len(record.cells)]
+    # Quotes inside are doubled, or all behind a backslash.
+    escaped = any('\\"' in cell[1:-1] for cell in cells_of)
+    escaped = escaped and not any(re.search(r'(?<!\\)"', cell[1:-1]) for cell in cells_of)
     made = []
     for record in records:
         cells = list(record.cells)
         for column in columns:
             if column < len(cells) and len(cells[column]) > 1 and cells[column][0] == cells[column][-1] == '"':
-                cells[column] = cells[column][1:-1].replace('""', '"')
+                cells[column] = cells[column][1:-1].replace('\\"' if escaped else '""', '"')
         made.append(Record(record.line, cells))
     return made
 
@@ -215,20 +267,20 @@ def _records(text: str, separator: str, quoting: Quoting) -> Iterator[Record]:
     Raises:
         _Broken: a quote that is not closed, or closed inside a cell.
     """
-    off, escape = quoting.startswith("off"), None
+    off = quoting == "off"
+    if quoting == "off, escaped":
+        yield from _unescaped(text, separator)
+        return
     if quoting == "escaped":
         text = re.sub(r'(?<!\\)((?:\\\\)*)\\"', r'\1""', text)
-    elif quoting == "off, escaped":
-        # `\N` is a cell of its own there, and no letter N.
-        text = re.sub(rf"(?<![^{re.escape(separator)}\r\n])\\N(?![^{re.escape(separator)}\r\n])", "", text)
-        escape = "\\"
+    elif quoting == "escaped always":
+        text = text.replace('\\"', '""')
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=separator,
         strict=not off,
         skipinitialspace=quoting == "spaced",
         quoting=csv.QUOTE_NONE if off else csv.QUOTE_MINIMAL,
-        escapechar=escape,
     )
     begun = 1
     try:
