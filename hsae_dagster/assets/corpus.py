@@ -20,7 +20,7 @@ from hsae_dagster.storage.frames import read_frame, write_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "corpus"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 
 @dg.asset(

@@ -139,7 +139,7 @@ def marks_nothing(words: pl.Series) -> pl.Series:
 
 def _profile(column: pl.Series) -> ColumnProfile:
     name, rows = column.name, column.len()
-    if column.dtype.is_nested() or column.dtype in (pl.Object, pl.Binary):
+    if column.dtype.is_nested() or column.dtype in (pl.Object, pl.Binary, pl.Duration):
         return ColumnProfile(name, "other", rows, column.null_count(), 0)
     marks: tuple[tuple[str, int], ...] = ()
     if column.dtype == pl.String:

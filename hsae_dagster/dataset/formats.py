@@ -296,7 +296,15 @@ def read_statistics(path: Path) -> ReadTable:
         ) from None
     try:
         columns, meta = getattr(pyreadstat, STATISTICS[path.suffix.lower()])(str(path), output_format="dict")
-    except (pyreadstat.ReadstatError, pyreadstat.PyreadstatError, OSError, ValueError) as error:
+    # The reader stumbles over damaged files in many ways.
+    except (
+        pyreadstat.ReadstatError,
+        pyreadstat.PyreadstatError,
+        OSError,
+        ValueError,
+        LookupError,
+        MemoryError,
+    ) as error:
         raise DatasetError(
             f"{path.name} cannot be read ({_first_words(error)}). Export the table as CSV (UTF-8) and give that."
         ) from error

@@ -214,6 +214,11 @@ def test_html_and_texts_without_letters_are_remarked() -> None:
     assert any("have no letter" in remark for remark in propose(pictures, "a.csv").remarks)
 
 
+def test_spans_of_time_are_no_values_that_a_dataset_can_name() -> None:
+    table = frame(lasted=pl.Series([1000, 2000] * 30, dtype=pl.Duration("ms")))
+    assert {column.name: column.kind for column in profile(table)}["lasted"] == "other"
+
+
 @pytest.mark.parametrize(("name", "sure"), [("Q4", False), ("label", False), ("y", False), ("Star rating", True)])
 def test_an_outcome_that_no_reader_understands_is_asked_for(name: str, sure: bool) -> None:
     table = frame(**{name: [1, 2, 3, 4, 5] * 20})
