@@ -28,10 +28,12 @@ QUOTING: dict[Quoting, str] = {
     "spaced": "spaces stood before its quotes",
     "escaped": 'quotes inside its texts were written as \\"',
     "escaped always": 'quotes inside its texts were written as \\"',
-    "off": "its double quotes were part of the texts (with quotes as marks of a field the rows do not agree)",
+    "off": "double quotes that are not around a whole cell were part of the texts (else its rows do not agree)",
     "off, escaped": "its separators and line breaks inside texts were written after a backslash",
 }
 MOST_FOOTERS = 5
+# A cell in quotes, those inside of it doubled or, all of them, behind a backslash.
+WRAPPED = re.compile(r'"(?:(?:[^"]|"")*|(?:[^"\\]|\\.)*)"', re.DOTALL)
 FAULTS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 # A text may be longer than the csv module allows by itself.
 csv.field_size_limit(2**31 - 1)
@@ -233,28 +235,32 @@ def _unescaped(text: str, separator: str) -> Iterator[Record]:
 
 
 def _unwrapped(records: list[Record]) -> list[Record]:
-    """Records without the quotes around cells, in columns where nearly every cell has them and one is no mark."""
+    """Records without the quotes around cells, in columns where a quote that opens a cell nearly always closes it.
+
+    Elsewhere they are part of the texts. Quotes inside such cells are doubled, or all behind a backslash.
+    """
     width = len(records[0].cells)
-    wrapped, filled = [0] * width, [0] * width
+    opened, closed = [0] * width, [0] * width
     for record in records:
         for column, cell in enumerate(record.cells[:width]):
-            filled[column] += bool(cell.strip())
-            wrapped[column] += len(cell) > 1 and cell[0] == cell[-1] == '"'
-    columns = [column for column in range(width) if wrapped[column] > 0.9 * filled[column]]
-    if not columns:
-        return records
-    cells_of = [record.cells[column] for record in records for column in columns if column < len(record.cells)]
-    # Quotes inside are doubled, or all behind a backslash.
-    escaped = any('\\"' in cell[1:-1] for cell in cells_of)
-    escaped = escaped and not any(re.search(r'(?<!\\)"', cell[1:-1]) for cell in cells_of)
-    made = []
-    for record in records:
-        cells = list(record.cells)
-        for column in columns:
-            if column < len(cells) and len(cells[column]) > 1 and cells[column][0] == cells[column][-1] == '"':
-                cells[column] = cells[column][1:-1].replace('\\"' if escaped else '""', '"')
-        made.append(Record(record.line, cells))
-    return made
+            opened[column] += cell.startswith('"')
+            closed[column] += WRAPPED.fullmatch(cell) is not None
+    columns = {column for column in range(width) if closed[column] > 0.8 * opened[column]}
+    return [
+        Record(
+            record.line,
+            [_bare(cell) if column in columns else cell for column, cell in enumerate(record.cells)],
+        )
+        for record in records
+        if columns
+    ] or records
+
+
+def _bare(cell: str) -> str:
+    if WRAPPED.fullmatch(cell) is None:
+        return cell
+    inside = cell[1:-1]
+    return inside.replace('""', '"') if '""' in inside else inside.replace('\\"', '"')
 
 
 class _Broken(Exception):
@@ -315,7 +321,8 @@ def _fit(names: Record, rows: Sequence[Record]) -> tuple[list[Record] | None, li
     if max(widths) == width and len(short) <= 0.5 * len(rows) and not _torn(rows, width):
         filled = [Record(r.line, r.cells + [""] * (width - len(r.cells))) for r in rows]
         lines = ", ".join(f"{record.line:,}" for record in short[:5]) + (" …" if len(short) > 5 else "")
-        return [names, *filled], [f"{len(short):,} rows ended before their last fields, now empty (line {lines})"]
+        rows_ended = "1 row" if len(short) == 1 else f"{len(short):,} rows"
+        return [names, *filled], [f"{rows_ended} ended before the last fields, now empty (line {lines})"]
     return None, []
 
 

@@ -200,7 +200,8 @@ def _guessed(data: bytes, path: Path) -> Decoded:
             f"it was in {encoding} by the look of it, not UTF-8 (a line then reads “{shown}”; if that is wrong, name "
             "the right one with --encoding)",
         )
-    offered = list(readings.values()) or [*WINDOWS[:2], "cp1251", "gb18030", "shift_jis"]
+    likely_first = sorted(readings.values(), key=lambda name: WINDOWS.index(name) if name in WINDOWS else len(WINDOWS))
+    offered = likely_first or [*WINDOWS[:2], "cp1251", "gb18030", "shift_jis"]
     shown = "; ".join(f"--encoding {name}: “{_line_of(sample, name)}”" for name in offered[:5])
     first = next(n for n, line in enumerate(data.split(b"\n"), 1) if not _is_utf8(line))
     raise DatasetError(

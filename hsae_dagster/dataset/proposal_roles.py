@@ -25,6 +25,8 @@ LABEL_NAMES = _names(
     "clicked engagement accepted result dependent"
 )
 WEAK_LABEL_NAMES = _names("class category topic type likes clicks votes sales price value recommended")
+# How sure somebody was of an outcome, or a second look at it, is another thing than the outcome.
+BESIDE_NAMES = _names("confidence certainty probability prob gold sd std se error agreement")
 # Of two numbers the relative one is the likelier outcome: a count grows with how many looked.
 RATE_NAMES = _names("rate share ratio percent percentage pct proportion ctr")
 CLUSTER_NAMES = _names(
@@ -196,7 +198,7 @@ def _label_score(column: ColumnProfile) -> float:
     score += 0.3 * ({value.lower() for value, _ in column.levels} in TWO_ANSWERS)
     score += 1.2 * is_rate(column)
     score -= 2.0 * bool(words & KEY_WORDS) + 1.0 * bool(words & CLUSTER_NAMES)
-    score -= 1.0 * (column.kind == "category" and column.distinct > 20)
+    score -= 1.0 * (column.kind == "category" and column.distinct > 20) + 1.5 * bool(words & BESIDE_NAMES)
     return score - 2.0 * column.missing / max(column.rows, 1)
 
 
@@ -248,11 +250,7 @@ def choose_cluster(columns: Sequence[ColumnProfile], taken: Sequence[str], wish:
     size = (best.rows - best.missing) / best.distinct
     named = "its name says so, and it" if _cluster_score(best) >= 2.0 else "it"
     why = f"{best.distinct:,} different, {size:.1f} rows each: {named} repeats. Kept on one side of every split."
-    if best.lost:
-        why += (
-            " Its keys lost their last digits in a spreadsheet or as decimals, so different ones may have become equal."
-        )
-    return Choice(best, why, _cluster_score(best) >= 2.0 and not rest and not best.lost, tuple(c.name for c in rest))
+    return Choice(best, why, _cluster_score(best) >= 2.0 and not rest, tuple(c.name for c in rest))
 
 
 def _cluster_score(column: ColumnProfile) -> float:
@@ -263,7 +261,8 @@ def _cluster_score(column: ColumnProfile) -> float:
     # What happened at one time, rates alike or lists the same has no more in common than other rows.
     usable = usable and not words & WHEN and not column.scale and column.separator is None
     repeats = FEWEST_CLUSTERS <= column.distinct <= 0.9 * max(column.rows - column.missing, 1)
-    if not usable or not repeats or column.missing > 0.05 * column.rows:
+    # Keys that were rounded join rows that share nothing.
+    if not usable or column.lost or not repeats or column.missing > 0.05 * column.rows:
         return 0.0
     score = 2.0 * bool(words & CLUSTER_NAMES) + 1.0 * key
     if column.kind == "text":

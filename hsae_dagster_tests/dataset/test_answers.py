@@ -238,3 +238,15 @@ def test_readings_that_contradict_each_other_are_refused(columns: dict[str, Any]
     declared = {"task": "classification", "files": "a.csv", "columns": {"text": "t", "label": "y", **columns}}
     with pytest.raises(DatasetError, match=words):
         parse_declaration(declared, Path("dataset.yaml"))
+
+
+def test_how_sure_somebody_was_is_not_the_outcome() -> None:
+    sure = [0.3 + (i * 37 % 70) / 100 for i in range(400)]
+    table = frame(sentiment=["negative", "neutral", "positive", "negative"] * 100, sentiment_confidence=sure)
+    assert propose(table, "a.csv").value("columns.label") == "sentiment"
+
+
+def test_rounded_keys_are_no_clusters() -> None:
+    keys = [f"5.703{i % 90:02d}E+17" for i in range(400)]
+    found = propose(frame(stars=np.arange(400) % 5, tweet_id=keys, name=[f"n{i % 80}" for i in range(400)]), "a.csv")
+    assert found.value("columns.cluster_by") == "name"

@@ -356,3 +356,12 @@ def test_thousands_that_could_be_decimals_are_doubted(tmp_path: Path) -> None:
     assert not read_leniently(put(tmp_path, "a.csv", f"text;n\n{rows}".encode())).notes.doubts
     path = put(tmp_path, "c.csv", f"text;n\n{rows.replace('4.1', '4.100')}".encode())
     assert "read as thousands" in read_leniently(path).notes.doubts["n"]
+
+
+def test_quotes_around_whole_cells_are_marks_even_where_others_are_part_of_the_text(tmp_path: Path) -> None:
+    texts = [f"good, visit {n}" for n in range(20)] + ["plain", 'a 5" screen, "big"', '"Never" again']
+    rows = [f'"{text}"\t{n}' if "," in text and '"' not in text else f"{text}\t{n}" for n, text in enumerate(texts)]
+    # One that a program cut off, quote and all.
+    path = put(tmp_path, "a.tsv", "\n".join(["text\tn", *rows[:10], '"cut off, here\t7', *rows[10:]]).encode())
+    found = read_leniently(path).frame
+    assert found["text"].to_list() == [*texts[:10], '"cut off, here', *texts[10:]]
