@@ -21,7 +21,7 @@ Kind = Literal["text", "number", "flag", "category", "key", "date", "row number"
 # Rows looked at for what needs every word; counts of distinct and missing values are of all rows.
 LOOKED_AT = 20_000
 MOST_LEVELS = 50
-_TIME = r"\d{1,2}[:.h]\d{2}([:.]\d{2}([.,]\d+)?)?\s*([ap]\.?m\.?|uhr)?\s*(z|utc|gmt|[-+]\d{2}:?\d{2})?"
+_TIME = r"\d{1,2}[:.h]\d{2}([:.]\d{2}([.,]\d+)?)?\s*([ap]\.?m\.?|uhr)?\s*(z|utc|gmt)?([-+]\d{1,2}(:?\d{2})?)?"
 _MONTH = r"(jan|feb|mar|mär|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez)[a-zä]*\.?"
 _DAY = r"((mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?,?\s+)?"
 DATE = re.compile(

@@ -54,16 +54,19 @@ def read_json(path: Path, encoding: str | None, strictly: Callable[[Path], pl.Da
         raise DatasetError(f"{path.name} holds no rows. Give a table with one row per text.")
     table = _with_amounts(frame).with_unusual([decoded.unusual, shape])
     if not table.unusual and not _same(frame, path, strictly):
-        return table.with_unusual([_why(data)])
+        return table.with_unusual([_why(data, columns)])
     return table
 
 
-def _why(data: bytes) -> str:
+def _why(data: bytes, columns: Mapping[str, Sequence[Any]]) -> str:
     """What in a JSON file the strict reader stumbles over."""
     if data.startswith(b"\xef\xbb\xbf"):
         return "it began with a byte order mark"
     if any(word in data for word in (b"NaN", b"Infinity")):
         return "it held NaN or Infinity, which are no JSON"
+    nested = [name for name, cells in columns.items() if any(isinstance(cell, dict) for cell in cells)]
+    if nested:
+        return f"the objects in {', '.join(f'`{name}`' for name in nested)} were written as text"
     return "a plain reader would not take it, or take it otherwise"
 
 

@@ -19,6 +19,9 @@ from hsae_dagster.errors import DatasetError
 NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?%?")
 IMPORT_ID = re.compile(r'\{\s*"+ImportId"+')
 LOOKED_AT = 20
+LOOKED_AT_FOR_NAMES = 2000
+# Signs of which about two make a word.
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 MOST_SECOND_LINES = 3
 # More rows of numbers than this, at least, to take the one above them for a second line of names.
 FEWEST_ROWS = 10
@@ -97,12 +100,14 @@ def table_of_records(
     Raises:
         DatasetError: the line of names looks like a row.
     """
-    if _like_a_row(names):
+    repeated = sum(list(row) == list(names) for row in rows)
+    rows = [row for row in rows if list(row) != list(names)] if repeated else rows
+    if _like_a_row(names, rows):
         raise DatasetError(
             f"The first line of {file} looks like a row, not like names of columns. Write a line with a name for "
             "each column above it, such as: text,label."
         )
-    unusual = []
+    unusual = [f"its line of names stood in it {repeated + 1:,} times"] if repeated else []
     second = second_lines(names, rows)
     if second:
         lines = "a line" if second == 1 else f"{second} lines"
@@ -180,11 +185,15 @@ def _measured(cell: str) -> bool:
     return bool(NUMBER.fullmatch(cell) or DATE.fullmatch(cell))
 
 
-def _like_a_row(names: Sequence[str]) -> bool:
-    """Whether the names of columns are a text and a number rather than names."""
-    words = max((len(name.split()) for name in names), default=0)
+def _like_a_row(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the names of columns are a text beside a number, or values that their columns have again and again."""
+    words = max((len(name.split()) + len(UNSPACED.findall(name)) // 2 for name in names), default=0)
     number = any(re.fullmatch(r"\s*[-+]?\d+([.,]\d+)?\s*", name) for name in names)
-    return words > 20 or (words > 3 and number)
+    if words > 20 or (words > 3 and number):
+        return True
+    looked = rows[:LOOKED_AT_FOR_NAMES]
+    again = (sum(row[column] == name for row in looked) for column, name in enumerate(names) if name.strip())
+    return any(n > max(1, 0.02 * len(looked)) for n in again)
 
 
 def _shown(row: Sequence[str]) -> str:

@@ -163,6 +163,7 @@ READ: list[tuple[str, bytes | Callable[[Path], bytes], int, list[str], str | Non
     ("repeated.csv", lines().replace("who", "stars", 1).encode(), 40, ["comment", "stars", "stars_duplicated_0"], None),
     ("bad bytes.csv", lines().encode().replace(b"visit 7", b"visit \xff7") + "é".join("é" * 9).encode() + b",1,x\n", 41,
      ["comment", "stars", "who"], "line 9 held bytes that are not UTF-8"),
+    ("joined.csv", (lines() + lines()).encode(), 80, ["comment", "stars", "who"], "stood in it 2 times"),
     ("records.json", json.dumps(objects()).encode(), 40, ["comment", "stars", "who"], None),
     ("indented.json", json.dumps(objects(), indent=1).encode(), 40, ["comment", "stars", "who"], None),
     ("mark.json", b"\xef\xbb\xbf" + json.dumps(objects()).encode(), 40, ["comment", "stars", "who"], "byte order mark"),
@@ -185,6 +186,8 @@ READ: list[tuple[str, bytes | Callable[[Path], bytes], int, list[str], str | Non
     ("lines.jsonl", "\n".join(json.dumps(row) for row in objects()).encode(), 40, ["comment", "stars", "who"], None),
     ("lines.ndjson", "\n".join(json.dumps(row) for row in objects()).encode(), 40, ["comment", "stars", "who"], None),
     ("lines.json", "\n".join(json.dumps(row) for row in objects()).encode(), 40, ["comment", "stars", "who"], None),
+    ("nested.jsonl", "\n".join(json.dumps({**row, "x": {"a": 1}}) for row in objects()).encode(), 40,
+     ["comment", "stars", "who", "x"], "objects in `x`"),
     ("nan.jsonl", "\n".join(json.dumps({**row, "x": float("nan")}) for row in objects()).encode(), 40,
      ["comment", "stars", "who", "x"], "NaN"),
     ("latin.jsonl", "\n".join(json.dumps({**row, "comment": GERMAN + row["comment"]}, ensure_ascii=False) for row in
@@ -228,6 +231,9 @@ REFUSED: list[tuple[str, bytes | Callable[[Path], bytes], str]] = [
     ("inside.csv", b'a,b\n"He said "no", really",1\nx,2\n', "on line 2 is closed inside a field"),
     ("commas.csv", b"a,b\nwell, well, well,1\nfine,2\n", "line 2 has 4 fields"),
     ("torn.csv", (SEVERAL + "a text that breaks\nin the middle,3,ann\n").encode(), "line 42 has 1 field,"),
+    ("nameless.tsv", b"ham\tsee you there\nspam\twin a prize\nham\tok\nham\tlater\n", "looks like a row"),
+    ("nameless numbers.csv", "".join(f"{n % 2},text {n}\n" for n in range(40)).encode(), "looks like a row"),
+    ("nameless chinese.csv", f'1,"{CHINESE}"\n0,"{CHINESE}2"\n'.encode(), "looks like a row"),
     ("nameless.csv", b'"It arrived late, and it was broken",2\n"Lovely",5\n', "looks like a row"),
     (
         "unsure.csv",
