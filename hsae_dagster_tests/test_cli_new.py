@@ -113,3 +113,31 @@ def test_fetching_what_is_not_published_is_a_sentence(root: Path) -> None:
     done = hsae("fetch", "tweets")
     assert_a_sentence(done)
     assert "Use one of headlines, yelp, congress" in done.output
+
+
+def test_check_tells_of_lists_that_hold_the_class(root: Path) -> None:
+    moods = pl.Series("mood", ["joy", "joy,fear", "fear", "anger"] * 75)
+    folder = root / "data" / "moods"
+    folder.mkdir(parents=True)
+    tiny_texts(300).with_columns(moods).write_csv(folder / "t.csv")
+    declared = "task: classification\nfiles: t.csv\nselection: {n: 8}\ncolumns: {text: text, label: mood, positive: joy"
+    (folder / "dataset.yaml").write_text(f"{declared}}}\n", encoding="utf-8")
+    assert "75 rows list `joy` among other classes of `mood` and count as 0" in hsae("check", "moods").output
+    (folder / "dataset.yaml").write_text(f"{declared}, listed: ','}}\n", encoding="utf-8")
+    done = hsae("check", "moods")
+    assert done.exit_code == 0, done.output
+    assert "among other classes" not in done.output
+
+
+def test_encoding_and_sheet_are_options(root: Path) -> None:
+    path = root / "incoming" / "niño.csv"
+    path.parent.mkdir(exist_ok=True)
+    lines = "".join(f"{text} niño;{score:.2f};{who}\n" for text, score, who in tiny_texts(300).rows())
+    path.write_bytes(f"text;score;author\n{lines}".encode("cp1252"))
+    asked = hsae("new", str(path), "--name", "mine")
+    assert_a_sentence(asked)
+    assert "--encoding cp1252: “" in asked.output
+    done = hsae("new", str(path), "--name", "mine", "--encoding", "cp1252")
+    assert done.exit_code == 0, done.output
+    assert "it was in cp1252, as you said" in done.output
+    assert pl.read_csv(root / "data" / "mine" / f"{path.stem}_plain.csv")["text"][0].endswith("niño")

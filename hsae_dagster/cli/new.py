@@ -130,6 +130,7 @@ def describe(dataset: "Dataset") -> str:
 
     from hsae_dagster.core.corpus import SPLITS, SplitShares, build_corpus
     from hsae_dagster.dataset.chunks import chunk_rows
+    from hsae_dagster.dataset.classes import among_others
     from hsae_dagster.dataset.controls import check_levels
     from hsae_dagster.dataset.feasible import check_labels, check_sizes
     from hsae_dagster.dataset.rows import read_rows
@@ -150,6 +151,12 @@ def describe(dataset: "Dataset") -> str:
     )
     if corpus.dropped:
         said += f" Left out: {', '.join(f'{n:,} {left_out_words(reason)}' for reason, n in corpus.dropped.items())}."
+    columns = dataset.spec.columns
+    if columns.listed is None and (found := among_others(rows.classes, columns.positive)):
+        said += (
+            f" {found[1]:,} rows list `{columns.positive}` among other classes of `{columns.label}` and count as 0: "
+            f"set columns.listed to `{found[0]}` if they are to count as 1."
+        )
     if corpus.observations.height < 300:
         said += " That is few: expect concepts to be found only where they are plain."
     return said

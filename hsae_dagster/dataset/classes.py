@@ -4,11 +4,11 @@ Belongs here: when two values are one class, how many rows each has, and how the
 belong here: which class counts as 1 (`rows`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
-from hsae_dagster.dataset.scales import members
+from hsae_dagster.dataset.scales import BRACKETS, SEPARATORS, members
 
 MOST_SHOWN = 6
 
@@ -44,6 +44,22 @@ def listed_classes(label: pl.Series, separator: str) -> pl.Series:
 def each_class(classes: pl.Series, separator: str | None) -> pl.Series:
     """One entry for every class of every cell, from `listed_classes`; the same where cells hold one each."""
     return classes if separator is None else classes.drop_nulls().str.split(separator).explode()
+
+
+def among_others(classes: Mapping[str, int], positive: object) -> tuple[str, int] | None:
+    """What separates classes in cells that list the positive one among others, and how many rows these are; or None.
+
+    Args:
+        classes: rows of each class, as `class_sizes` has them.
+        positive: the class that counts as 1.
+    """
+    wanted = class_key(positive)
+    for separator in SEPARATORS:
+        lists = {name: name.lower().split(separator) for name in classes if separator in name}
+        n = sum(classes[name] for name, found in lists.items() if wanted in [each.strip(BRACKETS) for each in found])
+        if n and wanted not in lists:
+            return separator, n
+    return None
 
 
 def one_against_the_rest(classes: pl.Series, positive: object, separator: str | None = None) -> pl.Series:
