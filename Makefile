@@ -53,7 +53,7 @@ $(INSTALLED): pyproject.toml constraints.txt requirements-reference.txt
 
 # Removes what was made and can be made again for nothing. What cannot be stays: looks at holdouts, the history of
 # evaluations, answers and vectors of paid models, batches under way, keys in .env, and every file that is not ours.
-SAMPLES := movie_reviews movie_pairs convention_speeches planted
+SAMPLES := movie_reviews movie_pairs convention_speeches planted job_adverts
 REMADE := objects datasets reports locks vector_copies
 clean:
 	@rm -rf "$(VENV)" .dagster_home downloads build *.egg-info torture.json

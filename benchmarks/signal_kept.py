@@ -24,6 +24,7 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cells import Shared, append, arguments, finished, lines, present, result, run_stages, show
+from hsae_dagster.assets.text_units import read_text_units, text_vectors
 from hsae_dagster.core import joint_fit, ladder
 from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.core.fidelity import column
@@ -129,7 +130,7 @@ def training_ceiling(shared: Shared, dataset: str, seed: int, splits: Mapping[st
         )
         ids = read_frame(corpus.file("texts.parquet"))["text_id"]
         family = EmbeddingSet(record["model"], record["dimensions"], record["set_id"])
-        vectors = VectorTable(project.results, dataset, family).read(ids)
+        vectors = text_vectors(VectorTable(project.results, dataset, family), read_text_units(corpus), ids)
         rows = read_frame(corpus.file("observations.parquet"))
         learn, held_out = (rows.filter(pl.col("split") == split) for split in ("train", "holdout"))
         x, unseen = (observation_matrix(vectors, ids, part) for part in (learn, held_out))

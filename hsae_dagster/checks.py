@@ -35,13 +35,15 @@ CHECKS: dict[str, dict[str, tuple[bool, str]]] = {
         "one_row_per_text": (True, "Codes have one row per text and one column per neuron, none negative."),
     },
     "selected_neurons": {
-        "neurons_are_distinct": (True, "At least one neuron is selected, and none twice."),
-        "as_many_as_asked": (False, "As many neurons as declared; fewer only where no other adds to the prediction."),
+        "neurons_are_distinct": (True, "No neuron is selected twice."),
+        "as_many_as_asked": (
+            False,
+            "As many neurons as declared; fewer where no other adds to it or holds across clusters.",
+        ),
     },
     "interpretations": {
         "unseen_texts_only": (True, "Fidelity was measured on texts that no candidate was written or chosen on."),
         "most_neurons_are_readable": (False, "At least half of the selected neurons have a readable concept."),
-        "median_fidelity": (False, "The median fidelity F1 reaches inference.min_fidelity."),
     },
     "annotation_matrix": {
         "every_holdout_text_judged": (True, "One row per holdout text, one column per concept."),

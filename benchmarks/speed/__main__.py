@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.speed import half_samples, memory, project, selection, store, training
+from benchmarks.speed import embedder, half_samples, memory, project, selection, store, training
 from benchmarks.speed.children import ROOT
 from benchmarks.speed.machine import facts, roofline
 from benchmarks.speed.made import real, save_codes, synthetic
@@ -134,6 +134,10 @@ def embeddings(bench: Bench) -> list[Row]:
     return store.rows(bench.folder, bench.size(210_000), 1536, 2000)
 
 
+def sentences(bench: Bench) -> list[Row]:
+    return [embedder.row(max(2000 // bench.shrink, 100))]
+
+
 def stability(bench: Bench) -> list[Row]:
     n = bench.size(200_000)
     return [half_samples.row(f"100 half-samples, {n:,} × 1,024, beside one selection", bench.codes(n, 1024))]
@@ -171,6 +175,7 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     "guided": guided,
     "convergence": convergence,
     "embeddings": embeddings,
+    "sentences": sentences,
     "stability": stability,
     "definitions": definitions,
     "demo": demo,

@@ -1,5 +1,15 @@
-"""`activations`: sparse codes of every text, all autoencoders side by side. Never a dense texts × neurons matrix."""
+"""`activations`: sparse codes of units and, pooled, of texts, all autoencoders side by side. Never a dense matrix.
 
+    unit_codes.safetensors, units.parquet     distinct units × neurons, rows by unit_id
+    codes.safetensors, texts.parquet          texts × neurons, rows by text_id
+    strongest.safetensors                     `rows`: for each entry of the latter, the row of the unit that fired most
+    columns.parquet                           the autoencoder of each neuron, firing rates over texts and over units
+
+Where each text is its own unit the two codes are one file.
+"""
+
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +21,18 @@ import scipy.sparse as sp
 from hsae_dagster import checks
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture
+from hsae_dagster.assets.text_units import blocks_of_vectors, read_text_units
+from hsae_dagster.core.pooling import TextUnits, pool_codes
+from hsae_dagster.keys import hash_bytes
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.checkpoints import load_sae
-from hsae_dagster.storage.frames import read_codes, read_frame, write_codes, write_frame
+from hsae_dagster.storage.frames import read_codes, read_frame, write_arrays, write_codes, write_frame
 from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.storage.vectors import VectorTable
 
 NAME = "activations"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 @dg.asset(
@@ -31,35 +45,66 @@ CODE_VERSION = "1"
     check_specs=checks.specs(NAME),
 )
 def activations(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
-    """Codes (texts × neurons) in compressed sparse rows, float32, rows in the order of their text ids."""
+    """Codes (units × neurons and texts × neurons) in compressed sparse rows, float32, in the order of their keys."""
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         corpus, checkpoints = stage.upstream("corpus"), stage.upstream("sae_checkpoints")
         vectors_record, vectors = open_vectors(stage)
-        ids = read_frame(corpus.file("texts.parquet"))["text_id"]
-
-        def make(folder: Path) -> None:
-            from hsae_dagster.core.codes import concatenate_codes, encode
-
-            embedded = vectors.read(ids)
-            records = checkpoints.json("saes.json")
-            parts = [(r["sae_id"], encode(load_sae(checkpoints.folder, r), embedded)) for r in records]
-            codes, sources = concatenate_codes(parts)
-            rates = np.bincount(codes.indices, minlength=codes.shape[1]) / max(codes.shape[0], 1)
-            columns = {
-                "column": np.arange(codes.shape[1]),
-                "sae_id": [source[0] for source in sources],
-                "sae_column": [source[1] for source in sources],
-                "firing_rate": rates,
-            }
-            write_codes(folder / "codes.safetensors", codes)
-            write_frame(folder / "columns.parquet", pl.DataFrame(columns))
-            write_frame(folder / "texts.parquet", pl.DataFrame({"text_id": ids}))
-
-        stored = stage.build({}, [vectors_record, checkpoints], make)
+        # Labels and splits of the corpus shape no activation, so only which units its texts have enters.
+        places = hash_bytes(corpus.file("text_units.parquet").read_bytes())
+        config = {"pool": stage.dataset.spec.pool, "text units": places}
+        stored = stage.build(
+            config,
+            [vectors_record, checkpoints],
+            lambda folder: _make(stage, read_text_units(corpus), checkpoints, vectors, folder),
+        )
         codes = read_codes(stored.file("codes.safetensors"))
-        stage.report(f"{codes.shape[0]:,} texts × {codes.shape[1]:,} neurons, {codes.nnz:,} activations")
-        return stage.finish(stored, _describe(stored, codes), _check(codes, len(ids), stored))
+        n_units = read_frame(stored.file("units.parquet")).height
+        stage.report(
+            f"{codes.shape[0]:,} texts of {n_units:,} distinct units × {codes.shape[1]:,} neurons, "
+            f"{codes.nnz:,} activations"
+        )
+        n_texts = read_frame(corpus.file("texts.parquet")).height
+        return stage.finish(stored, _describe(stored, codes), _check(codes, n_texts, stored))
+
+
+def _make(stage: Stage, units: TextUnits, checkpoints: StoredObject, vectors: VectorTable, folder: Path) -> None:
+    from hsae_dagster.core.codes import concatenate_codes, encode
+
+    saes = {record["sae_id"]: load_sae(checkpoints.folder, record) for record in checkpoints.json("saes.json")}
+    blocks: dict[str, list[sp.csr_matrix]] = {sae_id: [] for sae_id in saes}
+    for block in blocks_of_vectors(vectors, units.unit_ids):
+        for sae_id, sae in saes.items():
+            blocks[sae_id].append(encode(sae, block))
+    unit_codes, sources = concatenate_codes([(sae_id, sp.vstack(parts, "csr")) for sae_id, parts in blocks.items()])
+    pooled = pool_codes(unit_codes, units, stage.dataset.spec.pool)
+    write_codes(folder / "codes.safetensors", pooled.codes)
+    if units.are_texts:
+        _same_file(folder / "codes.safetensors", folder / "unit_codes.safetensors")
+    else:
+        write_codes(folder / "unit_codes.safetensors", unit_codes)
+    write_arrays(folder / "strongest.safetensors", {"rows": pooled.strongest})
+    columns = {
+        "column": np.arange(len(sources)),
+        "sae_id": [source[0] for source in sources],
+        "sae_column": [source[1] for source in sources],
+        "firing_rate": _firing_rates(pooled.codes),
+        "unit_firing_rate": _firing_rates(unit_codes),
+    }
+    write_frame(folder / "columns.parquet", pl.DataFrame(columns))
+    write_frame(folder / "texts.parquet", pl.DataFrame({"text_id": units.text_ids}))
+    write_frame(folder / "units.parquet", pl.DataFrame({"unit_id": units.unit_ids}))
+
+
+def _firing_rates(codes: sp.csr_matrix) -> np.ndarray:
+    return np.bincount(codes.indices, minlength=codes.shape[1]) / max(codes.shape[0], 1)
+
+
+def _same_file(there: Path, also: Path) -> None:
+    try:
+        os.link(there, also)
+    except OSError:  # a file system without links
+        shutil.copyfile(there, also)
 
 
 def _describe(stored: StoredObject, codes: sp.csr_matrix) -> dict[str, Any]:
@@ -71,6 +116,7 @@ def _describe(stored: StoredObject, codes: sp.csr_matrix) -> dict[str, Any]:
     sparse_bytes = codes.data.nbytes + codes.indices.nbytes + codes.indptr.nbytes
     return {
         "dagster/row_count": codes.shape[0],
+        "distinct units": read_frame(stored.file("units.parquet")).height,
         "neurons": codes.shape[1],
         "activations per text": round(per_text, 2),
         "never firing": int((columns["firing_rate"] == 0).sum()),

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster import checks
+from hsae_dagster.assets.closeness import UnitCloseness
 from hsae_dagster.assets.concepts_to_test import concepts_to_test
 from hsae_dagster.assets.holdout_plan import PLAN_FILE, freeze_plan
 from hsae_dagster.assets.judging import Judging, agreement, judge_all
@@ -61,6 +62,12 @@ def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, fol
 
     settings = stage.dataset.spec.annotation
     records = concepts_to_test(stage.dataset, interpretations)
+    if not records and not interpretations.json("concepts.json"):
+        raise MethodError(
+            f"Dataset `{stage.dataset.name}`: nothing found. No neuron's association with the outcome holds across the "
+            "training clusters, so there is nothing to judge. That is an answer; more clusters may give another, and "
+            "`selection: {across_clusters: false}` takes what few clusters say."
+        )
     if not records:
         raise MethodError(
             f"Dataset `{stage.dataset.name}`: no selected neuron has a readable concept, so there is nothing to judge. "
@@ -72,7 +79,7 @@ def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, fol
     concepts = [concept_of(record["concept"]) for record in records]
     observations, texts = holdout_texts(corpus, settings)
     account = account_of(stage)
-    annotator = make_annotator(settings, account)
+    annotator = make_annotator(settings, account, closeness=UnitCloseness.of(stage, corpus))
     single = make_annotator(settings.model_copy(update={"concepts_per_call": 1}), account)
     estimate = estimate_annotation(annotator, single, concepts, texts["text"].to_list(), settings)
     announce(stage, account, estimate)

@@ -18,11 +18,15 @@ import polars as pl
 
 from hsae_dagster.assets.imported_sae import declaration
 from hsae_dagster.assets.stage import Stage
+from hsae_dagster.assets.text_units import read_text_units, unit_kind
 from hsae_dagster.core.observations import text_sides
+from hsae_dagster.core.pooling import TextUnits
 from hsae_dagster.dataset.saes import SAE
+from hsae_dagster.dataset.spec import guidance_needs_texts
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import hash_bytes, set_fingerprint, unit_interval
 from hsae_dagster.storage.checkpoints import save_sae
+from hsae_dagster.storage.frames import read_frame
 from hsae_dagster.storage.objects import StageInputs, StoredObject
 from hsae_dagster.storage.vectors import VectorTable
 
@@ -33,29 +37,44 @@ SPLITS = ("train", "validation")
 
 @dataclass(frozen=True)
 class Lessons:
-    """What the autoencoders of a dataset learn from: training texts, and validation texts to tell when to stop.
+    """What the autoencoders of a dataset learn from: units of training texts, and of validation texts to tell the end.
 
     Attributes:
         stage: the stage that trains.
         set_id: the embedding set of the vectors.
-        ids: keys of the texts of each split, ascending.
+        texts: keys of the texts of each split, ascending.
+        units: which units they have.
+        kind: of the units (`dataset.units`).
         table: the vectors of the set.
         observations: labelled observations of each split.
     """
 
     stage: Stage
     set_id: str
-    ids: dict[str, pl.Series]
+    texts: dict[str, pl.Series]
+    units: TextUnits
+    kind: str
     table: VectorTable
     observations: dict[str, pl.DataFrame]
 
     @staticmethod
-    def read(stage: Stage, set_id: str, table: VectorTable, texts: pl.DataFrame, observed: pl.DataFrame) -> "Lessons":
+    def read(stage: Stage, corpus: StoredObject, set_id: str, table: VectorTable) -> "Lessons":
         """Take what belongs to the two splits; holdout and fidelity texts are never looked at."""
-        ids = {split: texts.filter(pl.col("split") == split)["text_id"] for split in SPLITS}
-        return Lessons(
-            stage, set_id, ids, table, {split: observed.filter(pl.col("split") == split) for split in SPLITS}
-        )
+        frames = (read_frame(corpus.file(f"{name}.parquet")) for name in ("texts", "observations"))
+        texts, observed = ({split: frame.filter(pl.col("split") == split) for split in SPLITS} for frame in frames)
+        ids = {split: frame["text_id"] for split, frame in texts.items()}
+        return Lessons(stage, set_id, ids, read_text_units(corpus), unit_kind(corpus), table, observed)
+
+    @cached_property
+    def of_texts(self) -> dict[str, TextUnits]:
+        """The units of each split's texts."""
+        return {split: self.units.of_texts(self.texts[split]) for split in SPLITS}
+
+    @cached_property
+    def ids(self) -> dict[str, pl.Series]:
+        """Keys of the distinct units of each split, ascending; of validation texts, those that training lacks."""
+        train, validation = (self.of_texts[split].unit_ids for split in SPLITS)
+        return {"train": train, "validation": validation.filter(~validation.is_in(train.implode()))}
 
     def on_other_clusters(self, part: int) -> "Lessons | None":
         """The same texts with other clusters to validate on, as many as now; None where too few are left.
@@ -78,14 +97,14 @@ class Lessons:
         unseen = pl.concat([judged[side] for side in sides]).unique().sort()
         shares_none = ~pl.any_horizontal(pl.col(sides).is_in(unseen.implode()))
         learned = everything.filter(~validates & shares_none)
-        texts = pl.concat(self.ids.values())
-        ids = {"train": texts.filter(~texts.is_in(unseen.implode())).sort(), "validation": unseen}
+        everyone = pl.concat(self.texts.values())
+        texts = {"train": everyone.filter(~everyone.is_in(unseen.implode())).sort(), "validation": unseen}
         observations = {"train": learned, "validation": judged}
-        return replace(self, ids=ids, observations=observations)
+        return replace(self, texts=texts, observations=observations)
 
     @cached_property
     def vectors(self) -> dict[str, np.ndarray]:
-        """(texts, d) embeddings of each split, rows as `ids`: read once, when first asked for."""
+        """(units, d) embeddings of each split, rows as `ids`: read once, when first asked for."""
         return {split: self.table.read(self.ids[split]) for split in SPLITS}
 
     @property
@@ -120,8 +139,10 @@ def train_one(lessons: Lessons, sae: SAE, *, quiet: bool = False) -> StoredObjec
     if n_train < sae.m:
         raise MethodError(
             f"Dataset `{stage.dataset.name}`: an autoencoder of m = {sae.m} neurons cannot be trained on {n_train} "
-            "training texts. Lower `saes.m` to a tenth of them or less, or bring more texts."
+            f"training {lessons.kind}s. Lower `saes.m` to a tenth of them or less, or bring more texts."
         )
+    if sae.label_weight > 0 and lessons.kind != "text":
+        raise MethodError(f"Dataset `{stage.dataset.name}`: {guidance_needs_texts(lessons.kind)}.")
     return stage.project.store.build(
         inputs_of(lessons, sae), stage.context.run.run_id, lambda folder: _train(lessons, sae, folder, quiet)
     )
@@ -144,7 +165,7 @@ def _train(lessons: Lessons, sae: SAE, folder: Path, quiet: bool) -> None:
     train, validation = (lessons.vectors[split] for split in SPLITS)
     held_out = validation if len(validation) > 1 else None
     report: Callable[[str], None] = (lambda _: None) if quiet else stage.report
-    report(f"{name}: training on {len(train):,} texts, device {device}")
+    report(f"{name}: training on {len(train):,} {lessons.kind}s, device {device}")
 
     def tell(record: Any) -> None:
         if record.epoch % 20 == 0:
@@ -154,7 +175,7 @@ def _train(lessons: Lessons, sae: SAE, folder: Path, quiet: bool) -> None:
     if sae.label_weight > 0:
         from hsae_dagster.core.guidance import guidance, labelled_rows, side_by_side
 
-        pairs = [(lessons.ids[split], lessons.observations[split]) for split in SPLITS]
+        pairs = [(lessons.texts[split], lessons.observations[split]) for split in SPLITS]
         learned, judged = labelled_rows(lessons.task, pairs[0], pairs[1])
         order, judged = side_by_side(judged)
         held_out = None if held_out is None else held_out[order]

@@ -10,12 +10,11 @@ any of which is enough.
 
 from typing import Any
 
-import numpy as np
-
 from hsae_dagster.core.concept import Concept
+from hsae_dagster.core.concepts.claims import Cue, Meaning, WordGroup, definition_of
+from hsae_dagster.core.concepts.cues import SIGN_CUES, WORD_CUES
+from hsae_dagster.core.concepts.words import words_of
 from hsae_dagster.core.fidelity import Fidelity
-from hsae_dagster.core.lexicon import Lexicon
-from hsae_dagster.core.terms import STYLE_CUES, text_terms
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.spec import OwnHypothesis
 from hsae_dagster.errors import DatasetError
@@ -66,7 +65,7 @@ def no_fidelity() -> Fidelity:
 
 def _own(dataset: Dataset, own: OwnHypothesis, rank: int) -> dict[str, Any]:
     lexical = dataset.spec.annotation.model == "lexical"
-    definition = _lexicon(dataset.name, own).as_definition() if lexical else None
+    definition = definition_of(_meaning(dataset.name, own)) if lexical else None
     concept = Concept(own.claim, AUTHOR, definition)
     return {
         "rank": rank,
@@ -76,34 +75,36 @@ def _own(dataset: Dataset, own: OwnHypothesis, rank: int) -> dict[str, Any]:
         "score": float("nan"),
         "train_separation": _DIRECTIONS[own.direction],
         "bounds": [0.5, None],
-        "concept": {
-            "concept_id": concept.concept_id,
-            "predicate": concept.predicate,
-            "author": concept.author,
-            "definition": definition,
-            "details": {},
-        },
+        "concept": concept.record,
         "fidelity": None,
         "source": "yours",
     }
 
 
-def _lexicon(dataset: str, own: OwnHypothesis) -> Lexicon:
-    """A lexicon that any of the terms matches."""
-    terms = tuple(dict.fromkeys(_term(dataset, own.claim, term) for term in own.terms))
-    return Lexicon(terms, tuple(float(x) for x in np.ones(len(terms))), intercept=0.0, threshold=0.5)
+def _meaning(dataset: str, own: OwnHypothesis) -> Meaning:
+    """Any of the terms; or a style cue, where that is the one term.
+
+    Raises:
+        DatasetError: a term has no word, or a cue stands beside other terms.
+    """
+    cues = [term for term in own.terms if term in {**WORD_CUES, **SIGN_CUES}]
+    if cues and len(own.terms) == 1:
+        return Cue(cues[0])
+    if cues:
+        raise DatasetError(
+            f"Dataset `{dataset}`: hypotheses, “{own.claim}”: the style cue `{cues[0]}` stands beside other terms, and "
+            "a claim is either one cue or a list of words. Make it a hypothesis of its own."
+        )
+    return WordGroup(tuple(dict.fromkeys(_term(dataset, own.claim, term) for term in own.terms)))
 
 
 def _term(dataset: str, claim: str, term: str) -> str:
-    """The term as the annotator finds it: a content word, two neighbouring ones, or a style cue."""
-    if term in STYLE_CUES:
-        return f"<{term}>"
-    seen = [found for found in text_terms(term) if not found.startswith("<")]
-    words = [found for found in seen if " " not in found]
-    if len(words) in (1, 2):
-        return seen[-1]
-    why = "has no content word" if not words else f"has {len(words)} content words"
+    """The term as it is looked for: its words in lower case, which must stand in one sentence."""
+    words = words_of(term)
+    if words and None not in words:
+        return " ".join(word for word in words if word)
+    why = "reaches across a sentence's end" if words else "has no word"
     raise DatasetError(
-        f"Dataset `{dataset}`: hypotheses, “{claim}”: the term `{term}` {why}, and the lexical annotator looks for one "
-        f"word or two neighbouring ones, or a style ({', '.join(STYLE_CUES)}). Change the term."
+        f"Dataset `{dataset}`: hypotheses, “{claim}”: the term `{term}` {why}, so no text can be searched for it. "
+        f"Write one or several neighbouring words, or one style cue ({', '.join([*WORD_CUES, *SIGN_CUES])})."
     )

@@ -11,7 +11,7 @@ from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.corpus import SPLITS, Corpus, SplitShares, build_corpus
 from hsae_dagster.core.observations import text_sides
 from hsae_dagster.dataset.discovery import file_versions, files_stamp
-from hsae_dagster.dataset.feasible import check_sizes
+from hsae_dagster.dataset.feasible import check_sizes, training_units
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.partitions import datasets
 from hsae_dagster.report.wording import left_out_words
@@ -33,7 +33,7 @@ CODE_VERSION = "3"
     check_specs=checks.specs(NAME),
 )
 def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
-    """One table of distinct texts (key, text, split, cluster) and one of labelled observations or pairs."""
+    """Tables of distinct texts (key, text, split, cluster), their distinct units, and observations or pairs."""
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
@@ -43,22 +43,22 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
             "files": file_versions(stage.dataset),
             "task": spec.task,
             "columns": spec.columns.model_dump(mode="json"),
-            "splits": spec.splits.model_dump(mode="json"),
-            **({"chunk": spec.chunk.model_dump(mode="json")} if spec.chunk else {}),
+            "splits": {**spec.splits.model_dump(mode="json"), "fidelity": spec.fidelity_share},
+            "units": spec.units,
         }
         stored = stage.build(config, [], lambda folder: _make(stage, stamp, folder))
         summary = stored.json("summary.json")
         stage.report(f"{summary['observations']:,} observations of {summary['clusters']:,} clusters")
         # Before anything is embedded: what the autoencoders would refuse later.
-        check_sizes(stage.dataset, next(row["texts"] for row in summary["splits"] if row["split"] == "train"))
+        check_sizes(stage.dataset, summary["training_units"], summary["units"]["kind"])
         return stage.finish(stored, _describe(stored, summary, spec.outcome_name), _check(stored, summary))
 
 
 def _make(stage: Stage, stamp: str, folder: Path) -> None:
-    from hsae_dagster.dataset.chunks import chunk_rows
     from hsae_dagster.dataset.classes import class_key
     from hsae_dagster.dataset.controls import check_levels
     from hsae_dagster.dataset.rows import read_rows
+    from hsae_dagster.dataset.units import make_units
 
     splits = stage.dataset.spec.splits
     rows = read_rows(stage.dataset)
@@ -67,17 +67,20 @@ def _make(stage: Stage, stamp: str, folder: Path) -> None:
             f"Dataset `{stage.dataset.name}`: a file in {stage.dataset.folder} changed while it was read. Wait until "
             "it is copied completely, then run again; the refresh does so by itself."
         )
-    shares = SplitShares(splits.validation, splits.fidelity, splits.holdout, splits.salt)
-    frame = chunk_rows(rows.frame, stage.dataset.spec.chunk)
-    made = build_corpus(frame, shares, rows.dropped)
+    shares = SplitShares(splits.validation, stage.dataset.spec.fidelity_share, splits.holdout, splits.salt)
+    made = build_corpus(rows.frame, shares, rows.dropped)
     check_levels(stage.dataset.spec.selection, made.observations)
     write_frame(folder / "texts.parquet", made.texts)
     write_frame(folder / "observations.parquet", made.observations)
+    units = make_units(made.texts, stage.dataset.spec.units)
+    write_frame(folder / "units.parquet", units.units)
+    write_frame(folder / "text_units.parquet", units.text_units)
     positive = class_key(stage.dataset.spec.columns.positive)
     classes = [
         {"class": name, "rows": n, "counts as": int(class_key(name) == positive)} for name, n in rows.classes.items()
     ]
-    summary = _summarise(stage.dataset.spec.task, rows.frame.height, made)
+    summary = _summarise(stage.dataset.spec.task, rows.frame.height, made) | {"units": units.counts()}
+    summary["training_units"] = training_units(made.texts, units.text_units)
     write_json(folder / "summary.json", summary | ({"classes": classes} if classes else {}))
 
 
@@ -108,6 +111,7 @@ def _describe(stored: StoredObject, summary: dict[str, Any], outcome: str) -> di
 
     labels = read_frame(stored.file("observations.parquet"))["label"].to_numpy()
     figure = label_histogram(labels, summary["task"], outcome)
+    units = summary["units"]
     dropped = [{"reason": left_out_words(reason), "rows": n} for reason, n in summary["dropped"].items()]
     return {
         "dagster/row_count": summary["texts"],
@@ -115,6 +119,12 @@ def _describe(stored: StoredObject, summary: dict[str, Any], outcome: str) -> di
         "clusters": summary["clusters"],
         "rows read": summary["rows_read"],
         "splits": table(summary["splits"]),
+        "unit": units["kind"],
+        "units": units["units"],
+        "distinct units": units["distinct"],
+        "units of the median text": units["median per text"],
+        "words of the longest unit": units["longest"],
+        "words of the shortest unit": units["shortest"],
         "rows left out": table(dropped) if dropped else "none",
         "outcome": picture(figure.png, figure.alt),
         **({"classes": table(summary["classes"])} if "classes" in summary else {}),

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from hsae_dagster.assets import annotation_matrix, interpretations
 from hsae_dagster.assets.candidate_scores import Split
 from hsae_dagster.assets.concepts_to_test import concepts_to_test
-from hsae_dagster.assets.embeddings import vector_table
+from hsae_dagster.assets.embeddings import unit_texts, vector_table
 from hsae_dagster.assets.spending import estimate_annotation, estimate_interpretation, open_account, ordinary
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.errors import StorageError
@@ -80,7 +80,7 @@ def _account(project: Project, dataset: Dataset, stage: str) -> Account:
 def _embedding(project: Project, dataset: Dataset, corpus: StoredObject, account: Account) -> StageCost:
     settings = dataset.spec.embedding
     embedder = make_embedder(settings, account)
-    texts = read_frame(corpus.file("texts.parquet"))
+    texts = unit_texts(corpus)
     family = embedder.known_set()
     if family is not None:
         known = VectorTable(project.results, dataset.origin, family).keys()

@@ -1,4 +1,4 @@
-"""`embeddings`: one vector per text, in LanceDB. Only texts without a vector are embedded."""
+"""`embeddings`: one vector per distinct unit of text, in LanceDB. Only units without a vector are embedded."""
 
 import time
 from pathlib import Path
@@ -24,7 +24,7 @@ from hsae_dagster.storage.objects import StoredObject
 from hsae_dagster.storage.vectors import VectorTable
 
 NAME = "embeddings"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 @dg.asset(
@@ -46,7 +46,7 @@ def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.Materi
         account = account_of(stage)
         embedder = make_embedder(stage.dataset.spec.embedding, account)
         vectors = VectorTable(project.results, stage.dataset.origin, embedder.embedding_set)
-        texts = read_frame(corpus.file("texts.parquet")).select("text_id", "text")
+        texts = unit_texts(corpus)
         # Two runs at once would otherwise ask, and pay, for the same vectors side by side.
         with vectors.being_filled(lambda: stage.report("another run is embedding the same texts; waiting for it")):
             counts, estimate = _fill(stage, embedder, vectors, texts, account)
@@ -63,6 +63,11 @@ def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.Materi
         return stage.finish(stored, described, [check])
 
 
+def unit_texts(corpus: StoredObject) -> pl.DataFrame:
+    """What is embedded: the distinct units of a corpus, as text_id and text."""
+    return read_frame(corpus.file("units.parquet")).select(text_id="unit_id", text="unit")
+
+
 def _fill(
     stage: Stage, embedder: Embedder, vectors: VectorTable, texts: pl.DataFrame, account: Account
 ) -> tuple[dict[str, Any], Estimate]:
@@ -73,6 +78,9 @@ def _fill(
         vectors.append(borrowed, values)
         stage.report(f"{len(borrowed):,} vectors taken from {', '.join(lenders)}, which has the same texts")
         missing = missing.filter(~pl.col("text_id").is_in(borrowed))
+    # Which texts are embedded together follows from the texts alone, and what is written is a head of this order: a
+    # killed run that goes on has its tail, cut in the same places, so every vector has the bytes it would have had.
+    missing = missing[list(embedder.order(missing["text"].to_list()))]
     size, started = stage.dataset.spec.embedding.batch_size, time.monotonic()
     estimate = embedder.estimate(missing["text"].to_list(), size)
     announce(stage, account, estimate)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from hsae_dagster.assets.closeness import UnitCloseness
 from hsae_dagster.assets.concepts_to_test import concepts_to_test, is_own, no_fidelity
 from hsae_dagster.assets.covariates import effects_by_subgroup, with_subgroups
 from hsae_dagster.assets.gold import Judged, annotation_errors
@@ -21,6 +22,7 @@ from hsae_dagster.assets.negative_controls import run_negative_controls
 from hsae_dagster.assets.reference_evaluation import evaluate_as_reference
 from hsae_dagster.assets.size_choice import read_choice
 from hsae_dagster.assets.stage import Stage
+from hsae_dagster.assets.text_units import StrongestUnits
 from hsae_dagster.core import joint_fit, ladder
 from hsae_dagster.core.analysis_plan import AnalysisPlan, Family, Look, corrected
 from hsae_dagster.core.annotation_error import AnnotationError
@@ -174,25 +176,26 @@ def _hypotheses(
     ids = read_frame(upstream["activations"].file("texts.parquet"))["text_id"]
     codes = read_codes(upstream["activations"].file("codes.safetensors"))[text_rows(ids, inputs.judged["text_id"])]
     by_neuron = codes.tocsc()
+    units = StrongestUnits.of(upstream, inputs.judged["text_id"])
+    closeness = UnitCloseness.of(stage, upstream["corpus"])
     outcomes = outcome_per_text(inputs.judged["text_id"], inputs.holdout)
     made = []
     for j, (record, test) in enumerate(zip(inputs.records, tests, strict=True)):
-        own = is_own(record)
-        fidelity = no_fidelity() if own else _fidelity(record["fidelity"])
+        fidelity = _fidelity(record["fidelity"]) if record["fidelity"] else no_fidelity()
+        no_neuron = record["column"] is None
         decided = verdict(
             p_holm=float(family.p_holm[j]),
             q_value=float(family.q_value[j]),
             alpha=settings.alpha,
             estimate=test.separation.estimate,
             expected_sign=record["train_separation"],
-            fidelity=None if own else fidelity.f1,
-            min_fidelity=settings.min_fidelity,
             untestable=test.flags[0] if not np.isfinite(test.separation.p_value) and test.flags else None,
             reversed_by_controls=reversed_by_controls(test.separation, test.adjusted),
         )
-        activation = (inputs.answers[:, j] == 1).astype(np.float64) if own else column(by_neuron, record["column"])
+        has = inputs.answers[:, j] == 1
+        activation = has.astype(np.float64) if no_neuron else column(by_neuron, record["column"])
         strong = record["bounds"][0] if record["bounds"][0] is not None else np.inf
-        evidence, lexicon = gather_evidence(
+        evidence = gather_evidence(
             record["concept"]["definition"],
             inputs.judged,
             inputs.answers[:, j],
@@ -200,6 +203,8 @@ def _hypotheses(
             strong,
             outcomes,
             test.separation.estimate,
+            closeness=closeness,
+            unit_of=lambda row, c=record["column"]: units.strongest(row, c),  # type: ignore[misc]
         )
         made.append(
             Hypothesis(
@@ -217,11 +222,12 @@ def _hypotheses(
                 fidelity=fidelity,
                 badge=decided.badge,
                 reason=decided.reason,
-                lexicon=lexicon,
                 evidence=evidence,
-                activations=None if own else activation_histogram(activation, inputs.answers[:, j], strong),
+                activations=None if no_neuron else activation_histogram(activation, inputs.answers[:, j], strong),
                 rule=decided.rule,
                 source=record["source"],
+                made_from=record.get("from", ""),
+                title=record["concept"]["details"].get("title", record["concept"]["predicate"]),
                 annotation_error=errors[j],
                 test_key=keys[j],
                 duplicates=inputs.duplicates[j],

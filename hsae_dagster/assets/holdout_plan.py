@@ -85,9 +85,7 @@ def _plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> 
             "effect": "separation, cluster-robust",
             **spec.columns.model_dump(mode="json", include={"label", "positive", "cluster_by", "controls"}),
         },
-        gates=spec.inference.model_dump(
-            mode="json", include={"alpha", "min_fidelity", "min_positives", "same_concept"}
-        ),
+        gates=spec.inference.model_dump(mode="json", include={"alpha", "min_positives", "same_concept"}),
         controls_part_rows=parted_by_controls(observations),
     )
     return plan, keys

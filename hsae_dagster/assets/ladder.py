@@ -14,6 +14,7 @@ import polars as pl
 
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.stage import Stage
+from hsae_dagster.assets.text_units import read_text_units, text_vectors
 from hsae_dagster.core import ladder
 from hsae_dagster.core.fidelity import column
 from hsae_dagster.core.joint_fit import Fit, Matrix, Score
@@ -27,6 +28,8 @@ def neuron_features(
 ) -> dict[str, Matrix]:
     """Rungs from the ceiling to fired-or-not for these texts; sparse where they are, dense for selected neurons only.
 
+    Where units are parts of texts, the ceiling is what the mean of a text's unit vectors allows.
+
     Args:
         stage: whose embeddings are read.
         activations: the result of that stage.
@@ -38,7 +41,7 @@ def neuron_features(
     by_neuron = codes.tocsc()
     dense = np.column_stack([column(by_neuron, j) for j in columns])
     return {
-        ladder.EMBEDDINGS: open_vectors(stage)[1].read(text_ids),
+        ladder.EMBEDDINGS: text_vectors(open_vectors(stage)[1], read_text_units(stage.upstream("corpus")), text_ids),
         ladder.ALL_NEURONS: codes,
         ladder.SELECTED: dense,
         ladder.FIRED: (dense > 0).astype(float),

@@ -4,7 +4,8 @@ Belongs here: the part of `selected_neurons` that reads weights, and reading the
 belong here: the methods (`core.distinct`, `core.seed_matches`).
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,10 +13,13 @@ import scipy.sparse as sp
 
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.stage import Stage
-from hsae_dagster.core.distinct import Limits, Member, select_distinct
+from hsae_dagster.assets.text_units import read_text_units
+from hsae_dagster.core.across_clusters import LEAST_CLUSTERS, Across, across_clusters
+from hsae_dagster.core.distinct import DistinctSelection, Limits, Member, select_distinct
 from hsae_dagster.core.hypothesis import NearCopy
 from hsae_dagster.core.observations import text_rows
-from hsae_dagster.core.seed_matches import Match, match_seeds
+from hsae_dagster.core.pooling import pool_codes
+from hsae_dagster.core.seed_matches import FOUND, found_again
 from hsae_dagster.core.selection import Selection, select_neurons
 from hsae_dagster.errors import MethodError
 from hsae_dagster.storage.checkpoints import load_sae
@@ -24,73 +28,143 @@ from hsae_dagster.storage.objects import StoredObject
 
 
 @dataclass(frozen=True)
+class Training:
+    """What neurons are selected on.
+
+    Attributes:
+        observed: (n, m) activations of training observations.
+        label: (n,).
+        clusters: (n,) keys.
+        on_texts: (t, m) activations of training texts.
+        text_ids: (t,) their keys, ascending.
+    """
+
+    observed: sp.csr_matrix
+    label: np.ndarray
+    clusters: np.ndarray
+    on_texts: sp.csr_matrix
+    text_ids: pl.Series
+
+
+@dataclass(frozen=True)
 class Chosen:
-    """A selection with the near-copies left out for it, and how well other seeds match each column."""
+    """A selection with the near-copies left out for it, and how well other seeds find each column.
+
+    Attributes:
+        selection: of the neurons; may be empty.
+        members: near-copies.
+        notes: in words.
+        seeds: of every column; None with one seed.
+        left_out: columns that might not be selected.
+    """
 
     selection: Selection
     members: tuple[Member, ...]
     notes: tuple[str, ...]
     seeds: "SeedTable | None"
+    left_out: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class SeedTable:
-    """(columns,) least cosine and least correlation with the partner over the other seeds."""
+    """How other seeds find each column.
 
-    cosine: np.ndarray
-    correlation: np.ndarray
+    Attributes:
+        least: (columns,) of the best φ in each other seed the least; NaN for an autoencoder without further seeds.
+        mean: (columns,) of those the mean.
+        found_in: (columns,) int64 other seeds in which it is found (`core.seed_matches.FOUND`).
+        others: (columns,) int64 other seeds there are.
+    """
+
+    least: np.ndarray
+    mean: np.ndarray
+    found_in: np.ndarray
+    others: np.ndarray
+
+    def columns(self, chosen: list[int]) -> dict[str, np.ndarray]:
+        """As columns of neurons.parquet."""
+        found = (self.least, self.mean, self.found_in, self.others)
+        names = ("seed_phi", "seed_phi_mean", "found_in", "other_seeds")
+        return {name: values[chosen] for name, values in zip(names, found, strict=True)}
+
+    @staticmethod
+    def of(best: list[np.ndarray], columns: int) -> "SeedTable":
+        """From the best φ of each column, (columns,), in each other seed; there may be none."""
+        others = np.full(columns, len(best), dtype=np.int64)
+        if not best:
+            nan = np.full(columns, np.nan)
+            return SeedTable(nan, nan, np.zeros(columns, dtype=np.int64), others)
+        phi = np.stack(best)
+        return SeedTable(phi.min(axis=0), phi.mean(axis=0), (phi >= FOUND).sum(axis=0).astype(np.int64), others)
 
 
-def choose_neurons(
-    stage: Stage,
-    checkpoints: StoredObject,
-    observed: sp.csr_matrix,
-    label: np.ndarray,
-    on_texts: sp.csr_matrix,
-    text_ids: pl.Series,
-) -> Chosen:
-    """Select as the dataset asks: plainly, distinct neurons only, or only neurons that other seeds have found too.
-
-    Args:
-        stage: of the selection.
-        checkpoints: the stored autoencoders.
-        observed: (n, m) activations of training observations.
-        label: (n,).
-        on_texts: (t, m) activations of training texts.
-        text_ids: (t,) their keys, ascending.
+def choose_neurons(stage: Stage, corpus: StoredObject, checkpoints: StoredObject, training: Training) -> Chosen:
+    """Select as the dataset asks: plainly, distinct neurons only, or only those that other seeds or clusters bear out.
 
     Raises:
         MethodError: too few neurons are left to select from.
     """
+    spec = stage.dataset.spec
+    seeds = _seed_table(stage, corpus, checkpoints, training)
+    unmatched = _unmatched(stage, seeds)
+    notes, unmatched_n = [], len(unmatched)
+    if unmatched_n:
+        notes.append(f"{unmatched_n} neurons have no match of φ {spec.selection.min_match:g} in every other seed.")
+    across = _across(stage, training)
+    left_out = unmatched
+    if across is not None:
+        notes += filter(None, [across.note()])
+        left_out = sorted({*unmatched, *np.flatnonzero(~across.holds).tolist()})
+    found = _select(stage, checkpoints, training, left_out, fewer=across is not None)
+    return Chosen(found.selection, found.members, (*notes, *found.notes), seeds, tuple(left_out))
+
+
+def _select(
+    stage: Stage, checkpoints: StoredObject, training: Training, left_out: list[int], *, fewer: bool
+) -> DistinctSelection:
     spec = stage.dataset.spec.selection
-    how = {
-        "method": spec.method,
-        "task": "regression" if stage.dataset.spec.task == "regression" else "classification",
-    }
-    seeds = _seed_table(stage, checkpoints, on_texts, text_ids)
-    without = [] if seeds is None or spec.min_match is None else np.flatnonzero(seeds.cosine < spec.min_match).tolist()
-    notes: tuple[str, ...] = ()
-    if without:
-        notes = (f"{len(without)} neurons have no match of cosine {spec.min_match:g} in every other seed.",)
-        left = observed.shape[1] - len(without)
-        if left < spec.n:
-            raise MethodError(
-                f"Dataset `{stage.dataset.name}`: only {left} neurons have a match of cosine {spec.min_match:g} in "
-                f"every other seed, fewer than selection.n = {spec.n}. Lower selection.min_match."
-            )
+    task = "regression" if stage.dataset.spec.task == "regression" else "classification"
+    how: dict[str, Any] = {"method": spec.method, "task": task, "without": left_out, "fewer": fewer}
     if spec.distinct is None:
-        return Chosen(select_neurons(observed, label, spec.n, without=without, **how), (), notes, seeds)
-    found = select_distinct(
-        observed,
-        label,
+        plain = select_neurons(training.observed, training.label, spec.n, **how)
+        return DistinctSelection(plain, (), ())
+    return select_distinct(
+        training.observed,
+        training.label,
         spec.n,
-        activations=on_texts,
+        activations=training.on_texts,
         directions=_directions(checkpoints),
         limits=Limits(**spec.distinct.model_dump()),
-        without=without,
         **how,
     )
-    return Chosen(found.selection, found.members, (*notes, *found.notes), seeds)
+
+
+def _unmatched(stage: Stage, seeds: SeedTable | None) -> list[int]:
+    """Columns that some other seed has not found as `min_match` asks."""
+    spec = stage.dataset.spec.selection
+    if seeds is None or spec.min_match is None:
+        return []
+    without: list[int] = np.flatnonzero(seeds.least < spec.min_match).tolist()
+    left = len(seeds.least) - len(without)
+    if left < spec.n:
+        raise MethodError(
+            f"Dataset `{stage.dataset.name}`: only {left} neurons have a match of φ {spec.min_match:g} in every other "
+            f"seed, fewer than selection.n = {spec.n}. Lower selection.min_match."
+        )
+    return without
+
+
+def _across(stage: Stage, training: Training) -> Across | None:
+    """Which neurons hold across clusters, where that is asked for; None where it is not."""
+    wanted = stage.dataset.spec.selection.across_clusters
+    if wanted is None:
+        declared = stage.dataset.spec.columns.cluster_by is not None
+        # Who asks for effects that change with a covariate must not lose those that turn between clusters.
+        by_covariate = bool(stage.dataset.spec.selection.within or stage.dataset.spec.selection.interactions)
+        wanted = declared and not by_covariate and len(np.unique(training.clusters)) >= LEAST_CLUSTERS
+    if not wanted:
+        return None
+    return across_clusters(training.observed, training.label, training.clusters, np.random.default_rng(0))
 
 
 def family_frame(members: tuple[Member, ...]) -> pl.DataFrame:
@@ -119,29 +193,22 @@ def _directions(checkpoints: StoredObject) -> np.ndarray:
     return np.concatenate([read_arrays(checkpoints.file(r["file"]))["decoder"] for r in records]).astype(np.float64)
 
 
-def _seed_table(
-    stage: Stage, checkpoints: StoredObject, on_texts: sp.csr_matrix, text_ids: pl.Series
-) -> SeedTable | None:
+def _seed_table(stage: Stage, corpus: StoredObject, checkpoints: StoredObject, training: Training) -> SeedTable | None:
     if not checkpoints.file("seeds.json").is_file():
         return None
     from hsae_dagster.core.codes import encode
 
-    twins = checkpoints.json("seeds.json")
-    vectors = open_vectors(stage)[1].read(text_ids)
-    cosine, correlation = np.ones(on_texts.shape[1]), np.ones(on_texts.shape[1])
-    start = 0
+    twins, pool = checkpoints.json("seeds.json"), stage.dataset.spec.pool
+    units = read_text_units(corpus).of_texts(training.text_ids)
+    vectors = open_vectors(stage)[1].read(units.unit_ids)
+    parts, start = [], 0
     for record in checkpoints.json("saes.json"):
-        columns = slice(start, start + record["config"]["m"])
-        start = columns.stop
-        own = read_arrays(checkpoints.file(record["file"]))["decoder"].astype(np.float64)
-        for twin in twins[record["sae_id"]]:
-            other = load_sae(checkpoints.folder, twin)
-            match: Match = match_seeds(
-                own, other.decoder.detach().numpy().astype(np.float64), on_texts[:, columns], encode(other, vectors)
-            )
-            cosine[columns] = np.minimum(cosine[columns], match.cosine)
-            correlation[columns] = np.minimum(correlation[columns], match.correlation)
-    return SeedTable(cosine, correlation)
+        own = training.on_texts[:, start : start + record["config"]["m"]]
+        start += own.shape[1]
+        further = [load_sae(checkpoints.folder, twin) for twin in twins[record["sae_id"]]]
+        others = [pool_codes(encode(sae, vectors), units, pool).codes for sae in further]
+        parts.append(SeedTable.of([found_again(own, other) for other in others], own.shape[1]))
+    return SeedTable(*(np.concatenate(each) for each in zip(*map(astuple, parts), strict=True)))
 
 
 def training_texts(codes: sp.csr_matrix, ids: pl.Series, texts: pl.DataFrame) -> tuple[sp.csr_matrix, pl.Series]:

@@ -31,7 +31,7 @@ from hsae_dagster.storage.frames import read_arrays, read_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "sae_checkpoints"
-CODE_VERSION = "7"
+CODE_VERSION = "8"
 
 # Share of the validation loss that the last epochs must still take off for an epoch limit to matter.
 STILL_FALLING = 0.005
@@ -57,11 +57,9 @@ class Checkpoints:
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         corpus = stage.upstream("corpus")
         vectors_record, vectors = open_vectors(stage)
-        texts, observations = (read_frame(corpus.file(f"{name}.parquet")) for name in ("texts", "observations"))
         set_id = vectors_record.json("embeddings.json")["set_id"]
-        return Checkpoints(
-            stage, corpus, vectors_record, texts, Lessons.read(stage, set_id, vectors, texts, observations)
-        )
+        texts, lessons = read_frame(corpus.file("texts.parquet")), Lessons.read(stage, corpus, set_id, vectors)
+        return Checkpoints(stage, corpus, vectors_record, texts, lessons)
 
     @property
     def upstream(self) -> list[StoredObject]:
@@ -113,9 +111,9 @@ def gather(context: dg.OpExecutionContext, project: Project) -> dg.MaterializeRe
         made = Checkpoints.open(context, project)
         stored = made.build()
         records = stored.json("saes.json")
-        n_train = made.texts.filter(pl.col("split") == "train").height
+        learned = {"training texts": len(made.lessons.texts["train"]), "training units": len(made.lessons.ids["train"])}
         verdicts = [*_check(stored, records), were_taken(context, NAME)]
-        return made.stage.finish(stored, _describe(records, n_train) | _describe_choice(stored), verdicts)
+        return made.stage.finish(stored, _describe(records) | learned | _describe_choice(stored), verdicts)
 
 
 def _graph(corpus: Any, embeddings: Any) -> dict[str, Any]:
@@ -198,7 +196,7 @@ def _gather(parts: list[StoredObject], folder: Path) -> None:
     write_json(folder / "saes.json", list(found.values()))
 
 
-def _describe(records: list[dict[str, Any]], n_train: int) -> dict[str, Any]:
+def _describe(records: list[dict[str, Any]]) -> dict[str, Any]:
     from hsae_dagster.report.figures import loss_curves
     from hsae_dagster.report.training import training_course
 
@@ -223,7 +221,6 @@ def _describe(records: list[dict[str, Any]], n_train: int) -> dict[str, Any]:
     ]
     return {
         "autoencoders": table(rows),
-        "training texts": n_train,
         "loss": picture(figure.png, figure.alt),
         "course": picture(course.png, course.alt),
     }

@@ -19,9 +19,9 @@ import scipy.sparse as sp
 
 from hsae_dagster.assets.autoencoders import Lessons, describe, train_one
 from hsae_dagster.core.observations import observation_matrix
+from hsae_dagster.core.pooling import pool_codes
 from hsae_dagster.core.sae_choice import ENOUGH_OBSERVATIONS, Caps, Choice, Trial, choose, contenders, kept_apart
 from hsae_dagster.core.sae_grid import (
-    MOST_WORDS,
     Judged,
     Labels,
     Size,
@@ -43,6 +43,8 @@ from hsae_dagster.storage.objects import StoredObject
 
 # Quickstart settings of hypothesaes 2.0.1.
 _REFERENCE = {"learning_rate": 5e-4, "max_epochs": 100, "patience": 3}
+# What is tried where units are parts of texts: sparse, unguided, with so many training units for each neuron at least.
+_UNIT_SIZES, _UNITS_PER_NEURON = ((64, 4), (128, 4), (256, 8)), 5
 # Texts whose words are read at most; the stand-in for lexicons needs no more.
 _MOST_TEXTS = 20_000
 
@@ -55,9 +57,7 @@ def reference_sae(n_texts: int) -> SAE:
 
 def choose_sae(lessons: Lessons, texts: pl.DataFrame, auto: Auto, folder: Path) -> StoredObject:
     """Train the grid, write grid.parquet and choice.json, and return the chosen autoencoder."""
-    stage = lessons.stage
-    weights = auto.label_weights if auto.guided else ()
-    sizes = grid(len(lessons.ids["train"]), stage.dataset.spec.selection.n, weights)
+    stage, sizes = lessons.stage, _sizes(lessons, auto)
     judge, batch = _Judge(lessons, texts), batch_size(len(lessons.ids["train"]))
     if not judge.possible:
         stage.report("no labelled validation texts to choose a size by; the smallest of the grid is taken")
@@ -78,6 +78,14 @@ def choose_sae(lessons: Lessons, texts: pl.DataFrame, auto: Auto, folder: Path) 
     said = {"metric": judge.metric, "reason": choice.reason, "caps": asdict(caps), "head_share": auto.head_share}
     write_json(folder / "choice.json", said)
     return trained[choice.chosen]
+
+
+def _sizes(lessons: Lessons, auto: Auto) -> list[Size]:
+    """What is tried. A unit that is part of a text has no label of its own, so there nothing is guided."""
+    n, n_select = len(lessons.ids["train"]), lessons.stage.dataset.spec.selection.n
+    if lessons.kind == "text":
+        return grid(n, n_select, auto.label_weights if auto.guided else ())
+    return [Size(m, k) for m, k in _UNIT_SIZES if m * _UNITS_PER_NEURON <= n] or grid(n, n_select, ())
 
 
 def _elsewhere(
@@ -169,9 +177,18 @@ class _Judge:
         return Labels(self.lessons.task, *columns)
 
     @cached_property
+    def vectors(self) -> dict[str, np.ndarray]:
+        """(units, d) vectors of all units of each split's texts; validation texts have units that training has, too."""
+        train, validation = self.lessons.vectors.values()
+        everything = self.lessons.of_texts["validation"].unit_ids
+        if len(everything) > len(validation):
+            validation = self.lessons.table.read(everything)
+        return {"train": train, "validation": validation}
+
+    @cached_property
     def read_rows(self) -> np.ndarray:
         """Training texts whose words are read: all, or a seeded sample."""
-        n = len(self.lessons.ids["train"])
+        n = len(self.lessons.texts["train"])
         if n <= _MOST_TEXTS:
             return np.arange(n)
         return np.sort(np.random.default_rng(0).choice(n, _MOST_TEXTS, replace=False))
@@ -181,17 +198,7 @@ class _Judge:
         """What words say; None without texts, or where no word is shared by several clusters."""
         if self.texts is None:
             return None
-        from hsae_dagster.core.terms import presence, supported_terms
-
-        train, validation = (self.texts.filter(pl.col("split") == split) for split in ("train", "validation"))
-        train = train[self.read_rows]
-        table = supported_terms(train["text"].to_list(), train["cluster_id"].to_list())
-        if not table.terms:
-            return None
-        counts = np.asarray(table.matrix.sum(axis=0)).ravel()
-        kept = np.sort(np.lexsort((np.arange(len(counts)), -counts))[:MOST_WORDS])
-        unseen = presence(validation["text"].to_list(), [table.terms[j] for j in kept])
-        return WordReader(sp.csr_matrix(table.matrix[:, kept]), unseen)
+        return None
 
     def judge(self, size: Size, stored: StoredObject) -> Judged:
         """The figures of one candidate; without a score where it has too few neurons to select from."""
@@ -199,7 +206,11 @@ class _Judge:
 
         record = stored.json("sae.json")
         sae = load_sae(stored.folder, record)
-        codes = {split: encode(sae, vectors) for split, vectors in self.lessons.vectors.items()}
+        pool = self.lessons.stage.dataset.spec.pool
+        codes = {
+            split: pool_codes(encode(sae, vectors), self.lessons.of_texts[split], pool).codes
+            for split, vectors in self.vectors.items()
+        }
         nmse, dead = 1 - record["explained_variance"], record["dead_share"]
         try:
             chosen = self._selected(codes["train"], sae.decoder.detach().numpy())
@@ -246,7 +257,7 @@ class _Judge:
         ).selection.columns
 
     def _observed(self, per_text: Any, split: str) -> Any:
-        return observation_matrix(per_text, self.lessons.ids[split], self.lessons.observations[split])
+        return observation_matrix(per_text, self.lessons.texts[split], self.lessons.observations[split])
 
 
 def _grid_frame(judged: list[Judged], choice: Choice, ids: list[str]) -> pl.DataFrame:

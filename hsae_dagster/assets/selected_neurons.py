@@ -7,11 +7,12 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import polars as pl
+import scipy.sparse as sp
 
 from hsae_dagster import checks
 from hsae_dagster.assets.covariates import covariate_selection
 from hsae_dagster.assets.ladder import read_fits, validation_ladder
-from hsae_dagster.assets.near_neurons import choose_neurons, family_frame, training_texts
+from hsae_dagster.assets.near_neurons import Chosen, SeedTable, Training, choose_neurons, family_frame, training_texts
 from hsae_dagster.assets.size_choice import read_choice
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.fidelity import column
@@ -24,7 +25,8 @@ from hsae_dagster.storage.frames import read_codes, read_frame, write_frame, wri
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "selected_neurons"
-CODE_VERSION = "6"
+NOTHING = "nothing found: no neuron's association with the outcome holds across clusters"
+CODE_VERSION = "7"
 
 
 @dg.asset(
@@ -42,7 +44,12 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
         corpus, activations = stage.upstream("corpus"), stage.upstream("activations")
-        config = {"task": spec.task, **spec.selection.model_dump(mode="json")}
+        config = {
+            "task": spec.task,
+            **spec.selection.model_dump(mode="json"),
+            "pool": spec.pool,
+            "clusters declared": spec.columns.cluster_by is not None,
+        }
         vectors_record = stage.upstream("embeddings")
         checkpoints = stage.upstream("sae_checkpoints")
         stored = stage.build(
@@ -52,11 +59,11 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
         )
         summary = stored.json("selection.json")
         neurons = read_frame(stored.file("neurons.parquet"))
-        stage.report(f"{neurons.height} neurons by {summary['method']}")
+        stage.report(f"{neurons.height} neurons by {summary['method']}" if neurons.height else NOTHING)
         distinct = neurons["column"].n_unique()
         told = {"selected": distinct, "asked for": spec.selection.n, "notes": "; ".join(summary["notes"]) or "none"}
         verdicts = [
-            checks.result(NAME, "neurons_are_distinct", 0 < distinct == neurons.height, told),
+            checks.result(NAME, "neurons_are_distinct", distinct == neurons.height, told),
             checks.result(NAME, "as_many_as_asked", distinct == spec.selection.n, told),
         ]
         return stage.finish(stored, _describe(neurons, summary) | _describe_ladder(stored, checkpoints), verdicts)
@@ -65,36 +72,26 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
 def _make(
     stage: Stage, corpus: StoredObject, checkpoints: StoredObject, activations: StoredObject, folder: Path
 ) -> None:
-    from hsae_dagster.core.stability import matches_elsewhere, selection_frequency
-
     codes = read_codes(activations.file("codes.safetensors"))
     ids = read_frame(activations.file("texts.parquet"))["text_id"]
-    columns = read_frame(activations.file("columns.parquet"))
     train = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "train")
     observed, label = observation_matrix(codes, ids, train), train["label"].to_numpy()
     on_texts, text_ids = training_texts(codes, ids, read_frame(corpus.file("texts.parquet")))
-    spec, found = stage.dataset.spec, choose_neurons(stage, checkpoints, observed, label, on_texts, text_ids)
+    training = Training(observed, label, train["cluster_id"].to_numpy(), on_texts, text_ids)
+    spec, found = stage.dataset.spec, choose_neurons(stage, corpus, checkpoints, training)
     if spec.selection.within or spec.selection.interactions:
-        found = replace(found, selection=covariate_selection(spec, observed, label, train))
-    selection, seeds = found.selection, found.seeds
-    chosen = [neuron.column for neuron in selection.neurons]
-    by_neuron = codes.tocsc()
-    separations = [firing_separation(column(by_neuron, j) > 0, ids, train) for j in chosen]
+        kept = _without(observed, found.left_out)
+        found = replace(found, selection=covariate_selection(spec, kept, label, train))
+    selection = found.selection
+    chosen = selection.columns
     neurons = pl.DataFrame(
         {
             "rank": np.arange(len(chosen)),
-            "column": chosen,
-            "score": [neuron.score for neuron in selection.neurons],
-            "train_separation": separations,
-            "selection_frequency": selection_frequency(
-                observed, label, train["cluster_id"].to_numpy(), selection, np.random.default_rng(0)
-            ),
-            "match_elsewhere": matches_elsewhere(observed, chosen, columns.sort("column")["sae_id"].to_list()),
-            "near_copies": [sum(member.kept == j for member in found.members) for j in chosen],
-            "seed_cosine": np.full(len(chosen), np.nan) if seeds is None else seeds.cosine[chosen],
-            "seed_correlation": np.full(len(chosen), np.nan) if seeds is None else seeds.correlation[chosen],
+            "column": np.array(chosen, dtype=np.int64),
+            "score": np.array(selection.scores, dtype=np.float64),
+            **_figures(training, found, codes, ids, train, read_frame(activations.file("columns.parquet"))),
         }
-    ).join(columns, on="column", how="left", maintain_order="left")
+    ).join(read_frame(activations.file("columns.parquet")), on="column", how="left", maintain_order="left")
     write_frame(folder / "neurons.parquet", neurons)
     write_frame(folder / "families.parquet", family_frame(found.members))
     summary = {
@@ -102,11 +99,50 @@ def _make(
         "alpha": selection.alpha,
         "path": [asdict(point) for point in selection.path],
         "notes": [*selection.notes, *found.notes],
-        "redundancy": redundancy(on_texts[:, chosen].toarray()),
+        "redundancy": redundancy(on_texts[:, chosen].toarray()) if chosen else None,
     }
     write_json(folder / "selection.json", summary)
     # Shown, and read by nothing further down: its settings must not make later stages run again.
-    write_json(folder / "_ladder.json", validation_ladder(stage, corpus, activations, np.array(chosen)))
+    record = {"fits": [], "floor": [np.nan, np.nan], "why": NOTHING}
+    if chosen:
+        record = validation_ladder(stage, corpus, activations, np.array(chosen))
+    write_json(folder / "_ladder.json", record)
+
+
+def _figures(
+    training: Training, found: Chosen, codes: sp.csr_matrix, ids: pl.Series, train: pl.DataFrame, columns: pl.DataFrame
+) -> dict[str, np.ndarray]:
+    """What is told of each selected neuron, each (selected,)."""
+    from hsae_dagster.core.stability import matches_elsewhere, selection_frequency
+
+    selection, chosen = found.selection, found.selection.columns
+    again = elsewhere = np.empty(0)
+    if chosen:
+        rng = np.random.default_rng(0)
+        kept = _without(training.observed, found.left_out)
+        again = selection_frequency(kept, training.label, training.clusters, selection, rng)
+        elsewhere = matches_elsewhere(training.observed, chosen, columns.sort("column")["sae_id"].to_list())
+    by_neuron = codes.tocsc()
+    separations = [firing_separation(column(by_neuron, j) > 0, ids, train) for j in chosen]
+    seeds = SeedTable.of([], codes.shape[1]) if found.seeds is None else found.seeds
+    return {
+        "train_separation": np.array(separations, dtype=np.float64),
+        "selection_frequency": again,
+        "match_elsewhere": elsewhere,
+        "near_copies": np.array([sum(m.kept == j for m in found.members) for j in chosen], dtype=np.int64),
+        **seeds.columns(chosen),
+    }
+
+
+def _without(observed: sp.csr_matrix, left_out: tuple[int, ...]) -> sp.csr_matrix:
+    """The codes with some columns silent, which no method selects."""
+    if not left_out:
+        return observed
+    keep = np.ones(observed.shape[1])
+    keep[list(left_out)] = 0.0
+    silenced = (sp.csr_matrix(observed) @ sp.diags_array(keep)).tocsr()
+    silenced.eliminate_zeros()
+    return sp.csr_matrix(silenced, dtype=observed.dtype)
 
 
 def _describe(neurons: pl.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +156,7 @@ def _describe(neurons: pl.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
             "outcome when firing": round(row["train_separation"], 4),
             "fires on": f"{row['firing_rate']:.1%}",
             "near-copies": row["near_copies"],
-            "match in other seeds": None if np.isnan(row["seed_cosine"]) else f"{row['seed_cosine']:.2f}",
+            "found in other seeds": f"{row['found_in']} of {row['other_seeds']}" if row["other_seeds"] else None,
             "selected again": None if np.isnan(row["selection_frequency"]) else f"{row['selection_frequency']:.0%}",
         }
         for row in neurons.iter_rows(named=True)
@@ -129,11 +165,14 @@ def _describe(neurons: pl.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
         "dagster/row_count": neurons.height,
         "method": summary["method"],
         "neurons": table(rows),
-        "mean |correlation|": float(summary["redundancy"]),
         "near-copies left out": int(neurons["near_copies"].sum()),
     }
-    if neurons["seed_cosine"].is_finite().any():
-        metadata["least match in other seeds"] = float(neurons["seed_cosine"].min())  # type: ignore[arg-type]
+    if summary["redundancy"] is not None:
+        metadata["mean |correlation|"] = float(summary["redundancy"])
+    asked = neurons.filter(pl.col("other_seeds") > 0)
+    if asked.height:
+        # Found: in most of the other seeds.
+        metadata["share found again"] = float((2 * asked["found_in"] >= asked["other_seeds"]).mean())  # type: ignore[arg-type]
     if summary["notes"]:
         metadata["notes"] = "; ".join(summary["notes"])
     if summary["path"]:

@@ -126,25 +126,24 @@ def describe(dataset: "Dataset") -> str:
         DatasetError: it cannot be used.
         MethodError: it is too small to be split, or its strata are too many.
     """
-    import polars as pl
-
     from hsae_dagster.core.corpus import SPLITS, SplitShares, build_corpus
-    from hsae_dagster.dataset.chunks import chunk_rows
     from hsae_dagster.dataset.classes import among_others
     from hsae_dagster.dataset.controls import check_levels
-    from hsae_dagster.dataset.feasible import check_labels, check_sizes
+    from hsae_dagster.dataset.feasible import check_labels, check_sizes, training_units
     from hsae_dagster.dataset.rows import read_rows
+    from hsae_dagster.dataset.units import make_units
     from hsae_dagster.report.wording import left_out_words
 
     splits = dataset.spec.splits
     rows = read_rows(dataset)
-    shares = SplitShares(splits.validation, splits.fidelity, splits.holdout, splits.salt)
-    corpus = build_corpus(chunk_rows(rows.frame, dataset.spec.chunk), shares, rows.dropped)
+    shares = SplitShares(splits.validation, dataset.spec.fidelity_share, splits.holdout, splits.salt)
+    corpus = build_corpus(rows.frame, shares, rows.dropped)
     check_levels(dataset.spec.selection, corpus.observations)
     counts = dict(corpus.observations.group_by("split").len().iter_rows())
     placed = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
     check_labels(dataset, corpus.observations)
-    check_sizes(dataset, corpus.texts.filter(pl.col("split") == "train").height)
+    units = make_units(corpus.texts, dataset.spec.units)
+    check_sizes(dataset, training_units(corpus.texts, units.text_units), units.kind)
     said = (
         f"`{dataset.name}` can be run: {corpus.observations.height:,} observations of "
         f"{corpus.observations['cluster_id'].n_unique():,} clusters ({placed})."

@@ -11,7 +11,7 @@ import numpy as np
 Badge = Literal["confirmed", "suggestive", "not supported", "invalid"]
 
 
-Rule = Literal["Holm", "false discovery rate", "fidelity", "controls", "direction", "not testable", "no evidence"]
+Rule = Literal["Holm", "false discovery rate", "controls", "direction", "not testable", "no evidence"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,6 @@ def verdict(
     alpha: float,
     estimate: float,
     expected_sign: float,
-    fidelity: float | None,
-    min_fidelity: float,
     untestable: str | None,
     reversed_by_controls: bool = False,
 ) -> Verdict:
@@ -39,8 +37,7 @@ def verdict(
 
     not testable         invalid: it could not be tested.
     direction            invalid: Holm's p is below alpha, against the direction it was selected or declared for.
-    fidelity             suggestive: Holm's p is below alpha, but the words fit the neuron too loosely.
-    controls             suggestive: Holm's p is below alpha, but the effect turns round with controls held constant.
+    controls             suggestive: Holm's p is below alpha, but the effect changes sign under controls.
     Holm                 confirmed: Holm's p is below alpha.
     false discovery rate suggestive: q is below alpha, in the expected direction.
     no evidence          not supported.
@@ -51,36 +48,29 @@ def verdict(
         alpha: family-wise error.
         estimate: the separation.
         expected_sign: direction on training texts, or declared; 0 for none.
-        fidelity: F1 of the words to the neuron; None for a hypothesis without a neuron.
-        min_fidelity: the gate.
         untestable: why it could not be tested, or None.
-        reversed_by_controls: whether the effect beyond doubt turns round with controls held constant.
+        reversed_by_controls: whether the effect beyond doubt changes sign with controls held constant.
     """
     if untestable or not np.isfinite(p_holm):
         return Verdict("invalid", untestable or "its effect could not be estimated", "not testable")
     against = expected_sign != 0 and np.sign(estimate) != np.sign(expected_sign)
     if p_holm < alpha:
-        return _holds(p_holm, alpha, against, fidelity, min_fidelity, reversed_by_controls)
+        return _holds(p_holm, alpha, against, reversed_by_controls)
     if q_value < alpha and not against:
         reason = f"false discovery rate {_p(q_value, 'q')} is below {alpha:g}, Holm's p is not"
         return Verdict("suggestive", reason, "false discovery rate")
     return Verdict("not supported", f"Holm-corrected {_p(p_holm)} is not below {alpha:g}", "no evidence")
 
 
-def _holds(
-    p_holm: float, alpha: float, against: bool, fidelity: float | None, min_fidelity: float, reversed_by_controls: bool
-) -> Verdict:
+def _holds(p_holm: float, alpha: float, against: bool, reversed_by_controls: bool) -> Verdict:
     """The verdict where Holm's p is below alpha."""
     if against:
         return Verdict(
             "invalid", "its effect on the holdout runs against the direction it was selected for", "direction"
         )
     holds = f"the test holds (Holm-corrected {_p(p_holm)}) but"
-    if fidelity is not None and not fidelity >= min_fidelity:
-        loose = f"{holds} the words fit the neuron too loosely: fidelity F1 {fidelity:.2f} is below {min_fidelity:g}"
-        return Verdict("suggestive", loose, "fidelity")
     if reversed_by_controls:
-        turned = f"{holds} the effect turns round once text length and controls are held constant"
+        turned = f"{holds} the effect changes sign when text length and controls are held constant"
         return Verdict("suggestive", turned, "controls")
     return Verdict("confirmed", f"Holm-corrected {_p(p_holm)} is below {alpha:g} on texts never used before", "Holm")
 

@@ -66,6 +66,7 @@ def select_distinct(
     method: str = "lasso",
     task: str = "regression",
     without: Sequence[int] = (),
+    fewer: bool = False,
 ) -> DistinctSelection:
     """Select n neurons no two of which are near-copies: of two, the one of higher rank stays, the other makes room.
 
@@ -83,13 +84,17 @@ def select_distinct(
         method: as in `select_neurons`.
         task: as there.
         without: columns that may not be selected for another reason.
+        fewer: as in `select_neurons`; then no near-copy stays in.
     """
     left_out: list[int] = []
     while True:
-        selection = select_neurons(codes, target, n_select, method=method, task=task, without=[*without, *left_out])
+        selection = select_neurons(
+            codes, target, n_select, method=method, task=task, without=[*without, *left_out], fewer=fewer
+        )
         gone = {*selection.dead, *(copy for _, copy in selection.duplicates), *without, *left_out}
-        room = codes.shape[1] - len(gone) - n_select
         found = near_copies(selection.columns, activations, directions, limits)
+        # Where fewer than n will do, no near-copy has to stay.
+        room = len(found) if fewer else codes.shape[1] - len(gone) - n_select
         if not found or room <= 0:
             break
         # The most alike go first, where not all can.

@@ -1,18 +1,21 @@
 """Texts around a claim: for it, near it, against it.
 
-Belongs here: which holdout texts are shown beside a hypothesis. Does not belong here: how they are drawn.
+Belongs here: which holdout texts are shown beside a hypothesis, and the sentence in each that speaks for it. Does not
+belong here: how they are drawn.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
 
+from hsae_dagster.core.concepts.claims import Closeness, because, meaning_of
 from hsae_dagster.core.hypothesis import Evidence, Example
-from hsae_dagster.core.lexicon import Lexicon
 
 _SHOWN = 3
+# Row of a judged text -> its unit that fired the neuron most; empty where none did.
+UnitOf: TypeAlias = Callable[[int], str]
 
 
 def gather_evidence(
@@ -23,43 +26,58 @@ def gather_evidence(
     strong: float,
     outcome: np.ndarray,
     effect: float,
-) -> tuple[Evidence, tuple[tuple[str, float], ...]]:
-    """Pick examples, deterministically.
+    *,
+    closeness: Closeness | None = None,
+    unit_of: UnitOf = lambda row: "",
+) -> Evidence:
+    """Pick examples, deterministically; short texts first where activations are equal.
 
     Args:
-        definition: the concept's lexicon, or None.
-        texts: judged holdout texts (text_id, text), n rows.
+        definition: what executes the concept, or None where only a reader can judge.
+        texts: judged holdout texts (text_id, text, n_words), n rows.
         answers: (n,) int8.
         activation: (n,) of the neuron.
         strong: activation from which on firing counts as strong.
         outcome: (n,) outcome of each text.
         effect: estimated separation; its sign says which outcomes speak against the claim.
-
-    Returns:
-        The evidence, and the lexicon's (term, weight) pairs, strongest first (empty without one).
+        closeness: of units with quoted sentences.
+        unit_of: the unit of a text that fired the neuron most.
     """
-    lexicon = Lexicon.from_definition(definition) if definition else None
     centre = float(np.nanmean(outcome))
     against = np.nan_to_num((centre - outcome) * np.sign(effect if np.isfinite(effect) else 1.0))
     yes, no = answers == 1, answers == 0
+    meaning = meaning_of(definition) if definition else None
+    n_words = texts["n_words"].to_numpy()
+
+    def because_of(text: str) -> tuple[str, ...]:
+        return because(meaning, text, closeness)[:8] if meaning else ()
 
     def pick(mask: np.ndarray, key: np.ndarray) -> tuple[Example, ...]:
         rows = np.flatnonzero(mask)
-        rows = rows[np.argsort(-key[rows], kind="stable")][:_SHOWN]
-        return tuple(_example(texts, int(row), outcome, activation, lexicon) for row in rows)
+        rows = rows[np.lexsort((rows, n_words[rows], -key[rows]))][:_SHOWN]
+        return tuple(_example(texts, int(row), outcome, activation, because_of, unit_of) for row in rows)
 
-    evidence = Evidence(
-        supporting=pick(yes & (activation > 0), activation),
+    return Evidence(
+        supporting=pick(yes, activation),
         near_misses=pick(no & (activation > 0) & (activation >= strong), activation),
         counterexamples=pick(yes & (against > 0), against),
     )
-    pairs = tuple(zip(lexicon.terms, lexicon.weights, strict=True)) if lexicon else ()
-    return evidence, pairs
 
 
 def _example(
-    texts: pl.DataFrame, row: int, outcome: np.ndarray, activation: np.ndarray, lexicon: Lexicon | None
+    texts: pl.DataFrame,
+    row: int,
+    outcome: np.ndarray,
+    activation: np.ndarray,
+    because_of: Callable[[str], Sequence[str]],
+    unit_of: UnitOf,
 ) -> Example:
     text = texts["text"][row]
-    because = tuple(term for term, weight in lexicon.matched(text) if weight > 0)[:8] if lexicon else ()
-    return Example(texts["text_id"][row], text, float(outcome[row]), float(activation[row]), because)
+    return Example(
+        texts["text_id"][row],
+        text,
+        float(outcome[row]),
+        float(activation[row]),
+        tuple(because_of(text)),
+        unit_of(row),
+    )

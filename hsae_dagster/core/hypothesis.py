@@ -24,7 +24,8 @@ class Example:
         text: as it stands in the data; escape it before it meets HTML or markdown.
         outcome: its observed outcome (for pairs, the share of its pairs that it won).
         activation: of the hypothesis' neuron.
-        because: terms of the lexicon found in it, strongest first; empty for a concept judged by a model.
+        because: words, or the sentence, that make the claim hold; empty for one judged by a model or not held.
+        unit: the sentence that fires the neuron most; empty without one.
     """
 
     text_id: str
@@ -32,6 +33,7 @@ class Example:
     outcome: float
     activation: float
     because: tuple[str, ...] = ()
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Evidence:
     """Holdout texts around a claim.
 
     Attributes:
-        supporting: have the concept and fire the neuron, strongest first.
+        supporting: have the concept; those that fire the neuron most first.
         near_misses: fire the neuron but are judged without the concept.
         counterexamples: have the concept and an outcome on the other side of the average from the claim's direction.
     """
@@ -103,10 +105,11 @@ class Hypothesis:
         fidelity: of the concept to its neuron, on texts nothing was chosen on.
         badge: the verdict.
         reason: the rule that gave it.
-        lexicon: (term, weight) of a lexical concept, strongest first; empty otherwise.
         evidence: holdout texts.
         rule: name of the rule that gave the verdict.
         source: `found` by the pipeline or `yours` (written in dataset.yaml).
+        made_from: `neuron`, `terms` or `style`: where the claim came from; empty for a phrase or one of yours.
+        title: one to three words, or the first sentence, that stand for the claim where there is little room.
         test_key: key under which the register of looks keeps the p-value.
         detectable: smallest effect (its size) that the test finds with 80 % probability at alpha / family; or NaN.
         stability: share of half-samples of the training clusters from which its neuron is selected again; or NaN.
@@ -131,10 +134,11 @@ class Hypothesis:
     fidelity: Fidelity
     badge: Badge
     reason: str
-    lexicon: tuple[tuple[str, float], ...]
     evidence: Evidence
     rule: str = ""
     source: str = "found"
+    made_from: str = ""
+    title: str = ""
     test_key: str = ""
     detectable: float = math.nan
     stability: float = math.nan

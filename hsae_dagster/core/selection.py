@@ -85,6 +85,7 @@ def select_neurons(
     method: str = "lasso",
     task: str = "regression",
     without: Sequence[int] = (),
+    fewer: bool = False,
 ) -> Selection:
     """Select the neurons that best predict the target.
 
@@ -97,9 +98,10 @@ def select_neurons(
             fn(column: (n,) float64, target: (n,) float64) -> float, ranked by size.
         task: "regression" or "classification".
         without: columns that may not be selected.
+        fewer: whether to do with the live, distinct neurons there are where they are fewer than n_select, even none.
 
     Returns:
-        The selection: n_select neurons by rank. Fewer only where the lasso path ends with fewer, with a note.
+        The selection: n_select neurons by rank. Otherwise fewer only where the lasso path ends with fewer, with a note.
 
     Raises:
         MethodError: unknown task or method; a target with missing values, one value, or (classification) more than
@@ -109,6 +111,10 @@ def select_neurons(
     matrix = StandardisedCodes(codes)
     candidates = _Candidates(matrix)
     candidates.usable[list(without)] = False
+    if fewer:
+        n_select = min(n_select, candidates.able(target, method))
+        if n_select == 0:
+            return candidates.nothing(method, task)
     return candidates.select(target, n_select, method, task)
 
 
@@ -185,6 +191,15 @@ class _Candidates:
             self.notes.append(
                 f"{len(pairs)} neurons carry the same information as another and were left out: {_named(pairs)}."
             )
+
+    def able(self, target: np.ndarray, method: str) -> int:
+        """How many columns can be selected: `separation` has no score for one that fires on every row."""
+        scores = separation_scores(self.matrix, target) if method == "separation" else np.zeros(len(self.usable))
+        return int((self.usable & np.isfinite(scores)).sum())
+
+    def nothing(self, method: str, task: str) -> Selection:
+        """The selection where no column is left."""
+        return Selection(method, task, (), None, (), tuple(self.notes), self.dead, self.duplicates)
 
     def select(self, target: np.ndarray, n_select: int, method: str, task: str) -> Selection:
         self._check(target, n_select)

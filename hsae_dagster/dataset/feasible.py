@@ -7,6 +7,7 @@ alone. Does not belong here: reading rows (`rows`), splitting them (`core.corpus
 import polars as pl
 
 from hsae_dagster.dataset.discovery import Dataset
+from hsae_dagster.dataset.spec import guidance_needs_texts
 from hsae_dagster.errors import MethodError
 
 
@@ -26,12 +27,23 @@ def check_labels(dataset: Dataset, observations: pl.DataFrame) -> None:
             )
 
 
-def check_sizes(dataset: Dataset, n_train: int) -> None:
-    """Refuse autoencoders and numbers of neurons that so few training texts, or so few neurons, cannot give.
+def training_units(texts: pl.DataFrame, text_units: pl.DataFrame) -> int:
+    """How many different units the training texts have, from which autoencoders learn.
+
+    Args:
+        texts: with their split, by `text_id`.
+        text_units: which units each text has (`dataset.units.TEXT_UNITS_SCHEMA`).
+    """
+    return text_units.join(texts.filter(pl.col("split") == "train"), on="text_id", how="semi")["unit_id"].n_unique()
+
+
+def check_sizes(dataset: Dataset, n_train: int, kind: str) -> None:
+    """Refuse autoencoders and numbers of neurons that so few training units, or so few neurons, cannot give.
 
     Args:
         dataset: as declared.
-        n_train: different texts that autoencoders learn from.
+        n_train: different units that autoencoders learn from.
+        kind: of the units: text, sentence or paragraph.
 
     Raises:
         MethodError: with both numbers.
@@ -46,12 +58,14 @@ def check_sizes(dataset: Dataset, n_train: int) -> None:
     if too_wide is not None:
         raise MethodError(
             f"Dataset `{dataset.name}`: an autoencoder of m = {too_wide} neurons cannot be trained on {n_train} "
-            "training texts. Lower `saes.m` to a tenth of them or less, or bring more texts."
+            f"training {kind}s. Lower `saes.m` to a tenth of them or less, or bring more texts."
         )
+    if kind != "text" and any(sae.label_weight > 0 for sae in trained):
+        raise MethodError(f"Dataset `{dataset.name}`: {guidance_needs_texts(kind)}.")
     # Of a checkpoint the file tells the size; of a size that is chosen only the largest is known.
     most = sum(sae.m for sae in trained) if trained else n_train
     if len(trained) == len(spec.listed_saes) and most < wanted:
-        have = f"`saes` has {most} in all" if trained else f"{n_train} training texts can give no more than that"
+        have = f"`saes` has {most} in all" if trained else f"{n_train} training {kind}s can give no more than that"
         raise MethodError(
             f"Dataset `{dataset.name}`: {wanted} neurons were asked for (selection.n), but {have}. Lower selection.n, "
             "train a wider SAE, or bring more texts."

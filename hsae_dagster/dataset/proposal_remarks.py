@@ -9,7 +9,6 @@ import polars as pl
 
 from hsae_dagster.dataset.column_profile import ColumnProfile
 from hsae_dagster.dataset.proposal_roles import Choice
-from hsae_dagster.dataset.proposal_sizes import share_cut
 
 # Function words of English; nearly every English sentence has one.
 ENGLISH = r"(?i)\b(the|a|an|and|of|to|in|is|it|for|on|with|this|that|was|you)\b"
@@ -39,12 +38,6 @@ def remarks(
         said.append(
             f"{n:,} values of `{label.name}` are not numbers (such as “{example}”). Empty or correct those cells; "
             "until then the dataset is refused."
-        )
-    cut = share_cut(frame, list(texts))
-    if cut > 0.1:
-        said.append(
-            f"About {cut:.0%} of the texts are longer than the default embedder reads (256 tokens, some 190 words); of "
-            "those it reads the beginning only. `chunk: {words: 180}` cuts them into parts that stay together."
         )
     said += _strange_texts(values)
     lost = [f"`{column.name}`" for column in columns if column.lost]

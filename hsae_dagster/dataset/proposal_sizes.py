@@ -1,4 +1,4 @@
-"""Sizes that follow from how many texts there are and how long they are.
+"""Sizes that follow from how many texts there are.
 
 Belongs here: number of neurons to select and splits for data that the defaults (about 10,000 texts) do not fit. Does
 not belong here: which columns are used (`proposal_roles`); the size of the autoencoder, which is measured by default.
@@ -10,8 +10,6 @@ import polars as pl
 
 # (fewer distinct texts than, neurons to select)
 SMALL = ((1_500, 10), (4_000, 12))
-# Tokens per word of English prose, roughly; the default embedder reads 256 tokens.
-TOKENS_PER_WORD, TOKENS_READ = 1.35, 256
 
 SizeField = tuple[str, Any, str]
 
@@ -42,11 +40,3 @@ def _splits(clusters: int, cluster: str | None) -> list[SizeField]:
     unit = f"clusters (`{cluster}`)" if cluster else "texts"
     why = f"A tenth of {clusters:,} {unit} would be too few to choose and judge concepts on."
     return [("splits.validation", 0.15, why), ("splits.fidelity", 0.15, "")]
-
-
-def share_cut(frame: pl.DataFrame, texts: list[str]) -> float:
-    """Share of texts of which the default embedder would read only the beginning."""
-    words = pl.concat([frame[name].cast(pl.String).drop_nulls().head(20_000).rename("text") for name in texts])
-    if not words.len():
-        return 0.0
-    return float((words.str.count_matches(r"\S+") * TOKENS_PER_WORD > TOKENS_READ).mean())  # type: ignore[arg-type]

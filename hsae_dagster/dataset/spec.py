@@ -64,30 +64,21 @@ class Columns(Section):
         return self
 
 
-class Chunk(Section):
-    """Cut long texts into parts that inherit label, cluster and controls; without a cluster, the document is it."""
-
-    words: int | None = Field(None, ge=20, description="Most words of a part; an embedder reads some 190 by default.")
-    sentences: int | None = Field(None, ge=1, description="Most sentences of a part.")
-
-    @model_validator(mode="after")
-    def _one_unit(self) -> "Chunk":
-        if (self.words is None) == (self.sentences is None):
-            raise ValueError("give either words or sentences")
-        return self
-
-
 class Splits(Section):
     """Shares of clusters, placed by hash of (salt, cluster): new rows land for good, old rows never move."""
 
     holdout: Share = Field(0.3, description="Share of clusters that only the final tests read.")
     validation: Share = Field(0.1, description="Share for early stopping and for choosing among candidates.")
-    fidelity: Share = Field(0.1, description="Share on which the chosen concepts' fidelity is reported.")
+    fidelity: Share | None = Field(
+        None,
+        description="Share on which phrases of a language model are compared with their neurons; default a tenth, and "
+        "none where claims are found offline, which are tested as they read.",
+    )
     salt: str = Field("hsae", description="Changes which clusters land where. Datasets of one salt agree.")
 
     @model_validator(mode="after")
     def _leave_training_rows(self) -> "Splits":
-        taken = self.holdout + self.validation + self.fidelity
+        taken = self.holdout + self.validation + (self.fidelity or 0.0)
         if taken > 0.9:
             raise ValueError(f"holdout, validation and fidelity add up to {taken:.2f}; leave at least 0.1 to train on")
         return self
@@ -123,7 +114,14 @@ class Selection(Section):
         None,
         gt=0.0,
         le=1.0,
-        description="With sae_seeds > 1: select only neurons that every other seed has found, to this cosine.",
+        description="With sae_seeds > 1: select only neurons that every other seed has found, by the texts on which "
+        "they fire, to this φ.",
+    )
+    across_clusters: bool | None = Field(
+        None,
+        description="Select only neurons whose association with the outcome has one direction across clusters and "
+        "rests on several; by default where cluster_by is declared, training has 8 clusters or more, and neither "
+        "within nor interactions are.",
     )
     within: Names = Field(
         (),
@@ -227,7 +225,14 @@ class DatasetSpec(Section):
         description="File, list of files, or one file per split; parquet, csv, tsv, jsonl or json, beside this one."
     )
     columns: Columns
-    chunk: Chunk | None = Field(None, description="Cut long texts into parts; not for pairs. By default none is cut.")
+    units: Literal["auto", "text", "sentence", "paragraph"] = Field(
+        "auto",
+        description="What neurons read: the whole `text`, each `sentence` or each `paragraph`; `auto`: sentences where "
+        "the median text has two or more. Long ones are cut at clauses.",
+    )
+    pool: Literal["max", "mean", "sum"] = Field(
+        "max", description="A neuron's activation on a text, from those on its units."
+    )
     splits: Splits = Splits()
     embedding: Embedding = Embedding()
     saes: SAEs = Field(
@@ -236,7 +241,7 @@ class DatasetSpec(Section):
         "HypotheSAEs; or a list of one or several autoencoders.",
     )
     sae_seeds: int = Field(
-        1, ge=1, le=20, description="Train so many seeds of each autoencoder, to see which neurons all of them find."
+        3, ge=1, le=20, description="Train so many seeds of each autoencoder, to see which neurons all of them find."
     )
     selection: Selection = Selection()
     interpretation: Interpretation = Interpretation()
@@ -247,6 +252,13 @@ class DatasetSpec(Section):
     hypotheses: tuple[OwnHypothesis, ...] = Field(
         (), max_length=50, description="Hypotheses of your own, judged and tested beside the found ones."
     )
+
+    @property
+    def fidelity_share(self) -> float:
+        """Share of the clusters on which phrases are compared with their neurons; 0 where none are written."""
+        if self.splits.fidelity is not None:
+            return self.splits.fidelity
+        return 0.0 if self.interpretation.model == "lexical" else 0.1
 
     @field_validator("files")
     @classmethod
@@ -280,15 +292,15 @@ class DatasetSpec(Section):
         lexical = self.interpretation.model == "lexical"
         if self.annotation.model == "lexical" and not lexical:
             raise ValueError(
-                "annotation.model `lexical` can only judge lexicons; set interpretation.model to `lexical`, "
+                "annotation.model `lexical` can only judge claims that execute; set interpretation.model to `lexical`, "
                 "or annotation.model to a language model"
             )
         return self
 
     @model_validator(mode="after")
-    def _pairs_stay_whole(self) -> "DatasetSpec":
-        if self.task == "pairwise" and self.chunk is not None:
-            raise ValueError("chunk is not for pairs: no part of one text stands against a part of the other")
+    def _guidance_is_by_text(self) -> "DatasetSpec":
+        if self.units in ("sentence", "paragraph") and any(sae.label_weight > 0 for sae in self.listed_saes):
+            raise ValueError(guidance_needs_texts(self.units))
         return self
 
     def _check_covariates(self) -> None:
@@ -329,5 +341,13 @@ class DatasetSpec(Section):
 
     @property
     def cluster_name(self) -> str | None:
-        """What clusters are called; of chunks without a declared cluster, `document`."""
-        return self.columns.cluster_by or ("document" if self.chunk else None)
+        """What clusters are called; None where each text is its own."""
+        return self.columns.cluster_by
+
+
+def guidance_needs_texts(units: str) -> str:
+    """Why labels cannot guide autoencoders of parts of texts, and what to do."""
+    return (
+        f"units are {units}s, and a {units} has no label of its own to guide an autoencoder; leave label_weight out, "
+        "or set units to `text`"
+    )

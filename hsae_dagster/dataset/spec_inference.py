@@ -14,12 +14,6 @@ class Inference(Section):
     """What counts as confirmed."""
 
     alpha: float = Field(0.05, gt=0.0, lt=0.5, description="Family-wise error rate of `confirmed` (Holm).")
-    min_fidelity: float = Field(
-        0.6,
-        ge=0.0,
-        le=1.0,
-        description="Least fidelity (F1 on unseen texts) of a hypothesis to be confirmed.",
-    )
     min_positives: int = Field(20, ge=1, description="Least holdout rows on each side of a concept to be tested.")
     folds: int = Field(10, ge=2, le=50, description="Folds of the cross-fitted joint model, by cluster.")
     bootstrap: int = Field(500, ge=0, description="Cluster-bootstrap draws for intervals of joint fit.")

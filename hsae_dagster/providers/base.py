@@ -34,8 +34,15 @@ class Embedder(Protocol):
         """What embedding the texts in batches would take now."""
         ...
 
+    def order(self, texts: Sequence[str]) -> Sequence[int]:
+        """In which order distinct texts are best embedded: a permutation that is a function of the texts alone.
+
+        It is also an order of every subset: what remains of a run that was killed is a tail of it.
+        """
+        ...
+
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors of the texts, (n, dimensions) float32. A text's vector does not depend on its neighbours."""
+        """Vectors of the texts, (n, dimensions) float32; the same bytes for the same texts in the same order."""
         ...
 
 

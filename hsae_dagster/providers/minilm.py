@@ -1,16 +1,21 @@
-"""The bundled embedder: all-MiniLM-L6-v2, int8 weights, on onnxruntime. No network, no key.
+"""The bundled embedder: all-MiniLM-L6-v2, int8 weights, on torch. No network, no key.
 
-Belongs here: locating the two installed files, checking them, and running the model (Reimers and Gurevych 2019: mean
-of the token vectors over the mask, then unit length). Each text goes through the model alone: padding and neighbours
-cannot touch its vector, so a resumed run gives the very bytes of an undisturbed one; on a CPU batching short texts
-gains less than a tenth.
+Belongs here: locating the two installed files, checking them, tokens, and which texts go through the model together.
+Does not belong here: the model (`minilm_model`).
+
+Only texts of the same number of tokens go through the model together, so there is no padding. The last bits of a vector
+may still differ with the company it is computed in, therefore who keeps whom company follows from the texts alone:
+`order` sorts what lacks a vector, and `embed` cuts what it is given in a fixed way. A run that was killed between two
+writes finds the rest of the same order, cuts the same batches and gives the very bytes of an undisturbed run. Texts
+that are added later are in batches of their own.
 """
 
 import hashlib
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +39,8 @@ TOKENIZER = (
     "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 )
 DIMENSIONS = 384
+# Activations of so many tokens stay in a core's cache.
+TOKENS_PER_BATCH = 512
 
 
 class MiniLM:
@@ -46,8 +53,14 @@ class MiniLM:
 
     @property
     def embedding_set(self) -> EmbeddingSet:
-        """Identity of the vectors: the weights' and tokenizer's hashes, the token limit, the pooling."""
-        shape = {"weights": WEIGHTS[2], "tokenizer": TOKENIZER[2], "max_tokens": self.max_tokens, "pool": "mean,l2"}
+        """Identity of the vectors: weights' and tokenizer's hashes, token limit, pooling, arithmetic."""
+        shape = {
+            "weights": WEIGHTS[2],
+            "tokenizer": TOKENIZER[2],
+            "max_tokens": self.max_tokens,
+            "pool": "mean,l2",
+            "activations": "int8 per token, outlying channels split",
+        }
         return EmbeddingSet(model="minilm", dimensions=DIMENSIONS, set_id=hash_json(shape))
 
     def known_set(self) -> EmbeddingSet | None:
@@ -58,40 +71,63 @@ class MiniLM:
         """Nothing: the model runs here."""
         return Estimate()
 
+    def order(self, texts: Sequence[str]) -> list[int]:
+        """Short texts first, by characters: cheap, and near enough to tokens for batches to be full."""
+        return sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i]))
+
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors (n, 384) float32 of unit length; one text per call to the model, one call per core at a time.
+        """Vectors (n, 384) float32 of unit length; one batch per thread at a time.
 
         Raises:
             ProviderError: the bundled files are missing or altered.
         """
-        tokenizer, session = self._model
-        encodings = tokenizer.encode_batch(list(texts))
-        with ThreadPoolExecutor(self.threads) as pool:
-            vectors = list(pool.map(lambda encoding: _embed_one(session, encoding), encodings))
-        return np.stack(vectors).astype(np.float32) if vectors else np.empty((0, DIMENSIONS), np.float32)
+        tokenizer, model = self._model
+        ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+        batches = same_length_batches([len(one) for one in ids])
+        out = np.empty((len(ids), DIMENSIONS), np.float32)
+
+        def fill(batch: list[int]) -> None:
+            out[batch] = model.vectors(np.array([ids[i] for i in batch], dtype=np.int64))
+
+        with _single_threaded(), ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(fill, batches))
+        return out
 
     @cached_property
     def _model(self) -> tuple[Any, Any]:
-        import onnxruntime
         from tokenizers import Tokenizer
 
-        options = onnxruntime.SessionOptions()
-        # One thread per call and one call per core is faster than the reverse for single texts.
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        weights = _locate(*WEIGHTS)
-        session = onnxruntime.InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])
+        from hsae_dagster.providers.minilm_model import Model
+
         tokenizer = Tokenizer.from_file(str(_locate(*TOKENIZER)))
         tokenizer.no_padding()
         tokenizer.enable_truncation(self.max_tokens)
-        return tokenizer, session
+        return tokenizer, Model(_locate(*WEIGHTS))
 
 
-def _embed_one(session: Any, encoding: Any) -> np.ndarray:
-    ids = np.array([encoding.ids], dtype=np.int64)
-    feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-    mean = session.run(["last_hidden_state"], feed)[0][0].mean(axis=0)
-    return mean / np.linalg.norm(mean)
+def same_length_batches(tokens: Sequence[int]) -> list[list[int]]:
+    """Rows of equal length together, at most TOKENS_PER_BATCH tokens, longest first so that no thread ends late."""
+    by_length: dict[int, list[int]] = {}
+    for row, length in enumerate(tokens):
+        by_length.setdefault(length, []).append(row)
+    batches = []
+    for length, rows in sorted(by_length.items(), reverse=True):
+        size = max(1, TOKENS_PER_BATCH // length)
+        batches += [rows[start : start + size] for start in range(0, len(rows), size)]
+    return batches
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """One batch per core is faster than one batch on all cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _locate(package: str, file: str, sha256: str) -> Path:

@@ -75,6 +75,10 @@ class OpenAIEmbedder:
         known = self.dimensions or KNOWN_DIMENSIONS.get(self.model)
         return self.embedding_set if known else None
 
+    def order(self, texts: Sequence[str]) -> Sequence[int]:
+        """As they come: the server gives each text the same vector whatever is sent with it."""
+        return range(len(texts))
+
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors (n, dimensions) float32 of unit length.
 

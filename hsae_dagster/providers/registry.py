@@ -4,6 +4,7 @@ Belongs here: the choice, and the error for a name that is none of them. Does no
 imported only when chosen, so that loading a code location loads no model library.
 """
 
+from hsae_dagster.core.concepts.claims import Closeness
 from hsae_dagster.dataset.spec import Annotation, Embedding, Interpretation
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.account import Account
@@ -42,15 +43,11 @@ def make_embedder(spec: Embedding, account: Account | None = None) -> Embedder:
 
 
 def make_interpreter(spec: Interpretation, account: Account | None = None, *, asks: bool = True) -> Interpreter:
-    """The interpreter that `interpretation.model` names.
+    """The language model that `interpretation.model` names; the offline way is no interpreter (`assets.found_claims`).
 
     Raises:
         ProviderError: no such interpreter, or its key is missing although it `asks` (a stage works for minutes before).
     """
-    if spec.model == "lexical":
-        from hsae_dagster.providers.lexical import LexicalInterpreter
-
-        return LexicalInterpreter()
     model = _openai_model("interpretation.model", spec.model, READERS)
     from hsae_dagster.providers.openai_interpreter import OpenAIInterpreter
     from hsae_dagster.providers.openai_server import server_from_environment
@@ -61,8 +58,16 @@ def make_interpreter(spec: Interpretation, account: Account | None = None, *, as
     return interpreter
 
 
-def make_annotator(spec: Annotation, account: Account | None = None, *, asks: bool = True) -> Annotator:
+def make_annotator(
+    spec: Annotation, account: Account | None = None, *, asks: bool = True, closeness: Closeness | None = None
+) -> Annotator:
     """The annotator that `annotation.model` names.
+
+    Args:
+        spec: its declaration.
+        account: that paid models charge.
+        asks: whether it will be asked, or only described.
+        closeness: of units with quoted sentences, for the offline one.
 
     Raises:
         ProviderError: no such annotator, or its key is missing although it `asks`.
@@ -70,7 +75,7 @@ def make_annotator(spec: Annotation, account: Account | None = None, *, asks: bo
     if spec.model == "lexical":
         from hsae_dagster.providers.lexical import LexicalAnnotator
 
-        return LexicalAnnotator()
+        return LexicalAnnotator(closeness)
     model = _openai_model("annotation.model", spec.model, READERS)
     from hsae_dagster.providers.openai_annotator import OpenAIAnnotator
     from hsae_dagster.providers.openai_server import server_from_environment

@@ -14,10 +14,7 @@ from hsae_dagster.report.cards import facts, supporting_title
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.excerpts import Segment, excerpt
 from hsae_dagster.report.sparks import Bar, histogram_bars, histogram_words
-from hsae_dagster.report.wording import capitalised, effect_figure, example_outcome, number, shown, term_name
-
-# Terms shown on each side of a lexicon; a page with all of them would be megabytes.
-_SHOWN_TERMS = 100
+from hsae_dagster.report.wording import capitalised, effect_figure, example_outcome, number, shown
 
 BADGE_CLASS = {
     "confirmed": "confirmed",
@@ -75,8 +72,6 @@ class Card:
     facts: tuple[tuple[str, str], ...]
     flags: tuple[str, ...]
     evidence: tuple[tuple[str, str, tuple[_Quote, ...]], ...]
-    n_terms: int
-    terms: tuple[tuple[str, tuple[tuple[str, str], ...], int], ...]
     firing: _Firing | None
     keys: tuple[tuple[str, str], ...]
 
@@ -99,8 +94,6 @@ def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tupl
         facts=tuple(facts(h, content)),
         flags=h.test.flags,
         evidence=_evidence(h, content),
-        n_terms=len(h.lexicon),
-        terms=tuple(_terms(h)),
         firing=_firing(h),
         keys=(
             ("Hypothesis", h.hypothesis_id),
@@ -122,19 +115,14 @@ def _origin(h: Hypothesis) -> Iterator[tuple[str, str]]:
     if h.source == "yours":
         yield "Written by", "you, in dataset.yaml"
         return
-    yield "Autoencoder", h.sae_id
-    yield "Neuron (column)", str(h.sae_column)
+    if h.made_from:
+        yield "Made from", {"neuron": "a neuron", "terms": "words of the training texts", "style": "style"}[h.made_from]
+    if h.sae_id:
+        yield "Autoencoder", h.sae_id
+        yield "Neuron (column)", str(h.sae_column)
     yield "Rank in selection", str(h.rank + 1)
     yield "Selection score", number(h.selection_score, 4, signed=True)
     yield "Difference on training texts", number(h.train_separation, 3, signed=True)
-
-
-def _terms(h: Hypothesis) -> Iterator[tuple[str, tuple[tuple[str, str], ...], int]]:
-    """The strongest terms on each side of the lexicon, and how many more there are."""
-    for title, sign in (("Speak for it", 1), ("Speak against it", -1)):
-        side = [(term_name(term), number(weight, 2, signed=True)) for term, weight in h.lexicon if sign * weight > 0]
-        if side:
-            yield title, tuple(side[:_SHOWN_TERMS]), max(len(side) - _SHOWN_TERMS, 0)
 
 
 def _evidence(h: Hypothesis, content: ReportContent) -> tuple[tuple[str, str, tuple[_Quote, ...]], ...]:
@@ -160,7 +148,8 @@ def _supporting(h: Hypothesis) -> tuple[str, str, tuple[Example, ...]]:
 
 def _quote(example: Example, content: ReportContent) -> _Quote:
     outcome = capitalised(example_outcome(example, content.task, content.outcome))
-    return _Quote(excerpt(example.text, example.because), outcome, example.text_id)
+    marks = example.because or ((example.unit,) if example.unit else ())
+    return _Quote(excerpt(example.text, marks), outcome, example.text_id)
 
 
 def card_limits(content: ReportContent) -> tuple[float, float]:

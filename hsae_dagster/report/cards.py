@@ -27,7 +27,6 @@ from hsae_dagster.report.wording import (
     partial_brief,
     percent,
     plural,
-    term_name,
 )
 
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})
@@ -35,7 +34,6 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#!|~$:])")
 _LEADING = re.compile(r"^(?:([-+=])|(\d+)([.)]))(?=\s|[-=]|$)")
 # What a renderer turns into a link by itself; a space of no width after it keeps an address text.
 _SELF_LINKING = re.compile(r"https?:(?=//)|www(?=\.)|@", re.IGNORECASE)
-_SHOWN_TERMS = 40
 CONTROLLED = "controls held constant"
 _WHY = {
     "fidelity": "words fit loosely",
@@ -73,15 +71,8 @@ def card_markdown(hypothesis: Hypothesis, content: ReportContent) -> str:
     if test.flags:
         lines.append("**Doubts**\n\n" + "\n".join(f"- {say(flag)}" for flag in test.flags))
     lines += _evidence(hypothesis, content)
-    if hypothesis.lexicon:
-        shown = ", ".join(
-            f"{say(term_name(term))} {number(weight, 2, signed=True)}"
-            for term, weight in hypothesis.lexicon[:_SHOWN_TERMS]
-        )
-        more = len(hypothesis.lexicon) - _SHOWN_TERMS
-        lines.append(f"**Lexicon**: {shown}" + (f" and {plural(more, 'more term')}" if more > 0 else ""))
     neuron = f"neuron `{_code(hypothesis.sae_id)}` column {hypothesis.sae_column}"
-    origin = "written by you" if hypothesis.source == "yours" else neuron
+    origin = "written by you" if hypothesis.source == "yours" else neuron if hypothesis.sae_id else "no neuron"
     lines.append(
         f"Hypothesis `{_code(hypothesis.hypothesis_id)}`, concept `{_code(hypothesis.concept_id)}`, {origin}. "
         "An association on held-out texts, not a cause."

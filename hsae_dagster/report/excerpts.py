@@ -1,23 +1,23 @@
 """The part of a text that shows why it was judged as it was.
 
-Belongs here: where a lexicon's terms stand in a text, and which few words around them to show. Does not belong here:
-markup (`page`, `cards`) or judging (`core.lexicon`).
+Belongs here: where the words or the sentence that made a claim hold stand in a text, and which few words around them to
+show. Does not belong here: markup (`page`, `cards`) or judging (`core.concepts.claims`).
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hsae_dagster.core.terms import STYLE_CUES, content_words
+from hsae_dagster.core.concepts.cues import SIGN_CUES
 from hsae_dagster.report.wording import one_line
 
-_TOKEN = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_NOTHING = re.compile(r"(?!)")
 _MOST_CHARACTERS = 700  # a script without spaces is one endless "word"
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of an excerpt; `matched` when it is a term of the lexicon."""
+    """A stretch of an excerpt; `matched` when it made the claim hold."""
 
     text: str
     matched: bool
@@ -28,7 +28,7 @@ def excerpt(text: str, terms: Sequence[str] = (), *, words: int = 60) -> tuple[S
 
     Args:
         text: as it stands in the data.
-        terms: content words, two-word phrases and `<style cues>`; those not found are ignored.
+        terms: words, phrases, a sentence or names of style cues; those not found are ignored.
         words: length of the window.
     """
     text = one_line(text)
@@ -51,23 +51,9 @@ def excerpt(text: str, terms: Sequence[str] = (), *, words: int = 60) -> tuple[S
     return tuple(segments)
 
 
-def matched_spans(text: str, terms: Sequence[str]) -> list[tuple[int, int]]:
-    """Where the terms stand: (start, end) in characters, ascending, not overlapping."""
-    wanted = set(terms)
-    found = []
-    previous: tuple[str, int, int] | None = None
-    for match in _TOKEN.finditer(text):
-        word = next(iter(content_words(match.group())), None)
-        if word is None:
-            continue  # a stop word: phrases reach across it, as in `core.terms`
-        if word in wanted:
-            found.append(match.span())
-        if previous and f"{previous[0]} {word}" in wanted:
-            found += [(previous[1], previous[2]), match.span()]
-        previous = (word, *match.span())
-    for name, pattern in STYLE_CUES.items():
-        if f"<{name}>" in wanted:
-            found += [match.span() for match in pattern.finditer(text)]
+def matched_spans(text: str, marks: Sequence[str]) -> list[tuple[int, int]]:
+    """Where the marks stand: (start, end) in characters, ascending, not overlapping."""
+    found = [match.span() for mark in marks for match in _pattern(mark).finditer(text)]
     merged: list[tuple[int, int]] = []
     for left, right in sorted(set(found)):
         if merged and left < merged[-1][1]:
@@ -75,6 +61,14 @@ def matched_spans(text: str, terms: Sequence[str]) -> list[tuple[int, int]]:
         else:
             merged.append((left, right))
     return merged
+
+
+def _pattern(mark: str) -> re.Pattern[str]:
+    """A style cue's signs; else the mark's words, next to each other, whatever stands between them."""
+    if mark in SIGN_CUES:
+        return SIGN_CUES[mark]
+    words = [re.escape(word).replace("'", "['’]") for word in re.findall(r"\w+(?:['’]\w+)*", mark.replace("’", "'"))]
+    return re.compile(r"(?<!\w)" + r"\W+".join(words) + r"(?!\w)", re.IGNORECASE) if words else _NOTHING
 
 
 def _window(text: str, spans: list[tuple[int, int]], words: int) -> tuple[int, int]:

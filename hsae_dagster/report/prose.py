@@ -157,7 +157,6 @@ def outcome_sentence(content: ReportContent) -> str:
 
 def method(content: ReportContent) -> Iterator[tuple[str, str]]:
     """How the figures came about: (what, how)."""
-    inference = content.settings.get("inference") or {}
     by = f" Texts of one {cluster_noun(content)} are always in the same split." if content.cluster else ""
     yield (
         "Splits",
@@ -198,13 +197,11 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
         + ("(least squares)." if content.task == "regression" else "(average marginal effect of a logit).")
         + " A concept may lose its own effect when another one says nearly the same.",
     )
-    least = inference.get("min_fidelity")
-    gate = f" Below {least:g} a hypothesis cannot be confirmed." if isinstance(least, int | float) else ""
     yield (
-        "Fidelity",
-        "How well the words stand for the neuron, on texts on which nothing was chosen. Balanced F1 weighs strongly "
-        "firing and silent texts as if they were equally many; natural precision and recall count every text as it "
-        f"comes.{gate}",
+        "Claim and neuron",
+        "A claim is tested as it reads. How much of its neuron it says is told beside it and decides nothing: "
+        "precision is the share of texts with the claim that fire the neuron, recall the share of firing texts that "
+        "have the claim.",
     )
     yield (
         "Joint fit",

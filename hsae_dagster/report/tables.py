@@ -32,7 +32,6 @@ def report_tables(content: ReportContent) -> dict[str, pl.DataFrame]:
         )
         for place, example in enumerate(examples, 1)
     ]
-    lexicon = [(h.hypothesis_id, term, weight) for h in content.hypotheses for term, weight in h.lexicon]
     splits = [(s.split, s.observations, s.texts, s.clusters) for s in content.splits]
     return {
         "evidence": _frame(
@@ -47,7 +46,6 @@ def report_tables(content: ReportContent) -> dict[str, pl.DataFrame]:
                 "text": text,
             },
         ),
-        "lexicons": _frame(lexicon, {"hypothesis_id": text, "term": text, "weight": pl.Float64}),
         "splits": _frame(splits, {"split": text, "observations": pl.Int64, "texts": pl.Int64, "clusters": pl.Int64}),
         "rows_left_out": _frame(list(content.dropped.items()), {"reason": text, "rows": pl.Int64}),
         "unreadable_neurons": _frame(

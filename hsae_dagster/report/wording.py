@@ -250,11 +250,6 @@ def left_out_words(reason: str) -> str:
     return _LEFT_OUT.get(reason, one_line(reason))
 
 
-def term_name(term: str) -> str:
-    """A lexicon's term as people read it; style cues lose their brackets."""
-    return f"{term[1:-1]} (style)" if term.startswith("<") and term.endswith(">") else term
-
-
 def concepts_fit(fits: tuple[Fit, ...]) -> Fit | None:
     """The fit of the concepts alone, or None when the ladder has none."""
     return next((fit for fit in fits if "concept" in fit.name.lower() and "control" not in fit.name.lower()), None)

@@ -1,7 +1,7 @@
 """The sample datasets by name, and making one.
 
 Belongs here: the list, and putting a sample's table into its folder once. Does not belong here: what the tables hold
-(`movie`, `speeches`, `planted`), or declaring them (data/<sample>/dataset.yaml).
+(`movie`, `speeches`, `planted`, `adverts`), or declaring them (data/<sample>/dataset.yaml).
 """
 
 from collections.abc import Callable
@@ -77,6 +77,13 @@ SAMPLES = {
             (),
             recipe=2,
         ),
+        Sample(
+            "job_adverts",
+            "1,500 generated job adverts with four planted properties, by employer and occupation; needs no network",
+            "regression",
+            ("job_adverts.parquet", "truth.parquet"),
+            (),
+        ),
     )
 }
 
@@ -114,13 +121,22 @@ def prepare_sample(name: str, data_dir: Path, downloads_dir: Path, log: Log) -> 
         write_table(path, table)
         log(f"{name}: wrote {table.height:,} rows to {path}.")
     else:
-        from hsae_dagster.sample_data.planted import write_planted
-
-        write_planted(folder)
+        _write_generated(name, folder)
         log(f"{name}: wrote {path} and its truth.")
     declare(name, data_dir)
     record(folder, sample.files, sample.recipe_key)
     return path
+
+
+def _write_generated(name: str, folder: Path) -> None:
+    """Write a sample that needs no archive, and its truth."""
+    from hsae_dagster.sample_data import adverts, planted
+
+    write: dict[str, Callable[[Path], object]] = {
+        "planted": planted.write_planted,
+        "job_adverts": adverts.write_adverts,
+    }
+    write[name](folder)
 
 
 def _make(name: str, archives: list[Path]) -> "pl.DataFrame":

@@ -30,8 +30,9 @@ def test_near_copies_of_a_selected_neuron_are_its_family(copied: Workspace) -> N
 
 
 def test_a_card_names_the_near_copies_that_its_neuron_stands_for(copied: Workspace) -> None:
-    limits = {"correlation": 0.5, "cosine": 0.7}
-    copied.declare("ratings", None, saes=[SAE], selection={"n": 4, "distinct": limits})
+    # Cards name five at most, so no more may be left out than is needed to have four neurons.
+    selection = {"n": 4, "distinct": {"correlation": 0.5, "cosine": 0.7}, "across_clusters": False}
+    copied.declare("ratings", None, saes=[SAE], selection=selection)
     run = copied.run("ratings")
     assert run.success, run.failures
     families = read_frame(copied.current("ratings", "selected_neurons").file("families.parquet"))
@@ -67,13 +68,17 @@ def test_other_seeds_are_trained_and_compared_with(copied: Workspace) -> None:
     twins = checkpoints.json("seeds.json")[record["sae_id"]]
     assert [twin["config"]["seed"] for twin in twins] == [1, 2]
     neurons = read_frame(copied.current("ratings", "selected_neurons").file("neurons.parquet"))
-    assert neurons["seed_cosine"].is_between(-1, 1 + 1e-6).all()
-    assert neurons["seed_cosine"].max() > 0.3, "alike, from every start"  # type: ignore[operator]
+    assert neurons["seed_phi"].is_between(0, 1 + 1e-6).all()
+    assert (neurons["seed_phi"] <= neurons["seed_phi_mean"] + 1e-12).all()
+    assert neurons["seed_phi"].max() > 0.3, "alike, from every start"  # type: ignore[operator]
+    assert neurons["other_seeds"].to_list() == [2] * 4
+    assert neurons["found_in"].is_between(0, 2).all()
+    assert ((neurons["found_in"] == 2) == (neurons["seed_phi"] >= 0.5)).all()
     assert neurons["column"].max() < 8, "the other seeds' neurons are for comparison only"  # type: ignore[operator]
-    ranked = neurons.sort("seed_cosine")["seed_cosine"]
+    ranked = neurons.sort("seed_phi")["seed_phi"]
     copied.declare("ratings", None, saes=[sae], sae_seeds=3, selection={"n": 1, "min_match": float(ranked[-1]) - 1e-6})
     assert copied.run("ratings", "selected_neurons").success
-    (alone,) = read_frame(copied.current("ratings", "selected_neurons").file("neurons.parquet"))["seed_cosine"]
+    (alone,) = read_frame(copied.current("ratings", "selected_neurons").file("neurons.parquet"))["seed_phi"]
     assert alone >= ranked[-1] - 1e-6
     copied.declare("ratings", None, saes=[sae], sae_seeds=3, selection={"n": 4, "min_match": 1.0})
     assert "Lower selection.min_match" in copied.run("ratings", "selected_neurons").sentence("selected_neurons")

@@ -75,6 +75,9 @@ def declaration(**changes: Any) -> dict[str, Any]:
         "columns": {"text": "text", "label": "score", "cluster_by": "author"},
         "splits": {"holdout": 0.35, "validation": 0.2, "fidelity": 0.15},
         "saes": [{"m": 8, "k": 2, "max_epochs": 30, "batch_size": 32}],
+        # Sentences and further seeds are asked for where a test is about them.
+        "units": "text",
+        "sae_seeds": 1,
         "selection": {"n": 4},
         # A handful of strongly firing texts must be enough to choose and to test.
         "interpretation": {"candidates": 2, "bin": [50, 100]},

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from hsae_dagster.core.distinct import Limits, near_copies, select_distinct
-from hsae_dagster.core.seed_matches import match_seeds
+from hsae_dagster.core.seed_matches import found_again
 from hsae_dagster.core.selection import select_neurons
 
 LIMITS = Limits(correlation=0.6, cosine=0.8)
@@ -74,17 +74,16 @@ def test_columns_that_may_not_be_selected_are_not() -> None:
     assert 3 not in found.selection.columns
 
 
-def test_seeds_are_matched_whatever_the_order_of_their_neurons() -> None:
+def test_a_neuron_is_found_again_by_the_texts_on_which_it_fires() -> None:
     rng = np.random.default_rng(0)
-    directions = np.linalg.qr(rng.normal(size=(12, 12)))[0][:8]
     codes = sp.csr_matrix(np.maximum(rng.normal(size=(200, 8)), 0))
     order = rng.permutation(8)
-    match = match_seeds(directions, directions[order], codes, codes[:, order])
-    np.testing.assert_array_equal(order[match.partner], np.arange(8))
-    np.testing.assert_allclose(match.cosine, 1.0)
-    np.testing.assert_allclose(match.correlation, 1.0)
-    other = np.maximum(rng.normal(size=(200, 8)), 0)
-    other[:, 2] = 0.0
-    unlike = match_seeds(directions, directions, codes, sp.csr_matrix(other))
-    wanted = [np.corrcoef(codes[:, [j]].toarray()[:, 0], other[:, j])[0, 1] if j != 2 else 0.0 for j in range(8)]
-    np.testing.assert_allclose(unlike.correlation, wanted, atol=1e-12)
+    np.testing.assert_allclose(found_again(codes, 3 * codes[:, order]), 1.0)
+    other = np.maximum(rng.normal(size=(200, 5)), 0)
+    other[:, 2], other[:, 3] = 0.0, 1.0  # silent, and firing on all
+    dense = codes.toarray() > 0
+    phi = [
+        [0.0 if b in (2, 3) else np.corrcoef(dense[:, a], other[:, b] > 0)[0, 1] for b in range(5)] for a in range(8)
+    ]
+    np.testing.assert_allclose(found_again(codes, sp.csr_matrix(other)), np.max(phi, axis=1), atol=1e-12)
+    assert found_again(sp.csr_matrix((200, 1)), codes).tolist() == [0.0]

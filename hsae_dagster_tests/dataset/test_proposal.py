@@ -201,14 +201,9 @@ def test_numbers_spoilt_by_words_are_pointed_out() -> None:
     assert "1 values of `Star Rating` are not numbers (such as “broken”)" in " ".join(found.remarks)
 
 
-def test_other_languages_and_long_texts_are_remarked() -> None:
+def test_other_languages_are_remarked() -> None:
     german = [f"Das Hemd war leider zu klein und ging nach der ersten Wäsche kaputt {i}" for i in range(600)]
     assert any("multilingual" in remark for remark in propose(reviews(**{"Review Text": german}), "r.csv").remarks)
-    long = [f"{text} " * 40 for text in sentences(600)]
-    assert any(
-        "reads the beginning only" in remark for remark in propose(reviews(**{"Review Text": long}), "r").remarks
-    )
-    assert not propose(reviews(), "r.csv").remarks
 
 
 @pytest.mark.parametrize(("n", "select"), [(600, 10), (3_000, 12), (9_000, None)])

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster.dataset.rows import read_rows
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.sample_data import fetch
 from hsae_dagster.sample_data.registry import SAMPLES, prepare_sample
@@ -78,13 +79,24 @@ def test_speeches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows("convention_speeches", tmp_path).height == 4
 
 
-def test_planted_asks_for_no_archive(tmp_path: Path, archives: list[str]) -> None:
-    assert rows("planted", tmp_path).height == 3000
-    truth = tmp_path / "data" / "planted" / "truth.parquet"
+@pytest.mark.parametrize(("name", "height"), [("planted", 3000), ("job_adverts", 1500)])
+def test_what_we_generate_asks_for_no_archive(name: str, height: int, tmp_path: Path, archives: list[str]) -> None:
+    assert rows(name, tmp_path).height == height
+    assert f"{height:,}" in SAMPLES[name].description
+    truth = tmp_path / "data" / name / "truth.parquet"
     truth.unlink()
-    rows("planted", tmp_path)
+    rows(name, tmp_path)
     assert truth.is_file()
     assert archives == []
+
+
+def test_job_adverts_can_be_read_as_they_are_declared(tmp_path: Path) -> None:
+    prepare_sample("job_adverts", tmp_path / "data", tmp_path / "downloads", lambda line: None)
+    read = read_rows(load_dataset(tmp_path / "data", "job_adverts"))
+    assert read.frame.height + sum(read.dropped.values()) == 1500
+    assert 0 < sum(read.dropped.values()) < 50
+    assert read.frame["control:occupation"].n_unique() == 15
+    assert read.frame["cluster"].null_count() == 0
 
 
 def test_an_unknown_sample_is_an_error_that_names_the_others(tmp_path: Path) -> None:

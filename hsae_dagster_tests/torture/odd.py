@@ -31,7 +31,7 @@ values = st.recursive(
 )
 FIELDS = (
     "task", "files", "columns", "splits", "embedding", "saes", "selection", "interpretation", "annotation",
-    "inference", "extends", "chunk", "spending", "description", "obtain", "sae_seeds", "negative_controls",
+    "inference", "extends", "units", "spending", "description", "obtain", "sae_seeds", "negative_controls",
 )  # fmt: skip
 
 

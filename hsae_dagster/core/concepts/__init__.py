@@ -1,0 +1,1 @@
+"""Concepts: predicates about a text whose printed claim is their whole meaning."""

@@ -1,0 +1,267 @@
+"""Which claims are taken: n chosen together for what they say of the outcome, fewer where no more helps.
+
+Belongs here: forward selection over ready candidates and over word groups grown on the way; how many are worth having.
+Does not belong here: making candidates (`candidates`), testing claims (`core.inference`).
+
+Everything is learned from clusters that may be learned from, never from the holdout. A claim is taken for what it
+explains beside those taken before and what is held constant; one that nearly repeats another is passed over. A
+candidate that saw no outcome costs one price, a word group grown on the outcome one for each word it chose, because
+each choice fits some noise (as in the risk inflation criterion of Foster and George 1994). Price and number of claims
+are those of the best fit in cross-validation over whole clusters, in each fold of which everything is chosen anew
+(Hastie, Tibshirani and Friedman 2009, section 7.10.2).
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+
+from hsae_dagster.core.concepts.residual import Residual
+from hsae_dagster.core.concepts.terms import TermTable
+from hsae_dagster.core.concepts.word_groups import Group, Grower, strongest_seeds
+from hsae_dagster.core.joint_fit import cluster_folds, score
+
+# Largest |φ| of two claims over the texts that they were learned from.
+MOST_ALIKE = 0.5
+# Prices that are tried, in squared t statistics.
+PRICES = (1.0, 2.0, 5.0)
+FOLDS = 5
+# Cluster-robust t that a claim needs among the texts it was chosen on.
+_LEAST_STRENGTH = 2.5
+_SEEDS = 10
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Observations that claims are learned from.
+
+    Attributes:
+        outcome: (n,) float64; of pairs 1/2 is subtracted.
+        held: (n, c) float64, what is held constant: controls, and an intercept unless these are pairs.
+        clusters: (n,) int64 from 0.
+        design: (n, texts) float64 CSR of 1 and -1 (see `word_groups`).
+        task: regression, classification or pairwise.
+    """
+
+    outcome: np.ndarray
+    held: np.ndarray
+    clusters: np.ndarray
+    design: sp.csr_matrix
+    task: str
+
+    def rows(self, rows: np.ndarray) -> "Learned":
+        """Some of the observations, over the same texts."""
+        clusters = np.unique(self.clusters[rows], return_inverse=True)[1]
+        return replace(
+            self, outcome=self.outcome[rows], held=self.held[rows], clusters=clusters, design=self.design[rows]
+        )
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Terms that word groups may grow from, and the vectors (families, d) of their names."""
+
+    table: TermTable
+    vectors: np.ndarray
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A claim that was taken: a column of the pool, or a group that was grown.
+
+    Attributes:
+        column: of the pool; None for a group.
+        group: a grown word group; None for a column of the pool.
+        sign: of its association beside those taken before.
+        explained: share of the outcome's squares that it adds.
+        strength: cluster-robust t of that.
+        holds: (texts,) bool.
+        worth: squared t (the lesser of the plain and the robust one) less its price.
+    """
+
+    column: int | None
+    group: Group | None
+    sign: float
+    explained: float
+    strength: float
+    holds: np.ndarray
+    worth: float
+
+
+@dataclass(frozen=True)
+class Path:
+    """How well the first k claims predict clusters that they were not chosen on.
+
+    Attributes:
+        price: of a choice.
+        scores: (n + 1,) R² or AUC by number of claims, from none; mean over folds.
+        best: number of claims with the best score.
+    """
+
+    price: float
+    scores: np.ndarray
+    best: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many claims are wanted at most, and how many texts each needs."""
+
+    n: int
+    least_texts: int
+
+    def share(self, share: float) -> "Limits":
+        """For a part of the observations."""
+        return Limits(self.n, max(int(self.least_texts * share), 1))
+
+
+def choose_claims(
+    learned: Learned, pool: sp.csc_matrix, vocabulary: Vocabulary, limits: Limits, *, seed: int = 0
+) -> tuple[list[Pick], list[Path]]:
+    """The claims to test, in the order in which they were taken, and the paths of every price that was tried.
+
+    Args:
+        learned: observations.
+        pool: (texts, candidates) float32 CSC of ones: which texts hold which ready candidate.
+        vocabulary: terms over the same texts.
+        limits: most claims, least texts.
+        seed: of the folds.
+    """
+    paths = [cross_validated(learned, pool, vocabulary, limits, price, seed) for price in PRICES]
+    best = max(paths, key=lambda path: float(path.scores[path.best]))
+    if best.best == 0:
+        return [], paths
+    return choose_together(learned, pool, vocabulary, Limits(best.best, limits.least_texts), best.price), paths
+
+
+def choose_together(
+    learned: Learned, pool: sp.csc_matrix, vocabulary: Vocabulary, limits: Limits, price: float
+) -> list[Pick]:
+    """At most n claims at one price, in the order in which they were taken."""
+    residual = Residual(learned.outcome, learned.held, learned.clusters)
+    alone = Residual(learned.outcome, learned.held, learned.clusters)
+    grower = Grower(vocabulary.table, vocabulary.vectors, learned.design)
+    used = np.asarray(abs(learned.design).sum(axis=0)).ravel() > 0
+    columns = (learned.design @ pool).tocsc()
+    here = sp.csc_matrix(sp.diags_array(used.astype(np.float32)) @ pool)
+    size = np.asarray(here.sum(axis=0)).ravel()
+    able = (size >= limits.least_texts) & (size <= used.sum() - limits.least_texts)
+    signs = np.sign(np.asarray(columns.T @ alone.values).ravel())
+    picks: list[Pick] = []
+    while len(picks) < limits.n:
+        ready = _best_ready(residual, columns, signs, able, price)
+        grown = _best_grown(residual, alone, grower, picks, used, limits.least_texts, price)
+        best = max((pick for pick in (ready, grown) if pick is not None), key=lambda pick: pick.worth, default=None)
+        if best is None or best.worth <= 0:
+            break
+        if best.column is not None:
+            best = replace(best, holds=_texts_of(pool, best.column))
+        residual.take(np.asarray(learned.design @ best.holds.astype(np.float64)))
+        picks.append(best)
+        able &= np.abs(_phis(here, size, best.holds & used, int(used.sum()))) <= MOST_ALIKE
+    return picks
+
+
+def _texts_of(pool: sp.csc_matrix, column: int) -> np.ndarray:
+    holds = np.zeros(pool.shape[0], dtype=bool)
+    holds[pool.indices[pool.indptr[column] : pool.indptr[column + 1]]] = True
+    return holds
+
+
+def _best_ready(
+    residual: Residual, columns: sp.csc_matrix, signs: np.ndarray, able: np.ndarray, price: float
+) -> Pick | None:
+    if not able.any():
+        return None
+    gains = residual.gains(columns)
+    squared = np.minimum(gains.explained * residual.total / residual.noise, gains.strength**2)
+    # What is tested is a claim alone, so beside the others it must point the same way.
+    able = able & (np.sign(gains.sums) == signs) & (np.abs(gains.strength) >= _LEAST_STRENGTH)
+    value = np.where(able, squared, -np.inf)
+    best = int(value.argmax())
+    if not np.isfinite(value[best]):
+        return None
+    sign = float(signs[best])
+    explained, strength = float(gains.explained[best]), float(gains.strength[best])
+    return Pick(best, None, sign, explained, strength, np.zeros(0, dtype=bool), float(value[best]) - price)
+
+
+def _best_grown(
+    residual: Residual,
+    alone: Residual,
+    grower: Grower,
+    picks: list[Pick],
+    used: np.ndarray,
+    least_texts: int,
+    price: float,
+) -> Pick | None:
+    if not grower.columns.shape[1]:
+        return None
+    gains, noise = residual.gains(grower.columns), residual.noise
+    best: Pick | None = None
+    for seed in strongest_seeds(gains.strength, gains.explained, _SEEDS):
+        able = gains.strength * np.sign(gains.sums[seed]) > 1.0
+        group = grower.grow(residual, seed, able, price * noise)
+        cost, n_texts = price * len(group.families), int((group.holds & used).sum())
+        hopeless = best is not None and group.explained / noise - cost <= best.worth
+        if hopeless or not least_texts <= n_texts <= used.sum() - least_texts:
+            continue
+        if any(abs(phi(group.holds[used], pick.holds[used])) > MOST_ALIKE for pick in picks):
+            continue
+        column = np.asarray(grower.design @ group.holds.astype(np.float64))
+        if np.sign(alone.values @ column) != group.sign:
+            continue
+        gain = residual.gains(sp.csc_matrix(column[:, None]))
+        strength = float(gain.strength[0])
+        worth = min(strength**2, group.explained / noise) - cost
+        if abs(strength) >= _LEAST_STRENGTH and (best is None or worth > best.worth):
+            best = Pick(None, group, group.sign, float(gain.explained[0]), strength, group.holds, worth)
+    return best
+
+
+def phi(first: np.ndarray, second: np.ndarray) -> float:
+    """Correlation of two yes/no answers (n,) bool; 0 where one does not vary."""
+    a, b = first.mean(), second.mean()
+    spread = np.sqrt(a * (1 - a) * b * (1 - b))
+    return float(((first & second).mean() - a * b) / spread) if spread > 0 else 0.0
+
+
+def _phis(pool: sp.csc_matrix, size: np.ndarray, holds: np.ndarray, n: int) -> np.ndarray:
+    """(candidates,) φ of each column of the pool with one claim, over n texts."""
+    both = np.asarray(pool.T @ holds.astype(np.float64)).ravel() / n
+    a, b = size / n, holds.sum() / n
+    spread = np.sqrt(np.maximum(a * (1 - a) * b * (1 - b), 0.0))
+    return np.where(spread > 0, (both - a * b) / np.where(spread > 0, spread, 1.0), 0.0)
+
+
+def cross_validated(
+    learned: Learned, pool: sp.csc_matrix, vocabulary: Vocabulary, limits: Limits, price: float, seed: int = 0
+) -> Path:
+    """Scores of the first k claims on clusters that they were not chosen on."""
+    scores = []
+    for train, test in cluster_folds(learned.clusters, FOLDS, seed):
+        part, unseen = learned.rows(train), learned.rows(test)
+        picks = choose_together(part, pool, vocabulary, limits.share(len(train) / len(learned.outcome)), price)
+        scores.append(path_scores(part, unseen, picks, limits.n))
+    mean = np.nanmean(np.array(scores), axis=0)
+    return Path(price, mean, int(np.nanargmax(mean)))
+
+
+def path_scores(part: Learned, unseen: Learned, picks: list[Pick], n: int) -> np.ndarray:
+    """(n + 1,) R² or AUC on some observations of the first k claims as fitted on others; of none first.
+
+    What is held constant is fitted beside the claims and taken out of the outcome, so that claims alone are scored.
+    """
+    holds = np.array([pick.holds for pick in picks], dtype=np.float64).reshape(len(picks), part.design.shape[1]).T
+    train, test = (np.asarray(rows.design @ holds) for rows in (part, unseen))
+    found: list[float] = []
+    c = part.held.shape[1]
+    for k in range(len(picks) + 1):
+        weights = np.linalg.lstsq(np.column_stack([part.held, train[:, :k]]), part.outcome, rcond=None)[0]
+        said = test[:, :k] @ weights[c:]
+        if part.task == "regression":
+            rest = unseen.outcome - unseen.held @ weights[:c]
+            found.append(1 - float(((rest - said) ** 2).sum()) / max(float((rest**2).sum()), 1e-12))
+        else:
+            found.append(score(part.task, unseen.outcome + (0.5 if part.task == "pairwise" else 0.0), said))
+    return np.array(found + [found[-1]] * (n - len(picks)))

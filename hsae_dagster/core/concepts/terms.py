@@ -1,0 +1,182 @@
+"""Terms: words and pairs of neighbouring words that a corpus supports, folded into families of inflections.
+
+Belongs here: which terms may stand in a claim, where they occur. Does not belong here: grouping them by meaning
+(`word_groups`), choosing among groups (`choice`).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from hsae_dagster.core.concepts.words import MODIFIERS, is_function_word, stem, words_of
+
+_HAS_DIGIT = re.compile(r"\d")
+# Terms looked at in all: beyond these the rarest go.
+_MOST_TERMS = 30_000
+# Texts that a form needs to be listed beside commoner ones of its family, and most forms of a family.
+_LEAST_OF_FORM = 3
+_MOST_OF_FAMILY = 4
+
+
+@dataclass(frozen=True)
+class Family:
+    """Inflections of one word or pair of words, commonest first."""
+
+    forms: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Its commonest form."""
+        return self.forms[0]
+
+
+@dataclass(frozen=True)
+class TermTable:
+    """Families that a corpus supports, and where they occur.
+
+    Attributes:
+        families: in the order of the columns, by name.
+        matrix: (texts, families) float32 CSC of ones: some form of the family occurs in the text.
+    """
+
+    families: tuple[Family, ...]
+    matrix: sp.csc_matrix
+
+
+def occurrences(texts: Sequence[str], terms: Sequence[str]) -> sp.csr_matrix:
+    """Which terms occur in which texts: (texts, terms) float32 CSR of ones.
+
+    Args:
+        texts: n texts.
+        terms: each one or several words, as `words_of` gives them, joined by spaces.
+    """
+    place: dict[str, list[tuple[tuple[str, ...], int]]] = {}
+    for column, term in enumerate(terms):
+        parts = tuple(term.split(" "))
+        place.setdefault(parts[0], []).append((parts, column))
+    indices: list[int] = []
+    indptr = [0]
+    for text in texts:
+        words = words_of(text)
+        found = {
+            column
+            for at, word in enumerate(words)
+            if word in place
+            for parts, column in place[word]
+            if tuple(words[at : at + len(parts)]) == parts
+        }
+        indices.extend(sorted(found))
+        indptr.append(len(indices))
+    shape = (len(texts), len(terms))
+    return sp.csr_matrix((np.ones(len(indices), np.float32), np.array(indices, dtype=np.int32), indptr), shape=shape)
+
+
+def supported_terms(
+    texts: Sequence[str],
+    clusters: np.ndarray,
+    *,
+    min_texts: int = 5,
+    min_clusters: int = 5,
+    taken: frozenset[str] = frozenset(),
+) -> TermTable:
+    """Families that occur in enough texts of enough clusters to mean something beyond one film, speaker or author.
+
+    A word is one of its own if it is no function word; a pair needs a content word beside another one or a modifier
+    ("too small"). With few clusters the demand falls to a tenth of them (at least 2; none when all texts are of one).
+
+    Args:
+        texts: n training texts.
+        clusters: (n,) their keys.
+        min_texts: texts that a family needs.
+        min_clusters: clusters that it needs, where there are ten times as many.
+        taken: terms that may not be used: values of the table's own columns, as words joined by spaces.
+    """
+    ids, numbers, owner = _numbered(texts)
+    n_clusters = len(np.unique(clusters))
+    need = 1 if n_clusters < 2 else max(2, min(min_clusters, n_clusters // 10 or 2))
+    content = np.array([_is_content(word) for word in ids], dtype=bool)
+    fit = content | np.array([word in MODIFIERS for word in ids], dtype=bool)
+    rows, keys = _pairs(numbers, owner, content, fit, len(ids))
+    names = list(ids)
+    forms, of_text, of_form = _forms(rows, keys, names, taken)
+    return _families(forms, of_text, of_form, len(texts), np.unique(clusters, return_inverse=True)[1], min_texts, need)
+
+
+def _is_content(word: str) -> bool:
+    return len(word) > 1 and not _HAS_DIGIT.search(word) and word not in MODIFIERS and not is_function_word(word)
+
+
+def _numbered(texts: Sequence[str]) -> tuple[Mapping[str, int], np.ndarray, np.ndarray]:
+    """Words by number, all texts' word numbers one after another (-1: a break), and the text of each."""
+    ids: dict[str, int] = {}
+    numbers: list[int] = []
+    lengths: list[int] = []
+    for text in texts:
+        found = [-1 if word is None else ids.setdefault(word, len(ids)) for word in words_of(text)]
+        found.append(-1)
+        numbers.extend(found)
+        lengths.append(len(found))
+    return ids, np.array(numbers, dtype=np.int64), np.repeat(np.arange(len(texts)), lengths)
+
+
+def _pairs(
+    numbers: np.ndarray, owner: np.ndarray, content: np.ndarray, fit: np.ndarray, n_words: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(text, term) of each occurrence, distinct: a word by its number, a pair by (first + 1) · n_words + second."""
+    known = numbers >= 0
+    single = known & np.append(content, False)[numbers]
+    left, right = numbers[:-1], numbers[1:]
+    fits, contents = np.append(fit, False), np.append(content, False)
+    pair = (left >= 0) & (right >= 0) & fits[left] & fits[right] & (contents[left] | contents[right])
+    rows = np.concatenate([owner[single], owner[:-1][pair]])
+    keys = np.concatenate([numbers[single], (left[pair] + 1) * n_words + right[pair]])
+    both = np.unique(np.stack([rows, keys]), axis=1)
+    return both[0], both[1]
+
+
+def _forms(
+    rows: np.ndarray, keys: np.ndarray, names: list[str], taken: frozenset[str]
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Spelled-out forms that occur in three texts or more, and (text, form) of each occurrence."""
+    values, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    n_words = len(names)
+    spelled = [names[k] if k < n_words else f"{names[k // n_words - 1]} {names[k % n_words]}" for k in values.tolist()]
+    kept = (counts >= _LEAST_OF_FORM) & np.array([form not in taken for form in spelled], dtype=bool)
+    if kept.sum() > _MOST_TERMS:
+        kept &= counts >= np.sort(counts)[-_MOST_TERMS]
+    number = np.cumsum(kept) - 1
+    forms = [form for form, keep in zip(spelled, kept, strict=True) if keep]
+    inside = kept[inverse]
+    return forms, rows[inside], number[inverse[inside]]
+
+
+def _families(
+    forms: list[str],
+    of_text: np.ndarray,
+    of_form: np.ndarray,
+    n_texts: int,
+    groups: np.ndarray,
+    min_texts: int,
+    need: int,
+) -> TermTable:
+    counts = np.bincount(of_form, minlength=len(forms))
+    stems = [" ".join(stem(word) for word in form.split(" ")) for form in forms]
+    members: dict[str, list[int]] = {}
+    for form in sorted(range(len(forms)), key=lambda f: (-counts[f], forms[f])):
+        members.setdefault(stems[form], []).append(form)
+    order = sorted((found[:_MOST_OF_FAMILY] for found in members.values()), key=lambda found: forms[found[0]])
+    family_of = np.full(len(forms), -1, dtype=np.int64)
+    for place, found in enumerate(order):
+        family_of[found] = place
+    listed = family_of[of_form] >= 0
+    cells = np.unique(np.stack([of_text[listed], family_of[of_form[listed]]]), axis=1)
+    matrix = sp.csc_matrix((np.ones(cells.shape[1], np.float32), (cells[0], cells[1])), shape=(n_texts, len(order)))
+    in_texts = np.diff(matrix.indptr)
+    by_cluster = np.unique(np.stack([groups[cells[0]], cells[1]]), axis=1)
+    in_clusters = np.bincount(by_cluster[1], minlength=len(order))
+    kept = np.flatnonzero((in_texts >= min_texts) & (in_clusters >= need) & (in_texts < n_texts))
+    families = tuple(Family(tuple(forms[f] for f in order[j])) for j in kept)
+    return TermTable(families, matrix[:, kept].tocsc())

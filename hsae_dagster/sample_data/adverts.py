@@ -1,0 +1,268 @@
+"""Long texts with known properties and known effects: made-up job adverts (`job_adverts`).
+
+Belongs here: which advert says what, for which occupation and employer, and the outcome that follows. Does not belong
+here: the words (`adverts_words`, `adverts_occupations`), or how they are messed up (`adverts_mess`).
+
+The model. An advert of 5 to 9 sentences and 60 to 100 words opens with employer, city and occupation, tells two or
+three duties, says each of four properties, or not, in one of ten differently worded sentences, and is filled up with
+boilerplate, so that adverts with more properties are hardly longer. Properties are present independently of each
+other, of occupation and of employer. Employers are of unequal size and have occupations that they prefer. Then
+    share of women among applicants = the occupation's mean + sum of effects of the properties present
+                                      + employer's random intercept (sd 3) + noise (sd 9.5), within 0 and 100
+so that what is left beside occupation and properties has a standard deviation of 10 (employers: intraclass correlation
+0.09), and the occupation explains most of the outcome. Effects sum to zero.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hsae_dagster.errors import MethodError
+from hsae_dagster.sample_data.adverts_mess import laid_out, marked_up, shouted, spelled
+from hsae_dagster.sample_data.adverts_occupations import OCCUPATIONS
+from hsae_dagster.sample_data.adverts_words import (
+    BOILERPLATE,
+    CITIES,
+    CLOSINGS,
+    CONTACTS,
+    FAMILIES,
+    FORMS,
+    HEADINGS,
+    MONTHS,
+    OPENINGS,
+    PROPERTIES,
+    variants,
+)
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# In points of the share of women among applicants.
+EFFECTS = {"flexible_hours": 9.0, "tough_tone": -9.0, "nights_and_lifting": -6.0, "paid_training": 6.0}
+PREVALENCE = {"flexible_hours": 0.28, "tough_tone": 0.22, "nights_and_lifting": 0.25, "paid_training": 0.3}
+EMPLOYER_SD = 3.0
+NOISE_SD = 9.5
+MISSING_LABELS = 0.015
+MOST_EMPLOYERS = 130
+FEWEST_WORDS, MOST_WORDS = 60, 100
+FEWEST_SENTENCES, MOST_SENTENCES = 5, 9
+
+
+@dataclass(frozen=True)
+class Property:
+    """Something that adverts say or do not say.
+
+    Attributes:
+        name: its column of the truth frame is `has_<name>`.
+        effect: on the outcome, in percentage points; 0 in null data.
+        sentences: patterns of the sentences that say it (`variants`); one stands in an advert that has it.
+    """
+
+    name: str
+    effect: float
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Adverts:
+    """Generated adverts and their truth.
+
+    Attributes:
+        rows: advert str (a key), text str, occupation str, city str, employer str (not always spelled alike),
+            women_share f64 (percent, null where nobody noted it).
+        truth: advert str, text str, employer str (as it should be spelled), `has_<property>` i8 (1 = present), and
+            `says_<property>` str: the sentence that says it, before it was laid out; null where there is none. Rows
+            in the same order.
+        properties: the four planted ones.
+    """
+
+    rows: "pl.DataFrame"
+    truth: "pl.DataFrame"
+    properties: tuple[Property, ...]
+
+
+@dataclass(frozen=True)
+class Employer:
+    """Who advertises: what stays the same in all of its adverts."""
+
+    name: str
+    cities: tuple[str, ...]
+    contact: str
+    facts: dict[str, str]
+
+
+def generate_adverts(n_texts: int = 1500, *, seed: int = 0, null: bool = False) -> Adverts:
+    """Generate `n_texts` distinct adverts of about `n_texts` / 10 employers, at most 130.
+
+    Equal arguments give equal frames. `null` sets every effect to 0 and leaves the texts as they are.
+
+    Raises:
+        MethodError: fewer than 100 texts.
+    """
+    import polars as pl
+
+    if n_texts < 100:
+        raise MethodError(f"n_texts is {n_texts}; job adverts need at least 100 to have employers and occupations.")
+    # Two streams, so that texts do not depend on what is drawn for the outcome.
+    rng = np.random.default_rng((seed, 0))
+    employers = _employers(min(MOST_EMPLOYERS, n_texts // 10), rng)
+    employer = _whose(n_texts, len(employers), rng)
+    occupation = _occupations(employer, len(employers), rng)
+    present = rng.random((n_texts, len(PROPERTIES))) < np.array([PREVALENCE[name] for name in PROPERTIES])
+    said = [_said(row, rng) for row in present]
+    titles = tuple(OCCUPATIONS)
+    cities = [str(rng.choice(employers[e].cities)) for e in employer]
+    texts = _write_adverts([employers[e] for e in employer], cities, [titles[o] for o in occupation], said, rng)
+
+    properties = tuple(Property(name, 0.0 if null else EFFECTS[name], PROPERTIES[name]) for name in PROPERTIES)
+    score = present @ np.array([one.effect for one in properties])
+    outcome = _outcome(score, occupation, employer, np.random.default_rng((seed, 1)))
+    keys = [f"advert_{i:05d}" for i in range(n_texts)]
+    names = [employers[e].name for e in employer]
+    truth: dict[str, object] = {f"has_{one.name}": present[:, j].astype(np.int8) for j, one in enumerate(properties)}
+    truth |= {f"says_{one.name}": [sentences.get(one.name) for sentences in said] for one in properties}
+    return Adverts(
+        rows=pl.DataFrame(
+            {
+                "advert": keys,
+                "text": texts,
+                "occupation": [titles[o] for o in occupation],
+                "city": cities,
+                "employer": [spelled(name, rng) for name in names],
+                "women_share": outcome,
+            }
+        ),
+        truth=pl.DataFrame(
+            {"advert": keys, "text": texts, "employer": names, **truth},
+            schema_overrides={f"says_{one.name}": pl.String for one in properties},
+        ),
+        properties=properties,
+    )
+
+
+def write_adverts(folder: Path, n_texts: int = 1500, *, seed: int = 0, null: bool = False) -> tuple[Path, Path]:
+    """Write job_adverts.parquet (rows) and truth.parquet under `folder`; return both paths. Arguments as above."""
+    from hsae_dagster.sample_data.tables import write_table
+
+    made = generate_adverts(n_texts, seed=seed, null=null)
+    rows, truth = folder / "job_adverts.parquet", folder / "truth.parquet"
+    write_table(truth, made.truth)
+    write_table(rows, made.rows)
+    return rows, truth
+
+
+def _employers(n: int, rng: np.random.Generator) -> list[Employer]:
+    every = [form.format(family) for family in FAMILIES for form in FORMS]
+    names = [every[i] for i in rng.permutation(len(every))[:n]]
+    return [
+        Employer(
+            name=name,
+            cities=tuple(CITIES[i] for i in rng.permutation(len(CITIES))[: rng.integers(1, 4)]),
+            contact=CONTACTS[rng.integers(len(CONTACTS))],
+            facts={
+                "reference": f"{'ABCK'[rng.integers(4)]}-{rng.integers(100, 1000)}",
+                "phone": f"{rng.integers(20, 99)} {rng.integers(1000, 9999)}",
+                "staff": ("80", "150", "400", "1,200")[rng.integers(4)],
+                "team": ("six", "nine", "12", "20")[rng.integers(4)],
+                "lands": ("three", "five", "seven")[rng.integers(3)],
+                "wage": ("16.50", "17.20", "18.00", "19.75")[rng.integers(4)],
+            },
+        )
+        for name in names
+    ]
+
+
+def _whose(n_texts: int, n_employers: int, rng: np.random.Generator) -> np.ndarray:
+    """The employer of each advert, (texts,) int: three each at least, the others to large ones more often."""
+    weight = (np.arange(n_employers) + 2.0) ** -0.8
+    sure = np.repeat(np.arange(n_employers), 3)
+    drawn = rng.choice(n_employers, size=n_texts - sure.size, p=weight / weight.sum())
+    return rng.permutation(np.concatenate([sure, drawn]))
+
+
+def _occupations(employer: np.ndarray, n_employers: int, rng: np.random.Generator) -> np.ndarray:
+    """The occupation of each advert, (texts,) int; employers prefer some."""
+    weight = np.array([one.weight for one in OCCUPATIONS.values()])
+    preferred = np.cumsum(rng.dirichlet(8 * weight / weight.sum(), size=n_employers), axis=1)
+    drawn = (rng.random(employer.size)[:, None] > preferred[employer]).sum(axis=1)
+    return np.minimum(drawn, weight.size - 1)
+
+
+def _said(present: np.ndarray, rng: np.random.Generator) -> dict[str, str]:
+    """Property -> the sentence that says it, of those present."""
+    here = [name for name, is_here in zip(PROPERTIES, present, strict=True) if is_here]
+    return {name: _one(variants(_one(PROPERTIES[name], rng)), rng) for name in here}
+
+
+def _outcome(
+    score: np.ndarray, occupation: np.ndarray, employer: np.ndarray, rng: np.random.Generator
+) -> list[float | None]:
+    """Share of women among applicants in percent; None where nobody noted it."""
+    mean = np.array([one.share for one in OCCUPATIONS.values()])[occupation]
+    intercept = rng.normal(0.0, EMPLOYER_SD, employer.max() + 1)[employer]
+    share = np.clip(mean + score + intercept + rng.normal(0.0, NOISE_SD, score.size), 0.0, 100.0).round(1)
+    noted = rng.random(share.size) >= MISSING_LABELS
+    return [float(value) if is_noted else None for value, is_noted in zip(share, noted, strict=True)]
+
+
+def _write_adverts(
+    employers: list[Employer],
+    cities: list[str],
+    titles: list[str],
+    said: list[dict[str, str]],
+    rng: np.random.Generator,
+) -> list[str]:
+    """A distinct text for each advert."""
+    written: dict[str, None] = {}
+    for employer, city, title, sentences in zip(employers, cities, titles, said, strict=True):
+        text = None
+        wanted = int(rng.integers(FEWEST_WORDS + 6, MOST_WORDS - 6))  # once: what is tried again must not be shorter
+        while text is None or text in written:
+            text = _write_advert(_slots(employer, city, title, rng), title, list(sentences.values()), wanted, rng)
+        written[text] = None
+    return list(written)
+
+
+def _slots(employer: Employer, city: str, title: str, rng: np.random.Generator) -> dict[str, str]:
+    """What openings, boilerplate and closings leave open."""
+    return {
+        "employer": employer.name,
+        "city": city,
+        "a_role": f"{'an' if title[0] in 'aeiou' else 'a'} {title}",
+        "name": employer.contact,
+        "month": MONTHS[rng.integers(len(MONTHS))],
+        "day": ("1", "15", "28")[rng.integers(3)],
+        "week": str(rng.integers(20, 24)),
+        **employer.facts,
+    }
+
+
+def _write_advert(
+    slots: dict[str, str], title: str, said: list[str], wanted: int, rng: np.random.Generator
+) -> str | None:
+    """One try at `wanted` words or a few more: an advert as a file holds it, or None if it came out too long."""
+    duties = OCCUPATIONS[title].duties
+    # An employer's name may bring a full stop of its own (“Ltd.”).
+    first, last = (_one(among, rng).format(**slots).replace("..", ".") for among in (OPENINGS, CLOSINGS))
+    middle = [duties[i] for i in rng.permutation(len(duties))[: rng.integers(2, 4)]] + said
+    for i in rng.permutation(len(BOILERPLATE)):
+        if _words([first, *middle, last]) >= wanted:
+            break
+        middle.append(BOILERPLATE[i].format(**slots))
+    sentences = [first, *[middle[i] for i in rng.permutation(len(middle))], last]
+    text = marked_up(laid_out(shouted(sentences, rng), _one(HEADINGS, rng), rng), rng)
+    # A question and its answer count as two sentences, though they always stand together.
+    n_sentences = sum(1 + sentence.count("? ") for sentence in sentences)
+    fits = FEWEST_SENTENCES <= n_sentences <= MOST_SENTENCES and FEWEST_WORDS <= _words([text]) <= MOST_WORDS
+    return text if fits else None
+
+
+def _one(among: tuple[str, ...], rng: np.random.Generator) -> str:
+    return among[rng.integers(len(among))]
+
+
+def _words(texts: list[str]) -> int:
+    """Words, not counting what holds no letter and no digit (a bullet, an ampersand)."""
+    return sum(any(sign.isalnum() for sign in word) for text in texts for word in text.split())

@@ -1,0 +1,181 @@
+"""Datasets whose texts are read by their sentences, from files to report."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from hsae_dagster.assets.embeddings import vector_table
+from hsae_dagster.assets.text_units import (
+    read_strongest,
+    read_text_units,
+    read_unit_codes,
+    text_vectors,
+    unit_kind,
+)
+from hsae_dagster.core import across_clusters
+from hsae_dagster.keys import text_id
+from hsae_dagster.storage.frames import read_codes, read_frame
+from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
+
+SAE = {"m": 16, "k": 2, "max_epochs": 20, "batch_size": 64}
+
+
+def several_sentences() -> pl.DataFrame:
+    """150 texts of six sentences, whose outcome is the sum of theirs; 30 authors."""
+    single = tiny_texts(450)
+    texts, scores = single["text"].to_list(), single["score"].to_list()
+    rows = [
+        (
+            ". ".join(text.capitalize() for text in texts[i : i + 3]) + ".",
+            sum(scores[i : i + 3]),
+            f"author {i // 3 % 30}",
+        )
+        for i in range(0, 450, 3)
+    ]
+    return pl.DataFrame(rows, schema=["text", "score", "author"], orient="row")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    made = Workspace(tmp_path_factory.mktemp("units"))
+    made.declare("long", several_sentences(), saes=[SAE], units="auto", sae_seeds=2)
+    run = made.run("long")
+    assert run.success, {step: run.sentence(step) for step in run.failures}
+    assert run.metadata("corpus")["unit"] == "sentence"
+    assert run.metadata("corpus")["units of the median text"] == 6
+    assert run.metadata("selected_neurons")["share found again"] is not None
+    return made
+
+
+def test_the_corpus_holds_distinct_sentences_and_where_they_stand(workspace: Workspace) -> None:
+    corpus = workspace.current("long", "corpus")
+    assert unit_kind(corpus) == "sentence"
+    units, places = read_frame(corpus.file("units.parquet")), read_frame(corpus.file("text_units.parquet"))
+    assert units["unit_id"].to_list() == sorted({text_id(unit) for unit in units["unit"]})
+    assert places.height == 900
+    texts = read_frame(corpus.file("texts.parquet"))
+    joined = places.join(texts, on="text_id").join(units, on="unit_id")
+    assert all(row["text"][row["start"] : row["end"]] == row["unit"] for row in joined.iter_rows(named=True))
+    summary = corpus.json("summary.json")["units"]
+    assert (summary["units"], summary["distinct"]) == (900, units.height)
+
+
+def test_embeddings_are_of_sentences_and_shared_with_texts_that_are_one(workspace: Workspace) -> None:
+    units = read_frame(workspace.current("long", "corpus").file("units.parquet"))
+    assert workspace.current("long", "embeddings").json("embeddings.json")["texts"] == units.height
+    single = units.head(60).select(
+        pl.col("unit").alias("text"), score=pl.int_range(60) % 7, author=pl.int_range(60).cast(pl.String)
+    )
+    workspace.declare("single", single, saes=[SAE], units="auto")
+    run = workspace.run("single", "corpus", "embeddings")
+    assert run.success
+    assert run.metadata("corpus")["unit"] == "text"
+    assert run.metadata("embeddings")["borrowed"] == 60
+
+
+def test_autoencoders_learn_from_distinct_training_sentences(workspace: Workspace) -> None:
+    from hsae_dagster.assets.autoencoders import Lessons
+
+    corpus = workspace.current("long", "corpus")
+    lessons = Lessons.read(None, corpus, "set", None)  # type: ignore[arg-type]
+    places = read_frame(corpus.file("text_units.parquet")).join(read_frame(corpus.file("texts.parquet")), on="text_id")
+    of = {split: set(places.filter(pl.col("split") == split)["unit_id"]) for split in ("train", "validation")}
+    assert lessons.ids["train"].to_list() == sorted(of["train"])
+    assert lessons.ids["validation"].to_list() == sorted(of["validation"] - of["train"])
+    other = lessons.on_other_clusters(1)
+    assert other is not None
+    assert not set(other.ids["train"]) & set(other.ids["validation"])
+    assert not set(other.texts["train"]) & set(other.texts["validation"])
+
+
+def test_activations_of_texts_are_the_largest_of_their_sentences(workspace: Workspace) -> None:
+    activations = workspace.current("long", "activations")
+    codes, strongest = read_codes(activations.file("codes.safetensors")), read_strongest(activations)
+    unit_codes, unit_ids = read_unit_codes(activations)
+    units = read_text_units(workspace.current("long", "corpus"))
+    assert unit_ids.to_list() == units.unit_ids.to_list()
+    assert read_frame(activations.file("texts.parquet"))["text_id"].to_list() == units.text_ids.to_list()
+    dense = unit_codes.toarray()
+    expected = np.stack(
+        [dense[units.rows[a:b]].max(axis=0) for a, b in zip(units.starts, units.starts[1:], strict=False)]
+    )
+    np.testing.assert_array_equal(codes.toarray(), expected)
+    rows = np.repeat(np.arange(codes.shape[0]), np.diff(codes.indptr))
+    np.testing.assert_array_equal(dense[strongest, codes.indices], codes.data)
+    assert all(
+        unit in units.rows[units.starts[t] : units.starts[t + 1]] for t, unit in zip(rows, strongest, strict=True)
+    )
+
+
+def test_a_texts_vector_is_the_mean_of_its_sentences(workspace: Workspace) -> None:
+    from hsae_dagster.dataset.discovery import load_dataset
+
+    dataset = load_dataset(workspace.project.data, "long")
+    vectors = vector_table(workspace.project, dataset, workspace.current("long", "embeddings"))
+    units = read_text_units(workspace.current("long", "corpus"))
+    wanted = units.text_ids.gather_every(5)
+    found = text_vectors(vectors, units, wanted)
+    for place in (0, 7):
+        row = 5 * place
+        own = units.unit_ids.gather(units.rows[units.starts[row] : units.starts[row + 1]])
+        np.testing.assert_allclose(found[place], vectors.read(own).mean(axis=0), atol=1e-6)
+
+
+def test_labels_shape_no_activation(workspace: Workspace, tmp_path: Path) -> None:
+    copied = workspace.copy_to(tmp_path)
+    frame = several_sentences().with_columns(pl.col("score") * 2)
+    copied.declare("long", frame, saes=[SAE], units="auto", sae_seeds=2)
+    run = copied.run("long", upto="activations")
+    assert run.metadata("activations")["reused"]
+    copied.declare("long", frame, saes=[SAE], units="auto", sae_seeds=2, pool="mean")
+    run = copied.run("long", upto="activations")
+    assert run.metadata("sae_checkpoints")["reused"]
+    assert not run.metadata("activations")["reused"]
+
+
+def test_whole_texts_keep_one_file_of_codes(workspace: Workspace) -> None:
+    workspace.declare("whole", several_sentences(), saes=[SAE], units="text")
+    run = workspace.run("whole", upto="activations")
+    assert run.success
+    folder = workspace.current("whole", "activations").folder
+    assert (folder / "codes.safetensors").samefile(folder / "unit_codes.safetensors")
+    corpus = workspace.current("whole", "corpus")
+    assert read_frame(corpus.file("units.parquet"))["unit_id"].equals(
+        read_frame(corpus.file("texts.parquet"))["text_id"].rename("unit_id")
+    )
+
+
+@pytest.mark.parametrize("units", ["auto", "sentence"])
+def test_labels_cannot_guide_sentences(workspace: Workspace, units: str) -> None:
+    workspace.declare("guided", several_sentences(), saes=[{**SAE, "label_weight": 0.2}], units=units)
+    run = workspace.run("guided", upto="sae_checkpoints")
+    (step,) = run.failures
+    assert "a sentence has no label of its own" in run.sentence(step)
+
+
+def test_auto_is_unguided_where_units_are_sentences(workspace: Workspace) -> None:
+    workspace.declare("auto", several_sentences(), saes={"auto": {"max_epochs": 3}}, units="auto")
+    run = workspace.run("auto", upto="selected_neurons")
+    assert run.success, {step: run.sentence(step) for step in run.failures}
+    grid = read_frame(workspace.current("auto", "sae_checkpoints").file("grid.parquet"))
+    assert set(grid["label_weight"]) == {0.0}
+
+
+def test_nothing_found_is_an_answer(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied = workspace.copy_to(tmp_path)
+    monkeypatch.setattr(across_clusters, "_CLUSTERS", 10_000)
+    copied.declare("long", None, saes=[SAE], units="auto", sae_seeds=2, selection={"n": 5})
+    run = copied.run("long", upto="annotation_matrix")
+    assert list(run.failures) == ["annotation_matrix"]
+    assert "nothing found" in run.sentence("annotation_matrix")
+    neurons = read_frame(copied.current("long", "selected_neurons").file("neurons.parquet"))
+    before = read_frame(workspace.current("long", "selected_neurons").file("neurons.parquet"))
+    assert neurons.height == 0
+    assert neurons.schema == before.schema
+    assert not run.checks["selected_neurons.as_many_as_asked"].passed
+    assert "16 of 16 neurons were left out" in run.metadata("selected_neurons")["notes"]
+    copied.declare("long", None, saes=[SAE], units="auto", sae_seeds=2, selection={"n": 5, "across_clusters": False})
+    assert copied.run("long", "selected_neurons").success
+    assert read_frame(copied.current("long", "selected_neurons").file("neurons.parquet")).height == 5

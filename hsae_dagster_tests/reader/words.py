@@ -1,0 +1,43 @@
+"""Whether listed terms occur in a text.
+
+Belongs here: the words of a text in stretches, and looking for terms in them. Does not belong here: what is looked for.
+
+A term occurs where its words stand next to each other, in order, within one stretch: stretches end at . ! ? ; : (and
+their like in other scripts, and …) and at line ends. Words are runs of letters and digits, with apostrophes inside;
+case does not matter, ’ is ', and a possessive 's, or an apostrophe at a word's end, is no part of it. HTML entities
+count as what they stand for.
+"""
+
+import functools
+import html
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+_APOSTROPHES = re.compile("[\u2018\u2019\u201b\u02bc\u00b4`]")
+_STRETCH_END = re.compile(r"[.!?;:…。！？；：\n\r\v\f\u0085\u2028\u2029]+")
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+
+
+def stretches(text: str) -> list[list[str]]:
+    """The words of each stretch of a text, as they are compared."""
+    plain = _APOSTROPHES.sub("'", unicodedata.normalize("NFC", html.unescape(text))).lower()
+    return [words for part in _STRETCH_END.split(plain) if (words := [_bare(word) for word in _WORD.findall(part)])]
+
+
+def occurring(terms: Iterable[str], read: Sequence[Sequence[str]]) -> list[str]:
+    """Those of the terms that occur in a text, in their order; `read` are the text's `stretches`."""
+    found = [f" {' '.join(words)} " for words in read]
+    return [term for term in terms if any(f" {_as_words(term)} " in stretch for stretch in found)]
+
+
+@functools.cache
+def _as_words(term: str) -> str:
+    words = [word for stretch in stretches(term) for word in stretch]
+    if not words:
+        raise ValueError(f"The term “{term}” has no word that could occur in a text.")
+    return " ".join(words)
+
+
+def _bare(word: str) -> str:
+    return word.removesuffix("'s") or word
