@@ -10,6 +10,7 @@ from hsae_dagster_tests.assets.workspace import Workspace, tiny_pairs, tiny_text
 from hsae_dagster_tests.test_cli import assert_a_sentence, hsae, settle
 
 pytestmark = pytest.mark.usefixtures("environment")
+QUOTE = chr(34)
 
 
 @pytest.fixture
@@ -141,3 +142,21 @@ def test_encoding_and_sheet_are_options(root: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "it was in cp1252, as you said" in done.output
     assert pl.read_csv(root / "data" / "mine" / f"{path.stem}_plain.csv")["text"][0].endswith("niño")
+
+
+def test_check_tells_what_new_would_read_otherwise(root: Path) -> None:
+    folder = root / "data" / "mine"
+    folder.mkdir(parents=True)
+    made = enumerate(tiny_texts(300).rows())
+    rows = [f"{score:.2f}\t{QUOTE * (n == 5)}{text}{QUOTE * (n == 25)}" for n, (text, score, _) in made]
+    (folder / "t.tsv").write_text("\n".join(["score\ttext", *rows]) + "\n", encoding="utf-8")
+    (folder / "dataset.yaml").write_text(
+        "task: regression\nfiles: t.tsv\nselection: {n: 8}\ncolumns: {text: text, label: score}\n", encoding="utf-8"
+    )
+    done = hsae("check", "mine")
+    assert done.exit_code == 0, done.output
+    assert "Note: `hsae new` would read t.tsv otherwise, because a double quote on line" in " ".join(
+        done.output.split()
+    )
+    tiny_texts(300).write_csv(folder / "t.tsv", separator="\t")
+    assert "Note" not in hsae("check", "mine").output

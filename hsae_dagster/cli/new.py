@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from hsae_dagster.dataset.pairing_proposal import PairWishes
     from hsae_dagster.dataset.proposal import Field, Proposal, Wishes
 
+# Bytes of a file that `hsae check` reads a second time, to see whether it can be read otherwise.
+LARGEST_READ_TWICE = 200_000_000
+
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path), metavar="FILE_OR_FOLDER")
@@ -105,7 +108,10 @@ def check(dataset: str) -> None:
     from hsae_dagster.dataset.discovery import load_dataset
 
     prepare_home(project_root())
-    click.echo(describe(load_dataset(Project.here().data, dataset)))
+    loaded = load_dataset(Project.here().data, dataset)
+    click.echo(describe(loaded))
+    for said in _otherwise(loaded):
+        click.echo(f"Note: {said}")
 
 
 @click.command()
@@ -158,6 +164,28 @@ def describe(dataset: "Dataset") -> str:
         )
     if corpus.observations.height < 300:
         said += " That is few: expect concepts to be found only where they are plain."
+    return said
+
+
+def _otherwise(dataset: "Dataset") -> list[str]:
+    """What `hsae new` would read otherwise in files that somebody declared by hand."""
+    from hsae_dagster.dataset.intake import DELIMITED, read_leniently
+
+    said = []
+    for _, path in dataset.file_paths():
+        if path.suffix.lower() not in DELIMITED or path.stat().st_size > LARGEST_READ_TWICE:
+            continue
+        try:
+            found = read_leniently(path)
+        except DatasetError as error:
+            said.append(str(error))
+            continue
+        if found.unusual:
+            said.append(
+                f"`hsae new` would read {path.name} otherwise, because {' and '.join(found.unusual)}. Let it make the "
+                "dataset, or write the file plainly."
+            )
+        said += found.notes.remarks
     return said
 
 

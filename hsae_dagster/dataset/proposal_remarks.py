@@ -16,6 +16,8 @@ ENGLISH = r"(?i)\b(the|a|an|and|of|to|in|is|it|for|on|with|this|that|was|you)\b"
 HTML = (
     r"(?i)</?(?:p|br|div|span|a|b|i|em|strong|ul|ol|li|h[1-6]|table|td|tr|img)\b[^>]*>|&(?:amp|lt|gt|quot|nbsp|#\d+);"
 )
+# UTF-8 that was taken for Windows-1252 and written as UTF-8 again.
+TWICE_ENCODED = r"Ã[¤¶¼Ÿ©¨ª«¡³±²µ§£]|â€[™œ“”˜¦]|Ð[°-¿]|Â[ £°»«]"
 WORDLESS = r"^[^\p{L}]+$"
 
 
@@ -69,6 +71,13 @@ def _strange_texts(texts: pl.Series) -> list[str]:
         said.append(
             f"About {wordless / texts.len():.0%} of the texts have no letter, such as “{shown}”. The bundled embedder "
             "does not know pictures and signs, and word lists cannot name them."
+        )
+    twice = int(texts.str.contains(TWICE_ENCODED).sum())
+    if twice > 0.01 * texts.len():
+        shown = _first(texts, TWICE_ENCODED)
+        said.append(
+            f"About {twice / texts.len():.0%} of the texts hold signs such as “{shown}”, which stand for one letter: "
+            "they were read in a wrong encoding before. Export them again."
         )
     return said
 

@@ -215,6 +215,8 @@ def test_texts_without_spaces_are_texts(text: str) -> None:
 def test_html_and_texts_without_letters_are_remarked() -> None:
     tagged = pl.DataFrame({"text": [f"<p>It was &amp; remains {i}</p>" for i in range(60)], "stars": [1, 2, 3] * 20})
     assert any("hold HTML (“<p>”)" in remark for remark in propose(tagged, "a.csv").remarks)
+    twice = pl.DataFrame({"text": [f"The food was sÃ¼ÃŸ and good {i}" for i in range(60)], "stars": [1, 2, 3] * 20})
+    assert any("“Ã¼”" in remark for remark in propose(twice, "a.csv").remarks)
     pictures = pl.DataFrame({"text": [f"🎉😂👍😍{i}" for i in range(60)], "stars": [1, 2, 3] * 20})
     assert any("have no letter" in remark for remark in propose(pictures, "a.csv").remarks)
 
