@@ -251,6 +251,11 @@ def _say_unsure(unsure: "list[Field]") -> None:
     click.echo("Not sure about:")
     for field in unsure:
         option = field.path.removeprefix("columns.").replace("_", "-")
-        others = f"; or {', '.join(field.others)} (--{option} …)" if field.others else ""
+        if any(f"--{option}" in parameter.opts for parameter in new.params):
+            others = f"; or {', '.join(field.others)} (--{option} …)" if field.others else f" (--{option} …)"
+        else:
+            others = f"; or {', '.join(field.others)}" if field.others else ""
         click.echo(f"  {field.path}: {field.value}{others}")
+        if not field.others:
+            click.echo(f"    {field.why}")
     click.echo("")
