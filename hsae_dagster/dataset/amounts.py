@@ -21,6 +21,7 @@ EUROPEAN = r"^\d{1,3}(\.\d{3})+,\d+$|^\d{1,3}(\.\d{3}){2,}$"
 AMERICAN = r"^\d{1,3}(,\d{3})+\.\d+$|^\d{1,3}(,\d{3}){2,}$"
 APART = rf"^\d{{1,3}}(({SPACE}|['’])\d{{3}})+([.,]\d+)?$"
 SHARE = 0.9
+LOOKED_AT, LONGEST = 1000, 40
 # So many numbers with three digits after the point speak of thousands, if others have no point.
 FEWEST = 5
 
@@ -59,6 +60,10 @@ def plain_amounts(frame: pl.DataFrame, separator: str | None) -> Amounts:
 
 def _amounts(column: pl.Series, separator: str | None) -> tuple[pl.Series, str, str] | None:
     """The column with plain numbers, how they were written and a doubt; None where nothing is to be done."""
+    # A column of texts shows in its first rows.
+    first = column.drop_nulls().head(LOOKED_AT)
+    if not first.str.contains(r"\d").any() or float(first.str.len_chars().mean() or 0) > LONGEST:  # type: ignore[arg-type]
+        return None
     cells = column.str.strip_chars()
     digits = cells.str.extract(MARKED, 1).str.strip_chars()
     known = cells.is_not_null() & (cells != "")

@@ -100,8 +100,9 @@ def table_of_records(
     Raises:
         DatasetError: the line of names looks like a row.
     """
-    repeated = sum(list(row) == list(names) for row in rows)
-    rows = [row for row in rows if list(row) != list(names)] if repeated else rows
+    names = list(names)
+    repeated = sum(row == names for row in rows)
+    rows = [row for row in rows if row != names] if repeated else rows
     if _like_a_row(names, rows):
         raise DatasetError(
             f"The first line of {file} looks like a row, not like names of columns. Write a line with a name for "
@@ -168,6 +169,7 @@ def second_lines(names: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
             return number
     if len(rows) <= FEWEST_ROWS:
         return 0
+    rows = rows[:LOOKED_AT_FOR_NAMES]
     measured = [
         column
         for column in range(len(names))
