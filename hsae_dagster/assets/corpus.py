@@ -11,6 +11,7 @@ from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.corpus import SPLITS, Corpus, SplitShares, build_corpus
 from hsae_dagster.core.observations import text_sides
 from hsae_dagster.dataset.discovery import file_versions, files_stamp
+from hsae_dagster.dataset.feasible import check_sizes, training_units
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.partitions import datasets
 from hsae_dagster.report.wording import left_out_words
@@ -48,6 +49,8 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
         stored = stage.build(config, [], lambda folder: _make(stage, stamp, folder))
         summary = stored.json("summary.json")
         stage.report(f"{summary['observations']:,} observations of {summary['clusters']:,} clusters")
+        # Before anything is embedded: what the autoencoders would refuse later.
+        check_sizes(stage.dataset, summary["training_units"], summary["units"]["kind"])
         return stage.finish(stored, _describe(stored, summary, spec.outcome_name), _check(stored, summary))
 
 
@@ -77,6 +80,7 @@ def _make(stage: Stage, stamp: str, folder: Path) -> None:
         {"class": name, "rows": n, "counts as": int(class_key(name) == positive)} for name, n in rows.classes.items()
     ]
     summary = _summarise(stage.dataset.spec.task, rows.frame.height, made) | {"units": units.counts()}
+    summary["training_units"] = training_units(made.texts, units.text_units)
     write_json(folder / "summary.json", summary | ({"classes": classes} if classes else {}))
 
 

@@ -274,7 +274,7 @@ def _fits(
     selected = read_frame(upstream["selected_neurons"].file("neurons.parquet"))["column"].to_numpy()
     features = neuron_features(stage, upstream["activations"], selected, ids) | word_features(inputs.texts)
     names = (ladder.EMBEDDINGS, ladder.WORDS, ladder.ALL_NEURONS, ladder.SELECTED, ladder.FIRED)
-    features = {name: features[name] for name in names}
+    features = {name: features[name] for name in names if name in features}
     rows, held_out = (observed(features, ids, part) for part in (learn, inputs.holdout))
     fits = ladder.measure_rungs(rows, held_out, scorer, lambda name: stage.report(f"fit of {name}"))
     concepts = np.nan_to_num(design.concepts)

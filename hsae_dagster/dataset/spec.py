@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from hsae_dagster.dataset.saes import SAE, AutoSizes, SAEs
-from hsae_dagster.dataset.section import Section, Share
+from hsae_dagster.dataset.section import Names, Section, Share, Values
 from hsae_dagster.dataset.spec_inference import Inference, OwnHypothesis
 
 Task = Literal["regression", "classification", "pairwise"]
@@ -30,20 +30,38 @@ class Columns(Section):
         None,
         description="Column of the unit that rows share (author, film, test). Splits and errors respect it.",
     )
-    controls: tuple[str, ...] = Field(
+    controls: Names = Field(
         (),
         description="Columns to hold constant in partial effects: numbers, with a straight-line effect, or categories "
         "(one for every 50 rows at most; 31 always, never over 61). Values that are all numbers or percents are "
         "numbers; to make them categories put a letter before (`w12`).",
     )
     exclude: str | None = Field(None, description="Column of true/false: rows where it is true are left out.")
-    missing: tuple[str | int | float, ...] = Field(
+    missing: Values = Field(
         (), description="Values of text, label and cluster_by that mean none (`n/a`, `?`, -99): read as an empty cell."
+    )
+    scale: Names = Field(
+        (), description="Words of the label from lowest to highest (regression): read as 1, 2, 3 and so on."
+    )
+    listed: str | None = Field(
+        None,
+        min_length=1,
+        description="What separates several classes in a cell of the label (`joy,neutral`): 1 where `positive` is one.",
     )
     on_missing: Literal["error", "drop"] = Field(
         "error",
         description="What to do with rows that lack a text or a label: stop, or drop and report them.",
     )
+
+    @model_validator(mode="after")
+    def _one_reading_of_words(self) -> "Columns":
+        if self.listed is not None and self.positive is None:
+            raise ValueError("listed needs positive, the class that a list has to hold to count as 1")
+        if self.scale and self.positive is not None:
+            raise ValueError("scale makes numbers of the label's words and positive a class; leave one of them out")
+        if len({word.lower() for word in self.scale}) < len(self.scale):
+            raise ValueError("scale names a word twice; keep one of them")
+        return self
 
 
 class Splits(Section):
@@ -105,12 +123,12 @@ class Selection(Section):
         "rests on several; by default where cluster_by is declared, training has 8 clusters or more, and neither "
         "within nor interactions are.",
     )
-    within: tuple[str, ...] = Field(
+    within: Names = Field(
         (),
         description="Controls (of 30 levels at most) in whose strata neurons are selected, all of one weight; "
         "effects are shown by subgroup.",
     )
-    interactions: tuple[str, ...] = Field(
+    interactions: Names = Field(
         (), description="Controls (of 30 levels at most) with which effects may change; shown by subgroup."
     )
 
