@@ -120,7 +120,7 @@ def describe(dataset: "Dataset") -> str:
         DatasetError: it cannot be used.
         MethodError: it is too small to be split, or its strata are too many.
     """
-    from hsae_dagster.core.corpus import SPLITS, SplitShares, build_corpus
+    from hsae_dagster.core.corpus import SPLITS, Joining, SplitShares, build_corpus
     from hsae_dagster.dataset.chunks import chunk_rows
     from hsae_dagster.dataset.controls import check_levels
     from hsae_dagster.dataset.rows import read_rows
@@ -129,7 +129,8 @@ def describe(dataset: "Dataset") -> str:
     splits = dataset.spec.splits
     rows = read_rows(dataset)
     shares = SplitShares(splits.validation, splits.fidelity, splits.holdout, splits.salt)
-    corpus = build_corpus(chunk_rows(rows.frame, dataset.spec.chunk), shares, rows.dropped)
+    joining = Joining(splits.near_texts, splits.shared_texts)
+    corpus = build_corpus(chunk_rows(rows.frame, dataset.spec.chunk), shares, rows.dropped, joining=joining)
     check_levels(dataset.spec.selection, corpus.observations)
     counts = dict(corpus.observations.group_by("split").len().iter_rows())
     placed = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
@@ -139,6 +140,8 @@ def describe(dataset: "Dataset") -> str:
     )
     if corpus.dropped:
         said += f" Left out: {', '.join(f'{n:,} {left_out_words(reason)}' for reason, n in corpus.dropped.items())}."
+    if corpus.joined:
+        said += f" Kept together: {', '.join(f'{n:,} rows by {by}' for by, n in corpus.joined.items())}."
     if corpus.observations.height < 300:
         said += " That is few: expect concepts to be found only where they are plain."
     return said

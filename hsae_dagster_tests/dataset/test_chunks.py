@@ -106,7 +106,9 @@ def test_wrong_uses_are_explained(workspace: Workspace, changes: dict[str, objec
 
 def test_the_corpus_holds_chunks(workspace: Workspace) -> None:
     numbered = (
-        tiny_texts(200).with_row_index().with_columns(pl.col("text").str.replace_all(r"\.", pl.format(" {}.", "index")))
+        tiny_texts(200)
+        .with_row_index()
+        .with_columns(pl.col("text").str.replace_all(r"\.", pl.format(" n{}n.", "index")))
     )
     workspace.declare("mine", numbered, chunk={"sentences": 1}, columns={"text": "text", "label": "score"})
     run = workspace.run("mine", upto="corpus")
