@@ -9,7 +9,10 @@ Separation is the difference in mean outcome between texts with and without the 
 concept. For pairs it is the share of pairs won by the text that has the concept, among pairs where just one text has
 it, minus one half: least squares of label - 1/2 on the signed design h_A - h_B without intercept, so it does not
 matter which text is called A. Both have cluster-robust standard errors (`cluster_robust.cluster_ols`); the p-value of
-pairs, whose null is known exactly, is by flipping the signs of clusters (`core.sign_flips`).
+pairs, whose null is known exactly, is by flipping the signs of clusters (`core.sign_flips`). Below 50 clusters, or
+where a few hold most rows, the larger of t's p-value and that of a restricted wild cluster bootstrap decides
+(`core.wild_bootstrap`), and the interval is the wider of the two. Where rows share further units (one text in several
+clusters, items of pairs), the variance counts all pairs of rows that share one.
 """
 
 from dataclasses import dataclass, replace
@@ -22,6 +25,7 @@ from hsae_dagster.core.exact_fit import exact_fit_p
 from hsae_dagster.core.flags import Flag
 from hsae_dagster.core.partial_effects import partial_effects, spanned, variance_inflation
 from hsae_dagster.core.sign_flips import sign_flip_p
+from hsae_dagster.core.wild_bootstrap import wild_cluster_test
 from hsae_dagster.errors import MethodError
 
 __all__ = [
@@ -44,6 +48,8 @@ __all__ = [
 _FEW_DEGREES = 10
 _MANY_MISSING = 0.1
 _LARGE_CLUSTER = 1 / 3
+# Below so many clusters, counted or by the effective number that their sizes leave, the bootstrap decides.
+_FEW_CLUSTERS, _FEW_EFFECTIVE = 50, 30
 # The usual bound (O'Brien 2007): from here on the partial effect's interval is more than twice as wide as alone.
 _LARGE_INFLATION = 5.0
 
@@ -58,6 +64,7 @@ class HoldoutDesign:
         clusters: (n,) keys of the unit that observations share.
         controls: (n, c) float64, to hold constant in partial effects; for pairs, A minus B.
         task: regression, classification or pairwise.
+        units: (n, u) int64 further units that rows of several clusters share (texts; the items of pairs), or None.
     """
 
     concepts: np.ndarray
@@ -65,6 +72,7 @@ class HoldoutDesign:
     clusters: np.ndarray
     controls: np.ndarray
     task: str
+    units: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Refuse designs whose parts do not fit together."""
@@ -153,13 +161,19 @@ def separation(design: HoldoutDesign, column: int) -> Effect:
     """Difference in mean outcome with and without the concept (pairs: win share minus 1/2), cluster-robust."""
     judged = np.isfinite(design.concepts[:, column])
     h, y, clusters = design.concepts[judged, column], design.outcome[judged], design.clusters[judged]
+    units = None if design.units is None else design.units[judged]
     if design.task == "pairwise":
-        found = cluster_ols(h[:, None], y - 0.5, clusters, "signed pairs", exchangeable=False)[0]
+        found = cluster_ols(h[:, None], y - 0.5, clusters, "signed pairs", exchangeable=False, units=units)[0]
+        if not np.isfinite(found.p_value) or units is not None:
+            return found
         groups = np.unique(clusters, return_inverse=True)[1]
         scores = np.bincount(groups, h * (y - 0.5))
-        return replace(found, p_value=sign_flip_p(scores)) if np.isfinite(found.p_value) else found
-    found = cluster_ols(np.column_stack([h, np.ones_like(h)]), y, clusters, "difference in means")[0]
-    return replace(found, p_value=exact_fit_p(h, clusters)) if found.standard_error == 0 else found
+        return replace(without_width_zero(found, h, clusters), p_value=sign_flip_p(scores))
+    x = np.column_stack([h, np.ones_like(h)])
+    found = cluster_ols(x, y, clusters, "difference in means", units=units)[0]
+    if found.standard_error == 0:
+        return replace(without_width_zero(found, h, clusters), p_value=exact_fit_p(h, clusters))
+    return _resampled(found, x, y, clusters)
 
 
 def adjusted_separation(design: HoldoutDesign, column: int) -> Effect:
@@ -175,7 +189,41 @@ def adjusted_separation(design: HoldoutDesign, column: int) -> Effect:
     if x is None:
         return NO_EFFECT_ESTIMATED
     y = y - 0.5 if pairwise else y
-    return cluster_ols(x, y, clusters, "difference with controls held constant", exchangeable=not pairwise)[0]
+    name = "difference with controls held constant"
+    units = None if design.units is None else design.units[judged]
+    found = cluster_ols(x, y, clusters, name, exchangeable=not pairwise, units=units)[0]
+    return _resampled(found, x, y, clusters) if x.shape[1] > 1 else found
+
+
+def _resampled(found: Effect, x: np.ndarray, y: np.ndarray, clusters: np.ndarray) -> Effect:
+    """The effect with the more cautious of t and the wild cluster bootstrap, where clusters are few or unequal."""
+    groups, sizes = np.unique(clusters, return_inverse=True, return_counts=True)[1:]
+    effective = float(sizes.sum()) ** 2 / float((sizes.astype(np.float64) ** 2).sum())
+    if not np.isfinite(found.p_value) or (len(sizes) >= _FEW_CLUSTERS and effective >= _FEW_EFFECTIVE):
+        return found
+    wild = wild_cluster_test(x, y, groups)
+    if wild is None:
+        return found
+    reach = max(wild.reach, found.high - found.estimate)
+    low, high = found.estimate - reach, found.estimate + reach
+    return replace(found, p_value=max(found.p_value, wild.p_value), low=low, high=high)
+
+
+def without_width_zero(found: Effect, h: np.ndarray, clusters: np.ndarray) -> Effect:
+    """A perfect marker's interval: the effect could be smaller by what so few clusters cannot rule out.
+
+    Newcombe's hybrid score limits (1998, method 10) of two shares of 1 and 0, with clusters as the sample; for pairs,
+    whose share won is 1, Wilson's limit. An effect that is no share is scaled by its own size.
+    """
+    if found.standard_error != 0 or not np.isfinite(found.estimate):
+        return found
+    z = 1.96
+    sides = [len(np.unique(clusters[side])) for side in (h != 0, h == 0)]
+    short = [z**2 / (n + z**2) for n in sides if n]
+    pairwise = bool((h < 0).any()) or found.estimator == "signed pairs"
+    less = abs(found.estimate) * (2 * short[0] if pairwise else float(np.sqrt(sum(s**2 for s in short))))
+    ends = (found.estimate, found.estimate - np.sign(found.estimate) * less)
+    return replace(found, low=min(ends), high=max(ends))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -92,7 +92,14 @@ def holdout_design(
         clusters=observations["cluster_id"].to_numpy(),
         controls=np.column_stack([observation_matrix(length, text_ids, observations), *control_columns(observations)]),
         task=task,
+        units=_shared_units(observations),
     )
+
+
+def _shared_units(observations: pl.DataFrame) -> np.ndarray | None:
+    """(n, sides) numbers of the texts' families where one occurs in several clusters; None elsewhere."""
+    names = [name for name in observations.columns if name.startswith("unit:")]
+    return observations.select(pl.col(names).cast(pl.Int64)).to_numpy() if names else None
 
 
 def outcome_per_text(text_ids: pl.Series, observations: pl.DataFrame) -> np.ndarray:
