@@ -29,7 +29,7 @@ from hsae_dagster.storage.objects import INCOMPLETE, StoredObject
 from hsae_dagster.storage.vectors import VectorTable
 
 NAME = "interpretations"
-CODE_VERSION = "5"
+CODE_VERSION = "6"
 # A lexicon gains nothing from more; beyond it a seeded sample is read.
 MOST_TEXTS = 50_000
 # Fields of `annotation` that only the holdout's annotation reads.
@@ -195,7 +195,10 @@ def _record(
     if chosen is None:
         reason = "no candidate tells firing from silent texts" if candidates else "no candidate could be written"
     return {
-        **{key: neuron[key] for key in ("rank", "column", "sae_id", "sae_column", "score", "train_separation")},
+        **{
+            key: neuron[key]
+            for key in ("rank", "column", "sae_id", "sae_column", "score", "train_separation", "train_z")
+        },
         "bounds": list(bounds),
         "candidates": listed,
         "chosen": chosen,

@@ -16,7 +16,7 @@ from hsae_dagster.assets.size_choice import read_choice
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.fidelity import column
 from hsae_dagster.core.ladder import read_ladder
-from hsae_dagster.core.observations import firing_separation, observation_matrix
+from hsae_dagster.core.observations import firing_separation, firing_z, observation_matrix
 from hsae_dagster.core.sae_grid import redundancy
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
@@ -24,7 +24,7 @@ from hsae_dagster.storage.frames import read_codes, read_frame, write_frame, wri
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "selected_neurons"
-CODE_VERSION = "6"
+CODE_VERSION = "7"
 
 
 @dg.asset(
@@ -86,6 +86,7 @@ def _make(
             "column": chosen,
             "score": [neuron.score for neuron in selection.neurons],
             "train_separation": separations,
+            "train_z": [firing_z(column(by_neuron, j) > 0, ids, train) for j in chosen],
             "selection_frequency": selection_frequency(
                 observed, label, train["cluster_id"].to_numpy(), selection, np.random.default_rng(0)
             ),

@@ -107,6 +107,8 @@ class Hypothesis:
         evidence: holdout texts.
         rule: name of the rule that gave the verdict.
         source: `found` by the pipeline or `yours` (written in dataset.yaml).
+        p_one_sided: the p-value that was corrected, for the frozen direction.
+        decided_by: what gave it: `plain` or `controls`, with `, ranks` and `, gold` where those decided too.
         test_key: key under which the register of looks keeps the p-value.
         detectable: smallest effect (its size) that the test finds with 80 % probability at alpha / family; or NaN.
         stability: share of half-samples of the training clusters from which its neuron is selected again; or NaN.
@@ -134,6 +136,8 @@ class Hypothesis:
     lexicon: tuple[tuple[str, float], ...]
     evidence: Evidence
     rule: str = ""
+    p_one_sided: float = math.nan
+    decided_by: str = "plain"
     source: str = "found"
     test_key: str = ""
     detectable: float = math.nan

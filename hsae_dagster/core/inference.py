@@ -23,6 +23,7 @@ from hsae_dagster.core import flags
 from hsae_dagster.core.cluster_robust import NO_EFFECT_ESTIMATED, Effect, cluster_ols
 from hsae_dagster.core.exact_fit import exact_fit_p
 from hsae_dagster.core.flags import Flag
+from hsae_dagster.core.missing_answers import WORTH_BOUNDING, worst_answers
 from hsae_dagster.core.partial_effects import partial_effects, spanned, variance_inflation
 from hsae_dagster.core.sign_flips import sign_flip_p
 from hsae_dagster.core.wild_bootstrap import wild_cluster_test
@@ -65,6 +66,8 @@ class HoldoutDesign:
         controls: (n, c) float64, to hold constant in partial effects; for pairs, A minus B.
         task: regression, classification or pairwise.
         units: (n, u) int64 further units that rows of several clusters share (texts; the items of pairs), or None.
+        controls_decide: whether controls were declared, so that the effect with them held constant is the one that is
+            shown, corrected and judged.
     """
 
     concepts: np.ndarray
@@ -73,6 +76,7 @@ class HoldoutDesign:
     controls: np.ndarray
     task: str
     units: np.ndarray | None = None
+    controls_decide: bool = False
 
     def __post_init__(self) -> None:
         """Refuse designs whose parts do not fit together."""
@@ -88,7 +92,8 @@ class HypothesisTest:
     """What the holdout says about one hypothesis.
 
     Attributes:
-        separation: marginal effect (see the module's docstring).
+        separation: the effect that is shown and decides: marginal (see the module's docstring), or with text length and
+            controls held constant where controls were declared.
         partial: effect with all other hypotheses and the controls held constant (outcome units; average marginal
             effect of a logit for 0/1 outcomes).
         n: observations with an annotation.
@@ -98,6 +103,11 @@ class HypothesisTest:
         flags: doubts, in words and by name (`core.flags`).
         adjusted: the marginal effect with text length and declared controls held constant, without the other concepts.
         inflation: variance inflation of the concept beside the other concepts and the controls; NaN if not tested.
+        plain: the marginal effect, whatever was declared.
+        rank: the same effect as `separation` on the outcome's ranks, as shares of 1; of regression only.
+        missing: share of the observations without an annotation.
+        worst: the effect if the missing answers are those that speak most against it; only from 1 % missing.
+        basis: what `separation` is: `plain` or `controls`.
     """
 
     separation: Effect
@@ -109,6 +119,11 @@ class HypothesisTest:
     flags: tuple[str, ...]
     adjusted: Effect = NO_EFFECT_ESTIMATED
     inflation: float = np.nan
+    plain: Effect = NO_EFFECT_ESTIMATED
+    rank: Effect = NO_EFFECT_ESTIMATED
+    missing: float = 0.0
+    worst: Effect = NO_EFFECT_ESTIMATED
+    basis: str = "plain"
 
 
 def test_hypotheses(design: HoldoutDesign, *, min_positives: int = 20) -> list[HypothesisTest]:
@@ -123,35 +138,68 @@ def test_hypotheses(design: HoldoutDesign, *, min_positives: int = 20) -> list[H
     able = [j for j in range(n_hypotheses) if reasons[j] is None]
     partial, partial_flags = partial_effects(design, able)
     inflation = variance_inflation(design, able)
-    tests = []
-    for j, reason in enumerate(reasons):
-        judged = np.isfinite(design.concepts[:, j])
-        n, n_with = int(judged.sum()), int((design.concepts[judged, j] != 0).sum())
-        effect = NO_EFFECT_ESTIMATED if reason else separation(design, j)
-        beside = partial.get(j, NO_EFFECT_ESTIMATED)
-        adjusted = NO_EFFECT_ESTIMATED if reason else adjusted_separation(design, j)
-        vif = inflation.get(j, np.nan)
-        doubts = [reason] if reason else [*_doubts(effect, beside, adjusted, n / len(judged)), *partial_flags[j]]
-        if not reason:
-            doubts += _dominant_cluster(design.clusters[judged])
-        if vif > _LARGE_INFLATION and np.isfinite(beside.estimate):
-            doubts.append(
-                Flag(flags.VARIANCE_INFLATION, f"other concepts nearly tell it (variance inflation {vif:.1f})")
-            )
-        tests.append(
-            HypothesisTest(
-                separation=effect,
-                partial=beside,
-                adjusted=adjusted,
-                inflation=vif,
-                n=n,
-                n_with=n_with,
-                n_clusters=len(np.unique(design.clusters[judged])),
-                prevalence=n_with / n if n else 0.0,
-                flags=tuple(doubts),
-            )
+    return [
+        _test(
+            design, j, reason, partial.get(j, NO_EFFECT_ESTIMATED), partial_flags.get(j, []), inflation.get(j, np.nan)
         )
-    return tests
+        for j, reason in enumerate(reasons)
+    ]
+
+
+def _test(
+    design: HoldoutDesign, j: int, reason: Flag | None, beside: Effect, beside_flags: list[str], vif: float
+) -> HypothesisTest:
+    """One hypothesis; `reason` says why it cannot be tested."""
+    judged = np.isfinite(design.concepts[:, j])
+    n, n_with = int(judged.sum()), int((design.concepts[judged, j] != 0).sum())
+    plain = adjusted = rank = worst = NO_EFFECT_ESTIMATED
+    if reason is None:
+        plain, adjusted = separation(design, j), adjusted_separation(design, j)
+        if design.controls_decide and not np.isfinite(adjusted.estimate):
+            reason = Flag(flags.COLLINEAR, "text length and the declared controls tell it exactly")
+    effect = adjusted if design.controls_decide else plain
+    if reason is None:
+        decide = adjusted_separation if design.controls_decide else separation
+        if design.task == "regression":
+            rank = decide(ranked(design), j)
+        if 1 - n / len(judged) >= WORTH_BOUNDING:
+            worst = decide(_filled(design, j, effect.estimate), j)
+    doubts = [reason] if reason else [*_doubts(effect, beside, adjusted, n / len(judged)), *beside_flags]
+    if not reason:
+        doubts += _dominant_cluster(design.clusters[judged])
+        if design.controls_decide and reversed_by_controls(plain, adjusted):
+            doubts.append(Flag(flags.REVERSED_BY_CONTROLS, "without the controls its effect is the other way round"))
+    if vif > _LARGE_INFLATION and np.isfinite(beside.estimate):
+        doubts.append(Flag(flags.VARIANCE_INFLATION, f"other concepts nearly tell it (variance inflation {vif:.1f})"))
+    return HypothesisTest(
+        separation=effect if reason is None else NO_EFFECT_ESTIMATED,
+        partial=beside,
+        adjusted=adjusted,
+        inflation=vif,
+        n=n,
+        n_with=n_with,
+        n_clusters=len(np.unique(design.clusters[judged])),
+        prevalence=n_with / n if n else 0.0,
+        flags=tuple(doubts),
+        plain=plain,
+        rank=rank,
+        missing=1 - n / len(judged),
+        worst=worst,
+        basis="controls" if design.controls_decide else "plain",
+    )
+
+
+def ranked(design: HoldoutDesign) -> HoldoutDesign:
+    """The design with the outcome's ranks, as shares of 1, in its place: no outlier counts for more than its place."""
+    from scipy.stats import rankdata
+
+    return replace(design, outcome=(rankdata(design.outcome) - 0.5) / len(design.outcome))
+
+
+def _filled(design: HoldoutDesign, j: int, direction: float) -> HoldoutDesign:
+    concepts = design.concepts.copy()
+    concepts[:, j] = worst_answers(concepts[:, j], design.outcome, direction, pairwise=design.task == "pairwise")
+    return replace(design, concepts=concepts)
 
 
 test_hypotheses.__test__ = False  # type: ignore[attr-defined]  # not a pytest function

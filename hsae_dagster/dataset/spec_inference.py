@@ -14,6 +14,11 @@ class Inference(Section):
     """What counts as confirmed."""
 
     alpha: float = Field(0.05, gt=0.0, lt=0.5, description="Family-wise error rate of `confirmed` (Holm).")
+    test: Literal["mean", "rank"] = Field(
+        "mean",
+        description="Which test of a number decides: of means, or of ranks, which finds more where a few values are "
+        "very large. Both are reported.",
+    )
     min_fidelity: float = Field(
         0.6,
         ge=0.0,

@@ -21,11 +21,18 @@ _SHOWN_TERMS = 100
 
 BADGE_CLASS = {
     "confirmed": "confirmed",
+    "confirmed, judge unchecked": "suggestive",
     "suggestive": "suggestive",
     "not supported": "unsupported",
     "invalid": "invalid",
 }
-BADGE_SIGN = {"confirmed": "●", "suggestive": "◐", "not supported": "○", "invalid": "×"}
+BADGE_SIGN = {
+    "confirmed": "●",
+    "confirmed, judge unchecked": "◍",
+    "suggestive": "◐",
+    "not supported": "○",
+    "invalid": "×",
+}
 
 
 @dataclass(frozen=True)
