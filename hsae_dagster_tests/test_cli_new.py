@@ -61,7 +61,7 @@ def test_nothing_is_written_when_asked_or_when_it_would_not_work(root: Path) -> 
     assert "label: score" in done.output
     few = hsae("new", str(bring(root, "few.csv", tiny_texts(12))))
     assert_a_sentence(few)
-    assert "observations landed in" in few.output
+    assert "independent clusters landed in" in few.output
     assert not list((root / "data").glob("*")) if (root / "data").exists() else True
 
 

@@ -36,7 +36,7 @@ from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "evaluation_report"
-CODE_VERSION = "19"
+CODE_VERSION = "20"
 _READ = ("corpus", "interpretations", "annotation_matrix")  # whether or not there is anything to do
 
 
@@ -135,6 +135,12 @@ def _flatten(content: ReportContent) -> pl.DataFrame:
                 **{f"effect_{k}": v for k, v in asdict(separation).items()},
                 **{f"adjusted_{k}": v for k, v in asdict(h.test.adjusted).items()},
                 **{f"partial_{k}": v for k, v in asdict(partial).items()},
+                **{f"plain_{k}": v for k, v in asdict(h.test.plain).items()},
+                **{f"rank_{k}": getattr(h.test.rank, k) for k in ("estimate", "low", "high", "p_value")},
+                **{f"worst_{k}": getattr(h.test.worst, k) for k in ("estimate", "p_value")},
+                "missing": h.test.missing,
+                "decided_by": h.decided_by,
+                "p_one_sided": h.p_one_sided,
                 "p_holm": h.p_holm,
                 "q_value": h.q_value,
                 **{k: getattr(h, k) for k in ("rule", "source", "test_key", "detectable", "stability")},

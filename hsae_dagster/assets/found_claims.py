@@ -243,6 +243,7 @@ def records_of(material: Material, found: Found, columns: pl.DataFrame) -> list[
             {
                 **_place(places, neuron, rank, pick.explained, _separation(material, pick)),
                 **_coverage(material, pick, neuron, validation),
+                "train_z": pick.strength,
                 "candidates": [],
                 "chosen": 0,
                 "concept": concept.record,

@@ -217,7 +217,10 @@ def _record(
     if chosen is None:
         reason = "no candidate tells firing from silent texts" if candidates else "no candidate could be written"
     return {
-        **{key: neuron[key] for key in ("rank", "column", "sae_id", "sae_column", "score", "train_separation")},
+        **{
+            key: neuron[key]
+            for key in ("rank", "column", "sae_id", "sae_column", "score", "train_separation", "train_z")
+        },
         "bounds": list(bounds),
         "candidates": listed,
         "chosen": chosen,

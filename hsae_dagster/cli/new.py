@@ -132,7 +132,7 @@ def describe(dataset: "Dataset") -> str:
         DatasetError: it cannot be used.
         MethodError: it is too small to be split, or its strata are too many.
     """
-    from hsae_dagster.core.corpus import SPLITS, SplitShares, build_corpus
+    from hsae_dagster.core.corpus import SPLITS, Joining, SplitShares, build_corpus
     from hsae_dagster.dataset.classes import among_others
     from hsae_dagster.dataset.controls import check_levels
     from hsae_dagster.dataset.feasible import check_labels, check_sizes, training_units
@@ -143,7 +143,8 @@ def describe(dataset: "Dataset") -> str:
     splits = dataset.spec.splits
     rows = read_rows(dataset)
     shares = SplitShares(splits.validation, dataset.spec.fidelity_share, splits.holdout, splits.salt)
-    corpus = build_corpus(rows.frame, shares, rows.dropped)
+    joining = Joining(splits.near_texts, splits.shared_texts)
+    corpus = build_corpus(rows.frame, shares, rows.dropped, joining=joining)
     check_levels(dataset.spec.selection, corpus.observations)
     counts = dict(corpus.observations.group_by("split").len().iter_rows())
     placed = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
@@ -162,6 +163,8 @@ def describe(dataset: "Dataset") -> str:
             f" {found[1]:,} rows list `{columns.positive}` among other classes of `{columns.label}` and count as 0: "
             f"set columns.listed to `{found[0]}` if they are to count as 1."
         )
+    if corpus.joined:
+        said += f" Kept together: {', '.join(f'{n:,} rows by {by}' for by, n in corpus.joined.items())}."
     if corpus.observations.height < 300:
         said += " That is few: expect concepts to be found only where they are plain."
     return said

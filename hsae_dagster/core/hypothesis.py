@@ -110,6 +110,8 @@ class Hypothesis:
         source: `found` by the pipeline or `yours` (written in dataset.yaml).
         made_from: `neuron`, `terms` or `style`: where the claim came from; empty for a phrase or one of yours.
         title: one to three words, or the first sentence, that stand for the claim where there is little room.
+        p_one_sided: the p-value that was corrected, for the frozen direction.
+        decided_by: what gave it: `plain` or `controls`, with `, ranks` and `, gold` where those decided too.
         test_key: key under which the register of looks keeps the p-value.
         detectable: smallest effect (its size) that the test finds with 80 % probability at alpha / family; or NaN.
         stability: share of half-samples of the training clusters from which its neuron is selected again; or NaN.
@@ -136,6 +138,8 @@ class Hypothesis:
     reason: str
     evidence: Evidence
     rule: str = ""
+    p_one_sided: float = math.nan
+    decided_by: str = "plain"
     source: str = "found"
     made_from: str = ""
     title: str = ""

@@ -4,7 +4,8 @@ Belongs here: reading parquet, csv, tsv, jsonl and json, checking columns, texts
 row of which file is at fault. Does not belong here: splitting, deduplicating and keys (`core.corpus`).
 
 The frame has the columns: `file` str, `row` i64 (from 1), `declared_split` str | null, `text` str (or `text_a`,
-`text_b`), `label` f64, `cluster` str | null, and each declared control as `control:<name>` (f64 or str).
+`text_b`), `label` f64, `cluster` str | null (further columns of `cluster_by` as `cluster:<name>`), `id` str | null
+where rows are numbered, and each declared control as `control:<name>` (f64 or str).
 """
 
 import re
@@ -134,7 +135,7 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> tuple[pl.D
     wanted = dataset.spec.columns
     texts = {name: col for name in ("text", "text_a", "text_b") if (col := getattr(wanted, name))}
     needed = [*texts.values(), wanted.label, *wanted.controls]
-    needed += [col for col in (wanted.cluster_by, wanted.exclude) if col]
+    needed += [*wanted.clusters, *[col for col in (wanted.exclude, wanted.id) if col]]
     for column in needed:
         if column not in raw.columns:
             raise DatasetError(
@@ -147,19 +148,25 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> tuple[pl.D
                 f"Dataset `{dataset.name}`: column `{column}` of {path.name} holds {_kind(raw.schema[column])}, not "
                 "one text or number per row. Write it as such, or name another column in `columns` of dataset.yaml."
             )
-    raw = _without_marks(raw, wanted.missing, [*texts.values(), wanted.label, wanted.cluster_by])
+    raw = _without_marks(raw, wanted.missing, [*texts.values(), wanted.label, *wanted.clusters])
     regression = dataset.spec.task == "regression"
     raw, percents = without_percent_signs(raw, [*([wanted.label] if regression else []), *wanted.controls])
-    cluster = pl.col(wanted.cluster_by).cast(pl.String) if wanted.cluster_by else pl.lit(None, dtype=pl.String)
+    clusters = {name: pl.col(column).cast(pl.String) for name, column in _cluster_names(wanted.clusters).items()}
     picked = raw.select(
         *[pl.col(column).cast(pl.String).alias(name) for name, column in texts.items()],
         _label(dataset, path, raw).alias("label"),
         (pl.lit(None, pl.String) if regression else _classes(dataset, raw[wanted.label])).alias("class"),
-        cluster.alias("cluster"),
+        *[cluster.alias(name) for name, cluster in ({"cluster": pl.lit(None, pl.String)} | clusters).items()],
+        *([pl.col(wanted.id).cast(pl.String).alias("id")] if wanted.id else []),
         *[_control(raw, name).alias(f"control:{name}") for name in wanted.controls],
         (_truthy(raw, wanted.exclude) if wanted.exclude else pl.lit(False)).alias("excluded"),
     )
     return picked, percents
+
+
+def _cluster_names(columns: Sequence[str]) -> dict[str, str]:
+    """The columns of `cluster_by` by their name in the frame."""
+    return {f"cluster:{column}" if i else "cluster": column for i, column in enumerate(columns)}
 
 
 def _without_marks(raw: pl.DataFrame, marks: Sequence[str | float], names: Sequence[str | None]) -> pl.DataFrame:
@@ -305,10 +312,8 @@ def _clean(dataset: Dataset, frame: pl.DataFrame) -> Rows:
     dropped = {"excluded by columns.exclude": int(frame["excluded"].sum())}
     frame = frame.filter(~pl.col("excluded")).drop("excluded")
     columns = dataset.spec.columns
-    for name in [name for name in ("text", "text_a", "text_b", "label", "cluster") if name in frame.columns]:
-        if name == "cluster" and columns.cluster_by is None:
-            continue
-        declared = getattr(columns, "cluster_by" if name == "cluster" else name)
+    roles = {name: getattr(columns, name) for name in ("text", "text_a", "text_b", "label") if name in frame.columns}
+    for name, declared in (roles | _cluster_names(columns.clusters)).items():
         column = pl.col(name)
         missing = column.is_null()
         if frame.schema[name] == pl.String:
@@ -324,7 +329,8 @@ def _clean(dataset: Dataset, frame: pl.DataFrame) -> Rows:
                 f"Dataset `{dataset.name}`: {faulty.height} of {frame.height} rows have no usable value in column "
                 f"`{declared}` (first: {where}). Complete them, or set columns.on_missing to `drop` to leave them out."
             )
-        dropped[f"no usable {name}"] = faulty.height
+        reason = f"no usable {name.partition(':')[0]}"
+        dropped[reason] = dropped.get(reason, 0) + faulty.height
         frame = frame.filter(~missing)
     return Rows(frame, dropped, {})
 

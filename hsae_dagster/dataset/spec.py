@@ -26,9 +26,15 @@ class Columns(Section):
     positive: str | int | float | bool | None = Field(
         None, description="The class counted as 1 where classes are not 0 and 1; all others count as 0."
     )
-    cluster_by: str | None = Field(
+    cluster_by: str | tuple[str, ...] | None = Field(
         None,
-        description="Column of the unit that rows share (author, film, test). Splits and errors respect it.",
+        description="Column of the unit that rows share (author, film, test), or a list of several (author and "
+        "company). Rows that share any of them stay together; case and spaces in its values do not matter.",
+    )
+    id: str | None = Field(
+        None,
+        description="Column that numbers rows. A row read before, with the same id and content, is left out as a "
+        "repeat; without it every row counts.",
     )
     controls: Names = Field(
         (),
@@ -53,6 +59,20 @@ class Columns(Section):
         description="What to do with rows that lack a text or a label: stop, or drop and report them.",
     )
 
+    @field_validator("cluster_by")
+    @classmethod
+    def _clusters_are_named_once(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        if isinstance(value, tuple):
+            if len(set(value)) < len(value):
+                raise ValueError("it names one column twice; remove one")
+            return value[0] if len(value) == 1 else value or None
+        return value
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """The columns of `cluster_by`; none where it is left out."""
+        return (self.cluster_by,) if isinstance(self.cluster_by, str) else self.cluster_by or ()
+
     @model_validator(mode="after")
     def _one_reading_of_words(self) -> "Columns":
         if self.listed is not None and self.positive is None:
@@ -65,9 +85,9 @@ class Columns(Section):
 
 
 class Splits(Section):
-    """Shares of clusters, placed by hash of (salt, cluster): new rows land for good, old rows never move."""
+    """Shares of rows. Whatever shares a cluster, a text or nearly a text stays together; new rows move no old ones."""
 
-    holdout: Share = Field(0.3, description="Share of clusters that only the final tests read.")
+    holdout: Share = Field(0.3, description="Share of rows that only the final tests read.")
     validation: Share = Field(0.1, description="Share for early stopping and for choosing among candidates.")
     fidelity: Share | None = Field(
         None,
@@ -75,6 +95,18 @@ class Splits(Section):
         "none where claims are found offline, which are tested as they read.",
     )
     salt: str = Field("hsae", description="Changes which clusters land where. Datasets of one salt agree.")
+    near_texts: float = Field(
+        0.8,
+        gt=0.0,
+        le=1.1,
+        description="Overlap of word pairs (links, handles, numbers apart) from which two texts of 20 words or more "
+        "are nearly equal and stay together; 1.1 seeks none.",
+    )
+    shared_texts: Literal["join", "leave_out"] = Field(
+        "join",
+        description="Rows of one text: `join` keeps them and their clusters together; `leave_out` gives each text a "
+        "split of its own and leaves out its rows in clusters of another (for phrases that everybody writes).",
+    )
 
     @model_validator(mode="after")
     def _leave_training_rows(self) -> "Splits":
@@ -342,7 +374,7 @@ class DatasetSpec(Section):
     @property
     def cluster_name(self) -> str | None:
         """What clusters are called; None where each text is its own."""
-        return self.columns.cluster_by
+        return " and ".join(self.columns.clusters) or None
 
 
 def guidance_needs_texts(units: str) -> str:

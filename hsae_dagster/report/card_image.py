@@ -27,7 +27,13 @@ from hsae_dagster.report.wording import (
 
 WIDTH, _MARGIN, _PER_ROW, _BOX = 860, 28, 5, 146
 _CLAIM_CHARACTERS, _CLAIM_LINES = 60, 3
-_COLOURS = {"confirmed": "#0b5d4a", "suggestive": "#8a5f0e", "not supported": "#5b6570", "invalid": "#b3372b"}
+_COLOURS = {
+    "confirmed": "#0b5d4a",
+    "confirmed, judge unchecked": "#0b5d4a",
+    "suggestive": "#8a5f0e",
+    "not supported": "#5b6570",
+    "invalid": "#b3372b",
+}
 
 
 def card_svg(record: EvaluationRecord, row: Mapping[str, Any]) -> str:

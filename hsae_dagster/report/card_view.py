@@ -18,11 +18,18 @@ from hsae_dagster.report.wording import capitalised, effect_figure, example_outc
 
 BADGE_CLASS = {
     "confirmed": "confirmed",
+    "confirmed, judge unchecked": "suggestive",
     "suggestive": "suggestive",
     "not supported": "unsupported",
     "invalid": "invalid",
 }
-BADGE_SIGN = {"confirmed": "●", "suggestive": "◐", "not supported": "○", "invalid": "×"}
+BADGE_SIGN = {
+    "confirmed": "●",
+    "confirmed, judge unchecked": "◍",
+    "suggestive": "◐",
+    "not supported": "○",
+    "invalid": "×",
+}
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ _WHY = {
     "fidelity": "words fit loosely",
     "controls": "turns round with controls",
     "false discovery rate": "by q, not by Holm",
+    "missing answers": "missing answers could overturn it",
+    "judge unchecked": "no labels of people checked the judge",
     "direction": "against its direction",
     "not testable": "not testable",
 }

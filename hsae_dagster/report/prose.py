@@ -32,6 +32,7 @@ _FEW_CLUSTERS = 40  # below it cluster-robust errors are too small (Cameron, Gel
 
 BADGE_MEANINGS = (
     ("confirmed", "the test holds after Holm's correction, in the expected direction, and the words fit the neuron."),
+    ("confirmed, judge unchecked", "the same, judged by a language model that no labels of people have checked."),
     ("suggestive", "a weaker test holds (false discovery rate), or the words fit the neuron too loosely."),
     ("not supported", "the held-out texts do not show it. That is not proof that it is untrue."),
     ("invalid", "it could not be tested, or its effect runs against the direction it was selected for."),

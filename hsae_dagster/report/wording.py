@@ -19,7 +19,10 @@ MINUS = "\u2212"
 
 # Control characters, lone surrogates and what turns the writing direction round: none of them is text to read.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
-_LEFT_OUT = {"exact duplicate": "repeating the text, outcome, cluster and controls of another row"}
+_LEFT_OUT = {
+    "repeated row": "repeating a row of the same id",
+    "text of another split": "whose text lies in another split than their cluster",
+}
 _LEXICAL_OPENING = "uses words such as "
 
 

@@ -27,6 +27,11 @@ SURE = {
         ({"fidelity": 0.5}, "suggestive"),
         ({"fidelity": np.nan}, "suggestive"),
         ({"p_holm": 0.05}, "suggestive"),
+        ({"p_holm": 0.9, "p_against": 0.01}, "invalid"),
+        ({"overturned": True}, "suggestive"),
+        ({"judge": "unchecked"}, "confirmed, judge unchecked"),
+        ({"judge": "gold"}, "confirmed"),
+        ({"judge": "unchecked", "p_holm": 0.2, "q_value": 0.9}, "not supported"),
         ({"p_holm": 0.2, "q_value": 0.04}, "suggestive"),
         ({"p_holm": 0.2, "q_value": 0.04, "estimate": -0.2}, "not supported"),
         ({"p_holm": 0.2, "q_value": 0.05}, "not supported"),
@@ -49,6 +54,8 @@ def test_badge(changed, badge):
         ({"p_holm": 0.2, "q_value": 0.04}, "false discovery rate"),
         ({"p_holm": 0.2, "q_value": 0.4}, "no evidence"),
         ({"untestable": "too rare"}, "not testable"),
+        ({"overturned": True}, "missing answers"),
+        ({"judge": "unchecked"}, "judge unchecked"),
     ],
 )
 def test_the_deciding_rule_has_a_name_and_only_holm_confirms(changed, rule):
@@ -62,6 +69,12 @@ def test_reason_says_the_figure():
     assert "q = 0.040" in verdict(**{**SURE, "p_holm": 0.2, "q_value": 0.04}).reason
     assert "p = 0.200 is not below" in verdict(**{**SURE, "p_holm": 0.2, "q_value": 0.9}).reason
     assert verdict(**{**SURE, "untestable": "too rare"}).reason == "too rare"
+
+
+def test_only_a_first_look_is_at_texts_never_used_before():
+    assert "never used before" in verdict(**SURE).reason
+    later = verdict(**SURE, first_look=False).reason
+    assert "never used before" not in later and "an earlier look" in later
 
 
 @pytest.mark.parametrize("changed", [{}, {"fidelity": 0.1}])

@@ -289,9 +289,9 @@ def test_rows_that_share_a_text_are_observations():
 
 
 def test_rows_left_out_are_said_by_what_they_are():
-    page = render_report(make_content(dropped={"exact duplicate": 76}))
-    assert "repeating the text, outcome, cluster and controls of another row: 76" in Page(page).text[-1] + page
-    assert "exact duplicate" not in page
+    page = render_report(make_content(dropped={"repeated row": 76}))
+    assert "repeating a row of the same id: 76" in Page(page).text[-1] + page
+    assert "repeated row" not in page
 
 
 def test_examples_that_fire_most_are_not_called_support():
