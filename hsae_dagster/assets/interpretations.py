@@ -235,10 +235,10 @@ def _describe(records: list[dict[str, Any]]) -> dict[str, Any]:
         {
             "rank": r["rank"],
             "concept": r["concept"]["predicate"] if r["concept"] else r["unreadable"],
-            "F1": round(r["fidelity"]["f1"], 3) if r["fidelity"] else None,
-            "hard F1": round(r["fidelity"]["hard_f1"], 3) if r["fidelity"] else None,
-            "legacy F1": round(r["fidelity"]["legacy_f1"], 3) if r["fidelity"] else None,
-            "natural F1": round(r["fidelity"]["natural_f1"], 3) if r["fidelity"] else None,
+            "neuron": f"{r['sae_id'][:8]}/{r['sae_column']}" if r["sae_id"] else "none",
+            "precision": round(r["fidelity"]["natural_precision"], 3) if r["fidelity"] else None,
+            "recall": round(r["fidelity"]["natural_recall"], 3) if r["fidelity"] else None,
+            "r": round(r["fidelity"]["correlation"], 3) if r["fidelity"] else None,
             "candidates": len(r["candidates"]),
         }
         for r in records
@@ -249,10 +249,11 @@ def _describe(records: list[dict[str, Any]]) -> dict[str, Any]:
         "concepts": table(rows),
         "candidates": table(_candidate_rows(records)),
     }
-    if readable:
-        f1 = [r["fidelity"]["f1"] for r in readable]
-        figure = fidelity_bars([r["concept"]["predicate"] for r in readable], f1)
-        metadata |= {"median fidelity F1": float(np.median(f1)), "fidelity": picture(figure.png, figure.alt)}
+    of_neurons = [r for r in readable if r["fidelity"]]
+    if of_neurons:
+        f1 = [r["fidelity"]["natural_f1"] for r in of_neurons]
+        figure = fidelity_bars([r["concept"]["predicate"] for r in of_neurons], f1)
+        metadata |= {"median F1 of claim and neuron": float(np.median(f1)), "fidelity": picture(figure.png, figure.alt)}
     return metadata
 
 
