@@ -103,18 +103,17 @@ def test_columns_are_named_readably_and_only_once() -> None:
     claims = [
         ("says “boring” or “dull”", "boring"),
         ("says “boring” or “flat”", "boring"),
-        ("has a sentence like “I’ve decided to return it, and that was that, in the end.”", "I’ve decided to return it, "
-         "and that was that, in the end."),
+        ("has a sentence like “I’ve decided …”", "I’ve decided to return it, and that was that, in the end."),
         ("asks a question", "asks a question"),
         ("has at most 9 words", "has at most 9 words"),
         ("says “退货”", "退货"),
         ("outcome", "outcome"),
         ("says “café”", "café"),
-    ]  # fmt: skip
+    ]
     assert column_names(claims) == [
         "says_boring",
         "says_boring_2",
-        "like_i_ve_decided_to_return_it_and_that",
+        "like_ive_decided_to_return_it_and_that",
         "asks_a_question",
         "has_at_most_9_words",
         "claim_6",
