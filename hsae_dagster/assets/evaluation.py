@@ -175,7 +175,7 @@ def _hypotheses(
     look: Look,
 ) -> tuple[Hypothesis, ...]:
     settings, family = stage.dataset.spec.inference, decided.family
-    stability = _stability(upstream["selected_neurons"])
+    stability, again = _stability(upstream["selected_neurons"]), _found_again(upstream["selected_neurons"])
     near_copies = read_families(upstream["selected_neurons"], upstream["activations"])
     ids = read_frame(upstream["activations"].file("texts.parquet"))["text_id"]
     codes = read_codes(upstream["activations"].file("codes.safetensors"))[text_rows(ids, inputs.judged["text_id"])]
@@ -242,7 +242,8 @@ def _hypotheses(
                 test_key=keys[j],
                 duplicates=inputs.duplicates[j],
                 near_copies=near_copies.get(record["column"], ()),
-                stability=stability.get(record["rank"], np.nan),
+                stability=stability.get(record["column"], np.nan),
+                **again.get(record["column"], {}),
                 detectable=minimum_detectable_effect(
                     test.separation.standard_error,
                     test.separation.degrees_of_freedom,
@@ -270,9 +271,15 @@ def _guidance(checkpoints: StoredObject) -> dict[str, Guided]:
 
 
 def _stability(selected: StoredObject) -> dict[int, float]:
-    """Selection frequency by rank."""
+    """Selection frequency by the neuron's column."""
     frame = read_frame(selected.file("neurons.parquet"))
-    return dict(frame.select("rank", pl.col("selection_frequency").fill_null(np.nan)).iter_rows())
+    return dict(frame.select("column", pl.col("selection_frequency").fill_null(np.nan)).iter_rows())
+
+
+def _found_again(selected: StoredObject) -> dict[int, dict[str, int]]:
+    """In how many of how many other seeds a selected neuron was found, by its column."""
+    frame = read_frame(selected.file("neurons.parquet")).select("column", "found_in", "other_seeds")
+    return {row.pop("column"): row for row in frame.iter_rows(named=True)}
 
 
 def _fidelity(record: dict[str, Any]) -> Fidelity:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hsae_dagster.cli import card, compare, cost, fetch, gold, lineage, new, run, samples, start, text, worker
+from hsae_dagster.cli import card, compare, cost, fetch, gold, lineage, new, run, samples, start, text, try_text, worker
 from hsae_dagster.errors import HsaeError
 
 
@@ -43,6 +43,7 @@ main.add_command(new.fields)
 main.add_command(worker.worker)
 main.add_command(lineage.lineage)
 main.add_command(text.text)
+main.add_command(try_text.try_text)
 main.add_command(compare.compare)
 main.add_command(fetch.fetch)
 main.add_command(card.card)

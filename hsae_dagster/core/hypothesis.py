@@ -119,6 +119,8 @@ class Hypothesis:
         duplicates: concepts that say nearly the same and were not tested again.
         near_copies: neurons that its neuron stands for, the most alike first.
         subgroups: its effect in each subgroup of the declared `within` and `interactions`; may be empty.
+        found_in: of the other starts of training, in how many its neuron was found again.
+        other_seeds: how many there were; 0 where none was trained or there is no neuron.
         annotation_error: what labels by people, or stated accuracy, say about the judge; None if nothing does.
     """
 
@@ -149,5 +151,7 @@ class Hypothesis:
     activations: ActivationHistogram | None = None
     duplicates: tuple[NearDuplicate, ...] = ()
     near_copies: tuple[NearCopy, ...] = ()
+    found_in: int = 0
+    other_seeds: int = 0
     annotation_error: AnnotationError | None = None
     subgroups: tuple[SubgroupEffect, ...] = ()

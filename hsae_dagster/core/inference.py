@@ -345,7 +345,7 @@ def _doubts(effect: Effect, beside: Effect, adjusted: Effect, judged: float) -> 
     if effect.estimate * beside.estimate < 0:
         doubts.append(Flag(flags.SIGN_CONFLICT, "separation and partial effect have opposite signs"))
     if reversed_by_controls(effect, adjusted):
-        turned = "its effect turns round once text length and controls are held constant"
+        turned = "its effect changes sign once text length and controls are held constant"
         doubts.append(Flag(flags.REVERSED_BY_CONTROLS, turned))
     return doubts
 

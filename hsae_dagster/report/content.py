@@ -99,7 +99,7 @@ class ReportContent:
         splits: sizes, in order train, validation, fidelity, holdout.
         dropped: rows left out, by reason.
         hypotheses: tested ones, in the order to show: by badge, then by size of effect.
-        unreadable: neurons without a readable concept: (rank, sae_id, sae_column, reason); not tested.
+        unreadable: selected neurons that no claim speaks for: (rank, sae_id, sae_column, reason); not tested.
         fits: ladder of joint fit, ceiling first: embeddings, TF-IDF, all neurons, selected neurons, concepts, controls.
         floor: mean and 95th percentile of the concepts' fit to permuted outcomes.
         guidance: by sae_id, how the label guided its training.

@@ -13,14 +13,14 @@ from hsae_dagster.report.wording import percent, plural
 _NAMES = {
     ALL_NEURONS: "all neurons",
     SELECTED: "the selected neurons",
-    FIRED: "the selected neurons as fired or not",
-    CONCEPTS: "the concepts in words",
+    FIRED: "the selected neurons as active or not",
+    CONCEPTS: "the claims",
 }
 _BETWEEN = {
     ALL_NEURONS: "between the embeddings and the neurons",
     SELECTED: "between all neurons and the selected ones",
-    FIRED: "between how strongly neurons fire and whether they fire",
-    CONCEPTS: "between the neurons and the words",
+    FIRED: "between how active neurons are and whether they are active",
+    CONCEPTS: "between the neurons and the claims",
 }
 _REMEDIES = {
     ALL_NEURONS: "The autoencoder reconstructs texts without keeping what predicts the outcome. Let the size be chosen "
@@ -29,9 +29,8 @@ _REMEDIES = {
     "guide the autoencoder by the label (`label_weight`), which gathers it in fewer neurons.",
     FIRED: "How strongly a neuron fires says much that firing alone does not. Lower k, so that neurons fire only where "
     "they have something to say, or use more and narrower neurons (a larger m).",
-    CONCEPTS: "The words fit the neurons too loosely. Raise `interpretation.candidates`, let a language model write "
-    "and judge the concepts (`interpretation.model`, `annotation.model`), or bring more texts; neurons that stay "
-    "without words are lost as well.",
+    CONCEPTS: "What the neurons know cannot be said in a few short claims. Let more claims be chosen (`selection.n`), "
+    "let a language model write and judge them (`interpretation.model`, `annotation.model`), or bring more texts.",
 }
 # The same where sizes and guidance were chosen by measurement, so that advice to do so would lead nowhere.
 _LEFT = {
@@ -60,7 +59,7 @@ def ladder_sentences(reading: Reading, sizes: SizeChoice | None = None) -> Itera
     if reading.state == "no signal":
         yield (
             "The embeddings themselves predict the outcome no better than chance might, so there is nothing for "
-            "neurons and concepts to keep. Another embedding model or more texts may help; or the texts do not tell."
+            "neurons and claims to keep. Another embedding model or more texts may help; or the texts do not tell."
         )
         return
     shares = [(_NAMES[name], percent(max(share, 0.0))) for name, share in reading.kept if name != EMBEDDINGS]
