@@ -248,20 +248,38 @@ def cross_validated(
 
 
 def path_scores(part: Learned, unseen: Learned, picks: list[Pick], n: int) -> np.ndarray:
-    """(n + 1,) R² or AUC on some observations of the first k claims as fitted on others; of none first.
-
-    What is held constant is fitted beside the claims and taken out of the outcome, so that claims alone are scored.
-    """
-    holds = np.array([pick.holds for pick in picks], dtype=np.float64).reshape(len(picks), part.design.shape[1]).T
-    train, test = (np.asarray(rows.design @ holds) for rows in (part, unseen))
-    found: list[float] = []
-    c = part.held.shape[1]
-    for k in range(len(picks) + 1):
-        weights = np.linalg.lstsq(np.column_stack([part.held, train[:, :k]]), part.outcome, rcond=None)[0]
-        said = test[:, :k] @ weights[c:]
-        if part.task == "regression":
-            rest = unseen.outcome - unseen.held @ weights[:c]
-            found.append(1 - float(((rest - said) ** 2).sum()) / max(float((rest**2).sum()), 1e-12))
-        else:
-            found.append(score(part.task, unseen.outcome + (0.5 if part.task == "pairwise" else 0.0), said))
+    """(n + 1,) R² or AUC on some observations of the first k claims as fitted on others; of none first."""
+    train, test = _holding(part, picks), _holding(unseen, picks)
+    found = [fit(part.task, *_predicted(part, unseen, train[:, :k], test[:, :k])) for k in range(len(picks) + 1)]
     return np.array(found + [found[-1]] * (n - len(picks)))
+
+
+def predicted(part: Learned, unseen: Learned, picks: list[Pick]) -> tuple[np.ndarray, np.ndarray]:
+    """Outcome (n,) of some observations, and what claims say of it (n,) as fitted on others.
+
+    What is held constant is fitted beside the claims and taken out of a numeric outcome, so that claims alone are
+    scored.
+    """
+    return _predicted(part, unseen, _holding(part, picks), _holding(unseen, picks))
+
+
+def fit(task: str, outcome: np.ndarray, said: np.ndarray) -> float:
+    """R² (beside what is held constant) or AUC of what claims say of an outcome, both (n,)."""
+    if task == "regression":
+        return 1 - float(((outcome - said) ** 2).sum()) / max(float((outcome**2).sum()), 1e-12)
+    return score(task, outcome, said)
+
+
+def _holding(learned: Learned, picks: list[Pick]) -> np.ndarray:
+    """(n, picks) float64: which observations have which claim."""
+    holds = np.array([pick.holds for pick in picks], dtype=np.float64).reshape(len(picks), learned.design.shape[1]).T
+    return np.asarray(learned.design @ holds)
+
+
+def _predicted(part: Learned, unseen: Learned, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    c = part.held.shape[1]
+    weights = np.linalg.lstsq(np.column_stack([part.held, train]), part.outcome, rcond=None)[0]
+    said = test @ weights[c:]
+    if part.task == "regression":
+        return unseen.outcome - unseen.held @ weights[:c], said
+    return unseen.outcome + (0.5 if part.task == "pairwise" else 0.0), said
