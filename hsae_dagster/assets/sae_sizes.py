@@ -272,7 +272,7 @@ class _Judge:
         return Candidate(size, len(picks), *predicted(self.part, self.unseen, picks))
 
     def agreement(self, first: _Coded, second: _Coded) -> float:
-        """Share of the neurons that go most with the outcome that another seed finds again, by the texts that fire them.
+        """Share of the neurons that go most with the outcome that another seed finds again, by the texts they fire on.
 
         0 where no neuron goes with the outcome.
         """

@@ -71,7 +71,7 @@ class SAE(Section):
 
 
 class Auto(Section):
-    """How the size is chosen: candidates are raced for a few epochs, and the one that is taken is trained to the end."""
+    """How the size is chosen: candidates are raced for a few epochs, and what is taken is trained to the end."""
 
     race_epochs: int = Field(
         20, ge=1, description="Passes over the training units after which candidates are compared."

@@ -219,7 +219,7 @@ class DatasetSpec(Section):
     embedding: Embedding = Embedding()
     saes: SAEs = Field(
         AutoSizes(),
-        description="`auto`: the size with which most can be said on validation clusters; `reference`: the rule of thumb "
+        description="`auto`: that with which most can be said on validation clusters; `reference`: the rule of thumb "
         "of HypotheSAEs; or a list of one or several autoencoders.",
     )
     sae_seeds: int = Field(

@@ -3,9 +3,9 @@
 import numpy as np
 import polars as pl
 import pytest
+from hsae_dagster.core.lexicon import Lexicon
 
 from hsae_dagster.core.evidence import gather_evidence
-from hsae_dagster.core.lexicon import Lexicon
 
 TEXTS = pl.DataFrame({"text_id": [f"t{i}" for i in range(8)], "text": [f"text number {i}" for i in range(8)]})
 #                         0    1    2    3    4    5    6    7
