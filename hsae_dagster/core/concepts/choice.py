@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.residual import Residual
+from hsae_dagster.core.concepts.residual import Residual, Watched
 from hsae_dagster.core.concepts.terms import TermTable
 from hsae_dagster.core.concepts.word_groups import Group, Grower, strongest_seeds
 from hsae_dagster.core.joint_fit import cluster_folds, score
@@ -142,15 +142,16 @@ def choose_together(
     alone = Residual(learned.outcome, learned.held, learned.clusters)
     grower = Grower(vocabulary.table, vocabulary.vectors, learned.design)
     used = np.asarray(abs(learned.design).sum(axis=0)).ravel() > 0
-    columns = (learned.design @ pool).tocsc()
+    columns = Watched((learned.design @ pool).tocsc(), learned.clusters)
+    families = Watched(grower.columns, learned.clusters)
     here = sp.csc_matrix(sp.diags_array(used.astype(np.float32)) @ pool)
     size = np.asarray(here.sum(axis=0)).ravel()
     able = (size >= limits.least_texts) & (size <= used.sum() - limits.least_texts)
-    signs = np.sign(np.asarray(columns.T @ alone.values).ravel())
+    signs = np.sign(np.asarray(columns.across @ alone.values).ravel())
     picks: list[Pick] = []
     while len(picks) < limits.n:
         ready = _best_ready(residual, columns, signs, able, price)
-        grown = _best_grown(residual, alone, grower, picks, used, limits.least_texts, price)
+        grown = _best_grown(residual, alone, grower, families, picks, used, limits.least_texts, price)
         best = max((pick for pick in (ready, grown) if pick is not None), key=lambda pick: pick.worth, default=None)
         if best is None or best.worth <= 0:
             break
@@ -168,9 +169,7 @@ def _texts_of(pool: sp.csc_matrix, column: int) -> np.ndarray:
     return holds
 
 
-def _best_ready(
-    residual: Residual, columns: sp.csc_matrix, signs: np.ndarray, able: np.ndarray, price: float
-) -> Pick | None:
+def _best_ready(residual: Residual, columns: Watched, signs: np.ndarray, able: np.ndarray, price: float) -> Pick | None:
     if not able.any():
         return None
     gains = residual.gains(columns)
@@ -190,6 +189,7 @@ def _best_grown(
     residual: Residual,
     alone: Residual,
     grower: Grower,
+    families: Watched,
     picks: list[Pick],
     used: np.ndarray,
     least_texts: int,
@@ -197,7 +197,8 @@ def _best_grown(
 ) -> Pick | None:
     if not grower.columns.shape[1]:
         return None
-    gains, noise = residual.gains(grower.columns), residual.noise
+    gains, noise = residual.gains(families), residual.noise
+    taken = np.array([pick.holds[used] for pick in picks], dtype=np.float64).reshape(len(picks), int(used.sum()))
     best: Pick | None = None
     for seed in strongest_seeds(gains.strength, gains.explained, _SEEDS):
         able = gains.strength * np.sign(gains.sums[seed]) > 1.0
@@ -206,16 +207,15 @@ def _best_grown(
         hopeless = best is not None and group.explained / noise - cost <= best.worth
         if hopeless or not least_texts <= n_texts <= used.sum() - least_texts:
             continue
-        if any(abs(phi(group.holds[used], pick.holds[used])) > MOST_ALIKE for pick in picks):
+        if (np.abs(_phis_of(taken @ group.holds[used], taken.sum(axis=1), n_texts, taken.shape[1])) > MOST_ALIKE).any():
             continue
         column = np.asarray(grower.design @ group.holds.astype(np.float64))
         if np.sign(alone.values @ column) != group.sign:
             continue
-        gain = residual.gains(sp.csc_matrix(column[:, None]))
-        strength = float(gain.strength[0])
+        explained, strength = residual.gain(column)
         worth = min(strength**2, group.explained / noise) - cost
         if abs(strength) >= _LEAST_STRENGTH and (best is None or worth > best.worth):
-            best = Pick(None, group, group.sign, float(gain.explained[0]), strength, group.holds, worth)
+            best = Pick(None, group, group.sign, explained, strength, group.holds, worth)
     return best
 
 
@@ -228,8 +228,12 @@ def phi(first: np.ndarray, second: np.ndarray) -> float:
 
 def _phis(pool: sp.csc_matrix, size: np.ndarray, holds: np.ndarray, n: int) -> np.ndarray:
     """(candidates,) φ of each column of the pool with one claim, over n texts."""
-    both = np.asarray(pool.T @ holds.astype(np.float64)).ravel() / n
-    a, b = size / n, holds.sum() / n
+    return _phis_of(np.asarray(pool.T @ holds.astype(np.float64)).ravel(), size, int(holds.sum()), n)
+
+
+def _phis_of(common: np.ndarray, size: np.ndarray, size_of_one: int, n: int) -> np.ndarray:
+    """φ of several claims with one, from how many of n texts both hold, each of them holds, and the one holds."""
+    both, a, b = common / n, size / n, size_of_one / n
     spread = np.sqrt(np.maximum(a * (1 - a) * b * (1 - b), 0.0))
     return np.where(spread > 0, (both - a * b) / np.where(spread > 0, spread, 1.0), 0.0)
 
