@@ -243,7 +243,7 @@ def _hypotheses(
                 duplicates=inputs.duplicates[j],
                 near_copies=near_copies.get(record["column"], ()),
                 stability=stability.get(record["column"], np.nan),
-                **again.get(record["column"], {}),
+                **again.get(record["column"], {}),  # type: ignore[arg-type]
                 detectable=minimum_detectable_effect(
                     test.separation.standard_error,
                     test.separation.degrees_of_freedom,

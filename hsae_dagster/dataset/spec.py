@@ -269,8 +269,8 @@ class DatasetSpec(Section):
     embedding: Embedding = Embedding()
     saes: SAEs = Field(
         AutoSizes(),
-        description="`auto`: size and guidance chosen on validation clusters; `reference`: the rule of thumb of "
-        "HypotheSAEs; or a list of one or several autoencoders.",
+        description="`auto`: that with which most can be said on validation clusters; `reference`: the rule of thumb "
+        "of HypotheSAEs; or a list of one or several autoencoders.",
     )
     sae_seeds: int = Field(
         3, ge=1, le=20, description="Train so many seeds of each autoencoder, to see which neurons all of them find."

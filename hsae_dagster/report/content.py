@@ -45,24 +45,16 @@ class SizeChoice:
     """What `saes: auto` tried and took.
 
     Attributes:
-        tried: candidates.
-        sizes: their (m, k), rising.
-        label_weights: their weights of the label, rising; 0 is unguided.
+        sizes: (m, k) of the candidates, rising.
         m: neurons of the one taken.
-        k: its neurons that may fire per text.
-        label_weight: its weight of the label.
+        k: its neurons that may fire per unit.
         reason: why it was taken, in words.
-        head_share: share of the neurons that the label guides where it does.
     """
 
-    tried: int
     sizes: tuple[tuple[int, int], ...]
-    label_weights: tuple[float, ...]
     m: int
     k: int
-    label_weight: float
     reason: str
-    head_share: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def _closest_units(
             continue
         likeness, units = closeness([texts[i] for i in rows], meaning.sentences)
         for i, best, own in zip(rows, likeness.argmax(axis=1), units, strict=True):
-            found[i][j] = (own[best],)
+            found[i][j] = (own[int(best)],)
 
 
 def _terms(meaning: Meaning | None) -> tuple[str, ...]:
