@@ -102,6 +102,11 @@ class Path:
     scores: np.ndarray
     best: int
 
+    @property
+    def peak(self) -> float:
+        """Its best score, by which prices are compared."""
+        return float(np.nanmax(self.scores))
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -128,7 +133,7 @@ def choose_claims(
         seed: of the folds.
     """
     paths = [cross_validated(learned, pool, vocabulary, limits, price, seed) for price in PRICES]
-    best = max(paths, key=lambda path: float(np.nanmax(path.scores)))
+    best = max(paths, key=lambda path: path.peak)
     if best.best == 0:
         return [], paths
     return choose_together(learned, pool, vocabulary, Limits(best.best, limits.least_texts), best.price), paths
