@@ -67,3 +67,23 @@ def test_little_is_taken_where_nothing_is_there() -> None:
         taken.append(len(picks))
         assert all(path.scores[0] == 0 for path in paths)
     assert np.median(taken) <= 2, taken
+
+
+def test_a_claim_that_says_nothing_alone_is_not_taken_for_what_it_completes() -> None:
+    """Three topics, one good, one bad and one neither, which in one word says the rest of what the bad one leaves."""
+    rng = np.random.default_rng(1)
+    topic = rng.permutation(np.arange(900) % 3)
+    words = [(rng.choice(["cook", "bake", "fry"]), "boat", "moon")[t] for t in topic]
+    texts = [" ".join(rng.permutation([*rng.choice(FILLER, 12), word])) for word in words]
+    clusters = np.arange(900) // 4
+    outcome = np.array([1.0, -1.0, -0.05])[topic] + rng.normal(0, 0.4, 900)
+    vocabulary = _vocabulary_apart(texts, clusters)
+    none = sp.csc_matrix((len(texts), 0), dtype=np.float32)
+    picks, _ = choose_claims(_learned(outcome, clusters), none, vocabulary, Limits(4, 20))
+    said = {term for pick in picks if pick.group for term in pick.group.terms(vocabulary.table)}
+    assert said == {"boat", "cook", "bake", "fry"}
+
+
+def _vocabulary_apart(texts: list[str], clusters: np.ndarray) -> Vocabulary:
+    table = supported_terms(texts, clusters)
+    return Vocabulary(table, np.eye(len(table.families), dtype=np.float32))

@@ -28,6 +28,8 @@ PRICES = (1.0, 2.0, 5.0)
 FOLDS = 5
 # Cluster-robust t that a claim needs among the texts it was chosen on.
 _LEAST_STRENGTH = 2.5
+# The same of a claim alone, which is what is tested: one that only completes others would never be confirmed.
+_LEAST_ALONE = 2.0
 _SEEDS = 10
 
 
@@ -151,7 +153,8 @@ def choose_together(
     here = sp.csc_matrix(sp.diags_array(used.astype(np.float32)) @ pool)
     size = np.asarray(here.sum(axis=0)).ravel()
     able = (size >= limits.least_texts) & (size <= used.sum() - limits.least_texts)
-    signs = np.sign(np.asarray(columns.T @ alone.values).ravel())
+    own = alone.gains(columns).strength
+    signs = np.where(np.abs(own) >= _LEAST_ALONE, np.sign(own), 0.0)
     picks: list[Pick] = []
     while len(picks) < limits.n:
         ready = _best_ready(residual, columns, signs, able, price)
@@ -180,7 +183,7 @@ def _best_ready(
         return None
     gains = residual.gains(columns)
     squared = np.minimum(gains.explained * residual.total / residual.noise, gains.strength**2)
-    # What is tested is a claim alone, so beside the others it must point the same way.
+    # What is tested is a claim alone, so alone it must say something, and beside the others point the same way.
     able = able & (np.sign(gains.sums) == signs) & (np.abs(gains.strength) >= _LEAST_STRENGTH)
     value = np.where(able, squared, -np.inf)
     best = int(value.argmax())
@@ -214,9 +217,10 @@ def _best_grown(
         if any(abs(phi(group.holds[used], pick.holds[used])) > MOST_ALIKE for pick in picks):
             continue
         column = np.asarray(grower.design @ group.holds.astype(np.float64))
-        if np.sign(alone.values @ column) != group.sign:
+        one = sp.csc_matrix(column[:, None])
+        if group.sign * float(alone.gains(one).strength[0]) < _LEAST_ALONE:
             continue
-        gain = residual.gains(sp.csc_matrix(column[:, None]))
+        gain = residual.gains(one)
         strength = float(gain.strength[0])
         worth = min(strength**2, group.explained / noise) - cost
         if abs(strength) >= _LEAST_STRENGTH and (best is None or worth > best.worth):
