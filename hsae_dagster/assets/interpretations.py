@@ -64,7 +64,8 @@ def config_of(spec: DatasetSpec) -> dict[str, Any]:
     """What of a declaration the stage reads."""
     settings = spec.interpretation
     if settings.model == "lexical":
-        limits = {"n": spec.selection.n, "min_positives": spec.inference.min_positives}
+        limits = spec.selection.model_dump(mode="json", include={"n", "interactions"})
+        limits["min_positives"] = spec.inference.min_positives
         return {"interpretation": {"model": settings.model, "seed": settings.seed}, "claims": limits}
     return {
         "interpretation": settings.model_dump(mode="json"),

@@ -164,16 +164,15 @@ def test_the_report_is_one_page_that_asks_for_nothing(finished: Finished, datase
 def test_ranks_that_are_no_longer_used_are_retired(copied: Workspace) -> None:
     instance = dg.DagsterInstance.ephemeral()
     before = copied.run("ratings", "evaluation_report", instance=instance)
-    # Two topics matter, and there is a claim for each.
-    assert set(before.cards) == {"ratings|h00", "ratings|h01"}
+    # Two topics matter, and there is a claim for each at least.
+    assert set(before.cards) == {f"ratings|h{rank:02d}" for rank in range(len(before.cards))}
+    assert len(before.cards) >= 2
     copied.declare("ratings", None, selection={"n": 1})
     stages = NAMES[NAMES.index("selected_neurons") :]
     after = copied.run("ratings", *stages, instance=instance)
     assert after.success
-    assert {key: card["badge"] == "retired" for key, card in after.cards.items()} == {
-        "ratings|h00": False,
-        "ratings|h01": True,
-    }
+    retired = {key: card["badge"] == "retired" for key, card in after.cards.items()}
+    assert retired == {key: key != "ratings|h00" for key in before.cards}
     # Another dataset's cards are none of its business.
     other = copied.run("parties", "evaluation_report", instance=instance)
     assert {key.split("|")[0] for key in other.cards} == {"parties"}
