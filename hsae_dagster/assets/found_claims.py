@@ -22,11 +22,13 @@ from hsae_dagster.assets.claim_material import (
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.concepts.candidates import Pool, Units, style_pool
-from hsae_dagster.core.concepts.choice import Limits, Path, Pick, choose_claims, phi
+from hsae_dagster.core.concepts.choice import FOLDS, MOST_ALIKE, Limits, Path, Pick, Vocabulary, choose_claims, phi
 from hsae_dagster.core.concepts.claims import Meaning, WordGroup, definition_of
 from hsae_dagster.core.concepts.terms import TermTable
 from hsae_dagster.core.fidelity import column, firing_bounds, measure_fidelity
 from hsae_dagster.core.observations import text_rows
+from hsae_dagster.dataset.controls import levels_of
+from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.providers.lexical import AUTHOR
 from hsae_dagster.storage.frames import read_codes, read_frame
 from hsae_dagster.storage.objects import StoredObject
@@ -66,7 +68,7 @@ def find_claims(stage: Stage, material: Material, corpus: StoredObject, activati
     pool = pool_of(style_pool(texts), neurons, material.fires, vocabulary, _with_codes(units, activations))
     limits = Limits(spec.selection.n, least_texts(stage.dataset.spec, corpus, material.texts.height))
     stage.report(f"{len(pool.meanings):,} candidates of {len(neurons)} neurons and of style compete with the terms")
-    picks, paths = choose_claims(material.learned, pool.columns, vocabulary, limits, seed=spec.interpretation.seed)
+    picks, paths = _choose(spec, material, pool, vocabulary, limits)
     meanings = [_meaning(pick, pool, vocabulary.table) for pick in picks]
     made_from = [-1 if pick.column is None else int(pool.neurons[pick.column]) for pick in picks]
     goes_with = [_nearest(material, pick.holds) for pick in picks]
@@ -84,6 +86,33 @@ def _with_codes(units: Units, activations: StoredObject) -> Units:
     codes = read_codes(activations.file("unit_codes.safetensors"))
     known = read_frame(activations.file("units.parquet"))["unit_id"]
     return replace(units, codes=codes[text_rows(known, units.places.unit_ids)].tocsc())
+
+
+def _choose(
+    spec: DatasetSpec, material: Material, pool: Pool, vocabulary: Vocabulary, limits: Limits
+) -> tuple[list[Pick], list[Path]]:
+    """Claims about all observations; where effects may change with a control, about those of each of its levels, too.
+
+    An effect that turns round between two levels leaves nothing over all observations.
+    """
+    learned, seed = material.learned, spec.interpretation.seed
+    picks, paths = choose_claims(learned, pool.columns, vocabulary, limits, seed=seed)
+    for name in spec.selection.interactions:
+        levels = levels_of(material.observations, name)
+        for level in np.unique(levels):
+            rows = np.flatnonzero(levels == level)
+            part = learned.rows(rows)
+            if len(np.unique(part.clusters)) < 2 * FOLDS or len(np.unique(part.outcome)) < 2:
+                continue
+            least = limits.share(len(rows) / len(levels))
+            picks = picks + choose_claims(part, pool.columns, vocabulary, least, seed=seed)[0]
+    if not spec.selection.interactions:
+        return picks, paths
+    taken: list[Pick] = []
+    for pick in sorted(picks, key=lambda each: -each.worth):
+        if all(abs(phi(pick.holds, other.holds)) <= MOST_ALIKE for other in taken):
+            taken.append(pick)
+    return taken[: limits.n], paths
 
 
 def _source(pick: Pick, made_from: int) -> str:

@@ -14,7 +14,7 @@ from hsae_dagster.partitions import card_partition, cards
 from hsae_dagster.report.cards import escape_markdown
 from hsae_dagster.report.changes import change_words, standing_effect
 from hsae_dagster.report.links import asset_address, link, run_address, when
-from hsae_dagster.report.wording import capitalised, count, number, one_line
+from hsae_dagster.report.wording import capitalised, count, number, one_line, percent
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.objects import StoredObject
 
@@ -172,6 +172,9 @@ def _figures(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _selected(row: Mapping[str, Any], shared: _Shared) -> str:
+    if "from" in (shared.concepts.get(row["concept_id"]) or {}):
+        # A claim that was chosen together with others, whatever the rank of the neuron that says it.
+        return f"claim {row['rank'] + 1} of those chosen together, adds {percent(row['selection_score'])} of R²"
     method = one_line(str(shared.selection.get("method", "selection")))
     score = row["selection_score"]
     scored = f", score {number(score, 4, signed=True)}" if score is not None else ""

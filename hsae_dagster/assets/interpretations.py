@@ -63,8 +63,13 @@ def interpretations(context: dg.AssetExecutionContext, project: Project) -> dg.M
 
 def config_of(spec: DatasetSpec) -> dict[str, Any]:
     """What of a declaration the stage reads."""
+    settings = spec.interpretation
+    if settings.model == "lexical":
+        limits = spec.selection.model_dump(mode="json", include={"n", "interactions"})
+        limits["min_positives"] = spec.inference.min_positives
+        return {"interpretation": {"model": settings.model, "seed": settings.seed}, "claims": limits}
     return {
-        "interpretation": spec.interpretation.model_dump(mode="json"),
+        "interpretation": settings.model_dump(mode="json"),
         "annotation": spec.annotation.model_dump(mode="json", exclude=NOT_FIDELITY),
     }
 
@@ -77,7 +82,7 @@ def _find(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
     columns = read_frame(activations.file("columns.parquet"))
     write_json(folder / "concepts.json", records_of(material, found, columns))
     write_json(folder / "_spending.json", {})
-    path = max(found.paths, key=lambda each: float(each.scores[each.best]))
+    path = max(found.paths, key=lambda each: each.peak)
     write_json(folder / "choice.json", {"price": path.price, "scores": path.scores.tolist(), "best": path.best})
     write_json(folder / "seen.json", _seen(material))
 

@@ -5,8 +5,10 @@ import json
 import polars as pl
 
 from hsae_dagster.storage.frames import read_frame
+from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace
 from hsae_dagster_tests.conftest import Finished
+from hsae_dagster_tests.providers.loopback import Loopback
 
 
 def summary(workspace: Workspace, dataset: str) -> dict:
@@ -104,10 +106,18 @@ def test_every_report_shows_negative_controls_and_how_stable_its_neurons_are(fin
             assert words in shown
 
 
+@pytest.mark.usefixtures("environment")
 def test_near_duplicates_are_one_hypothesis_that_lists_them(copied: Workspace) -> None:
-    every = read_frame(copied.current("ratings", "evaluation_report").file("hypotheses.parquet"))
-    copied.declare("ratings", None, inference={"min_positives": 5, "bootstrap": 20, "folds": 3})
-    assert copied.run("ratings").success
+    """Offline no two claims are alike; a language model has its own words for each neuron, even of one topic."""
+    models = {name: scripted.MODELS[name] for name in ("interpretation", "annotation")}
+    inference = {"min_positives": 5, "bootstrap": 20, "folds": 3}
+    with Loopback(scripted.candidly) as server:
+        scripted.use(server)
+        copied.declare("ratings", None, inference={**inference, "same_concept": 1.1}, **models)
+        assert copied.run("ratings").success
+        every = read_frame(copied.current("ratings", "evaluation_report").file("hypotheses.parquet"))
+        copied.declare("ratings", None, inference=inference, **models)
+        assert copied.run("ratings").success
     kept = read_frame(copied.current("ratings", "evaluation_report").file("hypotheses.parquet"))
     assert kept.height < every.height
     listed = [key for row in kept["duplicates"] for key in row]

@@ -13,11 +13,10 @@ import pytest
 
 from hsae_dagster.assets.cost_estimate import FINISHED, estimate_costs
 from hsae_dagster.dataset.discovery import load_dataset
-from hsae_dagster.keys import hash_json
 from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster_tests.assets import scripted
-from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts, topic_of
+from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts
 from hsae_dagster_tests.providers.accounts import priced
 from hsae_dagster_tests.providers.loopback import (
     KEY,
@@ -79,17 +78,9 @@ def told(run: Run, part: str) -> list[str]:
     return [record.event_log_entry.user_message for record in records if part in record.event_log_entry.user_message]
 
 
-def candidly(body: dict[str, Any], call: int) -> Any:
-    """The scripted model, but no two samples of texts give it the same words, as with a real one."""
-    if shown_concepts(body):
-        return judge_by(lambda predicate, text: predicate.startswith(f"is about {topic_of(text)}"))(body, call)
-    said = scripted.chat(body, call)
-    return {"concept": f"{said['concept']}, {hash_json(body)[:6]}"}
-
-
 def test_the_estimate_is_near_what_is_asked_and_finished_stages_cost_nothing(ready: Selected) -> None:
     workspace, server = ready.workspace, ready.server
-    server.chat = candidly
+    server.chat = scripted.candidly
     before = costs(workspace)
     # Another server is another embedding set: its vectors would be new, in one request.
     assert before["embeddings"].estimate.calls == 1
@@ -280,8 +271,8 @@ def test_a_key_that_the_server_repeats_everywhere_is_written_nowhere(ready: Sele
     assert not any(KEY.encode() in path.read_bytes() for path in files)
 
 
-def test_a_language_model_may_judge_what_lexicons_say(workspace: Workspace) -> None:
-    """Providers mix by stage: concepts written offline, judged by a server."""
+def test_a_language_model_may_judge_claims_found_offline(workspace: Workspace) -> None:
+    """Providers mix by stage: claims found offline, judged by a server."""
     annotation = {"model": "openai:judge", "calibration": 0}
     interpretation = {"candidates": 1, "bin": [50, 100], "scoring_texts": 40}
     workspace.declare("asked", tiny_texts(), interpretation=interpretation, annotation=annotation)
@@ -297,5 +288,5 @@ def test_a_language_model_may_judge_what_lexicons_say(workspace: Workspace) -> N
         run = workspace.run("asked")
         assert run.success, {step: run.sentence(step) for step in run.failures}
     record = workspace.current("asked", "interpretations").json("concepts.json")[0]
-    assert (record["model"], record["prompt_hash"]) == ("lexical", None)
+    assert record["concept"]["author"] == "lexical"
     assert workspace.current("asked", "annotation_matrix").json("summary.json")["calls"] > 0

@@ -129,3 +129,23 @@ def test_a_choice_that_is_quick_takes_what_a_slow_one_took(pairs: bool, taken: l
     picks = choose_together(learned, pool, vocabulary, Limits(12, 10), 2.0)
     assert [pick.column if pick.group is None else pick.group.families for pick in picks] == [one for one, _ in taken]
     assert [pick.worth for pick in picks] == pytest.approx([worth for _, worth in taken], abs=1e-5)
+
+
+def test_a_claim_that_says_nothing_alone_is_not_taken_for_what_it_completes() -> None:
+    """Three topics, one good, one bad and one neither, which in one word says the rest of what the bad one leaves."""
+    rng = np.random.default_rng(1)
+    topic = rng.permutation(np.arange(900) % 3)
+    words = [(rng.choice(["cook", "bake", "fry"]), "boat", "moon")[t] for t in topic]
+    texts = [" ".join(rng.permutation([*rng.choice(FILLER, 12), word])) for word in words]
+    clusters = np.arange(900) // 4
+    outcome = np.array([1.0, -1.0, -0.05])[topic] + rng.normal(0, 0.4, 900)
+    vocabulary = _vocabulary_apart(texts, clusters)
+    none = sp.csc_matrix((len(texts), 0), dtype=np.float32)
+    picks, _ = choose_claims(_learned(outcome, clusters), none, vocabulary, Limits(4, 20))
+    said = {term for pick in picks if pick.group for term in pick.group.terms(vocabulary.table)}
+    assert said == {"boat", "cook", "bake", "fry"}
+
+
+def _vocabulary_apart(texts: list[str], clusters: np.ndarray) -> Vocabulary:
+    table = supported_terms(texts, clusters)
+    return Vocabulary(table, np.eye(len(table.families), dtype=np.float32))

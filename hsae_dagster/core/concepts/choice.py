@@ -28,6 +28,8 @@ PRICES = (1.0, 2.0, 5.0)
 FOLDS = 5
 # Cluster-robust t that a claim needs among the texts it was chosen on.
 _LEAST_STRENGTH = 2.5
+# The same of a claim alone, which is what is tested: one that only completes others would never be confirmed.
+_LEAST_ALONE = 2.0
 _SEEDS = 10
 
 
@@ -102,6 +104,11 @@ class Path:
     scores: np.ndarray
     best: int
 
+    @property
+    def peak(self) -> float:
+        """Its best score, by which prices are compared."""
+        return float(np.nanmax(self.scores))
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -128,7 +135,7 @@ def choose_claims(
         seed: of the folds.
     """
     paths = [cross_validated(learned, pool, vocabulary, limits, price, seed) for price in PRICES]
-    best = max(paths, key=lambda path: float(np.nanmax(path.scores)))
+    best = max(paths, key=lambda path: path.peak)
     if best.best == 0:
         return [], paths
     return choose_together(learned, pool, vocabulary, Limits(best.best, limits.least_texts), best.price), paths
@@ -147,7 +154,8 @@ def choose_together(
     here = sp.csc_matrix(sp.diags_array(used.astype(np.float32)) @ pool)
     size = np.asarray(here.sum(axis=0)).ravel()
     able = (size >= limits.least_texts) & (size <= used.sum() - limits.least_texts)
-    signs = np.sign(np.asarray(columns.across @ alone.values).ravel())
+    own = alone.gains(columns).strength
+    signs = np.where(np.abs(own) >= _LEAST_ALONE, np.sign(own), 0.0)
     picks: list[Pick] = []
     while len(picks) < limits.n:
         ready = _best_ready(residual, columns, signs, able, price)
@@ -174,7 +182,7 @@ def _best_ready(residual: Residual, columns: Watched, signs: np.ndarray, able: n
         return None
     gains = residual.gains(columns)
     squared = np.minimum(gains.explained * residual.total / residual.noise, gains.strength**2)
-    # What is tested is a claim alone, so beside the others it must point the same way.
+    # What is tested is a claim alone, so alone it must say something, and beside the others point the same way.
     able = able & (np.sign(gains.sums) == signs) & (np.abs(gains.strength) >= _LEAST_STRENGTH)
     value = np.where(able, squared, -np.inf)
     best = int(value.argmax())
@@ -210,7 +218,7 @@ def _best_grown(
         if (np.abs(_phis_of(taken @ group.holds[used], taken.sum(axis=1), n_texts, taken.shape[1])) > MOST_ALIKE).any():
             continue
         column = np.asarray(grower.design @ group.holds.astype(np.float64))
-        if np.sign(alone.values @ column) != group.sign:
+        if group.sign * alone.gain(column)[1] < _LEAST_ALONE:
             continue
         explained, strength = residual.gain(column)
         worth = min(strength**2, group.explained / noise) - cost
