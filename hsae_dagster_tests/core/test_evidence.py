@@ -4,10 +4,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from hsae_dagster.core.concepts.claims import Sentences, WordGroup, definition_of
 from hsae_dagster.core.evidence import gather_evidence
-from hsae_dagster.core.lexicon import Lexicon
 
-TEXTS = pl.DataFrame({"text_id": [f"t{i}" for i in range(8)], "text": [f"text number {i}" for i in range(8)]})
+TEXTS = pl.DataFrame(
+    {"text_id": [f"t{i}" for i in range(8)], "text": [f"text number {i}" for i in range(8)], "n_words": [3] * 8}
+)
 #                         0    1    2    3    4    5    6    7
 ANSWERS = np.array([1, 1, 1, 1, 0, 0, -1, 0], dtype=np.int8)
 ACTIVATION = np.array([0.5, 2.0, 0.0, 1.0, 3.0, 0.4, 9.0, 2.5])
@@ -18,41 +20,43 @@ def shown(examples):
     return [example.text_id for example in examples]
 
 
-def gather(effect=1.0, strong=2.0, answers=ANSWERS, activation=ACTIVATION, outcome=OUTCOME, definition=None):
-    return gather_evidence(definition, TEXTS, answers, activation, strong, outcome, effect)
+def gather(
+    effect=1.0, strong=2.0, answers=ANSWERS, activation=ACTIVATION, outcome=OUTCOME, definition=None, texts=TEXTS, **more
+):
+    return gather_evidence(definition, texts, answers, activation, strong, outcome, effect, **more)
 
 
-def test_supporting_have_the_concept_and_fire_strongest_first():
-    assert shown(gather()[0].supporting) == ["t1", "t3", "t0"]
+def test_supporting_have_the_claim_and_fire_strongest_first():
+    assert shown(gather().supporting) == ["t1", "t3", "t0"]
 
 
 def test_near_misses_fire_strongly_but_are_judged_without():
-    assert shown(gather()[0].near_misses) == ["t4", "t7"]
-    assert shown(gather(strong=np.inf)[0].near_misses) == []
+    assert shown(gather().near_misses) == ["t4", "t7"]
+    assert shown(gather(strong=np.inf).near_misses) == []
     # A threshold of zero does not make silent texts fire.
-    assert shown(gather(strong=0.0, activation=np.where(np.arange(8) == 4, 0.0, ACTIVATION))[0].near_misses) == [
+    assert shown(gather(strong=0.0, activation=np.where(np.arange(8) == 4, 0.0, ACTIVATION)).near_misses) == [
         "t7",
         "t5",
     ]
 
 
 def test_counterexamples_lie_on_the_other_side_of_the_mean_furthest_first():
-    assert shown(gather(effect=1.0)[0].counterexamples) == ["t2", "t3"]
-    assert shown(gather(effect=-1.0)[0].counterexamples) == ["t0", "t1"]
-    assert gather(effect=np.nan)[0].counterexamples == gather(effect=1.0)[0].counterexamples
+    assert shown(gather(effect=1.0).counterexamples) == ["t2", "t3"]
+    assert shown(gather(effect=-1.0).counterexamples) == ["t0", "t1"]
+    assert gather(effect=np.nan).counterexamples == gather(effect=1.0).counterexamples
 
 
 def test_missing_answers_and_outcomes_are_no_evidence():
-    evidence = gather()[0]
+    evidence = gather()
     everything = [*evidence.supporting, *evidence.near_misses, *evidence.counterexamples]
     assert "t6" not in shown(everything)
     outcome = OUTCOME.copy()
     outcome[2] = np.nan
-    assert "t2" not in shown(gather(outcome=outcome)[0].counterexamples)
+    assert "t2" not in shown(gather(outcome=outcome).counterexamples)
 
 
 def test_ties_keep_the_order_of_texts_and_at_most_three_are_shown():
-    evidence = gather(answers=np.ones(8, dtype=np.int8), activation=np.ones(8))[0]
+    evidence = gather(answers=np.ones(8, dtype=np.int8), activation=np.ones(8))
     assert shown(evidence.supporting) == ["t0", "t1", "t2"]
 
 
@@ -64,20 +68,39 @@ def test_the_same_twice_and_inputs_left_alone():
 
 
 def test_examples_carry_what_is_known_of_the_text():
-    example = gather()[0].supporting[0]
+    example = gather().supporting[0]
     assert (example.text, example.outcome, example.activation) == ("text number 1", 4.0, 2.0)
     assert example.because == ()
 
 
-def test_a_lexicon_says_why_and_only_terms_that_speak_for_it():
-    lexicon = Lexicon(terms=("number", "text", "absent"), weights=(2.0, -1.0, 0.5), intercept=-1.0, threshold=0.0)
-    evidence, pairs = gather(definition=lexicon.as_definition())
-    assert pairs == (("number", 2.0), ("text", -1.0), ("absent", 0.5))
-    assert evidence.supporting[0].because == ("number",)
-    assert gather()[1] == ()
+def test_of_equally_strong_texts_the_short_ones_are_shown():
+    texts = TEXTS.with_columns(n_words=pl.Series([9, 8, 7, 6, 5, 4, 3, 2]))
+    evidence = gather(answers=np.ones(8, dtype=np.int8), activation=np.ones(8), texts=texts)
+    assert shown(evidence.supporting) == ["t7", "t6", "t5"]
+
+
+def test_a_claim_says_which_of_its_words_are_there():
+    definition = definition_of(WordGroup(("absent", "text number", "text")))
+    evidence = gather(definition=definition)
+    assert evidence.supporting[0].because == ("text number", "text")
+    assert evidence.supporting[0].unit == ""
+
+
+def test_quoted_sentences_say_which_sentence_is_like_them_and_the_unit_that_fired_stands_beside():
+    def closeness(texts, sentences):
+        assert list(sentences) == ["Like this."]
+        near = [[0.7 if text.endswith("1") else 0.2] for text in texts]
+        return np.array(near), [[f"unit of {text}"] for text in texts]
+
+    definition = definition_of(Sentences(("Like this.",), 0.55, "set"))
+    evidence = gather(definition=definition, closeness=closeness, unit_of=lambda row: f"fired in {row}")
+    assert [example.because for example in evidence.supporting] == [("unit of text number 1",), (), ()]
+    assert [example.unit for example in evidence.supporting] == ["fired in 1", "fired in 3", "fired in 0"]
 
 
 @pytest.mark.parametrize("answer", [0, 1])
-def test_nothing_to_show_is_an_empty_list(answer):
-    evidence = gather(answers=np.full(8, answer, dtype=np.int8), activation=np.zeros(8), outcome=np.full(8, 2.0))[0]
-    assert evidence.supporting == evidence.near_misses == evidence.counterexamples == ()
+def test_nothing_to_show_is_an_empty_tuple(answer):
+    evidence = gather(answers=np.full(8, answer, dtype=np.int8), activation=np.zeros(8), outcome=np.full(8, 2.0))
+    assert evidence.near_misses == evidence.counterexamples == ()
+    # A claim holds where it reads true, whether or not the neuron fires.
+    assert shown(evidence.supporting) == (["t0", "t1", "t2"] if answer else [])
