@@ -21,7 +21,14 @@ def shown(examples):
 
 
 def gather(
-    effect=1.0, strong=2.0, answers=ANSWERS, activation=ACTIVATION, outcome=OUTCOME, definition=None, texts=TEXTS, **more
+    effect=1.0,
+    strong=2.0,
+    answers=ANSWERS,
+    activation=ACTIVATION,
+    outcome=OUTCOME,
+    definition=None,
+    texts=TEXTS,
+    **more,
 ):
     return gather_evidence(definition, texts, answers, activation, strong, outcome, effect, **more)
 
