@@ -113,17 +113,6 @@ def closest(sentences: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     return out
 
 
-def closest_of_texts(likeness: np.ndarray, unit_rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """(texts, q) largest likeness over the units of each text.
-
-    Args:
-        likeness: (units, q).
-        unit_rows: rows of `likeness`, text after text.
-        starts: (texts,) where each text's units begin in `unit_rows`; every text has at least one.
-    """
-    return np.maximum.reduceat(likeness[unit_rows], starts, axis=0)
-
-
 def columns_at(likeness: np.ndarray, sets: Sequence[Sequence[int]], similarities: Sequence[float]) -> sp.csc_matrix:
     """(texts, sets × similarities) CSC: which texts have some sentence of each set at each similarity."""
     parts = []
