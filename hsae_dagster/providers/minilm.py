@@ -20,6 +20,7 @@ import numpy as np
 from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import hash_json
+from hsae_dagster.providers.base import Keep, Report
 from hsae_dagster.providers.estimate import Estimate
 
 # (installed package, file in it, sha256). The packages are data here: they are located, never imported.
@@ -69,6 +70,12 @@ class MiniLM:
         with ThreadPoolExecutor(self.threads) as pool:
             vectors = list(pool.map(lambda encoding: _embed_one(session, encoding), encodings))
         return np.stack(vectors).astype(np.float32) if vectors else np.empty((0, DIMENSIONS), np.float32)
+
+    def embed_all(self, texts: Sequence[str], batch_size: int, keep: Keep, report: Report) -> None:
+        """`embed` batch by batch."""
+        for start in range(0, len(texts), batch_size):
+            batch = texts[start : start + batch_size]
+            keep(range(start, start + len(batch)), self.embed(batch))
 
     @cached_property
     def _model(self) -> tuple[Any, Any]:

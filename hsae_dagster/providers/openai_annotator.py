@@ -7,7 +7,8 @@ One request shows one text and several concepts and asks for a boolean per conce
 is told from one it denied. Stacking makes as many fewer requests as there are concepts per call.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +20,19 @@ from hsae_dagster.keys import normalise_text
 from hsae_dagster.providers.account import Account
 from hsae_dagster.providers.base import Annotations, AnnotationTask, Report
 from hsae_dagster.providers.estimate import Estimate
+from hsae_dagster.providers.loose_json import as_boolean
 from hsae_dagster.providers.openai_client import OpenAIClient
 from hsae_dagster.providers.openai_replies import Reply
 from hsae_dagster.providers.openai_schema import json_request
 from hsae_dagster.providers.openai_server import Asker, Server
 from hsae_dagster.providers.plan import Body, LazyBodies
 from hsae_dagster.providers.prompt import load_prompt, present
+from hsae_dagster.providers.unusable import require_some
 
 # Room for `{"c12": false, …}`, generously.
 TOKENS_PER_JUDGEMENT = 8
 SPARE_TOKENS = 128
+_LIKE_AN_ID = re.compile(r"[cC]\s*\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class OpenAIAnnotator:
         """Judge every concept on every text; what the model does not answer usably is missing, with its reason.
 
         Raises:
-            ProviderError: the server cannot be asked at all, or the budget is reached.
+            ProviderError: the server cannot be asked at all, the budget is reached, or no answer is usable.
         """
         return self.annotate_all([AnnotationTask(concepts, texts)], report)[0]
 
@@ -81,7 +85,14 @@ class OpenAIAnnotator:
         """`annotate` for several tasks in one round of requests."""
         questions, bodies = self._requests(tasks)
         tokens = self._answer_tokens(max((len(task.concepts) for task in tasks), default=0))
-        replies = self.client.ask_all(bodies, report, self.prompt.hash, tokens)
+
+        def problem_of(index: int, reply: Reply) -> str | None:
+            judged = read_judgements(reply, len(questions[index].columns))
+            reasons = [each for each in judged if isinstance(each, str)]
+            return reasons[0] if len(reasons) == len(judged) else None
+
+        replies = self.client.ask_all(bodies, report, self.prompt.hash, tokens, problem_of)
+        require_some(self.client, [problem_of(index, reply) for index, reply in enumerate(replies)])
         drafts = [_Draft(len(task.texts), len(task.concepts)) for task in tasks]
         for question, reply in zip(questions, replies, strict=True):
             drafts[question.task].take(question, reply)
@@ -156,22 +167,33 @@ class _Draft:
 def read_judgements(reply: Reply, count: int) -> list[bool | str]:
     """Per concept: the judgement, or why it is missing.
 
-    An id that was not asked for spoils the whole answer: a model that numbers from c0 has shifted all of them.
+    An id that was not asked for spoils the whole answer: a model that numbers from c0 has shifted all of them. Other
+    fields (an explanation, say) are left aside.
     """
     if reply.reason is not None:
         return [reply.reason] * count
     ids = _ids(count)
-    strange = sorted(set(reply.value) - set(ids))
+    value = _unwrapped(reply.value, ids)
+    strange = sorted(key for key in set(value) - set(ids) if _LIKE_AN_ID.fullmatch(key))
     if strange:
         return [f"the answer names `{strange[0][:20]}`, which was not asked"] * count
-    return [_judgement(reply.value, concept) for concept in ids]
+    return [_judgement(value, concept) for concept in ids]
 
 
-def _judgement(value: dict[str, Any], concept: str) -> bool | str:
+def _unwrapped(value: Mapping[str, Any], ids: Sequence[str]) -> dict[str, Any]:
+    """Answers by id in lower case, out of a field that holds all of them."""
+    found = {str(key).strip().casefold(): said for key, said in value.items()}
+    inner = [said for said in found.values() if isinstance(said, Mapping)]
+    if not set(found) & set(ids) and len(inner) == 1 and any(_LIKE_AN_ID.fullmatch(str(key)) for key in inner[0]):
+        return _unwrapped(inner[0], ids)
+    return found
+
+
+def _judgement(value: Mapping[str, Any], concept: str) -> bool | str:
     if concept not in value:
         return "the answer leaves this concept out"
-    said = value[concept]
-    return said if isinstance(said, bool) else "the answer for this concept is neither true nor false"
+    said = as_boolean(value[concept])
+    return "the answer for this concept is neither true nor false" if said is None else said
 
 
 def _ids(count: int) -> list[str]:

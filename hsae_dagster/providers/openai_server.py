@@ -8,7 +8,7 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from hsae_dagster.errors import ProviderError
 
@@ -24,8 +24,9 @@ class Server:
         base_url: address up to and including `/v1`.
         api_key: never shown; None where the server needs none.
         concurrency: most requests under way at once; fewer while the server cannot keep up (`pacing`).
-        max_retries: further tries of one request, by the SDK, waiting 0.5 to 8 s or as the server says.
+        max_retries: further tries of one request, waiting 0.5 to 8 s or as the server says.
         timeout: seconds without a byte from the server before a try counts as failed.
+        key_name, url_name: where key and address were given, for error messages.
     """
 
     base_url: str = PUBLIC_URL
@@ -33,6 +34,31 @@ class Server:
     concurrency: int = 512
     max_retries: int = 6
     timeout: float = 300.0
+    key_name: str = "OPENAI_API_KEY"
+    url_name: str = "OPENAI_BASE_URL"
+
+    def url(self, path: str) -> str:
+        """The address of `path` below the base URL, whose query (Azure's `api-version`) goes to its end."""
+        parts = urlsplit(self.base_url)
+        return urlunsplit(parts._replace(path=parts.path.rstrip("/") + path))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of every request; the key in the way that this server reads it."""
+        host = urlsplit(self.base_url).hostname or ""
+        azure = {"api-key": self.api_key} if self.api_key and host.endswith(".azure.com") else {}
+        return {
+            "Content-Type": "application/json",
+            "User-Agent": "hsae_dagster",
+            **({"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}),
+            **azure,
+        }
+
+    @property
+    def hint(self) -> str:
+        """What is most likely wrong with an address that answers otherwise than it should."""
+        path = urlsplit(self.base_url).path
+        return "" if "/v1" in path or "/deployments/" in path else f"Is /v1 missing from {self.url_name}? "
 
     @property
     def endpoint(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any, overload
 
 from hsae_dagster.keys import hash_bytes
 from hsae_dagster.providers.ledger import Entry, Ledger
-from hsae_dagster.providers.openai_replies import Reply
+from hsae_dagster.providers.openai_replies import Reply, read_again
 
 Body = dict[str, Any]
 
@@ -89,10 +89,14 @@ class Plan:
 
 
 def recall(entry: Entry) -> Reply:
-    """A reply as the ledger remembers it."""
+    """A reply as the ledger remembers it; what an earlier reader could not use is read again."""
+    value, reason = None if entry.parsed is None else json.loads(entry.parsed), entry.reason
+    again = read_again(entry.reason, entry.answer)
+    if again is not None:
+        value, reason = again.value, again.reason
     return Reply(
-        value=None if entry.parsed is None else json.loads(entry.parsed),
-        reason=entry.reason,
+        value=value,
+        reason=reason,
         content=entry.answer,
         usage=entry.usage,
         model_echo=entry.model_echo,

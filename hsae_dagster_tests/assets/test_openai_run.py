@@ -113,6 +113,7 @@ def test_a_key_withdrawn_while_embedding_keeps_each_finished_batch(workspace: Wo
     embedding = {**scripted.MODELS["embedding"], "batch_size": 40}
     workspace.declare("asked", tiny_texts(), **{**scripted.MODELS, "embedding": embedding})
     script = Limited("embed", 3)
+    os.environ["HSAE_CONCURRENCY"] = "1"
     with Loopback(script.chat, script.embed) as server:
         scripted.use(server)
         stopped = workspace.run("asked", upto="embeddings")
