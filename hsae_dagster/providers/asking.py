@@ -198,7 +198,7 @@ class Round:
         totals.uncounted += reply.fault is None and not reply.counted and not reply.unpaid
         if reply.fault is None:
             totals.costs.setdefault(question.hash, reply.cost_usd)
-            entry = self._entry(account, question, reply, seconds)
+            entry = replace(self._entry(account, question, reply, seconds), reason=problem)
             journal.answered(as_row(entry))
             if problem is not None and not reply.refused:
                 self.unusable.append(entry)

@@ -24,7 +24,7 @@ from hsae_dagster.keys import hash_json
 from hsae_dagster.lance_tables import has_version, lance_explained
 from hsae_dagster.providers.journal import FOLDER, Journal, Record, left_behind, read_all
 from hsae_dagster.providers.model_table import NO_TOKENS, Usage
-from hsae_dagster.providers.openai_replies import readable_now
+from hsae_dagster.providers.openai_replies import is_refusal, readable_now
 from hsae_dagster.whole_files import locked
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Entry:
         sent_bytes: size of the request.
         answer: what the model wrote, None for vectors.
         parsed: the JSON object in it, as JSON, or None.
-        reason: why it holds none (refused, empty, cut off, not JSON), or None.
+        reason: why it holds none (refused, empty, cut off, not JSON) or nothing that was asked for, or None.
         usage: tokens.
         cost_usd: at the prices of that day, None where no price was known; where the server counted no tokens (zeros
             above), the most it can have cost.
@@ -81,6 +81,11 @@ class Entry:
     request_id: str | None = None
     seconds: float = 0.0
     created: int = field(default_factory=time.time_ns)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the answer was withheld by choice."""
+        return is_refusal(self.reason)
 
 
 @dataclass(frozen=True)

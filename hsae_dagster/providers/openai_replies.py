@@ -58,7 +58,12 @@ class Reply:
     @property
     def refused(self) -> bool:
         """Whether the answer was withheld by choice, so that asking again would bring the same."""
-        return self.reason is not None and self.reason.startswith(REFUSED)
+        return is_refusal(self.reason)
+
+
+def is_refusal(reason: str | None) -> bool:
+    """Whether a reason is that the model or its server chose not to answer."""
+    return reason is not None and reason.startswith(REFUSED)
 
 
 def read_response(response: Any, inputs: int | None, request_id: str | None = None) -> Reply:

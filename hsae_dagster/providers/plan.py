@@ -90,8 +90,9 @@ class Plan:
 
 def recall(entry: Entry) -> Reply:
     """A reply as the ledger remembers it; what an earlier reader could not use is read again."""
-    value, reason = None if entry.parsed is None else json.loads(entry.parsed), entry.reason
-    again = read_again(entry.reason, entry.answer)
+    # What an object lacks that was asked for is for whoever asked to see again.
+    value, reason = (None, entry.reason) if entry.parsed is None else (json.loads(entry.parsed), None)
+    again = read_again(entry.reason, entry.answer) if value is None else None
     if again is not None:
         value, reason = again.value, again.reason
     return Reply(

@@ -11,6 +11,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from hsae_dagster.assets.asking_again import ask_again
 from hsae_dagster.assets.cost_estimate import FINISHED, estimate_costs
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.keys import hash_json
@@ -202,6 +203,46 @@ def test_what_failed_is_asked_again_and_what_was_refused_is_not(ready: Selected)
     assert [run.metadata("annotation_matrix")["reused"] for run in (second, third)] == [False, True]
     assert first.metadata("annotation_matrix")["missing answers"] == 2 * concepts
     assert second.metadata("annotation_matrix")["missing answers"] == concepts
+
+
+def test_unusable_answers_are_asked_again_on_request_and_nothing_else_is(ready: Selected) -> None:
+    workspace, server = ready.workspace, ready.server
+    declare(workspace, annotation={"max_missing": 0.5})
+    assert workspace.run("asked", "interpretations").success
+    holdout = read_frame(workspace.current("asked", "corpus").file("texts.parquet")).filter(
+        pl.col("split") == "holdout"
+    )
+    vague, shifted, refusing = holdout["text"].to_list()[:3]
+    server.chat = sometimes(
+        {vague: completion("perhaps"), shifted: completion('{"c0": true}'), refusing: completion(None, refusal="no")}
+    )
+    assert workspace.run("asked", "annotation_matrix").success
+    dataset = load_dataset(workspace.project.data, "asked")
+    server.chat = scripted.chat
+    assert workspace.run("asked", "annotation_matrix").metadata("annotation_matrix")["reused"]
+    found = ask_again(workspace.project, dataset)
+    assert sum(found.reasons.values()) == 2
+    assert found.stages == ("annotation_matrix",)
+    assert costs(workspace)["annotation_matrix"].estimate.calls == 2
+    before = len(server.calls)
+    run = workspace.run("asked", "annotation_matrix")
+    assert sorted(shown_texts(body)[0] for body in server.bodies()[before:]) == sorted([vague, shifted])
+    stored = workspace.current("asked", "annotation_matrix")
+    assert not run.metadata("annotation_matrix")["reused"]
+    assert set(read_frame(stored.file("missing.parquet"))["reason"]) == {"the model refused: no"}
+    assert ask_again(workspace.project, dataset).reasons == {}
+    assert sum(ask_again(workspace.project, dataset, refusals=True).reasons.values()) == 1
+
+
+def test_a_stage_without_a_usable_answer_is_not_finished(ready: Selected) -> None:
+    workspace, server = ready.workspace, ready.server
+    server.chat = lambda body, call: {"answer": "a concept"}
+    said = workspace.run("asked", "interpretations").sentence("interpretations")
+    assert "is usable, most often" in said
+    assert "one field `concept`" in said
+    server.chat = scripted.chat
+    ask_again(workspace.project, load_dataset(workspace.project.data, "asked"))
+    assert workspace.run("asked", "interpretations").success
 
 
 def test_an_incomplete_result_stays_until_it_can_be_made_again(ready: Selected) -> None:
