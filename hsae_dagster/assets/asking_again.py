@@ -1,7 +1,7 @@
 """Having unusable answers asked again, after a server or a model was mended.
 
-Belongs here: taking such answers of a dataset back and marking the results that lack them as unfinished. Does not belong
-here: the ledger's table (`providers.ledger`) or asking (the stages do, when they run next).
+Belongs here: taking such answers of a dataset back and marking the results that lack them as unfinished. Does not
+belong here: the ledger's table (`providers.ledger`) or asking (the stages do, when they run next).
 """
 
 from collections import Counter

@@ -9,7 +9,21 @@ from typing import Any
 
 import click
 
-from hsae_dagster.cli import ask_again, card, compare, cost, fetch, gold, lineage, new, run, samples, start, text, worker
+from hsae_dagster.cli import (
+    ask_again,
+    card,
+    compare,
+    cost,
+    fetch,
+    gold,
+    lineage,
+    new,
+    run,
+    samples,
+    start,
+    text,
+    worker,
+)
 from hsae_dagster.errors import HsaeError
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hsae_dagster.errors import HsaeError, ProviderError
 from hsae_dagster.providers.account import Account, Budget
@@ -81,6 +81,8 @@ class Round:
         self.problem: HsaeError | None = None
         self.journal: Journal | None = None
         self.budget: Budget | None = None
+        # What all rows of intents have in common.
+        self.blank: dict[str, Any] | None = None
         # Folding and `arrived` write to disk; one thread keeps them in order and out of the way of requests.
         self.writer = ThreadPoolExecutor(1)
         self.writing: set[asyncio.Future[None]] = set()
@@ -144,7 +146,7 @@ class Round:
         paid: float | None = worst
         try:
             if self.journal and self.account:
-                self.journal.intend(as_row(self._intent(self.account, question, worst)))
+                self.journal.intend(self._intent(self.account, question, worst))
             reply = await Request(self.client, connection, body, self.pace, self.report).reply()
             reply = replace(reply, cost_usd=self._cost(reply, worst))
             paid = reply.cost_usd
@@ -245,12 +247,16 @@ class Round:
         except ProviderError as error:
             self.problem = self.problem or error
 
-    def _intent(self, account: Account, question: Question, worst: float) -> Entry:
-        return replace(
-            self._entry(account, question, Reply(), 0.0),
-            kind=INTENT,
-            cost_usd=worst if self.client.profile.priced else None,
-        )
+    def _intent(self, account: Account, question: Question, worst: float) -> dict[str, Any]:
+        if self.blank is None:
+            self.blank = {**as_row(self._entry(account, question, Reply(), 0.0)), "kind": INTENT}
+        return {
+            **self.blank,
+            "request_hash": question.hash,
+            "sent_bytes": question.size,
+            "cost_usd": worst if self.client.profile.priced else None,
+            "created": time.time_ns(),
+        }
 
     def _entry(self, account: Account, question: Question, reply: Reply, seconds: float) -> Entry:
         chat = reply.value is None or isinstance(reply.value, dict)

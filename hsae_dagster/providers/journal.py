@@ -3,8 +3,8 @@
 Belongs here: the file of one round, and reading those of others. Does not belong here: the ledger's table (`ledger`),
 into which a journal is folded when its round is over, or, if its process was killed, by whoever comes next.
 
-A line is one `write` to a file opened for appending: a killed process leaves whole lines. A live journal is locked by
-its process; one that nobody locks was left behind.
+A line is its checksum and JSON, in one `write` to a file opened for appending: a killed process leaves whole lines. A
+live journal is locked by its process; one that nobody locks was left behind.
 """
 
 import errno
@@ -19,10 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hsae_dagster.keys import hash_json
+from hsae_dagster.keys import hash_bytes
 
 FOLDER = "llm_journal"
-CHECKSUM = "checksum"
 # Where there are no locks, a journal that nobody has written to for so long was left behind.
 LEFT_BEHIND_SECONDS = 24 * 3600.0
 
@@ -83,7 +82,8 @@ class Journal:
     def _write(self, kind: str, row: Mapping[str, Any]) -> None:
         line = {"is": kind, "row": dict(row)}
         self.record.take(line)
-        os.write(self._file, json.dumps({**line, CHECKSUM: hash_json(line)}, ensure_ascii=False).encode() + b"\n")
+        data = json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        os.write(self._file, hash_bytes(data).encode() + b" " + data + b"\n")
 
 
 def read_all(root: Path) -> Iterator[tuple[Path, Record]]:
@@ -96,11 +96,11 @@ def read_all(root: Path) -> Iterator[tuple[Path, Record]]:
 def read(path: Path) -> Record:
     """A journal's whole lines; what is not what was written is left out."""
     record = Record()
-    for data in path.read_bytes().splitlines():
+    for data in path.read_bytes().split(b"\n"):
         try:
-            line = json.loads(data)
-            if line.pop(CHECKSUM) == hash_json(line):
-                record.take(line)
+            checksum, _, written = data.partition(b" ")
+            if checksum.decode() == hash_bytes(written):
+                record.take(json.loads(written.decode("utf-8", "surrogatepass")))
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
     return record

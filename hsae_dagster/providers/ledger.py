@@ -15,7 +15,7 @@ too. A request that was sent and of which nothing more is known was perhaps paid
 import json
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -356,7 +356,9 @@ def total(costs: Iterable[float | None]) -> Spent:
 
 def as_row(entry: Entry) -> dict[str, Any]:
     """An entry as the table and the journals hold it."""
-    return {**{k: v for k, v in asdict(entry).items() if k != "usage"}, **_flat(entry.usage)}
+    row = dict(vars(entry))
+    usage = row.pop("usage")
+    return {**row, "input_tokens": usage.input, "cached_tokens": usage.cached, "output_tokens": usage.output}
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:
@@ -374,10 +376,6 @@ def _unwritable(place: Path, error: OSError) -> ProviderError:
         f"The ledger cannot be written at {place}: {error.strerror or error}. Make room there or make the folder "
         "writable, and run again; answers written before are kept."
     )
-
-
-def _flat(usage: Usage) -> dict[str, int]:
-    return {f"{name}_tokens": tokens for name, tokens in asdict(usage).items()}
 
 
 def _quoted(value: str) -> str:

@@ -46,21 +46,27 @@ def child(workspace: Workspace, stage: str) -> subprocess.Popen[bytes]:
 
 
 class Watch:
-    """Answers as a slow model does, and remembers when each request was answered."""
+    """Answers as a slow model does, and knows which requests were answered, and when."""
 
     def __init__(self) -> None:
+        self.asked: set[bytes] = set()
         self.answered: dict[bytes, float] = {}
 
     def __call__(self, body: dict[str, Any], call: int) -> Raw:
+        key = canonical(body)
+        self.asked.add(key)
+        self.answered.pop(key, None)
         said = scripted.chat(body, call)
         raw = said if isinstance(said, Raw) else completion(canonical(said).decode())
         time.sleep(SECONDS)
-        self.answered[canonical(body)] = time.monotonic()
+        self.answered[key] = time.monotonic()
         return raw
 
 
-def kill_at_random(workspace: Workspace, server: Loopback, stage: str, rng: np.random.Generator) -> float:
-    """Kill a run some time after its first request; when."""
+def kill_at_random(
+    workspace: Workspace, server: Loopback, watch: Watch, stage: str, rng: np.random.Generator
+) -> dict[bytes, float]:
+    """Kill a run some time after its first request; seconds before that at which each request had been answered."""
     before = len(server.calls)
     process = child(workspace, stage)
     deadline = time.monotonic() + 60
@@ -71,11 +77,11 @@ def kill_at_random(workspace: Workspace, server: Loopback, stage: str, rng: np.r
     time.sleep(rng.uniform(0.0, 2.0))
     assert process.poll() is None, "the stage has too little to ask to be killed so often"
     os.kill(process.pid, signal.SIGKILL)
-    killed = time.monotonic()
+    killed, answered = time.monotonic(), dict(watch.answered)
     assert process.wait() == -signal.SIGKILL
     # What it had sent is answered to nobody.
     time.sleep(SECONDS)
-    return killed
+    return {key: killed - at for key, at in answered.items()}
 
 
 def asked(server: Loopback) -> Counter[bytes]:
@@ -102,22 +108,25 @@ def test_twenty_kills_cost_what_was_under_way_and_change_nothing(workspace: Work
         again: list[int] = []
         older: list[float] = []
         for stage in STAGES:
-            killed = 0.0
+            before: dict[bytes, float] = {}
             for number in range(KILLS + 1):
-                begin, known, last = len(server.calls), dict(watch.answered), killed
+                begin, ever = len(server.calls), set(watch.asked)
+                answered = before
                 if number < KILLS:
-                    killed = kill_at_random(workspace, server, stage, rng)
+                    before = kill_at_random(workspace, server, watch, stage, rng)
                 else:
                     assert child(workspace, stage).wait() == 0
-                repeated = [known[key] for key in map(canonical, server.bodies()[begin:]) if key in known]
+                repeated = [key for key in map(canonical, server.bodies()[begin:]) if key in ever]
                 again.append(len(repeated))
-                older += [last - answered for answered in repeated]
+                older += [answered[key] for key in repeated if key in answered]
         disturbed = asked(server)
         spent = Ledger(workspace.project.results).spent("asked")
         for stage in STAGES:
             assert child(undisturbed, stage).wait() == 0
         needed = asked(server) - disturbed
-    print(f"{len(STAGES) * KILLS} kills, asked again {again}: {sum(again)} of {disturbed.total()} requests")
+    sys.stderr.write(
+        f"{len(STAGES) * KILLS} kills, asked again {again}: {sum(again)} of {disturbed.total()} requests\n"
+    )
     assert set(disturbed) == set(needed)
     assert set(needed.values()) == {1}
     # A kill costs at most what was under way, and nothing that had been answered before.
