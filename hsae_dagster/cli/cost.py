@@ -48,6 +48,11 @@ def cost(dataset: str) -> None:
     spending = declared.spec.spending
     spent = open_account(project, declared, "cost", "estimate").ledger.spent(dataset)
     unpriced = f" and {spent.unpriced:,} calls of unknown price" if spent.unpriced else ""
+    worst = [
+        f"{spent.uncounted:,} calls whose tokens the server did not count" if spent.uncounted else "",
+        f"{spent.lost:,} calls whose answer never arrived" if spent.lost else "",
+    ]
+    unpriced += f" (with {' and '.join(filter(None, worst))}, at the most they can have cost)" if any(worst) else ""
     click.echo(f"\nSpent so far: {spent.calls:,} calls, {dollars(spent.usd)}{unpriced}.")
     limits = [
         f"{spending.budget_calls:,} calls" if spending.budget_calls else "",

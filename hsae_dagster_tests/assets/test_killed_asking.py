@@ -124,9 +124,8 @@ def test_twenty_kills_cost_what_was_under_way_and_change_nothing(workspace: Work
         for stage in STAGES:
             assert child(undisturbed, stage).wait() == 0
         needed = asked(server) - disturbed
-    sys.stderr.write(
-        f"{len(STAGES) * KILLS} kills, asked again {again}: {sum(again)} of {disturbed.total()} requests\n"
-    )
+    kills = len(STAGES) * KILLS
+    sys.stderr.write(f"{kills} kills, asked again {again}: {sum(again)} of {disturbed.total()} requests\n")
     assert set(disturbed) == set(needed)
     assert set(needed.values()) == {1}
     # A kill costs at most what was under way, and nothing that had been answered before.
@@ -134,7 +133,7 @@ def test_twenty_kills_cost_what_was_under_way_and_change_nothing(workspace: Work
     assert max(older, default=0.0) <= ON_ITS_WAY, sorted(older)[-5:]
     # Whatever reached the server is in the count against a budget, and little that did not.
     total = disturbed.total() + sum("input" in body for body in server.bodies())
-    assert total <= spent.calls <= total + len(STAGES) * KILLS
+    assert total <= spent.calls <= total + kills
     for stage in STAGES:
         assert result_files(workspace, stage) == result_files(undisturbed, stage), stage
         versions = {each.current("asked", stage).data_version for each in (workspace, undisturbed)}
