@@ -11,6 +11,7 @@ import click
 
 from hsae_dagster.cli import (
     ask_again,
+    asked,
     card,
     compare,
     cost,
@@ -54,6 +55,7 @@ main.add_command(new.new)
 main.add_command(new.check)
 main.add_command(cost.cost)
 main.add_command(ask_again.ask_again)
+main.add_command(asked.asked)
 main.add_command(new.fields)
 main.add_command(worker.worker)
 main.add_command(lineage.lineage)

@@ -111,6 +111,12 @@ class OpenAIAnnotator:
         settings = self.client.settings(room, self.temperature)
         return json_request(self.model, messages, "judgements", _schema(len(predicates)), settings)
 
+    def body_with(self, concepts: Sequence[Concept], place: int, text: str) -> Body:
+        """The request in which the concept at `place` is judged on a text, with those it is stacked with."""
+        start = place - place % self.concepts_per_call
+        stack = concepts[start : start + self.concepts_per_call]
+        return self.body([normalise_text(concept.predicate) for concept in stack], text)
+
     def _requests(self, tasks: Sequence[AnnotationTask]) -> tuple[list[_Question], LazyBodies]:
         predicates = [[normalise_text(concept.predicate) for concept in task.concepts] for task in tasks]
         questions = [

@@ -114,6 +114,11 @@ class OpenAIInterpreter:
     def _bodies(self, questions: Sequence[_Question], request: InterpretationRequest) -> LazyBodies:
         return LazyBodies(len(questions), lambda index: self.body(questions[index].examples, request))
 
+    def bodies_of(self, neuron: int, request: InterpretationRequest) -> list[Body]:
+        """The requests about one neuron, in the order of its candidates."""
+        asked = [question for question in self._questions(request, _say_nothing) if question.neuron == neuron]
+        return [self.body(question.examples, request) for question in asked]
+
     def _questions(self, request: InterpretationRequest, report: Report) -> list[_Question]:
         questions = []
         for neuron in range(request.codes.shape[1]):

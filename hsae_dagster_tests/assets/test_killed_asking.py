@@ -80,7 +80,8 @@ def kill_at_random(
     killed, answered = time.monotonic(), dict(watch.answered)
     assert process.wait() == -signal.SIGKILL
     # What it had sent is answered to nobody.
-    time.sleep(SECONDS)
+    time.sleep(2 * SECONDS)
+    watch.answered = dict(answered)
     return {key: killed - at for key, at in answered.items()}
 
 
