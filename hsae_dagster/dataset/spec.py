@@ -178,6 +178,17 @@ class Annotation(Section):
     seed: int = Field(0, ge=0, description="Start of the random streams of holdout sample and calibration.")
 
 
+class Judge(Section):
+    """How a language model that judges is examined, with questions whose answers are known, before it is paid for."""
+
+    texts: int = Field(
+        16, ge=0, le=500, description="Texts of the dataset to examine it on, six questions each; 0: not."
+    )
+    min_accuracy: float = Field(
+        0.75, ge=0.0, le=1.0, description="Mean of its shares of right yes and right no below which the stage stops."
+    )
+
+
 class Spending(Section):
     """What paid models may cost this dataset, in all its runs together, and how they are paid."""
 
@@ -223,6 +234,7 @@ class DatasetSpec(Section):
     selection: Selection = Selection()
     interpretation: Interpretation = Interpretation()
     annotation: Annotation = Annotation()
+    judge: Judge = Judge()
     spending: Spending = Spending()
     inference: Inference = Inference()
 

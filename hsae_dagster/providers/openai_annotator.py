@@ -9,7 +9,8 @@ is told from one it denied. Stacking makes as many fewer requests as there are c
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,14 @@ class OpenAIAnnotator:
         for question, reply in zip(questions, replies, strict=True):
             drafts[question.task].take(question, reply)
         return [draft.finish() for draft in drafts]
+
+    def at_once(self) -> "OpenAIAnnotator":
+        """The same judge, on the same account, asked request by request whatever the tier."""
+        asked = copy(self)
+        account = self.client.account
+        if account is not None and account.tier == "batch":
+            asked.client = OpenAIClient(self.client.asker, self.client.server, replace(account, tier="standard"))
+        return asked
 
     def estimate(self, tasks: Sequence[AnnotationTask]) -> Estimate:
         """What judging these tasks would take now."""

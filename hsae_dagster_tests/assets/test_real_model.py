@@ -44,7 +44,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_a_real_model_writes_and_judges_concepts(workspace: Workspace, address: str) -> None:
     ledger = Ledger(workspace.project.results)
-    sections = {"selection": {"n": 1}, "interpretation": INTERPRETATION | {"model": MODEL}, "annotation": ANNOTATION}
+    sections = {
+        "selection": {"n": 1},
+        "interpretation": INTERPRETATION | {"model": MODEL},
+        "annotation": ANNOTATION,
+        "judge": {"texts": 0},
+    }
     workspace.declare("asked", tiny_texts(), **sections)
     use(address, workspace.root)
     run = workspace.run("asked", upto="interpretations")
@@ -68,11 +73,17 @@ def test_a_real_model_writes_and_judges_concepts(workspace: Workspace, address: 
 def test_a_real_model_judges_the_holdout_and_is_asked_once(workspace: Workspace, address: str) -> None:
     # Concepts worth judging, from the scripted model; the small one would find none that tells texts apart.
     interpretation = scripted.MODELS["interpretation"]
-    workspace.declare("asked", tiny_texts(), interpretation=interpretation, annotation=scripted.MODELS["annotation"])
+    workspace.declare(
+        "asked",
+        tiny_texts(),
+        interpretation=interpretation,
+        annotation=scripted.MODELS["annotation"],
+        judge={"texts": 0},
+    )
     with Loopback(scripted.chat) as server:
         scripted.use(server)
         assert workspace.run("asked", upto="interpretations").success
-    workspace.declare("asked", None, interpretation=interpretation, annotation=ANNOTATION)
+    workspace.declare("asked", None, interpretation=interpretation, annotation=ANNOTATION, judge={"texts": 0})
     use(address, workspace.root)
     run = workspace.run("asked", "annotation_matrix", "evaluation_report")
     assert run.success, {step: run.sentence(step) for step in run.failures}

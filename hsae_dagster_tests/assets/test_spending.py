@@ -13,6 +13,7 @@ import pytest
 
 from hsae_dagster.assets.asking_again import ask_again
 from hsae_dagster.assets.cost_estimate import FINISHED, estimate_costs
+from hsae_dagster.core.judge_probes import RULES
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.keys import hash_json
 from hsae_dagster.providers.ledger import Ledger
@@ -260,6 +261,50 @@ def test_an_incomplete_result_stays_until_it_can_be_made_again(ready: Selected) 
     assert workspace.current("asked", "annotation_matrix") == kept
 
 
+JUDGES = {
+    "no to everything": lambda rule, text: False,
+    "yes to everything": lambda rule, text: True,
+    "no idea": lambda rule, text: len(text) % 2 == 0,
+}
+
+
+def examined(judge: Any) -> Any:
+    """The scripted model, which answers the questions of the examination as `judge` does."""
+    rules = {rule.predicate: rule for rule in RULES}
+
+    def chat(body: dict[str, Any], call: int) -> Any:
+        if set(shown_concepts(body).values()) <= rules.keys() and shown_concepts(body):
+            return judge_by(lambda predicate, text: judge(rules[predicate], text))(body, call)
+        return scripted.chat(body, call)
+
+    return chat
+
+
+@pytest.mark.parametrize("judge", JUDGES.values(), ids=JUDGES.keys())
+def test_a_judge_that_knows_nothing_is_not_paid_for(ready: Selected, judge: Any) -> None:
+    workspace, server = ready.workspace, ready.server
+    declare(workspace)
+    assert workspace.run("asked", "interpretations").success
+    declare(workspace, judge={"texts": 16, "min_accuracy": 0.75})
+    before, server.chat = len(server.calls), examined(judge)
+    said = workspace.run("asked", "annotation_matrix").sentence("annotation_matrix")
+    assert "`annotation.model: openai:judge` is no reliable judge" in said
+    assert "below judge.min_accuracy 0.75" in said
+    assert len(server.calls) - before == 16
+
+
+def test_a_judge_that_answers_what_is_known_goes_on_and_is_examined_once(ready: Selected) -> None:
+    workspace, server = ready.workspace, ready.server
+    declare(workspace)
+    assert workspace.run("asked", "interpretations").success
+    declare(workspace, judge={"texts": 16, "min_accuracy": 0.95})
+    server.chat = examined(lambda rule, text: rule.truth(text))
+    run = workspace.run("asked", "annotation_matrix")
+    assert run.success
+    (line,) = told(run, "the judge is examined")
+    assert "yes where it is yes: 100%, no where it is no: 100%" in line
+
+
 def test_too_many_missing_answers_stop_what_is_downstream(ready: Selected) -> None:
     workspace, server = ready.workspace, ready.server
     assert workspace.run("asked", "interpretations").success
@@ -325,7 +370,7 @@ def test_a_language_model_may_judge_what_lexicons_say(workspace: Workspace) -> N
     """Providers mix by stage: concepts written offline, judged by a server."""
     annotation = {"model": "openai:judge", "calibration": 0}
     interpretation = {"candidates": 1, "bin": [50, 100], "scoring_texts": 40}
-    workspace.declare("asked", tiny_texts(), interpretation=interpretation, annotation=annotation)
+    workspace.declare("asked", tiny_texts(), interpretation=interpretation, annotation=annotation, judge={"texts": 0})
 
     def chat(body: dict[str, Any], call: int) -> Any:
         quoted = [part.split("”")[0] for part in "".join(shown_concepts(body).values()).split("“")[1:]]
