@@ -125,11 +125,15 @@ def examine(truth: np.ndarray, answers: np.ndarray) -> Examination:
         answers: (texts, rules) int8: 1 yes, 0 no, -1 missing.
     """
     counted, right = truth != MISSING, truth == answers
-    shares = [float(right[truth == said].mean()) if (truth == said).any() else 1.0 for said in (1, 0)]
+    said_yes, said_no = (float(right[truth == said].mean()) if (truth == said).any() else 1.0 for said in (1, 0))
     by_rule = [float(right[counted[:, j], j].mean()) if counted[:, j].any() else 1.0 for j in range(truth.shape[1])]
     worst = int(np.argmin(by_rule))
     return Examination(
-        int(counted.sum()), int((counted & right).sum()), *shares, worst=(RULES[worst].predicate, by_rule[worst])
+        asked=int(counted.sum()),
+        right=int((counted & right).sum()),
+        sensitivity=said_yes,
+        specificity=said_no,
+        worst=(RULES[worst].predicate, by_rule[worst]),
     )
 
 

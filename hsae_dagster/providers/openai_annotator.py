@@ -59,13 +59,16 @@ class OpenAIAnnotator:
         concepts_per_call: int = 10,
         max_words: int = 256,
         temperature: float | None = None,
+        effort: str | None = None,
+        provider: str = "openai",
         offline: str = "lexical",
     ) -> None:
         self.model = model
+        self.effort = effort
         self.concepts_per_call = concepts_per_call
         self.max_words = max_words
         self.prompt = load_prompt("annotate_single" if concepts_per_call == 1 else "annotate_stacked")
-        self.client = OpenAIClient(Asker("annotation.model", model, offline), server, account)
+        self.client = OpenAIClient(Asker("annotation.model", model, offline, provider), server, account)
         # A judge should judge alike twice, where the model lets itself be told.
         self.temperature = 0.0 if temperature is None and self.client.profile.temperature else temperature
 
@@ -117,7 +120,7 @@ class OpenAIAnnotator:
         """The request for one text and one stack of concepts."""
         messages = self.prompt.messages(predicates=list(predicates), text=present(text, self.max_words))
         room = SPARE_TOKENS + TOKENS_PER_JUDGEMENT * len(predicates)
-        settings = self.client.settings(room, self.temperature)
+        settings = self.client.settings(room, self.temperature, self.effort)
         return json_request(self.model, messages, "judgements", _schema(len(predicates)), settings)
 
     def body_with(self, concepts: Sequence[Concept], place: int, text: str) -> Body:

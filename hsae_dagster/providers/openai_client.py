@@ -52,12 +52,13 @@ class OpenAIClient:
         tier = self.account.tier if self.account else "standard"
         return "standard" if tier == "flex" and not self.profile.flex else tier
 
-    def settings(self, answer_tokens: int, temperature: float | None = None) -> Body:
+    def settings(self, answer_tokens: int, temperature: float | None = None, effort: str | None = None) -> Body:
         """The fields of a chat request that depend on the model: limit of the answer, effort, temperature.
 
         Args:
             answer_tokens: room for the answer itself; room for thoughts is added.
             temperature: wanted, or None for the server's own.
+            effort: wanted of a model that thinks, or None for the usual one.
 
         Raises:
             ProviderError: the model refuses any temperature.
@@ -66,11 +67,12 @@ class OpenAIClient:
         if temperature is not None and not profile.temperature:
             raise ProviderError(f"{self.asker.name}: this model takes no temperature. Leave it out of dataset.yaml.")
         # OpenAI's server and models that think take the second name only; not every other server knows it.
-        named = self.server.needs_key or profile.reasoning_effort is not None
+        effort = effort or profile.reasoning_effort
+        named = self.server.needs_key or effort is not None
         limit = "max_completion_tokens" if named else "max_tokens"
         body: Body = {limit: answer_tokens + profile.thinking_tokens}
-        if profile.reasoning_effort:
-            body["reasoning_effort"] = profile.reasoning_effort
+        if effort:
+            body["reasoning_effort"] = effort
         return body if temperature is None else {**body, "temperature": temperature}
 
     def require_key(self) -> None:

@@ -55,12 +55,15 @@ class OpenAIInterpreter:
         server: Server,
         account: Account | None = None,
         temperature: float | None = None,
+        effort: str | None = None,
+        provider: str = "openai",
         offline: str = "lexical",
     ) -> None:
         self.model = model
+        self.effort = effort
         self.temperature = temperature
         self.prompt = load_prompt("interpret")
-        self.client = OpenAIClient(Asker("interpretation.model", model, offline), server, account)
+        self.client = OpenAIClient(Asker("interpretation.model", model, offline, provider), server, account)
         self.faults = 0
 
     @property
@@ -98,7 +101,7 @@ class OpenAIInterpreter:
                 "silent": len(question.examples.silent),
                 "cost_usd": reply.cost_usd,
             }
-            concept = Concept(predicate, f"openai:{self.model}", details=details)
+            concept = Concept(predicate, f"{self.client.asker.provider}:{self.model}", details=details)
             found[question.neuron].setdefault(concept.concept_id, concept)
         return [list(concepts.values()) for concepts in found]
 
@@ -149,7 +152,7 @@ class OpenAIInterpreter:
             positives=present_all([request.texts[row] for row in examples.strong], request.max_words),
             negatives=present_all([request.texts[row] for row in examples.silent], request.max_words),
         )
-        settings = self.client.settings(MOST_ANSWER_TOKENS, self.temperature)
+        settings = self.client.settings(MOST_ANSWER_TOKENS, self.temperature, self.effort)
         return json_request(self.model, messages, "interpretation", SCHEMA, settings)
 
 

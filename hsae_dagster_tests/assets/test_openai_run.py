@@ -123,6 +123,28 @@ def exactly_what_was_asked(workspace: Workspace, server: Loopback, text_id: str)
     assert '"c1": ' in shown.output.split("--- answer")[1]
 
 
+def test_embedding_here_writing_there_and_judging_elsewhere(workspace: Workspace) -> None:
+    with (
+        Loopback(scripted.chat, scripted.embed) as here,
+        Loopback(scripted.chat) as there,
+        Loopback(scripted.chat) as elsewhere,
+    ):
+        servers = {"embedding": here, "interpretation": there, "annotation": elsewhere}
+        sections = {
+            name: {**scripted.MODELS[name], "server": {"url": server.base_url, "key": f"{name.upper()}_KEY"}}
+            for name, server in servers.items()
+        }
+        os.environ |= {f"{name.upper()}_KEY": f"{KEY}-{name}" for name in servers}
+        workspace.declare("asked", tiny_texts(), **{**scripted.MODELS, **sections})
+        run = workspace.run("asked", upto="interpretations")
+    assert run.success, {step: run.sentence(step) for step in run.failures}
+    for name, server in servers.items():
+        assert {call.headers["authorization"] for call in server.calls} == {f"Bearer {KEY}-{name}"}
+    assert all("input" in body for body in here.bodies())
+    assert not any(shown_concepts(body) for body in there.bodies())
+    assert all(shown_concepts(body) for body in elsewhere.bodies())
+
+
 def test_no_key_is_written_anywhere(workspace: Workspace) -> None:
     workspace.declare("asked", tiny_texts(), **scripted.MODELS)
     with Loopback(scripted.chat, lambda body, call: failure(401, f"Incorrect API key provided: {KEY}")) as server:
