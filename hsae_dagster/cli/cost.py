@@ -18,7 +18,7 @@ def cost(dataset: str) -> None:
     from hsae_dagster.assets.cost_estimate import estimate_costs
     from hsae_dagster.assets.spending import open_account
     from hsae_dagster.dataset.discovery import load_dataset
-    from hsae_dagster.providers.estimate import Estimate, dollars, duration
+    from hsae_dagster.providers.estimate import Estimate, dollars
 
     project = Project.here()
     declared = load_dataset(project.data, dataset)
@@ -37,8 +37,8 @@ def cost(dataset: str) -> None:
             "in ledger": f"{estimate.known:,}",
             "tokens in": f"{estimate.usage.input:,}",
             "out": f"{estimate.usage.output:,}",
-            "price": "unknown" if estimate.usd is None else dollars(estimate.usd),
-            "time": duration(estimate.minutes),
+            "price": estimate.price.removeprefix("price "),
+            "time": estimate.time,
             "basis": basis,
         }
         for stage, model, estimate, basis in [*lines, ("all", "", total, "")]

@@ -173,7 +173,7 @@ class OpenAIClient:
 
     def _estimate(self, plan: Plan, prompt_hash: str | None, answer_tokens: int) -> Estimate:
         found = self.estimate_sizes([plan.questions[i].size for i in plan.todo], prompt_hash, answer_tokens)
-        return Estimate(found.calls, len(plan.known), found.usage, found.usd, found.minutes)
+        return Estimate(found.calls, len(plan.known), found.usage, found.usd, found.minutes, found.within)
 
     def connect(self) -> "AsyncOpenAI":
         """The SDK's connection, for batches. Use as an asynchronous context manager."""

@@ -150,3 +150,19 @@ def test_an_estimate_is_a_sentence() -> None:
     some = Estimate(1200, 0, Usage(5000, 0, 70), 0.0125, 0.5) + Estimate(1, 2, Usage(1, 0, 1), 2.0, 3.0)
     assert str(some) == ("about 1,201 calls, 5,001 tokens in, 71 out, $2.01, 4 min; 2 answers are in the ledger")
     assert "price unknown" in str(some + Estimate(1, usd=None))
+    assert str(Estimate(10, 0, Usage(5, 0, 7), 2.0, 6.0, within=2.0)).endswith("$1.00 to $4.00, 3 min to 12 min")
+    assert (some + Estimate(1, within=1.15)).within == 1.15
+
+
+def test_what_was_paid_lies_in_the_range_that_was_told(tmp_path: Path) -> None:
+    priced(tmp_path)
+    texts = [body(f"{90} {3} {n:04d}") for n in range(100)]
+    with Loopback(billed) as loopback:
+        asked_by = account(tmp_path)
+        for part, narrow in ((texts[:40], False), (texts, True)):
+            told = client(loopback, asked_by).estimate(part, answer_tokens=5)
+            before = asked_by.totals.usd
+            client(loopback, asked_by).ask_all(part, silence)
+            assert told.usd is not None
+            assert told.usd / told.within <= asked_by.totals.usd - before <= told.usd * told.within
+            assert (told.within <= 1.15) is narrow
