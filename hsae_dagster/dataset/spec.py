@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from hsae_dagster.dataset.saes import SAE, AutoSizes, SAEs
 from hsae_dagster.dataset.section import Names, Section, Share, Values
 from hsae_dagster.dataset.spec_inference import Inference, OwnHypothesis
+from hsae_dagster.dataset.spec_server import ServerFields
 
 Task = Literal["regression", "classification", "pairwise"]
 Percentile = Annotated[float, Field(ge=0.0, le=100.0)]
@@ -121,6 +122,7 @@ class Embedding(Section):
 
     model: str = Field("minilm", description="`minilm` (bundled, offline) or `openai:<model>`.")
     max_tokens: int = Field(256, ge=8, le=8192, description="Tokens read of each text; the rest is cut.")
+    server: ServerFields = ServerFields()
     dimensions: int | None = Field(None, ge=2, description="Ask the model for this many (openai:… only).")
     batch_size: int = Field(512, ge=1, description="Texts per write: what a killed run repeats at most.")
 
@@ -168,7 +170,10 @@ class Selection(Section):
 class Interpretation(Section):
     """How a neuron becomes a concept in words."""
 
-    model: str = Field("lexical", description="`lexical` (offline) or `openai:<model>`.")
+    model: str = Field("lexical", description="`lexical` (offline), `openai:<model>` or `local:<file.gguf>`.")
+    server: ServerFields = ServerFields()
+    temperature: float | None = Field(None, ge=0, le=2, description="Of a language model; default the server's own.")
+    effort: str | None = Field(None, description="How much a language model thinks (`minimal`, `low`, …), if it does.")
     candidates: int = Field(3, ge=1, le=20, description="Candidate concepts per neuron; the best is kept.")
     examples: int = Field(20, ge=2, description="Texts shown to a language model, half firing, half silent.")
     sampling: Literal["percentile", "top"] = Field(
@@ -210,7 +215,12 @@ class Interpretation(Section):
 class Annotation(Section):
     """How concepts are judged on held-out texts."""
 
-    model: str = Field("lexical", description="`lexical` (offline, with the lexical interpreter) or `openai:…`.")
+    model: str = Field(
+        "lexical", description="`lexical` (offline, with the lexical interpreter), `openai:…` or `local:<file.gguf>`."
+    )
+    server: ServerFields = ServerFields()
+    temperature: float | None = Field(None, ge=0, le=2, description="Of a language model; default 0 where it has one.")
+    effort: str | None = Field(None, description="How much a language model thinks (`minimal`, `low`, …), if it does.")
     holdout_sample: int | None = Field(
         None, ge=20, description="Judge only this many holdout rows (whole clusters); default all."
     )
@@ -224,6 +234,17 @@ class Annotation(Section):
     )
     max_missing: Share = Field(0.05, description="Most answers that may be missing; more stop what is downstream.")
     seed: int = Field(0, ge=0, description="Start of the random streams of holdout sample and calibration.")
+
+
+class Judge(Section):
+    """How a language model that judges is examined, with questions whose answers are known, before it is paid for."""
+
+    texts: int = Field(
+        16, ge=0, le=500, description="Texts of the dataset to examine it on, six questions each; 0: not."
+    )
+    min_accuracy: float = Field(
+        0.75, ge=0.0, le=1.0, description="Mean of its shares of right yes and right no below which the stage stops."
+    )
 
 
 class Spending(Section):
@@ -278,6 +299,7 @@ class DatasetSpec(Section):
     selection: Selection = Selection()
     interpretation: Interpretation = Interpretation()
     annotation: Annotation = Annotation()
+    judge: Judge = Judge()
     spending: Spending = Spending()
     inference: Inference = Inference()
 

@@ -3,6 +3,7 @@
 import json
 
 import polars as pl
+import pytest
 
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster_tests.assets import scripted
