@@ -6,14 +6,14 @@ Belongs here: the forms in which claims are printed. Does not belong here: wheth
 import re
 from dataclasses import dataclass
 
-_LISTED = r"“[^”]+”(?:, “[^”]+”)*"
+_LISTED = r"“[^”]+”(?:, “[^”]+”)*(?: or “[^”]+”)?"
 _WITH_LIST = re.compile(rf"(?P<name>.+?): (?P<terms>{_LISTED})")
 _EXEMPLARS = re.compile(
     r"has a sentence like “(?P<sentences>.+)” \(similarity at least (?P<least>[01](?:\.\d+)?)\)", re.DOTALL
 )
 # Between quoted sentences; a sentence may hold quotation marks of its own.
 _BETWEEN = re.compile(r"”(?:,? or |, )“")
-_MENTIONS = "mentions "
+_SAYS = "says "
 
 
 class NotUnderstoodError(ValueError):
@@ -22,15 +22,10 @@ class NotUnderstoodError(ValueError):
 
 @dataclass(frozen=True)
 class Listed:
-    """A claim that lists its terms: a word group (name `mentions …`) or a closed class of words (any other name)."""
+    """A claim that lists its terms: a word group (name `says`) or a closed class of words (any other name)."""
 
     name: str
     terms: tuple[str, ...]
-
-    @property
-    def title(self) -> str | None:
-        """The title of a word group, which means nothing; None for a closed class."""
-        return self.name.removeprefix(_MENTIONS) if self.name.startswith(_MENTIONS) else None
 
 
 @dataclass(frozen=True)
@@ -56,11 +51,13 @@ def parse(claim: str) -> Listed | Named | Exemplars:
     """
     if found := _EXEMPLARS.fullmatch(claim):
         return Exemplars(tuple(_BETWEEN.split(found["sentences"])), float(found["least"]))
+    if found := re.fullmatch(rf"says (?P<terms>{_LISTED})", claim):
+        return Listed("says", tuple(re.findall(r"“([^”]+)”", found["terms"])))
     if found := _WITH_LIST.fullmatch(claim):
         return Listed(found["name"], tuple(re.findall(r"“([^”]+)”", found["terms"])))
-    if claim.startswith((_MENTIONS, "has a sentence like ")) or not claim.strip() or ": “" in claim:
+    if claim.startswith((_SAYS, "has a sentence like ")) or not claim.strip() or ": “" in claim:
         raise NotUnderstoodError(
-            f"The claim `{claim}` does not read as `mentions TITLE: “term”, …`, as `NAME: “word”, …`, nor as "
+            f"The claim `{claim}` does not read as `says “term” or “term”`, as `NAME: “word”, …`, nor as "
             "`has a sentence like “…” (similarity at least 0.55)`."
         )
     return Named(claim)

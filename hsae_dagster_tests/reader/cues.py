@@ -40,7 +40,11 @@ CUES: dict[str, Callable[[str], bool]] = {
     "contains a number": _has_number,
     "uses a quotation": _quotes,
     "has a word in capitals": _has_capitals,
+    "begins with a number": lambda text: re.match(r"[^\w]*[0-9]", text.lstrip("_")) is not None,
+    "trails off with dots": lambda text: "…" in text or "..." in text,
+    "has a remark in brackets": lambda text: re.search(r"\([^()]+\)", text) is not None,
 }
+_LENGTH = re.compile(r"has at (most|least) (\d+) words")
 
 
 def shows(name: str, text: str) -> bool:
@@ -49,6 +53,9 @@ def shows(name: str, text: str) -> bool:
     Raises:
         NotUnderstoodError: the reader has never heard of it.
     """
+    if found := _LENGTH.fullmatch(name):
+        n_words, limit = len(html.unescape(text).split()), int(found[2])
+        return n_words <= limit if found[1] == "most" else n_words >= limit
     if name not in CUES:
         raise NotUnderstoodError(f"There is no cue `{name}`; the reader knows {', '.join(sorted(CUES))}.")
     return CUES[name](html.unescape(text))

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 from hsae_dagster.core.concepts.claims import Cue, Length, Meaning, Sentences, WordGroup
 from hsae_dagster.core.concepts.cues import SIGN_CUES, WORD_CUES, count_words, has_sign
-from hsae_dagster.core.concepts.exemplars import SIMILARITIES, closest, columns_at, typical_units
+from hsae_dagster.core.concepts.exemplars import SIMILARITIES, closest, columns_at, least_similarity, typical_units
 from hsae_dagster.core.concepts.terms import TermTable, occurrences
 from hsae_dagster.core.concepts.word_groups import CLOSENESS, MOST_FORMS
 from hsae_dagster.core.pooling import TextUnits
@@ -146,24 +146,32 @@ class Units:
 def neuron_exemplars(units: Units, neurons: Sequence[int]) -> Pool:
     """Exemplars of each neuron at several similarities."""
     n_words = np.array([count_words(text) for text in units.texts])
+    least = least_similarity(units.vectors, np.random.default_rng(0))
+    similarities = [value for value in SIMILARITIES if value >= least]
     sets: list[tuple[int, ...]] = []
     owners: list[int] = []
     for neuron in neurons:
         span = slice(units.codes.indptr[neuron], units.codes.indptr[neuron + 1])
-        found = typical_units(units.codes.data[span], units.codes.indices[span], units.vectors, n_words)
+        found = typical_units(
+            units.codes.data[span],
+            units.codes.indices[span],
+            units.vectors,
+            n_words,
+            coherent=max(least, SIMILARITIES[0]),
+        )
         sets += [each.units for each in found if _printable(units.texts, each.units)]
         owners += [int(neuron)] * (len(sets) - len(owners))
     used = sorted({unit for members in sets for unit in members})
     place = {unit: column for column, unit in enumerate(used)}
     likeness = closest(units.vectors[used], units.vectors) if used else np.zeros((len(units.texts), 0), np.float32)
     of_texts = np.maximum.reduceat(likeness[units.places.rows], units.places.starts[:-1], axis=0)
-    columns = columns_at(of_texts, [[place[unit] for unit in members] for members in sets], SIMILARITIES)
+    columns = columns_at(of_texts, [[place[unit] for unit in members] for members in sets], similarities)
     meanings = [
         Sentences(tuple(units.texts[unit] for unit in members), similarity, units.set_id)
         for members in sets
-        for similarity in SIMILARITIES
+        for similarity in similarities
     ]
-    return Pool(tuple(meanings), np.repeat(np.array(owners, dtype=np.int64), len(SIMILARITIES)), columns)
+    return Pool(tuple(meanings), np.repeat(np.array(owners, dtype=np.int64), len(similarities)), columns)
 
 
 def _printable(texts: Sequence[str], members: Sequence[int]) -> bool:

@@ -7,8 +7,8 @@ Everything is learned from clusters that may be learned from, never from the hol
 explains beside those taken before and what is held constant; one that nearly repeats another is passed over. A
 candidate that saw no outcome costs one price, a word group grown on the outcome one for each word it chose, because
 each choice fits some noise (as in the risk inflation criterion of Foster and George 1994). Price and number of claims
-are those of the best fit in cross-validation over whole clusters, in each fold of which everything is chosen anew
-(Hastie, Tibshirani and Friedman 2009, section 7.10.2).
+are those of the best fit in cross-validation over whole clusters, in each fold of which everything is chosen anew, and
+of numbers that fit about as well the least (Hastie, Tibshirani and Friedman 2009, sections 7.10.1 and 7.10.2).
 """
 
 from dataclasses import dataclass, replace
@@ -95,7 +95,7 @@ class Path:
     Attributes:
         price: of a choice.
         scores: (n + 1,) R² or AUC by number of claims, from none; mean over folds.
-        best: number of claims with the best score.
+        best: the fewest claims within one standard error, over folds, of the best score.
     """
 
     price: float
@@ -128,7 +128,7 @@ def choose_claims(
         seed: of the folds.
     """
     paths = [cross_validated(learned, pool, vocabulary, limits, price, seed) for price in PRICES]
-    best = max(paths, key=lambda path: float(path.scores[path.best]))
+    best = max(paths, key=lambda path: float(np.nanmax(path.scores)))
     if best.best == 0:
         return [], paths
     return choose_together(learned, pool, vocabulary, Limits(best.best, limits.least_texts), best.price), paths
@@ -243,8 +243,11 @@ def cross_validated(
         part, unseen = learned.rows(train), learned.rows(test)
         picks = choose_together(part, pool, vocabulary, limits.share(len(train) / len(learned.outcome)), price)
         scores.append(path_scores(part, unseen, picks, limits.n))
-    mean = np.nanmean(np.array(scores), axis=0)
-    return Path(price, mean, int(np.nanargmax(mean)))
+    by_fold = np.array(scores)
+    mean = np.nanmean(by_fold, axis=0)
+    behind = by_fold[:, [int(np.nanargmax(mean))]] - by_fold
+    error = np.nanstd(behind, axis=0, ddof=1) / np.sqrt(len(by_fold))
+    return Path(price, mean, int(np.flatnonzero(np.nanmean(behind, axis=0) <= error)[0]))
 
 
 def path_scores(part: Learned, unseen: Learned, picks: list[Pick], n: int) -> np.ndarray:
