@@ -111,6 +111,8 @@ def _choose(text: str, named: str | None, path: Path) -> Reading:
     for separator in order:
         # Where every backslash is a mark of MySQL or PostgreSQL, texts hold their escapes and not these.
         first: list[Quoting] = ["off, escaped"] if separator == "\t" and _escapes_alone(text) else []
+        if first and re.search(r'(?:^|[\t\n])"', text):
+            first = ["doubled", *first]
         for quoting in dict.fromkeys([*first, *QUOTING]):
             if not _may_be(text, separator, quoting):
                 continue

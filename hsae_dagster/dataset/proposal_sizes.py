@@ -39,4 +39,4 @@ def _splits(clusters: int, cluster: str | None) -> list[SizeField]:
         return []
     unit = f"clusters (`{cluster}`)" if cluster else "texts"
     why = f"A tenth of {clusters:,} {unit} would be too few to choose and judge concepts on."
-    return [("splits.validation", 0.15, why), ("splits.fidelity", 0.15, "")]
+    return [("splits.validation", 0.15, why)]

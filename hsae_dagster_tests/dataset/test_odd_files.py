@@ -4,6 +4,7 @@ Every input is made here. `CELLS` is the table that most of them hold.
 """
 
 import json
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -371,3 +372,12 @@ def test_quotes_around_whole_cells_are_marks_even_where_others_are_part_of_the_t
     path = put(tmp_path, "a.tsv", "\n".join(["text\tn", *rows[:10], '"cut off, here\t7', *rows[10:]]).encode())
     found = read_leniently(path).frame
     assert found["text"].to_list() == [*texts[:10], '"cut off, here', *texts[10:]]
+
+
+@pytest.mark.parametrize(("name", "module"), [("a.xlsx", "fastexcel"), ("a.sav", "pyreadstat")])
+def test_a_reader_that_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(DatasetError, match=r"Install the readers \(pip install 'hsae_dagster\[files\]'\), or"):
+        read_leniently(put(tmp_path, name, b"x"))

@@ -412,5 +412,6 @@ def test_shares_follow_the_rows_that_clusters_hold() -> None:
         return propose(reviews(6000, **{"User Name": users}), "r.csv").value("splits.validation")
 
     assert validation([f"user {i % 1000}" for i in range(6000)]) is None
+    assert propose(reviews(), "r.csv").value("splits.fidelity") is None, "only phrases of a language model need one"
     # As many clusters, but ten of them hold most rows.
     assert validation([f"user {i % 10 if i < 5000 else i % 1000}" for i in range(6000)]) == 0.15
