@@ -83,6 +83,7 @@ class Card:
     facts: tuple[tuple[str, str], ...]
     flags: tuple[str, ...]
     evidence: tuple[tuple[str, str, tuple[_Quote, ...]], ...]
+    asked: bool
     firing: _Firing | None
     keys: tuple[tuple[str, str], ...]
 
@@ -105,6 +106,7 @@ def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tupl
         facts=tuple(facts(h, content)),
         flags=h.test.flags,
         evidence=_evidence(h, content),
+        asked=h.source == "found" and not h.made_from,
         firing=_firing(h),
         keys=(
             ("Hypothesis", h.hypothesis_id),
