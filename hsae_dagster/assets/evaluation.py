@@ -243,7 +243,8 @@ def _hypotheses(
                 duplicates=inputs.duplicates[j],
                 near_copies=near_copies.get(record["column"], ()),
                 stability=stability.get(record["column"], np.nan),
-                **again.get(record["column"], {}),  # type: ignore[arg-type]
+                found_in=again.get(record["column"], (0, 0))[0],
+                other_seeds=again.get(record["column"], (0, 0))[1],
                 detectable=minimum_detectable_effect(
                     test.separation.standard_error,
                     test.separation.degrees_of_freedom,
@@ -276,10 +277,10 @@ def _stability(selected: StoredObject) -> dict[int, float]:
     return dict(frame.select("column", pl.col("selection_frequency").fill_null(np.nan)).iter_rows())
 
 
-def _found_again(selected: StoredObject) -> dict[int, dict[str, int]]:
+def _found_again(selected: StoredObject) -> dict[int, tuple[int, int]]:
     """In how many of how many other seeds a selected neuron was found, by its column."""
     frame = read_frame(selected.file("neurons.parquet")).select("column", "found_in", "other_seeds")
-    return {row.pop("column"): row for row in frame.iter_rows(named=True)}
+    return {column: (found_in, others) for column, found_in, others in frame.iter_rows()}
 
 
 def _fidelity(record: dict[str, Any]) -> Fidelity:

@@ -325,8 +325,8 @@ def _figure_threats(content: ReportContent) -> Iterator[str]:
             yield f"Rows were left out before anything else ({reasons})."
     if content.unreadable:
         yield (
-            f"No claim speaks for {plural(len(content.unreadable), 'selected neuron')}. What they know about the "
-            "outcome is missing here."
+            f"No claim speaks for {plural(len(content.unreadable), 'selected neuron')}. What "
+            f"{'it knows' if len(content.unreadable) == 1 else 'they know'} about the outcome is missing here."
         )
 
 

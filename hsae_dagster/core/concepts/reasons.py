@@ -50,8 +50,8 @@ def _closest_units(
     closeness: Closeness | None,
 ) -> None:
     for j, meaning in enumerate(meanings):
-        rows = np.flatnonzero(holds[:, j])
-        if closeness is None or not isinstance(meaning, Sentences) or not len(rows):
+        rows = np.flatnonzero(holds[:, j]).tolist()
+        if closeness is None or not isinstance(meaning, Sentences) or not rows:
             continue
         likeness, units = closeness([texts[i] for i in rows], meaning.sentences)
         for i, best, own in zip(rows, likeness.argmax(axis=1), units, strict=True):
