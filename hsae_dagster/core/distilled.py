@@ -1,7 +1,7 @@
 """Judging a sample and letting a probe judge the rest.
 
 Belongs here: drawing the sample, the probe on text vectors, and its labels for all texts. Does not belong here: the
-corrected effect (`core.annotation_error.corrected_separation`, with the judge in the place of people) or asking a judge.
+corrected effect (`core.annotation_error`, with the judge in the place of people) or asking a judge.
 
 The probe is fitted on some folds of clusters and labels the others, judged texts among them. Its errors are therefore
 alike on judged and unjudged texts of a fold, and predict-then-debias takes them out, however many they are: they cost
@@ -128,9 +128,9 @@ def _widened(
 ) -> Corrected:
     """The same estimates with intervals for few judged texts of much weight.
 
-    A text drawn with a chance of 5 % weighs twenty; one that is alone among many light ones hides its own error. So each
-    text's influence is taken without itself (the jackknife), and the degrees of freedom are as many as clusters of equal
-    influence would be (Satterthwaite).
+    A text drawn with a chance of 5 % weighs twenty; one that is alone among many light ones hides its own error. So
+    each text's influence is taken without itself (the jackknife), and the degrees of freedom are as many as clusters of
+    equal influence would be (Satterthwaite).
     """
     weight, judged = np.zeros(len(outcome)), np.zeros(len(outcome))
     weight[sample.rows], judged[sample.rows] = 1.0 / sample.probability, answers

@@ -71,7 +71,7 @@ def test_killed_while_embedding(declared: Workspace, tmp_path: Path) -> None:
 
     def embed(body: dict[str, Any], call: int) -> Raw:
         if not pause.is_set():
-            time.sleep(0.2)
+            time.sleep(1.0)
         return embeddings(scripted.embed(body, call))
 
     os.environ["HSAE_CONCURRENCY"] = str(AT_ONCE)
