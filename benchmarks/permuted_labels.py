@@ -63,8 +63,6 @@ def verdicts(project: Project, dataset: str) -> list[dict[str, Any]]:
             alpha=spec.inference.alpha,
             estimate=test.separation.estimate,
             expected_sign=record["train_separation"],
-            fidelity=record["fidelity"]["f1"],
-            min_fidelity=spec.inference.min_fidelity,
             untestable=None if np.isfinite(test.separation.p_value) else "not testable",
             reversed_by_controls=reversed_by_controls(test.separation, test.adjusted),
         )

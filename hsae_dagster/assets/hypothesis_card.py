@@ -136,10 +136,11 @@ def _metadata(row: Mapping[str, Any], told: Mapping[str, str], shared: _Shared) 
         STATUS: shared.status,
         "in words": told["words"],
         "tested on": told["tested"],
-        "fidelity": told["fidelity"],
+        "source": told["source"],
+        "how much of its neuron it says": told["coverage"],
         "card": dg.MetadataValue.md(told["card"]),
         "since the last evaluation": _since(row, shared),
-        "neuron": f"{row['sae_id']}/{row['sae_column']}" if row["sae_id"] else "none: your own hypothesis",
+        "neuron": f"{row['sae_id']}/{row['sae_column']}" if row["sae_id"] else "none",
         "activations of the neuron": dg.MetadataValue.md(told["activations"]),
         "selected": _selected(row, shared),
         **_asked(row, shared),
@@ -165,7 +166,6 @@ def _figures(row: Mapping[str, Any]) -> dict[str, float]:
         "effect low": row["effect_low"],
         "effect high": row["effect_high"],
         "Holm p": row["p_holm"],
-        "fidelity F1": row["fidelity_f1"],
         "prevalence": row["prevalence"],
     }
     return {name: float(f"{value:.4g}") for name, value in figures.items() if value is not None}

@@ -12,8 +12,9 @@ import scipy.sparse as sp
 
 from hsae_dagster import checks
 from hsae_dagster.assets.candidate_scores import Split, judge_candidates, making
+from hsae_dagster.assets.claim_material import MOST_TEXTS, Material
 from hsae_dagster.assets.embeddings import open_vectors
-from hsae_dagster.assets.found_claims import MOST_TEXTS, Material, find_claims, records_of
+from hsae_dagster.assets.found_claims import find_claims, records_of
 from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_interpretation
 from hsae_dagster.assets.stage import GROUP, Stage, explained, table
 from hsae_dagster.assets.text_units import read_text_units, text_vectors
@@ -222,7 +223,10 @@ def _record(
     if chosen is None:
         reason = "no candidate tells firing from silent texts" if candidates else "no candidate could be written"
     return {
-        **{key: neuron[key] for key in ("rank", "column", "sae_id", "sae_column", "score", "train_separation")},
+        **{
+            key: neuron[key]
+            for key in ("rank", "column", "sae_id", "sae_column", "score", "train_separation", "train_z")
+        },
         "bounds": list(bounds),
         "candidates": listed,
         "chosen": chosen,

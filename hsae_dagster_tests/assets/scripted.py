@@ -32,6 +32,8 @@ MODELS = {
         "scoring_texts": 40,
     },
     "annotation": {"model": "openai:judge", "calibration": 0},
+    # It knows nothing but topics, and would fail an examination.
+    "judge": {"texts": 0},
 }
 
 

@@ -178,23 +178,24 @@ def test_a_stage_without_what_is_upstream_says_what_to_materialize(workspace: Wo
     assert "Materialize" in run.sentence("activations")
 
 
-def test_duplicates_are_left_out_and_reported(copied: Workspace) -> None:
-    texts = tiny_texts()
-    # Equal but for white space; equal text of the same author with another label, which is another observation.
-    spaced = texts[:3].with_columns(pl.col("text").str.replace_all(" ", "  "))
-    other = texts[3:5].with_columns(pl.col("score") + 1)
-    copied.declare("ratings", pl.concat([texts, texts[:10], spaced, other]))
-    run = copied.run("ratings", "corpus")
-    told = run.metadata("corpus")
+def test_repeats_are_left_out_only_where_an_id_tells_them(copied: Workspace) -> None:
+    texts = tiny_texts().with_row_index("number")
+    read_twice = pl.concat([texts, texts[:13]])
+    copied.declare("ratings", read_twice)
+    told = copied.run("ratings", "corpus").metadata("corpus")
+    assert (told["rows left out"], told["observations"], told["dagster/row_count"]) == ("none", 313, 300)
+    columns(id="number")(copied)
+    told = copied.run("ratings", "corpus").metadata("corpus")
     assert [record.data for record in told["rows left out"].records] == [
-        {"reason": "repeating the text, outcome, cluster and controls of another row", "rows": 13}
+        {"reason": "repeating a row of the same id", "rows": 13}
     ]
-    assert (told["rows read"], told["observations"], told["dagster/row_count"]) == (315, 302, 300)
+    assert (told["rows read"], told["observations"], told["dagster/row_count"]) == (313, 300, 300)
 
 
 def test_many_rows_left_out_are_a_warning_not_a_stop(copied: Workspace) -> None:
-    texts = tiny_texts()
+    texts = tiny_texts().with_row_index("number")
     copied.declare("ratings", pl.concat([texts, texts[:150]]))
+    columns(id="number")(copied)
     run = copied.run("ratings", "corpus")
     assert run.success
     assert not run.checks["corpus.few_rows_dropped"].passed

@@ -155,12 +155,12 @@ def test_labels_cannot_guide_sentences(workspace: Workspace, units: str) -> None
     assert "a sentence has no label of its own" in run.sentence(step)
 
 
-def test_auto_is_unguided_where_units_are_sentences(workspace: Workspace) -> None:
+def test_auto_chooses_among_sentence_neurons(workspace: Workspace) -> None:
     workspace.declare("auto", several_sentences(), saes={"auto": {"max_epochs": 3}}, units="auto")
     run = workspace.run("auto", upto="selected_neurons")
     assert run.success, {step: run.sentence(step) for step in run.failures}
-    grid = read_frame(workspace.current("auto", "sae_checkpoints").file("grid.parquet"))
-    assert set(grid["label_weight"]) == {0.0}
+    (record,) = workspace.current("auto", "sae_checkpoints").json("saes.json")
+    assert record["config"]["label_weight"] == 0.0
 
 
 def test_no_neuron_holds_where_the_outcome_does_not_across_clusters(

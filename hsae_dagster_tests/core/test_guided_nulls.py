@@ -90,8 +90,6 @@ def confirmed(seed, task, leaks=False):
             alpha=0.05,
             estimate=test.separation.estimate,
             expected_sign=direction,
-            fidelity=1.0,
-            min_fidelity=0.6,
             untestable=None,
         ).badge
         for test, p_holm, q, direction in zip(tests, holm(p), benjamini_hochberg(p), directions, strict=True)

@@ -3,11 +3,11 @@
 Belongs here: a rule per name, on the text alone. Does not belong here: classes whose words the claim lists (`words`).
 """
 
-import html
 import re
 from collections.abc import Callable
 
 from hsae_dagster_tests.reader.claim import NotUnderstoodError
+from hsae_dagster_tests.reader.words import shown
 
 _CAPITALS = re.compile(r"\b[^\W\d_]{2,}\b")
 _QUOTED = re.compile(r"\"[^\"]+\"|“[^”]+”|„[^“”]+[“”]|«[^»]+»|»[^«]+«|「[^」]+」")
@@ -40,7 +40,7 @@ CUES: dict[str, Callable[[str], bool]] = {
     "contains a number": _has_number,
     "uses a quotation": _quotes,
     "has a word in capitals": _has_capitals,
-    "begins with a number": lambda text: re.match(r"[^\w]*[0-9]", text.lstrip("_")) is not None,
+    "begins with a number": lambda text: next(filter(str.isalnum, text), "").isdecimal(),
     "trails off with dots": lambda text: "…" in text or "..." in text,
     "has a remark in brackets": lambda text: re.search(r"\([^()]+\)", text) is not None,
 }
@@ -48,14 +48,14 @@ _LENGTH = re.compile(r"has at (most|least) (\d+) words")
 
 
 def shows(name: str, text: str) -> bool:
-    """Whether a text shows the cue of that name; HTML entities count as what they stand for.
+    """Whether a text, as a browser shows it, shows the cue of that name.
 
     Raises:
         NotUnderstoodError: the reader has never heard of it.
     """
     if found := _LENGTH.fullmatch(name):
-        n_words, limit = len(html.unescape(text).split()), int(found[2])
+        n_words, limit = len(shown(text).split()), int(found[2])
         return n_words <= limit if found[1] == "most" else n_words >= limit
     if name not in CUES:
         raise NotUnderstoodError(f"There is no cue `{name}`; the reader knows {', '.join(sorted(CUES))}.")
-    return CUES[name](html.unescape(text))
+    return CUES[name](shown(text))

@@ -5,7 +5,7 @@ Belongs here: the words of a text in stretches, and looking for terms in them. D
 A term occurs where its words stand next to each other, in order, within one stretch: stretches end at . ! ? ; : (and
 their like in other scripts, and …) and at line ends. Words are runs of letters and digits, with apostrophes inside;
 case does not matter, ’ is ', and a possessive 's, or an apostrophe at a word's end, is no part of it. HTML entities
-count as what they stand for.
+count as what they stand for, and HTML tags as the line ends that a browser shows for most of them.
 """
 
 import functools
@@ -16,12 +16,23 @@ from collections.abc import Iterable, Sequence
 
 _APOSTROPHES = re.compile("[\u2018\u2019\u201b\u02bc\u00b4`]")
 _STRETCH_END = re.compile(r"[.!?;:…。！？；：\n\r\v\f\u0085\u2028\u2029]+")
+# Marks of formatting as people type them; “<3” or “a < b > c” is none.
+_NAMES = (
+    "a abbr b blockquote body br center cite code div em font h1 h2 h3 h4 h5 h6 hr html i img li ol p pre q s small "
+    "span strike strong sub sup table tbody td th thead tr tt u ul"
+)
+_TAG = re.compile(rf"</?({_NAMES.replace(' ', '|')})(\s*/?|\s[^<>=]*=[^<>]*)>", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+
+
+def shown(text: str) -> str:
+    """A text as a browser shows it."""
+    return unicodedata.normalize("NFC", _TAG.sub("\n", html.unescape(text)))
 
 
 def stretches(text: str) -> list[list[str]]:
     """The words of each stretch of a text, as they are compared."""
-    plain = _APOSTROPHES.sub("'", unicodedata.normalize("NFC", html.unescape(text))).lower()
+    plain = _APOSTROPHES.sub("'", shown(text)).lower()
     return [words for part in _STRETCH_END.split(plain) if (words := [_bare(word) for word in _WORD.findall(part)])]
 
 

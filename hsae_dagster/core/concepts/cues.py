@@ -46,7 +46,7 @@ SIGN_CUES: dict[str, re.Pattern[str]] = {
     "asks a question": re.compile("[?？؟]"),
     "exclaims": re.compile("[!！]"),
     "contains a number": re.compile(r"\d"),
-    "begins with a number": re.compile(r"\A\W*\d"),
+    "begins with a number": re.compile(r"\A[\W_]*\d"),
     "uses a quotation": re.compile('"[^"]+"|“[^”]+”|„[^“”]+[“”]|«[^»]+»|»[^«]+«|「[^」]+」'),
     CAPITALS: re.compile(r"\b[^\W\d_]{2,}\b"),
     "trails off with dots": re.compile(r"…|\.\.\."),
