@@ -114,7 +114,9 @@ CASES = {
         ("m = 400", "training texts", "`saes.m`"),
     ),
     "fewer live neurons than asked for": Case(
-        redeclare(selection={"n": 9}), "selected_neurons", ("9 neurons were asked for", "of 8", "wider SAE")
+        redeclare(selection={"n": 9, "across_clusters": False}),
+        "selected_neurons",
+        ("9 neurons were asked for", "of 8", "wider SAE"),
     ),
     "an unknown selection method": Case(
         redeclare(selection={"n": 4, "method": "magic"}), "selected_neurons", ("magic", "lasso")
@@ -249,7 +251,7 @@ def test_a_provider_without_key_names_its_field_and_the_variable(
 def test_a_corrected_dataset_goes_on_as_if_nothing_had_been(copied: Workspace, tmp_path: Path) -> None:
     before = copied.bytes_of()
     good = (copied.root / "data" / "ratings" / "dataset.yaml").read_text(encoding="utf-8")
-    redeclare(selection={"n": 9})(copied)
+    redeclare(selection={"n": 9, "across_clusters": False})(copied)
     assert not copied.run("ratings").success
     write("dataset.yaml", good)(copied)
     run = copied.run("ratings")

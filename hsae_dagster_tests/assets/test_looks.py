@@ -45,7 +45,9 @@ def test_other_hypotheses_on_the_same_holdout_are_a_second_look_and_the_first_st
     copied: Workspace,
 ) -> None:
     first = read_frame(copied.current("ratings", "evaluation_report").file("hypotheses.parquet"))
-    copied.declare("ratings", None, saes=[{"m": 6, "k": 2, "max_epochs": 30, "batch_size": 32, "seed": 5}])
+    # Another autoencoder may well find the same claims, which are the same tests.
+    own = {"claim": "is about the sky", "terms": ["planet", "telescope", "galaxy"]}
+    copied.declare("ratings", None, selection={"n": 1}, hypotheses=[own])
     run = copied.run("ratings")
     assert run.success
     told = summary(copied, "ratings")
