@@ -16,15 +16,15 @@ from hsae_dagster.core.concepts.word_groups import CLOSENESS, MOST_FORMS, Grower
 from hsae_dagster.core.pooling import TextUnits
 from hsae_dagster_tests.reader.annotate import annotate
 
-WORDS = (
-    "wait waits waiting waited minute minutes hour hours queue queues line lines slow slowly late later staff rude "
-    "kind friendly fresh stale soup soups bread salty sweet price prices cheap dear table tables noisy quiet"
-).split()
+SAID = """wait waits waiting waited minute minutes hour hours queue queues line lines slow slowly late later staff rude
+kind friendly fresh stale soup soups bread salty sweet price prices cheap dear table tables noisy quiet"""
 
 
 def some_texts(rng: np.random.Generator, n: int) -> list[str]:
     marks = [" ", " ", ", ", ". "]
-    return ["".join(f"{word}{marks[rng.integers(4)]}" for word in rng.choice(WORDS, 6)) + "yes?" for _ in range(n)]
+    return [
+        "".join(f"{word}{marks[rng.integers(4)]}" for word in rng.choice(SAID.split(), 6)) + "yes?" for _ in range(n)
+    ]
 
 
 def vectors_of(rng: np.random.Generator, table: TermTable) -> np.ndarray:

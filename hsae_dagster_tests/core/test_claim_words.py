@@ -13,12 +13,12 @@ from hsae_dagster_tests.reader.annotate import annotate
 from hsae_dagster_tests.reader.words import stretches
 
 # What real texts trip over: apostrophes, entities, tags, marks of several scripts, decomposed letters, line ends.
+WORDS = """wait waits WAIT Waited minutes fit's fit’s ladies' don’t DON'T I'm 'twas it's 3 2nd ² B2B US É E\u0301TE été
+&amp; &#63; &quot;no&quot; &lt;br&gt; &nbsp; <br> <br/> </p> <B> < > <3 <film> 宽松 。 ？ ！ 「好」 Größe İ ß Ω
+. ... … ! ? ; : , - – — ( ) (so) [x] " “a” „b“ «c» ' ` ´ _ _5 5_ * • 🙂 \u200b"""
 PIECES = [
-    *"wait waits WAIT Waited minutes fit's fit’s ladies' don’t DON'T I'm 'twas it's 3 2nd ² B2B US É E\u0301TE été".split(),
-    *"&amp; &#63; &quot;no&quot; &lt;br&gt; &nbsp; <br> <br/> </p> <B> < > <3 <film> 宽松 。 ？ ！ 「好」 Größe İ ß Ω".split(),
-    *". ... … ! ? ; : , - – — ( ) (so) [x] \" “a” „b“ «c» ' ` ´ _ _5 5_ * • 🙂 \t \n \r \u2028 \u00a0 \u200b \x0b".split(
-        " "
-    ),
+    *WORDS.split(),
+    *("\t", "\n", "\r", "\u2028", "\u00a0", "\x0b"),
     '<a href="film.html">',
     "<p class='x'>",
     "a < b and c > d",
