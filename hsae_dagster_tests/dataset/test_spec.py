@@ -37,7 +37,7 @@ def test_defaults_fill_everything_but_three_fields(tmp_path: Path) -> None:
         ("interpretation: {low_bin: [0, 90]}\n", ["low_bin [0.0, 90.0] reaches into bin", "80 or below"]),
         ("interpretation: {low_bin: [0, 20], sampling: top}\n", ["low_bin belongs to sampling `percentile`"]),
         ("inference: {alpha: often}\n", ["`inference.alpha`", "'often'"]),
-        ("annotation: {model: lexical}\ninterpretation: {model: 'openai:x'}\n", ["lexicons"]),
+        ("annotation: {model: lexical}\ninterpretation: {model: 'openai:x'}\n", ["claims that execute"]),
     ],
 )
 def test_a_wrong_field_is_named_with_its_remedy(tmp_path: Path, change: str, words: list[str]) -> None:
