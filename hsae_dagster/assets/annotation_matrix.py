@@ -64,7 +64,7 @@ def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, fol
     records = concepts_to_test(stage.dataset, interpretations)
     if not records and stage.dataset.spec.interpretation.model == "lexical":
         raise MethodError(
-            f"Dataset `{stage.dataset.name}`: nothing found. No claim, made of words, sentences or style, says anything "
+            f"Dataset `{stage.dataset.name}`: nothing found. No claim of words, sentences or style says anything "
             "of the outcome that holds on clusters it was not chosen on, so there is nothing to judge. That is an "
             "answer; more texts or clusters may give another."
         )

@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.choice import Learned, Limits, Vocabulary, choose_claims
+from hsae_dagster.core.concepts.choice import Learned, Limits, Path, Vocabulary, best_of, choose_claims
 from hsae_dagster.core.concepts.terms import supported_terms
 
 FILLER = [f"filler{chr(97 + i)}{chr(97 + j)}" for i in range(20) for j in range(10)]
@@ -67,3 +67,9 @@ def test_little_is_taken_where_nothing_is_there() -> None:
         taken.append(len(picks))
         assert all(path.scores[0] == 0 for path in paths)
     assert np.median(taken) <= 2, taken
+
+
+def test_the_path_that_is_told_is_the_one_that_claims_come_from() -> None:
+    # The first has the best fit, though what one standard error leaves of it fits less than the second's.
+    paths = [Path(1.0, np.array([0.0, 0.1, 0.3]), 1), Path(2.0, np.array([0.0, 0.2, 0.2]), 1)]
+    assert best_of(paths).price == 1.0
