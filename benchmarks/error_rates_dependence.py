@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hsae_dagster_tests.core.simulated_dependence import DEPENDENT
+from hsae_dagster_tests.core.simulated_discovery import DISCOVERY
 from hsae_dagster_tests.core.simulated_rates import Scenario
 
 SEED = 20_261_129
@@ -42,7 +43,7 @@ def main() -> None:
     asked = parser.parse_args()
     started = time.monotonic()
     print("| scenario | observed | nominal | before | now |\n|---|---|---|---|---|")
-    for scenario in DEPENDENT:
+    for scenario in [*DEPENDENT, *DISCOVERY]:
         if asked.only in scenario.name:
             print(row(scenario, asked.repetitions), flush=True)
     error = 100 * math.sqrt(0.05 * 0.95 / asked.repetitions)

@@ -81,7 +81,7 @@ def permutation(shared: Shared, dataset: str, seed: int, saes: Any) -> dict[str,
         run_stages(project, dataset, upto="interpretations")
         readable = len(chosen_concepts(result(project, dataset, "interpretations")))
         decided = []
-        if readable:  # with none of them readable nothing can be confirmed, and judging says so by failing
+        if readable:  # with no claim nothing can be confirmed, and judging says so by failing
             run_stages(project, dataset, upto="annotation_matrix")
             decided = verdicts(project, dataset)
         trained = [record["config"] for record in result(project, dataset, "sae_checkpoints").json("saes.json")]

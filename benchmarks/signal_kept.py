@@ -77,7 +77,7 @@ def measure(project: Project, dataset: str) -> dict[str, Any]:
     together = np.abs(np.corrcoef(dense.T))
     trained = [record["config"] for record in result(project, dataset, "sae_checkpoints").json("saes.json")]
     records = result(project, dataset, "interpretations").json("concepts.json")
-    f1 = [record["fidelity"]["f1"] for record in records if record["fidelity"]]
+    said = [record["fidelity"]["correlation"] for record in records if record["concept"] and record["fidelity"]]
     return {
         "metric": summary["metric"],
         "fits": {name: [_known(fits[name][end]) for end in ENDS] for name in RUNGS if name in fits},
@@ -87,7 +87,7 @@ def measure(project: Project, dataset: str) -> dict[str, Any]:
         "tested": summary["tested"],
         "confirmed": summary["confirmed"],
         "significant": frame.filter(pl.col("p_holm") < 0.05).height,
-        "fidelity": float(np.median(f1)) if f1 else None,
+        "claim and neuron": float(np.median(said)) if said else None,
         "correlation": float(together[np.triu_indices(len(together), 1)].mean()) if len(together) > 1 else None,
     }
 
@@ -141,7 +141,7 @@ def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
     """The cells as a Markdown table, means over seeds, with the number of seeds."""
     yield (
         "| dataset | arm | m/k, λ | ceiling | all neurons | selected | fired or not | concepts | floor | selected keep "
-        "| of what training texts allow | Holm < .05 | confirmed | fidelity F1 | mean \\|r\\| | seeds |"
+        "| of what training texts allow | Holm < .05 | confirmed | r of claim and neuron | mean \\|r\\| | seeds |"
     )
     yield "|---|---|---|" + "---:|" * 12 + "---|"
     ceilings = {(one["dataset"], one["seed"]): one["value"] for one in cells if one["arm"] == CEILING}
@@ -166,7 +166,7 @@ def _row(dataset: str, arm: str, mine: list[dict[str, Any]], allowed: list[float
         f"{100 * kept:.0f} %",
         f"{100 * of_allowed:.0f} %" if of_allowed == of_allowed else "not measured",
         *(f"{_mean([one[key] for one in mine]):.3g} of {_mean([one['tested'] for one in mine]):.3g}" for key in COUNTS),
-        f"{_mean([one['fidelity'] for one in mine]):.2f}",
+        f"{_mean([one['claim and neuron'] for one in mine]):.2f}",
         f"{_mean([one['correlation'] for one in mine]):.3f}",
         str(len(mine)),
     ]

@@ -121,7 +121,7 @@ def test_run_of_a_dataset_that_stops_says_where_and_keeps_the_rest(
     here = dg.Definitions(assets=wired.assets, jobs=wired.jobs, resources={"project": copied.project})
     monkeypatch.setattr(definitions, "defs", here)
     monkeypatch.setattr(cli.run, "_show_progress", lambda started: None)  # it would keep this test's terminal for ever
-    copied.declare("ratings", None, selection={"n": 9})
+    copied.declare("ratings", None, selection={"n": 9, "across_clusters": False})
     before = copied.bytes_of("reports")
     done = hsae("run", "ratings")
     assert_a_sentence(done)

@@ -19,6 +19,7 @@ from hsae_dagster.assets.spending import account_of, account_summary, announce, 
 from hsae_dagster.assets.stage import GROUP, Stage, explained, table
 from hsae_dagster.assets.text_units import read_text_units, text_vectors
 from hsae_dagster.core.concept import Concept
+from hsae_dagster.core.concepts.choice import best_of
 from hsae_dagster.core.fidelity import Fidelity, column, firing_bounds
 from hsae_dagster.core.observations import text_rows
 from hsae_dagster.dataset.discovery import Dataset
@@ -71,6 +72,8 @@ def config_of(spec: DatasetSpec) -> dict[str, Any]:
     return {
         "interpretation": settings.model_dump(mode="json"),
         "annotation": spec.annotation.model_dump(mode="json", exclude=NOT_FIDELITY),
+        # A claim that could not be tested is not taken.
+        "min_positives": spec.inference.min_positives,
     }
 
 
@@ -82,7 +85,7 @@ def _find(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
     columns = read_frame(activations.file("columns.parquet"))
     write_json(folder / "concepts.json", records_of(material, found, columns))
     write_json(folder / "_spending.json", {})
-    path = max(found.paths, key=lambda each: each.peak)
+    path = best_of(found.paths)
     write_json(folder / "choice.json", {"price": path.price, "scores": path.scores.tolist(), "best": path.best})
     write_json(folder / "seen.json", _seen(material))
 

@@ -134,8 +134,8 @@ def _shared(
     scores = weights * residual[:, None]
     variances = sharing_variance(scores, np.column_stack([numbers, groups + n_units]))
     rows = np.repeat(np.arange(len(q)), units.shape[1])
-    pairs = np.unique(np.column_stack([rows, numbers.ravel()]), axis=0)
-    row, unit = pairs[:, 0], pairs[:, 1]
+    pairs = np.unique(rows * n_units + numbers.ravel())
+    row, unit = pairs // n_units, pairs % n_units
     plain = np.column_stack([np.bincount(unit, scores[row, k], n_units) for k in range(len(directions))])
     left_out = _left_out(q[row], residual[row], directions, unit, n_units)
     variances = variances + np.maximum((left_out**2).sum(axis=0) - (plain**2).sum(axis=0), 0.0)

@@ -128,6 +128,7 @@ def build_corpus(
     if joining.shared_texts != "join":
         placed, left_out["text of another split"] = _texts_apart(placed, graph, sides, shares, cuts)
     _check_size(placed, graph, shares)
+    _check_classes(placed)
     observations = _observations(placed, content, ids)
     return Corpus(
         texts=_texts(placed, sides, ids),
@@ -294,6 +295,20 @@ def _check_size(placed: pl.DataFrame, graph: Dependence, shares: SplitShares) ->
             f"{fewest[0]} of {fewest[1]} are needed; there are {placed.height:,} observations of "
             f"{total:,} clusters in all). {_remedy(graph)}"
         )
+
+
+def _check_classes(placed: pl.DataFrame) -> None:
+    """Refuse a class that so few clusters have that nothing tells it from what is peculiar to them."""
+    if not placed["label"].is_in([0.0, 1.0]).all():
+        return
+    held = placed.group_by("split", "label").agg(pl.col("component").n_unique().alias("n")).sort("split", "label")
+    for split, label, n in held.filter(pl.col("split").is_in(["train", "holdout"])).iter_rows():
+        if n < FEWEST_COMPONENTS:
+            raise MethodError(
+                f"Only {n} independent clusters of the {split} split have the label {label:g} (at least "
+                f"{FEWEST_COMPONENTS} are needed): what is peculiar to them could not be told from what the label "
+                "says. Bring data of more clusters with that label, or raise the split's share in `splits`."
+            )
 
 
 def _remedy(graph: Dependence) -> str:

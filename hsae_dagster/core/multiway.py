@@ -34,8 +34,7 @@ def sharing_variance(scores: np.ndarray, units: np.ndarray) -> np.ndarray:
             distinct = (np.diff(part, axis=1) != 0).all(axis=1)
             rows.append(np.flatnonzero(distinct))
             parts.append(part[distinct])
-        row, found = _without_repeats(np.concatenate(rows), np.concatenate(parts))
-        groups = np.unique(found, axis=0, return_inverse=True)[1].ravel()
+        row, groups = _without_repeats(np.concatenate(rows), np.concatenate(parts))
         sums = np.column_stack([np.bincount(groups, scores[row, k]) for k in range(scores.shape[1])])
         squares = (sums**2).sum(axis=0)
         total += squares if size % 2 else -squares
@@ -43,6 +42,10 @@ def sharing_variance(scores: np.ndarray, units: np.ndarray) -> np.ndarray:
 
 
 def _without_repeats(rows: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A row that names one unit twice has each set of units once."""
-    joint = np.unique(np.column_stack([rows, found]), axis=0)
-    return joint[:, 0], joint[:, 1:]
+    """Rows and the number of each set of units; a row that names one unit twice has each set once."""
+    sets = found[:, 0]
+    for column in found.T[1:]:
+        sets = np.unique(sets * (int(found.max(initial=0)) + 1) + column, return_inverse=True)[1]
+    n_sets = int(sets.max(initial=-1)) + 1
+    once = np.unique(rows * n_sets + sets)
+    return once // max(n_sets, 1), once % max(n_sets, 1)

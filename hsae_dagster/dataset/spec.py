@@ -352,6 +352,16 @@ class DatasetSpec(Section):
         return self
 
     @model_validator(mode="after")
+    def _phrases_leave_training_rows(self) -> "DatasetSpec":
+        taken = self.splits.holdout + self.splits.validation + self.fidelity_share
+        if taken > 0.9:
+            raise ValueError(
+                f"splits.holdout, splits.validation and the tenth on which a model's phrases are compared with "
+                f"their neurons (splits.fidelity) add up to {taken:.2f}; leave at least 0.1 to train on"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _guidance_is_by_text(self) -> "DatasetSpec":
         if self.units in ("sentence", "paragraph") and any(sae.label_weight > 0 for sae in self.listed_saes):
             raise ValueError(guidance_needs_texts(self.units))

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.choice import Learned, Limits, Vocabulary, choose_claims, choose_together
+from hsae_dagster.core.concepts.choice import (
+    Learned,
+    Limits,
+    Path,
+    Vocabulary,
+    best_of,
+    choose_claims,
+    choose_together,
+)
 from hsae_dagster.core.concepts.terms import Family, TermTable, supported_terms
 
 FILLER = [f"filler{chr(97 + i)}{chr(97 + j)}" for i in range(20) for j in range(10)]
@@ -149,3 +157,9 @@ def test_a_claim_that_says_nothing_alone_is_not_taken_for_what_it_completes() ->
 def _vocabulary_apart(texts: list[str], clusters: np.ndarray) -> Vocabulary:
     table = supported_terms(texts, clusters)
     return Vocabulary(table, np.eye(len(table.families), dtype=np.float32))
+
+
+def test_the_path_that_is_told_is_the_one_that_claims_come_from() -> None:
+    # The first has the best fit, though what one standard error leaves of it fits less than the second's.
+    paths = [Path(1.0, np.array([0.0, 0.1, 0.3]), 1), Path(2.0, np.array([0.0, 0.2, 0.2]), 1)]
+    assert best_of(paths).price == 1.0

@@ -112,6 +112,21 @@ def test_a_phrase_that_everybody_writes_is_named_and_can_be_left_out() -> None:
     assert made.observations.height > 0.85 * n
 
 
+def test_a_class_of_three_authors_is_refused() -> None:
+    clusters = [f"author {i // 20}" for i in range(600)]
+    labels = [float(i < 60) for i in range(600)]
+    with pytest.raises(
+        MethodError, match=r"Only \d independent clusters of the (train|holdout) split have the label 1"
+    ):
+        build_corpus(rows([f"reply {i}" for i in range(600)], clusters, labels), SHARES)
+
+
+def test_three_clusters_are_refused() -> None:
+    frame = rows([f"reply {i}" for i in range(400)], [f"party {i % 3}" for i in range(400)])
+    with pytest.raises(MethodError, match="of 3 clusters in all"):
+        build_corpus(frame, SHARES)
+
+
 def test_shares_of_rows_are_kept_where_clusters_are_few_and_unequal() -> None:
     rng = np.random.default_rng(1)
     sizes = np.exp(rng.normal(2, 1.5, 100)).astype(int) + 1

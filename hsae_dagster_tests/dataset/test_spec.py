@@ -32,13 +32,17 @@ def test_defaults_fill_everything_but_three_fields(tmp_path: Path) -> None:
         ("saes: [{m: 8, k: 9}]\n", ["`saes.0`", "k is 9", "m is only 8"]),
         ("saes: [{m: 8, k: 2, prefixes: [2, 4]}]\n", ["saes.0", "must rise strictly and end at m = 8"]),
         ("selection: {n: 0}\n", ["`selection.n`", "is 0", "greater than or equal to 1"]),
-        ("splits: {holdout: 0.8, validation: 0.2}\n", ["`splits`", "1.10", "leave at least 0.1"]),
+        ("splits: {holdout: 0.8, validation: 0.2}\n", ["`splits`", "1.00", "leave at least 0.1"]),
+        (
+            "splits: {holdout: 0.8}\nannotation: {model: 'openai:x'}\ninterpretation: {model: 'openai:x'}\n",
+            ["splits.fidelity", "1.00", "leave at least 0.1"],
+        ),
         ("interpretation: {sampling: best}\n", ["`interpretation.sampling`", "'best'", "'percentile' or 'top'"]),
         ("interpretation: {bin: [100, 80]}\n", ["`interpretation`", "bin [100.0, 80.0] must rise"]),
         ("interpretation: {low_bin: [0, 90]}\n", ["low_bin [0.0, 90.0] reaches into bin", "80 or below"]),
         ("interpretation: {low_bin: [0, 20], sampling: top}\n", ["low_bin belongs to sampling `percentile`"]),
         ("inference: {alpha: often}\n", ["`inference.alpha`", "'often'"]),
-        ("annotation: {model: lexical}\ninterpretation: {model: 'openai:x'}\n", ["lexicons"]),
+        ("annotation: {model: lexical}\ninterpretation: {model: 'openai:x'}\n", ["claims that execute"]),
     ],
 )
 def test_a_wrong_field_is_named_with_its_remedy(tmp_path: Path, change: str, words: list[str]) -> None:

@@ -135,10 +135,15 @@ def choose_claims(
         seed: of the folds.
     """
     paths = [cross_validated(learned, pool, vocabulary, limits, price, seed) for price in PRICES]
-    best = max(paths, key=lambda path: path.peak)
+    best = best_of(paths)
     if best.best == 0:
         return [], paths
     return choose_together(learned, pool, vocabulary, Limits(best.best, limits.least_texts), best.price), paths
+
+
+def best_of(paths: list[Path]) -> Path:
+    """The path whose claims fit best at the best number of them."""
+    return max(paths, key=lambda path: float(np.nanmax(path.scores)))
 
 
 def choose_together(
