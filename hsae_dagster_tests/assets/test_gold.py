@@ -120,7 +120,8 @@ def test_own_hypotheses_are_judged_and_tested_beside_the_found_ones_and_labelled
     assert family >= found.height
     card = run.cards[f"ratings|h{own['is about sailing']['rank']:02d}"]
     assert card["neuron"] == "none"
-    assert "written by you" in card["card"]
+    assert card["source"] == "you, in dataset.yaml"
+    assert card["source"] in card["card"]
 
 
 def test_a_term_that_cannot_be_looked_for_is_a_sentence(copied: Workspace) -> None:
