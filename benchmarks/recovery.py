@@ -83,7 +83,7 @@ KNOWN = {
 # Sizes and selection. The reference's default is its `separation_score`; its paper selects by lasso.
 ARMS: dict[str, tuple[Any, str]] = {
     "ours": ({"auto": {}}, "lasso"),
-    "ours, unguided": ({"auto": {"guided": False}}, "lasso"),
+    "ours, auto": ("auto", "lasso"),
     "reference's sizes": ("reference", "lasso"),
     "reference's sizes and selection": ("reference", "separation"),
 }

@@ -55,7 +55,8 @@ def prepare(project: Project, preset: str, share: float, per_call: int) -> str:
     sizes = {str(path): round(size * share) for path, size in zip(files.values(), SIZES[preset], strict=True)}
     if not all((folder / name).is_file() for name in sizes):
         publish(folder, preset, sizes, seed=sorted(SIZES).index(preset))
-    declared = {"extends": preset, "annotation": {"concepts_per_call": per_call}}
+    # Its judge knows the planted features and nothing else, so it would fail an examination.
+    declared = {"extends": preset, "annotation": {"concepts_per_call": per_call}, "judge": {"texts": 0}}
     (project.data / variant).mkdir(exist_ok=True)
     (project.data / variant / "dataset.yaml").write_text(yaml.safe_dump(declared), encoding="utf-8")
     return variant

@@ -1,12 +1,11 @@
-"""Where the signal is lost: the ladder of every dataset for four ways of sizing and guiding autoencoders.
+"""Where the signal is lost: the ladder of every dataset for two ways of sizing autoencoders.
 
     python benchmarks/signal_kept.py --seeds 3 --table docs/signal_table.md
 
-Arms: (a) the size that HypotheSAEs recommends (for pairs the two it used for its headlines), unguided; (b) a size
-chosen on validation clusters, unguided; (c) size and guidance by the label chosen on validation clusters; (d) the same
-with a third of the neurons guided. Everything else is what each dataset declares. The arms of a seed share their split.
-Seeds differ in the split (`splits.salt`, so other films, speakers, senators and tests are held out) and in the random
-streams of (b), (c) and (d).
+Arms: (a) the size that HypotheSAEs recommends (for pairs the two it used for its headlines); (b) the size with which
+most can be said on validation clusters. Everything else is what each dataset declares. The arms of a seed share their
+split. Seeds differ in the split (`splits.salt`, so other films, speakers, senators and tests are held out) and in the
+random streams of (b).
 
 One JSON line is written for each cell; a second run goes on after the last. Run it with the project's Python.
 """
@@ -43,9 +42,7 @@ DATASETS = (
     "clothing_reviews",
     "senate_press_releases",
 )
-ARMS = {"c": "auto, guided", "d": "auto, a third guided", "b": "auto, unguided", "a": "reference"}
-# A choice among autoencoders that let the label guide few neurons is worth more comparisons (docs/signal.md).
-THIRD = {"head_share": 0.33, "parts": 5}
+ARMS = {"b": "auto", "a": "reference"}
 # What HypotheSAEs used for its Headlines pairs.
 HEADLINES = [{"m": 256, "k": 8}, {"m": 32, "k": 4}]
 ENDS = ("value", "low", "high")
@@ -58,7 +55,7 @@ def declared(arm: str, task: str, seed: int) -> Any:
     """`saes` of an arm."""
     if arm == "a":
         return HEADLINES if task == "pairwise" else "reference"
-    return {"auto": {"guided": arm in ("c", "d"), "seed": seed, **(THIRD if arm == "d" else {})}}
+    return {"auto": {"seed": seed}}
 
 
 def salt(seed: int) -> str:

@@ -52,7 +52,6 @@ def _collect(project: Project, register: BatchRegister, record: BatchRecord, ser
     from hsae_dagster.providers.openai_batch import collect
     from hsae_dagster.providers.openai_client import OpenAIClient, run_sync
     from hsae_dagster.providers.openai_server import Asker
-    from hsae_dagster.providers.pacing import Pace
 
     if record.server != server.endpoint:
         return False
@@ -60,7 +59,7 @@ def _collect(project: Project, register: BatchRegister, record: BatchRecord, ser
     account = Account(Ledger(project.results), record.dataset, record.stage, record.run_id)
 
     async def look() -> bool:
-        async with client.connect(Pace(1, 1)) as connection:
+        async with client.connect() as connection:
             return await collect(connection, server, record, account, profile_of(record.model), register)
 
     return run_sync(look())

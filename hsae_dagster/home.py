@@ -64,12 +64,27 @@ def _write_env(root: Path, home: Path) -> None:
 
 
 def read_env(path: Path) -> dict[str, str]:
-    """NAME=value lines of a .env file; comments and blank lines are passed over."""
+    """The settings of a .env file as python-dotenv, Dagster and shells read them; names without a value are left out.
+
+    A folder may begin with `~`, which only a shell would expand.
+
+    Raises:
+        HsaeError: it is no text in UTF-8.
+    """
     if not path.is_file():
         return {}
-    pairs = (
-        line.split("=", 1)
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if "=" in line and not line.lstrip().startswith("#")
-    )
-    return {name.strip(): value.strip().strip("\"'") for name, value in pairs}
+    from dotenv import dotenv_values
+
+    try:
+        found = dotenv_values(path, encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise HsaeError(f"{path} is not in UTF-8 (byte {error.start:,}). Save it as UTF-8.") from error
+    return {
+        name: str(Path(value).expanduser()) if _is_at_home(value) else value
+        for name, value in found.items()
+        if value is not None
+    }
+
+
+def _is_at_home(value: str) -> bool:
+    return value == "~" or value.startswith("~/")

@@ -33,7 +33,7 @@ def text_id(text: str) -> str:
 
 
 def concept_id(predicate: str, definition: Mapping[str, Any] | None = None) -> str:
-    """The key of a concept: its predicate, lower-cased, and what executes it if anything does."""
+    """The key of a concept: its predicate, lower-cased, and what executes it (its definition) if anything does."""
     return hash_json({"predicate": normalise_text(predicate).lower(), "definition": definition})
 
 

@@ -4,6 +4,7 @@ Belongs here: the loader of every YAML file that people write. Does not belong h
 about a bad one (whoever reads it knows the remedy).
 """
 
+import re
 from collections.abc import Hashable
 from typing import Any
 
@@ -11,7 +12,18 @@ import yaml
 
 
 class _OnceEach(yaml.SafeLoader):
-    """Safe, and where PyYAML would quietly take the last of two equal keys, an error with both places."""
+    """Safe; two equal keys are an error with both places; `yes`, `No` and `on` are words, as in YAML 1.2.
+
+    Classes are called so, and NO is Norway.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML looks there
+        first: [
+            (tag, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$") if tag.endswith(":bool") else pattern)
+            for tag, pattern in resolvers
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         first: dict[str, Any] = {}

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from hypothesis import settings
 
+from hsae_dagster.providers import known_servers
 from hsae_dagster.sample_data.planted import write_planted
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_pairs, tiny_texts
 from hsae_dagster_tests.core.reference import COMPARED, VERSION, summary
@@ -54,6 +55,13 @@ def _own_environment() -> Iterator[None]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours) or name.startswith(spared)}
     with mock.patch.dict(os.environ, kept, clear=True):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _unknown_servers() -> None:
+    """No test knows what another has found out about a server that had the same port."""
+    known_servers._KNOWN.clear()
+    known_servers._ANSWERED.clear()
 
 
 @pytest.fixture

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
 from hsae_dagster import cli, definitions
 from hsae_dagster.home import read_env
 from hsae_dagster.partitions import DATASETS
+from hsae_dagster.storage.frames import read_frame
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace
 from hsae_dagster_tests.conftest import CHECKOUT
 
@@ -123,9 +125,35 @@ def test_run_of_a_dataset_that_stops_says_where_and_keeps_the_rest(
     before = copied.bytes_of("reports")
     done = hsae("run", "ratings")
     assert_a_sentence(done)
-    assert "`selected_neurons` stopped: 9 neurons were asked for" in done.output
+    assert "`corpus` stopped: Dataset `ratings`: 9 neurons were asked for" in done.output
     assert "Finished stages are kept" in done.output
     assert copied.bytes_of("reports") == before
+
+
+@pytest.mark.parametrize("fault", ["neurons", "size", "labels"])
+def test_what_a_run_would_refuse_is_refused_by_check_with_the_same_sentence(
+    copied: Workspace, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    settle(copied.root)
+    wired = definitions.defs
+    here = dg.Definitions(assets=wired.assets, jobs=wired.jobs, resources={"project": copied.project})
+    monkeypatch.setattr(definitions, "defs", here)
+    monkeypatch.setattr(cli.run, "_show_progress", lambda started: None)
+    changes = {"neurons": {"selection": {"n": 9}}, "size": {"saes": [{"m": 400, "k": 4}]}, "labels": {}}[fault]
+    copied.declare("ratings", None, **changes)
+    if fault == "labels":
+        holdout = read_frame(copied.current("ratings", "corpus").file("texts.parquet"))
+        held = pl.col("text").is_in(holdout.filter(pl.col("split") == "holdout")["text"].to_list())
+        path = copied.root / "data" / "ratings" / "texts.parquet"
+        pl.read_parquet(path).with_columns(pl.when(held).then(1.0).otherwise("score").alias("score")).write_parquet(
+            path
+        )
+    checked, done = hsae("check", "ratings"), hsae("run", "ratings")
+    assert_a_sentence(checked)
+    assert_a_sentence(done)
+    said = checked.output.removeprefix("Error: ").strip()
+    assert {"neurons": "9 neurons", "size": "m = 400", "labels": "every label of the holdout split is 1"}[fault] in said
+    assert f"`corpus` stopped: {said}" in done.output
 
 
 @pytest.mark.parametrize(

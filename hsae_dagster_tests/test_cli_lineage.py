@@ -117,7 +117,7 @@ def test_from_a_text_to_its_neurons_and_hypotheses(finished: Finished, hsae) -> 
     assert done.exit_code == 0, done.output
     assert "of texts.parquet" in done.output and "holdout" in done.output and "neuron" in done.output
     for hypothesis in record.hypotheses:
-        answer = "has it" if row[hypothesis["concept_id"]] else "has it not"
+        answer = "holds" if row[hypothesis["concept_id"]] else "does not"
         assert re.search(rf"{answer} +{hypothesis['hypothesis_id']}", done.output)
     words = hsae("text", "anchor", "harbour", "--most", "2", "--dataset", "ratings")
     assert words.exit_code == 0 and words.output.count("cluster author") == 2
@@ -127,7 +127,6 @@ def test_from_a_text_to_its_neurons_and_hypotheses(finished: Finished, hsae) -> 
 def test_two_evaluations_are_compared_in_words_and_on_a_page(copied: Workspace, hsae, monkeypatch) -> None:
     monkeypatch.setenv("HSAE_DATA_DIR", copied.project.data_dir)
     monkeypatch.setenv("HSAE_RESULTS_DIR", copied.project.results_dir)
-    # The tiny texts' two topics that matter make two claims; one is asked for.
     copied.declare("ratings", None, selection={"n": 1})
     assert copied.run("ratings").success
     done = hsae("compare", "ratings")

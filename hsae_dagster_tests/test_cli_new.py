@@ -10,6 +10,7 @@ from hsae_dagster_tests.assets.workspace import Workspace, tiny_pairs, tiny_text
 from hsae_dagster_tests.test_cli import assert_a_sentence, hsae, settle
 
 pytestmark = pytest.mark.usefixtures("environment")
+QUOTE = chr(34)
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_nothing_is_written_when_asked_or_when_it_would_not_work(root: Path) -> 
     assert "label: score" in done.output
     few = hsae("new", str(bring(root, "few.csv", tiny_texts(12))))
     assert_a_sentence(few)
-    assert "observations landed in" in few.output
+    assert "independent clusters landed in" in few.output
     assert not list((root / "data").glob("*")) if (root / "data").exists() else True
 
 
@@ -113,3 +114,49 @@ def test_fetching_what_is_not_published_is_a_sentence(root: Path) -> None:
     done = hsae("fetch", "tweets")
     assert_a_sentence(done)
     assert "Use one of headlines, yelp, congress" in done.output
+
+
+def test_check_tells_of_lists_that_hold_the_class(root: Path) -> None:
+    moods = pl.Series("mood", ["joy", "joy,fear", "fear", "anger"] * 75)
+    folder = root / "data" / "moods"
+    folder.mkdir(parents=True)
+    tiny_texts(300).with_columns(moods).write_csv(folder / "t.csv")
+    declared = "task: classification\nfiles: t.csv\nselection: {n: 8}\ncolumns: {text: text, label: mood, positive: joy"
+    (folder / "dataset.yaml").write_text(f"{declared}}}\n", encoding="utf-8")
+    assert "75 rows list `joy` among other classes of `mood` and count as 0" in hsae("check", "moods").output
+    (folder / "dataset.yaml").write_text(f"{declared}, listed: ','}}\n", encoding="utf-8")
+    done = hsae("check", "moods")
+    assert done.exit_code == 0, done.output
+    assert "among other classes" not in done.output
+
+
+def test_encoding_and_sheet_are_options(root: Path) -> None:
+    path = root / "incoming" / "niño.csv"
+    path.parent.mkdir(exist_ok=True)
+    lines = "".join(f"{text} niño;{score:.2f};{who}\n" for text, score, who in tiny_texts(300).rows())
+    path.write_bytes(f"text;score;author\n{lines}".encode("cp1252"))
+    asked = hsae("new", str(path), "--name", "mine")
+    assert_a_sentence(asked)
+    assert "--encoding cp1252: “" in asked.output
+    done = hsae("new", str(path), "--name", "mine", "--encoding", "cp1252")
+    assert done.exit_code == 0, done.output
+    assert "it was in cp1252, as you said" in done.output
+    assert pl.read_csv(root / "data" / "mine" / f"{path.stem}_plain.csv")["text"][0].endswith("niño")
+
+
+def test_check_tells_what_new_would_read_otherwise(root: Path) -> None:
+    folder = root / "data" / "mine"
+    folder.mkdir(parents=True)
+    made = enumerate(tiny_texts(300).rows())
+    rows = [f"{score:.2f}\t{QUOTE * (n == 5)}{text}{QUOTE * (n == 25)}" for n, (text, score, _) in made]
+    (folder / "t.tsv").write_text("\n".join(["score\ttext", *rows]) + "\n", encoding="utf-8")
+    (folder / "dataset.yaml").write_text(
+        "task: regression\nfiles: t.tsv\nselection: {n: 8}\ncolumns: {text: text, label: score}\n", encoding="utf-8"
+    )
+    done = hsae("check", "mine")
+    assert done.exit_code == 0, done.output
+    assert "Note: `hsae new` would read t.tsv otherwise, because a double quote on line" in " ".join(
+        done.output.split()
+    )
+    tiny_texts(300).write_csv(folder / "t.tsv", separator="\t")
+    assert "Note" not in hsae("check", "mine").output

@@ -65,7 +65,7 @@ def test_a_long_table_becomes_pairs_that_every_stage_can_use(root: Path) -> None
     pairs = pl.read_parquet(dataset.folder / "pairs.parquet")
     assert pairs.columns == ["Test", "text_a", "text_b", "label", "outcome_a", "outcome_b", "margin"]
     assert 440 < pairs.height <= 450
-    assert sorted(p.name for p in dataset.folder.iterdir()) == ["dataset.yaml", "pairs.parquet"]
+    assert sorted(p.name for p in dataset.folder.iterdir()) == [".gitignore", "dataset.yaml", "pairs.parquet"]
     again = hsae("check", "ab_tests_pairs")
     assert again.exit_code == 0, again.output
     assert "observations of 150 clusters" in again.output

@@ -61,6 +61,11 @@ class WordVectors:
         counts = np.array([[text.lower().count(word) for word in WORDS] for text in texts], dtype=np.float32)
         return counts + 0.01
 
+    def embed_all(self, texts: Sequence[str], batch_size: int, keep: Any, report: Any) -> None:
+        for start in range(0, len(texts), batch_size):
+            batch = texts[start : start + batch_size]
+            keep(range(start, start + len(batch)), self.embed(batch))
+
 
 @dataclass
 class World:

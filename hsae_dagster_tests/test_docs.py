@@ -118,7 +118,7 @@ def reviews(n: int = 600) -> pl.DataFrame:
     good = rng.random(n) < 0.5
     liked = ["the sound is clear and I would buy it again", "it works well and the battery lasts a week"]
     disliked = ["it broke after a few days and nobody answered", "the screen is dark and it was a waste of money"]
-    texts = [f"{(liked if g else disliked)[i % 2]}, said buyer {i} of the shop" for i, g in enumerate(good)]
+    texts = [f"{(liked if g else disliked)[i % 2]}, said buyer n{i}n of the shop" for i, g in enumerate(good)]
     stars = np.clip(np.round(2 + 2 * good + rng.normal(0, 0.7, n)), 1, 5).astype(int)
     return pl.DataFrame({"Review Text": texts, "stars": stars, "product": [f"item {i % 120}" for i in range(n)]})
 

@@ -96,6 +96,31 @@ def test_env_lines(tmp_path: Path) -> None:
     assert read_env(path) == {"B": "2", "C": "x=y", "D": "z", "E": ""}
 
 
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("export OPENAI_BASE_URL=http://127.0.0.1:9/v1", "http://127.0.0.1:9/v1"),
+        ("\ufeffOPENAI_BASE_URL=x", "x"),
+        ("OPENAI_BASE_URL=x  # the server in the cellar", "x"),
+        ("OPENAI_BASE_URL='x # y'", "x # y"),
+        ("  export   OPENAI_BASE_URL = x ", "x"),
+        ("OPENAI_BASE_URL=~/folder", str(Path("~/folder").expanduser())),
+        ("OPENAI_BASE_URL=a~b", "a~b"),
+    ],
+)
+def test_env_lines_are_read_as_shells_and_dotenv_read_them(tmp_path: Path, line: str, value: str) -> None:
+    path = tmp_path / ".env"
+    path.write_text(f"{line}\n", encoding="utf-8")
+    assert read_env(path) == {"OPENAI_BASE_URL": value}
+
+
+def test_an_env_that_is_no_text_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_bytes(b"A=\xff\n")
+    with pytest.raises(HsaeError, match=r"\.env is not in UTF-8.*Save it"):
+        read_env(path)
+
+
 def test_an_installation_that_is_not_mine_is_used_from_a_folder_of_mine(tmp_path: Path) -> None:
     # HSAE_HOME: nothing is there yet, not even the template of .env.
     home = prepare_home(tmp_path / "mine")
@@ -116,3 +141,23 @@ def test_a_closed_folder_is_a_sentence_unless_the_home_is_named(root: Path, monk
         prepare_home(root)
     os.environ["DAGSTER_HOME"] = str(root / "named")
     assert prepare_home(root) == root / "named"
+
+
+def test_datasets_of_users_are_ignored_by_git_and_declarations_of_samples_are_not() -> None:
+    import subprocess
+
+    root = EXAMPLE.parent
+    if not (root / ".git").exists():
+        pytest.skip("not a checkout")
+
+    def ignored(path: str) -> bool:
+        # With --no-index, so that what is tracked already is judged by the rules, too.
+        asked = subprocess.run(["git", "check-ignore", "--no-index", "-q", path], cwd=root, check=False)
+        assert asked.returncode in (0, 1), "git cannot tell"
+        return asked.returncode == 0
+
+    assert all(ignored(f"data/mine/{name}") for name in ("texts.csv", "dataset.yaml", "README.md", ".gitignore"))
+    tracked = subprocess.run(["git", "ls-files", "data"], cwd=root, check=True, capture_output=True, text=True).stdout
+    assert tracked.split()
+    assert not [path for path in tracked.split() if ignored(path)]
+    assert ignored("data/yelp/texts.parquet")

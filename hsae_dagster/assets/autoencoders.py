@@ -8,7 +8,7 @@ depends on the task, the labels and the controls of training and validation obse
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,11 @@ import polars as pl
 from hsae_dagster.assets.imported_sae import declaration
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.assets.text_units import read_text_units, unit_kind
-from hsae_dagster.core.observations import text_sides
 from hsae_dagster.core.pooling import TextUnits
 from hsae_dagster.dataset.saes import SAE
 from hsae_dagster.dataset.spec import guidance_needs_texts
 from hsae_dagster.errors import MethodError
-from hsae_dagster.keys import hash_bytes, set_fingerprint, unit_interval
+from hsae_dagster.keys import hash_bytes, set_fingerprint
 from hsae_dagster.storage.checkpoints import save_sae
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster.storage.objects import StageInputs, StoredObject
@@ -75,32 +74,6 @@ class Lessons:
         """Keys of the distinct units of each split, ascending; of validation texts, those that training lacks."""
         train, validation = (self.of_texts[split].unit_ids for split in SPLITS)
         return {"train": train, "validation": validation.filter(~validation.is_in(train.implode()))}
-
-    def on_other_clusters(self, part: int) -> "Lessons | None":
-        """The same texts with other clusters to validate on, as many as now; None where too few are left.
-
-        For comparing candidates (`core.sae_choice`), never for an autoencoder that is kept. A text that observations of
-        both sides share validates; observations that it would carry to the other side are left out.
-
-        Args:
-            part: 1, 2, …; no training cluster is in two parts.
-        """
-        train, validation = (frame["cluster_id"].unique() for frame in self.observations.values())
-        share = len(validation) / max(len(train), 1)
-        if share == 0 or part * share > 1:
-            return None
-        places = train.map_elements(lambda cluster: unit_interval(cluster, "other clusters"), return_dtype=pl.Float64)
-        validating = train.filter((places >= (part - 1) * share) & (places < part * share))
-        everything = pl.concat(self.observations.values())
-        sides, validates = text_sides(everything), pl.col("cluster_id").is_in(validating.implode())
-        judged = everything.filter(validates)
-        unseen = pl.concat([judged[side] for side in sides]).unique().sort()
-        shares_none = ~pl.any_horizontal(pl.col(sides).is_in(unseen.implode()))
-        learned = everything.filter(~validates & shares_none)
-        everyone = pl.concat(self.texts.values())
-        texts = {"train": everyone.filter(~everyone.is_in(unseen.implode())).sort(), "validation": unseen}
-        observations = {"train": learned, "validation": judged}
-        return replace(self, texts=texts, observations=observations)
 
     @cached_property
     def vectors(self) -> dict[str, np.ndarray]:

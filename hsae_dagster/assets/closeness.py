@@ -11,13 +11,15 @@ from itertools import chain
 import numpy as np
 import polars as pl
 
-from hsae_dagster.assets.embeddings import open_vectors
-from hsae_dagster.assets.spending import account_of
+from hsae_dagster.assets.embeddings import open_vectors, vector_table
+from hsae_dagster.assets.spending import account_of, open_account
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.assets.text_units import unit_kind
 from hsae_dagster.core.embedding_set import EmbeddingSet
+from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.units import Kind, split_text
 from hsae_dagster.keys import text_id
+from hsae_dagster.resources import Project
 from hsae_dagster.storage.objects import StoredObject
 from hsae_dagster.storage.vectors import VectorTable
 
@@ -44,6 +46,20 @@ class UnitCloseness:
     def of(stage: Stage, corpus: StoredObject) -> "UnitCloseness":
         """By the dataset's current embeddings."""
         return UnitCloseness(open_vectors(stage)[1], embedder_of(stage), unit_kind(corpus))  # type: ignore[arg-type]
+
+    @staticmethod
+    def of_results(
+        project: Project, dataset: Dataset, embeddings: StoredObject, corpus: StoredObject
+    ) -> "UnitCloseness":
+        """By stored embeddings, outside a run: what has no vector is embedded and not kept."""
+        from hsae_dagster.providers.registry import make_embedder
+
+        def embed(texts: Sequence[str]) -> np.ndarray:
+            account = open_account(project, dataset, embeddings.asset, "try")
+            return make_embedder(dataset.spec.embedding, account).embed(texts)
+
+        vectors = vector_table(project, dataset, embeddings)
+        return UnitCloseness(vectors, embed, unit_kind(corpus))  # type: ignore[arg-type]
 
     def __call__(self, texts: Sequence[str], sentences: Sequence[str]) -> tuple[np.ndarray, list[list[str]]]:
         """(texts, sentences) float32 cosine of the closest unit of each text, and that unit."""

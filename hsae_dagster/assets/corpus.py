@@ -8,15 +8,18 @@ import polars as pl
 
 from hsae_dagster import checks
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
-from hsae_dagster.core.corpus import SPLITS, Corpus, SplitShares, build_corpus
+from hsae_dagster.core.corpus import SPLITS, Corpus, Joining, SplitShares, build_corpus
 from hsae_dagster.core.observations import text_sides
+from hsae_dagster.core.placing import Cuts
 from hsae_dagster.dataset.discovery import file_versions, files_stamp
+from hsae_dagster.dataset.feasible import check_sizes, training_units
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.partitions import datasets
 from hsae_dagster.report.wording import left_out_words
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_frame, write_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.storage.split_cuts import SplitCuts
 
 NAME = "corpus"
 CODE_VERSION = "3"
@@ -45,13 +48,20 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
             "splits": {**spec.splits.model_dump(mode="json"), "fidelity": spec.fidelity_share},
             "units": spec.units,
         }
-        stored = stage.build(config, [], lambda folder: _make(stage, stamp, folder))
+        declared = {name: config[name] for name in ("columns", "splits")}
+        kept = SplitCuts(project.results, stage.dataset.name, declared, config["files"])
+        earlier = kept.earlier()
+        config |= {"cuts": earlier.record} if earlier else {}
+        stored = stage.build(config, [], lambda folder: _make(stage, stamp, earlier, folder))
         summary = stored.json("summary.json")
+        kept.keep(Cuts(**summary["cuts"]))
         stage.report(f"{summary['observations']:,} observations of {summary['clusters']:,} clusters")
+        # Before anything is embedded: what the autoencoders would refuse later.
+        check_sizes(stage.dataset, summary["training_units"], summary["units"]["kind"])
         return stage.finish(stored, _describe(stored, summary, spec.outcome_name), _check(stored, summary))
 
 
-def _make(stage: Stage, stamp: str, folder: Path) -> None:
+def _make(stage: Stage, stamp: str, earlier: Cuts | None, folder: Path) -> None:
     from hsae_dagster.dataset.classes import class_key
     from hsae_dagster.dataset.controls import check_levels
     from hsae_dagster.dataset.rows import read_rows
@@ -65,7 +75,8 @@ def _make(stage: Stage, stamp: str, folder: Path) -> None:
             "it is copied completely, then run again; the refresh does so by itself."
         )
     shares = SplitShares(splits.validation, stage.dataset.spec.fidelity_share, splits.holdout, splits.salt)
-    made = build_corpus(rows.frame, shares, rows.dropped)
+    joining = Joining(splits.near_texts, splits.shared_texts)
+    made = build_corpus(rows.frame, shares, rows.dropped, joining=joining, cuts=earlier)
     check_levels(stage.dataset.spec.selection, made.observations)
     write_frame(folder / "texts.parquet", made.texts)
     write_frame(folder / "observations.parquet", made.observations)
@@ -77,6 +88,7 @@ def _make(stage: Stage, stamp: str, folder: Path) -> None:
         {"class": name, "rows": n, "counts as": int(class_key(name) == positive)} for name, n in rows.classes.items()
     ]
     summary = _summarise(stage.dataset.spec.task, rows.frame.height, made) | {"units": units.counts()}
+    summary["training_units"] = training_units(made.texts, units.text_units)
     write_json(folder / "summary.json", summary | ({"classes": classes} if classes else {}))
 
 
@@ -98,6 +110,9 @@ def _summarise(task: str, read: int, made: Corpus) -> dict[str, Any]:
         "texts": made.texts.height,
         "clusters": made.observations["cluster_id"].n_unique(),
         "dropped": made.dropped,
+        "moved": made.moved,
+        "joined": dict(made.joined),
+        "cuts": made.cuts.record,
         "splits": by_split,
     }
 
@@ -122,6 +137,8 @@ def _describe(stored: StoredObject, summary: dict[str, Any], outcome: str) -> di
         "words of the longest unit": units["longest"],
         "words of the shortest unit": units["shortest"],
         "rows left out": table(dropped) if dropped else "none",
+        "rows joined": table([{"by": by, "rows": n} for by, n in summary["joined"].items()] or [{"by": "", "rows": 0}]),
+        "rows of another declared split": summary["moved"],
         "outcome": picture(figure.png, figure.alt),
         **({"classes": table(summary["classes"])} if "classes" in summary else {}),
     }

@@ -62,7 +62,8 @@ def estimate_costs(project: Project, dataset: Dataset) -> list[StageCost]:
     found = []
     if _paid(spec.embedding.model):
         found.append(_embedding(project, dataset, corpus, _account(project, dataset, "embeddings")))
-    if _paid(spec.interpretation.model) or _paid(spec.annotation.model):
+    # Claims found offline ask nobody, whoever judges them afterwards.
+    if _paid(spec.interpretation.model):
         found.append(_interpretation(project, dataset, corpus, _account(project, dataset, "interpretations")))
     if _paid(spec.annotation.model):
         found.append(_annotation(project, dataset, corpus, _account(project, dataset, "annotation_matrix")))

@@ -84,14 +84,19 @@ def _fill(
     size, started = stage.dataset.spec.embedding.batch_size, time.monotonic()
     estimate = embedder.estimate(missing["text"].to_list(), size)
     announce(stage, account, estimate)
-    for start in range(0, missing.height, size):
-        batch = missing.slice(start, size)
-        vectors.append(batch["text_id"].to_list(), embedder.embed(batch["text"].to_list()))
-        done, seconds = start + batch.height, time.monotonic() - started
+    keys, done = missing["text_id"].to_list(), 0
+
+    def keep(rows: range, found: np.ndarray) -> None:
+        nonlocal done
+        vectors.append(keys[rows.start : rows.stop], found)
+        done += len(rows)
+        seconds = time.monotonic() - started
         left = (missing.height - done) * seconds / done
         stage.report(
             f"{done:,} of {missing.height:,} texts embedded, {done / seconds:,.0f} a second, {left:,.0f} s left"
         )
+
+    embedder.embed_all(missing["text"].to_list(), size, keep, stage.report)
     seconds = time.monotonic() - started
     if not missing.height:
         stage.report("no new text to embed")

@@ -24,9 +24,10 @@ from hsae_dagster.assets.size_choice import read_choice
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.assets.text_units import StrongestUnits
 from hsae_dagster.core import joint_fit, ladder
-from hsae_dagster.core.analysis_plan import AnalysisPlan, Family, Look, corrected
+from hsae_dagster.core.analysis_plan import AnalysisPlan, Look
 from hsae_dagster.core.annotation_error import AnnotationError
-from hsae_dagster.core.badges import verdict
+from hsae_dagster.core.badges import Judge, verdict
+from hsae_dagster.core.decision import Decision, decide
 from hsae_dagster.core.evidence import gather_evidence
 from hsae_dagster.core.fidelity import Fidelity, column
 from hsae_dagster.core.histogram import activation_histogram
@@ -48,7 +49,7 @@ UPSTREAM = (
     "interpretations",
     "annotation_matrix",
 )
-_BADGE_ORDER = {"confirmed": 0, "suggestive": 1, "not supported": 2, "invalid": 3}
+_BADGE_ORDER = {"confirmed": 0, "confirmed, judge unchecked": 1, "suggestive": 2, "not supported": 3, "invalid": 4}
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,12 @@ def evaluate(
     )
     tests = test_hypotheses(design, min_positives=spec.inference.min_positives)
     keys = [plan.test_key(record["concept"]["concept_id"]) for record in inputs.records]
-    p_values = np.array([test.separation.p_value for test in tests])
-    family = corrected(p_values, keys, look, spec.inference.alpha)
     errors = annotation_errors(stage.dataset.name, stage.dataset.folder, spec.inference, inputs.judged_for(design))
-    hypotheses = _hypotheses(stage, upstream, inputs, tests, keys, family, identities, errors)
+    planned = {test.concept_id: test for test in plan.tests}
+    frozen = [planned[record["concept"]["concept_id"]] for record in inputs.records]
+    ranks = spec.inference.test == "rank"
+    decided = decide(tests, errors, frozen, keys, look, spec.inference.alpha, ranks=ranks)
+    hypotheses = _hypotheses(stage, upstream, inputs, tests, keys, decided, identities, errors, look)
     if spec.selection.interactions or spec.selection.within:
         column_of = {record["rank"]: j for j, record in enumerate(inputs.records)}
         subgroups = effects_by_subgroup(spec, inputs.holdout, design)
@@ -119,12 +122,12 @@ def evaluate(
         guidance=_guidance(upstream["sae_checkpoints"]),
         sizes=read_choice(upstream["sae_checkpoints"]),
         alpha=spec.inference.alpha,
-        bonferroni=family.bonferroni,
+        bonferroni=decided.family.bonferroni,
         settings=spec.model_dump(mode="json"),
         versions={name: stored.data_version for name, stored in upstream.items()},
         run_id=run_id,
         look=look,
-        family=family.size,
+        family=decided.family.size,
         negative_controls=run_negative_controls(stage, upstream, inputs.holdout, design),
         reference=evaluate_as_reference(
             design, [identities[record["concept"]["concept_id"]].hypothesis_id for record in inputs.records]
@@ -166,12 +169,13 @@ def _hypotheses(
     inputs: _Inputs,
     tests: list[HypothesisTest],
     keys: list[str],
-    family: Family,
+    decided: Decision,
     identities: Mapping[str, Identity],
     errors: list[AnnotationError],
+    look: Look,
 ) -> tuple[Hypothesis, ...]:
-    settings = stage.dataset.spec.inference
-    stability = _stability(upstream["selected_neurons"])
+    settings, family = stage.dataset.spec.inference, decided.family
+    stability, again = _stability(upstream["selected_neurons"]), _found_again(upstream["selected_neurons"])
     near_copies = read_families(upstream["selected_neurons"], upstream["activations"])
     ids = read_frame(upstream["activations"].file("texts.parquet"))["text_id"]
     codes = read_codes(upstream["activations"].file("codes.safetensors"))[text_rows(ids, inputs.judged["text_id"])]
@@ -183,7 +187,7 @@ def _hypotheses(
     for j, (record, test) in enumerate(zip(inputs.records, tests, strict=True)):
         fidelity = _fidelity(record["fidelity"]) if record["fidelity"] else no_fidelity()
         no_neuron = record["column"] is None
-        decided = verdict(
+        found = verdict(
             p_holm=float(family.p_holm[j]),
             q_value=float(family.q_value[j]),
             alpha=settings.alpha,
@@ -191,6 +195,10 @@ def _hypotheses(
             expected_sign=record["train_separation"],
             untestable=test.flags[0] if not np.isfinite(test.separation.p_value) and test.flags else None,
             reversed_by_controls=reversed_by_controls(test.separation, test.adjusted),
+            p_against=float(decided.p_against[j]),
+            overturned=bool(not decided.p_worst[j] < settings.alpha),
+            judge=_judge(stage.dataset.spec.annotation.model, checked=bool(decided.checked[j])),
+            first_look=look.number == 1,
         )
         has = inputs.answers[:, j] == 1
         activation = has.astype(np.float64) if no_neuron else column(by_neuron, record["column"])
@@ -220,11 +228,13 @@ def _hypotheses(
                 p_holm=float(family.p_holm[j]),
                 q_value=float(family.q_value[j]),
                 fidelity=fidelity,
-                badge=decided.badge,
-                reason=decided.reason,
+                badge=found.badge,
+                reason=found.reason,
                 evidence=evidence,
                 activations=None if no_neuron else activation_histogram(activation, inputs.answers[:, j], strong),
-                rule=decided.rule,
+                rule=found.rule,
+                p_one_sided=float(decided.p_one_sided[j]),
+                decided_by=decided.basis[j],
                 source=record["source"],
                 made_from=record.get("from", ""),
                 title=record["concept"]["details"].get("title", record["concept"]["predicate"]),
@@ -232,15 +242,23 @@ def _hypotheses(
                 test_key=keys[j],
                 duplicates=inputs.duplicates[j],
                 near_copies=near_copies.get(record["column"], ()),
-                stability=stability.get(record["rank"], np.nan),
+                stability=stability.get(record["column"], np.nan),
+                found_in=again.get(record["column"], (0, 0))[0],
+                other_seeds=again.get(record["column"], (0, 0))[1],
                 detectable=minimum_detectable_effect(
                     test.separation.standard_error,
                     test.separation.degrees_of_freedom,
-                    settings.alpha / max(family.size, 1),
+                    # A frozen direction is tested on one side: twice the level of a two-sided test.
+                    (2 if record["train_separation"] else 1) * settings.alpha / max(family.size, 1),
                 ),
             )
         )
     return tuple(sorted(made, key=lambda h: (_BADGE_ORDER[h.badge], -abs(np.nan_to_num(h.test.separation.estimate)))))
+
+
+def _judge(model: str, *, checked: bool) -> Judge:
+    """Words are found without error; a model errs until labels of people have corrected it."""
+    return "exact" if model == "lexical" else "gold" if checked else "unchecked"
 
 
 def _guidance(checkpoints: StoredObject) -> dict[str, Guided]:
@@ -254,9 +272,15 @@ def _guidance(checkpoints: StoredObject) -> dict[str, Guided]:
 
 
 def _stability(selected: StoredObject) -> dict[int, float]:
-    """Selection frequency by rank."""
+    """Selection frequency by the neuron's column."""
     frame = read_frame(selected.file("neurons.parquet"))
-    return dict(frame.select("rank", pl.col("selection_frequency").fill_null(np.nan)).iter_rows())
+    return dict(frame.select("column", pl.col("selection_frequency").fill_null(np.nan)).iter_rows())
+
+
+def _found_again(selected: StoredObject) -> dict[int, tuple[int, int]]:
+    """In how many of how many other seeds a selected neuron was found, by its column."""
+    frame = read_frame(selected.file("neurons.parquet")).select("column", "found_in", "other_seeds")
+    return {column: (found_in, others) for column, found_in, others in frame.iter_rows()}
 
 
 def _fidelity(record: dict[str, Any]) -> Fidelity:
@@ -274,7 +298,7 @@ def _fits(
     selected = read_frame(upstream["selected_neurons"].file("neurons.parquet"))["column"].to_numpy()
     features = neuron_features(stage, upstream["activations"], selected, ids) | word_features(inputs.texts)
     names = (ladder.EMBEDDINGS, ladder.WORDS, ladder.ALL_NEURONS, ladder.SELECTED, ladder.FIRED)
-    features = {name: features[name] for name in names}
+    features = {name: features[name] for name in names if name in features}
     rows, held_out = (observed(features, ids, part) for part in (learn, inputs.holdout))
     fits = ladder.measure_rungs(rows, held_out, scorer, lambda name: stage.report(f"fit of {name}"))
     concepts = np.nan_to_num(design.concepts)

@@ -12,7 +12,10 @@ import dagster as dg
 import polars as pl
 
 from hsae_dagster import checks
+from hsae_dagster.assets.annotation_export import FILE as ANNOTATIONS
+from hsae_dagster.assets.annotation_export import exported_annotations
 from hsae_dagster.assets.card_status import status_words
+from hsae_dagster.assets.closeness import UnitCloseness
 from hsae_dagster.assets.concepts_to_test import concepts_to_test
 from hsae_dagster.assets.evaluation import UPSTREAM, evaluate
 from hsae_dagster.assets.holdout_plan import keep_look, open_look
@@ -36,7 +39,7 @@ from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "evaluation_report"
-CODE_VERSION = "19"
+CODE_VERSION = "20"
 _READ = ("corpus", "interpretations", "annotation_matrix")  # whether or not there is anything to do
 
 
@@ -114,6 +117,9 @@ def _make(stage: Stage, pointed: dict[str, StoredObject], asked: _Asked, folder:
     write_json(folder / "_cards.json", {h.hypothesis_id: card_record(h, content) for h in content.hypotheses})
     for name, frame in report_tables(content).items():
         write_frame(folder / f"{name}.parquet", frame)
+    closeness = UnitCloseness.of(stage, upstream["corpus"])
+    annotations = exported_annotations(stage.dataset, upstream, content.hypotheses, closeness)
+    write_frame(folder / ANNOTATIONS, annotations)
     write_json(folder / "_table.json", hypotheses_table(content))
     forest = forest_plot(content.hypotheses, content.outcome, content.alpha, content.task)
     ladder = fit_ladder(content.fits, content.floor, content.fits[0].metric)
@@ -135,6 +141,12 @@ def _flatten(content: ReportContent) -> pl.DataFrame:
                 **{f"effect_{k}": v for k, v in asdict(separation).items()},
                 **{f"adjusted_{k}": v for k, v in asdict(h.test.adjusted).items()},
                 **{f"partial_{k}": v for k, v in asdict(partial).items()},
+                **{f"plain_{k}": v for k, v in asdict(h.test.plain).items()},
+                **{f"rank_{k}": getattr(h.test.rank, k) for k in ("estimate", "low", "high", "p_value")},
+                **{f"worst_{k}": getattr(h.test.worst, k) for k in ("estimate", "p_value")},
+                "missing": h.test.missing,
+                "decided_by": h.decided_by,
+                "p_one_sided": h.p_one_sided,
                 "p_holm": h.p_holm,
                 "q_value": h.q_value,
                 **{k: getattr(h, k) for k in ("rule", "source", "test_key", "detectable", "stability")},

@@ -1,110 +1,40 @@
 """Claims found offline: candidates of neurons, of terms and of style compete, and n are chosen together.
 
-Belongs here: reading what the choice needs, and the records of what was chosen. Does not belong here: the asset
-(`assets.interpretations`), the method (`core.concepts`), or claims that a language model writes.
+Belongs here: the choice among the candidates of a dataset's activations, and the records of what was chosen. Does not
+belong here: what candidates are made from (`assets.claim_material`), the asset (`assets.interpretations`), the method
+(`core.concepts`), or claims that a language model writes.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
-import scipy.sparse as sp
 
-from hsae_dagster.assets.closeness import embedder_of, term_vectors
-from hsae_dagster.assets.embeddings import open_vectors
+from hsae_dagster.assets.claim_material import (
+    NEURONS_PER_CLAIM,
+    Material,
+    least_texts,
+    pool_of,
+    units_of,
+    vocabulary_of,
+)
 from hsae_dagster.assets.stage import Stage
-from hsae_dagster.assets.text_units import read_text_units
 from hsae_dagster.core.concept import Concept
-from hsae_dagster.core.concepts.candidates import Pool, Units, neuron_exemplars, neuron_groups, style_pool
-from hsae_dagster.core.concepts.choice import Learned, Limits, Path, Pick, Vocabulary, choose_claims, phi
+from hsae_dagster.core.concepts.candidates import Pool, Units, style_pool
+from hsae_dagster.core.concepts.choice import FOLDS, MOST_ALIKE, Limits, Path, Pick, Vocabulary, choose_claims, phi
 from hsae_dagster.core.concepts.claims import Meaning, WordGroup, definition_of
-from hsae_dagster.core.concepts.residual import Residual
-from hsae_dagster.core.concepts.terms import TermTable, supported_terms
-from hsae_dagster.core.concepts.words import words_of
+from hsae_dagster.core.concepts.terms import TermTable
 from hsae_dagster.core.fidelity import column, firing_bounds, measure_fidelity
-from hsae_dagster.core.observations import control_columns, is_pairwise, text_rows, text_sides
+from hsae_dagster.core.observations import text_rows
+from hsae_dagster.dataset.controls import levels_of
+from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.providers.lexical import AUTHOR
 from hsae_dagster.storage.frames import read_codes, read_frame
 from hsae_dagster.storage.objects import StoredObject
 
-# More texts say little more about which claims to take; beyond it a seeded sample of clusters is read.
-MOST_TEXTS = 40_000
-# Neurons that candidates come from, as a multiple of the claims wanted; and terms that may be in them.
-_NEURONS_PER_CLAIM, _MOST_TERMS = 3, 3000
 # φ with a neuron's firing from which a claim counts as saying something about that neuron.
 _SAYS = 0.2
-
-
-@dataclass(frozen=True)
-class Material:
-    """What claims are learned from: every observation outside the holdout, and its texts.
-
-    Attributes:
-        texts: rows of the corpus (text_id, text, split, cluster_id), ascending text_id.
-        observations: labelled observations of these texts.
-        codes: (texts, m) CSC of the neurons' activations.
-        selected: columns of the selected neurons, by rank.
-        task: of the dataset.
-    """
-
-    texts: pl.DataFrame
-    observations: pl.DataFrame
-    codes: sp.csc_matrix
-    selected: Sequence[int]
-    task: str
-
-    @staticmethod
-    def read(stage: Stage, corpus: StoredObject, activations: StoredObject, selected: StoredObject) -> "Material":
-        """Everything but the holdout, or a sample of its clusters."""
-        texts = read_frame(corpus.file("texts.parquet")).filter(pl.col("split") != "holdout")
-        observations = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") != "holdout")
-        observations = _sampled(observations, stage.dataset.spec.interpretation.seed)
-        wanted = pl.concat([observations[side] for side in text_sides(observations)]).unique()
-        texts = texts.filter(pl.col("text_id").is_in(wanted.implode()))
-        ids = read_frame(activations.file("texts.parquet"))["text_id"]
-        codes = read_codes(activations.file("codes.safetensors"))[text_rows(ids, texts["text_id"])]
-        columns = read_frame(selected.file("neurons.parquet"))["column"].to_list()
-        return Material(texts, observations, codes.tocsc(), columns, stage.dataset.spec.task)
-
-    @cached_property
-    def learned(self) -> Learned:
-        """The observations as the choice reads them."""
-        frame, n = self.observations, self.observations.height
-        sides = [text_rows(self.texts["text_id"], frame[side]) for side in text_sides(frame)]
-        signs = np.repeat([1.0, -1.0][: len(sides)], n)
-        places = (np.tile(np.arange(n), len(sides)), np.concatenate(sides))
-        design = sp.csr_matrix((signs, places), shape=(n, self.texts.height))
-        pair = is_pairwise(frame)
-        controls = control_columns(frame)
-        held = np.column_stack([np.empty((n, 0)), *([] if pair else [np.ones(n)]), *controls])
-        clusters = np.unique(frame["cluster_id"].to_numpy(), return_inverse=True)[1]
-        outcome = frame["label"].to_numpy().astype(np.float64) - (0.5 if pair else 0.0)
-        return Learned(outcome, held, clusters, design, self.task)
-
-    @cached_property
-    def fires(self) -> sp.csc_matrix:
-        """(texts, m) float32 CSC of ones."""
-        return sp.csc_matrix(self.codes > 0, dtype=np.float32)
-
-    def sources(self, n: int) -> list[int]:
-        """Neurons that candidates come from: the selected ones, then those that go most with the outcome."""
-        learned = self.learned
-        residual = Residual(learned.outcome, learned.held, learned.clusters)
-        strength = np.abs(residual.gains((learned.design @ self.fires).tocsc()).strength)
-        order = [int(j) for j in np.argsort(-strength, kind="stable") if strength[j] > 1.0]
-        return list(dict.fromkeys([*self.selected, *order]))[: max(n, len(self.selected))]
-
-
-def _sampled(observations: pl.DataFrame, seed: int) -> pl.DataFrame:
-    if observations.height <= MOST_TEXTS:
-        return observations
-    sizes = observations.group_by("cluster_id").len().sort("cluster_id")
-    order = np.random.default_rng(seed).permutation(sizes.height)
-    taken = order[: int(np.searchsorted(np.cumsum(sizes["len"].to_numpy()[order]), MOST_TEXTS) + 1)]
-    return observations.filter(pl.col("cluster_id").is_in(sizes["cluster_id"].gather(taken).implode()))
 
 
 @dataclass(frozen=True)
@@ -131,18 +61,14 @@ class Found:
 def find_claims(stage: Stage, material: Material, corpus: StoredObject, activations: StoredObject) -> Found:
     """Make candidates, choose among them."""
     spec, texts = stage.dataset.spec, material.texts["text"].to_list()
-    vocabulary = _vocabulary(stage, material, texts)
+    vocabulary = vocabulary_of(stage, material.texts, material.observations, material.learned)
     stage.report(f"{len(vocabulary.table.families):,} terms are supported by several clusters of {len(texts):,} texts")
-    neurons = material.sources(_NEURONS_PER_CLAIM * spec.selection.n)
-    parts = [style_pool(texts)]
-    if neurons:
-        fires = material.fires[:, neurons]
-        parts.append(neuron_groups(fires, neurons, vocabulary.table, vocabulary.vectors))
-        parts.append(neuron_exemplars(_units(stage, material, corpus, activations), neurons))
-    pool = Pool.together(parts)
-    limits = Limits(spec.selection.n, _least_texts(stage, material, corpus))
+    neurons = material.sources(NEURONS_PER_CLAIM * spec.selection.n)
+    units = units_of(stage, corpus, material.texts["text_id"])
+    pool = pool_of(style_pool(texts), neurons, material.fires, vocabulary, _with_codes(units, activations))
+    limits = Limits(spec.selection.n, least_texts(stage.dataset.spec, corpus, material.texts.height))
     stage.report(f"{len(pool.meanings):,} candidates of {len(neurons)} neurons and of style compete with the terms")
-    picks, paths = choose_claims(material.learned, pool.columns, vocabulary, limits, seed=spec.interpretation.seed)
+    picks, paths = _choose(spec, material, pool, vocabulary, limits)
     meanings = [_meaning(pick, pool, vocabulary.table) for pick in picks]
     made_from = [-1 if pick.column is None else int(pool.neurons[pick.column]) for pick in picks]
     goes_with = [_nearest(material, pick.holds) for pick in picks]
@@ -154,6 +80,39 @@ def find_claims(stage: Stage, material: Material, corpus: StoredObject, activati
         paths,
         len(pool.meanings),
     )
+
+
+def _with_codes(units: Units, activations: StoredObject) -> Units:
+    codes = read_codes(activations.file("unit_codes.safetensors"))
+    known = read_frame(activations.file("units.parquet"))["unit_id"]
+    return replace(units, codes=codes[text_rows(known, units.places.unit_ids)].tocsc())
+
+
+def _choose(
+    spec: DatasetSpec, material: Material, pool: Pool, vocabulary: Vocabulary, limits: Limits
+) -> tuple[list[Pick], list[Path]]:
+    """Claims about all observations; where effects may change with a control, about those of each of its levels, too.
+
+    An effect that turns round between two levels leaves nothing over all observations.
+    """
+    learned, seed = material.learned, spec.interpretation.seed
+    picks, paths = choose_claims(learned, pool.columns, vocabulary, limits, seed=seed)
+    for name in spec.selection.interactions:
+        levels = levels_of(material.observations, name)
+        for level in np.unique(levels):
+            rows = np.flatnonzero(levels == level)
+            part = learned.rows(rows)
+            if len(np.unique(part.clusters)) < 2 * FOLDS or len(np.unique(part.outcome)) < 2:
+                continue
+            least = limits.share(len(rows) / len(levels))
+            picks = picks + choose_claims(part, pool.columns, vocabulary, least, seed=seed)[0]
+    if not spec.selection.interactions:
+        return picks, paths
+    taken: list[Pick] = []
+    for pick in sorted(picks, key=lambda each: -each.worth):
+        if all(abs(phi(pick.holds, other.holds)) <= MOST_ALIKE for other in taken):
+            taken.append(pick)
+    return taken[: limits.n], paths
 
 
 def _source(pick: Pick, made_from: int) -> str:
@@ -179,52 +138,6 @@ def _nearest(material: Material, holds: np.ndarray) -> int:
     return best if best >= 0 and found[best] >= _SAYS else -1
 
 
-def _least_texts(stage: Stage, material: Material, corpus: StoredObject) -> int:
-    """Texts that a claim needs, so that the holdout can be expected to have enough of them to test it."""
-    held_out = next(s["texts"] for s in corpus.json("summary.json")["splits"] if s["split"] == "holdout")
-    needed = 1.2 * stage.dataset.spec.inference.min_positives * material.texts.height / max(held_out, 1)
-    return max(20, int(np.ceil(needed)))
-
-
-def _vocabulary(stage: Stage, material: Material, texts: list[str]) -> Vocabulary:
-    table = supported_terms(texts, material.texts["cluster_id"].to_numpy(), taken=_values(material.observations))
-    learned = material.learned
-    gains = Residual(learned.outcome, learned.held, learned.clusters).gains((learned.design @ table.matrix).tocsc())
-    strength = np.abs(gains.strength)
-    if len(strength) > _MOST_TERMS:
-        kept = np.sort(np.argsort(-strength, kind="stable")[:_MOST_TERMS])
-        table = TermTable(tuple(table.families[j] for j in kept), table.matrix[:, kept].tocsc())
-    if not table.families:
-        return Vocabulary(table, np.zeros((0, 1), dtype=np.float32))
-    family = open_vectors(stage)[1].embedding_set
-    return Vocabulary(table, term_vectors(stage, family, [f.name for f in table.families], embedder_of(stage)))
-
-
-def _values(observations: pl.DataFrame) -> frozenset[str]:
-    """Values of the cluster and of controls, as terms: a name is no finding about what a text says."""
-    columns = ["cluster_id", *[name for name in observations.columns if name.startswith("control:")]]
-    values = {
-        value for name in columns if observations[name].dtype == pl.String for value in observations[name].drop_nulls()
-    }
-    return frozenset(" ".join(word for word in words_of(value.replace("_", " ")) if word) for value in values)
-
-
-def _units(stage: Stage, material: Material, corpus: StoredObject, activations: StoredObject) -> Units:
-    places = read_text_units(corpus).of_texts(material.texts["text_id"])
-    units = read_frame(corpus.file("units.parquet"))
-    rows = text_rows(units["unit_id"], places.unit_ids)
-    codes = read_codes(activations.file("unit_codes.safetensors"))
-    known = read_frame(activations.file("units.parquet"))["unit_id"]
-    vectors = open_vectors(stage)[1]
-    return Units(
-        places=places,
-        texts=units["unit"].gather(rows).to_list(),
-        vectors=vectors.read(places.unit_ids),
-        codes=codes[text_rows(known, places.unit_ids)].tocsc(),
-        set_id=vectors.embedding_set.set_id,
-    )
-
-
 def records_of(material: Material, found: Found, columns: pl.DataFrame) -> list[dict[str, Any]]:
     """A record for each claim, then one for each selected neuron about which nothing could be said.
 
@@ -243,6 +156,7 @@ def records_of(material: Material, found: Found, columns: pl.DataFrame) -> list[
             {
                 **_place(places, neuron, rank, pick.explained, _separation(material, pick)),
                 **_coverage(material, pick, neuron, validation),
+                "train_z": pick.strength,
                 "candidates": [],
                 "chosen": 0,
                 "concept": concept.record,

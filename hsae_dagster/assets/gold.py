@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from hsae_dagster.assets.concepts_to_test import concepts_to_test
+from hsae_dagster.assets.concepts_to_test import concepts_to_test, is_own
 from hsae_dagster.core.annotation_error import (
     AnnotationError,
     Corrected,
@@ -20,6 +20,7 @@ from hsae_dagster.core.annotation_error import (
     kappa,
     post_stratified,
 )
+from hsae_dagster.core.fidelity import column
 from hsae_dagster.core.inference import HoldoutDesign
 from hsae_dagster.core.observations import text_rows
 from hsae_dagster.dataset.discovery import Dataset
@@ -27,7 +28,7 @@ from hsae_dagster.dataset.gold import read_gold, write_sheet
 from hsae_dagster.dataset.spec import Inference
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.resources import Project
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.storage.frames import read_codes, read_frame
 
 _SEED = 0
 
@@ -52,7 +53,7 @@ class Judged:
 
 
 def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int]:
-    """Draw texts for people to label, half judged yes and half no for each concept, and write the sheet.
+    """Draw texts for people to label, and write the sheet: half judged yes, the rest no, near misses among them.
 
     Returns:
         The sheet's path and its number of rows.
@@ -61,10 +62,14 @@ def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int
     answers = read_frame(matrix.file("annotations.parquet"))
     texts = read_frame(project.store.current(dataset.name, "corpus").file("texts.parquet")).select("text_id", "text")
     rng, parts = np.random.default_rng(_SEED), []
+    found = project.store.current(dataset.name, "activations")
+    rows = text_rows(read_frame(found.file("texts.parquet"))["text_id"], answers["text_id"])
+    by_neuron = read_codes(found.file("codes.safetensors"))[rows].tocsc()
     for record in concepts_to_test(dataset, project.store.current(dataset.name, "interpretations")):
         key = record["concept"]["concept_id"]
         judged = answers[key].cast(pl.Int8).fill_null(-1).to_numpy()
-        rows, chance = draw_gold(judged, size, rng)
+        activation = None if is_own(record) else column(by_neuron, record["column"])
+        rows, chance = draw_gold(judged, size, rng, activation)
         order = rng.permutation(len(rows))  # the order must not tell what the judge said
         part = (
             answers[rows[order]]

@@ -16,8 +16,8 @@ from hsae_dagster.core.analysis_plan import (
     PlannedTest,
     holdout_fingerprint,
     holdout_keys,
-    parted_by_controls,
 )
+from hsae_dagster.core.multiple_tests import training_weights
 from hsae_dagster.dataset.spec import Annotation
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster.storage.holdouts import HoldoutRegister
@@ -54,22 +54,24 @@ def open_look(
 def keep_look(stage: Stage, plan: AnalysisPlan, stored: StoredObject) -> None:
     """Record the p-values of a look, for the family of later ones."""
     frame = read_frame(stored.file("hypotheses.parquet"))
-    p_values = dict(frame.select("test_key", "effect_p_value").iter_rows())
+    p_values = dict(frame.select("test_key", "p_one_sided").iter_rows())
     HoldoutRegister(stage.project.results).keep(plan, p_values)
 
 
 def _plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> tuple[AnalysisPlan, pl.DataFrame]:
     spec = stage.dataset.spec
     observations = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "holdout")
-    keys = holdout_keys(observations)
+    keys = holdout_keys(observations, read_frame(corpus.file("texts.parquet")).select("text_id", "text"))
+    weights = _weights(stage, corpus, observations, records)
     tests = tuple(
         PlannedTest(
             concept_id=record["concept"]["concept_id"],
             claim=record["concept"]["predicate"],
             source=record.get("source", "found"),
             direction=int(np.sign(record["train_separation"])),
+            weight=weight,
         )
-        for record in records
+        for record, weight in zip(records, weights, strict=True)
     )
     plan = AnalysisPlan(
         holdout=holdout_fingerprint(keys),
@@ -83,12 +85,20 @@ def _plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> 
         model={
             "task": spec.task,
             "effect": "separation, cluster-robust",
+            "test": spec.inference.test,
             **spec.columns.model_dump(mode="json", include={"label", "positive", "cluster_by", "controls"}),
         },
         gates=spec.inference.model_dump(mode="json", include={"alpha", "min_positives", "same_concept"}),
-        controls_part_rows=parted_by_controls(observations),
     )
     return plan, keys
+
+
+def _weights(stage: Stage, corpus: StoredObject, holdout: pl.DataFrame, records: list[dict[str, Any]]) -> list[float]:
+    """Weights of Holm's correction by what training texts showed, to three decimals; 1 where they showed nothing."""
+    z = np.array([record.get("train_z", np.nan) for record in records], dtype=np.float64)
+    splits = read_frame(corpus.file("observations.parquet"))["split"]
+    ratio = float(np.sqrt(holdout.height / max(int((splits == "train").sum()), 1)))
+    return [round(float(w), 3) for w in training_weights(z, ratio, stage.dataset.spec.inference.alpha)]
 
 
 def _prompt_hash(annotation: Annotation) -> str | None:

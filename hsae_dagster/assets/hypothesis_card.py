@@ -14,7 +14,7 @@ from hsae_dagster.partitions import card_partition, cards
 from hsae_dagster.report.cards import escape_markdown
 from hsae_dagster.report.changes import change_words, standing_effect
 from hsae_dagster.report.links import asset_address, link, run_address, when
-from hsae_dagster.report.wording import capitalised, count, number, one_line
+from hsae_dagster.report.wording import capitalised, count, number, one_line, percent
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.objects import StoredObject
 
@@ -136,10 +136,11 @@ def _metadata(row: Mapping[str, Any], told: Mapping[str, str], shared: _Shared) 
         STATUS: shared.status,
         "in words": told["words"],
         "tested on": told["tested"],
-        "fidelity": told["fidelity"],
+        "source": told["source"],
+        "how much of its neuron it says": told["coverage"],
         "card": dg.MetadataValue.md(told["card"]),
         "since the last evaluation": _since(row, shared),
-        "neuron": f"{row['sae_id']}/{row['sae_column']}" if row["sae_id"] else "none: your own hypothesis",
+        "neuron": f"{row['sae_id']}/{row['sae_column']}" if row["sae_id"] else "none",
         "activations of the neuron": dg.MetadataValue.md(told["activations"]),
         "selected": _selected(row, shared),
         **_asked(row, shared),
@@ -165,13 +166,15 @@ def _figures(row: Mapping[str, Any]) -> dict[str, float]:
         "effect low": row["effect_low"],
         "effect high": row["effect_high"],
         "Holm p": row["p_holm"],
-        "fidelity F1": row["fidelity_f1"],
         "prevalence": row["prevalence"],
     }
     return {name: float(f"{value:.4g}") for name, value in figures.items() if value is not None}
 
 
 def _selected(row: Mapping[str, Any], shared: _Shared) -> str:
+    if "from" in (shared.concepts.get(row["concept_id"]) or {}):
+        # A claim that was chosen together with others, whatever the rank of the neuron that says it.
+        return f"claim {row['rank'] + 1} of those chosen together, adds {percent(row['selection_score'])} of R²"
     method = one_line(str(shared.selection.get("method", "selection")))
     score = row["selection_score"]
     scored = f", score {number(score, 4, signed=True)}" if score is not None else ""

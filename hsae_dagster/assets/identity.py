@@ -1,4 +1,4 @@
-"""Which hypothesis is which: ids that stay while concepts are reworded and claims found anew.
+"""Which hypothesis is which: ids that stay while claims are reworded.
 
 Belongs here: giving every concept of an evaluation its hypothesis id, from all earlier evaluations of the dataset. Does
 not belong here: how alike two hypotheses are (`core.matching`) or keeping the records (`storage.lineage`).

@@ -12,8 +12,9 @@ import scipy.sparse as sp
 
 from hsae_dagster import checks
 from hsae_dagster.assets.candidate_scores import Split, judge_candidates, making
+from hsae_dagster.assets.claim_material import MOST_TEXTS, Material
 from hsae_dagster.assets.embeddings import open_vectors
-from hsae_dagster.assets.found_claims import MOST_TEXTS, Material, find_claims, records_of
+from hsae_dagster.assets.found_claims import find_claims, records_of
 from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_interpretation
 from hsae_dagster.assets.stage import GROUP, Stage, explained, table
 from hsae_dagster.assets.text_units import read_text_units, text_vectors
@@ -63,8 +64,13 @@ def interpretations(context: dg.AssetExecutionContext, project: Project) -> dg.M
 
 def config_of(spec: DatasetSpec) -> dict[str, Any]:
     """What of a declaration the stage reads."""
+    settings = spec.interpretation
+    if settings.model == "lexical":
+        limits = spec.selection.model_dump(mode="json", include={"n", "interactions"})
+        limits["min_positives"] = spec.inference.min_positives
+        return {"interpretation": {"model": settings.model, "seed": settings.seed}, "claims": limits}
     return {
-        "interpretation": spec.interpretation.model_dump(mode="json"),
+        "interpretation": settings.model_dump(mode="json"),
         "annotation": spec.annotation.model_dump(mode="json", exclude=NOT_FIDELITY),
         # A claim that could not be tested is not taken.
         "min_positives": spec.inference.min_positives,
@@ -220,7 +226,10 @@ def _record(
     if chosen is None:
         reason = "no candidate tells firing from silent texts" if candidates else "no candidate could be written"
     return {
-        **{key: neuron[key] for key in ("rank", "column", "sae_id", "sae_column", "score", "train_separation")},
+        **{
+            key: neuron[key]
+            for key in ("rank", "column", "sae_id", "sae_column", "score", "train_separation", "train_z")
+        },
         "bounds": list(bounds),
         "candidates": listed,
         "chosen": chosen,

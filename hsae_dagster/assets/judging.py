@@ -4,6 +4,7 @@ Belongs here: tasks by text and concept keys, and the comparison of stacked with
 judging or keeping answers (providers: the ledger makes a killed run go on), or what it costs (`assets.spending`).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from hsae_dagster.assets.judge_check import examine_judge
 from hsae_dagster.assets.stage import Stage
+from hsae_dagster.core.annotation_error import kappa
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.fidelity import MISSING
 from hsae_dagster.providers.base import AnnotationTask, Annotator
@@ -58,7 +61,17 @@ def judge(
 
 
 def judge_all(stage: Stage, annotator: Annotator, judgings: Sequence[Judging]) -> list[Judgement]:
-    """Judge several sets of concepts, each on its own texts, in one round of requests."""
+    """Judge several sets of concepts, each on its own texts, in one round of requests.
+
+    Raises:
+        ProviderError: the judge fails its examination (`assets.judge_check`), or cannot be asked.
+    """
+    if any(each.concepts and each.texts for each in judgings):
+        examine_judge(stage, annotator, [text for each in judgings for text in each.texts])
+    return _judge_all(stage, annotator, judgings)
+
+
+def _judge_all(stage: Stage, annotator: Annotator, judgings: Sequence[Judging]) -> list[Judgement]:
     tasks = [AnnotationTask(each.concepts, each.texts) for each in judgings]
     judgements = []
     for each, found in zip(judgings, annotator.annotate_all(tasks, stage.report), strict=True):
@@ -73,22 +86,37 @@ def agreement(
 ) -> dict[str, Any] | None:
     """Share of a random sample of answers that come out the same when each concept is asked alone.
 
+    Half of the sample was answered yes and half no, as far as there are so many: where nearly all answers are alike,
+    agreement on them says nothing. `kappa` is agreement beyond chance; None where all answers are alike. The whole is
     None where nothing was stacked, or nothing is to be compared.
     """
     settings = stage.dataset.spec.annotation
     if stacked.free or settings.calibration == 0 or min(settings.concepts_per_call, len(judging.concepts)) < 2:
         return None
     rows, columns = np.nonzero(answers != MISSING)
-    rng = np.random.default_rng([settings.seed, 1])
-    picked = np.sort(rng.permutation(len(rows))[: settings.calibration])
+    picked = _balanced(answers[rows, columns], settings.calibration, np.random.default_rng([settings.seed, 1]))
     tasks = [
         Judging([judging.concepts[c]], [judging.ids[r]], [judging.texts[r]]) for r, c in _pairs(rows, columns, picked)
     ]
     stage.report(f"{len(tasks)} stacked answers are asked again one by one")
-    alone = np.array([found.answers[0, 0] for found in judge_all(stage, single, tasks)])
+    alone = np.array([found.answers[0, 0] for found in _judge_all(stage, single, tasks)])
     kept = alone != MISSING
-    same = (alone == answers[rows[picked], columns[picked]])[kept]
-    return {"compared": int(kept.sum()), "agreement": float(same.mean()) if kept.any() else None}
+    stacked_said, alone_said = answers[rows[picked], columns[picked]][kept], alone[kept]
+    same, beyond_chance = stacked_said == alone_said, kappa(stacked_said == 1, alone_said == 1)
+    return {
+        "compared": int(kept.sum()),
+        "agreement": float(same.mean()) if kept.any() else None,
+        "kappa": None if math.isnan(beyond_chance) else beyond_chance,
+        "answered yes": int((stacked_said == 1).sum()),
+    }
+
+
+def _balanced(answers: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Places of `count` answers, ascending: half yes and half no, or more of the one where the other runs out."""
+    yes, no = (rng.permutation(np.nonzero(answers == said)[0]) for said in (1, 0))
+    half = min(count // 2, len(yes))
+    of_no = min(count - half, len(no))
+    return np.sort(np.concatenate([yes[: count - of_no], no[:of_no]]))
 
 
 def _pairs(rows: np.ndarray, columns: np.ndarray, picked: np.ndarray) -> list[tuple[int, int]]:

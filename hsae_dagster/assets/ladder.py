@@ -49,12 +49,18 @@ def neuron_features(
 
 
 def word_features(texts: pl.DataFrame) -> dict[str, Matrix]:
-    """TF-IDF of words and pairs of words, weighted and chosen on texts outside the holdout."""
+    """TF-IDF of words and pairs of words, weighted and chosen on texts outside the holdout; nothing where none recurs.
+
+    Pictures and signs are no words: a dataset of them has no such rung.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     learn = (texts["split"] != "holdout").to_numpy()
     words = np.array(texts["text"].to_list(), dtype=object)
-    fitted = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit(words[learn])
+    try:
+        fitted = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit(words[learn])
+    except ValueError:  # its vocabulary is empty
+        return {}
     return {ladder.WORDS: fitted.transform(words)}
 
 

@@ -8,6 +8,7 @@ Layout under results/reports:
     <dataset>/<evaluation>.html          the page of every evaluation, for ever
     <dataset>/<evaluation>/<table>.…     its tables as Parquet and CSV
     <dataset>/<evaluation>-changes.html  what changed since the evaluation before
+    <dataset>/annotations.…              held-out texts and their claims in the current evaluation, as Parquet and CSV
     <dataset>/index.html                 the evaluations of a dataset
 """
 
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hsae_dagster.assets.annotation_export import FILE as ANNOTATIONS
 from hsae_dagster.assets.identity import Identity
 from hsae_dagster.core.comparison import Standing, compare
 from hsae_dagster.core.lineage import EvaluationRecord
@@ -61,9 +63,10 @@ def publish(
     page = stored.file("_report.html").read_bytes()
     write_atomically(own / f"{record.key}.html", page)
     for table in sorted(stored.folder.glob("*.parquet")):
-        target = own / record.key / table.name
-        write_atomically(target, table.read_bytes())
-        write_atomically(target.with_suffix(".csv"), csv_bytes(read_frame(table)))
+        content = {".parquet": table.read_bytes(), ".csv": csv_bytes(read_frame(table))}
+        for folder_of in (own / record.key, *([own] if table.name == ANNOTATIONS else [])):
+            for ending, written in content.items():
+                write_atomically(folder_of / f"{table.stem}{ending}", written)
     previous = log.previous(record)
     if previous is not None:
         write_atomically(own / f"{record.key}-changes.html", comparison_page(previous, record).encode())

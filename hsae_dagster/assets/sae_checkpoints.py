@@ -31,7 +31,7 @@ from hsae_dagster.storage.frames import read_arrays, read_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "sae_checkpoints"
-CODE_VERSION = "8"
+CODE_VERSION = "9"
 
 # Share of the validation loss that the last epochs must still take off for an epoch limit to matter.
 STILL_FALLING = 0.005
@@ -140,10 +140,11 @@ def _config(stage: Stage) -> dict[str, Any]:
 
 
 def _declared(stage: Stage) -> dict[str, Any]:
-    """What the autoencoders depend on: those listed, or how they are chosen, of which the selection is a part."""
+    """What the autoencoders depend on: those listed, or how they are chosen, of which the claims wanted are a part."""
     spec = stage.dataset.spec
     if isinstance(spec.saes, AutoSizes):
-        return {**spec.saes.model_dump(mode="json"), "task": spec.task, "selection": spec.selection.model_dump()}
+        judged_by = {"n": spec.selection.n, "pool": spec.pool, "min_positives": spec.inference.min_positives}
+        return {**spec.saes.model_dump(mode="json"), "task": spec.task, **judged_by, "seed": spec.interpretation.seed}
     if isinstance(spec.saes, str):
         return {"saes": spec.saes}
     return {"saes": [declaration(stage.dataset, sae) for sae in spec.saes], "task": spec.task}
@@ -152,7 +153,7 @@ def _declared(stage: Stage) -> dict[str, Any]:
 def _obtain(made: Checkpoints, folder: Path) -> list[StoredObject]:
     lessons, spec = made.lessons, made.stage.dataset.spec
     if isinstance(spec.saes, AutoSizes):
-        return [choose_sae(lessons, made.texts, spec.saes.auto, folder)]
+        return [choose_sae(lessons, made.corpus, made.texts, spec.saes.auto, folder)]
     return [
         import_one(made.stage, sae, made.vectors_record, lessons.ids, *lessons.vectors.values())
         if sae.checkpoint
@@ -227,18 +228,14 @@ def _describe(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _describe_choice(stored: StoredObject) -> dict[str, Any]:
-    """The whole grid, best first, and its figure; nothing where the autoencoders were declared."""
+    """The whole grid and its figure; nothing where the autoencoders were declared."""
     if not stored.file("grid.parquet").is_file():
         return {}
-    from hsae_dagster.report.pareto import grid_figure
+    from hsae_dagster.report.sizes import sizes_figure
 
     choice, rows = stored.json("choice.json"), read_frame(stored.file("grid.parquet"))
-    figure = grid_figure(rows.rows(named=True), choice["metric"])
-    shown = (
-        rows.drop("sae_id")
-        .sort("score", descending=True, nulls_last=True)
-        .with_columns(pl.col(pl.Float64).round(4).fill_nan(None))
-    )
+    figure = sizes_figure(rows.rows(named=True), choice["metric"])
+    shown = rows.with_columns(pl.col(pl.Float64).round(4).fill_nan(None))
     return {
         "choice": choice["reason"],
         "grid": table(shown.rows(named=True)),

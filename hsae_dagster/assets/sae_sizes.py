@@ -1,14 +1,15 @@
 """Which autoencoders a dataset gets: those it lists, the reference's rule of thumb, or the best of a measured grid.
 
-Belongs here: training every candidate of the grid on one read of the embeddings, judging it, the record of the choice.
-Does not belong here: the grid and the figures (`core.sae_grid`), the rule (`core.sae_choice`),
+Belongs here: racing the candidates of the grid, judging them by what can be said with them, the record of the choice.
+Does not belong here: the grid (`core.sae_grid`), the rule (`core.sae_choice`), finding claims (`core.concepts`),
 training one (`assets.autoencoders`). Holdout and fidelity texts are never read.
+
+Candidates are raced: a few epochs rank them as well as all would. Only what is taken is trained to the end.
 """
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,35 +19,35 @@ import polars as pl
 import scipy.sparse as sp
 
 from hsae_dagster.assets.autoencoders import Lessons, describe, train_one
-from hsae_dagster.core.observations import observation_matrix
-from hsae_dagster.core.pooling import pool_codes
-from hsae_dagster.core.sae_choice import ENOUGH_OBSERVATIONS, Caps, Choice, Trial, choose, contenders, kept_apart
-from hsae_dagster.core.sae_grid import (
-    Judged,
-    Labels,
-    Size,
-    WordReader,
-    balanced_f1,
-    batch_size,
-    fit_of,
-    fit_within,
-    grid,
-    head_neurons,
-    redundancy,
-    reference_size,
+from hsae_dagster.assets.claim_material import (
+    NEURONS_PER_CLAIM,
+    learned_of,
+    least_texts,
+    pool_of,
+    sampled,
+    strongest,
+    units_of,
+    vocabulary_of,
 )
+from hsae_dagster.core.concepts.candidates import Pool, Units, style_pool
+from hsae_dagster.core.concepts.choice import Learned, Limits, Vocabulary, choose_together, fit, predicted
+from hsae_dagster.core.observations import text_sides
+from hsae_dagster.core.pooling import pool_codes
+from hsae_dagster.core.sae_choice import ENOUGH_OBSERVATIONS, Candidate, Standing, choose, compare
+from hsae_dagster.core.sae_grid import Size, batch_size, grid, reference_size
+from hsae_dagster.core.seed_matches import FOUND, found_again
 from hsae_dagster.dataset.saes import SAE, Auto
-from hsae_dagster.errors import MethodError
+from hsae_dagster.report.wording import plural
 from hsae_dagster.storage.checkpoints import load_sae
 from hsae_dagster.storage.frames import write_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
 
 # Quickstart settings of hypothesaes 2.0.1.
 _REFERENCE = {"learning_rate": 5e-4, "max_epochs": 100, "patience": 3}
-# What is tried where units are parts of texts: sparse, unguided, with so many training units for each neuron at least.
-_UNIT_SIZES, _UNITS_PER_NEURON = ((64, 4), (128, 4), (256, 8)), 5
-# Texts whose words are read at most; the stand-in for lexicons needs no more.
-_MOST_TEXTS = 20_000
+# Observations that claims are chosen on to judge a size, at most: which size says most shows in fewer than are tested.
+_MOST_OBSERVATIONS = 10_000
+# What a claim must be worth, in squared t statistics: the middle one of those that the claims of a dataset try.
+_PRICE = 2.0
 
 
 def reference_sae(n_texts: int) -> SAE:
@@ -55,74 +56,121 @@ def reference_sae(n_texts: int) -> SAE:
     return SAE(m=size.m, k=size.k, **_REFERENCE)
 
 
-def choose_sae(lessons: Lessons, texts: pl.DataFrame, auto: Auto, folder: Path) -> StoredObject:
-    """Train the grid, write grid.parquet and choice.json, and return the chosen autoencoder."""
-    stage, sizes = lessons.stage, _sizes(lessons, auto)
-    judge, batch = _Judge(lessons, texts), batch_size(len(lessons.ids["train"]))
-    if not judge.possible:
-        stage.report("no labelled validation texts to choose a size by; the smallest of the grid is taken")
-        return train_one(lessons, _declared(sizes[0], auto, batch))
-    caps = Caps(auto.reconstruction, auto.redundancy, auto.dead_share)
+def choose_sae(lessons: Lessons, corpus: StoredObject, texts: pl.DataFrame, auto: Auto, folder: Path) -> StoredObject:
+    """Race the grid, write grid.parquet and choice.json, train what is taken to the end and return it.
+
+    Args:
+        lessons: what autoencoders learn from.
+        corpus: the dataset's.
+        texts: its rows (text_id, text, cluster_id, split), ascending text_id.
+        auto: how the choice is made.
+        folder: where the record goes.
+    """
+    stage, n_units = lessons.stage, len(lessons.ids["train"])
+    sizes = grid(n_units, stage.dataset.spec.selection.n)
+    race, batch = _Race(lessons, auto), batch_size(n_units)
+    nobody = _why_nobody_can_judge(lessons, sizes)
     with one_thread():
-        trained, judged = _measure([_declared(size, auto, batch) for size in sizes], judge)
-        if again := kept_apart(judged, caps, auto.head_share):
-            stage.report(f"{len(again)} guided ones with neurons too alike are trained again with neurons kept apart")
-            more = _measure([_declared(size, auto, batch) for size in again], judge)
-            trained, judged = trained + more[0], judged + more[1]
-        trials = [Trial(dict(enumerate(judged)), judge.labels)]
-        trials += _elsewhere(trials, lessons, caps, lambda size: _declared(size, auto, batch), auto.parts)
-    choice = choose(trials, caps)
-    stage.report(f"{describe(_declared(judged[choice.chosen].size, auto, batch))} is taken: {choice.reason}")
-    ids = [part.json("sae.json")["sae_id"] for part in trained]
-    write_frame(folder / "grid.parquet", _grid_frame(judged, choice, ids))
-    said = {"metric": judge.metric, "reason": choice.reason, "caps": asdict(caps), "head_share": auto.head_share}
-    write_json(folder / "choice.json", said)
-    return trained[choice.chosen]
+        rows = [_row(size) for size in sizes]
+        place, reason = 0, nobody or ""
+        if not nobody:
+            judge = _Judge.of(lessons, corpus, texts)
+            rows, place, reason = _raced(sizes, race, judge)
+        rows[place]["chosen"] = True
+        taken = _declared(sizes[place], auto, batch, auto.max_epochs, auto.seed)
+        stage.report(f"{describe(taken)} is taken: {reason}")
+        trained = train_one(lessons, taken)
+    write_frame(folder / "grid.parquet", pl.DataFrame(rows, schema=_COLUMNS))
+    write_json(folder / "choice.json", {"metric": "R2" if lessons.task == "regression" else "AUC", "reason": reason})
+    return trained
 
 
-def _sizes(lessons: Lessons, auto: Auto) -> list[Size]:
-    """What is tried. A unit that is part of a text has no label of its own, so there nothing is guided."""
-    n, n_select = len(lessons.ids["train"]), lessons.stage.dataset.spec.selection.n
-    if lessons.kind == "text":
-        return grid(n, n_select, auto.label_weights if auto.guided else ())
-    return [Size(m, k) for m, k in _UNIT_SIZES if m * _UNITS_PER_NEURON <= n] or grid(n, n_select, ())
+_COLUMNS = {
+    "m": pl.Int64,
+    "k": pl.Int64,
+    "said": pl.Float64,
+    "standard_error": pl.Float64,
+    "claims": pl.Int64,
+    "agreement": pl.Float64,
+    "chosen": pl.Boolean,
+}
 
 
-def _elsewhere(
-    trials: list[Trial], lessons: Lessons, caps: Caps, declare: Callable[[Size], SAE], parts: int
-) -> list[Trial]:
-    """Trials of close candidates on other clusters: until one is left, or observations or parts are enough."""
-    found: list[Trial] = []
-    for part in range(1, parts):
-        if sum(len(trial.labels.validation) for trial in (*trials, *found)) >= ENOUGH_OBSERVATIONS:
-            break
-        close, other = contenders([*trials, *found], caps), lessons.on_other_clusters(part)
-        if len(close) < 2 or other is None:
-            break
-        judge = _Judge(other)
-        if not judge.possible:
-            continue
-        lessons.stage.report(
-            f"{len(close)} that are close are compared on other clusters, part {part + 1} of at most {parts}"
+def _row(size: Size) -> dict[str, Any]:
+    nothing = {"said": None, "standard_error": None, "claims": None, "agreement": None}
+    return {"m": size.m, "k": size.k, **nothing, "chosen": False}
+
+
+def _why_nobody_can_judge(lessons: Lessons, sizes: list[Size]) -> str | None:
+    train, validation = (frame["label"] for frame in lessons.observations.values())
+    if len(sizes) == 1:
+        return f"the only size that {len(lessons.ids['train']):,} distinct training units carry"
+    if train.n_unique() < 2 or validation.n_unique() < 2:
+        return "the smallest; there are no labels of training and validation texts that differ, to choose by"
+    if len(validation) < ENOUGH_OBSERVATIONS:
+        return (
+            f"the smallest; {len(validation)} validation observations are too few to choose by "
+            f"({ENOUGH_OBSERVATIONS} are enough)"
         )
-        _, judged = _measure([declare(trials[0].judged[place].size) for place in close], judge)
-        found.append(Trial(dict(zip(close, judged, strict=True)), judge.labels))
-    return found
+    return None
 
 
-def _measure(saes: list[SAE], judge: "_Judge") -> tuple[list[StoredObject], list[Judged]]:
-    """Train and judge every candidate, telling how far that is."""
-    trained, judged = [], []
-    started = time.monotonic()
-    for number, sae in enumerate(saes, start=1):
-        trained.append(train_one(judge.lessons, sae, quiet=True))
-        judged.append(judge.judge(Size(sae.m, sae.k, sae.label_weight, sae.distinct_weight), trained[-1]))
-        left = (time.monotonic() - started) / number * (len(saes) - number)
-        judge.lessons.stage.report(
-            f"{number} of {len(saes)}: {describe(sae)}: {judge.metric} {judged[-1].signal:.3f}, fired or not "
-            f"{judged[-1].fired:.3f}, correlation {judged[-1].redundancy:.2f}; {left:,.0f} s left"
-        )
-    return trained, judged
+@dataclass(frozen=True)
+class _Race:
+    """Training candidates for a few epochs."""
+
+    lessons: Lessons
+    auto: Auto
+
+    def run(self, size: Size, further: int = 0) -> StoredObject:
+        """One candidate, from the first seed or a further one."""
+        batch = batch_size(len(self.lessons.ids["train"]))
+        sae = _declared(size, self.auto, batch, self.auto.race_epochs, self.auto.seed + further)
+        return train_one(self.lessons, sae, quiet=True)
+
+
+def _declared(size: Size, auto: Auto, batch: int, epochs: int, seed: int) -> SAE:
+    return SAE(
+        m=size.m,
+        k=size.k,
+        learning_rate=auto.learning_rate,
+        batch_size=batch,
+        max_epochs=epochs,
+        patience=auto.patience,
+        seed=seed,
+    )
+
+
+def _raced(sizes: list[Size], race: _Race, judge: "_Judge") -> tuple[list[dict[str, Any]], int, str]:
+    """A row of the record for each size, the place of the one that is taken, and why."""
+    report = judge.lessons.stage.report
+    coded, candidates = [], []
+    for size in sizes:
+        coded.append(judge.coded(race.run(size)))
+        candidates.append(judge.judged(size, coded[-1]))
+        judged = candidates[-1]
+        said = fit(judge.lessons.task, judged.outcome, judged.predicted)
+        report(f"raced {size.m}/{size.k}: {plural(judged.claims, 'claim')} say {said:.3f} on validation clusters")
+    standing = compare(candidates, judge.clusters, judge.lessons.task)
+    agreement: dict[int, float] = {}
+    for near in standing.near if len(standing.near) > 1 else ():
+        agreement[near] = judge.agreement(coded[near], judge.coded(race.run(sizes[near], 1)))
+        report(f"raced {sizes[near].m}/{sizes[near].k} again: {agreement[near]:.0%} of its neurons are found again")
+    place, reason = choose(standing, agreement)
+    return _rows(candidates, standing, agreement), place, reason
+
+
+def _rows(candidates: list[Candidate], standing: Standing, agreement: dict[int, float]) -> list[dict[str, Any]]:
+    return [
+        _row(candidate.size)
+        | {
+            "said": float(standing.said[place]),
+            "standard_error": float(standing.standard_errors[place]),
+            "claims": candidate.claims,
+            "agreement": agreement.get(place),
+        }
+        for place, candidate in enumerate(candidates)
+    ]
 
 
 @contextmanager
@@ -138,143 +186,97 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _declared(size: Size, auto: Auto, batch: int) -> SAE:
-    training: dict[str, Any] = {
-        "learning_rate": auto.learning_rate,
-        "max_epochs": auto.max_epochs,
-        "batch_size": batch,
-        "seed": auto.seed,
-    }
-    if size.label_weight > 0:
-        few = {"head_neurons": head_neurons(size.m, auto.head_share)} if auto.head_share < 1 else {}
-        training |= {"input_noise": auto.input_noise, "distinct_weight": size.distinct_weight, **few}
-    return SAE(m=size.m, k=size.k, label_weight=size.label_weight, **training)
+@dataclass(frozen=True)
+class _Coded:
+    """What a candidate does: codes (units, m) CSC, and where neurons fire (texts, m), float32 CSC of ones."""
+
+    units: sp.csc_matrix
+    fires: sp.csc_matrix
 
 
 @dataclass(frozen=True)
 class _Judge:
-    """What candidates are judged by: labels of training and validation texts, and their words where texts are given."""
+    """What candidates are judged by, the same for all of them.
+
+    Attributes:
+        lessons: what they learned from.
+        observations: of training and validation clusters, labelled.
+        learned: the same as the choice of claims reads them.
+        units: of their texts.
+        style: candidate claims of style.
+        vocabulary: terms; the outcome of validation observations had no part in them.
+        limits: of the claims.
+    """
 
     lessons: Lessons
-    texts: pl.DataFrame | None = None
+    observations: pl.DataFrame
+    learned: Learned
+    units: Units
+    style: Pool
+    vocabulary: Vocabulary
+    limits: Limits
+
+    @staticmethod
+    def of(lessons: Lessons, corpus: StoredObject, texts: pl.DataFrame) -> "_Judge":
+        """Read what is needed, or a sample of its clusters."""
+        stage = lessons.stage
+        spec = stage.dataset.spec
+        seed = spec.interpretation.seed
+        observations = pl.concat(
+            [sampled(lessons.observations[split], seed, _MOST_OBSERVATIONS) for split in ("train", "validation")]
+        )
+        wanted = pl.concat([observations[side] for side in text_sides(observations)]).unique()
+        texts = texts.filter(pl.col("text_id").is_in(wanted.implode()))
+        learned = learned_of(texts["text_id"], observations, lessons.task)
+        part = learned.rows(np.flatnonzero((observations["split"] == "train").to_numpy()))
+        limits = Limits(spec.selection.n, least_texts(spec, corpus, texts.height))
+        return _Judge(
+            lessons,
+            observations,
+            learned,
+            units_of(stage, corpus, texts["text_id"]),
+            style_pool(texts["text"].to_list()),
+            vocabulary_of(stage, texts, observations, part),
+            limits.share(len(part.outcome) / len(learned.outcome)),
+        )
+
+    @cached_property
+    def part(self) -> Learned:
+        """Training observations."""
+        return self.learned.rows(np.flatnonzero((self.observations["split"] == "train").to_numpy()))
+
+    @cached_property
+    def unseen(self) -> Learned:
+        """Validation observations."""
+        return self.learned.rows(np.flatnonzero((self.observations["split"] != "train").to_numpy()))
 
     @property
-    def possible(self) -> bool:
-        """Whether there is anything to judge by."""
-        train, validation = (frame["label"] for frame in self.lessons.observations.values())
-        return validation.n_unique() > 1 and train.n_unique() > 1
+    def clusters(self) -> np.ndarray:
+        """(n,) of the validation observations."""
+        return self.unseen.clusters
 
-    @property
-    def metric(self) -> str:
-        """Name of the fit."""
-        return "R2" if self.lessons.task == "regression" else "AUC"
-
-    @cached_property
-    def labels(self) -> Labels:
-        """Labels and clusters of both splits."""
-        train, validation = self.lessons.observations.values()
-        columns = [frame[name].to_numpy() for frame in (train, validation) for name in ("label", "cluster_id")]
-        return Labels(self.lessons.task, *columns)
-
-    @cached_property
-    def vectors(self) -> dict[str, np.ndarray]:
-        """(units, d) vectors of all units of each split's texts; validation texts have units that training has, too."""
-        train, validation = self.lessons.vectors.values()
-        everything = self.lessons.of_texts["validation"].unit_ids
-        if len(everything) > len(validation):
-            validation = self.lessons.table.read(everything)
-        return {"train": train, "validation": validation}
-
-    @cached_property
-    def read_rows(self) -> np.ndarray:
-        """Training texts whose words are read: all, or a seeded sample."""
-        n = len(self.lessons.texts["train"])
-        if n <= _MOST_TEXTS:
-            return np.arange(n)
-        return np.sort(np.random.default_rng(0).choice(n, _MOST_TEXTS, replace=False))
-
-    @cached_property
-    def words(self) -> WordReader | None:
-        """What words say; None without texts, or where no word is shared by several clusters."""
-        if self.texts is None:
-            return None
-        return None
-
-    def judge(self, size: Size, stored: StoredObject) -> Judged:
-        """The figures of one candidate; without a score where it has too few neurons to select from."""
+    def coded(self, stored: StoredObject) -> _Coded:
+        """What a trained candidate does on the units and texts."""
         from hsae_dagster.core.codes import encode
 
-        record = stored.json("sae.json")
-        sae = load_sae(stored.folder, record)
-        pool = self.lessons.stage.dataset.spec.pool
-        codes = {
-            split: pool_codes(encode(sae, vectors), self.lessons.of_texts[split], pool).codes
-            for split, vectors in self.vectors.items()
-        }
-        nmse, dead = 1 - record["explained_variance"], record["dead_share"]
-        try:
-            chosen = self._selected(codes["train"], sae.decoder.detach().numpy())
-        except MethodError:
-            nothing = np.zeros((2, len(self.labels.validation)))
-            return Judged(size, np.nan, np.nan, np.nan, np.nan, np.nan, nmse, dead, nothing)
-        train, validation = (codes[split][:, chosen].toarray().astype(np.float64) for split in codes)
-        fires, unseen = train > 0, validation > 0
-        signal, by_strength = fit_of(
-            self._observed(train, "train"), self._observed(validation, "validation"), self.labels
-        )
-        fired, by_firing = fit_of(
-            self._observed(fires.astype(float), "train"),
-            self._observed(unseen.astype(float), "validation"),
-            self.labels,
-        )
-        fidelity, words = float("nan"), float("nan")
-        if self.words is not None:
-            said = self.words.read(fires[self.read_rows])
-            words = fit_within(self._observed(said.astype(float), "validation"), self.labels)
-            f1 = [balanced_f1(said[:, j], unseen[:, j]) for j in range(said.shape[1])]
-            fidelity = float(np.median([value for value in f1 if np.isfinite(value)] or [np.nan]))
-        predictions = np.stack([by_strength, by_firing])
-        return Judged(size, signal, fired, words, fidelity, redundancy(train), nmse, dead, predictions)
+        codes = encode(load_sae(stored.folder, stored.json("sae.json")), self.units.vectors)
+        per_text = pool_codes(codes, self.units.places, self.lessons.stage.dataset.spec.pool).codes
+        return _Coded(codes.tocsc(), sp.csc_matrix(per_text > 0, dtype=np.float32))
 
-    def _selected(self, codes: sp.csr_matrix, directions: np.ndarray) -> list[int]:
-        from hsae_dagster.core.distinct import Limits, select_distinct
-        from hsae_dagster.core.selection import select_neurons
+    def judged(self, size: Size, coded: _Coded) -> Candidate:
+        """What can be said with a candidate: claims chosen on training clusters, read on validation clusters."""
+        neurons = strongest(self.part, coded.fires)[: NEURONS_PER_CLAIM * self.limits.n]
+        units = replace(self.units, codes=coded.units)
+        pool = pool_of(self.style, neurons, coded.fires, self.vocabulary, units)
+        picks = choose_together(self.part, pool.columns, self.vocabulary, self.limits, _PRICE)
+        return Candidate(size, len(picks), *predicted(self.part, self.unseen, picks))
 
-        selection = self.lessons.stage.dataset.spec.selection
-        observed, labels = self._observed(codes, "train"), self.labels.train
-        task = "regression" if self.lessons.task == "regression" else "classification"
-        if selection.distinct is None:
-            return select_neurons(observed, labels, selection.n, method=selection.method, task=task).columns
-        return select_distinct(
-            observed,
-            labels,
-            selection.n,
-            activations=codes,
-            directions=directions,
-            limits=Limits(**selection.distinct.model_dump()),
-            method=selection.method,
-            task=task,
-        ).selection.columns
+    def agreement(self, first: _Coded, second: _Coded) -> float:
+        """Share of the neurons that go most with the outcome that another seed finds again, by the texts they fire on.
 
-    def _observed(self, per_text: Any, split: str) -> Any:
-        return observation_matrix(per_text, self.lessons.texts[split], self.lessons.observations[split])
-
-
-def _grid_frame(judged: list[Judged], choice: Choice, ids: list[str]) -> pl.DataFrame:
-    columns = ("signal", "fired", "words", "fidelity", "redundancy", "nmse", "dead_share")
-    rows = []
-    for place, candidate in enumerate(judged):
-        figures = {name: float(getattr(candidate, name)) for name in columns}
-        rows.append(
-            {
-                **asdict(candidate.size),
-                **figures,
-                "score": float(choice.scores[place]),
-                "parts": int(choice.parts[place]),
-                "standard_error": float(choice.standard_errors[place]),
-                "within_caps": bool(choice.within_caps[place]),
-                "chosen": place == choice.chosen,
-                "sae_id": ids[place],
-            }
-        )
-    return pl.DataFrame(rows)
+        0 where no neuron goes with the outcome.
+        """
+        top = strongest(self.part, first.fires)[: self.limits.n]
+        if not top:
+            return 0.0
+        return float((found_again(first.fires[:, top].tocsr(), second.fires.tocsr()) >= FOUND).mean())

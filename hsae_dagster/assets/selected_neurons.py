@@ -17,7 +17,7 @@ from hsae_dagster.assets.size_choice import read_choice
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.fidelity import column
 from hsae_dagster.core.ladder import read_ladder
-from hsae_dagster.core.observations import firing_separation, observation_matrix
+from hsae_dagster.core.observations import firing_separation, firing_z, observation_matrix
 from hsae_dagster.core.sae_grid import redundancy
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
@@ -127,6 +127,7 @@ def _figures(
     seeds = SeedTable.of([], codes.shape[1]) if found.seeds is None else found.seeds
     return {
         "train_separation": np.array(separations, dtype=np.float64),
+        "train_z": np.array([firing_z(column(by_neuron, j) > 0, ids, train) for j in chosen], dtype=np.float64),
         "selection_frequency": again,
         "match_elsewhere": elsewhere,
         "near_copies": np.array([sum(m.kept == j for m in found.members) for j in chosen], dtype=np.int64),

@@ -12,18 +12,11 @@ from hsae_dagster.storage.objects import StoredObject
 
 
 def read_choice(checkpoints: StoredObject) -> SizeChoice | None:
-    """The measured choice behind the autoencoders; None where they were declared or could not be measured."""
+    """The measured choice behind the autoencoders; None where they were declared or nothing was measured."""
     if not checkpoints.file("grid.parquet").is_file():
         return None
-    grid = read_frame(checkpoints.file("grid.parquet"))
-    taken, choice = grid.filter(pl.col("chosen")).row(0, named=True), checkpoints.json("choice.json")
-    return SizeChoice(
-        tried=grid.height,
-        sizes=tuple(sorted(set(grid.select("m", "k").iter_rows()))),
-        label_weights=tuple(sorted(set(grid["label_weight"]))),
-        m=taken["m"],
-        k=taken["k"],
-        label_weight=taken["label_weight"],
-        reason=choice["reason"],
-        head_share=choice.get("head_share", 1.0),  # choices from before it could be a share have none
-    )
+    grid, choice = read_frame(checkpoints.file("grid.parquet")), checkpoints.json("choice.json")
+    if grid["said"].is_null().all():
+        return None
+    taken = grid.filter(pl.col("chosen")).row(0, named=True)
+    return SizeChoice(tuple(grid.select("m", "k").iter_rows()), taken["m"], taken["k"], choice["reason"])

@@ -75,6 +75,7 @@ def account_summary(account: Account, estimate: Estimate) -> dict[str, Any]:
         "estimated cost USD": None if estimate.usd is None else round(estimate.usd, 6),
         "estimated minutes": round(estimate.minutes, 1),
         "paid calls": totals.calls,
+        "calls at their worst price": totals.uncounted,
         "failed calls": totals.failed,
         "answers from the ledger": max(rests_on.calls - totals.calls + totals.failed, 0),
         "tokens in": totals.usage.input,

@@ -120,7 +120,7 @@ def _firing(project: Project, dataset: str, text_id: str) -> tuple[tuple[Firing,
     codes = read_codes(activations.file("codes.safetensors"))[ids.index(text_id)]
     columns = read_frame(activations.file("columns.parquet"))
     record = LineageLog(project.store).latest(dataset)
-    tested = {(row["sae_id"], row["sae_column"]): row for row in (record.hypotheses if record else ())}
+    tested = {(row["sae_id"], row["sae_column"]): row for row in reversed(record.hypotheses if record else ())}
     found = []
     for at in np.argsort(-codes.data, kind="stable")[:MOST_NEURONS]:
         source = columns.row(int(codes.indices[at]), named=True)

@@ -9,7 +9,23 @@ from typing import Any
 
 import click
 
-from hsae_dagster.cli import card, compare, cost, fetch, gold, lineage, new, run, samples, start, text, worker
+from hsae_dagster.cli import (
+    ask_again,
+    asked,
+    card,
+    compare,
+    cost,
+    fetch,
+    gold,
+    lineage,
+    new,
+    run,
+    samples,
+    start,
+    text,
+    try_text,
+    worker,
+)
 from hsae_dagster.errors import HsaeError
 
 
@@ -39,10 +55,13 @@ main.add_command(start.ui)
 main.add_command(new.new)
 main.add_command(new.check)
 main.add_command(cost.cost)
+main.add_command(ask_again.ask_again)
+main.add_command(asked.asked)
 main.add_command(new.fields)
 main.add_command(worker.worker)
 main.add_command(lineage.lineage)
 main.add_command(text.text)
+main.add_command(try_text.try_text)
 main.add_command(compare.compare)
 main.add_command(fetch.fetch)
 main.add_command(card.card)

@@ -18,7 +18,7 @@ def cost(dataset: str) -> None:
     from hsae_dagster.assets.cost_estimate import estimate_costs
     from hsae_dagster.assets.spending import open_account
     from hsae_dagster.dataset.discovery import load_dataset
-    from hsae_dagster.providers.estimate import Estimate, dollars, duration
+    from hsae_dagster.providers.estimate import Estimate, dollars
 
     project = Project.here()
     declared = load_dataset(project.data, dataset)
@@ -37,8 +37,8 @@ def cost(dataset: str) -> None:
             "in ledger": f"{estimate.known:,}",
             "tokens in": f"{estimate.usage.input:,}",
             "out": f"{estimate.usage.output:,}",
-            "price": "unknown" if estimate.usd is None else dollars(estimate.usd),
-            "time": duration(estimate.minutes),
+            "price": estimate.price.removeprefix("price "),
+            "time": estimate.time,
             "basis": basis,
         }
         for stage, model, estimate, basis in [*lines, ("all", "", total, "")]
@@ -48,6 +48,11 @@ def cost(dataset: str) -> None:
     spending = declared.spec.spending
     spent = open_account(project, declared, "cost", "estimate").ledger.spent(dataset)
     unpriced = f" and {spent.unpriced:,} calls of unknown price" if spent.unpriced else ""
+    worst = [
+        f"{spent.uncounted:,} calls whose tokens the server did not count" if spent.uncounted else "",
+        f"{spent.lost:,} calls whose answer never arrived" if spent.lost else "",
+    ]
+    unpriced += f" (with {' and '.join(filter(None, worst))}, at the most they can have cost)" if any(worst) else ""
     click.echo(f"\nSpent so far: {spent.calls:,} calls, {dollars(spent.usd)}{unpriced}.")
     limits = [
         f"{spending.budget_calls:,} calls" if spending.budget_calls else "",

@@ -3,6 +3,7 @@
 Belongs here: tables for people. Does not belong here: the report (`report`) or running anything (`run`).
 """
 
+from math import nan
 from typing import Any
 
 import click
@@ -11,22 +12,26 @@ from hsae_dagster.resources import Project
 
 
 def print_findings(dataset: str, seconds: float) -> None:
-    """Print the hypotheses, the joint fit and where the report lies."""
+    """Print the claims, the joint fit and where the report lies."""
+    from hsae_dagster.core.joint_fit import Fit
+    from hsae_dagster.report.rungs import grouped, rung_name
+    from hsae_dagster.report.wording import metric_name, plural
+
     project = Project.here()
     stored = project.store.current(dataset, "evaluation_report")
     summary, rows = stored.json("evaluation.json"), stored.json("_table.json")
     click.echo(f"\nWhat goes with {summary['outcome']} in `{dataset}`, tested on texts never used before:\n")
     for line in columns(rows):
         click.echo(line)
-    metric = "R²" if summary["metric"] == "R2" else "AUC"
-    click.echo(
-        f"\n{summary['confirmed']} of {summary['tested']} hypotheses confirmed (Holm, family-wise error "
-        f"{summary['alpha']:g}); {summary['unreadable']} neurons have no readable concept."
-    )
-    click.echo(f"\nJoint fit on the holdout ({metric}):")
-    for name, value in summary["fits"].items():
-        click.echo(f"  {name:<32} {value:6.3f}")
-    click.echo(f"  {'floor (permuted outcomes)':<32} {summary['floor'][0]:6.3f}")
+    found, tested = summary["confirmed"], summary["tested"]
+    click.echo(f"\n{found} of {tested} claims confirmed (corrected for all tests; alpha {summary['alpha']:g}).")
+    if summary["unreadable"]:
+        click.echo(f"No claim speaks for {plural(summary['unreadable'], 'selected neuron')}.")
+    click.echo(f"\nHow well they predict together, on held-out texts ({metric_name(summary['metric'])}):")
+    for title, own in grouped([Fit(name, "", value, nan, nan, "") for name, value in summary["fits"].items()]):
+        for fit in own:
+            click.echo(f"  {title:<22} {rung_name(fit.name):<24} {fit.value:6.3f}")
+    click.echo(f"  {'Chance':<22} {'shuffled outcomes':<24} {summary['floor'][0]:6.3f}")
     click.echo(f"\nReport: {project.results / 'reports' / f'{dataset}.html'}")
     click.echo(f"Done in {seconds:.0f} s.")
 
@@ -34,7 +39,7 @@ def print_findings(dataset: str, seconds: float) -> None:
 def columns(rows: list[dict[str, Any]]) -> list[str]:
     """Rows as aligned text; the first column takes what width is left."""
     if not rows:
-        return ["(no hypothesis could be tested)"]
+        return ["(nothing found: no claim was tested)"]
     names = list(rows[0])
     cells = [[str(row[name]) for name in names] for row in [dict(zip(names, names, strict=True)), *rows]]
     widths = [max(len(row[j]) for row in cells) for j in range(len(names))]

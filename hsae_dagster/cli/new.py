@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from hsae_dagster.dataset.pairing_proposal import PairWishes
     from hsae_dagster.dataset.proposal import Field, Proposal, Wishes
 
+# Bytes of a file that `hsae check` reads a second time, to see whether it can be read otherwise.
+LARGEST_READ_TWICE = 200_000_000
+
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path), metavar="FILE_OR_FOLDER")
@@ -32,12 +35,15 @@ if TYPE_CHECKING:
 @click.option("--text-b", metavar="COLUMN", help="Column with the second text of a pair.")
 @click.option("--label", metavar="COLUMN", help="Column with the outcome.")
 @click.option("--positive", metavar="VALUE", help="The class that counts as 1.")
+@click.option("--outcome", metavar="WORDS", help="The outcome in words, its unit in brackets: “star rating (1 to 5)”.")
 @click.option("--cluster-by", metavar="COLUMN", help="Column of what rows have in common.")
 @click.option("--pairs-within", metavar="COLUMN", help="Pair texts that share a value of this column; see above.")
 @click.option(
     "--pairs", type=click.Choice(["all", "extremes"]), help="Every two texts of a group (default), or one pair."
 )
 @click.option("--least-margin", type=click.FloatRange(min=0), help="Leave out pairs whose outcomes differ by less.")
+@click.option("--encoding", metavar="NAME", help="Of a text file that is not UTF-8, such as cp1252; default found out.")
+@click.option("--sheet", metavar="NAME", help="Sheet of a workbook.")
 @click.option("--move", is_flag=True, help="Move the files in instead of copying them.")
 @click.option("--dry-run", is_flag=True, help="Show the proposal and write nothing.")
 def new(
@@ -45,12 +51,14 @@ def new(
     name: str | None,
     move: bool,
     dry_run: bool,
+    encoding: str | None,
+    sheet: str | None,
     pairs_within: str | None,
     pairs: "Rule | None",
     least_margin: float | None,
     **wishes: str | None,
 ) -> None:
-    """Make a dataset of a CSV, TSV, Parquet or JSON file, or of a folder of them.
+    """Make a dataset of a CSV, TSV, Parquet, JSON, Excel, Stata or SPSS file, or of a folder of them.
 
     Looks at the columns, proposes a dataset.yaml with the reasons for each choice, and checks that it works.
 
@@ -70,12 +78,12 @@ def new(
     target = Project.here().data / name
     if (target / "dataset.yaml").exists():
         raise DatasetError(exists_already(source, target))
-    intake = take_in(source)
+    intake = take_in(source, encoding=encoding, sheet=sheet)
     with tempfile.TemporaryDirectory() as aside:
         if how:
             intake, proposal, unsure = _pair(intake, source, Wishes(**wishes), how, Path(aside))
         else:
-            proposal = propose(intake.frame, intake.files, Wishes(**wishes))
+            proposal = propose(intake.frame, intake.files, Wishes(**wishes), intake.notes)
             unsure = proposal.unsure
         text = render(proposal, source.name)
         click.echo(text)
@@ -87,8 +95,9 @@ def new(
             click.echo("Nothing was written (--dry-run).")
             return
         publish(intake, Path(aside), text, target, move=move)
-    for path, plain, unusual in intake.rewritten:
-        click.echo(f"{path.name} was written as {plain} (UTF-8, commas), because {unusual}.")
+    for made in intake.rewritten:
+        form = " (UTF-8, commas)" if made.name.endswith(".csv") else ""
+        click.echo(f"{made.path.name} was written as {made.name}{form}, because {made.unusual}.")
     click.echo(f"\nWrote {target / 'dataset.yaml'}. Look it over, then:\n\n  {_command()} run {name}")
 
 
@@ -99,7 +108,10 @@ def check(dataset: str) -> None:
     from hsae_dagster.dataset.discovery import load_dataset
 
     prepare_home(project_root())
-    click.echo(describe(load_dataset(Project.here().data, dataset)))
+    loaded = load_dataset(Project.here().data, dataset)
+    click.echo(describe(loaded))
+    for said in _otherwise(loaded):
+        click.echo(f"Note: {said}")
 
 
 @click.command()
@@ -120,26 +132,63 @@ def describe(dataset: "Dataset") -> str:
         DatasetError: it cannot be used.
         MethodError: it is too small to be split, or its strata are too many.
     """
-    from hsae_dagster.core.corpus import SPLITS, SplitShares, build_corpus
+    from hsae_dagster.core.corpus import SPLITS, Joining, SplitShares, build_corpus
+    from hsae_dagster.dataset.classes import among_others
     from hsae_dagster.dataset.controls import check_levels
+    from hsae_dagster.dataset.feasible import check_labels, check_sizes, training_units
     from hsae_dagster.dataset.rows import read_rows
+    from hsae_dagster.dataset.units import make_units
     from hsae_dagster.report.wording import left_out_words
 
     splits = dataset.spec.splits
     rows = read_rows(dataset)
     shares = SplitShares(splits.validation, dataset.spec.fidelity_share, splits.holdout, splits.salt)
-    corpus = build_corpus(rows.frame, shares, rows.dropped)
+    joining = Joining(splits.near_texts, splits.shared_texts)
+    corpus = build_corpus(rows.frame, shares, rows.dropped, joining=joining)
     check_levels(dataset.spec.selection, corpus.observations)
     counts = dict(corpus.observations.group_by("split").len().iter_rows())
     placed = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
+    check_labels(dataset, corpus.observations)
+    units = make_units(corpus.texts, dataset.spec.units)
+    check_sizes(dataset, training_units(corpus.texts, units.text_units), units.kind)
     said = (
         f"`{dataset.name}` can be run: {corpus.observations.height:,} observations of "
         f"{corpus.observations['cluster_id'].n_unique():,} clusters ({placed})."
     )
     if corpus.dropped:
         said += f" Left out: {', '.join(f'{n:,} {left_out_words(reason)}' for reason, n in corpus.dropped.items())}."
+    columns = dataset.spec.columns
+    if columns.listed is None and (found := among_others(rows.classes, columns.positive)):
+        said += (
+            f" {found[1]:,} rows list `{columns.positive}` among other classes of `{columns.label}` and count as 0: "
+            f"set columns.listed to `{found[0]}` if they are to count as 1."
+        )
+    if corpus.joined:
+        said += f" Kept together: {', '.join(f'{n:,} rows by {by}' for by, n in corpus.joined.items())}."
     if corpus.observations.height < 300:
         said += " That is few: expect concepts to be found only where they are plain."
+    return said
+
+
+def _otherwise(dataset: "Dataset") -> list[str]:
+    """What `hsae new` would read otherwise in files that somebody declared by hand."""
+    from hsae_dagster.dataset.intake import DELIMITED, read_leniently
+
+    said = []
+    for _, path in dataset.file_paths():
+        if path.suffix.lower() not in DELIMITED or path.stat().st_size > LARGEST_READ_TWICE:
+            continue
+        try:
+            found = read_leniently(path)
+        except DatasetError as error:
+            said.append(str(error))
+            continue
+        if found.unusual:
+            said.append(
+                f"`hsae new` would read {path.name} otherwise, because {' and '.join(found.unusual)}. Let it make the "
+                "dataset, or write the file plainly."
+            )
+        said += found.notes.remarks
     return said
 
 
@@ -178,16 +227,15 @@ def _try_out(name: str, declaration: str, intake: "Intake", plain: Path) -> str:
     """Read the files by the proposed declaration, as every stage will, before anything is written."""
     import shutil
 
-    import yaml
-
     from hsae_dagster.dataset.discovery import Dataset, parse_declaration
+    from hsae_dagster.plain_yaml import load_yaml
 
     folder = intake.paths[0].parent
     if intake.rewritten:
-        folder, new_names = plain, {path for path, _, _ in intake.rewritten}
+        folder, new_names = plain, {made.path for made in intake.rewritten}
         for path in set(intake.paths) - new_names:
             shutil.copyfile(path, plain / path.name)
-    spec = parse_declaration(yaml.safe_load(declaration), Path("The proposed dataset.yaml"))
+    spec = parse_declaration(load_yaml(declaration), Path("The proposed dataset.yaml"))
     return describe(Dataset(name, folder, spec))
 
 
@@ -206,6 +254,11 @@ def _say_unsure(unsure: "list[Field]") -> None:
     click.echo("Not sure about:")
     for field in unsure:
         option = field.path.removeprefix("columns.").replace("_", "-")
-        others = f"; or {', '.join(field.others)} (--{option} …)" if field.others else ""
+        if any(f"--{option}" in parameter.opts for parameter in new.params):
+            others = f"; or {', '.join(field.others)} (--{option} …)" if field.others else f" (--{option} …)"
+        else:
+            others = f"; or {', '.join(field.others)}" if field.others else ""
         click.echo(f"  {field.path}: {field.value}{others}")
+        if not field.others:
+            click.echo(f"    {field.why}")
     click.echo("")

@@ -6,13 +6,18 @@ Belongs here: starting the job, progress and a failure's sentence. Does not belo
 import logging
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 
 from hsae_dagster.cli.findings import print_findings
 from hsae_dagster.cli.registered import register
+from hsae_dagster.errors import HsaeError
 from hsae_dagster.home import prepare_home
 from hsae_dagster.resources import Project, project_root
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 
 @click.command()
@@ -60,6 +65,8 @@ def _execute(dataset: str) -> str | None:
         )
     if result.success:
         return None
+    if refused := _refused(dataset, result):
+        return refused
     for event in result.all_events:
         if event.is_step_failure:
             failure = event.step_failure_data
@@ -70,6 +77,25 @@ def _execute(dataset: str) -> str | None:
             cause = described or (error.message if error else "unknown error")
             return f"`{event.step_key}` stopped: {cause.strip()}"
     return f"The run {result.run_id} failed; open it in the UI."
+
+
+def _refused(dataset: str, result: "dg.ExecuteInProcessResult") -> str | None:
+    """The sentence of a structural check that failed: as `hsae check` says it, else what it demands."""
+    from hsae_dagster.checks import CHECKS
+    from hsae_dagster.cli.new import describe
+    from hsae_dagster.dataset.discovery import load_dataset
+
+    failed = next((each for each in result.get_asset_check_evaluations() if each.blocking and not each.passed), None)
+    if failed is None:
+        return None
+    stage = failed.asset_key.to_user_string()
+    try:
+        describe(load_dataset(Project.here().data, dataset))
+    except HsaeError as error:
+        return f"`{stage}` stopped: {error}"
+    demanded = CHECKS.get(failed.asset_key.path[-1], {}).get(failed.check_name, (True, failed.check_name))[1]
+    found = ", ".join(f"{name}: {value.value}" for name, value in failed.metadata.items())
+    return f"`{stage}` stopped, because a check failed that says: {demanded} Found {found or 'the opposite'}."
 
 
 def _show_progress(started: float) -> None:

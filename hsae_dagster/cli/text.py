@@ -1,4 +1,4 @@
-"""`hsae text`: from a text to the neurons it fires and the hypotheses it speaks for.
+"""`hsae text`: from a text to the neurons it activates and the claims that hold for it.
 
 Belongs here: arguments and lines for people. Does not belong here: looking it up (`assets.text_trail`).
 """
@@ -47,13 +47,13 @@ def _lines(trail: "TextTrail") -> list[str]:
     lines += [f"  row {row} of {one_line(file)}" for file, row in trail.rows[:5]]
     if len(trail.rows) > 5:
         lines.append(f"  and {plural(len(trail.rows) - 5, 'more row')}")
-    lines.append(f"  fires {plural(trail.n_firing, 'neuron')}" + (", strongest first:" if trail.firing else "."))
+    lines.append(f"  activates {plural(trail.n_firing, 'neuron')}" + (", strongest first:" if trail.firing else "."))
     for firing in trail.firing:
         used = f"  → hypothesis {firing.hypothesis_id}, rank {(firing.rank or 0) + 1}" if firing.hypothesis_id else ""
         lines.append(f"    {firing.sae_id[:8]}/{firing.sae_column:<5} {number(firing.activation, 3)}{used}")
     if trail.split != "holdout":
         lines.append(f"  not judged: it is a {trail.split} text, and only holdout texts test hypotheses")
     for support in trail.supports:
-        answer = {True: "has it", False: "has it not", None: "no answer"}[support.has]
+        answer = {True: "holds", False: "does not", None: "no answer"}[support.has]
         lines.append(f"  {answer:<10} {support.hypothesis_id}  {support.badge:<13} {shorten(support.claim, 80)}")
     return lines

@@ -18,13 +18,19 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from hsae_dagster.core.inference import benjamini_hochberg, bonferroni_count, holm
+from hsae_dagster.core.inference import benjamini_hochberg, bonferroni_count
+from hsae_dagster.core.multiple_tests import weighted_holm
+from hsae_dagster.core.near_texts import folded
 from hsae_dagster.core.observations import text_sides
 from hsae_dagster.keys import hash_json, set_fingerprint
 
 Source = Literal["found", "yours"]
-# Shared texts whose outcomes agree this often are one holdout with a few corrected labels; another outcome is not.
-_SAME_OUTCOME = 0.999
+# Pairs of shared texts that two outcomes put in one order (or in the opposite one) so often have one outcome in two
+# codings: a logarithm, a median split, one class against the rest, a few corrected labels.
+_SAME_ORDER = 0.95
+# Holdouts that share fewer texts share phrases that everybody writes.
+_FEWEST_SHARED, _LEAST_SHARE = 5, 0.01
+_MOST_COMPARED = 1_500
 
 
 @dataclass(frozen=True)
@@ -36,12 +42,14 @@ class PlannedTest:
         claim: the predicate.
         source: `found` by the pipeline or `yours` (written in dataset.yaml).
         direction: sign of the effect expected from training texts or declared; 0 for none.
+        weight: of its p-value in Holm's correction, from training texts (`multiple_tests.training_weights`).
     """
 
     concept_id: str
     claim: str
     source: Source
     direction: int
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -54,9 +62,6 @@ class AnalysisPlan:
         annotation: who judges the concepts, on what sample, with which prompt.
         model: outcome, task, unit of clustering and controls: what the tests estimate and how sure they are.
         gates: alpha and the gates of the verdict.
-        controls_part_rows: whether rows of the holdout differ in nothing but their controls. Only then do controls
-            change what is tested, since such rows are no duplicates of each other. It follows from the data that the
-            plan names, so it is no part of the record.
     """
 
     holdout: str
@@ -64,13 +69,11 @@ class AnalysisPlan:
     annotation: Mapping[str, Any]
     model: Mapping[str, Any]
     gates: Mapping[str, Any]
-    controls_part_rows: bool = False
 
     @property
     def record(self) -> dict[str, Any]:
         """The plan as JSON-like data."""
-        fields = {name: value for name, value in asdict(self).items() if name != "controls_part_rows"}
-        return {**fields, "tests": [asdict(test) for test in self.tests]}
+        return {**asdict(self), "tests": [asdict(test) for test in self.tests]}
 
     @property
     def fingerprint(self) -> str:
@@ -78,16 +81,11 @@ class AnalysisPlan:
         return hash_json(self.record)[:16]
 
     def test_key(self, concept_id: str) -> str:
-        """Key of one test: the concept, its judge and the model of the plain effect.
+        """Key of one test: the concept, its judge and the model of the effect that decides, controls included.
 
-        Gates change verdicts, not what is tested. Controls enter the effects shown beside the plain one, which are not
-        corrected for many tests because no verdict is confirmed by them; the p-value that is corrected is the same
-        whatever they are, so two plans that differ in controls alone share their tests.
+        Gates change verdicts, not what is tested.
         """
-        model = dict(self.model)
-        if "controls" in model and not self.controls_part_rows:
-            model["controls"] = []
-        return hash_json({"concept": concept_id, "annotation": dict(self.annotation), "model": model})[:16]
+        return hash_json({"concept": concept_id, "annotation": dict(self.annotation), "model": dict(self.model)})[:16]
 
 
 @dataclass(frozen=True)
@@ -131,40 +129,47 @@ class Family:
     bonferroni: int
 
 
-def corrected(p_values: np.ndarray, keys: Sequence[str], look: Look, alpha: float) -> Family:
+def corrected(
+    p_values: np.ndarray, keys: Sequence[str], look: Look, alpha: float, weights: np.ndarray | None = None
+) -> Family:
     """Correct this look's p-values over the union with those of earlier looks.
 
     Args:
-        p_values: (h,) of this look, NaN where nothing could be tested.
+        p_values: (h,) of this look, one-sided where a direction was frozen, NaN where nothing could be tested.
         keys: h test keys.
         look: which look it is.
         alpha: for the Bonferroni count.
+        weights: (h,) of Holm's correction, as frozen in the plan; None for equal ones. Earlier tests weigh 1.
     """
     # A test whose p never came out still had its chance: it counts with p = 1.
     others = [p if np.isfinite(p) else 1.0 for key, p in sorted(look.earlier.items()) if key not in set(keys)]
     together = np.concatenate([p_values, np.array(others, dtype=np.float64)])
     h, size = len(p_values), int(np.isfinite(together).sum())
+    own = np.ones(h) if weights is None else weights
     return Family(
-        p_holm=holm(together)[:h],
+        p_holm=weighted_holm(together, np.concatenate([own, np.ones(len(others))]))[:h],
         q_value=benjamini_hochberg(together)[:h],
         size=size,
         bonferroni=bonferroni_count(p_values, alpha, size),
     )
 
 
-def holdout_keys(observations: pl.DataFrame) -> pl.DataFrame:
-    """Key of each observation's text or pair and its label, sorted: (key str, label f64)."""
-    return (
-        observations.select(pl.concat_str(text_sides(observations)).alias("key"), "label")
-        .unique(maintain_order=True)
-        .sort("key", "label")
-    )
+def holdout_keys(observations: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
+    """Key of each observation's text or pair and its label, sorted: (key str, label f64).
 
+    Keys are of folded texts: a holdout in lower case, or without full stops, is the same one.
 
-def parted_by_controls(observations: pl.DataFrame) -> bool:
-    """Whether some observations differ in nothing but their controls (`control:` columns)."""
-    content = [name for name in observations.columns if name != "obs_id" and not name.startswith("control:")]
-    return observations.select(content).is_duplicated().any()
+    Args:
+        observations: of the holdout.
+        texts: with text_id and text of all of them.
+    """
+    names = texts.select("text_id", folded(texts["text"]).alias("folded"))
+    keyed = observations.select(*text_sides(observations), "label")
+    for side in text_sides(observations):
+        keyed = keyed.join(names.rename({"folded": f"{side}:folded"}), left_on=side, right_on="text_id", how="left")
+    sides = [f"{side}:folded" for side in text_sides(observations)]
+    keys = [hash_json(list(row)) for row in keyed.select(sides).iter_rows()]
+    return keyed.select(pl.Series("key", keys, dtype=pl.String), "label").unique().sort("key", "label")
 
 
 def holdout_fingerprint(keys: pl.DataFrame) -> str:
@@ -176,8 +181,10 @@ def holdout_fingerprint(keys: pl.DataFrame) -> str:
 def one_holdout(first: pl.DataFrame, second: pl.DataFrame) -> bool:
     """Whether two holdouts share texts and their outcomes, so that who looked at one has seen part of the other.
 
-    A grown, shrunk or differently salted holdout shares texts and labels. The same texts with another outcome (other
-    labels) are another question, hence another holdout.
+    A grown, shrunk or differently salted holdout shares texts and labels, and so does one whose outcome is coded
+    otherwise: what counts is the order in which the outcomes put the shared texts. Two classes of one column, each
+    against the rest, put them in opposite order wherever they differ. The same texts with an outcome of another order
+    are another question, hence another holdout.
 
     Args:
         first: as `holdout_keys` gives it.
@@ -185,6 +192,12 @@ def one_holdout(first: pl.DataFrame, second: pl.DataFrame) -> bool:
     """
     # A text that several rows rate has several labels: their mean stands for it.
     means = [keys.group_by("key").agg(pl.col("label").mean()) for keys in (first, second)]
-    shared = means[0].join(means[1], on="key", suffix="_second")
-    agree = int(((shared["label"] - shared["label_second"]).abs() < 1e-9).sum())
-    return shared.height > 0 and agree >= _SAME_OUTCOME * shared.height
+    shared = means[0].join(means[1], on="key", suffix="_second").sort("key")
+    fewest = max(_FEWEST_SHARED, _LEAST_SHARE * min(len(part) for part in means))
+    if shared.height < min(fewest, *(len(part) for part in means)):
+        return False
+    some = shared.gather_every(max(1, shared.height // _MOST_COMPARED)).head(_MOST_COMPARED)
+    orders = [np.sign(np.subtract.outer(values, values)) for values in (some[c].to_numpy() for c in some.columns[1:])]
+    agreement = orders[0] * orders[1]
+    decided = float(np.abs(agreement).sum())
+    return decided == 0 or abs(float(agreement.sum())) >= _SAME_ORDER * decided

@@ -14,9 +14,14 @@ each b a difference in means, those on the gold sample weighted by the inverse o
 term alone is right but unsure; the bracket has mean zero whatever the judge does, and takes out noise that the two gold
 terms share. omega is the least-squares choice. Variances come from the estimates' influence values, summed by cluster,
 so that dependence within clusters and between the terms is accounted for.
+
+Of a rare concept most of what the judge missed lies among the texts that it said no to, where the few drawn weigh much
+and often hold none of it: with a prevalence of 2 % intervals by a normal or t covered 76 to 90 %. Hence the third
+stratum, of texts judged no on which the neuron fires hard, and a bootstrap-t: clusters are drawn anew, the estimate and
+its error computed from them, and the interval reaches as far as their ratio does (Efron 1979; Hall 1988).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +30,7 @@ from hsae_dagster.errors import MethodError
 
 # Fewest gold texts that people find to have, and to lack, the concept: the correction rests on them.
 MIN_GOLD = 10
+_DRAWS, _BOOTSTRAP_SEED = 999, 20_261_129
 
 
 @dataclass(frozen=True)
@@ -67,26 +73,44 @@ class AnnotationError:
     band: tuple[float, float]
 
 
-def draw_gold(answers: np.ndarray, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Texts to be labelled by people for one concept: half that the judge said yes to, half no, as far as there are.
+def draw_gold(
+    answers: np.ndarray, size: int, rng: np.random.Generator, activation: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Texts to be labelled by people for one concept: half judged yes, a quarter near misses, a quarter other noes.
+
+    Near misses are the texts judged no on which the neuron fires hardest, a tenth of all noes. Where a stratum has too
+    few texts, the others get its share.
 
     Args:
         answers: (n,) int8: 1 yes, 0 no, -1 missing (never drawn).
         size: texts to draw.
         rng: of the draw.
+        activation: (n,) of the concept's neuron; None for a concept without one, whose noes are one stratum.
 
     Returns:
         Positions, ascending (int64), and the probability that each had of being drawn.
     """
-    sides = [np.flatnonzero(answers == 1), np.flatnonzero(answers == 0)]
-    takes = [min(len(sides[0]), size // 2), 0]
-    takes[1] = min(len(sides[1]), size - takes[0])
-    takes[0] = min(len(sides[0]), size - takes[1])
+    strata = gold_strata(answers, activation)
+    shares = [0.5, 0.25, 0.25] if activation is not None else [0.5, 0.0, 0.5]
+    sides = [np.flatnonzero(strata == k) for k in range(3)]
+    takes = [min(len(side), int(size * share)) for side, share in zip(sides, shares, strict=True)]
+    for k in (2, 1, 0):
+        takes[k] = min(len(sides[k]), takes[k] + size - sum(takes))
     drawn = [rng.choice(side, size=take, replace=False) for side, take in zip(sides, takes, strict=True)]
     chances = [np.full(take, take / max(len(side), 1)) for side, take in zip(sides, takes, strict=True)]
     rows, probability = np.concatenate(drawn), np.concatenate(chances)
     order = np.argsort(rows)
     return rows[order].astype(np.int64), probability[order]
+
+
+def gold_strata(answers: np.ndarray, activation: np.ndarray | None) -> np.ndarray:
+    """(n,) stratum of each text: 0 judged yes, 1 near miss, 2 other no, -1 missing."""
+    strata = np.where(answers == 1, 0, np.where(answers == 0, 2, -1))
+    noes = np.flatnonzero(answers == 0)
+    if activation is not None and len(noes):
+        hardest = noes[np.argsort(-activation[noes], kind="stable")[: max(1, len(noes) // 10)]]
+        strata[hardest[activation[hardest] > 0]] = 1
+    return strata
 
 
 def post_stratified(answers: np.ndarray, labelled: np.ndarray) -> np.ndarray:
@@ -129,24 +153,21 @@ def corrected_separation(
     if len(np.unique(clusters[known])) < 2:
         note = "all labelled texts belong to one cluster, so nothing can be said about others"
         return Corrected(NO_EFFECT_ESTIMATED, NO_EFFECT_ESTIMATED, 0.0, int(known.sum()), *agreement, note)
-    people, people_influence = _difference(truth, outcome, weight)
-    sample, sample_influence = _difference(judged, outcome, weight)
-    everyone, everyone_influence = _difference(judged, outcome, np.ones(len(outcome)))
     groups = np.unique(clusters, return_inverse=True)[1]
-    first = np.bincount(groups, people_influence)
-    second = np.bincount(groups, sample_influence - everyone_influence)
-    spread = float(second @ second)
-    omega = float(first @ second) / spread if spread > 0 else 0.0
+    sums = np.stack(
+        [_sums(h, outcome, w, groups) for h, w in ((truth, weight), (judged, weight), (judged, _ones(judged)))]
+    )
+    found = _debiased(sums, np.ones((1, sums.shape[2])))
     # Clusters without a labelled text say next to nothing about the error: they are no degrees of freedom.
     n_labelled = len(np.unique(groups[known]))
-    factor = n_labelled / max(n_labelled - 1, 1)
+    factor = float(np.sqrt(n_labelled / max(n_labelled - 1, 1)))
     freedom = float(n_labelled - 1)
-    estimate = people - omega * (sample - everyone)
-    errors = [float(np.sqrt(factor * (values @ values))) for values in (first, first - omega * second)]
+    people = effect(float(found.people[0]), factor * float(found.people_error[0]), freedom, "gold labels alone")
+    both = effect(float(found.corrected[0]), factor * float(found.corrected_error[0]), freedom, "predict-then-debias")
     return Corrected(
-        gold_only=effect(people, errors[0], freedom, "gold labels alone"),
-        corrected=effect(estimate, errors[1], freedom, "predict-then-debias"),
-        omega=omega,
+        gold_only=people,
+        corrected=_by_bootstrap(both, sums, np.unique(groups[known])),
+        omega=float(found.omega[0]),
         n_gold=int(known.sum()),
         sensitivity=agreement[0],
         false_positive_rate=agreement[1],
@@ -154,12 +175,79 @@ def corrected_separation(
     )
 
 
-def _difference(h: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
-    """Weighted difference in means, and each row's influence on it (n,)."""
-    yes, no = weight * h, weight * (1 - h)
-    means = float(yes @ y) / float(yes.sum()), float(no @ y) / float(no.sum())
-    influence = yes * (y - means[0]) / yes.sum() - no * (y - means[1]) / no.sum()
-    return means[0] - means[1], influence
+@dataclass(frozen=True)
+class _Debiased:
+    """Estimates and errors of b draws, each (b,)."""
+
+    people: np.ndarray
+    people_error: np.ndarray
+    corrected: np.ndarray
+    corrected_error: np.ndarray
+    omega: np.ndarray
+
+
+def _ones(like: np.ndarray) -> np.ndarray:
+    return np.ones(len(like))
+
+
+def _sums(h: np.ndarray, y: np.ndarray, weight: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(4, clusters): weighted sums of y and of 1 among rows with the concept, then among those without."""
+    columns = (weight * h * y, weight * h, weight * (1 - h) * y, weight * (1 - h))
+    return np.stack([np.bincount(groups, column) for column in columns])
+
+
+def _debiased(sums: np.ndarray, drawn: np.ndarray, rest: np.ndarray | None = None) -> _Debiased:
+    """Predict-then-debias of clusters drawn so often.
+
+    Args:
+        sums: (3, 4, clusters) of people's labels, of the judge on the same texts, and of the judge on all.
+        drawn: (b, clusters) times that each cluster was drawn.
+        rest: (4, others) sums of the judge on clusters without labels, each drawn once, whose share of the errors needs
+            only their products.
+    """
+    estimates, forms = [], []
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for k, columns in enumerate(sums):
+            totals = drawn @ columns.T
+            totals = totals + (rest.sum(axis=1) if k == 2 and rest is not None else 0.0)
+            with_it, without = totals[:, 0] / totals[:, 1], totals[:, 2] / totals[:, 3]
+            estimates.append(with_it - without)
+            per_with, per_without = 1 / totals[:, 1], 1 / totals[:, 3]
+            forms.append(np.column_stack([per_with, -with_it * per_with, -per_without, without * per_without]))
+        first = forms[0] @ sums[0]
+        second = forms[1] @ sums[1] - forms[2] @ sums[2]
+        beyond = np.zeros(len(drawn))
+        if rest is not None:
+            beyond = np.einsum("bi,ij,bj->b", forms[2], rest @ rest.T, forms[2], optimize=True)
+        spread = (drawn * second**2).sum(axis=1) + beyond
+        omega = np.where(spread > 0, (drawn * first * second).sum(axis=1) / np.where(spread > 0, spread, 1.0), 0.0)
+        corrected = estimates[0] - omega * (estimates[1] - estimates[2])
+        left = (drawn * (first - omega[:, None] * second) ** 2).sum(axis=1) + omega**2 * beyond
+        errors = [np.sqrt((drawn * first**2).sum(axis=1)), np.sqrt(left)]
+    return _Debiased(estimates[0], errors[0], corrected, errors[1], omega)
+
+
+def _by_bootstrap(found: Effect, sums: np.ndarray, labelled: np.ndarray) -> Effect:
+    """The effect with interval and p-value from the ratio of error to its estimate in clusters drawn anew.
+
+    Only labelled clusters are drawn: the others are many, and their part of the error is small and normal.
+    """
+    rng = np.random.default_rng(_BOOTSTRAP_SEED)
+    others = np.setdiff1d(np.arange(sums.shape[2]), labelled)
+    drawn = rng.multinomial(len(labelled), np.full(len(labelled), 1 / len(labelled)), size=_DRAWS).astype(np.float64)
+    made = _debiased(sums[:, :, labelled], drawn, sums[2][:, others])
+    ratio = (made.corrected - found.estimate) / made.corrected_error
+    ratio = ratio[np.isfinite(ratio)]
+    if len(ratio) < _DRAWS / 2 or not found.standard_error > 0:
+        return found
+    scale = found.standard_error
+    low = found.estimate - float(np.quantile(ratio, 0.975)) * scale
+    high = found.estimate - float(np.quantile(ratio, 0.025)) * scale
+    seen = found.estimate / scale
+    tail = min(float((ratio >= seen).mean()), float((ratio <= seen).mean()))
+    p_value = min(1.0, 2 * max(tail, 1 / (len(ratio) + 1)))
+    low, high, p_value = min(low, found.low), max(high, found.high), max(p_value, found.p_value)
+    return replace(found, low=low, high=high, p_value=p_value)
 
 
 def _agreement(judged: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> tuple[float, float, float]:

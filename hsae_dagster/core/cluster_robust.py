@@ -3,8 +3,8 @@
 Belongs here: least squares and the logit's average marginal effects, each with standard error, interval and p-value by
 cluster. Does not belong here: which columns enter, what they mean, corrections for many tests (`core.inference`).
 
-One rule for least squares, whatever the data: the standard error is the larger of two, and Student's t has the degrees
-of freedom of Bell and McCaffrey.
+One rule for least squares, whatever the data: the standard error is the largest of its kinds, and Student's t has the
+degrees of freedom that unequal clusters leave.
 
 - CR2, the bias-reduced cluster-robust variance (Bell and McCaffrey 2002; Pustejovsky and Tipton 2018, eq. 9). With
   every row its own cluster it is HC2, and for a difference in means Welch's.
@@ -13,12 +13,19 @@ of freedom of Bell and McCaffrey.
 CR2 alone sees only the outcomes that happen to go with a rare concept. Twenty texts that all lack a 10 % outcome, or
 five authors of one party, have no spread, a standard error near zero, and are "significant"; the model-based variance
 borrows the spread of all other texts. Taking the larger is the advice of Angrist and Pischke (2009, section 8.1). The
-degrees of freedom fall with the number of clusters that tell with from without, where clusters - 1 would not.
+degrees of freedom fall with the number of clusters that tell with from without, where clusters - 1 would not; they
+are those of Imbens and Kolesár (2016), with the correlation within clusters estimated: under independent errors, as
+Bell and McCaffrey had it, a few large clusters count for more than they tell.
+
+Rows that belong to several units at once (an author and a text, two texts of a pair) add a third variance, of all pairs
+of rows that share one (`core.multiway`).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+
+from hsae_dagster.core.multiway import sharing_variance
 
 # Directions in which one cluster alone decides (leverage 1) carry no information about its own error.
 _SATURATED = 1e-9
@@ -55,7 +62,13 @@ NO_EFFECT_ESTIMATED = Effect(np.nan, np.nan, np.nan, np.nan, np.nan, "none")
 
 
 def cluster_ols(
-    x: np.ndarray, y: np.ndarray, clusters: np.ndarray, name: str, *, exchangeable: bool = True
+    x: np.ndarray,
+    y: np.ndarray,
+    clusters: np.ndarray,
+    name: str,
+    *,
+    exchangeable: bool = True,
+    units: np.ndarray | None = None,
 ) -> list[Effect]:
     """Least squares with the larger of CR2 and the model-based standard error (see the module's docstring).
 
@@ -66,6 +79,7 @@ def cluster_ols(
         name: estimator's name for the record.
         exchangeable: whether the model-based variance estimates one correlation within clusters; False takes it as
             zero, for designs whose rows have no orientation (pairs), where it is not defined.
+        units: (n, u) int64 of one or two further units that rows of several clusters share, or None.
 
     Returns:
         One effect per column of x; `NO_EFFECT_ESTIMATED` for all where there are fewer than two clusters or no
@@ -80,9 +94,14 @@ def cluster_ols(
     beta = np.linalg.solve(r, q.T @ y)
     residual = y - x @ beta
     directions = np.linalg.inv(r)  # row j: the coefficient j is directions[j] @ q.T @ y
-    variances, freedom = _cr2(q, residual, directions, groups, n_groups)
+    correlation = _within_correlation(residual, groups, n_groups) if exchangeable else 0.0
+    variances, freedom = _cr2(q, residual, directions, groups, n_groups, correlation)
     model = _moulton(q, residual, directions, groups, n_groups, exchangeable=exchangeable)
-    errors = np.sqrt(np.maximum(variances, model))
+    variances = np.maximum(variances, model)
+    if units is not None:
+        shared, most = _shared(q, residual, directions, groups, units)
+        variances, freedom = np.maximum(variances, shared), np.minimum(freedom, most)
+    errors = np.sqrt(variances)
     errors[errors < _EXACT * max(float(np.abs(y).max()), 1.0)] = 0.0
     return [effect(float(beta[j]), float(errors[j]), float(freedom[j]), name) for j in range(p)]
 
@@ -101,20 +120,88 @@ def effect(estimate: float, standard_error: float, degrees_of_freedom: float, na
     return Effect(estimate, standard_error, estimate - reach, estimate + reach, p_value, name, degrees_of_freedom)
 
 
-def _cr2(
-    q: np.ndarray, residual: np.ndarray, directions: np.ndarray, groups: np.ndarray, n_groups: int
+def _shared(
+    q: np.ndarray, residual: np.ndarray, directions: np.ndarray, groups: np.ndarray, units: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """CR2 variances (k,) and Bell-McCaffrey degrees of freedom (k,) of directions (k, p), errors independent and equal.
+    """Variances (k,) over all pairs of rows that share a cluster or unit, and the degrees of freedom units leave (k,).
+
+    What single units contribute is by leaving each out (a jackknife), since a unit on which an estimate leans has small
+    residuals; the degrees of freedom are the effective number of units, by the square of their weight, less one.
+    """
+    weights = q @ directions.T
+    numbers = np.unique(units, return_inverse=True)[1].reshape(units.shape)
+    n_units = int(numbers.max()) + 1
+    scores = weights * residual[:, None]
+    variances = sharing_variance(scores, np.column_stack([numbers, groups + n_units]))
+    rows = np.repeat(np.arange(len(q)), units.shape[1])
+    pairs = np.unique(rows * n_units + numbers.ravel())
+    row, unit = pairs // n_units, pairs % n_units
+    plain = np.column_stack([np.bincount(unit, scores[row, k], n_units) for k in range(len(directions))])
+    left_out = _left_out(q[row], residual[row], directions, unit, n_units)
+    variances = variances + np.maximum((left_out**2).sum(axis=0) - (plain**2).sum(axis=0), 0.0)
+    load = np.column_stack([np.bincount(unit, np.abs(weights[row, k]), n_units) for k in range(len(directions))]) ** 2
+    effective = load.sum(axis=0) ** 2 / np.maximum((load**2).sum(axis=0), np.finfo(np.float64).tiny)
+    return variances, np.maximum(effective - 1, 0.0)
+
+
+def _left_out(
+    q: np.ndarray, residual: np.ndarray, directions: np.ndarray, groups: np.ndarray, n_groups: int
+) -> np.ndarray:
+    """(groups, k) change of each estimate when a group's rows are left out."""
+    made = np.empty((n_groups, len(directions)))
+    order = np.argsort(groups, kind="stable")
+    first = np.searchsorted(groups[order], np.arange(n_groups + 1))
+    step = max(1, _BLOCK_ELEMENTS // q.shape[1] ** 2)
+    for start in range(0, n_groups, step):
+        stop = min(start + step, n_groups)
+        rows = order[first[start] : first[stop]]
+        gram, scores = _cluster_sums(q[rows], residual[rows], groups[rows] - start, stop - start)
+        leverage, vectors = np.linalg.eigh(gram)
+        grown = 1.0 / np.maximum(1.0 - np.clip(leverage, 0.0, 1.0), _SATURATED)
+        grown = np.where(leverage > 1.0 - _SATURATED, 0.0, grown)
+        made[start:stop] = np.einsum("gij,gj,glj,gl,ki->gk", vectors, grown, vectors, scores, directions, optimize=True)
+    return made
+
+
+def _within_correlation(residual: np.ndarray, groups: np.ndarray, n_groups: int) -> float:
+    """Correlation of residuals within clusters, between 0 and 1; 0 where no cluster has two rows."""
+    sizes = np.bincount(groups, minlength=n_groups)
+    pairs, total = float((sizes * (sizes - 1.0)).sum()), float(residual @ residual)
+    if pairs == 0 or total == 0:
+        return 0.0
+    within = np.bincount(groups, residual, n_groups)
+    return min(max((float(within @ within) - total) / pairs / (total / len(residual)), 0.0), 1.0)
+
+
+def _cr2(
+    q: np.ndarray,
+    residual: np.ndarray,
+    directions: np.ndarray,
+    groups: np.ndarray,
+    n_groups: int,
+    correlation: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """CR2 variances (k,) and degrees of freedom (k,) of directions (k, p), errors equally correlated within clusters.
 
     With Q the orthonormal columns, K_g = Q_g' Q_g and B_g = (I - K_g)^(-1/2), the adjusted residuals of cluster g
     enter as Q_g B_g, since (I - Q_g Q_g')^(-1/2) Q_g = Q_g B_g: nothing larger than p × p per cluster is needed, and
     every figure is a sum over clusters, so a block of clusters at a time is enough.
 
-    The degrees of freedom are trace(P)² / trace(P²), P[g, h] = delta × size_g - carried_g · carried_h.
+    The degrees of freedom are trace(W)² / trace(W²) (Imbens and Kolesár 2016). With carried_g = Q_g' a_g and size_g =
+    a_g' a_g of cluster g's weights a_g, s_g their sum, t_g the column sums of Q_g, T the sum of t_g t_g' and r the
+    correlation,
+
+        W[g, h] = delta ((1 - r) size_g + r s_g²) + carried_g' (r T - (1 - r) I) carried_h - b_g' carried_h - carried_g'
+        b_h,  b_g = r s_g t_g,
+
+    a diagonal and a form of rank 2 p, so W is never made.
     """
     p, k = q.shape[1], len(directions)
     variances, trace, square = np.zeros(k), np.zeros(k), np.zeros(k)
-    cross = np.zeros((k, p, p))
+    cross = np.zeros((k, 2 * p, 2 * p))
+    sums = np.column_stack([np.bincount(groups, q[:, i], n_groups) for i in range(p)])
+    middle = correlation * sums.T @ sums - (1 - correlation) * np.eye(p)
+    form = np.block([[middle, -np.eye(p)], [-np.eye(p), np.zeros((p, p))]])
     order = np.argsort(groups, kind="stable")
     first = np.searchsorted(groups[order], np.arange(n_groups + 1))
     step = max(1, _BLOCK_ELEMENTS // (p * p))
@@ -129,12 +216,16 @@ def _cr2(
             along = np.einsum("gij,gj,gkj,k->gi", vectors, shrink, vectors, direction, optimize=True)
             variances[j] += (np.einsum("gi,gi->g", along, scores) ** 2).sum()
             carried = np.einsum("gij,gj->gi", gram, along)
-            size = np.einsum("gi,gi->g", along, carried)
-            overlap = (carried**2).sum(axis=1)
-            trace[j] += size.sum() - overlap.sum()
-            square[j] += (size**2).sum() - 2 * (size * overlap).sum()
-            cross[j] += carried.T @ carried
-    square += (cross**2).sum(axis=(1, 2))
+            totals = np.einsum("gi,gi->g", along, sums[start:stop])
+            size = (1 - correlation) * np.einsum("gi,gi->g", along, carried) + correlation * totals**2
+            both = np.column_stack([carried, correlation * totals[:, None] * sums[start:stop]])
+            overlap = np.einsum("gi,ij,gj->g", both, form, both, optimize=True)
+            trace[j] += size.sum() + overlap.sum()
+            square[j] += (size**2).sum() + 2 * (size * overlap).sum()
+            cross[j] += both.T @ both
+    for j in range(k):
+        turned = form @ cross[j]
+        square[j] += np.trace(turned @ turned)
     return variances, np.where(square > 0, trace**2 / np.where(square > 0, square, 1.0), 0.0)
 
 
@@ -168,13 +259,9 @@ def _moulton(
     squares = (weights**2).sum(axis=0)
     total = float(residual @ residual)
     error = total / (n - p) if error is None else error
-    sizes = np.bincount(groups, minlength=n_groups)
-    pairs = float((sizes * (sizes - 1.0)).sum())
-    if not exchangeable or pairs == 0 or total == 0:
+    correlation = _within_correlation(residual, groups, n_groups) if exchangeable else 0.0
+    if correlation == 0:
         return error * squares
-    within = np.bincount(groups, residual, n_groups)
-    covariance = (float((within**2).sum()) - total) / pairs
-    correlation = min(max(covariance / (total / n), 0.0), 1.0)
     sums = np.column_stack([np.bincount(groups, weights[:, j], n_groups) for j in range(weights.shape[1])])
     return error * ((1 - correlation) * squares + correlation * (sums**2).sum(axis=0))
 
@@ -221,7 +308,8 @@ def logit_margins(
         return None
     residual = (y - probability) / np.maximum(root, np.finfo(np.float64).tiny)
     n_groups = int(groups.max()) + 1
-    variances, freedom = _cr2(q, residual, directions, groups, n_groups)
+    correlation = _within_correlation(residual, groups, n_groups) if exchangeable else 0.0
+    variances, freedom = _cr2(q, residual, directions, groups, n_groups, correlation)
     model = _moulton(q, residual, directions, groups, n_groups, exchangeable=exchangeable, error=1.0)
     errors = share * np.sqrt(np.maximum(variances, model))
     margins = share * beta[:wanted] * weight.mean()

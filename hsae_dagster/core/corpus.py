@@ -1,24 +1,30 @@
-"""Rows to a corpus: keys, duplicates, and splits by cluster.
+"""Rows to a corpus: keys, repeats, components, splits.
 
 Belongs here: who lands in which split and why a row is left out. Does not belong here: reading files or checking labels
-(`dataset.rows`), or anything that looks at what a text says.
+(`dataset.rows`), what joins rows (`core.dependence`), where a component lands (`core.placing`).
 
-Roles of the splits (each cluster has exactly one):
+No row is left out because of its outcome: 300 times "thanks", 255 of them helpful, are 300 rows. Only a row whose
+declared id was read before, with the same content, is a repeat.
+
+Roles of the splits (each component has exactly one):
     train       SAE weights, neuron selection, and what the interpreter sees
     validation  early stopping, choice among candidate concepts
     fidelity    reported fidelity of the chosen concepts; nothing is chosen on it
     holdout     the tests, once
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+import numpy as np
 import polars as pl
 
+from hsae_dagster.core.dependence import NEAR, TEXTS, Dependence, folded_keys
+from hsae_dagster.core.placing import SPLITS, Cuts, SplitShares, cut, most_protected, places
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import hash_json, normalise_text, text_id, unit_interval
 
-# In order of protection: a text wanted by two splits belongs to the later one.
-SPLITS = ("train", "validation", "fidelity", "holdout")
+__all__ = ["FEWEST_COMPONENTS", "SPLITS", "Corpus", "Joining", "SplitShares", "build_corpus"]
 
 TEXTS_SCHEMA = {
     "text_id": pl.String,
@@ -27,16 +33,25 @@ TEXTS_SCHEMA = {
     "cluster_id": pl.String,
     "n_words": pl.Int32,
 }
+# Fewer independent components on a side say nothing about others.
+FEWEST_COMPONENTS = 5
+_FEWEST_OBSERVATIONS = 10
+# A component of more rows than this is named where splits fail, and is refused where it is no single cluster.
+_LARGE, _SWALLOWED = 1 / 3, 1 / 2
 
 
 @dataclass(frozen=True)
-class SplitShares:
-    """Shares of clusters for each split but train, and the salt of the hash."""
+class Joining:
+    """What counts as one text, and what follows.
 
-    validation: float
-    fidelity: float
-    holdout: float
-    salt: str
+    Attributes:
+        near: least overlap (Jaccard of word pairs) of nearly equal texts; above 1 none are sought.
+        shared_texts: `join` keeps rows of one text, and their clusters, together; `leave_out` gives each text a split
+            of its own and leaves out its rows in clusters of another.
+    """
+
+    near: float = 0.8
+    shared_texts: str = "join"
 
 
 @dataclass(frozen=True)
@@ -46,64 +61,82 @@ class Corpus:
     Attributes:
         texts: one row per distinct text, columns `TEXTS_SCHEMA`, sorted by text_id.
         observations: one row per labelled text or pair: obs_id, text_id (or text_id_a, text_id_b), label f64,
-            cluster_id, split, and `control:<name>` columns; sorted by obs_id.
+            cluster_id (of the component), split, `control:<name>` columns, `time` where there is one, and, where rows
+            of one text lie in several components, `unit:<side>` columns that name the text's family; sorted by obs_id.
         dropped: rows left out, by reason.
+        moved: rows whose declared split gave way to a more protected one that something joins them to.
+        cuts: where the splits end.
+        joined: components that hold several keys of the first cluster column (or texts), by what joins rows: the
+            number of rows that would lie in smaller components without it.
     """
 
     texts: pl.DataFrame
     observations: pl.DataFrame
     dropped: dict[str, int]
+    moved: int = 0
+    cuts: Cuts = field(default_factory=lambda: Cuts(0.3, 0.4, 0.5))
+    joined: Mapping[str, int] = field(default_factory=dict)
 
 
-def assign_split(cluster: str, shares: SplitShares) -> str:
-    """The split of a cluster: holdout first on [0, 1), then fidelity, validation, train."""
-    place = unit_interval(cluster, shares.salt)
-    for split, share in (
-        ("holdout", shares.holdout),
-        ("fidelity", shares.fidelity),
-        ("validation", shares.validation),
-    ):
-        if place < share:
-            return split
-        place -= share
-    return "train"
+def build_corpus(
+    rows: pl.DataFrame,
+    shares: SplitShares,
+    dropped: dict[str, int] | None = None,
+    *,
+    joining: Joining | None = None,
+    cuts: Cuts | None = None,
+) -> Corpus:
+    """Key and split observations (columns as in `dataset.rows`).
 
-
-def build_corpus(rows: pl.DataFrame, shares: SplitShares, dropped: dict[str, int] | None = None) -> Corpus:
-    """Key, deduplicate and split observations (columns as in `dataset.rows`).
-
-    A text that occurs in clusters of two splits stays with the more protected one (holdout > fidelity > validation
-    > train) and its other observations are left out, so no text is on both sides and appending rows never moves an
-    old text towards training.
+    Args:
+        rows: to place.
+        shares: of the splits.
+        dropped: rows left out before, by reason.
+        joining: what counts as one text.
+        cuts: of an earlier corpus of this dataset, which rows that were added must not move; None makes them.
 
     Raises:
-        MethodError: fewer than 10 observations, or none, in train or holdout.
+        MethodError: one id has rows that differ, or a split is left with too little.
     """
-    pair = "text_a" in rows.columns
-    sides = ("text_a", "text_b") if pair else ("text",)
+    joining = joining or Joining()
+    sides = ("text_a", "text_b") if "text_a" in rows.columns else ("text",)
     ids = tuple("text_id" + side[4:] for side in sides)
-    keyed = rows.with_columns(
-        *[_map(rows, side, text_id).alias(key) for side, key in zip(sides, ids, strict=True)],
-    )
     left_out = dict(dropped or {})
-    if pair:
+    keyed = rows.with_columns(*[_map(rows, side, text_id).alias(key) for side, key in zip(sides, ids, strict=True)])
+    if len(ids) == 2:
         same = pl.col("text_id_a") == pl.col("text_id_b")
         left_out["pair of equal texts"] = keyed.filter(same).height
         keyed = keyed.filter(~same)
-    fallback = pl.concat_str([pl.min_horizontal(*ids), pl.max_horizontal(*ids)]) if pair else pl.col(ids[0])
-    keyed = keyed.with_columns(pl.coalesce("cluster", fallback).alias("cluster_id"))
-    content = [*ids, "label", "cluster_id", *[c for c in rows.columns if c.startswith("control:")]]
-    distinct = keyed.unique(content, keep="first", maintain_order=True)
-    left_out["exact duplicate"] = keyed.height - distinct.height
-    placed = _place(distinct, ids, shares)
-    kept = placed.filter(pl.col("split") == pl.col("own_split"))
-    left_out["text also in a more protected split"] = placed.height - kept.height
-    observations = _observations(kept, content)
-    _check_size(observations)
+    clusters = [name for name in rows.columns if name == "cluster" or name.startswith("cluster:")]
+    clusters = [name for name in clusters if keyed[name].null_count() < keyed.height]
+    keyed = keyed.with_columns(*[folded_keys(keyed[name]).alias(name) for name in clusters])
+    content = [*ids, "label", *clusters, *[c for c in rows.columns if c.startswith("control:")]]
+    content += ["time"] if "time" in rows.columns else []
+    keyed, left_out["repeated row"] = _without_repeats(keyed, content)
+    if keyed.is_empty():
+        raise MethodError("No observation is left: every pair holds one text twice. Look at the columns of the texts.")
+    graph = Dependence.of(
+        {name: _filled(keyed, name, ids) for name in clusters},
+        [keyed[side] for side in sides],
+        near=joining.near,
+        join_texts=joining.shared_texts == "join",
+    )
+    atoms = _atoms(keyed, clusters, graph)
+    cuts = cuts or cut(atoms, graph.component, shares, FEWEST_COMPONENTS)
+    placed = _place(keyed, graph, atoms, cuts, shares)
+    moved = placed.filter(pl.col("wanted") != pl.col("split")).height
+    if joining.shared_texts != "join":
+        placed, left_out["text of another split"] = _texts_apart(placed, graph, sides, shares, cuts)
+    _check_size(placed, graph, shares)
+    _check_classes(placed)
+    observations = _observations(placed, content, ids)
     return Corpus(
-        texts=_texts(kept, sides, ids),
+        texts=_texts(placed, sides, ids),
         observations=observations,
         dropped={reason: n for reason, n in left_out.items() if n},
+        moved=moved,
+        cuts=cuts,
+        joined=_what_joins(graph, clusters),
     )
 
 
@@ -112,44 +145,120 @@ def _map(frame: pl.DataFrame, column: str, function: object) -> pl.Series:
     return frame[column].map_elements(function, return_dtype=pl.String, skip_nulls=False)  # type: ignore[arg-type]
 
 
-def _place(frame: pl.DataFrame, ids: tuple[str, ...], shares: SplitShares) -> pl.DataFrame:
-    """Add `own_split` (of the cluster) and `split` (the most protected that any of its texts is wanted by)."""
-    clusters = frame.select("cluster_id").unique()
-    clusters = clusters.with_columns(
-        _map(clusters, "cluster_id", lambda cluster: assign_split(cluster, shares)).alias("hashed")
-    )
+def _filled(frame: pl.DataFrame, column: str, ids: tuple[str, ...]) -> pl.Series:
+    """Keys of a cluster column; a row without one is a cluster of its own text."""
+    alone = pl.concat_str([pl.lit("\x00"), *ids])
+    return frame.select(pl.coalesce(column, alone).alias(column)).to_series()
+
+
+def _without_repeats(frame: pl.DataFrame, content: list[str]) -> tuple[pl.DataFrame, int]:
+    """Rows without those whose id came before with the same content.
+
+    Raises:
+        MethodError: one id has rows that differ.
+    """
+    if "id" not in frame.columns:
+        return frame, 0
+    distinct = frame.unique(["id", *content], keep="first", maintain_order=True)
+    twice = distinct.filter(pl.col("id").is_duplicated() & pl.col("id").is_not_null())
+    if twice.height:
+        first = twice["id"][0]
+        rows = twice.filter(pl.col("id") == first)
+        where = " and ".join(f"{file} row {row}" for file, row in rows.select("file", "row").head(2).iter_rows())
+        raise MethodError(
+            f"The id {first!r} belongs to rows that differ ({where}). Name the column that numbers rows in columns.id, "
+            "correct the file, or leave columns.id out, which keeps every row."
+        )
+    return distinct, frame.height - distinct.height
+
+
+def _atoms(frame: pl.DataFrame, clusters: list[str], graph: Dependence) -> pl.Series:
+    """(n,) the key that places each row: of the cluster column with the fewest keys, else its folded text.
+
+    The coarsest column has the fewest keys per component, and one key per component is what hashing places evenly.
+    """
+    if clusters:
+        coarsest = min(clusters, key=lambda name: frame[name].n_unique())
+        texts = _text_atoms(graph)
+        return frame.select(pl.coalesce(coarsest, texts).alias("atom")).to_series()
+    return _text_atoms(graph)
+
+
+def _text_atoms(graph: Dependence) -> pl.Series:
+    """(n,) folded text of each row; of a pair, both in alphabetical order, so that turning it changes nothing."""
+    edges = pl.DataFrame({"row": graph.hubs[TEXTS][:, 0], "name": graph.names[TEXTS].gather(graph.hubs[TEXTS][:, 1])})
+    joined = edges.sort("row", "name").group_by("row", maintain_order=True).agg(pl.col("name").str.join("\x00"))
+    return joined["name"]
+
+
+def _place(frame: pl.DataFrame, graph: Dependence, atoms: pl.Series, cuts: Cuts, shares: SplitShares) -> pl.DataFrame:
+    """Add `component`, `cluster_id`, `wanted` (what the file or the hash says of the row) and `split` (of all)."""
+    component = graph.component
+    at = places(atoms, component, shares.salt, cuts.attempt)
+    hashed = pl.Series("hashed", np.array(SPLITS)[cuts.split(at)][component])
+    names = pl.DataFrame({"component": component, "atom": atoms})
+    halves = names.group_by("component").agg(pl.col("atom").min()).sort("component")["atom"]
+    half = halves.map_elements(lambda key: unit_interval(key, shares.salt + ":half") < 0.5, return_dtype=pl.Boolean)
     declared = (
         pl.when(pl.col("declared_split") == "validation")
-        .then(  # a declared validation file serves both choosing and reporting, by cluster
-            pl.when(pl.col("half")).then(pl.lit("validation")).otherwise(pl.lit("fidelity"))
+        .then(  # a declared validation file serves both choosing and reporting, by component
+            pl.when(pl.col("half") | pl.lit(shares.fidelity == 0))
+            .then(pl.lit("validation"))
+            .otherwise(pl.lit("fidelity"))
         )
         .otherwise(pl.col("declared_split"))
     )
-    halves = clusters["cluster_id"].map_elements(
-        lambda cluster: unit_interval(cluster, shares.salt + ":half") < 0.5, return_dtype=pl.Boolean
-    )
-    frame = frame.join(clusters.with_columns(halves.alias("half")), on="cluster_id", how="left", maintain_order="left")
-    frame = frame.with_columns(pl.coalesce(declared, pl.col("hashed")).alias("own_split"))
-    rank = pl.col("own_split").replace_strict({s: i for i, s in enumerate(SPLITS)}, return_dtype=pl.Int8)
-    frame = frame.with_columns(rank.alias("rank"))
-    wanted = pl.concat([frame.select(pl.col(key).alias("text_id"), "rank") for key in ids])
-    wanted = wanted.group_by("text_id").agg(pl.col("rank").max())
-    for key in ids:
-        frame = frame.join(
-            wanted.rename({"rank": f"rank_{key}"}),
-            left_on=key,
-            right_on="text_id",
-            how="left",
-            maintain_order="left",
-        )
-    most = pl.max_horizontal(*[f"rank_{key}" for key in ids])
-    return frame.with_columns(most.replace_strict(dict(enumerate(SPLITS)), return_dtype=pl.String).alias("split"))
+    frame = frame.with_columns(
+        pl.Series("component", component),
+        hashed,
+        half.gather(component).alias("half"),
+        halves.gather(component).alias("cluster_id"),
+    ).with_columns(pl.coalesce(declared, "hashed").alias("wanted"))
+    rank = most_protected([pl.col("wanted")]).max().over("component")
+    return frame.with_columns(rank.replace_strict(dict(enumerate(SPLITS)), return_dtype=pl.String).alias("split"))
 
 
-def _observations(kept: pl.DataFrame, content: list[str]) -> pl.DataFrame:
-    keys = [hash_json(list(row)) for row in kept.select(content).iter_rows()]
-    frame = kept.with_columns(pl.Series("obs_id", keys, dtype=pl.String), pl.col("own_split").alias("split"))
-    return frame.select("obs_id", *content, "split").sort("obs_id")
+def _texts_apart(
+    placed: pl.DataFrame, graph: Dependence, sides: tuple[str, ...], shares: SplitShares, cuts: Cuts
+) -> tuple[pl.DataFrame, int]:
+    """Give each family of texts in several components a split of its own, and leave out its rows in another.
+
+    Its own hash places such a family, not its most protected row: a phrase of a hundred authors would always be held
+    out, and so would be what is left of the training texts.
+    """
+    families = graph.text_families()
+    own = np.array(SPLITS)[cuts.split(places(graph.names[TEXTS], families, shares.salt, cuts.attempt))]
+    edges, n, split = graph.hubs[TEXTS], placed.height, placed["split"].to_numpy()
+    of_edge = families[edges[:, 1]]
+    components = pl.DataFrame({"family": of_edge, "component": graph.component[edges[:, 0]]}).unique()
+    shared = np.bincount(components["family"].to_numpy(), minlength=len(own)) > 1
+    units, keeps = [], np.ones(n, dtype=bool)
+    for k, side in enumerate(sides):
+        family = of_edge[k * n : (k + 1) * n]
+        keeps &= (own[family] == split) | ~shared[family]
+        units.append(pl.Series(f"unit:{side}", family.astype(str)))
+    return placed.with_columns(units).filter(pl.Series(keeps)), int((~keeps).sum())
+
+
+def _what_joins(graph: Dependence, clusters: list[str]) -> dict[str, int]:
+    """By source, rows that lie in a larger component than they would without it."""
+    full = np.bincount(graph.component)[graph.component]
+    told = {}
+    for source in [*clusters[1:], TEXTS, NEAR]:
+        if source == NEAR and not len(graph.near):
+            continue
+        apart = graph.joined(frozenset({source} | ({NEAR} if source == TEXTS else set())))
+        told[source] = int((np.bincount(apart)[apart] < full).sum())
+    return {source: n for source, n in told.items() if n}
+
+
+def _observations(placed: pl.DataFrame, content: list[str], ids: tuple[str, ...]) -> pl.DataFrame:
+    """Rows that are alike in everything are told apart by their number, so that no key depends on their order."""
+    like = placed.select(content).with_columns(pl.int_range(pl.len()).over(content).alias("number"))
+    keys = [hash_json([str(cell) for cell in row]) for row in like.iter_rows()]
+    controls = [c for c in placed.columns if c.startswith(("control:", "unit:")) or c == "time"]
+    frame = placed.with_columns(pl.Series("obs_id", keys, dtype=pl.String))
+    return frame.select("obs_id", *ids, "label", "cluster_id", *controls, "split").sort("obs_id")
 
 
 def _texts(kept: pl.DataFrame, sides: tuple[str, ...], ids: tuple[str, ...]) -> pl.DataFrame:
@@ -167,13 +276,65 @@ def _texts(kept: pl.DataFrame, sides: tuple[str, ...], ids: tuple[str, ...]) -> 
     )
 
 
-def _check_size(observations: pl.DataFrame) -> None:
-    counts = dict(observations.group_by("split").len().iter_rows())
-    for split in ("train", "holdout"):
-        if counts.get(split, 0) < 10:
-            clusters = observations["cluster_id"].n_unique()
+def _check_size(placed: pl.DataFrame, graph: Dependence, shares: SplitShares) -> None:
+    """Refuse splits that leave too little to learn from or to test on."""
+    sizes = np.bincount(graph.component)
+    if sizes.max() > _SWALLOWED * sizes.sum() and not _one_key(graph):
+        raise MethodError(_remedy(graph))
+    counts = dict(placed.group_by("split").len().iter_rows())
+    components = dict(placed.group_by("split").agg(pl.col("component").n_unique()).iter_rows())
+    total = placed["component"].n_unique()
+    wanted = {"train": 1.0, "holdout": 1.0, "validation": shares.validation, "fidelity": shares.fidelity}
+    for split, share in wanted.items():
+        rows, held = counts.get(split, 0), components.get(split, 0)
+        fewest = (_FEWEST_OBSERVATIONS, FEWEST_COMPONENTS) if split in ("train", "holdout") else (1, 1)
+        if share == 0 or (rows >= fewest[0] and held >= fewest[1]):
+            continue
+        raise MethodError(
+            f"Only {rows:,} observations of {held} independent clusters landed in the {split} split (at least "
+            f"{fewest[0]} of {fewest[1]} are needed; there are {placed.height:,} observations of "
+            f"{total:,} clusters in all). {_remedy(graph)}"
+        )
+
+
+def _check_classes(placed: pl.DataFrame) -> None:
+    """Refuse a class that so few clusters have that nothing tells it from what is peculiar to them."""
+    if not placed["label"].is_in([0.0, 1.0]).all():
+        return
+    held = placed.group_by("split", "label").agg(pl.col("component").n_unique().alias("n")).sort("split", "label")
+    for split, label, n in held.filter(pl.col("split").is_in(["train", "holdout"])).iter_rows():
+        if n < FEWEST_COMPONENTS:
             raise MethodError(
-                f"Only {counts.get(split, 0)} observations landed in the {split} split ({observations.height} "
-                f"observations of {clusters} clusters in all). Bring more data or more clusters, raise the split's "
-                "share in `splits`, or declare one file per split."
+                f"Only {n} independent clusters of the {split} split have the label {label:g} (at least "
+                f"{FEWEST_COMPONENTS} are needed): what is peculiar to them could not be told from what the label "
+                "says. Bring data of more clusters with that label, or raise the split's share in `splits`."
             )
+
+
+def _remedy(graph: Dependence) -> str:
+    sizes = np.bincount(graph.component)
+    if sizes.max() < _LARGE * sizes.sum() or (len(sizes) < 2 * FEWEST_COMPONENTS and _one_key(graph)):
+        return "Bring more data or more clusters, raise the split's share in `splits`, or declare one file per split."
+    source, name, rows = graph.blame()
+    shown = name if len(name) <= 60 else name[:57] + "…"
+    largest = f"One component holds {sizes.max():,} of the rows"
+    if source in (TEXTS, NEAR):
+        what = "the text" if source == TEXTS else "the template"
+        return (
+            f"{largest}: {what} `{shown}` occurs in {rows:,} of them and joins their clusters. Set splits.shared_texts "
+            "to `leave_out`, which gives each text one split and leaves out its rows elsewhere; or raise "
+            "splits.near_texts where texts only look alike."
+        )
+    column = source.removeprefix("cluster:")
+    column = "the cluster column" if column == "cluster" else f"the column `{column}`"
+    return (
+        f"{largest}: {column} joins them, {rows:,} through `{shown}`. Take a column of larger groups out of "
+        "columns.cluster_by, or bring data of more groups."
+    )
+
+
+def _one_key(graph: Dependence) -> bool:
+    """Whether the largest component is a single key of the first cluster column, or a single text."""
+    source = next(iter(graph.hubs))
+    inside = graph.component[graph.hubs[source][:, 0]] == np.bincount(graph.component).argmax()
+    return len(np.unique(graph.hubs[source][inside, 1])) == 1

@@ -110,6 +110,8 @@ class Hypothesis:
         source: `found` by the pipeline or `yours` (written in dataset.yaml).
         made_from: `neuron`, `terms` or `style`: where the claim came from; empty for a phrase or one of yours.
         title: one to three words, or the first sentence, that stand for the claim where there is little room.
+        p_one_sided: the p-value that was corrected, for the frozen direction.
+        decided_by: what gave it: `plain` or `controls`, with `, ranks` and `, gold` where those decided too.
         test_key: key under which the register of looks keeps the p-value.
         detectable: smallest effect (its size) that the test finds with 80 % probability at alpha / family; or NaN.
         stability: share of half-samples of the training clusters from which its neuron is selected again; or NaN.
@@ -117,6 +119,8 @@ class Hypothesis:
         duplicates: concepts that say nearly the same and were not tested again.
         near_copies: neurons that its neuron stands for, the most alike first.
         subgroups: its effect in each subgroup of the declared `within` and `interactions`; may be empty.
+        found_in: of the other starts of training, in how many its neuron was found again.
+        other_seeds: how many there were; 0 where none was trained or there is no neuron.
         annotation_error: what labels by people, or stated accuracy, say about the judge; None if nothing does.
     """
 
@@ -136,6 +140,8 @@ class Hypothesis:
     reason: str
     evidence: Evidence
     rule: str = ""
+    p_one_sided: float = math.nan
+    decided_by: str = "plain"
     source: str = "found"
     made_from: str = ""
     title: str = ""
@@ -145,5 +151,7 @@ class Hypothesis:
     activations: ActivationHistogram | None = None
     duplicates: tuple[NearDuplicate, ...] = ()
     near_copies: tuple[NearCopy, ...] = ()
+    found_in: int = 0
+    other_seeds: int = 0
     annotation_error: AnnotationError | None = None
     subgroups: tuple[SubgroupEffect, ...] = ()

@@ -9,7 +9,10 @@ Separation is the difference in mean outcome between texts with and without the 
 concept. For pairs it is the share of pairs won by the text that has the concept, among pairs where just one text has
 it, minus one half: least squares of label - 1/2 on the signed design h_A - h_B without intercept, so it does not
 matter which text is called A. Both have cluster-robust standard errors (`cluster_robust.cluster_ols`); the p-value of
-pairs, whose null is known exactly, is by flipping the signs of clusters (`core.sign_flips`).
+pairs, whose null is known exactly, is by flipping the signs of clusters (`core.sign_flips`). Below 50 clusters, or
+where a few hold most rows, the larger of t's p-value and that of a restricted wild cluster bootstrap decides
+(`core.wild_bootstrap`), and the interval is the wider of the two. Where rows share further units (one text in several
+clusters, items of pairs), the variance counts all pairs of rows that share one.
 """
 
 from dataclasses import dataclass, replace
@@ -20,8 +23,10 @@ from hsae_dagster.core import flags
 from hsae_dagster.core.cluster_robust import NO_EFFECT_ESTIMATED, Effect, cluster_ols
 from hsae_dagster.core.exact_fit import exact_fit_p
 from hsae_dagster.core.flags import Flag
+from hsae_dagster.core.missing_answers import WORTH_BOUNDING, worst_answers
 from hsae_dagster.core.partial_effects import partial_effects, spanned, variance_inflation
 from hsae_dagster.core.sign_flips import sign_flip_p
+from hsae_dagster.core.wild_bootstrap import wild_cluster_test
 from hsae_dagster.errors import MethodError
 
 __all__ = [
@@ -44,6 +49,8 @@ __all__ = [
 _FEW_DEGREES = 10
 _MANY_MISSING = 0.1
 _LARGE_CLUSTER = 1 / 3
+# Below so many clusters, counted or by the effective number that their sizes leave, the bootstrap decides.
+_FEW_CLUSTERS, _FEW_EFFECTIVE = 50, 30
 # The usual bound (O'Brien 2007): from here on the partial effect's interval is more than twice as wide as alone.
 _LARGE_INFLATION = 5.0
 
@@ -58,6 +65,9 @@ class HoldoutDesign:
         clusters: (n,) keys of the unit that observations share.
         controls: (n, c) float64, to hold constant in partial effects; for pairs, A minus B.
         task: regression, classification or pairwise.
+        units: (n, u) int64 further units that rows of several clusters share (texts; the items of pairs), or None.
+        controls_decide: whether controls were declared, so that the effect with them held constant is the one that is
+            shown, corrected and judged.
     """
 
     concepts: np.ndarray
@@ -65,6 +75,8 @@ class HoldoutDesign:
     clusters: np.ndarray
     controls: np.ndarray
     task: str
+    units: np.ndarray | None = None
+    controls_decide: bool = False
 
     def __post_init__(self) -> None:
         """Refuse designs whose parts do not fit together."""
@@ -80,7 +92,8 @@ class HypothesisTest:
     """What the holdout says about one hypothesis.
 
     Attributes:
-        separation: marginal effect (see the module's docstring).
+        separation: the effect that is shown and decides: marginal (see the module's docstring), or with text length and
+            controls held constant where controls were declared.
         partial: effect with all other hypotheses and the controls held constant (outcome units; average marginal
             effect of a logit for 0/1 outcomes).
         n: observations with an annotation.
@@ -90,6 +103,11 @@ class HypothesisTest:
         flags: doubts, in words and by name (`core.flags`).
         adjusted: the marginal effect with text length and declared controls held constant, without the other concepts.
         inflation: variance inflation of the concept beside the other concepts and the controls; NaN if not tested.
+        plain: the marginal effect, whatever was declared.
+        rank: the same effect as `separation` on the outcome's ranks, as shares of 1; of regression only.
+        missing: share of the observations without an annotation.
+        worst: the effect if the missing answers are those that speak most against it; only from 1 % missing.
+        basis: what `separation` is: `plain` or `controls`.
     """
 
     separation: Effect
@@ -101,6 +119,11 @@ class HypothesisTest:
     flags: tuple[str, ...]
     adjusted: Effect = NO_EFFECT_ESTIMATED
     inflation: float = np.nan
+    plain: Effect = NO_EFFECT_ESTIMATED
+    rank: Effect = NO_EFFECT_ESTIMATED
+    missing: float = 0.0
+    worst: Effect = NO_EFFECT_ESTIMATED
+    basis: str = "plain"
 
 
 def test_hypotheses(design: HoldoutDesign, *, min_positives: int = 20) -> list[HypothesisTest]:
@@ -115,35 +138,68 @@ def test_hypotheses(design: HoldoutDesign, *, min_positives: int = 20) -> list[H
     able = [j for j in range(n_hypotheses) if reasons[j] is None]
     partial, partial_flags = partial_effects(design, able)
     inflation = variance_inflation(design, able)
-    tests = []
-    for j, reason in enumerate(reasons):
-        judged = np.isfinite(design.concepts[:, j])
-        n, n_with = int(judged.sum()), int((design.concepts[judged, j] != 0).sum())
-        effect = NO_EFFECT_ESTIMATED if reason else separation(design, j)
-        beside = partial.get(j, NO_EFFECT_ESTIMATED)
-        adjusted = NO_EFFECT_ESTIMATED if reason else adjusted_separation(design, j)
-        vif = inflation.get(j, np.nan)
-        doubts = [reason] if reason else [*_doubts(effect, beside, adjusted, n / len(judged)), *partial_flags[j]]
-        if not reason:
-            doubts += _dominant_cluster(design.clusters[judged])
-        if vif > _LARGE_INFLATION and np.isfinite(beside.estimate):
-            doubts.append(
-                Flag(flags.VARIANCE_INFLATION, f"other concepts nearly tell it (variance inflation {vif:.1f})")
-            )
-        tests.append(
-            HypothesisTest(
-                separation=effect,
-                partial=beside,
-                adjusted=adjusted,
-                inflation=vif,
-                n=n,
-                n_with=n_with,
-                n_clusters=len(np.unique(design.clusters[judged])),
-                prevalence=n_with / n if n else 0.0,
-                flags=tuple(doubts),
-            )
+    return [
+        _test(
+            design, j, reason, partial.get(j, NO_EFFECT_ESTIMATED), partial_flags.get(j, []), inflation.get(j, np.nan)
         )
-    return tests
+        for j, reason in enumerate(reasons)
+    ]
+
+
+def _test(
+    design: HoldoutDesign, j: int, reason: Flag | None, beside: Effect, beside_flags: list[str], vif: float
+) -> HypothesisTest:
+    """One hypothesis; `reason` says why it cannot be tested."""
+    judged = np.isfinite(design.concepts[:, j])
+    n, n_with = int(judged.sum()), int((design.concepts[judged, j] != 0).sum())
+    plain = adjusted = rank = worst = NO_EFFECT_ESTIMATED
+    if reason is None:
+        plain, adjusted = separation(design, j), adjusted_separation(design, j)
+        if design.controls_decide and not np.isfinite(adjusted.estimate):
+            reason = Flag(flags.COLLINEAR, "text length and the declared controls tell it exactly")
+    effect = adjusted if design.controls_decide else plain
+    if reason is None:
+        decide = adjusted_separation if design.controls_decide else separation
+        if design.task == "regression":
+            rank = decide(ranked(design), j)
+        if 1 - n / len(judged) >= WORTH_BOUNDING:
+            worst = decide(_filled(design, j, effect.estimate), j)
+    doubts = [reason] if reason else [*_doubts(effect, beside, adjusted, n / len(judged)), *beside_flags]
+    if not reason:
+        doubts += _dominant_cluster(design.clusters[judged])
+        if design.controls_decide and reversed_by_controls(plain, adjusted):
+            doubts.append(Flag(flags.REVERSED_BY_CONTROLS, "without the controls its effect is the other way round"))
+    if vif > _LARGE_INFLATION and np.isfinite(beside.estimate):
+        doubts.append(Flag(flags.VARIANCE_INFLATION, f"other concepts nearly tell it (variance inflation {vif:.1f})"))
+    return HypothesisTest(
+        separation=effect if reason is None else NO_EFFECT_ESTIMATED,
+        partial=beside,
+        adjusted=adjusted,
+        inflation=vif,
+        n=n,
+        n_with=n_with,
+        n_clusters=len(np.unique(design.clusters[judged])),
+        prevalence=n_with / n if n else 0.0,
+        flags=tuple(doubts),
+        plain=plain,
+        rank=rank,
+        missing=1 - n / len(judged),
+        worst=worst,
+        basis="controls" if design.controls_decide else "plain",
+    )
+
+
+def ranked(design: HoldoutDesign) -> HoldoutDesign:
+    """The design with the outcome's ranks, as shares of 1, in its place: no outlier counts for more than its place."""
+    from scipy.stats import rankdata
+
+    return replace(design, outcome=(rankdata(design.outcome) - 0.5) / len(design.outcome))
+
+
+def _filled(design: HoldoutDesign, j: int, direction: float) -> HoldoutDesign:
+    concepts = design.concepts.copy()
+    concepts[:, j] = worst_answers(concepts[:, j], design.outcome, direction, pairwise=design.task == "pairwise")
+    return replace(design, concepts=concepts)
 
 
 test_hypotheses.__test__ = False  # type: ignore[attr-defined]  # not a pytest function
@@ -153,13 +209,19 @@ def separation(design: HoldoutDesign, column: int) -> Effect:
     """Difference in mean outcome with and without the concept (pairs: win share minus 1/2), cluster-robust."""
     judged = np.isfinite(design.concepts[:, column])
     h, y, clusters = design.concepts[judged, column], design.outcome[judged], design.clusters[judged]
+    units = None if design.units is None else design.units[judged]
     if design.task == "pairwise":
-        found = cluster_ols(h[:, None], y - 0.5, clusters, "signed pairs", exchangeable=False)[0]
+        found = cluster_ols(h[:, None], y - 0.5, clusters, "signed pairs", exchangeable=False, units=units)[0]
+        if not np.isfinite(found.p_value) or units is not None:
+            return found
         groups = np.unique(clusters, return_inverse=True)[1]
         scores = np.bincount(groups, h * (y - 0.5))
-        return replace(found, p_value=sign_flip_p(scores)) if np.isfinite(found.p_value) else found
-    found = cluster_ols(np.column_stack([h, np.ones_like(h)]), y, clusters, "difference in means")[0]
-    return replace(found, p_value=exact_fit_p(h, clusters)) if found.standard_error == 0 else found
+        return replace(without_width_zero(found, h, clusters), p_value=sign_flip_p(scores))
+    x = np.column_stack([h, np.ones_like(h)])
+    found = cluster_ols(x, y, clusters, "difference in means", units=units)[0]
+    if found.standard_error == 0:
+        return replace(without_width_zero(found, h, clusters), p_value=exact_fit_p(h, clusters))
+    return _resampled(found, x, y, clusters)
 
 
 def adjusted_separation(design: HoldoutDesign, column: int) -> Effect:
@@ -175,7 +237,41 @@ def adjusted_separation(design: HoldoutDesign, column: int) -> Effect:
     if x is None:
         return NO_EFFECT_ESTIMATED
     y = y - 0.5 if pairwise else y
-    return cluster_ols(x, y, clusters, "difference with controls held constant", exchangeable=not pairwise)[0]
+    name = "difference with controls held constant"
+    units = None if design.units is None else design.units[judged]
+    found = cluster_ols(x, y, clusters, name, exchangeable=not pairwise, units=units)[0]
+    return _resampled(found, x, y, clusters) if x.shape[1] > 1 else found
+
+
+def _resampled(found: Effect, x: np.ndarray, y: np.ndarray, clusters: np.ndarray) -> Effect:
+    """The effect with the more cautious of t and the wild cluster bootstrap, where clusters are few or unequal."""
+    groups, sizes = np.unique(clusters, return_inverse=True, return_counts=True)[1:]
+    effective = float(sizes.sum()) ** 2 / float((sizes.astype(np.float64) ** 2).sum())
+    if not np.isfinite(found.p_value) or (len(sizes) >= _FEW_CLUSTERS and effective >= _FEW_EFFECTIVE):
+        return found
+    wild = wild_cluster_test(x, y, groups)
+    if wild is None:
+        return found
+    reach = max(wild.reach, found.high - found.estimate)
+    low, high = found.estimate - reach, found.estimate + reach
+    return replace(found, p_value=max(found.p_value, wild.p_value), low=low, high=high)
+
+
+def without_width_zero(found: Effect, h: np.ndarray, clusters: np.ndarray) -> Effect:
+    """A perfect marker's interval: the effect could be smaller by what so few clusters cannot rule out.
+
+    Newcombe's hybrid score limits (1998, method 10) of two shares of 1 and 0, with clusters as the sample; for pairs,
+    whose share won is 1, Wilson's limit. An effect that is no share is scaled by its own size.
+    """
+    if found.standard_error != 0 or not np.isfinite(found.estimate):
+        return found
+    z = 1.96
+    sides = [len(np.unique(clusters[side])) for side in (h != 0, h == 0)]
+    short = [z**2 / (n + z**2) for n in sides if n]
+    pairwise = bool((h < 0).any()) or found.estimator == "signed pairs"
+    less = abs(found.estimate) * (2 * short[0] if pairwise else float(np.sqrt(sum(s**2 for s in short))))
+    ends = (found.estimate, found.estimate - np.sign(found.estimate) * less)
+    return replace(found, low=min(ends), high=max(ends))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -249,7 +345,7 @@ def _doubts(effect: Effect, beside: Effect, adjusted: Effect, judged: float) -> 
     if effect.estimate * beside.estimate < 0:
         doubts.append(Flag(flags.SIGN_CONFLICT, "separation and partial effect have opposite signs"))
     if reversed_by_controls(effect, adjusted):
-        turned = "its effect turns round once text length and controls are held constant"
+        turned = "its effect changes sign once text length and controls are held constant"
         doubts.append(Flag(flags.REVERSED_BY_CONTROLS, turned))
     return doubts
 

@@ -3,7 +3,7 @@
 Belongs here: how alike two hypotheses are, and the assignment. Does not belong here: their ids or where evaluations are
 kept (assets, storage).
 
-A refresh changes a concept's words or its neuron's weights a little. What stays is who has the
+A refresh changes the words of a claim or the weights of its neuron a little. What stays is who has the
 concept and where the neuron points; a hypothesis is known again by these two.
 """
 

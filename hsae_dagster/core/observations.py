@@ -71,6 +71,24 @@ def firing_separation(fires: np.ndarray, text_ids: pl.Series, observations: pl.D
     return float(label[on].mean() - label[~on].mean()) if on.any() and not on.all() else 0.0
 
 
+def firing_z(fires: np.ndarray, text_ids: pl.Series, observations: pl.DataFrame) -> float:
+    """Z of `firing_separation` as if observations were independent; NaN where it has none.
+
+    It orders hypotheses by what training rows say of them (`multiple_tests.training_weights`) and tests nothing.
+    """
+    label = observations["label"].to_numpy()
+    fired = observation_matrix(fires.astype(float)[:, None], text_ids, observations)[:, 0]
+    if is_pairwise(observations):
+        scores = fired * (label - 0.5)
+        spread = float(np.sqrt((scores**2).sum()))
+        return float(scores.sum()) / spread if spread > 0 else float("nan")
+    on = fired > 0
+    if min(on.sum(), (~on).sum()) < 2:
+        return float("nan")
+    variance = label[on].var() / on.sum() + label[~on].var() / (~on).sum()
+    return float((label[on].mean() - label[~on].mean()) / np.sqrt(variance)) if variance > 0 else float("nan")
+
+
 def holdout_design(
     answers: np.ndarray, text_ids: pl.Series, n_words: np.ndarray, observations: pl.DataFrame, task: str
 ) -> HoldoutDesign:
@@ -92,7 +110,15 @@ def holdout_design(
         clusters=observations["cluster_id"].to_numpy(),
         controls=np.column_stack([observation_matrix(length, text_ids, observations), *control_columns(observations)]),
         task=task,
+        units=_shared_units(observations),
+        controls_decide=any(name.startswith("control:") for name in observations.columns),
     )
+
+
+def _shared_units(observations: pl.DataFrame) -> np.ndarray | None:
+    """(n, sides) numbers of the texts' families where one occurs in several clusters; None elsewhere."""
+    names = [name for name in observations.columns if name.startswith("unit:")]
+    return observations.select(pl.col(names).cast(pl.Int64)).to_numpy() if names else None
 
 
 def outcome_per_text(text_ids: pl.Series, observations: pl.DataFrame) -> np.ndarray:

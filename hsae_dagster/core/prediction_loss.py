@@ -54,8 +54,8 @@ class PredictionLoss:
         self.second = None if rows.second is None else rows.second[order]
         # Where each text lies in the batch; all -1 between two calls.
         self.place = np.full(rows.n_texts, -1)
-        self.target = torch.from_numpy(rows.target[order]).to(device=device, dtype=dtype)
-        offset = torch.from_numpy(rows.offset[order]).to(device=device, dtype=dtype)
+        self.target = torch.from_numpy(rows.target[order]).to(dtype).to(device)
+        offset = torch.from_numpy(rows.offset[order]).to(dtype).to(device)
         self.offset = offset if rows.offset.any() else None
         self.texts_per_observation = rows.n_texts / max(len(order), 1)
 

@@ -143,15 +143,21 @@ def _spread_about_bias(x: Tensor, centred: Tensor) -> Tensor:
     return about_mean if about_mean > _CANCELLATION * about_bias else spread(x)
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """The dtype of sums over a whole data set: float64, or float32 on Apple's GPU, which has no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 @torch.no_grad()
 def squares_about_means(x: Tensor) -> float:
-    """Squared distance of all of x (n, d) from its column means, in float64; as `spread`, never 0."""
-    mean = torch.stack([block.sum(dim=0, dtype=torch.float64) for block in x.split(_EVALUATION_BATCH)]).sum(0) / len(x)
-    about_mean = torch.zeros((), dtype=torch.float64, device=x.device)
+    """Squared distance of all of x (n, d) from its column means, in the widest dtype; as `spread`, never 0."""
+    wide = widest(x.device)
+    mean = torch.stack([block.sum(dim=0, dtype=wide) for block in x.split(_EVALUATION_BATCH)]).sum(0) / len(x)
+    about_mean = torch.zeros((), dtype=wide, device=x.device)
     about_zero = torch.zeros_like(about_mean)
     for block in x.split(_EVALUATION_BATCH):
         about_mean += (block - mean).square().sum()
-        about_zero += block.double().square().sum()
+        about_zero += block.to(wide).square().sum()
     return float(nonzero_spread(about_mean, about_zero, x.dtype))
 
 
@@ -172,11 +178,12 @@ def evaluate(
     """
     config, active, extra, denser = sae.config, 0.0, 0.0, 0.0
     total = squares_about_means(x) if total_squares is None else total_squares
-    squared = torch.zeros(len(config.segments), dtype=torch.float64, device=x.device)
+    wide = widest(x.device)
+    squared = torch.zeros(len(config.segments), dtype=wide, device=x.device)
     for rows in torch.arange(len(x), device=x.device).split(_EVALUATION_BATCH):
         batch = x[rows[0] : rows[-1] + 1]
         encoded = sae.encode_batch(batch)
-        squared += prefix_errors(sae, encoded, encoded.codes).double() * batch.numel()
+        squared += prefix_errors(sae, encoded, encoded.codes).to(wide) * batch.numel()
         active += float((encoded.codes.values > 0).sum())
         if config.multi_k is not None and config.multi_coef != 0:
             denser += float(prefix_errors(sae, encoded, sae.top_codes(encoded, config.multi_k))) * batch.numel()

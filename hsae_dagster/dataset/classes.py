@@ -4,9 +4,11 @@ Belongs here: when two values are one class, how many rows each has, and how the
 belong here: which class counts as 1 (`rows`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import polars as pl
+
+from hsae_dagster.dataset.scales import BRACKETS, SEPARATORS, members
 
 MOST_SHOWN = 6
 
@@ -33,9 +35,48 @@ def class_key(value: object) -> str:
     return class_name(value).lower()
 
 
-def one_against_the_rest(classes: pl.Series, positive: object) -> pl.Series:
-    """1 for the rows of a class and 0 for those of others (f64), null where there is none; from `classes_of`."""
-    return (classes.str.to_lowercase() == class_key(positive)).cast(pl.Float64).set(classes.is_null(), None)
+def listed_classes(label: pl.Series, separator: str) -> pl.Series:
+    """The classes that each cell lists, joined by `separator` alone; null where there are none."""
+    cells = members(label, separator)
+    return cells.list.eval(pl.element().map_elements(class_name, return_dtype=pl.String)).list.join(separator)
+
+
+def each_class(classes: pl.Series, separator: str | None) -> pl.Series:
+    """One entry for every class of every cell, from `listed_classes`; the same where cells hold one each."""
+    return classes if separator is None else classes.drop_nulls().str.split(separator).explode()
+
+
+def among_others(classes: Mapping[str, int], positive: object) -> tuple[str, int] | None:
+    """What separates classes in cells that list the positive one among others, and how many rows these are; or None.
+
+    Args:
+        classes: rows of each class, as `class_sizes` has them.
+        positive: the class that counts as 1.
+    """
+    wanted = class_key(positive)
+    for separator in SEPARATORS:
+        lists = {name: name.lower().split(separator) for name in classes if separator in name}
+        n = sum(classes[name] for name, found in lists.items() if wanted in [each.strip(BRACKETS) for each in found])
+        if n and wanted not in lists:
+            return separator, n
+    return None
+
+
+def one_against_the_rest(classes: pl.Series, positive: object, separator: str | None = None) -> pl.Series:
+    """1 for the rows of a class and 0 for those of others (f64), null where there is none.
+
+    Args:
+        classes: from `classes_of`; with a separator, from `listed_classes`.
+        positive: the class.
+        separator: between the classes of a cell; 1 then means that the class is among them.
+    """
+    lower = classes.str.to_lowercase()
+    hit = (
+        lower == class_key(positive)
+        if separator is None
+        else lower.str.split(separator).list.contains(class_key(positive))
+    )
+    return hit.cast(pl.Float64).set(classes.is_null(), None)
 
 
 def folded(counts: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:

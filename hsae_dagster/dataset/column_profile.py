@@ -5,22 +5,44 @@ deciding which column is the text or the outcome (`proposal`), or reading files 
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
 
+from hsae_dagster.dataset.amounts import lost_digits
 from hsae_dagster.dataset.classes import folded
 from hsae_dagster.dataset.percents import percents
+from hsae_dagster.dataset.scales import list_separator, members, missing_codes, scale_of
 
 Kind = Literal["text", "number", "flag", "category", "key", "date", "row number", "empty", "other"]
 
 # Rows looked at for what needs every word; counts of distinct and missing values are of all rows.
 LOOKED_AT = 20_000
 MOST_LEVELS = 50
-DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}")
+_TIME = r"\d{1,2}[:.h]\d{2}([:.]\d{2}([.,]\d+)?)?\s*([ap]\.?m\.?|uhr)?\s*(z|utc|gmt)?([-+]\d{1,2}(:?\d{2})?)?"
+_MONTH = r"(jan|feb|mar|mär|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez)[a-zä]*\.?"
+_DAY = r"((mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?,?\s+)?"
+DATE = re.compile(
+    rf"\d{{4}}[-/.]\d{{1,2}}([-/.]\d{{1,2}})?([T ]+{_TIME})?"
+    rf"|{_DAY}\d{{1,2}}\s?[-/.]\s?\d{{1,2}}\s?[-/.]\s?\d{{2,4}}(,?\s+{_TIME})?"
+    rf"|{_DAY}\d{{1,2}}\.?[-\s]{_MONTH}[-\s,]+\d{{2,4}}(,?\s+(at\s+)?{_TIME})?"
+    rf"|{_DAY}{_MONTH}\s+(\d{{1,2}}(st|nd|rd|th)?,?\s+)?({_TIME}\s+)?\d{{4}}(,?\s+(at\s+)?{_TIME})?|{_TIME}",
+    re.IGNORECASE,
+)
+# A name that says when.
+WHEN = frozenset(
+    ("date", "dates", "time", "timestamp", "datetime", "created", "updated", "posted", "published", "epoch", "datum")
+)
+# Writing without spaces: about two signs make a word; of pictures each is one.
+UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+PICTURES = r"\p{Extended_Pictographic}"
 # Cells that say that there is no value. “none” is not among them: it is an answer as often.
-MISSING_MARKS = ("na", "n/a", "n.a.", "#n/a", "nan", "null", "k.a.", "-", "--", "?", ".")
+MISSING_MARKS = (
+    *("na", "n/a", "n.a.", "#n/a", "<na>", "nan", "null", "(null)", "nil", "k.a.", "-", "--", "?", ".", "..", "…"),
+    *("\\n", "#null!", "#value!", "#ref!", "#div/0!", "not available", "no answer", "keine angabe"),
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +61,10 @@ class ColumnProfile:
         whole: whether all its numbers are whole.
         percent: whether its numbers are followed by a percent sign.
         marks: (mark, rows) of cells that say that there is no value, such as `n/a`, as they are spelled.
+        codes: (number, rows) of numbers that stand outside all others, such as -99 beside 1 to 5: no values either.
+        scale: its words from lowest to highest, if they are those of a scale.
+        separator: between the classes that a cell lists; the levels are then these classes.
+        lost: whether it holds keys that were rounded.
     """
 
     name: str
@@ -52,21 +78,58 @@ class ColumnProfile:
     whole: bool = False
     percent: bool = False
     marks: tuple[tuple[str, int], ...] = ()
+    codes: tuple[tuple[int, int], ...] = ()
+    scale: tuple[str, ...] = ()
+    separator: str | None = None
+    lost: bool = False
+
+    @property
+    def ends(self) -> tuple[int, int] | None:
+        """The first and last point of a scale: words in order, or a few whole numbers without a gap."""
+        if self.scale:
+            return 1, len(self.scale)
+        if self.kind != "number" or not self.whole or not 3 <= len(self.levels) <= 11:
+            return None
+        try:
+            points = sorted(int(float(value)) for value, _ in self.levels)
+        except ValueError:
+            return None
+        return (points[0], points[-1]) if points[-1] - points[0] == len(points) - 1 else None
 
     @property
     def said(self) -> str:
         """The column in a few words, for a person who has to choose."""
         if self.kind == "text":
             return f"texts, {self.words:.0f} words on average, {self.distinct:,} different"
+        if self.separator is not None:
+            return f"lists of classes: {', '.join(value for value, _ in self.levels[:6])}"
         if self.kind in ("flag", "category") and len(self.levels) <= 6:
             return f"{self.kind}: {', '.join(value for value, _ in self.levels)}"
         kind = "number in percent" if self.percent else self.kind
         return {"empty": "empty", "other": "nested values"}.get(self.kind, f"{kind}, {self.distinct:,} different")
 
 
-def profile(frame: pl.DataFrame) -> list[ColumnProfile]:
-    """A profile of each column, in the file's order."""
-    return [_profile(frame[name]) for name in frame.columns]
+def profile(frame: pl.DataFrame, lists: Mapping[str, str] | None = None) -> list[ColumnProfile]:
+    """A profile of each column, in the file's order.
+
+    Args:
+        frame: the table.
+        lists: what separates the members of cells, by column, where cells are known to be lists.
+    """
+    known = lists or {}
+    return [
+        _profile(frame[name]) if name not in known else _of_lists(frame[name], known[name]) for name in frame.columns
+    ]
+
+
+def _of_lists(column: pl.Series, separator: str) -> ColumnProfile:
+    """A column known to hold lists: classes where they are few, else something no dataset can declare."""
+    cells = members(column, separator)
+    classes = cells.list.unique().explode().drop_nulls()
+    base = ColumnProfile(column.name, "other", column.len(), cells.null_count(), classes.n_unique())
+    if not 1 < base.distinct <= MOST_LEVELS:
+        return base
+    return _as(base, "category", separator=separator, levels=_levels(classes.alias(column.name)))
 
 
 def marks_nothing(words: pl.Series) -> pl.Series:
@@ -76,7 +139,7 @@ def marks_nothing(words: pl.Series) -> pl.Series:
 
 def _profile(column: pl.Series) -> ColumnProfile:
     name, rows = column.name, column.len()
-    if column.dtype.is_nested() or column.dtype in (pl.Object, pl.Binary):
+    if column.dtype.is_nested() or column.dtype in (pl.Object, pl.Binary, pl.Duration):
         return ColumnProfile(name, "other", rows, column.null_count(), 0)
     marks: tuple[tuple[str, int], ...] = ()
     if column.dtype == pl.String:
@@ -88,6 +151,8 @@ def _profile(column: pl.Series) -> ColumnProfile:
             column = column.set(marked, None)
     if column.dtype.is_float():
         column = column.fill_nan(None)
+    lost = lost_digits(column)
+    column, codes = _without_codes(column)
     present = column.drop_nulls()
     distinct = present.n_unique()
     if not distinct:
@@ -95,7 +160,9 @@ def _profile(column: pl.Series) -> ColumnProfile:
     levels = tuple(folded(_levels(present))) if distinct <= 2 * MOST_LEVELS else ()
     levels = levels if len(levels) <= MOST_LEVELS else ()
     distinct = len(levels) or distinct
-    base = ColumnProfile(name, "category", rows, rows - present.len(), distinct, levels=levels, marks=marks)
+    base = ColumnProfile(
+        name, "category", rows, rows - present.len(), distinct, levels=levels, marks=marks, codes=codes, lost=lost
+    )
     if column.dtype == pl.String:
         return _of_strings(base, present)
     if column.dtype.is_temporal():
@@ -103,6 +170,19 @@ def _profile(column: pl.Series) -> ColumnProfile:
     if column.dtype == pl.Boolean or distinct == 2:
         return _as(base, "flag", whole=True)
     return _of_numbers(base, present)
+
+
+def _without_codes(column: pl.Series) -> tuple[pl.Series, tuple[tuple[int, int], ...]]:
+    """The column with null for codes of no answer, and these with their rows."""
+    if not (column.dtype.is_numeric() or column.dtype == pl.String):
+        return column, ()
+    present = column.drop_nulls()
+    numbers = present.cast(pl.Float64, strict=False)
+    if not numbers.len() or numbers.null_count() or not (codes := missing_codes(numbers)):
+        return column, ()
+    values = column.cast(pl.Float64)
+    found = tuple((code, int((values == code).sum())) for code in codes)
+    return column.set(values.is_in([float(code) for code in codes]).fill_null(False), None), found
 
 
 def _as(base: ColumnProfile, kind: Kind, **more: object) -> ColumnProfile:
@@ -139,13 +219,24 @@ def _of_strings(base: ColumnProfile, present: pl.Series) -> ColumnProfile:
         all_numbers = present.cast(pl.Float64, strict=False)
         faulty = present.filter(all_numbers.is_null())
         return _as(base, "number", not_numbers=(faulty.len(), str(faulty[0])))
-    if all(DATE.fullmatch(value) for value in looked.head(200)):
+    sample = looked.head(200)
+    if sum(bool(DATE.fullmatch(value)) for value in sample) >= 0.95 * sample.len():
         return _as(base, "date")
-    words = float(looked.str.count_matches(r"\S+").cast(pl.Float64).sum()) / looked.len()
+    if listed := list_separator(looked):
+        separator, levels = listed
+        return _as(base, "category", separator=separator, levels=levels, distinct=len(levels))
+    words = _words(looked)
     # Names of films or laws have several words too, but come again and again.
     if words >= 3.0 and base.distinct >= 0.2 * present.len() and base.distinct > 10:
         return _as(base, "text", words=words)
-    return _as(base, "category" if base.levels else "key", words=words)
+    scale = scale_of([value for value, _ in base.levels])
+    return _as(base, "category" if base.levels else "key", words=words, scale=scale)
+
+
+def _words(cells: pl.Series) -> float:
+    """Mean number of words; scripts without spaces have about one for every two signs, and a picture is one."""
+    counted = [int(cells.str.count_matches(pattern).sum()) for pattern in (r"\S+", UNSPACED, PICTURES)]
+    return (counted[0] + counted[1] / 2 + counted[2]) / cells.len()
 
 
 def _of_percents(base: ColumnProfile, present: pl.Series) -> ColumnProfile | None:

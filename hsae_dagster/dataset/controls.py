@@ -46,7 +46,7 @@ def check_categories(dataset: Dataset, frame: pl.DataFrame) -> None:
         if column.dtype != pl.String or found <= most:
             continue
         remedy = "Group its values in the data file (weeks into months, say), or leave it out of columns.controls."
-        if name == dataset.spec.columns.cluster_by or found > frame.height / 5:
+        if name in dataset.spec.columns.clusters or found > frame.height / 5:
             remedy = (
                 f"Leave it out of columns.controls; to compare texts that share a value of `{name}`, make pairs of "
                 f"them: `hsae new FILE --pairs-within {shlex.quote(name)}`."

@@ -7,17 +7,20 @@ likely. Does not belong here: reading the table (`intake`), what a column holds 
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
 
-from hsae_dagster.dataset.column_profile import MISSING_MARKS, ColumnProfile, profile, words_of
+from hsae_dagster.dataset.column_profile import MISSING_MARKS, MOST_LEVELS, ColumnProfile, profile, words_of
 from hsae_dagster.dataset.pairing import mostly_small_groups
+from hsae_dagster.dataset.proposal_answers import answer_fields, missing_fields
+from hsae_dagster.dataset.proposal_clusters import doubt_large, with_settling
 from hsae_dagster.dataset.proposal_controls import sort_out
 from hsae_dagster.dataset.proposal_remarks import remarks
 from hsae_dagster.dataset.proposal_roles import (
+    CODE_NAMES,
     YES,
     Choice,
     check_present,
@@ -29,8 +32,12 @@ from hsae_dagster.dataset.proposal_roles import (
     table_of,
 )
 from hsae_dagster.dataset.proposal_sizes import size_fields
+from hsae_dagster.dataset.records import NO_NOTES, Notes
 from hsae_dagster.dataset.rows import plain_headers
 from hsae_dagster.errors import DatasetError
+
+# Names of columns that only who made the table understands.
+MEANINGLESS = re.compile(r"(?i)(label|target|outcome|y|dv|value|[qvx]_?\d+.*|var_?\d+|column_?\d+)")
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Wishes:
     label: str | None = None
     positive: str | None = None
     cluster_by: str | None = None
+    outcome: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,36 +104,43 @@ class Proposal:
         return made
 
 
-def propose(frame: pl.DataFrame, files: Any, wishes: Wishes = Wishes()) -> Proposal:
+def propose(
+    frame: pl.DataFrame,
+    files: Any,
+    wishes: Wishes = Wishes(),
+    notes: Notes = NO_NOTES,
+) -> Proposal:
     """Propose a declaration for a table.
 
     Args:
         frame: all rows, as the files hold them.
         files: the value of `files` in dataset.yaml.
         wishes: choices already made.
+        notes: on how the file was read.
 
     Raises:
         DatasetError: no column can be the text or the outcome, or a wished column does not exist.
     """
     frame = plain_headers(frame)
-    columns = profile(frame)
+    columns = profile(frame, notes.lists)
     _check_wishes(wishes, columns)
     if frame.is_empty():
         raise DatasetError("The table has no rows. Give a file with one row per text.")
     texts = _texts(columns, wishes)
     taken = [choice.name for choice in texts]
     label = choose_label(columns, taken, wishes.label, pair=len(texts) == 2)
-    positive = None if wishes.task == "regression" else choose_positive(label.column, taken, wishes.positive)
+    as_number = wishes.task == "regression" or (label.column.scale and not (wishes.positive or wishes.task))
+    positive = None if as_number else choose_positive(label.column, taken, wishes.positive)
     task = _task(texts, label, positive, wishes)
     same = [column.name for column in columns if column.name not in taken and _renames(frame, column, label.column)]
     cluster = choose_cluster(columns, [*taken, label.name, *same], wishes.cluster_by)
+    settling: list[str] = []
+    if wishes.cluster_by is None:
+        cluster, settling = with_settling(frame, columns, label.column, [*taken, *same], cluster)
+    cluster = doubt_large(frame, cluster) if cluster else None
     fields = [
         Field("description", _description(frame, texts), "One line for the report; say it better."),
-        Field(
-            "outcome",
-            outcome_phrase(label.column, positive),
-            "The report says “associated with” or “a higher” before it; put it in words, its unit in brackets.",
-        ),
+        _outcome(label.column, positive, wishes.outcome),
         task,
         Field("files", files),
         *[
@@ -143,9 +158,19 @@ def propose(frame: pl.DataFrame, files: Any, wishes: Wishes = Wishes()) -> Propo
     used = [*taken, label.name, *([cluster.name] if cluster else [])]
     if task.value != "pairwise":
         fields += _control_fields(frame, columns, [*used, *same], same, (label.column, positive))
-    fields += _missing_fields(frame, [column for column in columns if column.name in used])
+    answers = answer_fields(label.column, str(task.value))
+    answers += missing_fields(frame, [column for column in columns if column.name in used])
+    fields += [Field(*item) for item in answers]
     fields += [Field(*item) for item in size_fields(frame, taken, cluster.name if cluster else None)]
-    return Proposal(tuple(fields), tuple(remarks(frame, columns, taken, label, task.value)))
+    fields = [_doubted(item, notes.doubts) for item in fields]
+    return Proposal(tuple(fields), (*notes.remarks, *settling, *remarks(frame, columns, taken, label, task.value)))
+
+
+def _doubted(item: Field, doubts: Mapping[str, str]) -> Field:
+    """A field that names a column whose values could be read otherwise is not sure."""
+    if not item.path.startswith("columns.") or not isinstance(item.value, str) or item.value not in doubts:
+        return item
+    return replace(item, sure=False, why=f"{item.why} {doubts[item.value]}")
 
 
 def _check_wishes(wishes: Wishes, columns: Sequence[ColumnProfile]) -> None:
@@ -185,7 +210,13 @@ def _task(texts: Sequence[Choice], label: Choice, positive: Choice | None, wishe
         return Field("task", "pairwise", f"Two texts a row, and `{label.name}` says which one wins.")
     if column.kind == "flag":
         return Field("task", "classification", f"`{label.name}` has two values.")
+    if column.scale and wishes.positive is None:
+        why = f"`{label.name}` is a scale in words, so it is read as numbers."
+        return Field("task", "regression", why, False, (f"classification, with “{column.scale[-1]}” as 1",))
     if column.kind == "number" and positive is None:
+        if CODE_NAMES & set(words_of(column.name)) and column.whole and column.distinct <= MOST_LEVELS:
+            why = f"`{label.name}` is numbers, but its name says that they stand for classes, not amounts."
+            return Field("task", "regression", why, False, ("classification, with --positive NUMBER",))
         why = f"`{label.name}` is a number with {column.distinct:,} different values."
         if column.distinct <= 5:
             why += " If the numbers are names of classes rather than amounts, use classification."
@@ -200,12 +231,25 @@ def _description(frame: pl.DataFrame, texts: Sequence[Choice]) -> str:
     return f"{frame.height:,} rows of {names}"
 
 
+def _outcome(label: ColumnProfile, positive: Choice | None, wish: str | None) -> Field:
+    """The outcome in words; unsure where the column's name says nothing that a reader could understand."""
+    if wish:
+        return Field("outcome", wish, "As you said.")
+    why = "The report says “associated with” or “a higher” before it; put it in words, its unit in brackets."
+    plain = bool(MEANINGLESS.fullmatch(label.name.strip()))
+    if plain:
+        why += f" `{label.name}` tells a reader nothing: say what it measures (--outcome “…”)."
+    return Field("outcome", outcome_phrase(label, positive), why, sure=not plain)
+
+
 def outcome_phrase(label: ColumnProfile, positive: Choice | None) -> str:
     """The outcome's column as a phrase: `ClickRate` is “click rate”, with its unit or its positive class."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])|[_\s]+", " ", label.name).split()
     phrase = " ".join(word if word.isupper() else word.lower() for word in words) or label.name
     if label.percent and "%" not in phrase:
         return f"{phrase} (percent)"
+    if positive is None and (ends := label.ends) and "(" not in phrase:
+        return f"{phrase} ({ends[0]} to {ends[1]})"
     if positive is None or str(positive.value).lower() in YES:
         return phrase
     return f"{phrase}: {positive.value}"
@@ -264,32 +308,3 @@ def _renames(frame: pl.DataFrame, column: ColumnProfile, label: ColumnProfile) -
     plain = [pl.col(name).cast(pl.String).str.strip_chars().str.to_lowercase() for name in (column.name, label.name)]
     pairs = frame.select(plain).filter(pl.all_horizontal(pl.all().is_in(["", *MISSING_MARKS]).not_())).n_unique()
     return pairs == column.distinct
-
-
-def _missing_fields(frame: pl.DataFrame, needed: Sequence[ColumnProfile]) -> list[Field]:
-    """Which values of the columns that every row needs mean none, and what becomes of rows without one."""
-    fields = []
-    marks = {mark.lower(): mark for column in needed for mark, _ in column.marks}
-    if marks:
-        said = [f"`{c.name}` is {_counted(c.marks)}" for c in needed if c.marks]
-        why = f"{'; '.join(said)}: taken for no value. Leave out what is an answer."
-        fields.append(Field("columns.missing", list(marks.values()), why))
-    cells = [pl.col(column.name).cast(pl.String).str.strip_chars().str.to_lowercase() for column in needed]
-    n = int(frame.select(pl.any_horizontal(*[c.is_null() | c.is_in(["", *marks]) for c in cells]).sum()).item())
-    if n:
-        names = ", ".join(f"`{column.name}`" for column in needed)
-        why = f"{n:,} of {frame.height:,} rows lack one of {names}; they are left out and counted in the report."
-        fields.append(Field("columns.on_missing", "drop", why))
-    return fields
-
-
-def _counted(marks: Sequence[tuple[str, int]]) -> str:
-    return ", ".join(f"“{mark}” in {n:,} rows" for mark, n in marks)
-
-
-def with_files(proposal: Proposal, files: Any) -> Proposal:
-    """The same proposal for files of other names."""
-    return replace(
-        proposal,
-        fields=tuple(replace(item, value=files) if item.path == "files" else item for item in proposal.fields),
-    )

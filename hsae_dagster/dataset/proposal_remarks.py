@@ -11,7 +11,14 @@ from hsae_dagster.dataset.column_profile import ColumnProfile
 from hsae_dagster.dataset.proposal_roles import Choice
 
 # Function words of English; nearly every English sentence has one.
-ENGLISH = r"(?i)\b(the|a|an|and|of|to|in|is|it|for|on|with|this|that|was|you|i)\b"
+ENGLISH = r"(?i)\b(the|a|an|and|of|to|in|is|it|for|on|with|this|that|was|you)\b"
+
+HTML = (
+    r"(?i)</?(?:p|br|div|span|a|b|i|em|strong|ul|ol|li|h[1-6]|table|td|tr|img)\b[^>]*>|&(?:amp|lt|gt|quot|nbsp|#\d+);"
+)
+# UTF-8 that was taken for Windows-1252 and written as UTF-8 again.
+TWICE_ENCODED = r"Ã[¤¶¼Ÿ©¨ª«¡³±²µ§£]|â€[™œ“”˜¦]|Ð[°-¿]|Â[ £°»«]"
+WORDLESS = r"^[^\p{L}]+$"
 
 
 def remarks(
@@ -34,7 +41,46 @@ def remarks(
             f"{n:,} values of `{label.name}` are not numbers (such as “{example}”). Empty or correct those cells; "
             "until then the dataset is refused."
         )
+    said += _strange_texts(values)
+    lost = [f"`{column.name}`" for column in columns if column.lost]
+    if lost:
+        said.append(
+            f"Numbers of {', '.join(lost)} lost their last digits (in a spreadsheet or as decimals), so that different "
+            "keys may have become equal. Export them as text."
+        )
     empty = [column.name for column in columns if column.kind == "empty"]
     if empty:
         said.append(f"Empty columns: {', '.join(name or '(without a name)' for name in empty)}.")
     return said
+
+
+def _strange_texts(texts: pl.Series) -> list[str]:
+    """Remarks on texts that hold more, or other things, than language."""
+    if not texts.len():
+        return []
+    said = []
+    marked = int(texts.str.contains(HTML).sum())
+    if marked > 0.05 * texts.len():
+        said.append(
+            f"About {marked / texts.len():.0%} of the texts hold HTML (“{_first(texts, HTML)}”), which would be words "
+            "to every model. Take it out in the data file."
+        )
+    wordless = int((~texts.str.contains(r"\p{L}")).sum())
+    if wordless > 0.1 * texts.len():
+        shown = _first(texts, WORDLESS)[:20]
+        said.append(
+            f"About {wordless / texts.len():.0%} of the texts have no letter, such as “{shown}”. The bundled embedder "
+            "does not know pictures and signs, and word lists cannot name them."
+        )
+    twice = int(texts.str.contains(TWICE_ENCODED).sum())
+    if twice > 0.01 * texts.len():
+        shown = _first(texts, TWICE_ENCODED)
+        said.append(
+            f"About {twice / texts.len():.0%} of the texts hold signs such as “{shown}”, which stand for one letter: "
+            "they were read in a wrong encoding before. Export them again."
+        )
+    return said
+
+
+def _first(texts: pl.Series, pattern: str) -> str:
+    return str(texts.str.extract(f"({pattern})", 1).drop_nulls()[0])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hsae_dagster.dataset.column_profile import ColumnProfile, words_of
+from hsae_dagster.dataset.column_profile import WHEN, ColumnProfile, words_of
 from hsae_dagster.errors import DatasetError
 
 
@@ -25,6 +25,8 @@ LABEL_NAMES = _names(
     "clicked engagement accepted result dependent"
 )
 WEAK_LABEL_NAMES = _names("class category topic type likes clicks votes sales price value recommended")
+# How sure somebody was of an outcome, or a second look at it, is another thing than the outcome.
+BESIDE_NAMES = _names("confidence certainty probability prob gold sd std se error agreement")
 # Of two numbers the relative one is the likelier outcome: a count grows with how many looked.
 RATE_NAMES = _names("rate share ratio percent percentage pct proportion ctr")
 CLUSTER_NAMES = _names(
@@ -36,6 +38,8 @@ CLUSTER_NAMES = _names(
 ASKING = _names("is are was were has have had did does do can will should ist hat wird")
 # A whole number is a key only if its name says so; these words do.
 KEY_WORDS = _names("id ids uid uuid key code nr no number")
+# Numbers of such a name stand for classes.
+CODE_NAMES = _names("topic topics class category cat code type kind genre group cluster segment theme region party")
 SIDES = (("a", "b"), ("1", "2"), ("0", "1"), ("left", "right"), ("first", "second"), ("x", "y"))
 YES = (
     "1",
@@ -194,7 +198,7 @@ def _label_score(column: ColumnProfile) -> float:
     score += 0.3 * ({value.lower() for value, _ in column.levels} in TWO_ANSWERS)
     score += 1.2 * is_rate(column)
     score -= 2.0 * bool(words & KEY_WORDS) + 1.0 * bool(words & CLUSTER_NAMES)
-    score -= 1.0 * (column.kind == "category" and column.distinct > 20)
+    score -= 1.0 * (column.kind == "category" and column.distinct > 20) + 1.5 * bool(words & BESIDE_NAMES)
     return score - 2.0 * column.missing / max(column.rows, 1)
 
 
@@ -216,10 +220,11 @@ def choose_positive(label: ColumnProfile, sides: Sequence[str], wish: str | None
         rest = tuple(value for value in values[:8] if value != yes)
         # Beside anything but 0, a 1 may be the first of several codes.
         return Choice(label, f"“{yes}” counts as 1.", yes not in ("1", "1.0"), rest, yes)
-    # The rarer of two, the most frequent of many.
-    value = values[-1] if label.kind == "flag" else values[0]
+    # The top of a scale, the rarer of two, the most frequent of many.
+    value = label.scale[-1] if label.scale else values[-1] if label.kind == "flag" else values[0]
     counted = ", ".join(f"{v} ({n:,})" for v, n in label.levels[:8])
-    why = f"The class counted as 1. The classes: {counted}{', …' if len(values) > 8 else ''}."
+    order = f" They are a scale, in this order: {', '.join(label.scale)}." if label.scale else ""
+    why = f"The class counted as 1. The classes: {counted}{', …' if len(values) > 8 else ''}.{order}"
     return Choice(label, why, sure=False, others=tuple(v for v in values[:8] if v != value), value=value)
 
 
@@ -253,8 +258,11 @@ def _cluster_score(column: ColumnProfile) -> float:
     words = set(words_of(column.name))
     key = bool(words & KEY_WORDS)
     usable = column.kind in ("key", "category", "text") or (column.kind == "number" and column.whole)
+    # What happened at one time, rates alike or lists the same has no more in common than other rows.
+    usable = usable and not words & WHEN and not column.scale and column.separator is None
     repeats = FEWEST_CLUSTERS <= column.distinct <= 0.9 * max(column.rows - column.missing, 1)
-    if not usable or not repeats or column.missing > 0.05 * column.rows:
+    # Keys that were rounded join rows that share nothing.
+    if not usable or column.lost or not repeats or column.missing > 0.05 * column.rows:
         return 0.0
     score = 2.0 * bool(words & CLUSTER_NAMES) + 1.0 * key
     if column.kind == "text":

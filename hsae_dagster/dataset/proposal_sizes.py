@@ -17,8 +17,14 @@ SizeField = tuple[str, Any, str]
 def size_fields(frame: pl.DataFrame, texts: list[str], cluster: str | None) -> list[SizeField]:
     """(path, value, reason) of the fields whose default does not fit."""
     distinct = pl.concat([frame[name].cast(pl.String).drop_nulls().rename("text") for name in texts]).unique()
-    clusters = frame[cluster].n_unique() if cluster else distinct.len()
+    clusters = _as_many_equal(frame[cluster]) if cluster else distinct.len()
     return [*_splits(clusters, cluster), *_selection(distinct.len())]
+
+
+def _as_many_equal(clusters: pl.Series) -> int:
+    """How many clusters of one size share out the rows as these do: few, where a few hold most of them."""
+    sizes = clusters.drop_nulls().value_counts()["count"].cast(pl.Float64)
+    return round(float(sizes.sum()) ** 2 / float((sizes**2).sum())) if sizes.len() else 0
 
 
 def _selection(n: int) -> list[SizeField]:
@@ -33,4 +39,4 @@ def _splits(clusters: int, cluster: str | None) -> list[SizeField]:
         return []
     unit = f"clusters (`{cluster}`)" if cluster else "texts"
     why = f"A tenth of {clusters:,} {unit} would be too few to choose and judge concepts on."
-    return [("splits.validation", 0.15, why), ("splits.fidelity", 0.15, "")]
+    return [("splits.validation", 0.15, why)]

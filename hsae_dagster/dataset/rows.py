@@ -4,16 +4,27 @@ Belongs here: reading parquet, csv, tsv, jsonl and json, checking columns, texts
 row of which file is at fault. Does not belong here: splitting, deduplicating and keys (`core.corpus`).
 
 The frame has the columns: `file` str, `row` i64 (from 1), `declared_split` str | null, `text` str (or `text_a`,
-`text_b`), `label` f64, `cluster` str | null, and each declared control as `control:<name>` (f64 or str).
+`text_b`), `label` f64, `cluster` str | null (further columns of `cluster_by` as `cluster:<name>`), `id` str | null
+where rows are numbered, and each declared control as `control:<name>` (f64 or str).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
-from hsae_dagster.dataset.classes import class_key, class_name, class_sizes, classes_of, listed, one_against_the_rest
+from hsae_dagster.dataset.classes import (
+    class_key,
+    class_name,
+    class_sizes,
+    classes_of,
+    each_class,
+    listed,
+    listed_classes,
+    one_against_the_rest,
+)
 from hsae_dagster.dataset.controls import check_categories
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.percents import why_no_number, without_percent_signs
@@ -26,6 +37,11 @@ READERS = {
     ".jsonl": lambda path: pl.read_ndjson(path, infer_schema_length=None),
     ".json": lambda path: _read_json(path),
 }
+
+# Polars tells programmers which of its parameters to change; nobody here can.
+HINTS = (
+    r"(?i)you might want to|\bhint:|consider |try (?:setting|increasing)|set `|resolved plan|this error|infer_schema"
+)
 
 _ONE_AGAINST_THE_REST = (
     "Name the class that counts as 1 in columns.positive; every other class then counts as 0 (one against the rest). "
@@ -73,7 +89,8 @@ def read_rows(dataset: Dataset) -> Rows:
         raise DatasetError(f"Dataset `{dataset.name}`: no rows are left of {names} ({why}). Give it rows.")
     _check_labels(dataset, frame)
     check_categories(dataset, frame)
-    classes = class_sizes(frame["class"]) if dataset.spec.columns.positive is not None else {}
+    columns = dataset.spec.columns
+    classes = class_sizes(each_class(frame["class"], columns.listed)) if columns.positive is not None else {}
     return Rows(frame.drop("class"), {reason: n for reason, n in dropped.items() if n}, classes, parts[0].percents)
 
 
@@ -81,7 +98,11 @@ def _read_json(path: Path) -> pl.DataFrame:
     """JSON files hold either one array of objects or, as the published HypotheSAEs data, one object a line."""
     with path.open("rb") as stream:
         first = stream.read(64).lstrip()[:1]
-    return pl.read_json(path) if first == b"[" else pl.read_ndjson(path, infer_schema_length=None)
+    return (
+        pl.read_json(path, infer_schema_length=None)
+        if first == b"["
+        else pl.read_ndjson(path, infer_schema_length=None)
+    )
 
 
 def _read_file(dataset: Dataset, split: str | None, path: Path) -> Rows:
@@ -94,10 +115,10 @@ def _read_file(dataset: Dataset, split: str | None, path: Path) -> Rows:
         raw = reader(path)
     # Polars panics on some damaged files, which Python sees as no Exception at all.
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300].rstrip(".")
         raise DatasetError(
-            f"Dataset `{dataset.name}`: {path} cannot be read as {path.suffix[1:]}: {reason}. {encoding_fault(path)}"
-            "Check the file's format and that it is UTF-8."
+            f"Dataset `{dataset.name}`: {path} cannot be read as {path.suffix[1:]}: {reading_fault(error)} "
+            f"{encoding_fault(path)}Check the file's format and that it is UTF-8; `hsae new` reads most other "
+            "forms and writes them plainly."
         ) from error
     raw = plain_headers(raw)
     columns, percents = _pick_columns(dataset, path, raw)
@@ -114,7 +135,7 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> tuple[pl.D
     wanted = dataset.spec.columns
     texts = {name: col for name in ("text", "text_a", "text_b") if (col := getattr(wanted, name))}
     needed = [*texts.values(), wanted.label, *wanted.controls]
-    needed += [col for col in (wanted.cluster_by, wanted.exclude) if col]
+    needed += [*wanted.clusters, *[col for col in (wanted.exclude, wanted.id) if col]]
     for column in needed:
         if column not in raw.columns:
             raise DatasetError(
@@ -127,19 +148,25 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> tuple[pl.D
                 f"Dataset `{dataset.name}`: column `{column}` of {path.name} holds {_kind(raw.schema[column])}, not "
                 "one text or number per row. Write it as such, or name another column in `columns` of dataset.yaml."
             )
-    raw = _without_marks(raw, wanted.missing, [*texts.values(), wanted.label, wanted.cluster_by])
+    raw = _without_marks(raw, wanted.missing, [*texts.values(), wanted.label, *wanted.clusters])
     regression = dataset.spec.task == "regression"
     raw, percents = without_percent_signs(raw, [*([wanted.label] if regression else []), *wanted.controls])
-    cluster = pl.col(wanted.cluster_by).cast(pl.String) if wanted.cluster_by else pl.lit(None, dtype=pl.String)
+    clusters = {name: pl.col(column).cast(pl.String) for name, column in _cluster_names(wanted.clusters).items()}
     picked = raw.select(
         *[pl.col(column).cast(pl.String).alias(name) for name, column in texts.items()],
         _label(dataset, path, raw).alias("label"),
-        (pl.lit(None, pl.String) if regression else classes_of(raw[wanted.label])).alias("class"),
-        cluster.alias("cluster"),
+        (pl.lit(None, pl.String) if regression else _classes(dataset, raw[wanted.label])).alias("class"),
+        *[cluster.alias(name) for name, cluster in ({"cluster": pl.lit(None, pl.String)} | clusters).items()],
+        *([pl.col(wanted.id).cast(pl.String).alias("id")] if wanted.id else []),
         *[_control(raw, name).alias(f"control:{name}") for name in wanted.controls],
         (_truthy(raw, wanted.exclude) if wanted.exclude else pl.lit(False)).alias("excluded"),
     )
     return picked, percents
+
+
+def _cluster_names(columns: Sequence[str]) -> dict[str, str]:
+    """The columns of `cluster_by` by their name in the frame."""
+    return {f"cluster:{column}" if i else "cluster": column for i, column in enumerate(columns)}
 
 
 def _without_marks(raw: pl.DataFrame, marks: Sequence[str | float], names: Sequence[str | None]) -> pl.DataFrame:
@@ -200,6 +227,12 @@ def encoding_fault(path: Path) -> str:
     return ""
 
 
+def reading_fault(error: BaseException) -> str:
+    """What a library says of a file, as a sentence and without its advice to programmers."""
+    said = " ".join(re.split(HINTS, str(error), maxsplit=1)[0].split())[:200]
+    return f"{said.rstrip(' .:')}." if said else "it is damaged."
+
+
 def _control(raw: pl.DataFrame, name: str) -> pl.Expr:
     numeric = raw.schema[name].is_numeric() or raw.schema[name] == pl.Boolean
     return pl.col(name).cast(pl.Float64 if numeric else pl.String)
@@ -211,18 +244,43 @@ def _truthy(raw: pl.DataFrame, name: str) -> pl.Expr:
     return pl.col(name).cast(pl.Float64).fill_null(0.0) != 0.0
 
 
+def _classes(dataset: Dataset, label: pl.Series) -> pl.Series:
+    """Names of classes; with columns.listed, those of a cell beside each other, spelled alike."""
+    listed = dataset.spec.columns.listed
+    return classes_of(label) if listed is None else listed_classes(label, listed)
+
+
+def _on_scale(dataset: Dataset, path: Path, label: pl.Series) -> pl.Series:
+    """The place of each word on the declared scale, from 1 (f64), null where there is none."""
+    words = classes_of(label)
+    scale = dataset.spec.columns.scale
+    places = {class_key(word): float(place) for place, word in enumerate(scale, 1)}
+    number = words.str.to_lowercase().replace_strict(places, default=None, return_dtype=pl.Float64)
+    unknown = number.is_null() & words.is_not_null()
+    if unknown.any():
+        row = int(unknown.arg_true()[0])
+        raise DatasetError(
+            f"Dataset `{dataset.name}`: {path.name} row {row + 1}, column `{label.name}`: {words[row]!r} is not on the "
+            f"scale ({', '.join(scale)}). Add it to columns.scale, or to columns.missing if it is no answer."
+        )
+    return number
+
+
 def _label(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.Series:
     """The label as f64 with nulls where it is missing."""
     spec, label = dataset.spec, raw[dataset.spec.columns.label]
     if spec.columns.positive is not None:
-        target, classes = class_name(spec.columns.positive), classes_of(label)
-        positive = one_against_the_rest(classes, target)
+        target, classes = class_name(spec.columns.positive), _classes(dataset, label)
+        positive = one_against_the_rest(classes, target, spec.columns.listed)
         if not positive.sum():
             raise DatasetError(
                 f"Dataset `{dataset.name}`: no row of {path.name} has the value {target!r} in "
-                f"`{spec.columns.label}` (it has {listed(classes)}). Correct columns.positive."
+                f"`{spec.columns.label}` (it has {listed(each_class(classes, spec.columns.listed))}). Correct "
+                "columns.positive."
             )
         return positive
+    if spec.columns.scale:
+        return _on_scale(dataset, path, label)
     if label.dtype.is_temporal():
         raise DatasetError(
             f"Dataset `{dataset.name}`: column `{spec.columns.label}` of {path.name} holds dates or times (row 1: "
@@ -254,10 +312,8 @@ def _clean(dataset: Dataset, frame: pl.DataFrame) -> Rows:
     dropped = {"excluded by columns.exclude": int(frame["excluded"].sum())}
     frame = frame.filter(~pl.col("excluded")).drop("excluded")
     columns = dataset.spec.columns
-    for name in [name for name in ("text", "text_a", "text_b", "label", "cluster") if name in frame.columns]:
-        if name == "cluster" and columns.cluster_by is None:
-            continue
-        declared = getattr(columns, "cluster_by" if name == "cluster" else name)
+    roles = {name: getattr(columns, name) for name in ("text", "text_a", "text_b", "label") if name in frame.columns}
+    for name, declared in (roles | _cluster_names(columns.clusters)).items():
         column = pl.col(name)
         missing = column.is_null()
         if frame.schema[name] == pl.String:
@@ -273,7 +329,8 @@ def _clean(dataset: Dataset, frame: pl.DataFrame) -> Rows:
                 f"Dataset `{dataset.name}`: {faulty.height} of {frame.height} rows have no usable value in column "
                 f"`{declared}` (first: {where}). Complete them, or set columns.on_missing to `drop` to leave them out."
             )
-        dropped[f"no usable {name}"] = faulty.height
+        reason = f"no usable {name.partition(':')[0]}"
+        dropped[reason] = dropped.get(reason, 0) + faulty.height
         frame = frame.filter(~missing)
     return Rows(frame, dropped, {})
 

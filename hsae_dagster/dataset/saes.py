@@ -71,33 +71,14 @@ class SAE(Section):
 
 
 class Auto(Section):
-    """How the size is chosen by measurement: what is tried, and what a candidate may cost."""
+    """How the size is chosen: candidates are raced for a few epochs, and what is taken is trained to the end."""
 
-    guided: bool = Field(True, description="Whether autoencoders guided by the training labels are tried too.")
-    label_weights: tuple[Annotated[float, Field(gt=0.0)], ...] = Field(
-        (0.1, 0.2, 0.4), min_length=1, description="Weights of the label that are tried beside 0 if guided."
-    )
-    input_noise: float = Field(
-        1.0, ge=0.0, description="Noise added to the embeddings where the label guides, as a multiple of their spread."
-    )
-    head_share: float = Field(
-        1.0, gt=0.0, le=1.0, description="Share of the neurons that the label guides; the others only rebuild."
-    )
-    reconstruction: float = Field(
-        1.1, ge=1.0, description="Largest reconstruction error, as a multiple of the unguided one of that size."
-    )
-    redundancy: float = Field(
-        0.1, gt=0.0, le=1.0, description="Largest mean correlation (in size) among the selected neurons."
-    )
-    dead_share: float = Field(0.1, ge=0.0, le=1.0, description="Largest share of dead neurons.")
-    parts: int = Field(
-        2,
-        ge=1,
-        description="Most parts of the training and validation clusters on which close candidates are compared; 1: the "
-        "validation clusters alone.",
+    race_epochs: int = Field(
+        20, ge=1, description="Passes over the training units after which candidates are compared."
     )
     learning_rate: float = Field(2e-3, gt=0.0, description="Adam's step size for every candidate.")
-    max_epochs: int = Field(100, ge=1, description="Most passes over the training texts per candidate.")
+    max_epochs: int = Field(60, ge=1, description="Most passes over the training units for the one that is taken.")
+    patience: int = Field(5, ge=1, description="Epochs without improvement before stopping.")
     seed: int = Field(0, ge=0, description="Start of the random stream of every candidate.")
 
 

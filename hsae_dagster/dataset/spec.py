@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from hsae_dagster.dataset.saes import SAE, AutoSizes, SAEs
-from hsae_dagster.dataset.section import Section, Share
+from hsae_dagster.dataset.section import Names, Section, Share, Values
 from hsae_dagster.dataset.spec_inference import Inference, OwnHypothesis
+from hsae_dagster.dataset.spec_server import ServerFields
 
 Task = Literal["regression", "classification", "pairwise"]
 Percentile = Annotated[float, Field(ge=0.0, le=100.0)]
@@ -26,30 +27,68 @@ class Columns(Section):
     positive: str | int | float | bool | None = Field(
         None, description="The class counted as 1 where classes are not 0 and 1; all others count as 0."
     )
-    cluster_by: str | None = Field(
+    cluster_by: str | tuple[str, ...] | None = Field(
         None,
-        description="Column of the unit that rows share (author, film, test). Splits and errors respect it.",
+        description="Column of the unit that rows share (author, film, test), or a list of several (author and "
+        "company). Rows that share any of them stay together; case and spaces in its values do not matter.",
     )
-    controls: tuple[str, ...] = Field(
+    id: str | None = Field(
+        None,
+        description="Column that numbers rows. A row read before, with the same id and content, is left out as a "
+        "repeat; without it every row counts.",
+    )
+    controls: Names = Field(
         (),
         description="Columns to hold constant in partial effects: numbers, with a straight-line effect, or categories "
         "(one for every 50 rows at most; 31 always, never over 61). Values that are all numbers or percents are "
         "numbers; to make them categories put a letter before (`w12`).",
     )
     exclude: str | None = Field(None, description="Column of true/false: rows where it is true are left out.")
-    missing: tuple[str | int | float, ...] = Field(
+    missing: Values = Field(
         (), description="Values of text, label and cluster_by that mean none (`n/a`, `?`, -99): read as an empty cell."
+    )
+    scale: Names = Field(
+        (), description="Words of the label from lowest to highest (regression): read as 1, 2, 3 and so on."
+    )
+    listed: str | None = Field(
+        None,
+        min_length=1,
+        description="What separates several classes in a cell of the label (`joy,neutral`): 1 where `positive` is one.",
     )
     on_missing: Literal["error", "drop"] = Field(
         "error",
         description="What to do with rows that lack a text or a label: stop, or drop and report them.",
     )
 
+    @field_validator("cluster_by")
+    @classmethod
+    def _clusters_are_named_once(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        if isinstance(value, tuple):
+            if len(set(value)) < len(value):
+                raise ValueError("it names one column twice; remove one")
+            return value[0] if len(value) == 1 else value or None
+        return value
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """The columns of `cluster_by`; none where it is left out."""
+        return (self.cluster_by,) if isinstance(self.cluster_by, str) else self.cluster_by or ()
+
+    @model_validator(mode="after")
+    def _one_reading_of_words(self) -> "Columns":
+        if self.listed is not None and self.positive is None:
+            raise ValueError("listed needs positive, the class that a list has to hold to count as 1")
+        if self.scale and self.positive is not None:
+            raise ValueError("scale makes numbers of the label's words and positive a class; leave one of them out")
+        if len({word.lower() for word in self.scale}) < len(self.scale):
+            raise ValueError("scale names a word twice; keep one of them")
+        return self
+
 
 class Splits(Section):
-    """Shares of clusters, placed by hash of (salt, cluster): new rows land for good, old rows never move."""
+    """Shares of rows. Whatever shares a cluster, a text or nearly a text stays together; new rows move no old ones."""
 
-    holdout: Share = Field(0.3, description="Share of clusters that only the final tests read.")
+    holdout: Share = Field(0.3, description="Share of rows that only the final tests read.")
     validation: Share = Field(0.1, description="Share for early stopping and for choosing among candidates.")
     fidelity: Share | None = Field(
         None,
@@ -57,6 +96,18 @@ class Splits(Section):
         "none where claims are found offline, which are tested as they read.",
     )
     salt: str = Field("hsae", description="Changes which clusters land where. Datasets of one salt agree.")
+    near_texts: float = Field(
+        0.8,
+        gt=0.0,
+        le=1.1,
+        description="Overlap of word pairs (links, handles, numbers apart) from which two texts of 20 words or more "
+        "are nearly equal and stay together; 1.1 seeks none.",
+    )
+    shared_texts: Literal["join", "leave_out"] = Field(
+        "join",
+        description="Rows of one text: `join` keeps them and their clusters together; `leave_out` gives each text a "
+        "split of its own and leaves out its rows in clusters of another (for phrases that everybody writes).",
+    )
 
     @model_validator(mode="after")
     def _leave_training_rows(self) -> "Splits":
@@ -71,6 +122,7 @@ class Embedding(Section):
 
     model: str = Field("minilm", description="`minilm` (bundled, offline) or `openai:<model>`.")
     max_tokens: int = Field(256, ge=8, le=8192, description="Tokens read of each text; the rest is cut.")
+    server: ServerFields = ServerFields()
     dimensions: int | None = Field(None, ge=2, description="Ask the model for this many (openai:… only).")
     batch_size: int = Field(512, ge=1, description="Texts per write: what a killed run repeats at most.")
 
@@ -105,12 +157,12 @@ class Selection(Section):
         "rests on several; by default where cluster_by is declared, training has 8 clusters or more, and neither "
         "within nor interactions are.",
     )
-    within: tuple[str, ...] = Field(
+    within: Names = Field(
         (),
         description="Controls (of 30 levels at most) in whose strata neurons are selected, all of one weight; "
         "effects are shown by subgroup.",
     )
-    interactions: tuple[str, ...] = Field(
+    interactions: Names = Field(
         (), description="Controls (of 30 levels at most) with which effects may change; shown by subgroup."
     )
 
@@ -118,7 +170,10 @@ class Selection(Section):
 class Interpretation(Section):
     """How a neuron becomes a concept in words."""
 
-    model: str = Field("lexical", description="`lexical` (offline) or `openai:<model>`.")
+    model: str = Field("lexical", description="`lexical` (offline), `openai:<model>` or `local:<file.gguf>`.")
+    server: ServerFields = ServerFields()
+    temperature: float | None = Field(None, ge=0, le=2, description="Of a language model; default the server's own.")
+    effort: str | None = Field(None, description="How much a language model thinks (`minimal`, `low`, …), if it does.")
     candidates: int = Field(3, ge=1, le=20, description="Candidate concepts per neuron; the best is kept.")
     examples: int = Field(20, ge=2, description="Texts shown to a language model, half firing, half silent.")
     sampling: Literal["percentile", "top"] = Field(
@@ -160,7 +215,12 @@ class Interpretation(Section):
 class Annotation(Section):
     """How concepts are judged on held-out texts."""
 
-    model: str = Field("lexical", description="`lexical` (offline, with the lexical interpreter) or `openai:…`.")
+    model: str = Field(
+        "lexical", description="`lexical` (offline, with the lexical interpreter), `openai:…` or `local:<file.gguf>`."
+    )
+    server: ServerFields = ServerFields()
+    temperature: float | None = Field(None, ge=0, le=2, description="Of a language model; default 0 where it has one.")
+    effort: str | None = Field(None, description="How much a language model thinks (`minimal`, `low`, …), if it does.")
     holdout_sample: int | None = Field(
         None, ge=20, description="Judge only this many holdout rows (whole clusters); default all."
     )
@@ -174,6 +234,17 @@ class Annotation(Section):
     )
     max_missing: Share = Field(0.05, description="Most answers that may be missing; more stop what is downstream.")
     seed: int = Field(0, ge=0, description="Start of the random streams of holdout sample and calibration.")
+
+
+class Judge(Section):
+    """How a language model that judges is examined, with questions whose answers are known, before it is paid for."""
+
+    texts: int = Field(
+        16, ge=0, le=500, description="Texts of the dataset to examine it on, six questions each; 0: not."
+    )
+    min_accuracy: float = Field(
+        0.75, ge=0.0, le=1.0, description="Mean of its shares of right yes and right no below which the stage stops."
+    )
 
 
 class Spending(Section):
@@ -219,8 +290,8 @@ class DatasetSpec(Section):
     embedding: Embedding = Embedding()
     saes: SAEs = Field(
         AutoSizes(),
-        description="`auto`: size and guidance chosen on validation clusters; `reference`: the rule of thumb of "
-        "HypotheSAEs; or a list of one or several autoencoders.",
+        description="`auto`: that with which most can be said on validation clusters; `reference`: the rule of thumb "
+        "of HypotheSAEs; or a list of one or several autoencoders.",
     )
     sae_seeds: int = Field(
         3, ge=1, le=20, description="Train so many seeds of each autoencoder, to see which neurons all of them find."
@@ -228,6 +299,7 @@ class DatasetSpec(Section):
     selection: Selection = Selection()
     interpretation: Interpretation = Interpretation()
     annotation: Annotation = Annotation()
+    judge: Judge = Judge()
     spending: Spending = Spending()
     inference: Inference = Inference()
 
@@ -334,7 +406,7 @@ class DatasetSpec(Section):
     @property
     def cluster_name(self) -> str | None:
         """What clusters are called; None where each text is its own."""
-        return self.columns.cluster_by
+        return " and ".join(self.columns.clusters) or None
 
 
 def guidance_needs_texts(units: str) -> str:

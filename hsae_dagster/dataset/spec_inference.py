@@ -14,6 +14,11 @@ class Inference(Section):
     """What counts as confirmed."""
 
     alpha: float = Field(0.05, gt=0.0, lt=0.5, description="Family-wise error rate of `confirmed` (Holm).")
+    test: Literal["mean", "rank"] = Field(
+        "mean",
+        description="Which test of a number decides: of means, or of ranks, which finds more where a few values are "
+        "very large. Both are reported.",
+    )
     min_positives: int = Field(20, ge=1, description="Least holdout rows on each side of a concept to be tested.")
     folds: int = Field(10, ge=2, le=50, description="Folds of the cross-fitted joint model, by cluster.")
     bootstrap: int = Field(500, ge=0, description="Cluster-bootstrap draws for intervals of joint fit.")

@@ -34,6 +34,7 @@ class Totals:
         failed: of these, how many brought no answer.
         usage: tokens paid in this run.
         usd: dollars paid in this run, of requests with a known price.
+        uncounted: calls whose tokens the server did not count; in `usd` with the most they can have cost.
     """
 
     costs: dict[str, float | None] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class Totals:
     failed: int = 0
     usage: Usage = NO_TOKENS
     usd: float = 0.0
+    uncounted: int = 0
 
 
 @dataclass
@@ -131,12 +133,12 @@ class Budget:
         if not fits or (account.budget_usd is not None and self.usd + worst_usd > account.budget_usd):
             raise BudgetError(self._sentence(done))
 
-    def settle(self, worst_usd: float, usd: float | None, answered: bool) -> None:
-        """Replace what was set aside by what it cost; a request without an answer counts as a call, not as dollars."""
+    def settle(self, worst_usd: float, usd: float | None) -> None:
+        """Replace what was set aside by what it cost; one whose answer was lost costs the most it can have cost."""
         self.reserved_calls -= 1
         self.reserved_usd -= worst_usd
         self.calls += 1
-        self.usd += (usd or 0.0) if answered else 0.0
+        self.usd += usd or 0.0
         self._settled.set()
 
     def _fits(self, worst_usd: float) -> bool:

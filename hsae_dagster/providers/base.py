@@ -16,6 +16,8 @@ from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.providers.estimate import Estimate
 
 Report = Callable[[str], None]
+# Takes the rows of some texts and their vectors, (rows, dimensions) float32.
+Keep = Callable[[range, np.ndarray], None]
 
 
 class Embedder(Protocol):
@@ -43,6 +45,10 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of the texts, (n, dimensions) float32; the same bytes for the same texts in the same order."""
+        ...
+
+    def embed_all(self, texts: Sequence[str], batch_size: int, keep: Keep, report: Report) -> None:
+        """`embed` in batches, each handed to `keep` as soon as it is there, in any order."""
         ...
 
 

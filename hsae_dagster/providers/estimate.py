@@ -5,7 +5,7 @@ Belongs here: calls, tokens, dollars and minutes of requests not yet sent. Does 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from hsae_dagster.providers.ledger import Experience
@@ -15,6 +15,8 @@ from hsae_dagster.providers.model_table import NO_TOKENS, ModelProfile, Usage
 # of 3 bytes of many other writings, so this errs on the side of more.
 BYTES_PER_TOKEN = 3
 SECONDS_PER_CALL = 2.0
+# How far off tokens and seconds may be, as a factor either way: as learned from answers to the same prompt, or assumed.
+LEARNED, ASSUMED = 1.15, 2.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Estimate:
         usage: tokens of the calls to be made.
         usd: their price, None where none is known.
         minutes: how long they take.
+        within: the factor, at least 1, by which dollars and minutes may be off either way.
     """
 
     calls: int = 0
@@ -34,6 +37,7 @@ class Estimate:
     usage: Usage = NO_TOKENS
     usd: float | None = 0.0
     minutes: float = 0.0
+    within: float = 1.0
 
     def __add__(self, other: "Estimate") -> "Estimate":
         usd = None if self.usd is None or other.usd is None else self.usd + other.usd
@@ -43,6 +47,7 @@ class Estimate:
             self.usage + other.usage,
             usd,
             self.minutes + other.minutes,
+            max(self.within, other.within),
         )
 
     def scaled(self, factor: float) -> "Estimate":
@@ -53,17 +58,32 @@ class Estimate:
             Usage(round(self.usage.input * factor), 0, round(self.usage.output * factor)),
             None if self.usd is None else self.usd * factor,
             self.minutes * factor,
+            self.within,
         )
+
+    @property
+    def price(self) -> str:
+        """Dollars in words, as a range where they are not certain."""
+        return "price unknown" if self.usd is None else _range(dollars, self.usd, self.within)
+
+    @property
+    def time(self) -> str:
+        """Minutes in words, as a range where they are not certain."""
+        return _range(duration, self.minutes, self.within)
 
     def __str__(self) -> str:
         if not self.calls:
             return f"no call, {self.known:,} answers are in the ledger"
-        price = "price unknown" if self.usd is None else dollars(self.usd)
         held = f"; {self.known:,} answers are in the ledger" if self.known else ""
         return (
-            f"about {self.calls:,} calls, {self.usage.input:,} tokens in, {self.usage.output:,} out, {price}, "
-            f"{duration(self.minutes)}{held}"
+            f"about {self.calls:,} calls, {self.usage.input:,} tokens in, {self.usage.output:,} out, {self.price}, "
+            f"{self.time}{held}"
         )
+
+
+def _range(words: Callable[[float], str], value: float, within: float) -> str:
+    least, most = words(value / within), words(value * within)
+    return most if least == most else f"{least} to {most}"
 
 
 def dollars(usd: float) -> str:
@@ -107,4 +127,5 @@ def estimate_calls(
         input=round(sum(counted) * learned.tokens_per_byte), output=round(len(counted) * learned.output_tokens)
     )
     minutes = math.ceil(len(counted) / concurrency) * learned.seconds / 60
-    return Estimate(len(counted), known, usage, profile.cost(usage, tier), minutes)
+    within = LEARNED if experience else ASSUMED
+    return Estimate(len(counted), known, usage, profile.cost(usage, tier), minutes, within)

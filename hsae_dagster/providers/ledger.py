@@ -3,23 +3,28 @@
 Belongs here: the append-only table and how it is read. Does not belong here: asking (`openai_client`), what may be
 spent (`account`), vectors (`storage.vectors`): of an embeddings request only the usage is kept.
 
-The first answer to a request wins, whoever asked and for whichever dataset, so nothing is paid twice. A request that
-failed is not an answer and is asked again by the next run; a refusal is one and is not. Writers only append, which
-LanceDB lets several processes do at once. Lance does not check what it reads from disk, so every row has a checksum; an
-answer that is not what was written counts as absent, and its request is asked again.
+The first usable answer to a request wins, whoever asked and for whichever dataset, so nothing is paid twice. A request
+that failed is not an answer and is asked again by the next run. One that holds nothing usable is an answer too, until
+it is taken back (`take_back`). Writers only append, which LanceDB lets several processes do at once. Lance does not
+check what it reads from disk, so every row has a checksum; an answer that is not what was written counts as absent.
+
+Answers are in the journal of their round first (`journal`), one line each as they arrive; every reading here sees those
+too. A request that was sent and of which nothing more is known was perhaps paid: it counts with the most it could cost.
 """
 
 import json
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import hash_json
 from hsae_dagster.lance_tables import has_version, lance_explained
-from hsae_dagster.providers.model_table import Usage
+from hsae_dagster.providers.journal import FOLDER, Journal, Record, left_behind, read_all
+from hsae_dagster.providers.model_table import NO_TOKENS, Usage
+from hsae_dagster.providers.openai_replies import is_refusal, readable_now
 from hsae_dagster.whole_files import locked
 
 if TYPE_CHECKING:
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
 
 TABLE = "llm_calls"
 CHECKSUM = "checksum"
+INTENT, TAKEN_BACK = "intent", "taken back"
 # Each flush adds a fragment; reading slows down with hundreds of them.
 MOST_FRAGMENTS = 100
 
@@ -37,7 +43,8 @@ class Entry:
 
     Attributes:
         request_hash: of the whole body and the server (`openai_client.request_hash`).
-        kind: `chat` or `embeddings`.
+        kind: `chat` or `embeddings`; `intent`: sent, and its answer never seen; `taken back`: unusable answers to the
+            request from before this row count no longer.
         dataset, stage, run_id: on whose account it was asked first.
         server: host, port and path.
         model: as asked.
@@ -45,9 +52,10 @@ class Entry:
         sent_bytes: size of the request.
         answer: what the model wrote, None for vectors.
         parsed: the JSON object in it, as JSON, or None.
-        reason: why it holds none (refused, empty, cut off, not JSON), or None.
+        reason: why it holds none (refused, empty, cut off, not JSON) or nothing that was asked for, or None.
         usage: tokens.
-        cost_usd: at the prices of that day, None where no price was known.
+        cost_usd: at the prices of that day, None where no price was known; where the server counted no tokens (zeros
+            above), the most it can have cost.
         tier: how it was paid.
         model_echo, request_id: as the server named them.
         seconds: from asking to answer, retries included.
@@ -74,14 +82,29 @@ class Entry:
     seconds: float = 0.0
     created: int = field(default_factory=time.time_ns)
 
+    @property
+    def refused(self) -> bool:
+        """Whether the answer was withheld by choice."""
+        return is_refusal(self.reason)
+
 
 @dataclass(frozen=True)
 class Spent:
-    """What answers have cost: calls, USD of those with a known price, and calls without one."""
+    """What requests have cost.
+
+    Attributes:
+        calls: how many.
+        usd: dollars of those with a known price.
+        unpriced: calls without one.
+        lost: calls whose answer never arrived, in `usd` with the most they can have cost.
+        uncounted: calls whose tokens the server did not count, in `usd` with the most they can have cost.
+    """
 
     calls: int = 0
     usd: float = 0.0
     unpriced: int = 0
+    lost: int = 0
+    uncounted: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,54 +129,117 @@ class Ledger:
         Raises:
             ProviderError: the table cannot be written.
         """
-        import pyarrow as pa
-
-        rows = [{**{k: v for k, v in asdict(e).items() if k != "usage"}, **_flat(e.usage)} for e in entries]
-
-        def sentence(cause: str) -> ProviderError:
-            return ProviderError(
-                f"{len(entries):,} answers could not be written to the ledger {self.uri}: {cause}. Make room "
-                "there or make the folder writable, and run again; answers written before are kept."
-            )
-
-        with lance_explained(sentence):
-            table = self._open_or_create()
-            # A table from before there were checksums has none, and gets none.
-            checked = CHECKSUM in table.schema.names
-            rows = [{**row, CHECKSUM: _checksum(row)} for row in rows] if checked else rows
-            table.add(pa.Table.from_pylist(rows, schema=_schema(checked=checked)))
+        self._append([as_row(entry) for entry in entries])
 
     def find(self, hashes: Collection[str], server: str, model: str) -> dict[str, Entry]:
-        """First chat answers to the given requests, by hash.
+        """Chat answers to the given requests, by hash: the first usable one, else the first that is not taken back.
 
         Raises:
             ProviderError: the table is damaged.
         """
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        where = f"kind = 'chat' AND server = {_quoted(server)} AND model = {_quoted(model)}"
-        rows = self._rows(where) if hashes else None
-        if rows is None:
+        if not hashes:
             return {}
-        wanted = rows.filter(pc.is_in(rows["request_hash"], value_set=pa.array(list(hashes), pa.string())))
+        wanted = set(hashes)
+        rows = [row for record in self._journals() for row in record.answers]
+        rows = [row for row in rows if row["server"] == server and row["model"] == model]
+        where = f"kind IN ('chat', '{TAKEN_BACK}') AND server = {_quoted(server)} AND model = {_quoted(model)}"
+        rows += self._of(wanted, where)
         found: dict[str, Entry] = {}
-        for row in wanted.sort_by("created").to_pylist():
-            checksum = row.pop(CHECKSUM, None)
-            if checksum is not None and checksum != _checksum(row):
+        for row in sorted((row for row in rows if row["request_hash"] in wanted), key=lambda row: row["created"]):
+            held = found.get(row["request_hash"])
+            if held is not None and not _unusable(held):
                 continue
-            usage = Usage(*(row.pop(f"{name}_tokens") for name in ("input", "cached", "output")))
-            found.setdefault(row["request_hash"], Entry(usage=usage, **row))
+            if row["kind"] == TAKEN_BACK:
+                found.pop(row["request_hash"], None)
+            elif row["kind"] == "chat" and (held is None or not _unusable(_entry(row))):
+                found[row["request_hash"]] = _entry(row)
         return found
 
+    def unusable(self, dataset: str) -> list[Entry]:
+        """Chat answers of a dataset that hold nothing usable and stand instead of a usable one.
+
+        Raises:
+            ProviderError: the table is damaged.
+        """
+        rows = [row for record in self._journals() for row in record.answers if row["dataset"] == dataset]
+        rows += self._of(None, f"kind = 'chat' AND dataset = {_quoted(dataset)}")
+        asked: dict[tuple[str, str], set[str]] = {}
+        for row in rows:
+            if row["kind"] == "chat" and row["reason"] is not None:
+                asked.setdefault((row["server"], row["model"]), set()).add(row["request_hash"])
+        return [
+            entry
+            for (server, model), hashes in asked.items()
+            for entry in self.find(hashes, server, model).values()
+            if _unusable(entry)
+        ]
+
+    def take_back(self, entries: Sequence[Entry]) -> None:
+        """Have unusable answers count no longer: their requests are asked again. What they cost stays spent.
+
+        Raises:
+            ProviderError: the table cannot be written.
+        """
+        now = time.time_ns()
+        if entries:
+            self.append(
+                [
+                    replace(e, kind=TAKEN_BACK, answer=None, parsed=None, usage=NO_TOKENS, cost_usd=None, created=now)
+                    for e in entries
+                ]
+            )
+
     def spent(self, dataset: str) -> Spent:
-        """What a dataset has cost so far, in every run."""
-        rows = self._rows(f"dataset = {_quoted(dataset)}", ["cost_usd"])
-        if rows is None:
-            return Spent()
-        costs = rows["cost_usd"].to_pylist()
-        known = [cost for cost in costs if cost is not None]
-        return Spent(len(costs), sum(known), len(costs) - len(known))
+        """What a dataset has cost so far, in every run: answers, and requests whose answer never arrived."""
+        rows = [
+            row
+            for record in self._journals()
+            for row in (*record.answers, *record.intents.values())
+            if row["dataset"] == dataset
+        ]
+        columns = ["request_hash", "kind", "created", "input_tokens", "cost_usd"]
+        table = self._rows(f"dataset = {_quoted(dataset)} AND kind != '{TAKEN_BACK}'", columns)
+        rows += table.to_pylist() if table is not None else []
+        # A process killed while it folded its journal leaves a row in both.
+        once = {(row["request_hash"], row["kind"], row["created"]): row for row in rows}.values()
+        known = [row["cost_usd"] for row in once if row["cost_usd"] is not None]
+        return Spent(
+            len(once),
+            sum(sorted(known)),
+            len(once) - len(known),
+            lost=sum(row["kind"] == INTENT for row in once),
+            uncounted=sum(row["kind"] != INTENT and not row["input_tokens"] and bool(row["cost_usd"]) for row in once),
+        )
+
+    def journal(self) -> Journal:
+        """A journal for a round that begins.
+
+        Raises:
+            ProviderError: it cannot be written.
+        """
+        try:
+            return Journal(self.uri)
+        except OSError as error:
+            raise _unwritable(self.uri / FOLDER, error) from error
+
+    def fold(self, journal: Journal) -> None:
+        """Put a journal of this process into the table, with requests of which nothing more is to come.
+
+        Raises:
+            ProviderError: the table cannot be written; the journal stays for the next run.
+        """
+        try:
+            self._append([*journal.record.answers, *journal.record.intents.values()])
+        except ProviderError:
+            journal.close(keep=True)
+            raise
+        journal.close()
+
+    def take_in(self) -> None:
+        """Fold journals whose process is gone."""
+        for path, record in left_behind(self.uri):
+            self._append([*record.answers, *record.intents.values()])
+            path.unlink(missing_ok=True)
 
     def turn(self, dataset: str) -> Path:
         """The lock file of a dataset whose runs share a budget."""
@@ -180,6 +266,46 @@ class Ledger:
         except RuntimeError:
             # A conflicting commit: nothing is lost, and the next stage tries again.
             return
+
+    def _append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        import pyarrow as pa
+
+        if not rows:
+            return
+
+        def sentence(cause: str) -> ProviderError:
+            return ProviderError(
+                f"{len(rows):,} answers could not be written to the ledger {self.uri}: {cause}. Make room "
+                "there or make the folder writable, and run again; answers written before are kept."
+            )
+
+        with lance_explained(sentence):
+            table = self._open_or_create()
+            # A table from before there were checksums has none, and gets none.
+            checked = CHECKSUM in table.schema.names
+            added = [{**row, CHECKSUM: _checksum(row)} if checked else dict(row) for row in rows]
+            table.add(pa.Table.from_pylist(added, schema=_schema(checked=checked)))
+
+    def _journals(self) -> list[Record]:
+        # Read before the table: what is folded meanwhile is seen twice rather than not at all.
+        return [record for _, record in read_all(self.uri)]
+
+    def _of(self, hashes: Collection[str] | None, where: str) -> list[dict[str, Any]]:
+        """Rows of the table that are what was written."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        rows = self._rows(where)
+        if rows is None:
+            return []
+        if hashes is not None:
+            rows = rows.filter(pc.is_in(rows["request_hash"], value_set=pa.array(list(hashes), pa.string())))
+        found = []
+        for row in rows.to_pylist():
+            checksum = row.pop(CHECKSUM, None)
+            if checksum is None or checksum == _checksum(row):
+                found.append(row)
+        return found
 
     def _rows(self, where: str, columns: list[str] | None = None) -> "pa.Table | None":
         with lance_explained(self._unreadable):
@@ -228,8 +354,28 @@ def total(costs: Iterable[float | None]) -> Spent:
     return Spent(len(counted), round(sum(sorted(known)), 9), len(counted) - len(known))
 
 
-def _flat(usage: Usage) -> dict[str, int]:
-    return {f"{name}_tokens": tokens for name, tokens in asdict(usage).items()}
+def as_row(entry: Entry) -> dict[str, Any]:
+    """An entry as the table and the journals hold it."""
+    row = dict(vars(entry))
+    usage = row.pop("usage")
+    return {**row, "input_tokens": usage.input, "cached_tokens": usage.cached, "output_tokens": usage.output}
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    names = ("input", "cached", "output")
+    fields = {key: value for key, value in row.items() if key not in {f"{name}_tokens" for name in names}}
+    return Entry(usage=Usage(*(row[f"{name}_tokens"] for name in names)), **fields)
+
+
+def _unusable(entry: Entry) -> bool:
+    return entry.reason is not None and not readable_now(entry.reason, entry.answer)
+
+
+def _unwritable(place: Path, error: OSError) -> ProviderError:
+    return ProviderError(
+        f"The ledger cannot be written at {place}: {error.strerror or error}. Make room there or make the folder "
+        "writable, and run again; answers written before are kept."
+    )
 
 
 def _quoted(value: str) -> str:

@@ -25,6 +25,7 @@ import numpy as np
 from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import hash_json
+from hsae_dagster.providers.base import Keep, Report
 from hsae_dagster.providers.estimate import Estimate
 
 # (installed package, file in it, sha256). The packages are data here: they are located, never imported.
@@ -92,6 +93,12 @@ class MiniLM:
         with _single_threaded(), ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(fill, batches))
         return out
+
+    def embed_all(self, texts: Sequence[str], batch_size: int, keep: Keep, report: Report) -> None:
+        """`embed` batch by batch."""
+        for start in range(0, len(texts), batch_size):
+            batch = texts[start : start + batch_size]
+            keep(range(start, start + len(batch)), self.embed(batch))
 
     @cached_property
     def _model(self) -> tuple[Any, Any]:

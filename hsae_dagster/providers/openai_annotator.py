@@ -7,8 +7,10 @@ One request shows one text and several concepts and asks for a boolean per conce
 is told from one it denied. Stacking makes as many fewer requests as there are concepts per call.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,16 +21,19 @@ from hsae_dagster.keys import normalise_text
 from hsae_dagster.providers.account import Account
 from hsae_dagster.providers.base import Annotations, AnnotationTask, Report
 from hsae_dagster.providers.estimate import Estimate
+from hsae_dagster.providers.loose_json import as_boolean
 from hsae_dagster.providers.openai_client import OpenAIClient
 from hsae_dagster.providers.openai_replies import Reply
 from hsae_dagster.providers.openai_schema import json_request
 from hsae_dagster.providers.openai_server import Asker, Server
 from hsae_dagster.providers.plan import Body, LazyBodies
 from hsae_dagster.providers.prompt import load_prompt, present
+from hsae_dagster.providers.unusable import require_some
 
 # Room for `{"c12": false, …}`, generously.
 TOKENS_PER_JUDGEMENT = 8
 SPARE_TOKENS = 128
+_LIKE_AN_ID = re.compile(r"[cC]\s*\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +59,16 @@ class OpenAIAnnotator:
         concepts_per_call: int = 10,
         max_words: int = 256,
         temperature: float | None = None,
+        effort: str | None = None,
+        provider: str = "openai",
         offline: str = "lexical",
     ) -> None:
         self.model = model
+        self.effort = effort
         self.concepts_per_call = concepts_per_call
         self.max_words = max_words
         self.prompt = load_prompt("annotate_single" if concepts_per_call == 1 else "annotate_stacked")
-        self.client = OpenAIClient(Asker("annotation.model", model, offline), server, account)
+        self.client = OpenAIClient(Asker("annotation.model", model, offline, provider), server, account)
         # A judge should judge alike twice, where the model lets itself be told.
         self.temperature = 0.0 if temperature is None and self.client.profile.temperature else temperature
 
@@ -73,7 +81,7 @@ class OpenAIAnnotator:
         """Judge every concept on every text; what the model does not answer usably is missing, with its reason.
 
         Raises:
-            ProviderError: the server cannot be asked at all, or the budget is reached.
+            ProviderError: the server cannot be asked at all, the budget is reached, or no answer is usable.
         """
         return self.annotate_all([AnnotationTask(concepts, texts)], report)[0]
 
@@ -81,11 +89,26 @@ class OpenAIAnnotator:
         """`annotate` for several tasks in one round of requests."""
         questions, bodies = self._requests(tasks)
         tokens = self._answer_tokens(max((len(task.concepts) for task in tasks), default=0))
-        replies = self.client.ask_all(bodies, report, self.prompt.hash, tokens)
+
+        def problem_of(index: int, reply: Reply) -> str | None:
+            judged = read_judgements(reply, len(questions[index].columns))
+            reasons = [each for each in judged if isinstance(each, str)]
+            return reasons[0] if len(reasons) == len(judged) else None
+
+        replies = self.client.ask_all(bodies, report, self.prompt.hash, tokens, problem_of)
+        require_some(self.client, [problem_of(index, reply) for index, reply in enumerate(replies)])
         drafts = [_Draft(len(task.texts), len(task.concepts)) for task in tasks]
         for question, reply in zip(questions, replies, strict=True):
             drafts[question.task].take(question, reply)
         return [draft.finish() for draft in drafts]
+
+    def at_once(self) -> "OpenAIAnnotator":
+        """The same judge, on the same account, asked request by request whatever the tier."""
+        asked = copy(self)
+        account = self.client.account
+        if account is not None and account.tier == "batch":
+            asked.client = OpenAIClient(self.client.asker, self.client.server, replace(account, tier="standard"))
+        return asked
 
     def estimate(self, tasks: Sequence[AnnotationTask]) -> Estimate:
         """What judging these tasks would take now."""
@@ -97,8 +120,14 @@ class OpenAIAnnotator:
         """The request for one text and one stack of concepts."""
         messages = self.prompt.messages(predicates=list(predicates), text=present(text, self.max_words))
         room = SPARE_TOKENS + TOKENS_PER_JUDGEMENT * len(predicates)
-        settings = self.client.settings(room, self.temperature)
+        settings = self.client.settings(room, self.temperature, self.effort)
         return json_request(self.model, messages, "judgements", _schema(len(predicates)), settings)
+
+    def body_with(self, concepts: Sequence[Concept], place: int, text: str) -> Body:
+        """The request in which the concept at `place` is judged on a text, with those it is stacked with."""
+        start = place - place % self.concepts_per_call
+        stack = concepts[start : start + self.concepts_per_call]
+        return self.body([normalise_text(concept.predicate) for concept in stack], text)
 
     def _requests(self, tasks: Sequence[AnnotationTask]) -> tuple[list[_Question], LazyBodies]:
         predicates = [[normalise_text(concept.predicate) for concept in task.concepts] for task in tasks]
@@ -156,22 +185,33 @@ class _Draft:
 def read_judgements(reply: Reply, count: int) -> list[bool | str]:
     """Per concept: the judgement, or why it is missing.
 
-    An id that was not asked for spoils the whole answer: a model that numbers from c0 has shifted all of them.
+    An id that was not asked for spoils the whole answer: a model that numbers from c0 has shifted all of them. Other
+    fields (an explanation, say) are left aside.
     """
     if reply.reason is not None:
         return [reply.reason] * count
     ids = _ids(count)
-    strange = sorted(set(reply.value) - set(ids))
+    value = _unwrapped(reply.value, ids)
+    strange = sorted(key for key in set(value) - set(ids) if _LIKE_AN_ID.fullmatch(key))
     if strange:
         return [f"the answer names `{strange[0][:20]}`, which was not asked"] * count
-    return [_judgement(reply.value, concept) for concept in ids]
+    return [_judgement(value, concept) for concept in ids]
 
 
-def _judgement(value: dict[str, Any], concept: str) -> bool | str:
+def _unwrapped(value: Mapping[str, Any], ids: Sequence[str]) -> dict[str, Any]:
+    """Answers by id in lower case, out of a field that holds all of them."""
+    found = {str(key).strip().casefold(): said for key, said in value.items()}
+    inner = [said for said in found.values() if isinstance(said, Mapping)]
+    if not set(found) & set(ids) and len(inner) == 1 and any(_LIKE_AN_ID.fullmatch(str(key)) for key in inner[0]):
+        return _unwrapped(inner[0], ids)
+    return found
+
+
+def _judgement(value: Mapping[str, Any], concept: str) -> bool | str:
     if concept not in value:
         return "the answer leaves this concept out"
-    said = value[concept]
-    return said if isinstance(said, bool) else "the answer for this concept is neither true nor false"
+    said = as_boolean(value[concept])
+    return "the answer for this concept is neither true nor false" if said is None else said
 
 
 def _ids(count: int) -> list[str]:

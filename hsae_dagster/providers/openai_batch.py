@@ -19,10 +19,9 @@ from hsae_dagster.providers.batches import BatchRecord, BatchRegister
 from hsae_dagster.providers.ledger import Entry, written
 from hsae_dagster.providers.model_table import ModelProfile, Usage
 from hsae_dagster.providers.openai_batch_creation import create, look_for
-from hsae_dagster.providers.openai_faults import verdict
+from hsae_dagster.providers.openai_faults import quoted, refusal
 from hsae_dagster.providers.openai_replies import Reply, read_response
 from hsae_dagster.providers.openai_server import Asker, Server
-from hsae_dagster.providers.pacing import Pace
 from hsae_dagster.providers.plan import Body, Plan, canonical
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class BatchRound:
             BudgetError: what is left to submit could pass the budget.
             ProviderError: the server refuses.
         """
-        async with self.client.connect(Pace(1, 1)) as connection:
+        async with self.client.connect() as connection:
             for record in await self._created(connection):
                 await collect(connection, self.client.server, record, self.account, self.client.profile, self.register)
             plan: Plan = make_plan()
@@ -270,10 +269,15 @@ class _explained:
 
         if not isinstance(error, openai.OpenAIError):
             return
-        found = verdict(error, self.asker, self.server)
-        if isinstance(found, ProviderError):
-            raise found from None
+        if isinstance(error, openai.APIStatusError):
+            body = {"error": error.body} if isinstance(error.body, Mapping) else error.body
+            found = refusal(error.status_code, body, str(error), self.asker, self.server)
+            if isinstance(found, ProviderError):
+                raise found from None
+            why = found.reason
+        else:
+            why = quoted(None, str(error.__cause__ or error), self.server)
         raise ProviderError(
-            f"{self.asker.name}: {self.server.endpoint} did not take the batch, because {found.reason}. Not every "
+            f"{self.asker.name}: {self.server.endpoint} did not take the batch, because {why}. Not every "
             "server has the Batch API: set spending.tier to `standard`, or run again."
         ) from None

@@ -1,41 +1,39 @@
 """The one door to OpenAI-compatible servers.
 
-Belongs here: a connection, one request over it, and asking many with what the ledger knows left out. Does not belong
-here: which server (`openai_server`), what is asked (`openai_embedder`, `openai_interpreter`, `openai_annotator`), how
-an answer is read (`openai_replies`) or in which order and how fast requests go out (`asking`).
+Belongs here: asking many requests with what the ledger knows left out. Does not belong here: which server
+(`openai_server`), what is asked (`openai_embedder`, `openai_interpreter`, `openai_annotator`), how an answer is read
+(`openai_replies`), one request (`openai_request`) or in which order and how fast requests go out (`asking`).
 
-Only what such servers have in common is used: chat completions with a strict JSON schema, and embeddings as floats.
-Retries are the SDK's, one layer: connection faults, 408, 409, 429 and 5xx, honouring Retry-After.
+Only what such servers have in common is asked for: chat completions with a JSON schema, and embeddings. What one of
+them refuses is put otherwise (`openai_dialect`), found out once per server and model.
 """
 
 import asyncio
-import json
-import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.account import Account
 from hsae_dagster.providers.base import Report
 from hsae_dagster.providers.estimate import Estimate, estimate_calls
+from hsae_dagster.providers.known_servers import KnownServer
 from hsae_dagster.providers.model_table import profile_of
-from hsae_dagster.providers.openai_faults import verdict
-from hsae_dagster.providers.openai_replies import Reply, read_response
+from hsae_dagster.providers.openai_replies import Reply
 from hsae_dagster.providers.openai_server import Asker, Server
-from hsae_dagster.providers.pacing import Pace
-from hsae_dagster.providers.plan import Body, Plan, Question, canonical
+from hsae_dagster.providers.plan import Body, Plan, Question
+from hsae_dagster.providers.unusable import Problem, reason_of
 
 if TYPE_CHECKING:
-    import httpx2
     from openai import AsyncOpenAI
+
+    from hsae_dagster.providers.asking import Arrived
 
 T = TypeVar("T")
 # Requests under way when nothing is known of the server yet.
 START = 32
-# A flex request waits for spare capacity.
-FLEX_TIMEOUT = 900.0
 
 
 class OpenAIClient:
@@ -46,6 +44,7 @@ class OpenAIClient:
         self.server = server
         self.account = account
         self.profile = profile_of(asker.model)
+        self.known = KnownServer(account.ledger.uri.parent if account else None, server.endpoint, asker.model)
 
     @property
     def tier(self) -> str:
@@ -53,12 +52,13 @@ class OpenAIClient:
         tier = self.account.tier if self.account else "standard"
         return "standard" if tier == "flex" and not self.profile.flex else tier
 
-    def settings(self, answer_tokens: int, temperature: float | None = None) -> Body:
+    def settings(self, answer_tokens: int, temperature: float | None = None, effort: str | None = None) -> Body:
         """The fields of a chat request that depend on the model: limit of the answer, effort, temperature.
 
         Args:
             answer_tokens: room for the answer itself; room for thoughts is added.
             temperature: wanted, or None for the server's own.
+            effort: wanted of a model that thinks, or None for the usual one.
 
         Raises:
             ProviderError: the model refuses any temperature.
@@ -67,11 +67,12 @@ class OpenAIClient:
         if temperature is not None and not profile.temperature:
             raise ProviderError(f"{self.asker.name}: this model takes no temperature. Leave it out of dataset.yaml.")
         # OpenAI's server and models that think take the second name only; not every other server knows it.
-        named = self.server.needs_key or profile.reasoning_effort is not None
+        effort = effort or profile.reasoning_effort
+        named = self.server.needs_key or effort is not None
         limit = "max_completion_tokens" if named else "max_tokens"
         body: Body = {limit: answer_tokens + profile.thinking_tokens}
-        if profile.reasoning_effort:
-            body["reasoning_effort"] = profile.reasoning_effort
+        if effort:
+            body["reasoning_effort"] = effort
         return body if temperature is None else {**body, "temperature": temperature}
 
     def require_key(self) -> None:
@@ -107,6 +108,8 @@ class OpenAIClient:
         report: Report,
         prompt_hash: str | None = None,
         answer_tokens: int = 0,
+        problem_of: Problem = reason_of,
+        arrived: "Arrived | None" = None,
     ) -> list[Reply]:
         """Ask every request that the ledger does not know, equal ones once; replies in the order of `bodies`.
 
@@ -115,21 +118,32 @@ class OpenAIClient:
             report: told the estimate before, and progress every few seconds and at the end.
             prompt_hash: of the prompt file they were made from.
             answer_tokens: expected length of an answer.
+            problem_of: says why a reply holds nothing usable; 20 of those in a row end the round.
+            arrived: called with the place of a request and its reply, in a thread, one after the other.
 
         Raises:
             ProviderError: no key; the server refuses key, model or account; it was never reached; 20 requests in a row
-                failed; or the ledger cannot be written. Whatever was answered before is in the ledger.
+                brought nothing usable; or the ledger cannot be written. What was answered before is in the ledger.
+            TooManyInputsError: an embeddings request holds more texts than the server takes.
             BudgetError: the next request could pass the budget.
             BatchPendingError: the tier is `batch`, and answers are still under way.
         """
         with self.account.turn(report) if self.account else nullcontext():
-            return self._ask_all(bodies, report, prompt_hash, answer_tokens)
+            return self._ask_all(bodies, report, prompt_hash, answer_tokens, problem_of, arrived)
 
     def _ask_all(
-        self, bodies: Sequence[Body], report: Report, prompt_hash: str | None, answer_tokens: int
+        self,
+        bodies: Sequence[Body],
+        report: Report,
+        prompt_hash: str | None,
+        answer_tokens: int,
+        problem_of: Problem,
+        arrived: "Arrived | None",
     ) -> list[Reply]:
         from hsae_dagster.providers.asking import Round
 
+        if self.account:
+            self.account.ledger.take_in()
         plan = self._plan(bodies)
         if plan.todo:
             self.require_key()
@@ -138,7 +152,8 @@ class OpenAIClient:
         if self.tier == "batch" and self.account and plan.todo and "messages" in bodies[plan.todo[0]]:
             plan, asked = self._ask_by_batch(self.account, bodies, prompt_hash, report)
         else:
-            asked = run_sync(Round(self, bodies, plan, prompt_hash, report).run()) if plan.todo else {}
+            ask = Round(self, bodies, plan, prompt_hash, report, problem_of, arrived)
+            asked = run_sync(ask.run()) if plan.todo else {}
         if self.account:
             self.account.totals.costs |= {key: entry.cost_usd for key, entry in plan.known.items()}
             self.account.ledger.compact()
@@ -158,56 +173,26 @@ class OpenAIClient:
 
     def _estimate(self, plan: Plan, prompt_hash: str | None, answer_tokens: int) -> Estimate:
         found = self.estimate_sizes([plan.questions[i].size for i in plan.todo], prompt_hash, answer_tokens)
-        return Estimate(found.calls, len(plan.known), found.usage, found.usd, found.minutes)
+        return Estimate(found.calls, len(plan.known), found.usage, found.usd, found.minutes, found.within)
 
-    async def ask(self, connection: "AsyncOpenAI", body: Body) -> Reply:
-        """Send one request.
-
-        Raises:
-            ProviderError: no further request can succeed.
-        """
-        import httpx2
-        import openai
-
-        flex = self.tier == "flex" and "messages" in body
-        sent = {**body, "service_tier": "flex"} if flex else body
-        timeout = openai.Timeout(max(self.server.timeout, FLEX_TIMEOUT) if flex else self.server.timeout, connect=10.0)
-        try:
-            response = await connection.post(
-                "/chat/completions" if "messages" in body else "/embeddings",
-                cast_to=httpx2.Response,
-                content=canonical(sent),
-                options={"headers": {"Content-Type": "application/json"}, "timeout": timeout},
-            )
-            answer = json.loads(self.server.redact(response.text))
-        # ValueError: a body that is not JSON.
-        except (openai.OpenAIError, ValueError, RecursionError) as error:
-            found = verdict(error, self.asker, self.server)
-        else:
-            inputs = None if "messages" in body else len(body["input"])
-            return read_response(answer, inputs, self.server.redact(response.headers.get("x-request-id", "")))
-        # Raised outside the handler: the SDK's error, which may quote the key, is not chained to ours.
-        if isinstance(found, ProviderError):
-            raise found
-        return found
-
-    def connect(self, pace: Pace) -> "AsyncOpenAI":
-        """A connection whose answers teach `pace`. Use as an asynchronous context manager."""
+    def connect(self) -> "AsyncOpenAI":
+        """The SDK's connection, for batches. Use as an asynchronous context manager."""
         import httpx2
         import openai
 
         server = self.server
-        limits = httpx2.Limits(max_connections=server.concurrency, max_keepalive_connections=server.concurrency)
-        timeout = openai.Timeout(server.timeout, connect=10.0)
-        # The default transport slows down as concurrency grows. A proxy has no business between us and ourselves.
+        parts = urlsplit(server.base_url)
+        # A proxy has no business between us and ourselves.
         http = openai.DefaultAioHttpClient(
-            limits=limits, timeout=timeout, trust_env=not server.is_loopback, event_hooks=_listen(pace)
+            timeout=openai.Timeout(server.timeout, connect=10.0),
+            trust_env=not server.is_loopback,
+            limits=httpx2.Limits(max_connections=8),
         )
         return openai.AsyncOpenAI(
             # The SDK insists on a key; servers that need none ignore it.
             api_key=server.api_key or "none",
-            base_url=server.base_url,
-            timeout=timeout,
+            base_url=urlunsplit(parts._replace(query="")),
+            default_query=dict(parse_qsl(parts.query)),
             max_retries=server.max_retries,
             http_client=http,
         )
@@ -232,29 +217,3 @@ def _loop_runs() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _listen(pace: Pace) -> dict[str, list[Any]]:
-    """Hooks that see every try, those that the SDK repeats included."""
-
-    async def sent(request: "httpx2.Request") -> None:
-        request.extensions["hsae_sent"] = time.monotonic()
-
-    async def received(response: "httpx2.Response") -> None:
-        sent_at = response.request.extensions["hsae_sent"]
-        if response.status_code == 429:
-            pace.refused(sent_at, _seconds(response.headers))
-        elif response.is_success:
-            pace.answered(time.monotonic() - sent_at)
-
-    return {"request": [sent], "response": [received]}
-
-
-def _seconds(headers: Any) -> float | None:
-    """Retry-After in seconds; as a date it is left to the SDK alone."""
-    for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        try:
-            return float(headers[name]) / divisor
-        except (KeyError, ValueError):
-            continue
-    return None

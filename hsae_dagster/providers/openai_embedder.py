@@ -9,6 +9,7 @@ raise `embedding.max_tokens` where that matters.
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +17,13 @@ from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import hash_json
 from hsae_dagster.providers.account import Account
+from hsae_dagster.providers.asking import TooManyInputsError
+from hsae_dagster.providers.base import Keep, Report
 from hsae_dagster.providers.estimate import Estimate
 from hsae_dagster.providers.openai_client import OpenAIClient
+from hsae_dagster.providers.openai_replies import Reply
 from hsae_dagster.providers.openai_server import Asker, Server
-from hsae_dagster.providers.plan import Body
+from hsae_dagster.providers.plan import Body, LazyBodies
 
 BYTES_PER_TOKEN = 3
 # OpenAI's limits per request.
@@ -86,40 +90,92 @@ class OpenAIEmbedder:
             ProviderError: no key, a text without content, a request that failed after its retries, or vectors of the
                 wrong number, length or content.
         """
-        expected = self._length
-        if not texts:
-            return np.empty((0, expected), np.float32)
-        vectors = self._ask(texts)
-        if vectors.shape[1] != expected:
-            raise self._error(
-                f"vectors have {vectors.shape[1]} dimensions, expected {expected}. Set embedding.dimensions to "
-                "what this server's model gives"
-            )
-        return vectors
+        found = np.empty((len(texts), self._length if texts else self.dimensions or 0), np.float32)
+
+        def keep(rows: range, vectors: np.ndarray) -> None:
+            found[rows.start : rows.stop] = vectors
+
+        self.embed_all(texts, len(texts), keep, _say_nothing)
+        return found if texts else np.empty((0, self._length), np.float32)
+
+    def embed_all(self, texts: Sequence[str], batch_size: int, keep: Keep, report: Report) -> None:
+        """`embed` for many texts, several requests at a time; `keep` gets rows and vectors as they come.
+
+        Raises:
+            ProviderError: as of `embed`; what came before was kept.
+        """
+        expected = self._length if texts else 0
+
+        def checked(rows: range, vectors: np.ndarray) -> None:
+            if vectors.shape[1] != expected:
+                raise self._error(
+                    f"vectors have {vectors.shape[1]} dimensions, expected {expected}. Set embedding.dimensions to "
+                    "what this server's model gives"
+                )
+            keep(rows, vectors)
+
+        self._ask(texts, batch_size, checked, report)
 
     @cached_property
     def _length(self) -> int:
         known = self.dimensions or KNOWN_DIMENSIONS.get(self.model)
-        return known or int(self._ask(["How long is a vector?"]).shape[1])
+        if known:
+            return known
+        found: list[np.ndarray] = []
+        self._ask(["How long is a vector?"], 1, lambda rows, vectors: found.append(vectors), _say_nothing)
+        return int(found[0].shape[1])
 
-    def _ask(self, texts: Sequence[str]) -> np.ndarray:
-        replies = self.client.ask_all(self._bodies(texts), report=_say_nothing)
+    def _ask(self, texts: Sequence[str], batch_size: int, keep: Keep, report: Report) -> None:
+        cut = [self._cut(text, row) for row, text in enumerate(texts)]
+        left = [range(len(cut))]
+        while left:
+            spans = [span for rows in left for span in self._spans(cut, rows, batch_size)]
+            left = self._ask_spans(cut, spans, keep, report)
+
+    def _ask_spans(self, cut: Sequence[str], spans: list[range], keep: Keep, report: Report) -> list[range]:
+        """Ask once; what is left where a request held more texts than the server takes."""
+        done: set[int] = set()
+
+        def arrived(index: int, reply: Reply) -> None:
+            keep(spans[index], self._unit(reply.value))
+            done.add(index)
+
+        bodies = LazyBodies(len(spans), lambda index: self._body([cut[row] for row in spans[index]]))
+        try:
+            replies = self.client.ask_all(bodies, report, arrived=arrived)
+        except TooManyInputsError as error:
+            self.client.known.learn_inputs(error.inputs // 2)
+            report(
+                f"{self.client.asker.name}: {self.client.server.endpoint} does not take {error.inputs} texts at once "
+                f"({error}); it is asked with at most {error.inputs // 2}. Set embedding.batch_size to that"
+            )
+            return [span for index, span in enumerate(spans) if index not in done]
         problem = next((reply.reason for reply in replies if reply.reason is not None), None)
         if problem:
             raise self._error(problem)
-        return self._unit([vector for reply in replies for vector in reply.value])
+        # Requests for the same texts are sent once.
+        for index in set(range(len(spans))) - done:
+            keep(spans[index], self._unit(replies[index].value))
+        return []
 
     def estimate(self, texts: Sequence[str], batch_size: int) -> Estimate:
         """What embedding these texts in batches would take now."""
-        parts = [self._bodies(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size)]
-        return self.client.estimate([body for part in parts for body in part])
+        cut = [self._cut(text, row) for row, text in enumerate(texts)]
+        spans = self._spans(cut, range(len(cut)), batch_size)
+        return self.client.estimate(LazyBodies(len(spans), lambda i: self._body([cut[row] for row in spans[i]])))
 
-    def _bodies(self, texts: Sequence[str]) -> list[Body]:
-        return [self._body(batch) for batch in pack([self._cut(text, row) for row, text in enumerate(texts)])]
+    def _spans(self, cut: Sequence[str], rows: range, batch_size: int) -> list[range]:
+        """Rows in requests, each as large as the batch, the server and the limits allow."""
+        most = min(batch_size, self.client.known.dialect.inputs or MAX_INPUTS, MAX_INPUTS)
+        found, start = [], rows.start
+        for batch in pack([cut[row] for row in rows], max(most, 1)):
+            found.append(range(start, start + len(batch)))
+            start += len(batch)
+        return found
 
     def _body(self, texts: list[str]) -> Body:
-        # The SDK would ask for base64, which not every server speaks.
-        body: Body = {"model": self.model, "input": texts, "encoding_format": "float"}
+        # A third of the bytes, and no digits to read. A server that speaks floats only is asked without (`Dialect`).
+        body: Body = {"model": self.model, "input": texts, "encoding_format": "base64"}
         return body if self.dimensions is None else {**body, "dimensions": self.dimensions}
 
     def _cut(self, text: str, row: int) -> str:
@@ -128,7 +184,7 @@ class OpenAIEmbedder:
             raise self._error(f"text {row} of the batch has no content. Leave it out of the dataset")
         return cut
 
-    def _unit(self, vectors: list[list[float]]) -> np.ndarray:
+    def _unit(self, vectors: Sequence[Any]) -> np.ndarray:
         try:
             matrix = np.array(vectors, dtype=np.float64)
             lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
@@ -155,13 +211,13 @@ def estimate_tokens(text: str) -> int:
     return -(-len(text.encode("utf-8")) // BYTES_PER_TOKEN)
 
 
-def pack(texts: Sequence[str]) -> Iterator[list[str]]:
+def pack(texts: Sequence[str], most: int = MAX_INPUTS) -> Iterator[list[str]]:
     """Split into requests, in order, each as large as the limits on inputs and estimated tokens allow."""
     batch: list[str] = []
     tokens = 0
     for text in texts:
         need = estimate_tokens(text)
-        if batch and (len(batch) == MAX_INPUTS or tokens + need >= MAX_REQUEST_TOKENS):
+        if batch and (len(batch) == most or tokens + need >= MAX_REQUEST_TOKENS):
             yield batch
             batch, tokens = [], 0
         batch.append(text)

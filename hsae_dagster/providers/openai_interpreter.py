@@ -22,6 +22,7 @@ from hsae_dagster.providers.openai_schema import json_request
 from hsae_dagster.providers.openai_server import Asker, Server
 from hsae_dagster.providers.plan import Body, LazyBodies
 from hsae_dagster.providers.prompt import load_prompt, present_all
+from hsae_dagster.providers.unusable import require_some
 
 # A predicate asked for in 20 words that is longer than this is an essay.
 MAX_CHARACTERS = 300
@@ -54,12 +55,15 @@ class OpenAIInterpreter:
         server: Server,
         account: Account | None = None,
         temperature: float | None = None,
+        effort: str | None = None,
+        provider: str = "openai",
         offline: str = "lexical",
     ) -> None:
         self.model = model
+        self.effort = effort
         self.temperature = temperature
         self.prompt = load_prompt("interpret")
-        self.client = OpenAIClient(Asker("interpretation.model", model, offline), server, account)
+        self.client = OpenAIClient(Asker("interpretation.model", model, offline, provider), server, account)
         self.faults = 0
 
     @property
@@ -71,10 +75,17 @@ class OpenAIInterpreter:
         """Candidates per neuron, alike ones once. An unusable answer is reported and gives no candidate.
 
         Raises:
-            ProviderError: the server cannot be asked at all.
+            ProviderError: the server cannot be asked at all, or no answer is usable.
         """
         questions = self._questions(request, report)
-        replies = self.client.ask_all(self._bodies(questions, request), report, self.prompt.hash, ANSWER_TOKENS)
+        replies = self.client.ask_all(
+            self._bodies(questions, request),
+            report,
+            self.prompt.hash,
+            ANSWER_TOKENS,
+            lambda index, reply: read_concept(reply)[1],
+        )
+        require_some(self.client, [read_concept(reply)[1] for reply in replies])
         self.faults = sum(reply.fault is not None for reply in replies)
         found: list[dict[str, Concept]] = [{} for _ in range(request.codes.shape[1])]
         for question, reply in zip(questions, replies, strict=True):
@@ -90,7 +101,7 @@ class OpenAIInterpreter:
                 "silent": len(question.examples.silent),
                 "cost_usd": reply.cost_usd,
             }
-            concept = Concept(predicate, f"openai:{self.model}", details=details)
+            concept = Concept(predicate, f"{self.client.asker.provider}:{self.model}", details=details)
             found[question.neuron].setdefault(concept.concept_id, concept)
         return [list(concepts.values()) for concepts in found]
 
@@ -105,6 +116,11 @@ class OpenAIInterpreter:
 
     def _bodies(self, questions: Sequence[_Question], request: InterpretationRequest) -> LazyBodies:
         return LazyBodies(len(questions), lambda index: self.body(questions[index].examples, request))
+
+    def bodies_of(self, neuron: int, request: InterpretationRequest) -> list[Body]:
+        """The requests about one neuron, in the order of its candidates."""
+        asked = [question for question in self._questions(request, _say_nothing) if question.neuron == neuron]
+        return [self.body(question.examples, request) for question in asked]
 
     def _questions(self, request: InterpretationRequest, report: Report) -> list[_Question]:
         questions = []
@@ -136,7 +152,7 @@ class OpenAIInterpreter:
             positives=present_all([request.texts[row] for row in examples.strong], request.max_words),
             negatives=present_all([request.texts[row] for row in examples.silent], request.max_words),
         )
-        settings = self.client.settings(MOST_ANSWER_TOKENS, self.temperature)
+        settings = self.client.settings(MOST_ANSWER_TOKENS, self.temperature, self.effort)
         return json_request(self.model, messages, "interpretation", SCHEMA, settings)
 
 
@@ -144,9 +160,11 @@ def read_concept(reply: Reply) -> tuple[str | None, str | None]:
     """(predicate, None), or (None, why there is none)."""
     if reply.reason is not None:
         return None, reply.reason
-    said = reply.value.get("concept")
-    if not isinstance(said, str) or set(reply.value) != {"concept"}:
-        return None, "the answer does not have exactly the field `concept` with a phrase"
+    fields = {str(key).strip().casefold(): said for key, said in reply.value.items()}
+    said = fields.get("concept")
+    # A thought or a reason beside it is left aside; a second concept leaves open which one is meant.
+    if not isinstance(said, str) or any(key != "concept" and key.startswith("concept") for key in fields):
+        return None, "the answer does not have one field `concept` with a phrase"
     if "\n" in said.strip():
         return None, "the answer runs over several lines"
     predicate = normalise_text(said).strip("\"'“”` ").rstrip(".").strip()

@@ -1,7 +1,7 @@
 """How many requests may be under way at once, learned from the server's answers.
 
-Belongs here: growing while the server keeps up, halving when it says 429, waiting when it says for how long. Does not
-belong here: sending or repeating requests (`openai_client`; the SDK repeats them).
+Belongs here: growing while the server keeps up, halving when it says 429 or nothing, waiting when it says for how long.
+Does not belong here: sending or repeating requests (`openai_request`).
 
 As TCP does: the number doubles per round of answers until the first refusal, then grows by one per round. It also
 stops growing when answers take twice as long as they did at their quickest: a server that queues does not say 429.
@@ -16,7 +16,7 @@ WINDOW = 32
 
 
 class Pace:
-    """Admission of requests, by one event loop and one waiting dispatcher."""
+    """Admission of requests, by one event loop."""
 
     def __init__(self, start: int, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit = float(min(start, most))
@@ -26,6 +26,7 @@ class Pace:
         self._clock = clock
         self._slow_start = True
         self._resume_at = self._halved_at = -float("inf")
+        self._said_until = -float("inf")
         self._recent = 0.0
         self._answers = 0
         self._quickest = float("inf")
@@ -71,6 +72,20 @@ class Pace:
             self._halved_at = now
             self._slow_start = False
             self.limit = max(self.limit / 2, 1.0)
+
+    def timed_out(self, sent: float) -> bool:
+        """A try sent at `sent` got no answer: the server works on fewer at once. Whether that was news (`refused`)."""
+        if sent <= self._halved_at:
+            return False
+        self.refused(sent, None)
+        return True
+
+    def first_to_say(self, seconds: float) -> bool:
+        """Whether a wait of so many seconds was not told of before."""
+        until = self._clock() + seconds
+        news = until > self._said_until + 1.0
+        self._said_until = max(self._said_until, until)
+        return news
 
     def _queueing(self) -> bool:
         return self._recent > SLOWDOWN * self._quickest

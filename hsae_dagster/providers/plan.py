@@ -10,7 +10,7 @@ from typing import Any, overload
 
 from hsae_dagster.keys import hash_bytes
 from hsae_dagster.providers.ledger import Entry, Ledger
-from hsae_dagster.providers.openai_replies import Reply
+from hsae_dagster.providers.openai_replies import Reply, read_again
 
 Body = dict[str, Any]
 
@@ -89,10 +89,15 @@ class Plan:
 
 
 def recall(entry: Entry) -> Reply:
-    """A reply as the ledger remembers it."""
+    """A reply as the ledger remembers it; what an earlier reader could not use is read again."""
+    # What an object lacks that was asked for is for whoever asked to see again.
+    value, reason = (None, entry.reason) if entry.parsed is None else (json.loads(entry.parsed), None)
+    again = read_again(entry.reason, entry.answer) if value is None else None
+    if again is not None:
+        value, reason = again.value, again.reason
     return Reply(
-        value=None if entry.parsed is None else json.loads(entry.parsed),
-        reason=entry.reason,
+        value=value,
+        reason=reason,
         content=entry.answer,
         usage=entry.usage,
         model_echo=entry.model_echo,

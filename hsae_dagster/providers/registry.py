@@ -4,15 +4,21 @@ Belongs here: the choice, and the error for a name that is none of them. Does no
 imported only when chosen, so that loading a code location loads no model library.
 """
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from hsae_dagster.core.concepts.claims import Closeness
 from hsae_dagster.dataset.spec import Annotation, Embedding, Interpretation
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.account import Account
 from hsae_dagster.providers.base import Annotator, Embedder, Interpreter
 
+if TYPE_CHECKING:
+    from hsae_dagster.providers.openai_server import Server
+
 OPENAI = "`openai:<model>` (any OpenAI-compatible server)"
 EMBEDDERS = f"`minilm` (bundled, offline) or {OPENAI}, such as `openai:text-embedding-3-small`"
-READERS = f"`lexical` (offline) or {OPENAI}, such as `openai:gpt-5-mini`"
+READERS = f"`lexical` (offline), {OPENAI}, such as `openai:gpt-5-mini`, or `local:<file.gguf>` (run in this process)"
 
 
 def make_embedder(spec: Embedding, account: Account | None = None) -> Embedder:
@@ -31,11 +37,11 @@ def make_embedder(spec: Embedding, account: Account | None = None) -> Embedder:
         return MiniLM(max_tokens=spec.max_tokens)
     model = _openai_model("embedding.model", spec.model, EMBEDDERS)
     from hsae_dagster.providers.openai_embedder import OpenAIEmbedder
-    from hsae_dagster.providers.openai_server import server_from_environment
+    from hsae_dagster.providers.openai_server import server_of
 
     return OpenAIEmbedder(
         model,
-        server=server_from_environment(),
+        server=server_of(spec.server, "embedding.server"),
         account=account,
         max_tokens=spec.max_tokens,
         dimensions=spec.dimensions,
@@ -48,11 +54,12 @@ def make_interpreter(spec: Interpretation, account: Account | None = None, *, as
     Raises:
         ProviderError: no such interpreter, or its key is missing although it `asks` (a stage works for minutes before).
     """
-    model = _openai_model("interpretation.model", spec.model, READERS)
     from hsae_dagster.providers.openai_interpreter import OpenAIInterpreter
-    from hsae_dagster.providers.openai_server import server_from_environment
 
-    interpreter = OpenAIInterpreter(model, server=server_from_environment(), account=account)
+    model, server, provider = _reader("interpretation", spec, asks=asks)
+    interpreter = OpenAIInterpreter(
+        model, server=server, account=account, temperature=spec.temperature, effort=spec.effort, provider=provider
+    )
     if asks:
         interpreter.client.require_key()
     return interpreter
@@ -76,20 +83,38 @@ def make_annotator(
         from hsae_dagster.providers.lexical import LexicalAnnotator
 
         return LexicalAnnotator(closeness)
-    model = _openai_model("annotation.model", spec.model, READERS)
     from hsae_dagster.providers.openai_annotator import OpenAIAnnotator
-    from hsae_dagster.providers.openai_server import server_from_environment
 
+    model, server, provider = _reader("annotation", spec, asks=asks)
     annotator = OpenAIAnnotator(
         model,
-        server=server_from_environment(),
+        server=server,
         account=account,
+        temperature=spec.temperature,
+        effort=spec.effort,
+        provider=provider,
         concepts_per_call=spec.concepts_per_call,
         max_words=spec.max_words,
     )
     if asks:
         annotator.client.require_key()
     return annotator
+
+
+def _reader(section: str, spec: Interpretation | Annotation, *, asks: bool) -> tuple[str, "Server", str]:
+    """Name, server and provider of a language model that writes or judges."""
+    from hsae_dagster.providers.openai_server import Server, server_of
+
+    field = f"{section}.model"
+    provider, _, named = spec.model.partition(":")
+    if provider != "local":
+        return _openai_model(field, spec.model, READERS), server_of(spec.server, f"{section}.server"), "openai"
+    from hsae_dagster.providers.local_server import local_identity, local_server
+
+    path = Path(named.strip()).expanduser()
+    if asks:
+        return path.name, local_server(field, path, spec.server.timeout or 900.0), provider
+    return path.name, Server(identity=local_identity(path) if path.is_file() else f"local/{path.name}"), provider
 
 
 def _openai_model(field: str, value: str, choices: str) -> str:

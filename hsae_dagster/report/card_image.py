@@ -14,10 +14,10 @@ from hsae_dagster.core.lineage import FILES, EvaluationRecord
 from hsae_dagster.report.canvas import NEGATIVE, POSITIVE
 from hsae_dagster.report.templates import template
 from hsae_dagster.report.wording import (
+    NOT_ESTIMABLE,
     capitalised,
     count,
     effect_figure,
-    number,
     one_line,
     p_value,
     percent,
@@ -27,7 +27,13 @@ from hsae_dagster.report.wording import (
 
 WIDTH, _MARGIN, _PER_ROW, _BOX = 860, 28, 5, 146
 _CLAIM_CHARACTERS, _CLAIM_LINES = 60, 3
-_COLOURS = {"confirmed": "#0b5d4a", "suggestive": "#8a5f0e", "not supported": "#5b6570", "invalid": "#b3372b"}
+_COLOURS = {
+    "confirmed": "#0b5d4a",
+    "confirmed, judge unchecked": "#0b5d4a",
+    "suggestive": "#8a5f0e",
+    "not supported": "#5b6570",
+    "invalid": "#b3372b",
+}
 
 
 def card_svg(record: EvaluationRecord, row: Mapping[str, Any]) -> str:
@@ -73,10 +79,18 @@ def _facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("Tested on", f"{count(row['n'])}"),
         ("Clusters", f"{count(row['n_clusters'])}"),
-        ("Have the concept", percent(row["prevalence"])),
+        ("Holds for", percent(row["prevalence"])),
         ("p, corrected (Holm)", p_value(row["p_holm"])),
-        ("Fidelity F1", number(row["fidelity_f1"])),
+        ("Of its neuron", _coverage(row)),
     ]
+
+
+def _coverage(row: Mapping[str, Any]) -> str:
+    if not row["sae_id"]:
+        return "no neuron"
+    precision, recall = (row[f"fidelity_natural_{name}"] for name in ("precision", "recall"))
+    known = all(value is not None and math.isfinite(value) for value in (precision, recall))
+    return f"{percent(precision)} / {percent(recall)}" if known else NOT_ESTIMABLE
 
 
 def _strip(effect: Effect, task: str) -> dict[str, Any] | None:

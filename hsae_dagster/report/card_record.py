@@ -21,8 +21,9 @@ def card_record(hypothesis: Hypothesis, content: ReportContent) -> dict[str, str
         "claim": one_line(hypothesis.claim),
         "reason": one_line(hypothesis.reason),
         "words": f"{capitalised(effect_words(hypothesis.test.separation, content.task, content.outcome))}.",
-        "tested": f"{told['Tested on']}; {told['With the concept']} of them have the concept",
-        "fidelity": told["Fidelity F1"],
+        "tested": f"{told['Tested on']}; it holds for {told['Holds for']} of them",
+        "source": told["Source"],
+        "coverage": told["How much of its neuron it says"],
         "activations": _activations(hypothesis),
     }
 

@@ -10,19 +10,30 @@ from dataclasses import dataclass
 
 from hsae_dagster.core.hypothesis import Example, Hypothesis
 from hsae_dagster.report import prose
-from hsae_dagster.report.cards import facts, supporting_title
+from hsae_dagster.report.cards import NEAR_MISSES, SUPPORTING, facts, source_words
 from hsae_dagster.report.content import ReportContent
-from hsae_dagster.report.excerpts import Segment, excerpt
+from hsae_dagster.report.excerpts import Segment, excerpt, marks_of
 from hsae_dagster.report.sparks import Bar, histogram_bars, histogram_words
 from hsae_dagster.report.wording import capitalised, effect_figure, example_outcome, number, shown
 
 BADGE_CLASS = {
     "confirmed": "confirmed",
+    "confirmed, judge unchecked": "suggestive",
     "suggestive": "suggestive",
     "not supported": "unsupported",
     "invalid": "invalid",
 }
-BADGE_SIGN = {"confirmed": "●", "suggestive": "◐", "not supported": "○", "invalid": "×"}
+NEAR_MISSES_NOTE = (
+    "They activate the neuron strongly, but the claim does not hold for them. The sentence that activates it most is "
+    "marked."
+)
+BADGE_SIGN = {
+    "confirmed": "●",
+    "confirmed, judge unchecked": "◍",
+    "suggestive": "◐",
+    "not supported": "○",
+    "invalid": "×",
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,7 @@ class _Strip:
 
 @dataclass(frozen=True)
 class _Firing:
-    """How strongly the neuron fires on the judged texts: bars in percent, where strong firing begins, and words."""
+    """How strongly the judged texts activate the neuron: bars in percent, where strong activation begins, words."""
 
     bars: tuple[Bar, ...]
     strong: float | None
@@ -72,6 +83,7 @@ class Card:
     facts: tuple[tuple[str, str], ...]
     flags: tuple[str, ...]
     evidence: tuple[tuple[str, str, tuple[_Quote, ...]], ...]
+    asked: bool
     firing: _Firing | None
     keys: tuple[tuple[str, str], ...]
 
@@ -94,6 +106,7 @@ def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tupl
         facts=tuple(facts(h, content)),
         flags=h.test.flags,
         evidence=_evidence(h, content),
+        asked=h.source == "found" and not h.made_from,
         firing=_firing(h),
         keys=(
             ("Hypothesis", h.hypothesis_id),
@@ -111,12 +124,10 @@ def _firing(h: Hypothesis) -> _Firing | None:
 
 
 def _origin(h: Hypothesis) -> Iterator[tuple[str, str]]:
-    """The keys of the neuron behind a hypothesis, if there is one."""
+    """Where a hypothesis comes from, and the keys of its neuron, if there is one."""
+    yield "Source", source_words(h)
     if h.source == "yours":
-        yield "Written by", "you, in dataset.yaml"
         return
-    if h.made_from:
-        yield "Made from", {"neuron": "a neuron", "terms": "words of the training texts", "style": "style"}[h.made_from]
     if h.sae_id:
         yield "Autoencoder", h.sae_id
         yield "Neuron (column)", str(h.sae_column)
@@ -128,10 +139,10 @@ def _origin(h: Hypothesis) -> Iterator[tuple[str, str]]:
 def _evidence(h: Hypothesis, content: ReportContent) -> tuple[tuple[str, str, tuple[_Quote, ...]], ...]:
     groups = (
         _supporting(h),
-        ("Near misses", "They fire the neuron, but the words do not apply.", h.evidence.near_misses),
+        (NEAR_MISSES, NEAR_MISSES_NOTE, h.evidence.near_misses),
         (
             "Against it",
-            "They have the concept, yet their outcome lies on the other side of the average.",
+            "The claim holds for them, but their outcome lies on the other side of the average.",
             h.evidence.counterexamples,
         ),
     )
@@ -139,17 +150,17 @@ def _evidence(h: Hypothesis, content: ReportContent) -> tuple[tuple[str, str, tu
 
 
 def _supporting(h: Hypothesis) -> tuple[str, str, tuple[Example, ...]]:
-    what = (
-        "They have the concept" if h.source == "yours" else "They have the concept and fire the neuron, strongest first"
+    order = "; those that activate its neuron most come first" if h.sae_id else ""
+    note = (
+        f"The claim holds for them{order}. What makes it hold is marked. "
+        "Their outcomes may lie on either side of the average."
     )
-    note = f"{what}. Their outcomes may lie on either side of the average."
-    return supporting_title(h), note, h.evidence.supporting
+    return SUPPORTING, note, h.evidence.supporting
 
 
 def _quote(example: Example, content: ReportContent) -> _Quote:
     outcome = capitalised(example_outcome(example, content.task, content.outcome))
-    marks = example.because or ((example.unit,) if example.unit else ())
-    return _Quote(excerpt(example.text, marks), outcome, example.text_id)
+    return _Quote(excerpt(example.text, marks_of(example)), outcome, example.text_id)
 
 
 def card_limits(content: ReportContent) -> tuple[float, float]:

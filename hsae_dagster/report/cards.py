@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from hsae_dagster.core.hypothesis import Example, Hypothesis
 from hsae_dagster.report.content import ReportContent
-from hsae_dagster.report.excerpts import excerpt
+from hsae_dagster.report.excerpts import excerpt, marks_of
 from hsae_dagster.report.prose import cluster_noun, held_constant, tested_noun
 from hsae_dagster.report.trust import trust_facts
 from hsae_dagster.report.wording import (
@@ -35,10 +35,18 @@ _LEADING = re.compile(r"^(?:([-+=])|(\d+)([.)]))(?=\s|[-=]|$)")
 # What a renderer turns into a link by itself; a space of no width after it keeps an address text.
 _SELF_LINKING = re.compile(r"https?:(?=//)|www(?=\.)|@", re.IGNORECASE)
 CONTROLLED = "controls held constant"
+SUPPORTING = "Texts that it holds for"
+NEAR_MISSES = "Near misses"
+_SOURCES = {
+    "neuron": "a neuron of the autoencoder",
+    "terms": "words of the training texts that go with the outcome",
+    "style": "the list of style cues",
+}
 _WHY = {
-    "fidelity": "words fit loosely",
-    "controls": "turns round with controls",
+    "controls": "changes sign under controls",
     "false discovery rate": "by q, not by Holm",
+    "missing answers": "missing answers could overturn it",
+    "judge unchecked": "no labels of people checked the judge",
     "direction": "against its direction",
     "not testable": "not testable",
 }
@@ -72,7 +80,7 @@ def card_markdown(hypothesis: Hypothesis, content: ReportContent) -> str:
         lines.append("**Doubts**\n\n" + "\n".join(f"- {say(flag)}" for flag in test.flags))
     lines += _evidence(hypothesis, content)
     neuron = f"neuron `{_code(hypothesis.sae_id)}` column {hypothesis.sae_column}"
-    origin = "written by you" if hypothesis.source == "yours" else neuron if hypothesis.sae_id else "no neuron"
+    origin = neuron if hypothesis.sae_id else "no neuron"
     lines.append(
         f"Hypothesis `{_code(hypothesis.hypothesis_id)}`, concept `{_code(hypothesis.concept_id)}`, {origin}. "
         "An association on held-out texts, not a cause."
@@ -82,49 +90,59 @@ def card_markdown(hypothesis: Hypothesis, content: ReportContent) -> str:
 
 def facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str, str]]:
     """The figures of a card, in reading order: (name, value)."""
-    test, fidelity = hypothesis.test, hypothesis.fidelity
+    test = hypothesis.test
     noun = tested_noun(content)
     yield "Tested on", f"{plural(test.n, noun)}, {plural(test.n_clusters, f'{cluster_noun(content)} cluster')}"
-    yield "With the concept", f"{count(test.n_with)} ({percent(test.prevalence)})"
-    yield "Holm-corrected", f"{p_phrase('p', hypothesis.p_holm)} (uncorrected {p_phrase('p', test.separation.p_value)})"
+    yield "Holds for", f"{count(test.n_with)} ({percent(test.prevalence)})"
+    yield (
+        "Corrected for all tests (Holm)",
+        f"{p_phrase('p', hypothesis.p_holm)} (uncorrected {p_phrase('p', test.separation.p_value)})",
+    )
     yield "False discovery rate", p_phrase("q", hypothesis.q_value)
     yield f"With {held_constant(content)} held constant", partial_brief(test.adjusted, content.task)
-    yield "Partial effect", partial_brief(test.partial, content.task)
-    if hypothesis.source == "yours":
-        yield "Fidelity F1", "none: you wrote it, and it stands for no neuron"
-    else:
-        yield "Fidelity F1", fidelity_words(hypothesis)
+    yield "Beside all other claims", partial_brief(test.partial, content.task)
+    yield "Source", source_words(hypothesis)
+    yield "How much of its neuron it says", coverage_words(hypothesis)
+    if hypothesis.other_seeds:
+        yield "Neuron found again", f"in {hypothesis.found_in} of {hypothesis.other_seeds} other starts of training"
+    if hypothesis.sae_id:
         yield "Neuron learned", guidance_words(hypothesis, content)
-        if fidelity.n_hard:
-            yield (
-                "F1 beside nearest silent texts",
-                f"{number(fidelity.hard_f1)} ({percent(fidelity.hard_false_positive_rate)} of "
-                f"{count(fidelity.n_hard)} have it)",
-            )
-        yield (
-            "Natural precision / recall",
-            f"{percent(fidelity.natural_precision)} / {percent(fidelity.natural_recall)}",
-        )
     yield from trust_facts(hypothesis, content)
 
 
-def fidelity_words(hypothesis: Hypothesis) -> str:
-    """Balanced F1 and what it rests on."""
+def source_words(hypothesis: Hypothesis) -> str:
+    """Where a claim comes from, in words."""
+    if hypothesis.source == "yours":
+        return "you, in dataset.yaml"
+    return _SOURCES.get(hypothesis.made_from, "a language model that read texts of a neuron")
+
+
+def coverage_words(hypothesis: Hypothesis) -> str:
+    """How much of its neuron a claim says: precision, recall and correlation, each said as what it counts."""
+    if not hypothesis.sae_id:
+        return "no neuron"
     fidelity = hypothesis.fidelity
-    if not fidelity.n_strong or not math.isfinite(fidelity.f1):
-        return f"{NOT_ESTIMABLE} ({plural(fidelity.n_strong, 'strongly firing text')})"
-    return f"{number(fidelity.f1)} on {count(fidelity.n_strong)} firing and {count(fidelity.n_silent)} silent texts"
+    shares = (fidelity.natural_precision, fidelity.natural_recall, fidelity.correlation)
+    if not fidelity.n_firing or not all(map(math.isfinite, shares)):
+        return NOT_ESTIMABLE
+    return (
+        f"{percent(shares[0])} of the texts that it holds for activate the neuron (precision); it holds for "
+        f"{percent(shares[1])} of the texts that activate the neuron (recall); r {number(shares[2])}"
+    )
 
 
 def guidance_words(hypothesis: Hypothesis, content: ReportContent) -> str:
-    """Whether the label of training texts guided the neuron, or others of its autoencoder, or none."""
+    """Whether a neuron was learned from the texts alone or from the outcome of training texts as well."""
     guided = content.guidance.get(hypothesis.sae_id)
     if guided is None or not guided.weight:
-        return "from texts alone, unguided"
+        return "from the texts alone"
+    both = f"from the texts and the outcome of training texts (label weight {guided.weight:g})"
     if not guided.by_few:
-        return f"guided by the label of training texts (weight {guided.weight:g})"
-    few = f"{guided.neurons} of {guided.m} neurons guided by the label of training texts (weight {guided.weight:g})"
-    return f"among the {few}" if hypothesis.sae_column < guided.neurons else f"to rebuild texts, beside the {few}"
+        return both
+    few = f"{guided.neurons} of {guided.m} neurons"
+    if hypothesis.sae_column < guided.neurons:
+        return f"{both}, as {few} were"
+    return f"from the texts alone; {few} also from the outcome (label weight {guided.weight:g})"
 
 
 def hypotheses_table(content: ReportContent) -> list[dict[str, str]]:
@@ -140,18 +158,12 @@ def hypotheses_table(content: ReportContent) -> list[dict[str, str]]:
             "effect": effect_brief(h.test.separation, content.task),
             **({CONTROLLED: partial_brief(h.test.adjusted, content.task)} if content.controls else {}),
             "p": p_value(h.p_holm),
-            "fidelity": number(h.fidelity.f1) if h.fidelity.n_strong else NOT_ESTIMABLE,
-            "prevalence": percent(h.test.prevalence),
+            "holds for": percent(h.test.prevalence),
             "badge": h.badge,
             **({"why": why} if any(whys) else {}),
         }
         for h, why in zip(content.hypotheses, whys, strict=True)
     ]
-
-
-def supporting_title(hypothesis: Hypothesis) -> str:
-    """What the texts that show it are; not "for it", as their outcomes play no part in their choice."""
-    return "Texts that have it" if hypothesis.source == "yours" else "Texts that fire it most"
 
 
 def why_words(hypothesis: Hypothesis) -> str:
@@ -162,9 +174,9 @@ def why_words(hypothesis: Hypothesis) -> str:
 def _evidence(hypothesis: Hypothesis, content: ReportContent) -> list[str]:
     evidence = hypothesis.evidence
     groups: tuple[tuple[str, Sequence[Example]], ...] = (
-        (supporting_title(hypothesis), evidence.supporting),
-        ("Near misses: the neuron fires, the words do not apply", evidence.near_misses),
-        ("Against it: has the concept, outcome on the other side of the average", evidence.counterexamples),
+        (SUPPORTING, evidence.supporting),
+        (f"{NEAR_MISSES}: they activate the neuron, the claim does not hold", evidence.near_misses),
+        ("Against it: the claim holds, the outcome lies on the other side of the average", evidence.counterexamples),
     )
     return [
         f"**{title}**\n\n" + "\n".join(_quote(example, content) for example in examples)
@@ -175,7 +187,7 @@ def _evidence(hypothesis: Hypothesis, content: ReportContent) -> list[str]:
 
 def _quote(example: Example, content: ReportContent) -> str:
     parts = []
-    for segment in excerpt(example.text, example.because):
+    for segment in excerpt(example.text, marks_of(example)):
         text = escape_markdown(segment.text)
         # `**` beside a punctuation mark would not be read as bold but shown.
         if segment.matched and segment.text[0].isalnum() and segment.text[-1].isalnum():

@@ -45,24 +45,16 @@ class SizeChoice:
     """What `saes: auto` tried and took.
 
     Attributes:
-        tried: candidates.
-        sizes: their (m, k), rising.
-        label_weights: their weights of the label, rising; 0 is unguided.
+        sizes: (m, k) of the candidates, rising.
         m: neurons of the one taken.
-        k: its neurons that may fire per text.
-        label_weight: its weight of the label.
+        k: its neurons that may fire per unit.
         reason: why it was taken, in words.
-        head_share: share of the neurons that the label guides where it does.
     """
 
-    tried: int
     sizes: tuple[tuple[int, int], ...]
-    label_weights: tuple[float, ...]
     m: int
     k: int
-    label_weight: float
     reason: str
-    head_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -99,7 +91,7 @@ class ReportContent:
         splits: sizes, in order train, validation, fidelity, holdout.
         dropped: rows left out, by reason.
         hypotheses: tested ones, in the order to show: by badge, then by size of effect.
-        unreadable: neurons without a readable concept: (rank, sae_id, sae_column, reason); not tested.
+        unreadable: selected neurons that no claim speaks for: (rank, sae_id, sae_column, reason); not tested.
         fits: ladder of joint fit, ceiling first: embeddings, TF-IDF, all neurons, selected neurons, concepts, controls.
         floor: mean and 95th percentile of the concepts' fit to permuted outcomes.
         guidance: by sae_id, how the label guided its training.

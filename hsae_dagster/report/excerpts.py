@@ -4,11 +4,13 @@ Belongs here: where the words or the sentence that made a claim hold stand in a 
 show. Does not belong here: markup (`page`, `cards`) or judging (`core.concepts.claims`).
 """
 
+import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hsae_dagster.core.concepts.cues import SIGN_CUES
+from hsae_dagster.core.concepts.cues import CAPITALS, SIGN_CUES
+from hsae_dagster.core.hypothesis import Example
 from hsae_dagster.report.wording import one_line
 
 _NOTHING = re.compile(r"(?!)")
@@ -27,11 +29,11 @@ def excerpt(text: str, terms: Sequence[str] = (), *, words: int = 60) -> tuple[S
     """At most `words` words of the text where most of the terms stand, with an ellipsis where it was cut.
 
     Args:
-        text: as it stands in the data.
+        text: as it stands in the data; entities such as `&amp;` are shown as what they stand for.
         terms: words, phrases, a sentence or names of style cues; those not found are ignored.
         words: length of the window.
     """
-    text = one_line(text)
+    text = one_line(html.unescape(text))
     spans = matched_spans(text, terms)
     start, end = _window(text, spans, words)
     segments = [Segment("…", False)] if start > 0 else []
@@ -51,9 +53,19 @@ def excerpt(text: str, terms: Sequence[str] = (), *, words: int = 60) -> tuple[S
     return tuple(segments)
 
 
+def marks_of(example: Example) -> tuple[str, ...]:
+    """What to mark in a quoted text: what makes the claim hold, else the sentence that activates the neuron most."""
+    return example.because or ((example.unit,) if example.unit else ())
+
+
 def matched_spans(text: str, marks: Sequence[str]) -> list[tuple[int, int]]:
     """Where the marks stand: (start, end) in characters, ascending, not overlapping."""
-    found = [match.span() for mark in marks for match in _pattern(mark).finditer(text)]
+    found = [
+        match.span()
+        for mark in marks
+        for match in _pattern(mark).finditer(text)
+        if mark != CAPITALS or match.group().isupper()
+    ]
     merged: list[tuple[int, int]] = []
     for left, right in sorted(set(found)):
         if merged and left < merged[-1][1]:

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from hsae_dagster.core.joint_fit import Fit
+from hsae_dagster.core.ladder import CONCEPTS
 from hsae_dagster.report.canvas import INK, NEGATIVE, POSITIVE, Figure, draw, empty, inert, note
 from hsae_dagster.report.forest import forest_plot
+from hsae_dagster.report.rungs import grouped, rung_name
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
     count,
@@ -44,37 +46,47 @@ _MOST_BARS = 60
 
 
 def fit_ladder(fits: Sequence[Fit], floor: tuple[float, float], metric: str, texts: str = "held-out texts") -> Figure:
-    """Joint fit of every set of predictors with its interval, above what shuffled outcomes give."""
+    """Joint fit of every set of predictors with its interval, above what shuffled outcomes give.
+
+    One picture in groups: what embeddings know, what the neurons keep, what the claims say, and what is compared.
+    """
     metric = metric_name(metric)
-    parts = [f"{inert(fit.name)} {number(fit.value)}" for fit in fits]
-    alt = f"{metric} on {texts}: {'; '.join(parts)}; shuffled outcomes {number(floor[0])}."
+    groups = grouped(fits)
+    values = {title: [f"{inert(rung_name(f.name))} {number(f.value)}" for f in own] for title, own in groups}
+    told = [f"{title}: {', '.join(each)}" for title, each in values.items()]
+    alt = f"{metric} on {texts}. {'; '.join([*told, f'shuffled outcomes {number(floor[0])}'])}."
     start = 0.5 if metric == "AUC" else 0.0
+    rows = [(title, fit) for title, own in groups for fit in (None, *own)]
 
     def paint(sheet: Any) -> None:
         axes = sheet.subplots()
-        for y, fit in enumerate(fits):
-            concepts = "concept" in fit.name.lower()
-            if math.isfinite(fit.value):
-                axes.barh(y, fit.value - start, left=start, height=0.62, color=POSITIVE if concepts else "#9fb4c7")
-            if math.isfinite(fit.low) and math.isfinite(fit.high):
-                axes.plot([fit.low, fit.high], [y, y], color=INK, linewidth=1.1)
-            right = np.nanmax([fit.value, fit.high, start]) if math.isfinite(fit.value) else start
-            axes.annotate(
-                number(fit.value), (right, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8.5
-            )
+        axes.set_ylim(max(len(rows), 1) - 0.4, -1.0)
+        for y, (_, fit) in enumerate(rows):
+            if fit is not None:
+                _ladder_row(axes, y, fit, start, POSITIVE if fit.name == CONCEPTS else "#9fb4c7")
         if math.isfinite(floor[1]):
             axes.axvline(floor[1], color=NEGATIVE, linewidth=1, linestyle=(0, (4, 2)))
             words, style = "95 % of shuffled outcomes stay below", {"color": "#a34400", "fontsize": 7.5}
             axes.annotate(words, (floor[1], -0.62), xytext=(4, 0), textcoords="offset points", va="bottom", **style)
-        axes.set_yticks(range(len(fits)), [shorten(fit.name, 34) for fit in fits])
-        axes.set_ylim(max(len(fits), 1) - 0.4, -1.0)
+        axes.set_yticks(range(len(rows)), [shorten(rung_name(f.name), 34) if f else title for title, f in rows])
+        for label, (_, fit) in zip(axes.get_yticklabels(), rows, strict=True):
+            label.set_fontweight("normal" if fit else "bold")
         axes.margins(x=0.12)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(f"{metric} on {texts}, 95 % interval", fontsize=8.5)
         if not fits:
             empty(axes, "no fit was measured")
 
-    return draw("ladder", alt, (5.2, 0.3 * max(len(fits), 1) + 0.95), paint)
+    return draw("ladder", alt, (5.6, 0.27 * max(len(rows), 1) + 0.95), paint)
+
+
+def _ladder_row(axes: Any, y: int, fit: Fit, start: float, colour: str) -> None:
+    if math.isfinite(fit.value):
+        axes.barh(y, fit.value - start, left=start, height=0.62, color=colour)
+    if math.isfinite(fit.low) and math.isfinite(fit.high):
+        axes.plot([fit.low, fit.high], [y, y], color=INK, linewidth=1.1)
+    right = np.nanmax([fit.value, fit.high, start]) if math.isfinite(fit.value) else start
+    axes.annotate(number(fit.value), (right, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8.5)
 
 
 def label_histogram(values: np.ndarray, task: str, outcome: str) -> Figure:
@@ -132,16 +144,17 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figur
 
 
 def firing_rates(rates: np.ndarray, k_over_m: float) -> Figure:
-    """How often neurons fire: histogram over neurons on a logarithmic axis, with the average k/m.
+    """On how many texts neurons are active: histogram over neurons on a logarithmic axis, with the average k/m.
 
     Args:
-        rates: (neurons,) share of texts on which each fires.
-        k_over_m: share expected if all fired equally often.
+        rates: (neurons,) share of texts that activate each.
+        k_over_m: share expected if all were active equally often.
     """
     rates = np.asarray(rates, dtype=np.float64)
     alive = rates[rates > 0]
     dead = int((rates == 0).sum())
-    alt = f"Firing rates of {plural(rates.size, 'neuron')}; {dead} never fire; average {percent(k_over_m)}."
+    share = f"never active: {dead}; average {percent(k_over_m)}"
+    alt = f"Share of texts that activate {plural(rates.size, 'neuron')}; {share}."
 
     def paint(sheet: Any) -> None:
         axes = sheet.subplots()
@@ -154,9 +167,9 @@ def firing_rates(rates: np.ndarray, k_over_m: float) -> Figure:
         if k_over_m > 0:
             axes.axvline(k_over_m, color=NEGATIVE, linewidth=1.2, label=f"average, k/m = {percent(k_over_m)}")
             axes.legend(frameon=False, fontsize=8)
-        axes.set_xlabel("share of texts on which a neuron fires")
+        axes.set_xlabel("share of texts that activate a neuron")
         axes.set_ylabel("neurons")
-        note(sheet, f"n = {plural(rates.size, 'neuron')}; never firing: {count(dead)}")
+        note(sheet, f"n = {plural(rates.size, 'neuron')}; never active: {count(dead)}")
 
     return draw("firing", alt, (5.2, 2.7), paint)
 
@@ -189,23 +202,17 @@ def selection_path(path: Sequence[tuple[float, int]], alpha: float | None) -> Fi
     return draw("path", alt, (5.2, 2.7), paint)
 
 
-def fidelity_bars(
-    labels: Sequence[str],
-    values: Sequence[float],
-    low: Sequence[float] | None = None,
-    high: Sequence[float] | None = None,
-) -> Figure:
-    """Fidelity F1 of every concept to its neuron, best first, with intervals where given."""
+def fidelity_bars(labels: Sequence[str], values: Sequence[float]) -> Figure:
+    """How much of its neuron each claim says (F1 of `metric`, on validation texts), most first."""
     middle = number(float(np.nanmedian(values))) if len(values) and np.isfinite(values).any() else NOT_ESTIMABLE
-    alt = f"Fidelity F1 of {plural(len(labels), 'concept')} on unseen texts; median {middle}."
-    whiskers = None if low is None or high is None else list(zip(low, high, strict=True))
-    return _bars("fidelity", alt, labels, values, "fidelity F1 on unseen texts", number, whiskers, f"median {middle}")
+    alt = f"How much of its neuron each of {plural(len(labels), 'claim')} says; median {middle}."
+    return _bars("fidelity", alt, labels, values, "F1 of claim and neuron", number, f"median {middle}")
 
 
 def prevalence_bars(labels: Sequence[str], prevalence: Sequence[float]) -> Figure:
-    """Share of texts that have each concept, most common first."""
-    alt = f"Prevalence of {plural(len(labels), 'concept')}."
-    return _bars("prevalence", alt, labels, prevalence, "share of texts with the concept", percent, None, "")
+    """Share of texts that each claim holds for, most common first."""
+    alt = f"Share of texts that each of {plural(len(labels), 'claim')} holds for."
+    return _bars("prevalence", alt, labels, prevalence, "share of texts that the claim holds for", percent, "")
 
 
 def _bars(
@@ -215,7 +222,6 @@ def _bars(
     values: Sequence[float],
     axis: str,
     write: Callable[[float], str],
-    whiskers: list[tuple[float, float]] | None,
     remark: str,
 ) -> Figure:
     finite = [value if math.isfinite(value) else -1.0 for value in values]
@@ -226,13 +232,8 @@ def _bars(
         axes = sheet.subplots()
         for y, i in enumerate(order):
             axes.barh(y, max(finite[i], 0.0), height=0.66, color=POSITIVE)
-            end = finite[i]
-            if whiskers and np.isfinite(whiskers[i]).all():
-                axes.plot(whiskers[i], [y, y], color=INK, linewidth=1.1)
-                end = max(end, whiskers[i][1])
-            axes.annotate(
-                write(values[i]), (max(end, 0), y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8
-            )
+            place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+            axes.annotate(write(values[i]), (max(finite[i], 0), y), fontsize=8, **place)
         axes.set_yticks(range(len(order)), [short_claim(labels[i]) for i in order])
         axes.set_ylim(max(len(order), 1) - 0.4, -0.6)
         axes.set_xlim(0, max([0.05, *(1.15 * value for value in finite)]))

@@ -32,7 +32,7 @@ def forest_plot(
     confirmed = sum(h.badge == "confirmed" for h in rows)
     n = max((h.test.n for h in rows), default=0)
     alt = (
-        f"Effects of {plural(len(rows), 'hypothesis')} on {inert(short_outcome(outcome))} with 95 percent intervals, "
+        f"Effects of {plural(len(rows), 'claim')} on {inert(short_outcome(outcome))} with 95 percent intervals, "
         f"sorted from highest to lowest; {confirmed} confirmed."
     )
     known = [_said(h.test.separation, task) for h in rows if math.isfinite(h.test.separation.estimate)]
@@ -68,9 +68,10 @@ def forest_plot(
         axes.tick_params(axis="y", length=0)
         axes.set_yticks([] if narrow else range(len(rows)), [] if narrow else [short_claim(h.claim, 52) for h in rows])
         axes.set_xlabel(axis_label(task, outcome), fontsize=8.5)
-        note(sheet, f"{count(n)} holdout observations; n: with the concept\nfilled: confirmed (Holm, α = {alpha:g})")
+        reading = f"n: texts that the claim holds for\nfilled: confirmed (Holm, α = {alpha:g})"
+        note(sheet, f"{count(n)} held-out observations; {reading}")
         if not rows:
-            empty(axes, "no hypothesis was tested")
+            empty(axes, "no claim was tested")
 
     return draw("forest-narrow" if narrow else "forest", alt, size, paint)
 

@@ -13,14 +13,14 @@ from hsae_dagster.report.wording import percent, plural
 _NAMES = {
     ALL_NEURONS: "all neurons",
     SELECTED: "the selected neurons",
-    FIRED: "the selected neurons as fired or not",
-    CONCEPTS: "the concepts in words",
+    FIRED: "the selected neurons as active or not",
+    CONCEPTS: "the claims",
 }
 _BETWEEN = {
     ALL_NEURONS: "between the embeddings and the neurons",
     SELECTED: "between all neurons and the selected ones",
-    FIRED: "between how strongly neurons fire and whether they fire",
-    CONCEPTS: "between the neurons and the words",
+    FIRED: "between how active neurons are and whether they are active",
+    CONCEPTS: "between the neurons and the claims",
 }
 _REMEDIES = {
     ALL_NEURONS: "The autoencoder reconstructs texts without keeping what predicts the outcome. Let the size be chosen "
@@ -29,22 +29,17 @@ _REMEDIES = {
     "guide the autoencoder by the label (`label_weight`), which gathers it in fewer neurons.",
     FIRED: "How strongly a neuron fires says much that firing alone does not. Lower k, so that neurons fire only where "
     "they have something to say, or use more and narrower neurons (a larger m).",
-    CONCEPTS: "The words fit the neurons too loosely. Raise `interpretation.candidates`, let a language model write "
-    "and judge the concepts (`interpretation.model`, `annotation.model`), or bring more texts; neurons that stay "
-    "without words are lost as well.",
+    CONCEPTS: "What the neurons know cannot be said in a few short claims. Let more claims be chosen (`selection.n`), "
+    "let a language model write and judge them (`interpretation.model`, `annotation.model`), or bring more texts.",
 }
-# The same where sizes and guidance were chosen by measurement, so that advice to do so would lead nowhere.
+# The same where the size was chosen by measurement, so that advice to do so would lead nowhere.
 _LEFT = {
     ALL_NEURONS: "The autoencoder reconstructs texts without keeping what predicts the outcome. {tried} What is left "
-    "to try are {few}more texts, or sizes that were not among these, listed in `saes`.",
+    "to try are more texts, or sizes that were not among these, listed in `saes`.",
     SELECTED: "What predicts is spread over more neurons than were selected. Raise `selection.n`. {tried}",
     FIRED: "How strongly a neuron fires says much that firing alone does not. {tried} What is left to try are sizes "
     "with a lower k or a larger m than these, listed in `saes`.",
 }
-_FEW = (
-    "guidance of fewer neurons (`saes: {auto: {head_share: 0.33}}`: together they keep more, and fewer of them tell "
-    "something alone), "
-)
 
 
 def ladder_sentences(reading: Reading, sizes: SizeChoice | None = None) -> Iterator[str]:
@@ -60,7 +55,7 @@ def ladder_sentences(reading: Reading, sizes: SizeChoice | None = None) -> Itera
     if reading.state == "no signal":
         yield (
             "The embeddings themselves predict the outcome no better than chance might, so there is nothing for "
-            "neurons and concepts to keep. Another embedding model or more texts may help; or the texts do not tell."
+            "neurons and claims to keep. Another embedding model or more texts may help; or the texts do not tell."
         )
         return
     shares = [(_NAMES[name], percent(max(share, 0.0))) for name, share in reading.kept if name != EMBEDDINGS]
@@ -77,17 +72,13 @@ def ladder_sentences(reading: Reading, sizes: SizeChoice | None = None) -> Itera
 def _remedy(rung: str, sizes: SizeChoice | None) -> str:
     if sizes is None or rung not in _LEFT:
         return _REMEDIES[rung]
-    could_be_few = sizes.label_weight > 0 and sizes.head_share == 1
-    return _LEFT[rung].format(tried=_tried(sizes), few=_FEW if could_be_few else "")
+    return _LEFT[rung].format(tried=_tried(sizes))
 
 
 def _tried(sizes: SizeChoice) -> str:
     """What was measured and taken, as a sentence."""
     shapes = ", ".join(f"{m}/{k}" for m, k in sizes.sizes)
-    weights = [f"{weight:g}" for weight in sizes.label_weights if weight]
-    how = f"unguided and with label weights {', '.join(weights)}" if weights else "unguided"
-    guided = f"with label weight {sizes.label_weight:g}" if sizes.label_weight else "unguided"
     return (
-        f"`saes: auto` measured {plural(sizes.tried, 'autoencoder')} on validation clusters (m/k {shapes}; {how}) and "
-        f"took {sizes.m}/{sizes.k} {guided}: {sizes.reason}."
+        f"`saes: auto` raced {plural(len(sizes.sizes), 'autoencoder')} (m/k {shapes}) by what can be said with them on "
+        f"validation clusters, and took {sizes.m}/{sizes.k}: {sizes.reason}."
     )

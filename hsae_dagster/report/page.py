@@ -19,6 +19,7 @@ from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.figures import fit_ladder, forest_plot
 from hsae_dagster.report.ladder import ladder_sentences
 from hsae_dagster.report.reference import reference_view
+from hsae_dagster.report.rungs import grouped, rung_name
 from hsae_dagster.report.settings import flat_settings
 from hsae_dagster.report.subgroups import subgroup_view
 from hsae_dagster.report.templates import style, template
@@ -67,7 +68,7 @@ def render_report(content: ReportContent) -> str:
         rows=hypotheses_table(content),
         controlled=CONTROLLED if content.controls else "",
         ladder=fit_ladder(content.fits, content.floor, metric),
-        fits=[_fit_row(fit) for fit in content.fits],
+        fits=[(title, [_fit_row(fit) for fit in own]) for title, own in grouped(content.fits)],
         reading=list(ladder_sentences(read_ladder(content.fits, content.floor), content.sizes)),
         reference=reference_view(content),
         subgroups=subgroup_view(content),
@@ -89,4 +90,4 @@ def _fit_row(fit: Any) -> tuple[str, str, str, str]:
     interval = NOT_ESTIMABLE
     if math.isfinite(fit.low) and math.isfinite(fit.high):
         interval = f"[{number(fit.low)}, {number(fit.high)}]"
-    return fit.name, number(fit.value), interval, fit.how
+    return rung_name(fit.name), number(fit.value), interval, fit.how

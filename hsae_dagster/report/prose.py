@@ -31,8 +31,9 @@ from hsae_dagster.report.wording import (
 _FEW_CLUSTERS = 40  # below it cluster-robust errors are too small (Cameron, Gelbach and Miller 2008)
 
 BADGE_MEANINGS = (
-    ("confirmed", "the test holds after Holm's correction, in the expected direction, and the words fit the neuron."),
-    ("suggestive", "a weaker test holds (false discovery rate), or the words fit the neuron too loosely."),
+    ("confirmed", "the test holds after Holm's correction for all tests, in the expected direction."),
+    ("confirmed, judge unchecked", "the same, judged by a language model that no labels of people have checked."),
+    ("suggestive", "only a weaker test holds (false discovery rate), or the effect changes sign under controls."),
     ("not supported", "the held-out texts do not show it. That is not proof that it is untrue."),
     ("invalid", "it could not be tested, or its effect runs against the direction it was selected for."),
 )
@@ -71,22 +72,39 @@ def claim_sentence(hypothesis: Hypothesis, content: ReportContent) -> tuple[str,
 
 
 def headline(content: ReportContent) -> str:
-    """How many hypotheses were tested on what, and how many hold."""
+    """How many different findings there are, on what, how many stand beside the others, and whether words beat them."""
+    if not content.hypotheses:
+        return (
+            "Nothing found. Nothing that could be said of the training texts went with the outcome clearly enough to "
+            "be tested. That is an answer, too."
+        )
+    return " ".join([_found(content), *own_effect_words(content), *_beaten_by_words(content)])
+
+
+def _found(content: ReportContent) -> str:
+    """Findings among the tested claims; they are different by how claims are chosen, but for the user's own."""
     tested, confirmed = len(content.hypotheses), content.confirmed
+    own = sum(h.badge == "confirmed" and h.source == "yours" for h in content.hypotheses)
+    verb = _be(tested)[1]
+    what = f"{plural(tested, 'claim')} {verb} tested on {_tested_on(content)} that no earlier step had read"
+    if not confirmed:
+        return f"No finding: {what}; {'it' if tested == 1 else 'none of them'} is {'not ' * (tested == 1)}confirmed."
+    found = confirmed - own
+    counted = [f"{plural(found, 'different finding') if found > 1 else plural(found, 'finding')}"] if found else []
+    counted += [f"{plural(own, 'claim')} of your own"] if own else []
+    return f"{' and '.join(counted)} confirmed: {what}."
+
+
+def _tested_on(content: ReportContent) -> str:
     holdout, noun = _holdout(content), tested_noun(content)
-    where = "held-out texts"
-    if holdout is not None:
-        where = plural(holdout.observations, noun)
-        if noun == "observation":
-            where += f" of {plural(holdout.texts, 'text')}"
-        if content.cluster:
-            where += f" ({plural(holdout.clusters, f'{cluster_noun(content)} cluster')})"
-    if not tested:
-        return "No hypothesis was tested: no selected neuron could be put into words that fit it."
-    verdict = f"{confirmed} {_be(confirmed)[0]} confirmed" if confirmed else "none of them is confirmed"
-    return (
-        f"{plural(tested, 'hypothesis')} {_be(tested)[1]} tested on {where} that no earlier step had read; {verdict}."
-    )
+    if holdout is None:
+        return "held-out texts"
+    where = plural(holdout.observations, noun)
+    if noun == "observation":
+        where += f" of {plural(holdout.texts, 'text')}"
+    if content.cluster:
+        where += f" ({plural(holdout.clusters, f'{cluster_noun(content)} cluster')})"
+    return where
 
 
 def _be(n: int) -> tuple[str, str]:
@@ -113,7 +131,7 @@ def _controls_paragraph(content: ReportContent) -> str:
     return (
         f"Controls ({names}): effects, p-values and q are plain, without them. What is left of an effect with them and "
         "the text's length held constant stands beside it. They decide a verdict in one case only: an effect that "
-        "clearly turns round with them is no more than suggestive."
+        "clearly changes sign under controls is no more than suggestive."
     )
 
 
@@ -124,25 +142,22 @@ def summary(content: ReportContent) -> tuple[str, ...]:
         out.append(_controls_paragraph(content))
     if content.confirmed:
         out.append(
-            "Confirmed means: if no concept had anything to do with the outcome, a report like this would confirm even "
+            "Confirmed means: if no claim had anything to do with the outcome, a report like this would confirm even "
             f"one of them in fewer than {percent(content.alpha)} of cases. It means an association that holds on new "
-            "texts, not that the concept brings the outcome about."
+            "texts, not that what the claim says brings the outcome about. A claim is tested as it reads: its words "
+            "are its whole meaning."
         )
-    out += own_effect_words(content)
-    if content.fits:
-        out.append(" ".join([recovery_words(content.fits, content.floor), *_beaten_by_words(content)]))
+    if content.fits and content.hypotheses:
+        out.append(recovery_words(content.fits, content.floor))
     return tuple(out)
 
 
 def _beaten_by_words(content: ReportContent) -> Iterator[str]:
-    """A sentence where a linear model of plain words predicts more than the concepts do."""
+    """A sentence where a linear model of plain words predicts more than the claims do."""
     concepts, words = concepts_fit(content.fits), next((fit for fit in content.fits if fit.name == WORDS), None)
     if concepts and words and words.value > concepts.value:
         figures = f"{metric_name(words.metric)} {number(words.value)} against {number(concepts.value)}"
-        yield (
-            f"A linear model of the words themselves (TF-IDF) predicts more than the concepts ({figures}): some of "
-            "what the words tell is in no concept."
-        )
+        yield (f"Plain words predict more than the claims do ({figures}): some of what the texts tell is in no claim.")
 
 
 def outcome_sentence(content: ReportContent) -> str:
@@ -160,17 +175,18 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
     by = f" Texts of one {cluster_noun(content)} are always in the same split." if content.cluster else ""
     yield (
         "Splits",
-        "Concepts are learned and worded on the training and validation texts, their fidelity is measured on the "
-        f"fidelity texts, and hypotheses are tested once on the holdout.{by}",
+        "Claims are found on the training and validation texts and tested once on the held-out texts (the holdout)."
+        + by,
     )
     yield (
-        "From text to concept",
-        "Texts become embeddings; a sparse autoencoder breaks these into neurons that fire on few texts each; the "
-        "neurons that predict the outcome on training texts are selected; each is put into words; the words are then "
-        "judged on held-out texts without looking at the neuron or the outcome (the method of HypotheSAEs, arXiv "
-        "2502.04382).",
+        "From text to claim",
+        "Texts become embeddings: lists of numbers that stand for what they mean. A sparse autoencoder breaks "
+        "these into neurons. Each neuron is at zero for most texts; the others activate it (“fire”). Neurons that "
+        "predict the outcome on training texts are selected (the method of HypotheSAEs, arXiv 2502.04382). Claims are "
+        "made from what activates them, from words that go with the outcome and from a list of style cues, and are "
+        "chosen together. Each claim is then judged on held-out texts without looking at any neuron or the outcome.",
     )
-    yield ("Guidance by the label", _guidance(content))
+    yield ("What the neurons learned from", _guidance(content))
     yield ("Effect", _effect_method(content))
     within = f"each {cluster_noun(content)}" if content.cluster else f"clusters (here every {unit(content)} is its own)"
     yield (
@@ -192,22 +208,24 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
         f"{len(content.hypotheses)}.",
     )
     yield (
-        "Partial effect",
-        "The same difference with all other concepts, text length and the declared controls held constant "
+        "Beside all other claims",
+        "The same difference with all other claims, text length and the declared controls held constant "
         + ("(least squares)." if content.task == "regression" else "(average marginal effect of a logit).")
-        + " A concept may lose its own effect when another one says nearly the same.",
+        + " A claim may lose its own effect when another one says nearly the same.",
     )
     yield (
         "Claim and neuron",
         "A claim is tested as it reads. How much of its neuron it says is told beside it and decides nothing: "
-        "precision is the share of texts with the claim that fire the neuron, recall the share of firing texts that "
-        "have the claim.",
+        "precision is the share of the texts that it holds for that activate the neuron, recall the share of the "
+        "texts that activate the neuron that it holds for, r the correlation of both. Claims made from words or style "
+        "may have no neuron.",
     )
     yield (
         "Joint fit",
-        "Models that may read everything (embeddings, words, neurons) are trained on the other splits; the concepts, "
-        "which only the holdout has, are cross-fitted over folds of whole clusters, and an AUC compares texts within a "
-        "fold only. Every value is out of sample; the floor is the model of the concepts on shuffled outcomes.",
+        "Models that may read everything (embeddings, words, neurons) are trained on the other splits. The claims are "
+        "judged on the holdout only; their model is trained on a part of its clusters and scored on the others, in "
+        "turn, and an AUC compares texts within one part only. Every value is of texts that the model had not seen; "
+        "the floor is the model of the claims on shuffled outcomes.",
     )
 
 
@@ -215,8 +233,8 @@ def _guidance(content: ReportContent) -> str:
     weights = sorted({guided.weight for guided in content.guidance.values()})
     if not any(weights):
         return (
-            "None: the autoencoder learned to rebuild the embeddings and never saw the outcome. Its neurons are what "
-            "is frequent in the texts, whether or not it goes with the outcome."
+            "The texts alone: the autoencoder learned to rebuild the embeddings and never saw the outcome. Its neurons "
+            "are what is frequent in the texts, whether or not it goes with the outcome."
         )
     named = " and ".join(f"{weight:g}" for weight in weights if weight)
     some = "The autoencoder" if all(weights) else "One or more of the autoencoders (each card says whether its own)"
@@ -224,36 +242,37 @@ def _guidance(content: ReportContent) -> str:
     source = f" from {' and '.join(few)} neurons, while the others only rebuild (each card says which)" if few else ""
     return (
         f"{some} learned to rebuild the embeddings and, with weight {named}, to predict the outcome of the training "
-        f"texts{source}. Guided neurons lean towards what goes with the outcome, and are no neutral inventory of what "
+        f"texts{source}. Such neurons lean towards what goes with the outcome, and are no neutral inventory of what "
         "the texts are about. The outcomes of the holdout played no part in it, so tests, intervals and corrections "
-        "hold as without guidance."
+        "hold all the same."
     )
 
 
 def _effect_method(content: ReportContent) -> str:
     if content.task == "pairwise":
         return (
-            "Among pairs in which only one text has the concept, the share that this text wins; one half is no "
+            "Among pairs in which the claim holds for one text only, the share that this text wins; one half is no "
             "association. It does not matter which text is called A."
         )
     if content.task == "classification":
         return (
-            f"Share of “{short_outcome(content.outcome)}” among texts with the concept minus that among texts without."
+            f"Share of “{short_outcome(content.outcome)}” among the texts that the claim holds for minus that "
+            "among the others."
         )
     return (
-        f"The average of the outcome ({short_outcome(content.outcome)}) over texts with the concept minus its average "
-        "over texts without."
+        f"The average of the outcome ({short_outcome(content.outcome)}) over the texts that the claim holds for minus "
+        "its average over the others."
     )
 
 
 def threats(content: ReportContent) -> Iterator[str]:
     """What speaks against trusting the figures, most general first."""
     yield (
-        "These are associations in observed texts. A concept can go with the outcome because of a third thing, such as "
+        "These are associations in observed texts. A claim can go with the outcome because of a third thing, such as "
         "a topic, an author or a time; nothing here shows what would happen if a text were changed."
     )
     if content.task != "pairwise" and not content.controls:
-        yield "No controls are declared, so partial effects hold only text length and the other concepts constant."
+        yield "No controls are declared, so effects beside all other claims hold only these and text length constant."
     if not content.cluster:
         yield (
             "No cluster column is declared: every text counts as independent. If texts share an author, a thread or an "
@@ -271,32 +290,33 @@ def _figure_threats(content: ReportContent) -> Iterator[str]:
     clusters = min((test.n_clusters for test in tests), default=_FEW_CLUSTERS)
     if clusters < _FEW_CLUSTERS:
         yield (
-            f"Some hypothesis rests on only {plural(clusters, 'cluster')}; below about {_FEW_CLUSTERS} robust "
+            f"Some claim rests on only {plural(clusters, 'cluster')}; below about {_FEW_CLUSTERS} robust "
             "intervals tend to be too narrow."
         )
-    f1 = [h.fidelity.f1 for h in content.hypotheses if h.fidelity.n_strong]
-    if f1:
+    recall = [h.fidelity.natural_recall for h in content.hypotheses if h.sae_id and h.fidelity.n_firing]
+    if recall:
         yield (
-            f"Words are not neurons: the median fidelity is {number(float(np.median(f1)))} (1 would be perfect). Where "
-            "it is low, the sentence on the card describes only part of what was selected."
+            f"A claim says only a part of its neuron: the median claim holds for {percent(float(np.median(recall)))} "
+            "of the texts that activate its neuron. The rest of what the neuron knows was not tested."
         )
     if (content.settings.get("annotation") or {}).get("model") == "lexical":
         yield (
-            "Concepts here are weighted word lists. They see words, not meaning: irony, negation and quotation are "
-            "read at face value."
+            "Claims about words and signs hold wherever these stand: irony, negation (“not good”) and quotation are "
+            "read at face value. A claim that quotes a sentence holds for whatever the embedder finds as close to it "
+            "as the claim says, which a person might not."
         )
     missing = max((_missing(h, content) for h in content.hypotheses), default=0)
     if missing:
-        yield f"Up to {plural(missing, 'held-out observation')} of a concept could not be judged and were left out."
+        yield f"Up to {plural(missing, 'held-out observation')} of a claim could not be judged and were left out."
     if content.confirmed > 1:
         yield (
-            "The strongest hypotheses are the ones whose effects came out largest on these very texts; on other texts "
+            "The strongest claims are the ones whose effects came out largest on these very texts; on other texts "
             "the largest of them will tend to be a little smaller."
         )
     opposite = sum("opposite signs" in flag for test in tests for flag in test.flags)
     if opposite:
         yield (
-            f"{plural(opposite, 'hypothesis')} {'changes' if opposite == 1 else 'change'} direction once the others "
+            f"{plural(opposite, 'claim')} {'changes' if opposite == 1 else 'change'} direction once the others "
             "are held constant (flagged on the card)."
         )
     if content.dropped:
@@ -305,8 +325,8 @@ def _figure_threats(content: ReportContent) -> Iterator[str]:
             yield f"Rows were left out before anything else ({reasons})."
     if content.unreadable:
         yield (
-            f"{plural(len(content.unreadable), 'selected neuron')} could not be put into words. What they "
-            "know about the outcome is missing from the hypotheses."
+            f"No claim speaks for {plural(len(content.unreadable), 'selected neuron')}. What "
+            f"{'it knows' if len(content.unreadable) == 1 else 'they know'} about the outcome is missing here."
         )
 
 

@@ -27,7 +27,7 @@ class Bar:
 
 
 def histogram_bars(histogram: ActivationHistogram) -> tuple[tuple[Bar, ...], float | None]:
-    """Bars, texts with the concept at the bottom; and where strong firing begins, in percent of the width."""
+    """Bars, texts that the claim holds for at the bottom; and where strong activation begins, in percent."""
     bins = len(histogram.having)
     tallest = max((a + b for a, b in zip(histogram.having, histogram.lacking, strict=True)), default=0)
     if not tallest:
@@ -69,17 +69,17 @@ def histogram_png(histogram: ActivationHistogram) -> bytes:
 def histogram_words(histogram: ActivationHistogram) -> str:
     """What the picture shows, and what it cannot show."""
     if not histogram.firing:
-        return f"It fires on none of the {count(histogram.texts)} judged texts."
+        return f"None of the {count(histogram.texts)} judged texts activates it."
     words = (
-        f"It fires on {count(histogram.firing)} of {count(histogram.texts)} judged texts "
-        f"({percent(histogram.firing / histogram.texts)}), most weakly at the left and at "
-        f"{number(histogram.edges[-1])} at the right; blue: the text has the concept"
+        f"{count(histogram.firing)} of {count(histogram.texts)} judged texts activate it "
+        f"({percent(histogram.firing / histogram.texts)}), most weakly at the left and with "
+        f"{number(histogram.edges[-1])} at the right; blue: the claim holds"
     )
     having = sum(histogram.having)
     words += f" ({percent(having / histogram.firing)})"
     if histogram.strong is not None and histogram.strong < histogram.edges[-1]:
-        words += f"; the line: strong firing begins, at {number(histogram.strong)}"
-    return f"{words}. Of the silent texts, {_silent(histogram)} have the concept."
+        words += f"; the line: from here on, {number(histogram.strong)}, activation counts as strong"
+    return f"{words}. It also holds for {_silent(histogram)} of the texts that do not activate it."
 
 
 def _silent(histogram: ActivationHistogram) -> str:

@@ -23,14 +23,14 @@ def report_tables(content: ReportContent) -> dict[str, pl.DataFrame]:
     """Every table of the page that is no figure's: by name."""
     text = pl.String
     evidence = [
-        (h.hypothesis_id, role, place, example.text_id, example.outcome, example.activation, example.text)
+        (h.hypothesis_id, role, place, e.text_id, e.outcome, e.activation, list(e.because), e.unit, e.text)
         for h in content.hypotheses
         for role, examples in (
             ("for", h.evidence.supporting),
             ("near miss", h.evidence.near_misses),
             ("against", h.evidence.counterexamples),
         )
-        for place, example in enumerate(examples, 1)
+        for place, e in enumerate(examples, 1)
     ]
     splits = [(s.split, s.observations, s.texts, s.clusters) for s in content.splits]
     return {
@@ -43,6 +43,8 @@ def report_tables(content: ReportContent) -> dict[str, pl.DataFrame]:
                 "text_id": text,
                 "outcome": pl.Float64,
                 "activation": pl.Float64,
+                "because": pl.List(text),
+                "unit": text,
                 "text": text,
             },
         ),

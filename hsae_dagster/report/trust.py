@@ -1,4 +1,4 @@
-"""Sentences about how far a report may be trusted: looks at the holdout, power, families.
+"""Sentences about how far a report may be trusted: looks at the holdout, power, near-copies.
 
 Belongs here: the words for what `core.analysis_plan`, `core.power` and their like found. Does not belong here: general
 wording (`wording`), whole paragraphs (`prose`) or markup (`page`, `cards`).
@@ -46,7 +46,7 @@ def look_words(content: ReportContent) -> str:
         else f"The plan ({look.plan}) was changed after held-out texts had been judged."
     )
     if look.number == 1:
-        return f"This is the first look at these held-out texts. {frozen}"
+        return f"This is the first look at these held-out texts: nothing had been tested on them before. {frozen}"
     own = len(content.hypotheses)
     return (
         f"This is the {ordinal(look.number)} look at these held-out texts: {plural(look.number - 1, 'other plan')} "
@@ -57,7 +57,7 @@ def look_words(content: ReportContent) -> str:
 
 
 def own_effect_words(content: ReportContent) -> Iterator[str]:
-    """How many of several confirmed hypotheses say something that the others do not."""
+    """How many of several confirmed claims keep their direction beside all others."""
     confirmed = [h.test for h in content.hypotheses if h.badge == "confirmed"]
     if len(confirmed) < 2:
         return
@@ -65,22 +65,18 @@ def own_effect_words(content: ReportContent) -> Iterator[str]:
         test.partial.low > 0 if test.separation.estimate > 0 else test.partial.high < 0  # never, where it is NaN
         for test in confirmed
     )
-    beside = "beside all other concepts, too, to the same side"
     if own == len(confirmed):
-        yield f"Each of the {own} confirmed effects differs from zero {beside}."
+        yield f"Each of the {own} keeps its direction beyond doubt beside all other claims."
         return
-    rest = "differs" if own == 1 else "differ"
-    yield (
-        f"Confirmed hypotheses can be one finding in several wordings: of the {len(confirmed)} confirmed effects "
-        f"{own or 'none'} {rest} from zero {beside} (the partial effect on the card)."
-    )
+    keeps = "keeps its" if own == 1 else "keep their"
+    yield f"Of the {len(confirmed)}, {own or 'none'} {keeps} direction beyond doubt beside all other claims."
 
 
 def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str, str]]:
     """Figures of a card on how far to trust it: (name, value)."""
     yield "Power of the test", detectable_words(hypothesis.detectable, content.task)
     if math.isfinite(hypothesis.stability):
-        yield "Neuron selected again", f"from {percent(hypothesis.stability)} of half-samples of the training clusters"
+        yield "Neuron selected again", f"from {percent(hypothesis.stability)} of random halves of the training clusters"
     if hypothesis.duplicates:
         near = "; ".join(f"{one_line(d.claim)} (φ {number(d.phi)})" for d in hypothesis.duplicates)
         yield "Stands for near-duplicates", near
@@ -94,11 +90,15 @@ def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tupl
     if hypothesis.annotation_error is not None:
         yield from error_facts(hypothesis.annotation_error, content.task)
     if content.look is not None and content.look.number > 1:
-        yield "Look at the holdout", f"{ordinal(content.look.number)} (family of {plural(content.family, 'test')})"
+        counted = plural(content.family, "test")
+        yield (
+            "Look at the held-out texts",
+            f"the {ordinal(content.look.number)}; the correction counts {counted} in all",
+        )
 
 
 def near_copy_words(copies: Sequence[NearCopy]) -> str:
-    """The family of a neuron: near-copies that were left out so that other neurons could be selected."""
+    """Near-copies of a neuron that were left out so that other neurons could be selected."""
     named = [f"{c.sae_id[:8]}/{c.sae_column} (r {number(c.correlation)}, cosine {number(c.cosine)})" for c in copies]
     more = f" and {len(named) - _SHOWN_COPIES} more" if len(named) > _SHOWN_COPIES else ""
     return "; ".join(named[:_SHOWN_COPIES]) + more
@@ -113,8 +113,8 @@ def error_facts(error: AnnotationError, task: str) -> Iterator[tuple[str, str]]:
         yield "Corrected by gold labels", f"{partial_brief(found.corrected, task)} ({plural(found.n_gold, 'label')})"
         yield (
             "The judge against people",
-            f"finds {percent(found.sensitivity)} of texts with the concept, says yes to "
-            f"{percent(found.false_positive_rate)} of those without; κ {number(found.kappa)}",
+            f"finds {percent(found.sensitivity)} of the texts that it holds for, says yes to "
+            f"{percent(found.false_positive_rate)} of the others; κ {number(found.kappa)}",
         )
     if math.isfinite(error.human_kappa):
         yield "Two people", f"κ {number(error.human_kappa)}"
@@ -135,14 +135,12 @@ def control_words(content: ReportContent) -> Iterator[str]:
         elif control.name == "random neurons":
             yield (
                 f"Of {plural(control.tested, 'neuron')} drawn at random from those not selected, {control.discoveries} "
-                f"would be confirmed if tested by their firing, with a typical effect of "
+                f"would be confirmed if tested by whether texts activate them, with a typical effect of "
                 f"{_size(control.typical_effect, content.task)} (the hypotheses here: {_typical(content)}). Random "
                 "neurons are no nulls: the more there are, the less it means to be merely significant."
             )
         else:
-            what = (
-                "neurons selected for" if control.name == "permuted labels" else "the concepts of this report against"
-            )
+            what = "neurons selected for" if control.name == "permuted labels" else "the claims of this report against"
             yield (
                 f"{capitalised(what)} permuted outcomes: {plural(control.discoveries, 'false confirmation')} among "
                 f"{plural(control.tested, 'test')} ({control.runs_with_any} of {plural(control.runs, 'permutation')}"

@@ -19,8 +19,16 @@ MINUS = "\u2212"
 
 # Control characters, lone surrogates and what turns the writing direction round: none of them is text to read.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
-_LEFT_OUT = {"exact duplicate": "repeating the text, outcome, cluster and controls of another row"}
-_LEXICAL_OPENING = "uses words such as "
+_LEFT_OUT = {
+    "repeated row": "repeating a row of the same id",
+    "text of another split": "whose text lies in another split than their cluster",
+}
+# How claims begin or end, and what is left of that where there is little room.
+_SHORTER = (
+    (re.compile("^says (?=“)"), ""),
+    (re.compile("^has a sentence (?=like “)"), ""),
+    (re.compile(r" \(similarity [^()]*\)$"), ""),
+)
 
 
 def clean(text: str) -> str:
@@ -95,8 +103,11 @@ def shorten(text: str, length: int) -> str:
 
 
 def short_claim(claim: str, length: int = 46) -> str:
-    """A claim as the label of a row: of a lexical concept, the words alone."""
-    return shorten(one_line(claim).removeprefix(_LEXICAL_OPENING), length)
+    """A claim as the label of a row: of a word group the words alone, of quoted sentences no similarity."""
+    label = one_line(claim)
+    for pattern, short in _SHORTER:
+        label = pattern.sub(short, label)
+    return shorten(label, length)
 
 
 def capitalised(text: str) -> str:
@@ -174,12 +185,12 @@ def effect_brief(effect: Effect, task: str) -> str:
 
 
 def partial_brief(effect: Effect, task: str) -> str:
-    """The effect beside the other concepts and the controls; for pairs in points of the share won."""
+    """The effect beside the other claims and the controls; for pairs in points of the share won."""
     return effect_brief(effect, "regression" if task == "regression" else "classification")
 
 
 def effect_words(effect: Effect, task: str, outcome: str) -> str:
-    """The effect as half a sentence whose subject is a text that has the concept."""
+    """The effect as half a sentence whose subject is a text that the claim holds for."""
     if not math.isfinite(effect.estimate):
         return f"its association with {_outcome_phrase(task, outcome)} is {NOT_ESTIMABLE}"
     s = shown(effect, task)
@@ -251,12 +262,12 @@ def left_out_words(reason: str) -> str:
 
 
 def concepts_fit(fits: tuple[Fit, ...]) -> Fit | None:
-    """The fit of the concepts alone, or None when the ladder has none."""
+    """The fit of the claims alone, or None when the ladder has none."""
     return next((fit for fit in fits if "concept" in fit.name.lower() and "control" not in fit.name.lower()), None)
 
 
 def recovered_share(fits: tuple[Fit, ...], floor: tuple[float, float]) -> float:
-    """Share of the way from the floor (chance) to the ceiling (first of the ladder) that the concepts go; or NaN."""
+    """Share of the way from the floor (chance) to the ceiling (first of the ladder) that the claims go; or NaN."""
     concepts = concepts_fit(fits)
     if concepts is None or not fits or not fits[0].value > floor[0]:
         return math.nan
@@ -264,14 +275,14 @@ def recovered_share(fits: tuple[Fit, ...], floor: tuple[float, float]) -> float:
 
 
 def recovery_words(fits: tuple[Fit, ...], floor: tuple[float, float]) -> str:
-    """How much of the predictable signal the concepts recover, as a sentence."""
+    """How much of what can be predicted the claims predict, as a sentence."""
     concepts = concepts_fit(fits)
     share = recovered_share(fits, floor)
     if concepts is None or not math.isfinite(concepts.value):
-        return "How much of what the embeddings predict the concepts recover could not be measured."
+        return "How much of what the embeddings predict the claims predict, too, could not be measured."
     if not math.isfinite(share):
         return (
-            "How much of the predictable signal the concepts recover is not estimable: the embeddings themselves "
+            "How much of what can be predicted the claims predict is not estimable: the embeddings themselves "
             "predict the outcome no better than chance."
         )
     metric = metric_name(concepts.metric)
@@ -280,10 +291,10 @@ def recovery_words(fits: tuple[Fit, ...], floor: tuple[float, float]) -> str:
         f"{number(fits[0].value)} for the embeddings"
     )
     if not concepts.value > floor[1]:
-        return f"Together the concepts predict no better than chance might ({figures})."
+        return f"Together the claims predict no better than chance might ({figures})."
     if share >= 1:
-        return f"Together the concepts predict at least as well as the embeddings ({figures})."
-    return f"Together the concepts recover {percent(share)} of what the embeddings predict ({figures})."
+        return f"Together the claims predict at least as well as the embeddings ({figures})."
+    return f"Together the claims predict {percent(share)} of what the embeddings predict ({figures})."
 
 
 def metric_words(metric: str) -> str:

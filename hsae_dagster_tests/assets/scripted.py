@@ -7,6 +7,7 @@ import json
 import os
 from typing import Any
 
+from hsae_dagster.keys import hash_json
 from hsae_dagster_tests.assets.workspace import TOPICS, topic_of
 from hsae_dagster_tests.providers.loopback import (
     KEY,
@@ -31,6 +32,8 @@ MODELS = {
         "scoring_texts": 40,
     },
     "annotation": {"model": "openai:judge", "calibration": 0},
+    # It knows nothing but topics, and would fail an examination.
+    "judge": {"texts": 0},
 }
 
 
@@ -57,6 +60,14 @@ def chat(body: dict[str, Any], call: int) -> "dict[str, Any] | Raw":
     texts = shown_texts(body)
     firing = [topic_of(text) for text in texts[: len(texts) // 2]]
     return {"concept": f"is about {max(TOPICS, key=firing.count)}"}
+
+
+def candidly(body: dict[str, Any], call: int) -> "dict[str, Any] | Raw":
+    """`chat`, but no two samples of texts give it the same words, as with a real model."""
+    if shown_concepts(body):
+        return judge_by(lambda predicate, text: predicate.startswith(f"is about {topic_of(text)}"))(body, call)
+    said = chat(body, call)
+    return {"concept": f"{said['concept']}, {hash_json(body)[:6]}"} if isinstance(said, dict) else said
 
 
 def slowly(delay: float) -> Any:

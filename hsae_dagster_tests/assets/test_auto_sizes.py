@@ -1,112 +1,119 @@
 """Sizes chosen by measurement, through the assets, on the tiny texts."""
 
+import polars as pl
 import pytest
 import yaml
 
+from hsae_dagster.assets import sae_sizes
+from hsae_dagster.core.sae_grid import Size
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster_tests.assets.workspace import Workspace
 
-FAST = {"max_epochs": 8, "label_weights": [0.3]}
+FAST = {"race_epochs": 3, "max_epochs": 8}
 
 
-def redeclare(workspace: Workspace, dataset: str, saes: object) -> None:
+def redeclare(workspace: Workspace, dataset: str, saes: object, **changes: object) -> None:
     fields = yaml.safe_load((workspace.root / "data" / dataset / "dataset.yaml").read_text(encoding="utf-8"))
-    workspace.declare(dataset, None, **{**fields, "saes": saes})
+    workspace.declare(dataset, None, **{**fields, "saes": saes, **changes})
+
+
+@pytest.fixture
+def two_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny texts carry one size; here are two for them."""
+    monkeypatch.setattr(sae_sizes, "grid", lambda n_units, n_select: [Size(12, 3), Size(24, 4)])
 
 
 @pytest.mark.parametrize("dataset", ["ratings", "parties", "duels"])
-def test_a_size_is_measured_and_the_whole_grid_is_kept(copied: Workspace, dataset: str) -> None:
+def test_sizes_are_raced_and_what_is_taken_is_trained_to_the_end(
+    copied: Workspace, dataset: str, two_sizes: None
+) -> None:
     redeclare(copied, dataset, {"auto": {**FAST, "learning_rate": 0.003}})
     run = copied.run(dataset)
     assert run.success, run.failures
     stored = copied.current(dataset, "sae_checkpoints")
     (record,) = stored.json("saes.json")
     rows = read_frame(stored.file("grid.parquet"))
+    assert rows.select("m", "k").rows() == [(12, 3), (24, 4)]
     (chosen,) = rows.filter(rows["chosen"]).rows(named=True)
-    assert chosen["sae_id"] == record["sae_id"]
-    for name in ("m", "k", "label_weight", "distinct_weight"):
-        assert record["config"][name] == chosen[name]
-    assert record["config"]["learning_rate"] == 0.003
-    assert record["config"]["input_noise"] == (1.0 if chosen["label_weight"] > 0 else 0.0)
-    assert chosen["parts"] == rows["parts"].max()
-    n_train = read_frame(copied.current(dataset, "corpus").file("texts.parquet"))["split"].to_list().count("train")
-    assert rows["m"].max() <= n_train // 4  # type: ignore[operator]
-    assert set(rows["label_weight"]) == {0.0, 0.3}
-    assert rows["score"].is_finite().all()
+    config = {name: record["config"][name] for name in ("m", "k", "label_weight", "learning_rate", "max_epochs")}
+    assert config == {"m": chosen["m"], "k": chosen["k"], "label_weight": 0.0, "learning_rate": 0.003, "max_epochs": 8}
+    assert rows["said"].is_finite().all()
+    near = rows.filter(rows["said"].max() - rows["said"] <= rows["standard_error"])
+    measured = near.height > 1
+    assert rows["agreement"].is_not_null().sum() == (near.height if measured else 0)
     told = run.metadata("sae_checkpoints")
-    assert len(told["grid"].records) == rows.height
-    assert "standard error" in told["choice"] or "best score" in told["choice"]
+    assert len(told["grid"].records) == 2
+    assert "can be said" in told["choice"]
     assert "data:image/png" in told["grid, drawn"]
+    page = copied.current(dataset, "evaluation_report").file("_report.html").read_text(encoding="utf-8")
+    assert "guid" not in told["choice"]
+    assert page
     again = copied.run(dataset, "sae_checkpoints")
     assert again.metadata("sae_checkpoints")["reused"]
 
 
-def test_close_candidates_are_compared_on_other_clusters_and_what_is_kept_learned_from_training_ones(
-    copied: Workspace,
-) -> None:
-    redeclare(copied, "ratings", {"auto": {**FAST, "parts": 1}})
+def test_outcomes_of_validation_texts_do_not_choose_the_claims(copied: Workspace, two_sizes: None) -> None:
+    """Reversing the sign of validation outcomes leaves the claims of training clusters, which then say the reverse."""
+    redeclare(copied, "ratings", {"auto": FAST})
     assert copied.run("ratings", upto="sae_checkpoints").success
-    alone = copied.current("ratings", "sae_checkpoints")
-    assert set(read_frame(alone.file("grid.parquet"))["parts"]) == {1}
+    before = read_frame(copied.current("ratings", "sae_checkpoints").file("grid.parquet"))
+    corpus = copied.current("ratings", "corpus")
+    observations = read_frame(corpus.file("observations.parquet"))
+    flipped = set(observations.filter(pl.col("split") == "validation")["text_id"])
+    texts = read_frame(corpus.file("texts.parquet"))
+    wanted = set(texts.filter(pl.col("text_id").is_in(flipped))["text"])
+    fields = yaml.safe_load((copied.root / "data" / "ratings" / "dataset.yaml").read_text(encoding="utf-8"))
+    (path,) = (copied.root / "data" / "ratings").glob(fields["files"])
+    frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
+    text, label = fields["columns"]["text"], fields["columns"]["label"]
+    turned = frame.with_columns(
+        pl.when(pl.col(text).str.strip_chars().is_in(wanted)).then(-pl.col(label)).otherwise(pl.col(label))
+    )
+    copied.declare("ratings", turned, **{**fields, "saes": {"auto": FAST}})
+    assert copied.run("ratings", upto="sae_checkpoints").success
+    after = read_frame(copied.current("ratings", "sae_checkpoints").file("grid.parquet"))
+    assert after["claims"].to_list() == before["claims"].to_list()
+    assert after["said"].to_list() != before["said"].to_list()
+
+
+def test_few_units_have_one_size_and_it_says_so(copied: Workspace) -> None:
     redeclare(copied, "ratings", {"auto": FAST})
     run = copied.run("ratings", upto="sae_checkpoints")
     assert run.success, run.failures
-    stored = copied.current("ratings", "sae_checkpoints")
-    rows, before = (read_frame(one.file("grid.parquet")) for one in (stored, alone))
-    assert rows["parts"].max() > 1, "candidates on so few clusters are close"
-    # The candidates themselves are the ones from before: other clusters compare, and teach nothing that is kept.
-    for name in ("sae_id", "signal", "fired", "redundancy"):
-        assert rows[name].to_list() == before[name].to_list()
-    assert "parts of the training and validation clusters" in run.metadata("sae_checkpoints")["choice"]
+    rows = read_frame(copied.current("ratings", "sae_checkpoints").file("grid.parquet"))
+    assert rows.height == 1
+    assert rows["chosen"].all()
+    assert rows["said"].is_null().all()
+    assert "the only size that" in run.metadata("sae_checkpoints")["choice"]
 
 
-def test_a_share_of_the_neurons_can_be_guided(copied: Workspace) -> None:
-    grids = []
-    for share in (1.0, 0.33):
-        redeclare(copied, "ratings", {"auto": {**FAST, "parts": 1, "head_share": share}})
-        assert copied.run("ratings", upto="sae_checkpoints").success
-        grids.append(read_frame(copied.current("ratings", "sae_checkpoints").file("grid.parquet")))
-    both = grids[0].join(grids[1], on=("m", "k", "label_weight", "distinct_weight"), suffix="_few")
-    same = both["sae_id"] == both["sae_id_few"]
-    assert same.to_list() == (both["label_weight"] == 0).to_list(), "guided ones are others"
+def test_too_few_validation_observations_take_the_smallest_and_say_so(
+    copied: Workspace, two_sizes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sae_sizes, "ENOUGH_OBSERVATIONS", 10_000)
+    redeclare(copied, "ratings", {"auto": FAST})
+    run = copied.run("ratings", upto="sae_checkpoints")
+    assert run.success, run.failures
+    rows = read_frame(copied.current("ratings", "sae_checkpoints").file("grid.parquet"))
+    assert rows["chosen"].to_list() == [True, False]
+    assert "are too few to choose by" in run.metadata("sae_checkpoints")["choice"]
+
+
+def test_another_number_of_claims_wanted_is_another_choice(copied: Workspace) -> None:
+    redeclare(copied, "ratings", {"auto": FAST})
+    first = copied.run("ratings", upto="sae_checkpoints").event("sae_checkpoints")
+    redeclare(copied, "ratings", {"auto": FAST}, selection={"n": 6})
+    second = copied.run("ratings", upto="sae_checkpoints").event("sae_checkpoints")
+    assert first.metadata["folder"] != second.metadata["folder"]
+    assert second.metadata["reused"].value is False
+
+
+def test_a_share_of_the_neurons_can_be_guided_where_a_dataset_lists_it(copied: Workspace) -> None:
     redeclare(copied, "ratings", [{"m": 16, "k": 4, "label_weight": 1.0, "head_neurons": 5, "max_epochs": 8}])
     run = copied.run("ratings")
     assert run.success, run.failures
     page = copied.current("ratings", "evaluation_report").file("_report.html").read_text(encoding="utf-8")
     assert "from 5 of 16 neurons, while the others only rebuild" in page
-
-
-def test_unguided_sizes_are_chosen_without_guidance(copied: Workspace) -> None:
-    redeclare(copied, "ratings", {"auto": {**FAST, "guided": False}})
-    assert copied.run("ratings", upto="sae_checkpoints").success
-    stored = copied.current("ratings", "sae_checkpoints")
-    assert set(read_frame(stored.file("grid.parquet"))["label_weight"]) == {0.0}
-    assert stored.json("saes.json")[0]["head"] is None
-
-
-def test_guided_neurons_that_are_too_alike_are_trained_again_and_kept_apart(copied: Workspace) -> None:
-    guided = {"max_epochs": 25, "label_weights": [3.0], "redundancy": 0.05, "reconstruction": 3.0, "head_share": 1.0}
-    redeclare(copied, "ratings", {"auto": guided})
-    run = copied.run("ratings", upto="sae_checkpoints")
-    assert run.success, run.failures
-    rows = read_frame(copied.current("ratings", "sae_checkpoints").file("grid.parquet"))
-    apart = rows.filter(rows["distinct_weight"] > 0)
-    assert apart.height > 0, "so strong a guidance makes neurons alike"
-    assert set(apart["label_weight"]) == {3.0}
-    before = rows.filter(rows["distinct_weight"] == 0).join(apart, on=("m", "k", "label_weight"))
-    assert before.height == apart.height
-    assert (before["redundancy_right"] < before["redundancy"]).all()
-    assert not before["within_caps"].any()
-
-
-def test_another_number_of_neurons_to_select_is_another_choice(copied: Workspace) -> None:
-    redeclare(copied, "ratings", {"auto": FAST})
-    first = copied.run("ratings", upto="sae_checkpoints").event("sae_checkpoints")
-    fields = yaml.safe_load((copied.root / "data" / "ratings" / "dataset.yaml").read_text(encoding="utf-8"))
-    copied.declare("ratings", None, **{**fields, "selection": {"n": 6}})
-    second = copied.run("ratings", upto="sae_checkpoints").event("sae_checkpoints")
-    assert first.metadata["folder"] != second.metadata["folder"]
-    assert second.metadata["reused"].value is False
 
 
 def test_the_rule_of_thumb_of_the_reference(copied: Workspace) -> None:

@@ -114,13 +114,19 @@ CASES = {
         ("m = 400", "training texts", "`saes.m`"),
     ),
     "fewer live neurons than asked for": Case(
-        redeclare(selection={"n": 9}), "selected_neurons", ("9 neurons were asked for", "of 8", "wider SAE")
+        redeclare(selection={"n": 9, "across_clusters": False}),
+        "selected_neurons",
+        ("9 neurons were asked for", "of 8", "wider SAE"),
     ),
     "an unknown selection method": Case(
         redeclare(selection={"n": 4, "method": "magic"}), "selected_neurons", ("magic", "lasso")
     ),
     "no text to choose on": Case(
-        redeclare(splits={"validation": 0.0}), "interpretations", ("validation split", "splits.validation"), whole=True
+        # Claims found offline are chosen by cross-validation; a language model's are chosen on texts set aside.
+        redeclare(splits={"validation": 0.0}, interpretation={"model": "openai:m"}, annotation={"model": "openai:m"}),
+        "interpretations",
+        ("validation split", "splits.validation"),
+        whole=True,
     ),
 }
 
@@ -172,23 +178,24 @@ def test_a_stage_without_what_is_upstream_says_what_to_materialize(workspace: Wo
     assert "Materialize" in run.sentence("activations")
 
 
-def test_duplicates_are_left_out_and_reported(copied: Workspace) -> None:
-    texts = tiny_texts()
-    # Equal but for white space; equal text of the same author with another label, which is another observation.
-    spaced = texts[:3].with_columns(pl.col("text").str.replace_all(" ", "  "))
-    other = texts[3:5].with_columns(pl.col("score") + 1)
-    copied.declare("ratings", pl.concat([texts, texts[:10], spaced, other]))
-    run = copied.run("ratings", "corpus")
-    told = run.metadata("corpus")
+def test_repeats_are_left_out_only_where_an_id_tells_them(copied: Workspace) -> None:
+    texts = tiny_texts().with_row_index("number")
+    read_twice = pl.concat([texts, texts[:13]])
+    copied.declare("ratings", read_twice)
+    told = copied.run("ratings", "corpus").metadata("corpus")
+    assert (told["rows left out"], told["observations"], told["dagster/row_count"]) == ("none", 313, 300)
+    columns(id="number")(copied)
+    told = copied.run("ratings", "corpus").metadata("corpus")
     assert [record.data for record in told["rows left out"].records] == [
-        {"reason": "repeating the text, outcome, cluster and controls of another row", "rows": 13}
+        {"reason": "repeating a row of the same id", "rows": 13}
     ]
-    assert (told["rows read"], told["observations"], told["dagster/row_count"]) == (315, 302, 300)
+    assert (told["rows read"], told["observations"], told["dagster/row_count"]) == (313, 300, 300)
 
 
 def test_many_rows_left_out_are_a_warning_not_a_stop(copied: Workspace) -> None:
-    texts = tiny_texts()
+    texts = tiny_texts().with_row_index("number")
     copied.declare("ratings", pl.concat([texts, texts[:150]]))
+    columns(id="number")(copied)
     run = copied.run("ratings", "corpus")
     assert run.success
     assert not run.checks["corpus.few_rows_dropped"].passed
@@ -226,7 +233,7 @@ def test_a_label_that_is_constant_on_one_side_stops_before_anything_is_learned(c
             "interpretations",
             {"interpretation": {"model": "openai:m"}, "annotation": {"model": "openai:m"}},
         ),
-        ("annotation.model", "interpretations", {"annotation": {"model": "openai:m"}}),
+        ("annotation.model", "annotation_matrix", {"annotation": {"model": "openai:m"}}),
     ],
 )
 def test_a_provider_without_key_names_its_field_and_the_variable(
@@ -244,7 +251,7 @@ def test_a_provider_without_key_names_its_field_and_the_variable(
 def test_a_corrected_dataset_goes_on_as_if_nothing_had_been(copied: Workspace, tmp_path: Path) -> None:
     before = copied.bytes_of()
     good = (copied.root / "data" / "ratings" / "dataset.yaml").read_text(encoding="utf-8")
-    redeclare(selection={"n": 9})(copied)
+    redeclare(selection={"n": 9, "across_clusters": False})(copied)
     assert not copied.run("ratings").success
     write("dataset.yaml", good)(copied)
     run = copied.run("ratings")

@@ -124,7 +124,8 @@ def test_a_card_says_stale_when_something_changed_without_the_rest_and_current_w
     assert copied.run("ratings", "evaluation_report", instance=instance).success
     assert set(statuses(copied, instance)) == {"current"}
     before = (copied.root / "data" / "ratings" / "dataset.yaml").read_bytes()
-    copied.declare("ratings", None, interpretation={"candidates": 2, "bin": [80, 100]})
+    # With so many texts needed for a test no claim about one topic has enough of them.
+    copied.declare("ratings", None, inference={"min_positives": 45, "bootstrap": 20, "folds": 3, "same_concept": 1.1})
     run = copied.run("ratings", "interpretations", instance=instance)
     assert run.success
     for status in statuses(copied, instance):
@@ -161,11 +162,11 @@ def test_an_evaluation_of_results_that_do_not_fit_together_is_stale_from_the_sta
     assert set(statuses(copied, instance)) == {"current"}
 
 
-def test_a_refitted_lexicon_keeps_its_hypothesis_and_the_card_says_what_changed(copied: Workspace) -> None:
+def test_a_reworded_claim_keeps_its_hypothesis_and_the_card_says_what_changed(copied: Workspace) -> None:
     log = LineageLog(copied.store)
     first = log.latest("ratings")
     assert first is not None
-    # A few more texts: the same neurons' lexicons get other weights, so other concepts.
+    # A few more texts: claims of the same topics list other words.
     copied.declare("ratings", pl.concat([tiny_texts(), tiny_texts(330)[300:]]))
     run = copied.run("ratings")
     assert run.success
@@ -174,7 +175,7 @@ def test_a_refitted_lexicon_keeps_its_hypothesis_and_the_card_says_what_changed(
     assert (first.number, second.number) == (1, 2)
     ids = [{row["hypothesis_id"]: row["concept_id"] for row in record.hypotheses} for record in (first, second)]
     kept = ids[0].keys() & ids[1].keys()
-    assert len(kept) >= 3
+    assert len(kept) >= 2
     reworded = {key for key in kept if ids[0][key] != ids[1][key]}
     assert reworded
     for row in second.hypotheses:
@@ -211,7 +212,7 @@ def test_every_table_is_there_as_parquet_and_csv(finished: Finished) -> None:
     assert record is not None
     folder = finished.workspace.project.results / "reports" / "ratings" / record.key
     tables = {path.stem for path in folder.glob("*.parquet")}
-    assert tables >= {"hypotheses", "fits", "evidence", "lexicons", "splits", "settings", "versions"}
+    assert tables >= {"hypotheses", "fits", "evidence", "splits", "settings", "versions"}
     for name in tables:
         whole = pl.read_parquet(folder / f"{name}.parquet")
         assert pl.read_csv(folder / f"{name}.csv", infer_schema=False).shape == whole.shape
@@ -228,11 +229,12 @@ def test_the_evaluation_links_to_every_card(finished: Finished, dataset: str) ->
 
 def test_a_rank_is_retired_once(copied: Workspace) -> None:
     instance = dg.DagsterInstance.ephemeral()
-    assert len(cards_written(copied.run("ratings", "evaluation_report", instance=instance))) == 4
-    copied.declare("ratings", None, selection={"n": 2})
+    ranks = range(len(cards_written(copied.run("ratings", "evaluation_report", instance=instance))))
+    assert len(ranks) >= 2
+    copied.declare("ratings", None, selection={"n": 1})
     stages = NAMES[NAMES.index("selected_neurons") :]
     copied.run("ratings", *stages, instance=instance)
-    retired = [card_metadata(instance, card_partition("ratings", rank))["badge"] == "retired" for rank in range(4)]
-    assert retired == [False, False, True, True]
+    retired = [card_metadata(instance, card_partition("ratings", rank))["badge"] == "retired" for rank in ranks]
+    assert retired == [rank > 0 for rank in ranks]
     again = copied.run("ratings", "evaluation_report", instance=instance)
-    assert sorted(cards_written(again)) == ["ratings|h00", "ratings|h01"]
+    assert cards_written(again) == ["ratings|h00"]

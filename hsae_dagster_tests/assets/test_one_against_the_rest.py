@@ -1,5 +1,7 @@
 """A label of several classes: each dataset sets one against the rest, and they share what does not depend on it."""
 
+import re
+
 import polars as pl
 
 from hsae_dagster.storage.frames import read_frame
@@ -37,9 +39,12 @@ def test_each_class_against_the_rest_from_files_to_a_report(workspace: Workspace
             assert 0 < selected < 4
             assert "the classes are separated" in asked.metadata["notes"].value
             fewer.append(name)
-        # A neuron of the class itself is found, in its direction.
+        # Claims say the class itself, or the other two; each in its direction.
         found = read_frame(workspace.current(name, "evaluation_report").file("hypotheses.parquet"))
-        assert found["effect_estimate"].max() > 0.5
+        assert found["effect_estimate"].abs().max() > 0.5
+        for row in found.iter_rows(named=True):
+            about = topic_of(" ".join(re.findall("“(.*?)”", row["claim"])))
+            assert (row["effect_estimate"] > 0) == (about == name), row["claim"]
     assert fewer
     assert len(saes) == 1
     assert workspace.run("sailing", "embeddings").metadata("embeddings")["new"] == 0

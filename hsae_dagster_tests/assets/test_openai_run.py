@@ -1,5 +1,6 @@
 """Whole runs that ask a server: what is asked once, what is kept when it stops answering."""
 
+import json
 import os
 import threading
 from collections import Counter
@@ -11,8 +12,13 @@ from unittest import mock
 
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
+from hsae_dagster import cli
+from hsae_dagster.assets.asked import asked_about_text, asked_for_words
+from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import TOPICS, Run, Workspace, tiny_texts, topic_of
 from hsae_dagster_tests.providers.loopback import KEY, Loopback, Raw, completion, failure, shown_concepts, shown_texts
@@ -94,7 +100,49 @@ def test_embeddings_concepts_and_annotations_may_all_come_from_a_server(
     assert signs["cooking"]
     assert not signs["sailing"]
     assert run.metadata("annotation_matrix")["paid calls"] == matrix.height
+    exactly_what_was_asked(workspace, server, matrix["text_id"][7])
     assert again.metadata("annotation_matrix")["reused"]
+
+
+def exactly_what_was_asked(workspace: Workspace, server: Loopback, text_id: str) -> None:
+    """`hsae asked` shows the prompts that the server got, letter by letter, and its answers."""
+    prompts = [[(m["role"], m["content"]) for m in body["messages"]] for body in server.bodies() if "messages" in body]
+    dataset = load_dataset(workspace.project.data, "asked")
+    record = LineageLog(workspace.store).latest("asked")
+    assert record is not None
+    for row in map(dict, record.hypotheses):
+        words = asked_for_words(workspace.project, dataset, row)
+        for each in [*words, asked_about_text(workspace.project, dataset, row, text_id)]:
+            assert list(each.messages) in prompts
+            assert each.entry is not None
+        assert row["claim"] in {json.loads(each.entry.answer or "")["concept"] for each in words if each.entry}
+    os.environ["HSAE_DATA_DIR"] = workspace.project.data_dir
+    os.environ["HSAE_RESULTS_DIR"] = workspace.project.results_dir
+    shown = CliRunner().invoke(cli.main, ["asked", row["hypothesis_id"], "--text", text_id])
+    assert shown.exit_code == 0, shown.output
+    assert '"c1": ' in shown.output.split("--- answer")[1]
+
+
+def test_embedding_here_writing_there_and_judging_elsewhere(workspace: Workspace) -> None:
+    with (
+        Loopback(scripted.chat, scripted.embed) as here,
+        Loopback(scripted.chat) as there,
+        Loopback(scripted.chat) as elsewhere,
+    ):
+        servers = {"embedding": here, "interpretation": there, "annotation": elsewhere}
+        sections = {
+            name: {**scripted.MODELS[name], "server": {"url": server.base_url, "key": f"{name.upper()}_KEY"}}
+            for name, server in servers.items()
+        }
+        os.environ |= {f"{name.upper()}_KEY": f"{KEY}-{name}" for name in servers}
+        workspace.declare("asked", tiny_texts(), **{**scripted.MODELS, **sections})
+        run = workspace.run("asked", upto="interpretations")
+    assert run.success, {step: run.sentence(step) for step in run.failures}
+    for name, server in servers.items():
+        assert {call.headers["authorization"] for call in server.calls} == {f"Bearer {KEY}-{name}"}
+    assert all("input" in body for body in here.bodies())
+    assert not any(shown_concepts(body) for body in there.bodies())
+    assert all(shown_concepts(body) for body in elsewhere.bodies())
 
 
 def test_no_key_is_written_anywhere(workspace: Workspace) -> None:
@@ -113,6 +161,7 @@ def test_a_key_withdrawn_while_embedding_keeps_each_finished_batch(workspace: Wo
     embedding = {**scripted.MODELS["embedding"], "batch_size": 40}
     workspace.declare("asked", tiny_texts(), **{**scripted.MODELS, "embedding": embedding})
     script = Limited("embed", 3)
+    os.environ["HSAE_CONCURRENCY"] = "1"
     with Loopback(script.chat, script.embed) as server:
         scripted.use(server)
         stopped = workspace.run("asked", upto="embeddings")

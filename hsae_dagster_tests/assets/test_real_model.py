@@ -12,7 +12,7 @@ from hsae_dagster.storage.frames import read_frame
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 from hsae_dagster_tests.providers.loopback import Loopback
-from hsae_dagster_tests.providers.real_model import real_server
+from hsae_dagster_tests.providers.real_model import real_server, weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("environment")]
 
@@ -44,7 +44,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_a_real_model_writes_and_judges_concepts(workspace: Workspace, address: str) -> None:
     ledger = Ledger(workspace.project.results)
-    sections = {"selection": {"n": 1}, "interpretation": INTERPRETATION | {"model": MODEL}, "annotation": ANNOTATION}
+    sections = {
+        "selection": {"n": 1},
+        "interpretation": INTERPRETATION | {"model": MODEL},
+        "annotation": ANNOTATION,
+        "judge": {"texts": 0},
+    }
     workspace.declare("asked", tiny_texts(), **sections)
     use(address, workspace.root)
     run = workspace.run("asked", upto="interpretations")
@@ -68,11 +73,17 @@ def test_a_real_model_writes_and_judges_concepts(workspace: Workspace, address: 
 def test_a_real_model_judges_the_holdout_and_is_asked_once(workspace: Workspace, address: str) -> None:
     # Concepts worth judging, from the scripted model; the small one would find none that tells texts apart.
     interpretation = scripted.MODELS["interpretation"]
-    workspace.declare("asked", tiny_texts(), interpretation=interpretation, annotation=scripted.MODELS["annotation"])
+    workspace.declare(
+        "asked",
+        tiny_texts(),
+        interpretation=interpretation,
+        annotation=scripted.MODELS["annotation"],
+        judge={"texts": 0},
+    )
     with Loopback(scripted.chat) as server:
         scripted.use(server)
         assert workspace.run("asked", upto="interpretations").success
-    workspace.declare("asked", None, interpretation=interpretation, annotation=ANNOTATION)
+    workspace.declare("asked", None, interpretation=interpretation, annotation=ANNOTATION, judge={"texts": 0})
     use(address, workspace.root)
     run = workspace.run("asked", "annotation_matrix", "evaluation_report")
     assert run.success, {step: run.sentence(step) for step in run.failures}
@@ -97,3 +108,29 @@ def test_a_real_model_judges_the_holdout_and_is_asked_once(workspace: Workspace,
     assert again.metadata("annotation_matrix")["answers from the ledger"] == matrix.height + 3
     remade = workspace.current("asked", "annotation_matrix")
     assert (remade.data_version, (remade.folder / "annotations.parquet").read_bytes()) == (first, bytes_of)
+
+
+def test_a_model_file_runs_in_this_process(workspace: Workspace) -> None:
+    """The same model without a server of its own: 300 texts from files to the holdout's judgements."""
+    interpretation = {**INTERPRETATION, "model": f"local:{weights()}"}
+    annotation = {**ANNOTATION, "model": f"local:{weights()}"}
+    workspace.declare(
+        "asked",
+        tiny_texts(),
+        selection={"n": 1},
+        interpretation=interpretation,
+        annotation=annotation,
+        judge={"texts": 4, "min_accuracy": 0},
+    )
+    run = workspace.run("asked", upto="interpretations")
+    assert run.success, {step: run.sentence(step) for step in run.failures}
+    record = workspace.current("asked", "interpretations").json("concepts.json")[0]
+    assert all(candidate["author"] == f"local:{weights().name}" for candidate in record["candidates"])
+    said = run.metadata("interpretations")
+    assert said["paid calls"] >= CANDIDATES + 4
+    assert said["failed calls"] == 0
+    # The examination was held, and its figures are in the log.
+    records = run.instance.get_records_for_run(run.result.run_id).records
+    assert any("the judge is examined" in each.event_log_entry.user_message for each in records)
+    # Wherever it runs, the same file is the same server.
+    assert Ledger(workspace.project.results).spent("asked").calls == said["paid calls"]

@@ -62,6 +62,23 @@ def test_only_the_results_that_depend_on_a_change_are_made_again(copied: Workspa
     assert reused - {"corpus"} == set(NAMES) - {"corpus"} - made
 
 
+def test_claims_are_found_again_when_a_limit_of_theirs_changes_and_only_then(copied: Workspace) -> None:
+    """How many claims and how many texts each needs are read by the choice; what a model is shown is not."""
+    limits = {"min_positives": 5, "bootstrap": 20, "folds": 3, "same_concept": 1.1}
+    for changes, kept in (
+        ({"interpretation": {"candidates": 1, "bin": [80, 100]}}, True),
+        ({"inference": limits | {"alpha": 0.2}}, True),
+        ({"inference": limits | {"min_positives": 20}}, False),
+        ({"selection": {"n": 1}}, False),
+    ):
+        copied.declare("ratings", None, **changes)
+        # The neurons stay those of the first declaration.
+        run = copied.run("ratings", "interpretations")
+        assert run.success
+        assert run.metadata("interpretations")["reused"] is kept, changes
+    assert run.metadata("interpretations")["dagster/row_count"] == 1
+
+
 def test_changed_code_versions_are_not_served_old_results(copied: Workspace, monkeypatch) -> None:
     from hsae_dagster.assets import selected_neurons
 

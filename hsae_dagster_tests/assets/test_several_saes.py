@@ -95,7 +95,7 @@ def test_equal_ones_are_trained_once_and_further_seeds_are_steps_too(tmp_path: P
 
 def test_a_measured_size_is_one_step_for_the_whole_grid(tmp_path: Path) -> None:
     made = Workspace(tmp_path)
-    made.declare("one", tiny_texts(120), saes={"auto": {"guided": False, "max_epochs": 2}})
+    made.declare("one", tiny_texts(120), saes={"auto": {"max_epochs": 2}})
     run = made.run("one", upto=NAME)
     assert run.success, {step: run.sentence(step) for step in run.failures}
     assert trained(run) == ["grid"]

@@ -11,13 +11,14 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from hsae_dagster.assets.asking_again import ask_again
 from hsae_dagster.assets.cost_estimate import FINISHED, estimate_costs
+from hsae_dagster.core.judge_probes import RULES
 from hsae_dagster.dataset.discovery import load_dataset
-from hsae_dagster.keys import hash_json
 from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster_tests.assets import scripted
-from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts, topic_of
+from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts
 from hsae_dagster_tests.providers.accounts import priced
 from hsae_dagster_tests.providers.loopback import (
     KEY,
@@ -79,17 +80,9 @@ def told(run: Run, part: str) -> list[str]:
     return [record.event_log_entry.user_message for record in records if part in record.event_log_entry.user_message]
 
 
-def candidly(body: dict[str, Any], call: int) -> Any:
-    """The scripted model, but no two samples of texts give it the same words, as with a real one."""
-    if shown_concepts(body):
-        return judge_by(lambda predicate, text: predicate.startswith(f"is about {topic_of(text)}"))(body, call)
-    said = scripted.chat(body, call)
-    return {"concept": f"{said['concept']}, {hash_json(body)[:6]}"}
-
-
 def test_the_estimate_is_near_what_is_asked_and_finished_stages_cost_nothing(ready: Selected) -> None:
     workspace, server = ready.workspace, ready.server
-    server.chat = candidly
+    server.chat = scripted.candidly
     before = costs(workspace)
     # Another server is another embedding set: its vectors would be new, in one request.
     assert before["embeddings"].estimate.calls == 1
@@ -204,6 +197,46 @@ def test_what_failed_is_asked_again_and_what_was_refused_is_not(ready: Selected)
     assert second.metadata("annotation_matrix")["missing answers"] == concepts
 
 
+def test_unusable_answers_are_asked_again_on_request_and_nothing_else_is(ready: Selected) -> None:
+    workspace, server = ready.workspace, ready.server
+    declare(workspace, annotation={"max_missing": 0.5})
+    assert workspace.run("asked", "interpretations").success
+    holdout = read_frame(workspace.current("asked", "corpus").file("texts.parquet")).filter(
+        pl.col("split") == "holdout"
+    )
+    vague, shifted, refusing = holdout["text"].to_list()[:3]
+    server.chat = sometimes(
+        {vague: completion("perhaps"), shifted: completion('{"c0": true}'), refusing: completion(None, refusal="no")}
+    )
+    assert workspace.run("asked", "annotation_matrix").success
+    dataset = load_dataset(workspace.project.data, "asked")
+    server.chat = scripted.chat
+    assert workspace.run("asked", "annotation_matrix").metadata("annotation_matrix")["reused"]
+    found = ask_again(workspace.project, dataset)
+    assert sum(found.reasons.values()) == 2
+    assert found.stages == ("annotation_matrix",)
+    assert costs(workspace)["annotation_matrix"].estimate.calls == 2
+    before = len(server.calls)
+    run = workspace.run("asked", "annotation_matrix")
+    assert sorted(shown_texts(body)[0] for body in server.bodies()[before:]) == sorted([vague, shifted])
+    stored = workspace.current("asked", "annotation_matrix")
+    assert not run.metadata("annotation_matrix")["reused"]
+    assert set(read_frame(stored.file("missing.parquet"))["reason"]) == {"the model refused: no"}
+    assert ask_again(workspace.project, dataset).reasons == {}
+    assert sum(ask_again(workspace.project, dataset, refusals=True).reasons.values()) == 1
+
+
+def test_a_stage_without_a_usable_answer_is_not_finished(ready: Selected) -> None:
+    workspace, server = ready.workspace, ready.server
+    server.chat = lambda body, call: {"answer": "a concept"}
+    said = workspace.run("asked", "interpretations").sentence("interpretations")
+    assert "is usable, most often" in said
+    assert "one field `concept`" in said
+    server.chat = scripted.chat
+    ask_again(workspace.project, load_dataset(workspace.project.data, "asked"))
+    assert workspace.run("asked", "interpretations").success
+
+
 def test_an_incomplete_result_stays_until_it_can_be_made_again(ready: Selected) -> None:
     workspace, server = ready.workspace, ready.server
     declare(workspace, annotation={"max_missing": 0.5})
@@ -217,6 +250,50 @@ def test_an_incomplete_result_stays_until_it_can_be_made_again(ready: Selected) 
     server.chat = lambda body, call: failure(401, "the key was withdrawn")
     assert "OPENAI_API_KEY" in workspace.run("asked", "annotation_matrix").sentence("annotation_matrix")
     assert workspace.current("asked", "annotation_matrix") == kept
+
+
+JUDGES = {
+    "no to everything": lambda rule, text: False,
+    "yes to everything": lambda rule, text: True,
+    "no idea": lambda rule, text: len(text) % 2 == 0,
+}
+
+
+def examined(judge: Any) -> Any:
+    """The scripted model, which answers the questions of the examination as `judge` does."""
+    rules = {rule.predicate: rule for rule in RULES}
+
+    def chat(body: dict[str, Any], call: int) -> Any:
+        if set(shown_concepts(body).values()) <= rules.keys() and shown_concepts(body):
+            return judge_by(lambda predicate, text: judge(rules[predicate], text))(body, call)
+        return scripted.chat(body, call)
+
+    return chat
+
+
+@pytest.mark.parametrize("judge", JUDGES.values(), ids=JUDGES.keys())
+def test_a_judge_that_knows_nothing_is_not_paid_for(ready: Selected, judge: Any) -> None:
+    workspace, server = ready.workspace, ready.server
+    declare(workspace)
+    assert workspace.run("asked", "interpretations").success
+    declare(workspace, judge={"texts": 16, "min_accuracy": 0.75})
+    before, server.chat = len(server.calls), examined(judge)
+    said = workspace.run("asked", "annotation_matrix").sentence("annotation_matrix")
+    assert "`annotation.model: openai:judge` is no reliable judge" in said
+    assert "below judge.min_accuracy 0.75" in said
+    assert len(server.calls) - before == 16
+
+
+def test_a_judge_that_answers_what_is_known_goes_on_and_is_examined_once(ready: Selected) -> None:
+    workspace, server = ready.workspace, ready.server
+    declare(workspace)
+    assert workspace.run("asked", "interpretations").success
+    declare(workspace, judge={"texts": 16, "min_accuracy": 0.95})
+    server.chat = examined(lambda rule, text: rule.truth(text))
+    run = workspace.run("asked", "annotation_matrix")
+    assert run.success
+    (line,) = told(run, "the judge is examined")
+    assert "yes where it is yes: 100%, no where it is no: 100%" in line
 
 
 def test_too_many_missing_answers_stop_what_is_downstream(ready: Selected) -> None:
@@ -280,11 +357,11 @@ def test_a_key_that_the_server_repeats_everywhere_is_written_nowhere(ready: Sele
     assert not any(KEY.encode() in path.read_bytes() for path in files)
 
 
-def test_a_language_model_may_judge_what_lexicons_say(workspace: Workspace) -> None:
-    """Providers mix by stage: concepts written offline, judged by a server."""
+def test_a_language_model_may_judge_claims_found_offline(workspace: Workspace) -> None:
+    """Providers mix by stage: claims found offline, judged by a server."""
     annotation = {"model": "openai:judge", "calibration": 0}
     interpretation = {"candidates": 1, "bin": [50, 100], "scoring_texts": 40}
-    workspace.declare("asked", tiny_texts(), interpretation=interpretation, annotation=annotation)
+    workspace.declare("asked", tiny_texts(), interpretation=interpretation, annotation=annotation, judge={"texts": 0})
 
     def chat(body: dict[str, Any], call: int) -> Any:
         quoted = [part.split("”")[0] for part in "".join(shown_concepts(body).values()).split("“")[1:]]
@@ -297,5 +374,5 @@ def test_a_language_model_may_judge_what_lexicons_say(workspace: Workspace) -> N
         run = workspace.run("asked")
         assert run.success, {step: run.sentence(step) for step in run.failures}
     record = workspace.current("asked", "interpretations").json("concepts.json")[0]
-    assert (record["model"], record["prompt_hash"]) == ("lexical", None)
+    assert record["concept"]["author"] == "lexical"
     assert workspace.current("asked", "annotation_matrix").json("summary.json")["calls"] > 0

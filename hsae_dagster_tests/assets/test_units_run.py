@@ -155,27 +155,41 @@ def test_labels_cannot_guide_sentences(workspace: Workspace, units: str) -> None
     assert "a sentence has no label of its own" in run.sentence(step)
 
 
-def test_auto_is_unguided_where_units_are_sentences(workspace: Workspace) -> None:
+def test_auto_chooses_among_sentence_neurons(workspace: Workspace) -> None:
     workspace.declare("auto", several_sentences(), saes={"auto": {"max_epochs": 3}}, units="auto")
     run = workspace.run("auto", upto="selected_neurons")
     assert run.success, {step: run.sentence(step) for step in run.failures}
-    grid = read_frame(workspace.current("auto", "sae_checkpoints").file("grid.parquet"))
-    assert set(grid["label_weight"]) == {0.0}
+    (record,) = workspace.current("auto", "sae_checkpoints").json("saes.json")
+    assert record["config"]["label_weight"] == 0.0
 
 
-def test_nothing_found_is_an_answer(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_neuron_holds_where_the_outcome_does_not_across_clusters(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copied = workspace.copy_to(tmp_path)
     monkeypatch.setattr(across_clusters, "_CLUSTERS", 10_000)
     copied.declare("long", None, saes=[SAE], units="auto", sae_seeds=2, selection={"n": 5})
-    run = copied.run("long", upto="annotation_matrix")
-    assert list(run.failures) == ["annotation_matrix"]
-    assert "nothing found" in run.sentence("annotation_matrix")
+    run = copied.run("long", upto="interpretations")
+    assert run.success, {step: run.sentence(step) for step in run.failures}
     neurons = read_frame(copied.current("long", "selected_neurons").file("neurons.parquet"))
     before = read_frame(workspace.current("long", "selected_neurons").file("neurons.parquet"))
     assert neurons.height == 0
     assert neurons.schema == before.schema
     assert not run.checks["selected_neurons.as_many_as_asked"].passed
     assert "16 of 16 neurons were left out" in run.metadata("selected_neurons")["notes"]
+    # Claims are chosen for themselves, so there are some without a selected neuron.
+    assert run.metadata("interpretations")["dagster/row_count"] >= 2
     copied.declare("long", None, saes=[SAE], units="auto", sae_seeds=2, selection={"n": 5, "across_clusters": False})
     assert copied.run("long", "selected_neurons").success
     assert read_frame(copied.current("long", "selected_neurons").file("neurons.parquet")).height == 5
+
+
+def test_nothing_found_is_an_answer(workspace: Workspace, tmp_path: Path) -> None:
+    copied = workspace.copy_to(tmp_path)
+    frame = several_sentences()
+    shuffled = pl.Series("score", np.random.default_rng(0).permutation(frame["score"].to_numpy()))
+    copied.declare("long", frame.with_columns(shuffled), saes=[SAE], units="auto", sae_seeds=2)
+    run = copied.run("long", upto="annotation_matrix")
+    assert list(run.failures) == ["annotation_matrix"]
+    assert "nothing found" in run.sentence("annotation_matrix")
+    assert run.metadata("interpretations")["dagster/row_count"] == 0

@@ -8,7 +8,7 @@ from hsae_dagster_tests.assets.workspace import NAMES, Workspace
 def test_only_what_differs_is_computed(copied: Workspace) -> None:
     folder = copied.root / "data" / "strict"
     folder.mkdir()
-    own = {"extends": "ratings", "interpretation": {"candidates": 1}, "inference": {"alpha": 0.01}}
+    own = {"extends": "ratings", "interpretation": {"seed": 1}, "inference": {"alpha": 0.01}}
     (folder / "dataset.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
     vectors = sorted(path.name for path in (copied.root / "results" / "lancedb").iterdir())
     run = copied.run("strict")

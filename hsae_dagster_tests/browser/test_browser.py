@@ -127,7 +127,7 @@ def test_the_whole_card_opens_and_what_looks_like_markup_stays_text(site: Site) 
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     page.locator("tr", has=page.get_by_text("card", exact=True)).get_by_text("[Show Markdown]").click()
-    page.get_by_text("Texts that fire it most", exact=True).wait_for()
+    page.get_by_text("Texts that it holds for", exact=True).wait_for()
     dialog = page.get_by_role("dialog")
     assert "<script>document.title='owned'</script>" in dialog.inner_text()
     assert dialog.locator("img, script, a").count() == 0

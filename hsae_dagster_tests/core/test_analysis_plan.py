@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+from scipy import stats
 
 from hsae_dagster.core.analysis_plan import (
     AnalysisPlan,
@@ -12,9 +13,9 @@ from hsae_dagster.core.analysis_plan import (
     holdout_fingerprint,
     holdout_keys,
     one_holdout,
-    parted_by_controls,
 )
 from hsae_dagster.core.inference import benjamini_hochberg, holm
+from hsae_dagster.core.multiple_tests import one_sided, training_weights
 
 
 def make_plan(*concepts, alpha=0.05, annotator="lexical"):
@@ -32,6 +33,12 @@ def observations(n=200, seed=0, split_outcome=False):
     return pl.DataFrame({"text_id": [f"{i:032x}" for i in range(n)], "label": label, "cluster_id": "c"})
 
 
+def keys_of(observations, words=str):
+    texts = observations.select("text_id").unique()
+    texts = texts.with_columns(texts["text_id"].map_elements(words, return_dtype=pl.String).alias("text"))
+    return holdout_keys(observations, texts)
+
+
 def test_everything_in_a_plan_changes_its_fingerprint_and_nothing_else_does():
     base = make_plan("a", "b")
     assert base.fingerprint == make_plan("a", "b").fingerprint
@@ -44,28 +51,16 @@ def test_the_same_test_has_one_key_in_all_plans_and_another_judge_makes_another_
     assert make_plan("a").test_key("a") != make_plan("a", annotator="x").test_key("a")
 
 
-def test_controls_make_another_plan_but_no_other_test_unless_they_part_rows():
-    def plan(controls, cluster_by="author", parted=False):
+def test_controls_and_clusters_make_another_test():
+    def plan(controls, cluster_by="author"):
         model = {"task": "regression", "cluster_by": cluster_by, "controls": controls}
-        return AnalysisPlan("h0", (), {"model": "lexical"}, model, {"alpha": 0.05}, controls_part_rows=parted)
+        return AnalysisPlan("h0", (), {"model": "lexical"}, model, {"alpha": 0.05})
 
     plain, week = plan([]), plan(["week"])
     assert plain.fingerprint != week.fingerprint
-    assert plain.test_key("a") == week.test_key("a") != plan([], "week").test_key("a")
+    assert len({plain.test_key("a"), week.test_key("a"), plan([], "week").test_key("a")}) == 3
     family = corrected(np.array([0.01]), [week.test_key("a")], make_look({plain.test_key("a"): 0.01}, 2), 0.05)
-    assert (family.size, family.p_holm[0]) == (1, 0.01)
-    # Rows that differ in the control alone are tested only where it is declared.
-    parted = plan(["week"], parted=True)
-    assert parted.test_key("a") != plain.test_key("a")
-    assert parted.fingerprint == week.fingerprint
-
-
-def test_controls_part_rows_where_nothing_else_does():
-    rows = observations(20).with_columns(pl.Series("obs_id", range(20)), pl.lit(1.0).alias("control:week"))
-    assert not parted_by_controls(rows)
-    other = rows[:1].with_columns(pl.lit(99, pl.Int64).alias("obs_id"), pl.lit(2.0).alias("control:week"))
-    assert parted_by_controls(pl.concat([rows, other]))
-    assert not parted_by_controls(pl.concat([rows, other.with_columns(pl.lit("d").alias("cluster_id"))]))
+    assert (family.size, family.p_holm[0]) == (2, 0.02)
 
 
 def test_first_look_is_plain_holm():
@@ -96,17 +91,15 @@ def test_a_test_that_broke_off_still_counts():
 
 def test_holdouts_are_the_same_by_texts_and_labels_in_any_order():
     first = observations()
-    keys = holdout_keys(first)
-    assert holdout_fingerprint(keys) == holdout_fingerprint(
-        holdout_keys(first.sample(fraction=1.0, shuffle=True, seed=1))
-    )
-    assert holdout_fingerprint(keys) == holdout_fingerprint(holdout_keys(first.with_columns(cluster_id=pl.lit("d"))))
+    keys = keys_of(first)
+    assert holdout_fingerprint(keys) == holdout_fingerprint(keys_of(first.sample(fraction=1.0, shuffle=True, seed=1)))
+    assert holdout_fingerprint(keys) == holdout_fingerprint(keys_of(first.with_columns(cluster_id=pl.lit("d"))))
     moved = first.with_columns(pl.when(pl.int_range(pl.len()) == 3).then(9.0).otherwise("label").alias("label"))
-    assert holdout_fingerprint(keys) != holdout_fingerprint(holdout_keys(moved))
+    assert holdout_fingerprint(keys) != holdout_fingerprint(keys_of(moved))
 
 
 def test_a_grown_or_partly_shared_holdout_is_the_same_and_another_outcome_is_not():
-    everything = holdout_keys(observations(400, split_outcome=True))
+    everything = keys_of(observations(400, split_outcome=True))
     assert one_holdout(everything[:300], everything)
     assert one_holdout(everything[:300], everything[100:])
     assert not one_holdout(everything[:200], everything[200:])
@@ -115,8 +108,55 @@ def test_a_grown_or_partly_shared_holdout_is_the_same_and_another_outcome_is_not
     assert not one_holdout(everything, shuffled)
 
 
+CODINGS = {
+    "times 100": lambda y: 100 * y,
+    "logarithm": lambda y: np.log(y - y.min() + 1),
+    "median split": lambda y: (y > np.median(y)).astype(float),
+    "rounded": np.round,
+    "winsorised": lambda y: np.clip(y, *np.quantile(y, [0.05, 0.95])),
+    "turned round": lambda y: -y,
+    "a few corrected": lambda y: np.where(np.arange(len(y)) % 200 == 0, -y, y),
+}
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_another_coding_of_the_outcome_is_no_fresh_holdout(coding):
+    rows = observations(1500)
+    recoded = rows.with_columns(pl.Series("label", CODINGS[coding](rows["label"].to_numpy())))
+    assert one_holdout(keys_of(rows), keys_of(recoded, lambda key: f" {key.upper()}!"))
+
+
+def test_one_class_against_the_rest_and_the_next_are_one_holdout_and_another_outcome_is_not():
+    rng = np.random.default_rng(3)
+    rows, classes = observations(600), rng.integers(0, 3, 600)
+    first, second = (rows.with_columns(pl.Series("label", (classes == k).astype(float))) for k in (0, 1))
+    assert one_holdout(keys_of(first), keys_of(second))
+    other = rows.with_columns(pl.Series("label", ((classes == 0) ^ (rng.random(600) < 0.3)).astype(float)))
+    assert not one_holdout(keys_of(first), keys_of(other))
+
+
+def test_a_few_phrases_that_everybody_writes_do_not_make_two_holdouts_one():
+    everything = keys_of(observations(1003))
+    assert not one_holdout(everything[:503], everything[500:])
+
+
+def test_weights_that_training_texts_suggest_keep_the_error_and_find_more():
+    rng = np.random.default_rng(4)
+    wrong, found, evenly = 0, 0, 0
+    for _ in range(1500):
+        true = np.arange(20) < 5
+        train, z = rng.normal(size=20) + 3 * true, rng.normal(size=20) + 2.4 * true
+        p = stats.norm.sf(z * np.sign(train))
+        family = corrected(p, [str(i) for i in range(20)], make_look(), 0.05, training_weights(train, 0.8, 0.05))
+        wrong += bool((family.p_holm[~true] < 0.05).any())
+        found += int((family.p_holm[true] < 0.05).sum())
+        evenly += int((holm(p)[true] < 0.05).sum())
+    assert wrong / 1500 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 1500)
+    assert found > 1.1 * evenly
+
+
 def test_one_corrected_label_among_many_does_not_make_a_holdout_fresh():
-    keys = holdout_keys(observations(2000))
+    keys = keys_of(observations(2000))
     corrected_one = keys.with_columns(pl.when(pl.int_range(pl.len()) == 7).then(3.0).otherwise("label").alias("label"))
     assert one_holdout(keys, corrected_one)
 
@@ -133,3 +173,9 @@ def test_family_wise_error_holds_over_a_second_look_at_the_same_null_holdout():
         uncorrected += bool(holm(p[:10]).min() < 0.05 or holm(p[10:]).min() < 0.05)
     assert wrong / 2000 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 2000)
     assert uncorrected / 2000 > 0.08
+
+
+def test_one_sided_p_is_for_the_frozen_direction():
+    assert one_sided(0.04, 0.2, 1.0) == 0.02
+    assert one_sided(0.04, -0.2, 1.0) == 0.98
+    assert one_sided(0.04, -0.2, 0.0) == 0.04

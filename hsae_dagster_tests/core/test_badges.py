@@ -11,8 +11,6 @@ SURE = {
     "alpha": 0.05,
     "estimate": 0.2,
     "expected_sign": 0.1,
-    "fidelity": 0.8,
-    "min_fidelity": 0.6,
     "untestable": None,
 }
 
@@ -24,9 +22,13 @@ SURE = {
         ({"expected_sign": 0.0}, "confirmed"),
         ({"estimate": -0.2, "expected_sign": -0.1}, "confirmed"),
         ({"estimate": -0.2}, "invalid"),
-        ({"fidelity": 0.5}, "suggestive"),
-        ({"fidelity": np.nan}, "suggestive"),
+        ({"reversed_by_controls": True}, "suggestive"),
         ({"p_holm": 0.05}, "suggestive"),
+        ({"p_holm": 0.9, "p_against": 0.01}, "invalid"),
+        ({"overturned": True}, "suggestive"),
+        ({"judge": "unchecked"}, "confirmed, judge unchecked"),
+        ({"judge": "gold"}, "confirmed"),
+        ({"judge": "unchecked", "p_holm": 0.2, "q_value": 0.9}, "not supported"),
         ({"p_holm": 0.2, "q_value": 0.04}, "suggestive"),
         ({"p_holm": 0.2, "q_value": 0.04, "estimate": -0.2}, "not supported"),
         ({"p_holm": 0.2, "q_value": 0.05}, "not supported"),
@@ -42,13 +44,13 @@ def test_badge(changed, badge):
     ("changed", "rule"),
     [
         ({}, "Holm"),
-        ({"fidelity": None}, "Holm"),
-        ({"estimate": -0.2, "fidelity": 0.1}, "direction"),
-        ({"fidelity": 0.1, "reversed_by_controls": True}, "fidelity"),
+        ({"estimate": -0.2, "reversed_by_controls": True}, "direction"),
         ({"reversed_by_controls": True}, "controls"),
         ({"p_holm": 0.2, "q_value": 0.04}, "false discovery rate"),
         ({"p_holm": 0.2, "q_value": 0.4}, "no evidence"),
         ({"untestable": "too rare"}, "not testable"),
+        ({"overturned": True}, "missing answers"),
+        ({"judge": "unchecked"}, "judge unchecked"),
     ],
 )
 def test_the_deciding_rule_has_a_name_and_only_holm_confirms(changed, rule):
@@ -64,7 +66,13 @@ def test_reason_says_the_figure():
     assert verdict(**{**SURE, "untestable": "too rare"}).reason == "too rare"
 
 
-@pytest.mark.parametrize("changed", [{}, {"fidelity": 0.1}])
+def test_only_a_first_look_is_at_texts_never_used_before():
+    assert "never used before" in verdict(**SURE).reason
+    later = verdict(**SURE, first_look=False).reason
+    assert "never used before" not in later and "an earlier look" in later
+
+
+@pytest.mark.parametrize("changed", [{}, {"reversed_by_controls": True}])
 def test_tiny_p_is_below_not_equal_to_below(changed):
     reason = verdict(**{**SURE, **changed, "p_holm": 1e-9}).reason
     assert "p < 0.001" in reason

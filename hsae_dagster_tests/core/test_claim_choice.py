@@ -1,10 +1,19 @@
 """Claims are found where they were planted, and nowhere else."""
 
 import numpy as np
+import pytest
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.choice import Learned, Limits, Path, Vocabulary, best_of, choose_claims
-from hsae_dagster.core.concepts.terms import supported_terms
+from hsae_dagster.core.concepts.choice import (
+    Learned,
+    Limits,
+    Path,
+    Vocabulary,
+    best_of,
+    choose_claims,
+    choose_together,
+)
+from hsae_dagster.core.concepts.terms import Family, TermTable, supported_terms
 
 FILLER = [f"filler{chr(97 + i)}{chr(97 + j)}" for i in range(20) for j in range(10)]
 
@@ -67,6 +76,87 @@ def test_little_is_taken_where_nothing_is_there() -> None:
         taken.append(len(picks))
         assert all(path.scores[0] == 0 for path in paths)
     assert np.median(taken) <= 2, taken
+
+
+def _seeded(pairs: bool) -> tuple[Learned, sp.csc_matrix, Vocabulary]:
+    """A small choice with groups to grow, ready candidates and clusters; pairs: text i less text i + 300."""
+    rng = np.random.default_rng(7)
+    texts, families, candidates = 600, 120, 30
+    matrix = sp.csc_matrix((rng.random((texts, families)) < rng.uniform(0.02, 0.15, families)).astype(np.float32))
+    forms = rng.integers(1, 4, families)
+    table = TermTable(tuple(Family(tuple(f"w{j}{i}" for i in range(forms[j]))) for j in range(families)), matrix)
+    centres = rng.normal(size=(20, 16))
+    vectors = centres[np.arange(families) % 20] + 0.4 * rng.normal(size=(families, 16))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    pool = sp.csc_matrix((rng.random((texts, candidates)) < rng.uniform(0.05, 0.4, candidates)).astype(np.float32))
+    likes = np.zeros(texts)
+    for j, effect in ((0, 0.9), (20, 0.9), (40, 0.8), (3, -0.9), (23, -0.8), (7, 0.8), (27, 0.6), (47, 0.7)):
+        likes += effect * matrix[:, [j]].toarray().ravel()
+    likes += 0.6 * pool[:, [4]].toarray().ravel() - 0.5 * pool[:, [9]].toarray().ravel()
+    n = 300 if pairs else texts
+    rows = np.arange(n)
+    clusters = np.unique(rng.integers(0, n // 4, n), return_inverse=True)[1]
+    if not pairs:
+        held = np.column_stack([np.ones(n), rng.normal(size=n)])
+        outcome = likes + 0.7 * held[:, 1] + rng.normal(size=n)
+        return (
+            Learned(outcome, held, clusters, sp.eye_array(n, format="csr"), "regression"),
+            pool,
+            Vocabulary(table, vectors),
+        )
+    design = sp.csr_matrix((np.repeat([1.0, -1.0], n), (np.tile(rows, 2), np.arange(texts))), shape=(n, texts))
+    outcome = (likes[:n] - likes[n:] + rng.normal(size=n) > 0).astype(float) - 0.5
+    return Learned(outcome, np.empty((n, 0)), clusters, design, "pairwise"), pool, Vocabulary(table, vectors)
+
+
+# What was taken, and with which worth, before products with a growing basis were kept from step to step.
+TEXTS = [
+    ((20, 0, 40), 39.999315),
+    ((3, 23), 28.862075),
+    ((7, 47, 27), 29.862692),
+    (4, 25.169722),
+    (9, 18.528137),
+    ((77, 57, 17), 4.984587),
+    ((48, 88), 3.688669),
+    ((102, 22), 2.818714),
+    ((11,), 2.0949),
+]
+PAIRS = [
+    ((0, 20, 40, 100), 17.651429),
+    ((3, 23), 14.395854),
+    ((47, 7), 16.206543),
+    (4, 11.990465),
+    (9, 6.487888),
+    ((4, 64), 2.708589),
+]
+
+
+@pytest.mark.parametrize(("pairs", "taken"), [(False, TEXTS), (True, PAIRS)])
+def test_a_choice_that_is_quick_takes_what_a_slow_one_took(pairs: bool, taken: list[tuple[object, float]]) -> None:
+    learned, pool, vocabulary = _seeded(pairs)
+    picks = choose_together(learned, pool, vocabulary, Limits(12, 10), 2.0)
+    assert [pick.column if pick.group is None else pick.group.families for pick in picks] == [one for one, _ in taken]
+    assert [pick.worth for pick in picks] == pytest.approx([worth for _, worth in taken], abs=1e-5)
+
+
+def test_a_claim_that_says_nothing_alone_is_not_taken_for_what_it_completes() -> None:
+    """Three topics, one good, one bad and one neither, which in one word says the rest of what the bad one leaves."""
+    rng = np.random.default_rng(1)
+    topic = rng.permutation(np.arange(900) % 3)
+    words = [(rng.choice(["cook", "bake", "fry"]), "boat", "moon")[t] for t in topic]
+    texts = [" ".join(rng.permutation([*rng.choice(FILLER, 12), word])) for word in words]
+    clusters = np.arange(900) // 4
+    outcome = np.array([1.0, -1.0, -0.05])[topic] + rng.normal(0, 0.4, 900)
+    vocabulary = _vocabulary_apart(texts, clusters)
+    none = sp.csc_matrix((len(texts), 0), dtype=np.float32)
+    picks, _ = choose_claims(_learned(outcome, clusters), none, vocabulary, Limits(4, 20))
+    said = {term for pick in picks if pick.group for term in pick.group.terms(vocabulary.table)}
+    assert said == {"boat", "cook", "bake", "fry"}
+
+
+def _vocabulary_apart(texts: list[str], clusters: np.ndarray) -> Vocabulary:
+    table = supported_terms(texts, clusters)
+    return Vocabulary(table, np.eye(len(table.families), dtype=np.float32))
 
 
 def test_the_path_that_is_told_is_the_one_that_claims_come_from() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsae_dagster.core.corpus import SPLITS, SplitShares, assign_split, build_corpus
+from hsae_dagster.core.corpus import SPLITS, Joining, SplitShares, build_corpus
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import set_fingerprint, text_id
 
@@ -27,14 +27,6 @@ def rows(texts: list[str], clusters: list[str] | None = None, labels: list[float
     )
 
 
-def test_shares_are_kept_over_many_clusters() -> None:
-    counts = pl.Series([assign_split(f"c{i}", SHARES) for i in range(20_000)]).value_counts()
-    found = dict(counts.iter_rows())
-    for split, share in (("train", 0.5), ("validation", 0.1), ("fidelity", 0.1), ("holdout", 0.3)):
-        # five standard errors of a share of 20,000
-        assert abs(found[split] / 20_000 - share) < 5 * np.sqrt(share * (1 - share) / 20_000)
-
-
 def test_clusters_stay_whole_and_new_rows_never_move_old_ones() -> None:
     texts, clusters = [f"text {i}" for i in range(400)], [f"c{i % 40}" for i in range(400)]
     before = build_corpus(rows(texts, clusters), SHARES)
@@ -46,38 +38,130 @@ def test_clusters_stay_whole_and_new_rows_never_move_old_ones() -> None:
 
 
 def test_the_order_of_rows_does_not_matter() -> None:
-    frame = rows([f"text {i % 150}" for i in range(200)], [f"c{i % 40}" for i in range(200)])
+    frame = rows([f"text {i % 160}" for i in range(200)], [f"c{i % 40}" for i in range(200)])
     shuffled = frame.sample(fraction=1.0, shuffle=True, seed=3)
     first, second = build_corpus(frame, SHARES), build_corpus(shuffled, SHARES)
     assert first.texts.equals(second.texts)
     assert first.observations.equals(second.observations)
 
 
-def test_a_text_in_two_splits_stays_with_the_protected_one() -> None:
-    clusters = [f"c{i}" for i in range(60)]
-    texts = [f"text {i}" for i in range(60)]
-    holdout = next(i for i in range(60) if assign_split(clusters[i], SHARES) == "holdout")
-    train = next(i for i in range(60) if assign_split(clusters[i], SHARES) == "train")
-    texts[train] = f"  {texts[holdout]} "
-    made = build_corpus(rows(texts, clusters), SHARES)
-    assert made.dropped == {"text also in a more protected split": 1}
-    kept = made.texts.filter(pl.col("text_id") == text_id(texts[holdout]))
-    assert kept["split"].to_list() == ["holdout"]
-    assert clusters[train] not in made.observations["cluster_id"].to_list()
+def test_no_row_is_left_out_for_its_outcome() -> None:
+    """300 times "thanks", 85 % of them positive, are 300 rows with that share."""
+    texts = [*["thanks"] * 300, *[f"reply {i}" for i in range(700)]]
+    labels = [*[float(i >= 45) for i in range(300)], *[float(i % 20 > 2) for i in range(700)]]
+    made = build_corpus(rows(texts, labels=labels), SHARES)
+    assert made.dropped == {}
+    stock = made.observations.filter(pl.col("text_id") == text_id("thanks"))
+    assert stock.height == 300 and stock["label"].mean() == 0.85
+    assert made.observations["obs_id"].n_unique() == 1000
 
 
-def test_exact_duplicates_are_dropped_and_counted_but_other_labels_kept() -> None:
-    made = build_corpus(
-        rows(
-            [*[f"t{i}" for i in range(60)], "t1", "t1"],
-            ["x"] * 0 or None,
-            [*[float(i % 3) for i in range(60)], 1.0, 9.0],
-        ),
-        SHARES,
-    )
-    assert made.dropped == {"exact duplicate": 1}
-    assert made.texts.height == 60
-    assert made.observations.height == 61
+def test_only_a_row_of_the_same_id_and_content_is_a_repeat() -> None:
+    texts = [f"reply {i}" for i in range(100)]
+    frame = rows([*texts, texts[3]], labels=[*[float(i % 2) for i in range(100)], 1.0])
+    numbered = frame.with_columns(pl.Series("id", [str(i) for i in range(100)] + ["3"]))
+    made = build_corpus(numbered, SHARES)
+    assert made.dropped == {"repeated row": 1} and made.observations.height == 100
+    other = frame.with_columns(pl.Series("id", [str(i) for i in range(100)] + ["4"]))
+    with pytest.raises(MethodError, match=r"'4' belongs to rows that differ .*row 5 and .*row 101"):
+        build_corpus(other, SHARES)
+
+
+def test_cluster_keys_are_one_whatever_their_case_and_spaces() -> None:
+    names = ["Fenn Care", "FENN CARE ", " fenn  care", "Fenn\u00a0Care"]
+    clusters = [names[i % 4] if i < 40 else f"company {i // 10}" for i in range(300)]
+    made = build_corpus(rows([f"reply {i}" for i in range(300)], clusters), SHARES)
+    held = made.observations.filter(pl.col("cluster_id") == "fenn care")
+    assert held.height == 40 and held["split"].n_unique() == 1
+
+
+def test_copies_of_a_post_stay_together_whatever_handle_link_and_number_they_have() -> None:
+    words = np.random.default_rng(3).permuted(np.tile([f"w{chr(97 + i)}x" for i in range(26)], (40, 1)), axis=1)
+    texts = [
+        f"RT @user{c}{i}: {' '.join(words[i][:12])}, {c}! https://t.co/{i}{c}" for i in range(40) for c in range(5)
+    ]
+    made = build_corpus(rows(texts), SHARES)
+    assert made.observations["cluster_id"].n_unique() == 40
+    assert made.joined == {"equal texts": 200}
+    # One word in 26 differs: nearly equal.
+    slots = [" ".join([*words[i][:5], f"slot{chr(97 + c)}", *words[i][6:]]) for i in range(40) for c in range(5)]
+    assert build_corpus(rows(slots), SHARES).observations["cluster_id"].n_unique() == 40
+    apart = build_corpus(rows(slots), SHARES, joining=Joining(near=1.1))
+    assert apart.observations["cluster_id"].n_unique() == 200
+
+
+def test_rows_that_share_any_of_several_columns_stay_together() -> None:
+    n = 600
+    frame = rows([f"reply {i}" for i in range(n)], [f"author {i // 3}" for i in range(n)])
+    frame = frame.with_columns(pl.Series("cluster:company", [f"firm {i // 12}" for i in range(n)]))
+    made = build_corpus(frame, SHARES)
+    assert made.observations["cluster_id"].n_unique() == 50
+    assert made.joined == {"cluster:company": 600}
+
+
+def test_a_phrase_that_everybody_writes_is_named_and_can_be_left_out() -> None:
+    n, rng = 2000, np.random.default_rng(0)
+    texts = ["Thanks!" if rng.random() < 0.1 else f"reply {i}" for i in range(n)]
+    frame = rows(texts, [f"author {i // 10}" for i in range(n)])
+    with pytest.raises(MethodError, match=r"the text `thanks` occurs in .* splits.shared_texts"):
+        build_corpus(frame, SHARES)
+    made = build_corpus(frame, SHARES, joining=Joining(shared_texts="leave_out"))
+    assert set(made.dropped) == {"text of another split"}
+    assert made.observations.group_by("text_id").agg(pl.col("split").n_unique())["split"].max() == 1
+    assert made.observations.group_by("cluster_id").agg(pl.col("split").n_unique())["split"].max() == 1
+    assert made.observations.height > 0.85 * n
+
+
+def test_a_class_of_three_authors_is_refused() -> None:
+    clusters = [f"author {i // 20}" for i in range(600)]
+    labels = [float(i < 60) for i in range(600)]
+    with pytest.raises(
+        MethodError, match=r"Only \d independent clusters of the (train|holdout) split have the label 1"
+    ):
+        build_corpus(rows([f"reply {i}" for i in range(600)], clusters, labels), SHARES)
+
+
+def test_three_clusters_are_refused() -> None:
+    frame = rows([f"reply {i}" for i in range(400)], [f"party {i % 3}" for i in range(400)])
+    with pytest.raises(MethodError, match="of 3 clusters in all"):
+        build_corpus(frame, SHARES)
+
+
+def test_shares_of_rows_are_kept_where_clusters_are_few_and_unequal() -> None:
+    rng = np.random.default_rng(1)
+    sizes = np.exp(rng.normal(2, 1.5, 100)).astype(int) + 1
+    clusters = [f"c{i}" for i, size in enumerate(sizes) for _ in range(size)]
+    made = build_corpus(rows([f"reply {i}" for i in range(len(clusters))], clusters), SHARES)
+    found = dict(made.observations.group_by("split").len().iter_rows())
+    for split, share in (("train", 0.5), ("validation", 0.1), ("fidelity", 0.1), ("holdout", 0.3)):
+        assert abs(found[split] / len(clusters) - share) <= 0.06
+    assert not made.cuts.declared
+
+
+def test_declared_shares_are_the_cuts_where_they_give_those_shares() -> None:
+    made = build_corpus(rows([f"reply {i}" for i in range(20_000)]), SHARES)
+    assert made.cuts.declared
+    found = dict(made.observations.group_by("split").len().iter_rows())
+    for split, share in (("train", 0.5), ("validation", 0.1), ("fidelity", 0.1), ("holdout", 0.3)):
+        # five standard errors of a share of 20,000
+        assert abs(found[split] / 20_000 - share) < 5 * np.sqrt(share * (1 - share) / 20_000)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.integers(60, 200), st.integers(1, 60))
+def test_rows_that_are_added_move_nothing_towards_training(seed: int, n: int, more: int) -> None:
+    rng = np.random.default_rng(seed)
+    texts = [f"reply {i}" for i in rng.integers(0, 150, n + more)]
+    clusters = [f"c{i}" for i in rng.integers(0, 120, n + more)]
+    try:
+        before = build_corpus(rows(texts[:n], clusters[:n]), SHARES)
+        after = build_corpus(rows(texts, clusters), SHARES, cuts=before.cuts)
+    except MethodError:
+        return
+    rank = {split: i for i, split in enumerate(SPLITS)}
+    both = before.texts.join(after.texts, on="text_id")
+    old, new = (both[name].replace_strict(rank, return_dtype=pl.Int8) for name in ("split", "split_right"))
+    assert both.height == before.texts.height and (new >= old).all()
 
 
 def test_pairs_share_texts_and_equal_pairs_are_left_out() -> None:
@@ -92,7 +176,9 @@ def test_pairs_share_texts_and_equal_pairs_are_left_out() -> None:
 
 
 def test_too_little_data_is_said_with_figures() -> None:
-    with pytest.raises(MethodError, match=r"Only \d+ observations landed in the (train|holdout) split"):
+    with pytest.raises(
+        MethodError, match=r"Only \d+ observations of \d independent clusters landed in the (train|holdout) split"
+    ):
         build_corpus(rows(["a", "b", "c"]), SHARES)
 
 

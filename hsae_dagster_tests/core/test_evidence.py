@@ -2,13 +2,16 @@
 
 import numpy as np
 import polars as pl
-import pytest
 
 from hsae_dagster.core.concepts.claims import Sentences, WordGroup, definition_of
 from hsae_dagster.core.evidence import gather_evidence
 
 TEXTS = pl.DataFrame(
-    {"text_id": [f"t{i}" for i in range(8)], "text": [f"text number {i}" for i in range(8)], "n_words": [3] * 8}
+    {
+        "text_id": [f"t{i}" for i in range(8)],
+        "text": [f"text number {i}" for i in range(8)],
+        "n_words": [3] * 8,
+    }
 )
 #                         0    1    2    3    4    5    6    7
 ANSWERS = np.array([1, 1, 1, 1, 0, 0, -1, 0], dtype=np.int8)
@@ -20,20 +23,11 @@ def shown(examples):
     return [example.text_id for example in examples]
 
 
-def gather(
-    effect=1.0,
-    strong=2.0,
-    answers=ANSWERS,
-    activation=ACTIVATION,
-    outcome=OUTCOME,
-    definition=None,
-    texts=TEXTS,
-    **more,
-):
-    return gather_evidence(definition, texts, answers, activation, strong, outcome, effect, **more)
+def gather(effect=1.0, strong=2.0, answers=ANSWERS, activation=ACTIVATION, outcome=OUTCOME, texts=TEXTS, **more):
+    return gather_evidence(more.pop("definition", None), texts, answers, activation, strong, outcome, effect, **more)
 
 
-def test_supporting_have_the_claim_and_fire_strongest_first():
+def test_supporting_have_the_concept_and_fire_strongest_first():
     assert shown(gather().supporting) == ["t1", "t3", "t0"]
 
 
@@ -80,34 +74,33 @@ def test_examples_carry_what_is_known_of_the_text():
     assert example.because == ()
 
 
-def test_of_equally_strong_texts_the_short_ones_are_shown():
-    texts = TEXTS.with_columns(n_words=pl.Series([9, 8, 7, 6, 5, 4, 3, 2]))
-    evidence = gather(answers=np.ones(8, dtype=np.int8), activation=np.ones(8), texts=texts)
-    assert shown(evidence.supporting) == ["t7", "t6", "t5"]
+def test_words_say_why_and_the_unit_is_the_one_that_fires_most():
+    definition = definition_of(WordGroup(("number", "absent", "text")))
+    evidence = gather(definition=definition, unit_of=lambda row: f"unit {row}")
+    assert evidence.supporting[0].because == ("number", "text")
+    assert evidence.near_misses[0].unit == "unit 4"
 
 
-def test_a_claim_says_which_of_its_words_are_there():
-    definition = definition_of(WordGroup(("absent", "text number", "text")))
-    evidence = gather(definition=definition)
-    assert evidence.supporting[0].because == ("text number", "text")
-    assert evidence.supporting[0].unit == ""
+def test_a_quoted_sentence_is_shown_by_the_unit_that_is_close_to_it():
+    definition = definition_of(Sentences(("a number",), 0.5, "set"))
 
-
-def test_quoted_sentences_say_which_sentence_is_like_them_and_the_unit_that_fired_stands_beside():
     def closeness(texts, sentences):
-        assert list(sentences) == ["Like this."]
-        near = [[0.7 if text.endswith("1") else 0.2] for text in texts]
-        return np.array(near), [[f"unit of {text}"] for text in texts]
+        return np.array([[0.7] if "3" in text else [0.4] for text in texts]), [[f"of {text}"] for text in texts]
 
-    definition = definition_of(Sentences(("Like this.",), 0.55, "set"))
-    evidence = gather(definition=definition, closeness=closeness, unit_of=lambda row: f"fired in {row}")
-    assert [example.because for example in evidence.supporting] == [("unit of text number 1",), (), ()]
-    assert [example.unit for example in evidence.supporting] == ["fired in 1", "fired in 3", "fired in 0"]
+    because = {e.text_id: e.because for e in gather(definition=definition, closeness=closeness).supporting}
+    assert because == {"t1": (), "t3": ("of text number 3",), "t0": ()}
 
 
-@pytest.mark.parametrize("answer", [0, 1])
-def test_nothing_to_show_is_an_empty_tuple(answer):
-    evidence = gather(answers=np.full(8, answer, dtype=np.int8), activation=np.zeros(8), outcome=np.full(8, 2.0))
+def test_short_texts_come_first_where_activations_are_equal():
+    words = TEXTS.with_columns(n_words=pl.Series([9, 8, 7, 1, 1, 1, 1, 1]))
+    assert shown(gather(texts=words, activation=np.ones(8)).supporting) == ["t3", "t2", "t1"]
+
+
+def test_nothing_to_show_is_an_empty_list():
+    nothing = {"activation": np.zeros(8), "outcome": np.full(8, 2.0)}
+    evidence = gather(answers=np.zeros(8, dtype=np.int8), **nothing)
+    assert evidence.supporting == evidence.near_misses == evidence.counterexamples == ()
+    # A claim that needs no neuron is shown by the texts that it holds for.
+    evidence = gather(answers=np.ones(8, dtype=np.int8), **nothing)
+    assert shown(evidence.supporting) == ["t0", "t1", "t2"]
     assert evidence.near_misses == evidence.counterexamples == ()
-    # A claim holds where it reads true, whether or not the neuron fires.
-    assert shown(evidence.supporting) == (["t0", "t1", "t2"] if answer else [])

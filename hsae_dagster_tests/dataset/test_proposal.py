@@ -358,7 +358,8 @@ def test_remarks_on_controls_leave_one_section_of_columns() -> None:
         ("mean_CTR", [0.1, 0.2, 0.3], "mean CTR"),
         ("verdict", ["keep", "keep", "return"], "verdict: return"),
         ("Recommended", ["no", "no", "yes"], "recommended"),
-        ("__", [1, 2, 3], "__"),
+        ("__", [1, 2, 3], "__ (1 to 3)"),
+        ("Job satisfaction", [1, 2, 5], "job satisfaction"),
     ],
 )
 def test_the_outcome_is_said_in_words(name: str, values: list[Any], phrase: str) -> None:
@@ -366,3 +367,51 @@ def test_the_outcome_is_said_in_words(name: str, values: list[Any], phrase: str)
     found = propose(frame, "r.csv", Wishes(label=name))
     assert found.value("outcome") == phrase
     assert parse_declaration(yaml.safe_load(render(found, "r.csv")), Path("x")).outcome_name == phrase
+
+
+def test_a_column_that_settles_the_outcome_is_the_cluster() -> None:
+    rng = np.random.default_rng(4)
+    school = rng.integers(0, 12, 600)
+    chosen = {"passed": [("no", "yes")[n % 2] for n in school], "school": [f"s{n}" for n in school]}
+    frame = reviews(**chosen).drop("Star Rating", "User Name")
+    found = propose(frame, "r.csv", Wishes(label="passed"))
+    cluster = next(field for field in found.fields if field.path == "columns.cluster_by")
+    assert (cluster.value, cluster.active, cluster.sure) == ("school", True, False)
+    assert "12 different) never differ in `passed`" in cluster.why
+
+
+def test_a_finer_outcome_is_remarked_on_and_no_cluster() -> None:
+    words = ["awful", "poor", "mixed", "fine", "great"]
+    columns = {"mood": [words[i % 5] for i in range(600)], "liked": [("no", "yes")[i % 5 > 2] for i in range(600)]}
+    found = propose(reviews(**columns).drop("Star Rating", "User Name"), "r.csv", Wishes(label="liked"))
+    assert found.value("columns.cluster_by") is None
+    assert any("`mood` settles `liked`" in remark for remark in found.remarks)
+
+
+def test_agreement_by_chance_settles_nothing() -> None:
+    rng = np.random.default_rng(4)
+    keys = [f"k{n}" for n in range(560)] + [f"k{n}" for n in range(40)]
+    stars = rng.integers(1, 3, 600)
+    stars[560:] = stars[:40]
+    stars[599] = 3 - stars[39]
+    frame = reviews(**{"Star Rating": stars, "code": keys}).drop("User Name")
+    found = propose(frame, "r.csv", Wishes(label="Star Rating"))
+    assert found.value("columns.cluster_by") != "code" or "never differ" not in render(found, "r.csv")
+
+
+def test_one_cluster_with_half_of_the_rows_is_doubted() -> None:
+    users = ["anonymous" if i % 5 < 3 else f"user {i % 90}" for i in range(600)]
+    found = propose(reviews(**{"User Name": users}), "r.csv")
+    cluster = next(field for field in found.fields if field.path == "columns.cluster_by")
+    assert (cluster.value, cluster.sure) == ("User Name", False)
+    assert "“anonymous”, has 60% of the rows" in cluster.why
+
+
+def test_shares_follow_the_rows_that_clusters_hold() -> None:
+    def validation(users: list[str]) -> Any:
+        return propose(reviews(6000, **{"User Name": users}), "r.csv").value("splits.validation")
+
+    assert validation([f"user {i % 1000}" for i in range(6000)]) is None
+    assert propose(reviews(), "r.csv").value("splits.fidelity") is None, "only phrases of a language model need one"
+    # As many clusters, but ten of them hold most rows.
+    assert validation([f"user {i % 10 if i < 5000 else i % 1000}" for i in range(6000)]) == 0.15

@@ -298,3 +298,10 @@ def test_amounts_that_are_no_numbers_are_not_sent_to_classification(tmp_path: Pa
     words = pl.DataFrame({"text": ["a", "b"], "score": ["good", "bad"]})
     with pytest.raises(DatasetError, match="set task to `classification` if it holds classes"):
         read(tmp_path, words)
+
+
+@pytest.mark.parametrize(("written", "values"), [("Yes", ["Yes", "No"]), ("NO", ["NO", "SE"]), ("on", ["on", "off"])])
+def test_a_class_called_yes_or_no_needs_no_quotes(tmp_path: Path, written: str, values: list[str]) -> None:
+    frame = pl.DataFrame({"text": list("abcd"), "score": values * 2})
+    rows = read(tmp_path, frame, f"{{text: text, label: score, positive: {written}}}", "task: classification\n")
+    assert rows.frame["label"].to_list() == [1.0, 0.0] * 2

@@ -6,6 +6,7 @@ import pytest
 
 from hsae_dagster.dataset.discovery import check_name, dataset_names, files_fingerprint, load_dataset
 from hsae_dagster.dataset.saes import AutoSizes
+from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import DatasetError
 
 GOOD = "task: regression\nfiles: texts.csv\ncolumns: {text: text, label: score}\n"
@@ -118,3 +119,16 @@ def test_the_fingerprint_follows_contents_and_meaning_not_spelling(tmp_path: Pat
     second = files_fingerprint(load_dataset(tmp_path, "mine"))
     (tmp_path / "mine" / "texts.csv").write_text("text,score\nx,2\n")
     assert len({first, second, files_fingerprint(load_dataset(tmp_path, "mine"))}) == 3
+
+
+def test_a_single_name_needs_no_brackets() -> None:
+    spec = DatasetSpec.model_validate(
+        {
+            "task": "regression",
+            "files": "a.csv",
+            "columns": {"text": "t", "label": "y", "controls": "Job title", "missing": -99},
+            "selection": {"within": "Job title"},
+        }
+    )
+    assert spec.selection.within == spec.columns.controls == ("Job title",)
+    assert spec.columns.missing == (-99,)

@@ -101,7 +101,10 @@ def test_two_runs_that_ask_the_same_at_once_pay_once(tmp_path: Path) -> None:
 
 
 def test_failed_requests_count_as_calls(tmp_path: Path) -> None:
-    with Loopback(lambda request, call: failure(400, "no")) as loopback, pytest.raises(BudgetError):
+    def all_but_the_first(request: dict[str, Any], call: int) -> Any:
+        return failure(400, "no") if call else echo(request, call)
+
+    with Loopback(all_but_the_first) as loopback, pytest.raises(BudgetError):
         client(loopback, account(tmp_path, budget_calls=5)).ask_all([body(str(n)) for n in range(10)], silence)
     assert len(loopback.calls) == 5
 
@@ -147,3 +150,19 @@ def test_an_estimate_is_a_sentence() -> None:
     some = Estimate(1200, 0, Usage(5000, 0, 70), 0.0125, 0.5) + Estimate(1, 2, Usage(1, 0, 1), 2.0, 3.0)
     assert str(some) == ("about 1,201 calls, 5,001 tokens in, 71 out, $2.01, 4 min; 2 answers are in the ledger")
     assert "price unknown" in str(some + Estimate(1, usd=None))
+    assert str(Estimate(10, 0, Usage(5, 0, 7), 2.0, 6.0, within=2.0)).endswith("$1.00 to $4.00, 3 min to 12 min")
+    assert (some + Estimate(1, within=1.15)).within == 1.15
+
+
+def test_what_was_paid_lies_in_the_range_that_was_told(tmp_path: Path) -> None:
+    priced(tmp_path)
+    texts = [body(f"{90} {3} {n:04d}") for n in range(100)]
+    with Loopback(billed) as loopback:
+        asked_by = account(tmp_path)
+        for part, narrow in ((texts[:40], False), (texts, True)):
+            told = client(loopback, asked_by).estimate(part, answer_tokens=5)
+            before = asked_by.totals.usd
+            client(loopback, asked_by).ask_all(part, silence)
+            assert told.usd is not None
+            assert told.usd / told.within <= asked_by.totals.usd - before <= told.usd * told.within
+            assert (told.within <= 1.15) is narrow

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -215,41 +214,47 @@ def test_answers_are_kept_when_the_server_dies_in_the_middle(tmp_path: Path) -> 
 
     texts = [body(str(n)) for n in range(200)]
     with Loopback(dies) as loopback:
-        with pytest.raises(ProviderError, match=r"20 requests in a row .* every answer so far is kept"):
+        with pytest.raises(ProviderError, match=r"2\d requests in a row .* every answer so far is kept"):
             client(loopback, account(tmp_path), max_retries=0, concurrency=8).ask_all(texts, silence)
-        assert Ledger(tmp_path).spent("d").calls == 30
+        spent = Ledger(tmp_path).spent("d")
+        # Of those that broke off nobody knows whether they were paid.
+        assert spent.calls - spent.lost == 30
+        assert spent.calls == len(loopback.calls)
         asked, loopback.chat = len(loopback.calls), echo
         replies = client(loopback, account(tmp_path)).ask_all(texts, silence)
     assert [reply.value["said"] for reply in replies] == [str(n) for n in range(200)]
     assert len(loopback.calls) - asked == 170
 
 
-def test_an_answer_that_comes_during_the_last_write_is_kept_too(
+def test_an_answer_that_comes_while_a_journal_is_folded_is_kept_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append, writing = Ledger.append, threading.Event()
+    fold, folding = Ledger.fold, threading.Event()
 
-    def slow_append(self: Ledger, entries: Sequence[Entry]) -> None:
-        writing.set()
-        time.sleep(0.5)
-        append(self, entries)
+    def slow_fold(self: Ledger, journal: Any) -> None:
+        folding.set()
+        time.sleep(0.3)
+        fold(self, journal)
 
-    def second_during_the_write(request: Body, call: int) -> dict[str, str]:
-        if request["messages"][0]["content"] == "second":
-            assert writing.wait(10)
+    def third_during_the_fold(request: Body, call: int) -> dict[str, str]:
+        if request["messages"][0]["content"] == "third":
+            assert folding.wait(10)
         return echo(request, call)
 
-    monkeypatch.setattr(Ledger, "append", slow_append)
-    monkeypatch.setattr(asking, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(Ledger, "fold", slow_fold)
+    monkeypatch.setattr(asking, "FOLD_AT", 2)
     asked_by = account(tmp_path)
-    with Loopback(second_during_the_write) as loopback:
-        client(loopback, asked_by).ask_all([body("first"), body("second")], silence)
-    assert asked_by.ledger.spent("d").calls == 2
+    texts = [body(name) for name in ("first", "second", "third")]
+    with Loopback(third_during_the_fold) as loopback:
+        client(loopback, asked_by).ask_all(texts, silence)
+    assert asked_by.ledger.spent("d") == Spent(3, 0.0, 3)
+    assert list((tmp_path / "lancedb" / "llm_journal").iterdir()) == []
+    assert client(loopback, asked_by).estimate(texts).calls == 0
 
 
 def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "lancedb").write_text("in the way", encoding="utf-8")
-    with Loopback(echo) as loopback, pytest.raises(ProviderError, match="could not be written to the ledger"):
+    with Loopback(echo) as loopback, pytest.raises(ProviderError, match="The ledger cannot be written"):
         client(loopback, account(tmp_path)).ask_all([body("a")], silence)
 
 

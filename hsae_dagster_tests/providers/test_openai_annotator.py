@@ -81,11 +81,11 @@ def test_only_usable_answers_count_and_the_rest_is_missing_with_its_reason() -> 
         "truncated": completion('{"c1": true, "c2', finish_reason="length"),
         "no json": completion("c1: yes"),
         "forgets two": {"c1": True, "c2": False, "c4": True},
-        "says maybe": {"c1": "maybe", "c2": 1, "c3": None, "c4": False, "c5": True},
+        "says maybe": {"c1": "maybe", "c2": 2, "c3": None, "c4": False, "c5": True},
         "counts from 0": {f"c{n}": True for n in range(5)},
         "one too many": {f"c{n}": True for n in range(1, 7)},
         "list": completion(json.dumps(["c1"])),
-        "rejected": failure(400, "content policy"),
+        "rejected": failure(400, "not this one"),
         "broken": failure(500, "broken", retry_after_ms="1"),
     }
     with Loopback(lambda body, call: scripted[shown_texts(body)[0]]) as loopback:
@@ -106,7 +106,7 @@ def test_only_usable_answers_count_and_the_rest_is_missing_with_its_reason() -> 
         "counts from 0": "names `c0`",
         "one too many": "names `c6`",
         "list": "not a JSON object",
-        "rejected": "400: content policy",
+        "rejected": "400: not this one",
         "broken": "500: broken",
     }
     for name, part in expected.items():

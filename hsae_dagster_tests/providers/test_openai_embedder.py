@@ -28,13 +28,13 @@ def test_vectors_are_the_servers_at_unit_length() -> None:
     np.testing.assert_allclose(vectors, expected / np.linalg.norm(expected, axis=1, keepdims=True), rtol=1e-6)
 
 
-def test_the_request_asks_for_floats_and_for_dimensions_only_when_declared() -> None:
+def test_the_request_asks_for_base64_and_for_dimensions_only_when_declared() -> None:
     with Loopback() as loopback:
         embedder(loopback, dimensions=8).embed(["a"])
         embedder(loopback).embed(["a"])
     declared, probe, undeclared = loopback.bodies()
-    assert declared == {"model": "local", "input": ["a"], "encoding_format": "float", "dimensions": 8}
-    assert undeclared == {"model": "local", "input": ["a"], "encoding_format": "float"}
+    assert declared == {"model": "local", "input": ["a"], "encoding_format": "base64", "dimensions": 8}
+    assert undeclared == {"model": "local", "input": ["a"], "encoding_format": "base64"}
     assert len(probe["input"]) == 1
 
 
@@ -147,7 +147,7 @@ def test_no_texts_ask_nothing() -> None:
         (embeddings([[1.0] * 8, [0.0] * 8]), "zero or not finite"),
         (embeddings([[1.0] * 8, [float("nan")] * 8]), "zero or not finite"),
         (embeddings([[1.0] * 8, ["a"] * 8]), "do not hold numbers"),
-        (embeddings([[1.0] * 8, "AACAPwAAgD8="]), "not a list of numbers"),
+        (embeddings([[1.0] * 8, "AACAPwAAgD8"]), "not a list of numbers"),
         (failure(400, "maximum context length"), "the server answered 400: maximum context length"),
         (failure(401, "who are you"), "Set OPENAI_API_KEY"),
     ],

@@ -155,25 +155,25 @@ def test_concepts_carry_author_and_making_and_like_ones_are_kept_once() -> None:
         (completion('{"concept": "mentions'), "not usable JSON"),
         (completion('{"concept": ""}'), "the concept is empty"),
         (completion('{"concept": "."}'), "the concept is empty"),
-        (completion('{"concept": null}'), "exactly the field"),
-        (completion('{"concepts": ["a"]}'), "exactly the field"),
-        (completion('{"concept": "a", "note": "b"}'), "exactly the field"),
+        (completion('{"concept": null}'), "one field `concept`"),
+        (completion('{"concepts": ["a"]}'), "one field `concept`"),
+        (completion('{"concept": "a", "concept 2": "b"}'), "one field `concept`"),
         (completion('{"concept": "- asks\\n- tells"}'), "several lines"),
         (completion(json.dumps({"concept": "word " * 100})), "longer than"),
         (failure(400, "too long"), "the server answered 400"),
     ],
 )
 def test_an_unusable_answer_gives_no_candidate_and_is_reported(answer: Raw, reason: str) -> None:
-    def first_fails(body, call: int) -> Raw | dict[str, str]:
-        return answer if call == 0 else {"concept": "is fine"}
+    def second_fails(body, call: int) -> Raw | dict[str, str]:
+        return answer if call == 1 else {"concept": "is fine"}
 
-    with Loopback(first_fails) as loopback:
+    with Loopback(second_fails) as loopback:
         interpreter = OpenAIInterpreter("m", server=loopback.server(concurrency=1))
         lines: list[str] = []
         found = interpreter.interpret(request(candidates=1), lines.append)
-    assert [[concept.predicate for concept in concepts] for concepts in found] == [[], ["is fine"]]
+    assert [[concept.predicate for concept in concepts] for concepts in found] == [["is fine"], []]
     (line,) = [line for line in lines if line.startswith("neuron")]
-    assert line.startswith("neuron 0, candidate 0: no concept, because")
+    assert line.startswith("neuron 1, candidate 0: no concept, because")
     assert reason in line
 
 

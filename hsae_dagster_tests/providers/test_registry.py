@@ -45,6 +45,35 @@ def test_openai_models_take_the_fields_of_the_declaration(monkeypatch: pytest.Mo
     assert annotator.client.server.base_url == "http://127.0.0.1:9/v1"
 
 
+def test_each_stage_may_ask_elsewhere_with_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "usual-key")
+    monkeypatch.setenv("JUDGE_KEY", "judge-key")
+    elsewhere = {"url": "http://127.0.0.1:8/v1", "key": "JUDGE_KEY", "timeout": 7, "concurrency": 3}
+    judge = make_annotator(Annotation(model="openai:m", server=elsewhere, temperature=0.5, effort="low"))
+    assert isinstance(judge, OpenAIAnnotator)
+    found = judge.client.server
+    assert (found.endpoint, found.api_key, found.timeout, found.concurrency) == ("127.0.0.1:8/v1", "judge-key", 7, 3)
+    body = judge.body(["is long"], "a text")
+    assert (body["temperature"], body["reasoning_effort"]) == (0.5, "low")
+    usual = make_interpreter(Interpretation(model="openai:m"))
+    assert isinstance(usual, OpenAIInterpreter)
+    assert (usual.client.server.endpoint, usual.client.server.api_key) == ("127.0.0.1:9/v1", "usual-key")
+    # The usual key is for the usual server and goes to no other.
+    other = make_embedder(Embedding(model="openai:m", server={"url": "http://127.0.0.1:7/v1"}))
+    assert isinstance(other, OpenAIEmbedder)
+    assert other.client.server.api_key is None
+
+
+def test_a_server_section_that_cannot_be_used_is_a_sentence() -> None:
+    with pytest.raises(ProviderError, match=r"`annotation\.server\.key` is `NO_SUCH`, and that variable is not set"):
+        make_annotator(Annotation(model="openai:m", server={"key": "NO_SUCH"}))
+    with pytest.raises(ProviderError, match=r"embedding\.server\.url is not the address of a server"):
+        make_embedder(Embedding(model="openai:m", server={"url": "gpu:8000"}))
+    with pytest.raises(ProviderError, match=r"`annotation\.model` names the model file .*nowhere\.gguf"):
+        make_annotator(Annotation(model="local:/nowhere.gguf"))
+
+
 @pytest.mark.parametrize("name", ["minilmm", "openai", "openai:", "openai: ", "OpenAI:gpt", "lexical:x", "anthropic:x"])
 @pytest.mark.parametrize(
     ("make", "spec", "field", "offline"),

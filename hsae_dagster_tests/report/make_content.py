@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from hsae_dagster.core.concepts.claims import WordGroup
 from hsae_dagster.core.fidelity import Fidelity, wilson_interval
 from hsae_dagster.core.histogram import activation_histogram
 from hsae_dagster.core.hypothesis import Evidence, Example, Hypothesis
@@ -84,7 +85,7 @@ def make_hypothesis(
     return Hypothesis(
         hypothesis_id=f"{position:012x}",
         rank=position,
-        claim=claim if claim is not None else "uses words such as " + ", ".join(f"“{term}”" for term in terms),
+        claim=claim if claim is not None else WordGroup(terms).claim,
         concept_id=f"c{position:011x}",
         sae_id="5ae0" * 4,
         sae_column=7 * position % 64,
@@ -104,7 +105,10 @@ def make_hypothesis(
         fidelity=fidelity or make_fidelity(),
         badge=badge,  # type: ignore[arg-type]
         reason=reason,
-        lexicon=(*((term, 2.5 - 0.4 * k) for k, term in enumerate(terms)), ("<asks a question>", -0.31)),
+        made_from="neuron",
+        title=terms[0],
+        found_in=2,
+        other_seeds=3,
         evidence=Evidence(
             supporting=tuple(example(k) for k in range(3)),
             near_misses=(example(3),),
@@ -168,7 +172,7 @@ def make_content(
         ),
         "dropped": {"duplicate text": 28},
         "hypotheses": make_hypotheses(20, task) if hypotheses is None else hypotheses,
-        "unreadable": ((14, "5ae0" * 4, 51, "no term speaks for it"),),
+        "unreadable": ((14, "5ae0" * 4, 51, "no claim that was worth taking says much of it"),),
         "fits": make_fits(task),
         "floor": floor,
         "guidance": {"5ae0" * 4: Guided(0.1, 64, 64)},
@@ -179,7 +183,7 @@ def make_content(
             "columns": {"text": "text", "cluster_by": "film", "controls": []},
             "saes": [{"m": 64, "k": 16, "prefixes": None}],
             "annotation": {"model": "lexical"},
-            "inference": {"alpha": 0.05, "min_fidelity": 0.6},
+            "inference": {"alpha": 0.05},
         },
         "versions": {"corpus": "0a1b2c3d", "embeddings": "4e5f6a7b"},
         "run_id": "run-1",

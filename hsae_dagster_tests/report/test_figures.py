@@ -35,7 +35,7 @@ CHARTS = {
     "loss": lambda text: figures.loss_curves({text: history(9), "b": []}),
     "firing": lambda text: figures.firing_rates(np.array([0.0, 0.01, 0.2, 0.5, 1.0]), 0.25),
     "path": lambda text: figures.selection_path([(0.1, 0), (0.05, 3), (0.01, 9)], 0.05),
-    "fidelity": lambda text: figures.fidelity_bars([text, "b"], [0.8, math.nan], [0.7, math.nan], [0.9, math.nan]),
+    "fidelity": lambda text: figures.fidelity_bars([text, "b"], [0.8, math.nan]),
     "prevalence": lambda text: figures.prevalence_bars([text, "b"], [0.2, 0.01]),
 }  # fmt: skip
 
@@ -94,7 +94,7 @@ def test_forest_rows_run_from_highest_to_lowest_and_show_what_is_confirmed():
     assert "+1.00 [0.80, 1.20]" in texts and "not estimable" in texts and "n 402" in texts
     assert figure.svg.lower().count(f"fill: {POSITIVE.lower()}; stroke: {POSITIVE.lower()}") == 1  # one filled dot
     assert f"fill: {NEGATIVE.lower()}" in figure.svg.lower()
-    assert figure.alt.startswith("Effects of 4 hypotheses on rating") and "2 confirmed" in figure.alt
+    assert figure.alt.startswith("Effects of 4 claims on rating") and "2 confirmed" in figure.alt
 
 
 def test_pairs_are_drawn_around_one_half():
@@ -103,7 +103,7 @@ def test_pairs_are_drawn_around_one_half():
 
 
 def test_empty_inputs_are_drawn_and_say_so():
-    assert "no hypothesis was tested" in figures.forest_plot([], "y", 0.05).svg
+    assert "no claim was tested" in figures.forest_plot([], "y", 0.05).svg
     assert "no fit was measured" in figures.fit_ladder([], (math.nan, math.nan), "AUC").svg
     for figure in (
         figures.label_histogram(np.array([]), "regression", "y"),
@@ -127,3 +127,14 @@ def test_ids_of_two_charts_never_meet():
     for chart, own in zip(charts, ids, strict=True):
         used = set(re.findall(r'(?:href="|url\()#([^")]+)', chart.svg))
         assert used <= own
+
+
+def test_the_ladder_is_one_picture_in_three_groups_and_a_comparison():
+    figure = figures.fit_ladder(make_fits(), (0.0, 0.01), "R2")
+    texts = re.findall(r">([^<>]+)</text>", figure.svg)
+    titles = ["What embeddings know", "What the neurons keep", "What the claims say", "For comparison"]
+    assert [text for text in texts if text in titles] == titles
+    shown = [text for text in texts if text in {"claims", "plain words (TF-IDF)", "selected, active or not"}]
+    assert shown == ["selected, active or not", "claims", "plain words (TF-IDF)"]
+    assert "What the claims say: claims 0.17; For comparison: plain words TF-IDF 0.40" in figure.alt
+    assert figure.svg.lower().count(f"fill: {POSITIVE.lower()}") == 1, "the claims stand out"

@@ -13,7 +13,7 @@ from hsae_dagster.report.page import render_report
 from hsae_dagster_tests.core.test_ladder import fits, losing_most
 from hsae_dagster_tests.report.make_content import make_content, make_hypotheses
 
-KNOBS = dict(zip(RUNGS[1:], ("label_weight", "selection.n", "Lower k", "interpretation.candidates"), strict=True))
+KNOBS = dict(zip(RUNGS[1:], ("label_weight", "selection.n", "Lower k", "interpretation.model"), strict=True))
 
 
 @pytest.mark.parametrize("below", RUNGS[1:])
@@ -27,22 +27,13 @@ def test_the_weakest_step_comes_with_the_knob_that_moves_it(below):
 
 @pytest.mark.parametrize("below", RUNGS[1:])
 def test_what_was_chosen_by_measurement_is_not_advised_but_told(below):
-    sizes = SizeChoice(8, ((24, 4), (64, 16)), (0.0, 0.1), 24, 4, 0.1, "the best score")
+    sizes = SizeChoice(((64, 4), (128, 4)), 64, 4, "most can be said with it")
     _, advice = ladder_sentences(read_ladder(losing_most(below), (0.0, 0.01)), sizes)
     for advised in ("Let the size be chosen", "guide it by the label", "guide the autoencoder"):
         assert advised not in advice
-    told = "measured 8 autoencoders on validation clusters (m/k 24/4, 64/16; unguided and with label weights 0.1)"
+    told = "raced 2 autoencoders (m/k 64/4, 128/4) by what can be said with them on validation clusters"
     assert (told in advice) == (below != RUNGS[-1])
-    assert ("took 24/4 with label weight 0.1: the best score." in advice) == (below != RUNGS[-1])
-
-
-def test_guidance_of_fewer_neurons_is_advised_where_the_label_guides_all_of_them():
-    reading = read_ladder(losing_most(RUNGS[1]), (0.0, 0.01))
-    for weight, share, advised in ((0.1, 1.0, True), (0.1, 0.33, False), (0.0, 1.0, False)):
-        sizes = SizeChoice(8, ((24, 4), (64, 16)), (0.0, 0.1), 24, 4, weight, "the best score", share)
-        _, advice = ladder_sentences(reading, sizes)
-        assert ("head_share: 0.33" in advice) == advised
-        assert "more texts, or sizes that were not among these" in advice
+    assert ("took 64/4: most can be said with it." in advice) == (below != RUNGS[-1])
 
 
 def test_nothing_is_blamed_without_a_measurement():
@@ -58,34 +49,22 @@ def test_nothing_is_blamed_without_a_measurement():
 def test_page_and_cards_say_whether_neurons_were_guided():
     guided = make_content(hypotheses=make_hypotheses(7))
     card = card_markdown(guided.hypotheses[0], guided)
-    assert "guided by the label of training texts" in card
+    assert r"from the texts and the outcome of training texts \(label weight 0.1\)" in card
     assert "with weight 0.1, to predict the outcome of the training texts" in render_report(guided)
     plain = make_content(hypotheses=guided.hypotheses, guidance={"5ae0" * 4: Guided(0.0, 64, 64)})
-    assert "from texts alone, unguided" in card_markdown(plain.hypotheses[0], plain)
+    assert "| Neuron learned | from the texts alone |" in card_markdown(plain.hypotheses[0], plain)
     assert "never saw the outcome" in render_report(plain)
     few = make_content(hypotheses=guided.hypotheses, guidance={"5ae0" * 4: Guided(0.4, 8, 64)})
     inside, beside = (dataclasses.replace(few.hypotheses[0], sae_column=column) for column in (7, 8))
-    said = "the 8 of 64 neurons guided by the label of training texts"
-    assert f"among {said}" in card_markdown(inside, few)
-    assert f"to rebuild texts, beside {said}" in card_markdown(beside, few)
+    assert r"\(label weight 0.4\), as 8 of 64 neurons were" in card_markdown(inside, few)
+    assert "from the texts alone; 8 of 64 neurons also from the outcome" in card_markdown(beside, few)
     assert "from 8 of 64 neurons, while the others only rebuild" in render_report(few)
     both = {"5ae0" * 4: Guided(0.0, 64, 64), "other": Guided(0.3, 64, 64)}
     mixed = make_content(hypotheses=guided.hypotheses, guidance=both)
     assert "each card says whether its own" in render_report(mixed)
-    assert "from texts alone, unguided" in card_markdown(mixed.hypotheses[0], mixed)
+    assert "| Neuron learned | from the texts alone |" in card_markdown(mixed.hypotheses[0], mixed)
 
 
 def test_the_page_reads_the_ladder():
     page = render_report(make_content())
     assert "Most is lost between the embeddings and the neurons" in page
-
-
-def test_a_long_lexicon_shows_its_strongest_terms_and_says_how_many_more_there_are():
-    terms = (*((f"good{k:03d}", 3 - k / 100) for k in range(150)), ("bad", -1.0))
-    hypothesis = dataclasses.replace(make_hypotheses(7)[0], lexicon=terms)
-    page = render_report(make_content(hypotheses=(hypothesis,)))
-    assert "The lexicon: 151 terms" in page
-    assert "And 50 weaker terms; all of them are in the concept" in page
-    assert "good099" in page
-    assert "good100" not in page
-    assert ">bad</bdi>" in page

@@ -6,15 +6,17 @@ from itertools import pairwise
 
 import pytest
 
-from hsae_dagster.core.hypothesis import Evidence
+from hsae_dagster.assets.concepts_to_test import no_fidelity
+from hsae_dagster.cli.findings import columns
+from hsae_dagster.core.hypothesis import Evidence, Example
 from hsae_dagster.core.inference import NO_EFFECT_ESTIMATED
 from hsae_dagster.core.joint_fit import Fit
 from hsae_dagster.core.negative_controls import NegativeControl
-from hsae_dagster.report.cards import escape_markdown
+from hsae_dagster.report.cards import escape_markdown, facts
 from hsae_dagster.report.content import SplitCount
 from hsae_dagster.report.page import card_markdown, hypotheses_table, render_report
-from hsae_dagster.report.prose import summary
-from hsae_dagster.report.trust import own_effect_words
+from hsae_dagster.report.prose import headline
+from hsae_dagster.report.tables import report_tables
 from hsae_dagster_tests.report.make_content import (
     OUTCOMES,
     make_content,
@@ -61,9 +63,7 @@ class Page(HTMLParser):
 
 def evil_content(task="regression"):
     bad = make_hypothesis(0, task=task, claim=EVIL, reason=EVIL, text=EVIL, flags=(EVIL,))
-    bad = dataclasses.replace(
-        bad, hypothesis_id=EVIL, concept_id=EVIL, sae_id=EVIL, lexicon=((EVIL, 1.0), ("<script>", -1.0))
-    )
+    bad = dataclasses.replace(bad, hypothesis_id=EVIL, concept_id=EVIL, sae_id=EVIL, title=EVIL)
     fits = (Fit("embeddings", "R2", 0.4, 0.3, 0.5, "trained"), Fit(EVIL, "R2", 0.2, 0.1, 0.3, EVIL))
     return make_content(
         task,
@@ -135,10 +135,10 @@ def test_the_same_content_gives_the_same_bytes_and_no_time(html):
 def test_the_summary_says_what_was_found(html):
     text = " ".join("".join(Page(html).text).replace("\u00a0", " ").split())
     assert (
-        "20 hypotheses were tested on 3,049 texts (152 film clusters) that no earlier step had read; 15 are confirmed."
-        in text
+        "15 different findings confirmed: 20 claims were tested on 3,049 texts (152 film clusters) that no earlier "
+        "step had read. " in text
     )
-    assert "Together the concepts recover 41 % of what the embeddings predict" in text
+    assert "Together the claims predict 41 % of what the embeddings predict" in text
     assert "associated with a lower mean rating: on average 1.10 below texts without this" in text
     assert "Holm's correction" in text and "materialize the partition movie_reviews in Dagster" in text
     assert not re.search(r"\b(causes|caused by|leads to|increases|decreases|effect of)\b", text)
@@ -167,14 +167,14 @@ def test_nan_is_never_shown():
 def test_a_report_without_hypotheses_or_fits_says_so():
     content = make_content(hypotheses=(), fits=(), splits=(), versions={}, settings={}, unreadable=(), dropped={})
     text = "".join(Page(render_report(content)).text)
-    assert "No hypothesis was tested" in text
+    assert "Nothing found. Nothing that could be said" in text
     assert hypotheses_table(content) == []
 
 
 def test_none_confirmed_is_said_and_no_strongest_listed():
     content = make_content(hypotheses=(make_hypothesis(0, badge="not supported"),))
     text = "".join(Page(render_report(content)).text)
-    assert "1 hypothesis was tested" in text and "none of them is confirmed" in text
+    assert "No finding: 1 claim was tested on" in text and "it is not confirmed." in text
     assert "The strongest" not in text
 
 
@@ -209,19 +209,20 @@ def test_a_card_holds_the_whole_case():
     content = make_content()
     card = card_markdown(content.hypotheses[2], content)
     for part in (
-        "### Uses words such as “bad”, “tender”",
+        "### Says “bad”, “tender”, ",
         "**confirmed**: Holm-corrected",
         r"**+0.81 mean rating \[0.66, 0.96\]**",
         "| Tested on | 3,049 texts, 152 film clusters |",
-        r"| With the concept | 402 \(13 %\) |",
-        "| Holm-corrected | p = 0.001",
-        "| Fidelity F1 | 0.86 on 120 firing and 760 silent texts |",
+        r"| Holds for | 402 \(13 %\) |",
+        "| Corrected for all tests (Holm) | p = 0.001",
+        "| Source | a neuron of the autoencoder |",
+        r"71 % of the texts that it holds for activate the neuron \(precision\); it holds for 54 % of the texts",
+        r"activate the neuron \(recall\); r 0.60 |",
+        "| Neuron found again | in 2 of 3 other starts of training |",
         "**Doubts**\n\n- separation and partial effect have opposite signs",
-        "**Texts that fire it most**",
+        "**Texts that it holds for**",
         "**Near misses",
         "**Against it",
-        "**Lexicon**: bad +2.50",
-        r"asks a question \(style\) −0.31",
         "`000000000002`",
     ):
         assert part in card
@@ -231,11 +232,10 @@ def test_the_table_has_one_plain_row_per_hypothesis():
     content = make_content("pairwise", (make_hypothesis(0, task="pairwise", effect=make_effect(0.08, 0.04)),))
     assert hypotheses_table(content) == [
         {
-            "claim": "uses words such as “portrait”, “lacks”, “slow”, “worst”, “music”",
+            "claim": "says “portrait”, “lacks”, “slow”, “worst” or “music”",
             "effect": "58 % [54, 62]",
             "p": "< 0.001",
-            "fidelity": "0.86",
-            "prevalence": "13 %",
+            "holds for": "13 %",
             "badge": "confirmed",
         }
     ]
@@ -244,11 +244,11 @@ def test_the_table_has_one_plain_row_per_hypothesis():
 
 
 def controlled_content():
-    """One confirmed and one loosely worded hypothesis, and a declared control whose name is markup."""
+    """One confirmed and one hypothesis whose effect changes sign, and a declared control whose name is markup."""
     made = make_hypotheses(20)[:2]
     shown = [dataclasses.replace(h, test=dataclasses.replace(h.test, adjusted=make_effect(0.21, 0.1))) for h in made]
-    shown[1] = dataclasses.replace(shown[1], badge="suggestive", rule="fidelity")
-    settings = {"columns": {"text": "text", "controls": ["<b>year"]}, "inference": {"min_fidelity": 0.6}}
+    shown[1] = dataclasses.replace(shown[1], badge="suggestive", rule="controls")
+    settings = {"columns": {"text": "text", "controls": ["<b>year"]}}
     return make_content(hypotheses=tuple(shown), settings=settings)
 
 
@@ -272,8 +272,8 @@ def test_declared_controls_stand_where_people_look():
 
 def test_a_verdict_that_p_does_not_explain_says_its_rule():
     content = controlled_content()
-    assert [row["why"] for row in hypotheses_table(content)] == ["", "words fit loosely"]
-    assert "suggestive (words fit loosely)" in "".join(Page(render_report(content)).text)
+    assert [row["why"] for row in hypotheses_table(content)] == ["", "changes sign under controls"]
+    assert "suggestive (changes sign under controls)" in "".join(Page(render_report(content)).text)
     assert "why" not in hypotheses_table(make_content())[0]
 
 
@@ -289,18 +289,49 @@ def test_rows_that_share_a_text_are_observations():
 
 
 def test_rows_left_out_are_said_by_what_they_are():
-    page = render_report(make_content(dropped={"exact duplicate": 76}))
-    assert "repeating the text, outcome, cluster and controls of another row: 76" in Page(page).text[-1] + page
-    assert "exact duplicate" not in page
+    page = render_report(make_content(dropped={"repeated row": 76}))
+    assert "repeating a row of the same id: 76" in Page(page).text[-1] + page
+    assert "repeated row" not in page
 
 
-def test_examples_that_fire_most_are_not_called_support():
+def test_quotes_are_no_support_and_show_what_makes_the_claim_hold():
     content = make_content()
     text = "".join(Page(render_report(content)).text)
-    assert "Texts that fire it most" in text and "may lie on either side of the average" in text
+    assert "Texts that it holds for" in text and "may lie on either side of the average" in text
     assert "For it" not in text
-    own = dataclasses.replace(content.hypotheses[0], source="yours")
-    assert "**Texts that have it**" in card_markdown(own, content)
+
+
+def test_near_misses_show_the_sentence_that_activates_the_neuron():
+    miss = Example("t1", "I waited. The film was long. I left.", 1.0, 2.0, unit="The film was long.")
+    held = Example("t2", "So dull. A very dull plot.", 1.0, 2.0, ("dull",), "A very dull plot.")
+    hypothesis = dataclasses.replace(make_hypothesis(0), evidence=Evidence((held,), (miss,), ()))
+    content = make_content(hypotheses=(hypothesis,))
+    assert re.findall(r"<mark>([^<]+)</mark>", render_report(content)) == ["dull", "dull", "The film was long"]
+    card = card_markdown(hypothesis, content)
+    assert "“So **dull**. A very **dull** plot.”" in card
+    assert "“I waited. **The film was long**. I left.”" in card
+    evidence = report_tables(content)["evidence"]
+    assert evidence["because"].to_list() == [["dull"], []]
+    assert evidence["unit"].to_list() == ["A very dull plot.", "The film was long."]
+
+
+@pytest.mark.parametrize(
+    ("changes", "source", "coverage"),
+    [
+        ({"source": "yours", "sae_id": ""}, "you, in dataset.yaml", "no neuron"),
+        ({"made_from": "style", "sae_id": ""}, "the list of style cues", "no neuron"),
+        ({"made_from": "terms"}, "words of the training texts that go with the outcome", "71 % of the texts"),
+        ({"made_from": ""}, "a language model that read texts of a neuron", "71 % of the texts"),
+        ({"fidelity": no_fidelity()}, "a neuron of the autoencoder", "not estimable"),
+    ],
+)
+def test_a_card_says_where_a_claim_comes_from_and_how_much_of_its_neuron_it_says(changes, source, coverage):
+    hypothesis = dataclasses.replace(make_hypothesis(0), **changes)
+    told = dict(facts(hypothesis, make_content(hypotheses=(hypothesis,))))
+    assert told["Source"] == source
+    assert told["How much of its neuron it says"].startswith(coverage)
+    assert ("Neuron learned" in told) == bool(hypothesis.sae_id)
+    assert not [name for name in told if "idelity" in name]
 
 
 def test_power_is_no_lower_limit():
@@ -328,24 +359,29 @@ def test_false_confirmations_are_held_against_chance(runs, any_found, said):
     assert said in text
 
 
-def test_the_summary_says_when_plain_words_predict_more():
-    text = "".join(Page(render_report(make_content())).text).replace("\u00a0", " ")
-    assert "predicts more than the concepts (R² 0.40 against 0.17)" in text
-    swapped = tuple(f for f in make_content().fits if f.name != "words (TF-IDF)")
-    assert "predicts more than the concepts" not in render_report(make_content(fits=swapped))
+def test_the_headline_says_when_plain_words_predict_more():
+    content = make_content()
+    assert headline(content).endswith(
+        "Plain words predict more than the claims do (R² 0.40 against 0.17): some of what the texts tell is in no "
+        "claim."
+    )
+    without = tuple(f for f in content.fits if f.name != "words (TF-IDF)")
+    assert "Plain words" not in headline(make_content(fits=without))
+    worse = tuple(dataclasses.replace(f, value=0.1) if f.name == "words (TF-IDF)" else f for f in content.fits)
+    assert "Plain words" not in headline(make_content(fits=worse))
 
 
 @pytest.mark.parametrize(
     ("shares", "said"),
     [
-        ((0.7, 0.7, 0.7), "Each of the 3 confirmed effects differs from zero"),
-        ((0.7, 0.01, -0.7), "of the 3 confirmed effects 1 differs from zero"),
-        ((0.7, 0.7, None), "of the 3 confirmed effects 2 differ from zero"),
-        ((0.01, None, -0.7), "of the 3 confirmed effects none differ from zero"),
+        ((0.7, 0.7, 0.7), "Each of the 3 keeps its direction beyond doubt beside all other claims."),
+        ((0.7, 0.01, -0.7), "Of the 3, 1 keeps its direction"),
+        ((0.7, 0.7, None), "Of the 3, 2 keep their direction"),
+        ((0.01, None, -0.7), "Of the 3, none keep their direction"),
         ((0.7,), None),
     ],
 )
-def test_the_summary_says_how_many_confirmed_effects_stand_beside_the_others(shares, said):
+def test_the_headline_says_how_many_confirmed_claims_stand_beside_the_others(shares, said):
     hypotheses = []
     for k, share in enumerate(shares):
         made = make_hypothesis(k)
@@ -354,9 +390,34 @@ def test_the_summary_says_how_many_confirmed_effects_stand_beside_the_others(sha
         hypotheses.append(
             dataclasses.replace(made, badge="confirmed", test=dataclasses.replace(made.test, partial=partial))
         )
-    paragraphs = list(own_effect_words(make_content(hypotheses=tuple(hypotheses))))
-    assert [said in paragraph for paragraph in paragraphs] == [True] * (said is not None)
-    assert said is None or paragraphs[0] in summary(make_content(hypotheses=tuple(hypotheses)))
+    content = make_content(hypotheses=tuple(hypotheses))
+    assert ("direction beyond doubt" in headline(content)) == (said is not None)
+    assert said is None or said in headline(content)
+
+
+def test_what_the_user_brings_is_no_finding_of_ours():
+    found, own = make_hypothesis(0), dataclasses.replace(make_hypothesis(1), source="yours")
+    assert headline(make_content(hypotheses=(found, own))).startswith("1 finding and 1 claim of your own confirmed: 2")
+    assert headline(make_content(hypotheses=(own,))).startswith("1 claim of your own confirmed: 1 claim was tested")
+    assert headline(make_content(hypotheses=(found, found))).startswith("2 different findings confirmed: 2 claims were")
+
+
+@pytest.mark.parametrize("task", OUTCOMES)
+def test_a_report_of_nothing_found_is_whole(task):
+    content = make_content(task, ())
+    text = " ".join("".join(Page(render_report(content)).text).split())
+    assert "Nothing found." in text and "There is nothing to show: no claim was tested." in text
+    assert "Together the claims" not in text and "Plain words predict more" not in text
+    assert all(frame.height == 0 for name, frame in report_tables(content).items() if name in ("evidence", "subgroups"))
+    assert columns(hypotheses_table(content)) == ["(nothing found: no claim was tested)"]
+
+
+def test_words_that_need_a_gloss_are_not_on_the_page(html):
+    text = " ".join("".join(Page(html).text).split())
+    assert not re.findall(
+        r"\b(?:fires?|firing|silent|unguided|guided|lexicons?|rungs?|turns round)\b", text.replace("(“fire”)", "")
+    )
+    assert not re.findall(r"natural precision|[Ff]idelity F1", text)
 
 
 def test_doubts_follow_the_content():

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hsae_dagster.core.concepts.cues import CAPITALS
 from hsae_dagster.core.inference import NO_EFFECT_ESTIMATED, Effect
 from hsae_dagster.core.joint_fit import Fit
 from hsae_dagster.report import wording
@@ -112,7 +113,10 @@ def test_outcome_and_claims_are_shortened_to_their_names():
     assert wording.short_outcome("the planted outcome") == "planted outcome"
     assert wording.short_outcome("mean rating (−4 to 4)") == "mean rating"
     assert wording.short_outcome("(odd)") == "(odd)"
-    assert wording.short_claim("uses words such as “a”, “b”") == "“a”, “b”"
+    assert wording.short_claim("says “a” or “b”") == "“a” or “b”"
+    assert wording.short_claim("has a sentence like “I sent it back.” (similarity at least 0.5)") == (
+        "like “I sent it back.”"
+    )
     assert wording.short_claim("mentions\n the   weather in a long and winding way", 20) == "mentions the…"
 
 
@@ -137,7 +141,7 @@ def fits(concepts: float, ceiling: float) -> tuple[Fit, ...]:
 
 def test_recovery_is_measured_from_floor_to_ceiling():
     assert wording.recovered_share(fits(0.17, 0.43), (0.0, 0.01)) == pytest.approx(0.17 / 0.43)
-    assert "recover 40 % of what the embeddings predict" in wording.recovery_words(fits(0.172, 0.43), (0.0, 0.01))
+    assert "predict 40 % of what the embeddings predict" in wording.recovery_words(fits(0.172, 0.43), (0.0, 0.01))
 
 
 def test_recovery_of_everything_is_not_a_share_above_one():
@@ -152,15 +156,21 @@ def test_recovery_below_the_floor_is_chance_and_without_ceiling_not_estimable():
     assert "could not be measured" in wording.recovery_words((), (math.nan, math.nan))
 
 
-def test_terms_are_found_as_the_lexicon_finds_them():
-    text = "The film’s Script of plot holes? No."
-    found = [
-        text[a:b] for a, b in matched_spans(text, ("script", "script plot", "film", "<asks a question>", "absent"))
-    ]
-    assert found == ["film’s", "Script", "plot", "?"]
+def test_what_makes_a_claim_hold_is_found_in_the_text():
+    text = "The film’s Script of plot holes? No. It ISN’T good."
+    marks = ("script", "script plot", "film", "asks a question", "absent", "isn't")
+    assert [text[a:b] for a, b in matched_spans(text, marks)] == ["film", "Script", "?", "ISN’T"]
+    assert [text[a:b] for a, b in matched_spans(text, (CAPITALS,))] == ["ISN"]
 
 
-@given(st.text(alphabet="ab .?!\n", max_size=400), st.sets(st.sampled_from(["aa", "ab", "ab ba", "<exclaims>"])))
+def test_a_sentence_that_makes_a_claim_hold_is_marked_whole():
+    text = "I ordered it in May.  In the end,\nI sent it back! It&#39;s a shame."
+    parts = excerpt(text, ("In the end,\nI sent it back!",))
+    assert [part.text for part in parts if part.matched] == ["In the end, I sent it back"]
+    assert "It's a shame" in "".join(part.text for part in parts)
+
+
+@given(st.text(alphabet="ab .?!\n", max_size=400), st.sets(st.sampled_from(["aa", "ab", "ab ba", "exclaims"])))
 def test_an_excerpt_is_a_stretch_of_the_text(text, terms):
     parts = excerpt(text, tuple(terms), words=7)
     shown = "".join(part.text for part in parts).strip("…")

@@ -11,7 +11,8 @@ from hsae_dagster.storage.holdouts import HoldoutRegister
 
 def keys(n=300, seed=0, first=0):
     label = np.random.default_rng(seed).normal(size=1000)[first : first + n]
-    return holdout_keys(pl.DataFrame({"text_id": [f"{i:032x}" for i in range(first, first + n)], "label": label}))
+    ids = [f"{i:032x}" for i in range(first, first + n)]
+    return holdout_keys(pl.DataFrame({"text_id": ids, "label": label}), pl.DataFrame({"text_id": ids, "text": ids}))
 
 
 def plan(holdout, *concepts):

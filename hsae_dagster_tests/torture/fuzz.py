@@ -89,7 +89,15 @@ class Fuzz:
 
 def fuzz(yard: Yard) -> list[Tally]:
     """All readers."""
-    return [_declarations(yard), _yaml_text(yard), *_tables(yard), _parquet(yard), *_answers(yard), _checkpoints(yard)]
+    return [
+        _declarations(yard),
+        _yaml_text(yard),
+        *_tables(yard),
+        *_formats(yard),
+        _parquet(yard),
+        *_answers(yard),
+        _checkpoints(yard),
+    ]
 
 
 def _declarations(yard: Yard) -> Tally:
@@ -149,10 +157,38 @@ def _tables(yard: Yard) -> list[Tally]:
 
         def leniently(data: bytes, path: Path = path) -> None:
             path.write_bytes(data)
-            propose(take_in(path).frame, path.name)
+            taken = take_in(path)
+            propose(taken.frame, path.name, notes=taken.notes)
 
         found.append(Fuzz(f"{suffix}: the reader", yard, path.name).run(inputs, strictly, 2000, 80))
         found.append(Fuzz(f"{suffix}: hsae new", yard, "").run(inputs, leniently, 1000, 40))
+    return found
+
+
+def _formats(yard: Yard) -> list[Tally]:
+    """Workbooks and files of Stata and SPSS, as `hsae new` reads them."""
+    import openpyxl
+    import pandas as pd
+    import pyreadstat
+
+    rows = [(f"a text, number {n}", n % 3) for n in range(12)]
+    book = openpyxl.Workbook()
+    for row in [("text", "label"), *rows]:
+        book.active.append(row)
+    book.save(yard.folder / "odd.xlsx")
+    frame = pd.DataFrame(rows, columns=["text", "label"])
+    pyreadstat.write_sav(frame, str(yard.folder / "odd.sav"))
+    pyreadstat.write_dta(frame, str(yard.folder / "odd.dta"))
+    found = []
+    for suffix in (".xlsx", ".sav", ".dta"):
+        path = yard.folder / f"odd{suffix}"
+
+        def leniently(data: bytes, path: Path = path) -> None:
+            path.write_bytes(data)
+            taken = take_in(path)
+            propose(taken.frame, path.name, notes=taken.notes)
+
+        found.append(Fuzz(f"{suffix}: hsae new", yard, "").run(odd.mangled(path.read_bytes()), leniently, 1000, 40))
     return found
 
 

@@ -138,7 +138,7 @@ def keep_many(root: str, count: int) -> dict[str, float]:
     """In a child: many texts to a corpus, fake vectors of them to a table, and read them back."""
     workspace = Workspace(Path(root))
     number = np.arange(count)
-    frame = pl.DataFrame({"text": [f"short text number {n}" for n in number], "score": number % 5 * 1.0})
+    frame = pl.DataFrame({"text": [f"short text n{n}n" for n in number], "score": number % 5 * 1.0})
     workspace.declare(NAME, frame.with_columns(pl.Series("author", number // 10).cast(pl.String)))
     begun = time.monotonic()
     rows = read_rows(load_dataset(workspace.project.data, NAME))

@@ -113,15 +113,26 @@ def _grouped(top: list[int], table: TermTable, vectors: np.ndarray) -> list[list
     while left and len(found) < _GROUPS:
         members = [left[0]]
         forms, centre = len(table.families[left[0]].forms), vectors[left[0]].astype(np.float64)
+        implied: set[int] = set()
         for j in left[1:]:
             more = len(table.families[j].forms)
-            if forms + more <= MOST_FORMS and vectors[j] @ centre >= CLOSENESS * np.linalg.norm(centre):
+            if vectors[j] @ centre < CLOSENESS * np.linalg.norm(centre):
+                continue
+            if not _adds(j, members, table):
+                implied.add(j)
+            elif forms + more <= MOST_FORMS:
                 members.append(j)
                 forms, centre = forms + more, centre + vectors[j]
-        found.append(members)
-        taken = set(members)
+        found.append([j for j in members if _adds(j, [other for other in members if other != j], table)])
+        taken = {*members, *implied}
         left = [j for j in left if j not in taken]
     return found
+
+
+def _adds(family: int, members: list[int], table: TermTable) -> bool:
+    """Whether a family can hold where no member does: "slow service" cannot beside "slow", and wastes a place."""
+    listed = [f" {form} " for j in members for form in table.families[j].forms]
+    return any(not any(known in f" {form} " for known in listed) for form in table.families[family].forms)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.residual import Residual
+from hsae_dagster.core.concepts.residual import Residual, Watched
 from hsae_dagster.core.concepts.terms import TermTable
 from hsae_dagster.core.concepts.word_groups import Group, Grower, strongest_seeds
 from hsae_dagster.core.joint_fit import cluster_folds, score
@@ -28,6 +28,8 @@ PRICES = (1.0, 2.0, 5.0)
 FOLDS = 5
 # Cluster-robust t that a claim needs among the texts it was chosen on.
 _LEAST_STRENGTH = 2.5
+# The same of a claim alone, which is what is tested: one that only completes others would never be confirmed.
+_LEAST_ALONE = 2.0
 _SEEDS = 10
 
 
@@ -102,6 +104,11 @@ class Path:
     scores: np.ndarray
     best: int
 
+    @property
+    def peak(self) -> float:
+        """Its best score, by which prices are compared."""
+        return float(np.nanmax(self.scores))
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -147,15 +154,17 @@ def choose_together(
     alone = Residual(learned.outcome, learned.held, learned.clusters)
     grower = Grower(vocabulary.table, vocabulary.vectors, learned.design)
     used = np.asarray(abs(learned.design).sum(axis=0)).ravel() > 0
-    columns = (learned.design @ pool).tocsc()
+    columns = Watched((learned.design @ pool).tocsc(), learned.clusters)
+    families = Watched(grower.columns, learned.clusters)
     here = sp.csc_matrix(sp.diags_array(used.astype(np.float32)) @ pool)
     size = np.asarray(here.sum(axis=0)).ravel()
     able = (size >= limits.least_texts) & (size <= used.sum() - limits.least_texts)
-    signs = np.sign(np.asarray(columns.T @ alone.values).ravel())
+    own = alone.gains(columns).strength
+    signs = np.where(np.abs(own) >= _LEAST_ALONE, np.sign(own), 0.0)
     picks: list[Pick] = []
     while len(picks) < limits.n:
         ready = _best_ready(residual, columns, signs, able, price)
-        grown = _best_grown(residual, alone, grower, picks, used, limits.least_texts, price)
+        grown = _best_grown(residual, alone, grower, families, picks, used, limits.least_texts, price)
         best = max((pick for pick in (ready, grown) if pick is not None), key=lambda pick: pick.worth, default=None)
         if best is None or best.worth <= 0:
             break
@@ -173,14 +182,12 @@ def _texts_of(pool: sp.csc_matrix, column: int) -> np.ndarray:
     return holds
 
 
-def _best_ready(
-    residual: Residual, columns: sp.csc_matrix, signs: np.ndarray, able: np.ndarray, price: float
-) -> Pick | None:
+def _best_ready(residual: Residual, columns: Watched, signs: np.ndarray, able: np.ndarray, price: float) -> Pick | None:
     if not able.any():
         return None
     gains = residual.gains(columns)
     squared = np.minimum(gains.explained * residual.total / residual.noise, gains.strength**2)
-    # What is tested is a claim alone, so beside the others it must point the same way.
+    # What is tested is a claim alone, so alone it must say something, and beside the others point the same way.
     able = able & (np.sign(gains.sums) == signs) & (np.abs(gains.strength) >= _LEAST_STRENGTH)
     value = np.where(able, squared, -np.inf)
     best = int(value.argmax())
@@ -195,6 +202,7 @@ def _best_grown(
     residual: Residual,
     alone: Residual,
     grower: Grower,
+    families: Watched,
     picks: list[Pick],
     used: np.ndarray,
     least_texts: int,
@@ -202,7 +210,8 @@ def _best_grown(
 ) -> Pick | None:
     if not grower.columns.shape[1]:
         return None
-    gains, noise = residual.gains(grower.columns), residual.noise
+    gains, noise = residual.gains(families), residual.noise
+    taken = np.array([pick.holds[used] for pick in picks], dtype=np.float64).reshape(len(picks), int(used.sum()))
     best: Pick | None = None
     for seed in strongest_seeds(gains.strength, gains.explained, _SEEDS):
         able = gains.strength * np.sign(gains.sums[seed]) > 1.0
@@ -211,16 +220,15 @@ def _best_grown(
         hopeless = best is not None and group.explained / noise - cost <= best.worth
         if hopeless or not least_texts <= n_texts <= used.sum() - least_texts:
             continue
-        if any(abs(phi(group.holds[used], pick.holds[used])) > MOST_ALIKE for pick in picks):
+        if (np.abs(_phis_of(taken @ group.holds[used], taken.sum(axis=1), n_texts, taken.shape[1])) > MOST_ALIKE).any():
             continue
         column = np.asarray(grower.design @ group.holds.astype(np.float64))
-        if np.sign(alone.values @ column) != group.sign:
+        if group.sign * alone.gain(column)[1] < _LEAST_ALONE:
             continue
-        gain = residual.gains(sp.csc_matrix(column[:, None]))
-        strength = float(gain.strength[0])
+        explained, strength = residual.gain(column)
         worth = min(strength**2, group.explained / noise) - cost
         if abs(strength) >= _LEAST_STRENGTH and (best is None or worth > best.worth):
-            best = Pick(None, group, group.sign, float(gain.explained[0]), strength, group.holds, worth)
+            best = Pick(None, group, group.sign, explained, strength, group.holds, worth)
     return best
 
 
@@ -233,8 +241,12 @@ def phi(first: np.ndarray, second: np.ndarray) -> float:
 
 def _phis(pool: sp.csc_matrix, size: np.ndarray, holds: np.ndarray, n: int) -> np.ndarray:
     """(candidates,) φ of each column of the pool with one claim, over n texts."""
-    both = np.asarray(pool.T @ holds.astype(np.float64)).ravel() / n
-    a, b = size / n, holds.sum() / n
+    return _phis_of(np.asarray(pool.T @ holds.astype(np.float64)).ravel(), size, int(holds.sum()), n)
+
+
+def _phis_of(common: np.ndarray, size: np.ndarray, size_of_one: int, n: int) -> np.ndarray:
+    """φ of several claims with one, from how many of n texts both hold, each of them holds, and the one holds."""
+    both, a, b = common / n, size / n, size_of_one / n
     spread = np.sqrt(np.maximum(a * (1 - a) * b * (1 - b), 0.0))
     return np.where(spread > 0, (both - a * b) / np.where(spread > 0, spread, 1.0), 0.0)
 
@@ -256,20 +268,38 @@ def cross_validated(
 
 
 def path_scores(part: Learned, unseen: Learned, picks: list[Pick], n: int) -> np.ndarray:
-    """(n + 1,) R² or AUC on some observations of the first k claims as fitted on others; of none first.
-
-    What is held constant is fitted beside the claims and taken out of the outcome, so that claims alone are scored.
-    """
-    holds = np.array([pick.holds for pick in picks], dtype=np.float64).reshape(len(picks), part.design.shape[1]).T
-    train, test = (np.asarray(rows.design @ holds) for rows in (part, unseen))
-    found: list[float] = []
-    c = part.held.shape[1]
-    for k in range(len(picks) + 1):
-        weights = np.linalg.lstsq(np.column_stack([part.held, train[:, :k]]), part.outcome, rcond=None)[0]
-        said = test[:, :k] @ weights[c:]
-        if part.task == "regression":
-            rest = unseen.outcome - unseen.held @ weights[:c]
-            found.append(1 - float(((rest - said) ** 2).sum()) / max(float((rest**2).sum()), 1e-12))
-        else:
-            found.append(score(part.task, unseen.outcome + (0.5 if part.task == "pairwise" else 0.0), said))
+    """(n + 1,) R² or AUC on some observations of the first k claims as fitted on others; of none first."""
+    train, test = _holding(part, picks), _holding(unseen, picks)
+    found = [fit(part.task, *_predicted(part, unseen, train[:, :k], test[:, :k])) for k in range(len(picks) + 1)]
     return np.array(found + [found[-1]] * (n - len(picks)))
+
+
+def predicted(part: Learned, unseen: Learned, picks: list[Pick]) -> tuple[np.ndarray, np.ndarray]:
+    """Outcome (n,) of some observations, and what claims say of it (n,) as fitted on others.
+
+    What is held constant is fitted beside the claims and taken out of a numeric outcome, so that claims alone are
+    scored.
+    """
+    return _predicted(part, unseen, _holding(part, picks), _holding(unseen, picks))
+
+
+def fit(task: str, outcome: np.ndarray, said: np.ndarray) -> float:
+    """R² (beside what is held constant) or AUC of what claims say of an outcome, both (n,)."""
+    if task == "regression":
+        return 1 - float(((outcome - said) ** 2).sum()) / max(float((outcome**2).sum()), 1e-12)
+    return score(task, outcome, said)
+
+
+def _holding(learned: Learned, picks: list[Pick]) -> np.ndarray:
+    """(n, picks) float64: which observations have which claim."""
+    holds = np.array([pick.holds for pick in picks], dtype=np.float64).reshape(len(picks), learned.design.shape[1]).T
+    return np.asarray(learned.design @ holds)
+
+
+def _predicted(part: Learned, unseen: Learned, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    c = part.held.shape[1]
+    weights = np.linalg.lstsq(np.column_stack([part.held, train]), part.outcome, rcond=None)[0]
+    said = test @ weights[c:]
+    if part.task == "regression":
+        return unseen.outcome - unseen.held @ weights[:c], said
+    return unseen.outcome + (0.5 if part.task == "pairwise" else 0.0), said

@@ -4,6 +4,7 @@ Belongs here: least squares by an orthonormal basis that grows a column at a tim
 robust strength. Does not belong here: which columns there are or which is taken (`choice`, `word_groups`).
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,42 @@ class Gains:
     left: np.ndarray
     explained: np.ndarray
     strength: np.ndarray
+
+
+class Watched:
+    """Sparse columns (n, p) about whose gains a growing basis is asked again and again: what does not change is kept.
+
+    Attributes:
+        across: (p, n) CSR, the columns transposed.
+        squares: (p,) squared length of each column.
+        owners: for each pair of a cluster and a column that meet, by column: the column.
+    """
+
+    def __init__(self, columns: sp.csc_matrix, clusters: np.ndarray) -> None:
+        """Prepare; `clusters` are (n,) int64 from 0."""
+        self.across = columns.T.tocsr() if columns.dtype == np.float64 else columns.T.tocsr().astype(np.float64)
+        self._clusters = int(clusters.max(initial=-1)) + 1
+        data, rows, p = self.across.data, self.across.indices, columns.shape[1]
+        column = np.repeat(np.arange(p), np.diff(self.across.indptr))
+        self.squares = np.bincount(column, weights=data**2, minlength=p)
+        meets, self._slots = np.unique(column * max(self._clusters, 1) + clusters[rows], return_inverse=True)
+        self.owners, inside = np.divmod(meets, max(self._clusters, 1))
+        starts = np.searchsorted(self.owners, np.arange(p + 1))
+        self._sums = sp.csc_matrix((np.zeros(len(meets)), inside, starts), shape=(self._clusters, p))
+        self._seen = np.zeros((p, 0))
+
+    def products(self, basis: np.ndarray) -> np.ndarray:
+        """(p, q) products with an orthonormal basis (n, q) that begins with the one that was asked about before."""
+        known = self._seen.shape[1]
+        if known < basis.shape[1]:
+            self._seen = np.column_stack([self._seen, self.across @ basis[:, known:]])
+        return self._seen[:, : basis.shape[1]]
+
+    def cluster_sums(self, values: np.ndarray) -> sp.csc_matrix:
+        """(clusters, p) CSC: sum over each cluster of a column times values (n,)."""
+        weights = self.across.data * values[self.across.indices]
+        self._sums.data = np.bincount(self._slots, weights=weights, minlength=len(self.owners))
+        return self._sums
 
 
 class Residual:
@@ -57,34 +94,49 @@ class Residual:
         """Variance of what is left."""
         return max(float(self.values @ self.values) / max(len(self.values) - self.basis.shape[1], 1), _TINY)
 
-    def gains(self, columns: sp.csc_matrix) -> Gains:
-        """What each column of a sparse (n, p) matrix would add beside the basis."""
-        sums = np.asarray(columns.T @ self.values).ravel()
-        seen = np.asarray(columns.T @ self.basis)
-        squares = np.asarray(columns.multiply(columns).sum(axis=0)).ravel()
+    def gains(self, columns: "sp.csc_matrix | Watched") -> Gains:
+        """What each column of a sparse (n, p) matrix would add beside the basis.
+
+        Args:
+            columns: the matrix, or one that is asked about again and again (`Watched`).
+        """
+        watched = columns if isinstance(columns, Watched) else Watched(columns, self.clusters)
+        sums = np.asarray(watched.across @ self.values).ravel()
+        seen = watched.products(self.basis)
+        squares = watched.squares
         left = squares - (seen**2).sum(axis=1)
         able = left > _TINY * np.maximum(squares, 1.0)
         safe = np.where(able, left, 1.0)
         explained = np.where(able, sums**2 / safe / max(self.total, _TINY), 0.0)
         # The products r_i (x_i - Q Q'x_i), summed within clusters; the second part is dense in i, so it is taken
         # cluster by cluster: sum over i in g of r_i Q_i.
-        scores = self._cluster_scores(columns, seen)
+        scores = self._cluster_scores(watched, seen)
         spread = np.sqrt(np.maximum(scores, _TINY))
         return Gains(sums, left, explained, np.where(able, sums / spread, 0.0))
 
-    def _cluster_scores(self, columns: sp.csc_matrix, seen: np.ndarray) -> np.ndarray:
+    def gain(self, column: np.ndarray) -> tuple[float, float]:
+        """Share explained and strength (see `Gains`) of one column (n,)."""
+        product, seen = float(column @ self.values), column @ self.basis
+        square = float(column @ column)
+        left = square - float(seen @ seen)
+        if left <= _TINY * max(square, 1.0):
+            return 0.0, 0.0
+        sums = np.bincount(self.clusters, weights=self.values * (column - self.basis @ seen))
+        strength = product / math.sqrt(max(float(sums @ sums), _TINY))
+        return product**2 / left / max(self.total, _TINY), strength
+
+    def _cluster_scores(self, watched: "Watched", seen: np.ndarray) -> np.ndarray:
         """(p,) sum over clusters of the squared cluster sums of residual times column beside the basis."""
-        n = columns.shape[0]
-        groups = sp.csr_matrix((self.values, (self.clusters, np.arange(n))), shape=(self.n_clusters, n))
-        own = (groups @ columns).tocsc()
-        basis = np.zeros((self.n_clusters, self.basis.shape[1]))
-        np.add.at(basis, self.clusters, self.basis * self.values[:, None])
+        own = watched.cluster_sums(self.values)
         # |own - basis seen'|² = |own|² - 2 own·(basis seen') + seen (basis'basis) seen'
-        squares = np.asarray(own.multiply(own).sum(axis=0)).ravel()
-        if not basis.shape[1]:
+        squares = np.bincount(watched.owners, weights=own.data**2, minlength=own.shape[1])
+        if not self.basis.shape[1]:
             return squares
+        n = len(self.values)
+        groups = sp.csr_matrix((self.values, (self.clusters, np.arange(n))), shape=(self.n_clusters, n))
+        basis = np.asarray(groups @ self.basis)
         cross = ((own.T @ basis) * seen).sum(axis=1)
-        return squares - 2 * np.asarray(cross).ravel() + np.einsum("pi,ij,pj->p", seen, basis.T @ basis, seen)
+        return squares - 2 * np.asarray(cross).ravel() + ((seen @ (basis.T @ basis)) * seen).sum(axis=1)
 
     def take(self, column: np.ndarray) -> None:
         """Add a column (n,) to the basis."""

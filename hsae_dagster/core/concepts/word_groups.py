@@ -56,12 +56,13 @@ class Grower:
             design: (n, texts) CSR, see the module's docstring.
         """
         self.table, self.design = table, design
-        self._alike = np.asarray(vectors @ vectors.T)
         self.columns: sp.csc_matrix = (design @ table.matrix).tocsc()
         self._across = design.T.tocsr()
         self._weight = np.asarray(abs(design).sum(axis=0)).ravel()
         self._forms = np.array([len(family.forms) for family in table.families], dtype=np.int64)
-        self._by_text = table.matrix
+        self._exact = vectors.astype(np.float64)
+        self._likeness: dict[int, np.ndarray] = {}
+        self._faced: tuple[np.ndarray, _Faced] | None = None
 
     def grow(self, residual: Residual, seed: int, able: np.ndarray, price: float) -> Group:
         """The group that grows from one family.
@@ -72,96 +73,111 @@ class Grower:
             able: (families,) bool, which may join: their own association has the seed's sign.
             price: squares of the outcome that a further term must explain.
         """
-        of_texts = self._across @ residual.values
-        basis = self._across @ residual.basis
-        state = _State.start(self._rows(seed), of_texts, basis, self._weight, self.design)
-        families, forms, alike = [seed], int(self._forms[seed]), self._alike[seed]
+        faced = self._face(residual)
+        state = _State.start(self._rows(seed), faced)
+        families, forms, alike = [seed], int(self._forms[seed]), self._alike(seed)
         sign = float(np.sign(state.product)) or 1.0
         while True:
-            # Cosine with the sum of the members' vectors, whose squared length is the sum of their products.
-            near = alike >= CLOSENESS * np.sqrt(max(float(alike[families].sum()), 1e-12))
+            near = alike >= CLOSENESS * max(np.sqrt(max(float(alike[families].sum()), 0.0)), 1e-12)
             fits = near & able & (self._forms <= MOST_FORMS - forms)
             fits[families] = False
             candidates = np.flatnonzero(fits)
             if not len(candidates):
                 break
-            best = state.best(self._by_text[:, candidates], of_texts, basis, self._weight, sign)
+            best = state.best([self._rows(int(family)) for family in candidates], faced, sign)
             if best is None:
                 break
             family = int(candidates[best])
-            grown = state.joined(self._rows(family), of_texts, basis, self.design)
+            grown = state.joined(self._rows(family), faced)
             if grown.explained < state.explained + price or np.sign(grown.product) != sign:
                 break
             state = grown
             families.append(family)
             forms += int(self._forms[family])
-            alike = alike + self._alike[family]
+            alike = alike + self._alike(family)
         return Group(tuple(families), sign, state.explained, state.holds)
 
+    def _face(self, residual: Residual) -> "_Faced":
+        """Products with a residual, kept until it changes."""
+        if self._faced is None or self._faced[0] is not residual.values:
+            products = np.column_stack(
+                [self._across @ residual.values, self._weight, np.asarray(self._across @ residual.basis)]
+            )
+            self._faced = residual.values, _Faced(self.design, self._across, products)
+        return self._faced[1]
+
+    def _alike(self, family: int) -> np.ndarray:
+        """(families,) products of all vectors with one."""
+        if family not in self._likeness:
+            self._likeness[family] = self._exact @ self._exact[family]
+        return self._likeness[family]
+
     def _rows(self, family: int) -> np.ndarray:
-        matrix = self._by_text
+        matrix = self.table.matrix
         return matrix.indices[matrix.indptr[family] : matrix.indptr[family + 1]]
 
 
 @dataclass(frozen=True)
+class _Faced:
+    """What growing reads of a residual.
+
+    Attributes:
+        design: (n, texts) CSR.
+        across: its transpose, CSR.
+        products: (texts, 2 + q) float64: of each text with the residual, its weight, of it with the basis.
+    """
+
+    design: sp.csr_matrix
+    across: sp.csr_matrix
+    products: np.ndarray
+
+
+@dataclass(frozen=True)
 class _State:
-    """A group while it grows: texts that hold it, its column over observations, and its products."""
+    """A group while it grows: texts that hold it, and its column's products with the residual, the basis and itself."""
 
     holds: np.ndarray
-    column: np.ndarray
     product: float
     seen: np.ndarray
     square: float
     turned: np.ndarray
 
     @staticmethod
-    def start(
-        rows: np.ndarray, of_texts: np.ndarray, basis: np.ndarray, weight: np.ndarray, design: sp.csr_matrix
-    ) -> "_State":
-        empty = _State(
-            np.zeros(len(weight), dtype=bool),
-            np.zeros(design.shape[0]),
-            0.0,
-            np.zeros(basis.shape[1]),
-            0.0,
-            np.zeros(len(weight)),
-        )
-        return empty.joined(rows, of_texts, basis, design)
+    def start(rows: np.ndarray, faced: _Faced) -> "_State":
+        texts, width = faced.products.shape
+        empty = _State(np.zeros(texts, dtype=bool), 0.0, np.zeros(width - 2), 0.0, np.zeros(texts))
+        return empty.joined(rows, faced)
 
     @property
     def explained(self) -> float:
         left = self.square - float(self.seen @ self.seen)
         return self.product**2 / left if left > 1e-9 else 0.0
 
-    def joined(self, rows: np.ndarray, of_texts: np.ndarray, basis: np.ndarray, design: sp.csr_matrix) -> "_State":
+    def joined(self, rows: np.ndarray, faced: _Faced) -> "_State":
         fresh = rows[~self.holds[rows]]
         holds = self.holds.copy()
         holds[fresh] = True
-        column = np.asarray(design @ holds.astype(np.float64))
+        column = np.asarray(faced.design @ holds.astype(np.float64))
+        added = faced.products[fresh].sum(axis=0)
         return _State(
-            holds,
-            column,
-            self.product + float(of_texts[fresh].sum()),
-            self.seen + basis[fresh].sum(axis=0),
-            float(column @ column),
-            design.T @ column,
+            holds, self.product + float(added[0]), self.seen + added[2:], float(column @ column), faced.across @ column
         )
 
-    def best(
-        self, candidates: sp.csc_matrix, of_texts: np.ndarray, basis: np.ndarray, weight: np.ndarray, sign: float
-    ) -> int | None:
-        """Position of the candidate that would explain most; None if none has fresh texts of the right sign.
+    def best(self, candidates: Sequence[np.ndarray], faced: _Faced, sign: float) -> int | None:
+        """Position of the candidate (rows of texts) that would explain most; None if none has fresh texts of its sign.
 
         The squared length of a pair's column is that of disjoint texts, which is right but for pairs of which both
         texts are fresh; `joined` computes it exactly.
         """
-        fresh = (~self.holds).astype(np.float64)
-        flipped = candidates.T
-        product = self.product + flipped @ (of_texts * fresh)
-        added = flipped @ (weight * fresh)
-        square = self.square + 2 * (flipped @ (self.turned * fresh)) + added
-        seen = self.seen + flipped @ (basis * fresh[:, None])
-        left = square - (seen**2).sum(axis=1)
+        rows = np.concatenate(candidates)
+        fresh = ~self.holds[rows]
+        starts = np.concatenate([[0], np.cumsum([len(own) for own in candidates])])
+        kept = np.concatenate([[0], np.cumsum(fresh)])[starts]
+        shape = (len(candidates), len(self.holds))
+        members = sp.csr_matrix((np.ones(int(fresh.sum())), rows[fresh], kept), shape=shape)
+        sums = members @ faced.products
+        product, added, seen = self.product + sums[:, 0], sums[:, 1], self.seen + sums[:, 2:]
+        left = self.square + 2 * (members @ self.turned) + added - (seen**2).sum(axis=1)
         value = np.where(
             (left > 1e-9) & (added > 0) & (np.sign(product) == sign), product**2 / np.maximum(left, 1e-9), -1
         )

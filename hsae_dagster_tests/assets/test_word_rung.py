@@ -1,0 +1,14 @@
+"""The rung of words where there are none."""
+
+import polars as pl
+
+from hsae_dagster.assets.ladder import word_features
+from hsae_dagster.core import ladder
+
+
+def test_texts_without_words_have_no_rung_of_words() -> None:
+    splits = ["train", "holdout"] * 10
+    pictures = pl.DataFrame({"text": ["🎉😂👍😍", "🤮😡"] * 10, "split": splits})
+    assert word_features(pictures) == {}
+    spoken = pl.DataFrame({"text": ["good room", "bad room"] * 10, "split": splits})
+    assert word_features(spoken)[ladder.WORDS].shape == (20, 3)

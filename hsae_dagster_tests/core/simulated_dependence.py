@@ -1,0 +1,157 @@
+"""Nulls on data whose rows depend on each other, as they are treated now and as they were: for tests and a benchmark.
+
+Every scenario simulates one holdout (or one training half and one holdout) with twenty concepts that have nothing to do
+with the outcome, and says whether anything was confirmed: now, and by the rules of November 2026 (rows alike in
+text and outcome are one; one cluster column; Bell and McCaffrey's degrees of freedom).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from scipy import stats
+
+from hsae_dagster.core import cluster_robust
+from hsae_dagster.core.inference import HoldoutDesign, holm, separation
+from hsae_dagster.core.sign_flips import sign_flip_p
+from hsae_dagster_tests.core.simulated_designs import make_design
+from hsae_dagster_tests.core.simulated_rates import ALPHA, Scenario
+
+Generator = np.random.Generator
+H = 20
+
+
+def earlier_p(design: HoldoutDesign, column: int) -> float:
+    """The p-value of the rule before: CR2 or model, Bell and McCaffrey's degrees of freedom, one cluster column."""
+    h, y = design.concepts[:, column], design.outcome
+    groups = np.unique(design.clusters, return_inverse=True)[1]
+    n_groups = int(groups.max()) + 1
+    if design.task == "pairwise":
+        return sign_flip_p(np.bincount(groups, h * (y - 0.5)))
+    x = np.column_stack([h, np.ones_like(h)])
+    q, r = np.linalg.qr(x)
+    beta = np.linalg.solve(r, q.T @ y)
+    residual, directions = y - x @ beta, np.linalg.inv(r)[:1]
+    variance, freedom = cluster_robust._cr2(q, residual, directions, groups, n_groups)
+    model = cluster_robust._moulton(q, residual, directions, groups, n_groups, exchangeable=True)
+    error = float(np.sqrt(max(variance[0], model[0])))
+    return float(2 * stats.t.sf(abs(beta[0]) / error, freedom[0])) if error > 0 else 0.0
+
+
+def any_confirmed(now: HoldoutDesign, before: HoldoutDesign | None = None) -> tuple[float, float]:
+    """Whether Holm confirms anything, now and before."""
+    before = now if before is None else before
+    ours = np.array([separation(now, j).p_value for j in range(now.concepts.shape[1])])
+    theirs = np.array([earlier_p(before, j) for j in range(before.concepts.shape[1])])
+    return tuple(float(np.nanmin(holm(p), initial=1.0) < ALPHA) for p in (ours, theirs))  # type: ignore[return-value]
+
+
+def stock_phrases(rng: Generator) -> tuple[float, float]:
+    """1,000 replies, 15 % of them one of 100 phrases, of which most have the concept; 85 % are positive throughout."""
+    n, stock = 1000, rng.random(1000) < 0.15
+    text = np.where(stock, rng.integers(0, 100, n), 100 + np.arange(n))
+    concept = (rng.random(1100) < np.where(np.arange(1100) < 100, 0.9, 0.05))[text].astype(float)
+    outcome = (rng.random(n) < 0.85).astype(float)
+    kept = np.unique(np.column_stack([text, outcome]), axis=0, return_index=True)[1]
+    return any_confirmed(make_design(concept, outcome, text), make_design(concept[kept], outcome[kept], text[kept]))
+
+
+def shared_texts(variance: float, rng: Generator) -> tuple[float, float]:
+    """150 texts, each by about ten of 300 authors; outcomes have an author's and a text's part."""
+    author = np.repeat(np.arange(300), 5)
+    text = rng.integers(0, 150, len(author))
+    concepts = (rng.random((150, H)) < 0.2)[text].astype(float)
+    outcome = rng.normal(size=150)[text] * np.sqrt(variance) + rng.normal(size=300)[author] * np.sqrt(0.2)
+    outcome += rng.normal(size=len(author)) * np.sqrt(0.8 - variance)
+    now = HoldoutDesign(concepts, outcome, author, np.empty((len(author), 0)), "regression", text[:, None])
+    return any_confirmed(now, make_design(concepts, outcome, author, task="regression"))
+
+
+def templates(rng: Generator) -> tuple[float, float]:
+    """1,000 texts, 20 % of them made from 15 templates that have outcomes of their own."""
+    n = 1000
+    family = np.where(rng.random(n) < 0.2, rng.integers(0, 15, n), 15 + np.arange(n))
+    concepts = (rng.random((n + 15, H)) < 0.2)[family].astype(float)
+    outcome = rng.normal(size=n + 15)[family] * np.sqrt(0.5) + rng.normal(size=n) * np.sqrt(0.5)
+    own = np.arange(n)
+    return any_confirmed(
+        make_design(concepts, outcome, family, task="regression"),
+        make_design(concepts, outcome, own, task="regression"),
+    )
+
+
+def copies_on_both_sides(size: int, rng: Generator) -> tuple[float, float]:
+    """2,000 texts, half in families of `size`; the best 20 of 200 concepts of one half are tested on the other."""
+    n = 2000
+    family = np.concatenate([np.repeat(np.arange(n // 2 // size), size), n + np.arange(n - n // 2 // size * size)])
+    number = np.unique(family, return_inverse=True)[1]
+    own = rng.normal(size=number.max() + 1)[number] * np.sqrt(0.5)
+    concepts = (rng.random((number.max() + 1, 200)) < 0.2)[number].astype(float)
+    outcome = own + rng.normal(size=n) * np.sqrt(0.5)
+    found = []
+    for cluster in (number, np.arange(n)):
+        train = (rng.random(cluster.max() + 1) < 0.5)[cluster]
+        centred = concepts[train] - concepts[train].mean(axis=0)
+        size_ = np.abs(centred.T @ (outcome[train] - outcome[train].mean())) / np.sqrt((centred**2).sum(axis=0))
+        best = np.argsort(-size_)[:H]
+        test = make_design(concepts[~train][:, best], outcome[~train], cluster[~train], task="regression")
+        found.append(any_confirmed(test))
+    return found[0][0], found[1][1]
+
+
+def pairs_of_items(items: int, rng: Generator) -> tuple[float, float]:
+    """1,000 pairs of so many items, whose quality decides; no cluster is declared."""
+    a, b = rng.integers(0, items, 1000), rng.integers(0, items, 1000)
+    keep = a != b
+    a, b = a[keep], b[keep]
+    quality, has = rng.normal(size=items), (rng.random((items, H)) < 0.2).astype(float)
+    outcome = (quality[a] - quality[b] + 0.5 * rng.normal(size=len(a)) > 0).astype(float)
+    pair = np.minimum(a, b) * items + np.maximum(a, b)
+    concepts, none = has[a] - has[b], np.empty((len(a), 0))
+    now = HoldoutDesign(concepts, outcome, pair, none, "pairwise", np.column_stack([a, b]))
+    return any_confirmed(now, make_design(concepts, outcome, pair, task="pairwise"))
+
+
+def unequal(groups: int, treated: int, spread: float, level: str, rng: Generator) -> tuple[float, float]:
+    """One test on `groups` clusters of lognormal size; the concept belongs to clusters or to texts."""
+    if spread:
+        sizes = np.maximum(2, np.rint(10 * np.exp(rng.normal(0, spread, groups) - spread**2 / 2))).astype(int)
+    else:
+        sizes = np.full(groups, 10)
+    cluster = np.repeat(np.arange(groups), sizes)
+    has = np.isin(np.arange(groups), rng.permutation(groups)[:treated])
+    habit = rng.beta(0.6, 1.4, groups) if level == "text" else has
+    concept = (rng.random(len(cluster)) < habit[cluster]).astype(float)
+    outcome = rng.normal(size=groups)[cluster] * np.sqrt(0.5) + rng.normal(size=len(cluster)) * np.sqrt(0.5)
+    design = make_design(concept, outcome, cluster, task="regression")
+    if np.ptp(concept) == 0:
+        return np.nan, np.nan
+    return float(separation(design, 0).p_value < ALPHA), float(earlier_p(design, 0) < ALPHA)
+
+
+def _family(name: str, once: Callable[[Generator], tuple[float, float]]) -> Scenario:
+    return Scenario(name, "family-wise error", ALPHA, once)
+
+
+UNEQUAL = [(6, 3, 0.0), (10, 5, 0.0), (10, 5, 1.5), (20, 10, 1.5), (50, 25, 1.5), (100, 10, 1.5), (500, 50, 1.5)]
+DEPENDENT: Sequence[Scenario] = (
+    Scenario("stock phrases, 15 % of rows", "rejection of a null", ALPHA, stock_phrases),
+    _family("150 texts of 300 authors, text variance .5", partial(shared_texts, 0.5)),
+    _family("150 texts of 300 authors, text variance .1", partial(shared_texts, 0.1)),
+    _family("20 % of rows from 15 templates", templates),
+    _family("copies in train and holdout, families of 5", partial(copies_on_both_sides, 5)),
+    _family("copies in train and holdout, families of 20", partial(copies_on_both_sides, 20)),
+    _family("1,000 pairs of 1,000 items", partial(pairs_of_items, 1000)),
+    _family("1,000 pairs of 200 items", partial(pairs_of_items, 200)),
+    _family("1,000 pairs of 50 items", partial(pairs_of_items, 50)),
+    *(
+        Scenario(
+            f"{groups} clusters, {'lognormal' if spread else 'equal'} sizes, concept of {level}s",
+            "rejection of a null",
+            ALPHA,
+            partial(unequal, groups, treated, spread, level),
+        )
+        for groups, treated, spread in UNEQUAL
+        for level in ("cluster", "text")
+    ),
+)
