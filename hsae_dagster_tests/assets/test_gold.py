@@ -14,7 +14,7 @@ from hsae_dagster_tests.assets.workspace import Workspace
 
 
 def hypotheses(workspace: Workspace, dataset: str) -> pl.DataFrame:
-    return read_frame(workspace.current(dataset, "evaluation_report").file("hypotheses.parquet"))
+    return read_frame(workspace.current(dataset, "evaluation_report").file("hypotheses.parquet")).sort("rank")
 
 
 def filled_sheet(workspace: Workspace, dataset: str) -> pl.DataFrame:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.residual import Residual
+from hsae_dagster.core.concepts.residual import Residual, Watched
 
 
 def made(seed: int, *, pairs: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, sp.csc_matrix]:
@@ -32,6 +32,7 @@ def left_of(outcome: np.ndarray, beside: np.ndarray) -> np.ndarray:
 def test_gains_are_those_of_dense_least_squares(seed: int, pairs: bool) -> None:
     outcome, held, clusters, columns = made(seed, pairs=pairs)
     residual, dense = Residual(outcome, held, clusters), columns.toarray()
+    watched = Watched(columns, clusters)  # asked about again and again while the basis grows
     total = float(left_of(outcome, held) @ left_of(outcome, held))
     beside = held
     for taken in (None, 0, 3):
@@ -40,6 +41,8 @@ def test_gains_are_those_of_dense_least_squares(seed: int, pairs: bool) -> None:
             beside = np.column_stack([beside, dense[:, taken]])
         rest = left_of(outcome, beside)
         gains = residual.gains(columns)
+        for name, value in vars(residual.gains(watched)).items():
+            np.testing.assert_allclose(value, getattr(gains, name), atol=1e-9, err_msg=name)
         np.testing.assert_allclose(residual.values, rest, atol=1e-9)
         assert residual.noise == pytest.approx(rest @ rest / (len(rest) - beside.shape[1]))
         for j in set(range(dense.shape[1])) - {0, 3}:
@@ -50,6 +53,7 @@ def test_gains_are_those_of_dense_least_squares(seed: int, pairs: bool) -> None:
             coefficient = own @ rest / (own @ own)
             meat = sum(float(own[clusters == g] @ rest[clusters == g]) ** 2 for g in np.unique(clusters))
             assert gains.strength[j] == pytest.approx(coefficient / (np.sqrt(meat) / (own @ own)))
+            assert residual.gain(dense[:, j]) == pytest.approx((gains.explained[j], gains.strength[j]))
 
 
 @pytest.mark.parametrize("pairs", [False, True])
@@ -60,6 +64,7 @@ def test_a_column_that_the_basis_holds_already_explains_nothing(pairs: bool) -> 
     values, basis = residual.values.copy(), residual.basis.shape[1]
     gains = residual.gains(columns)
     assert gains.explained[2] == gains.strength[2] == 0.0
+    assert residual.gain(columns[:, [2]].toarray().ravel()) == (0.0, 0.0)
     residual.take(columns[:, [2]].toarray().ravel())
     residual.take(np.zeros(len(outcome)))
     assert residual.basis.shape[1] == basis

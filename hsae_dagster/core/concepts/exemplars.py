@@ -39,8 +39,10 @@ def least_similarity(vectors: np.ndarray, rng: np.random.Generator) -> float:
     Two standard deviations above the mean of units drawn by chance: where all texts begin alike ("A bill to amend …"),
     sentences must be closer than elsewhere to be alike in what they say.
     """
-    drawn = vectors[rng.integers(len(vectors), size=(2, _DRAWN))]
-    cosines = (drawn[0] * drawn[1]).sum(axis=1)
+    first = rng.integers(len(vectors), size=_DRAWN)
+    # Never a unit and itself, which small corpora would have many of.
+    second = (first + rng.integers(1, max(len(vectors), 2), size=_DRAWN)) % len(vectors)
+    cosines = (vectors[first] * vectors[second]).sum(axis=1)
     return float(cosines.mean() + 2 * cosines.std())
 
 
