@@ -69,7 +69,6 @@ def batched(interpreted: Workspace, tmp_path: Path) -> Iterator[Batched]:
 def declare(workspace: Workspace, **spending: object) -> None:
     workspace.declare(
         "asked",
-        None,
         judge={"texts": 0},
         interpretation={"candidates": 1, "bin": [50, 100]},
         annotation={"model": "openai:judge", "calibration": 0},
