@@ -69,7 +69,7 @@ def batched(interpreted: Workspace, tmp_path: Path) -> Iterator[Batched]:
 def declare(workspace: Workspace, **spending: object) -> None:
     workspace.declare(
         "asked",
-        judge={"texts": 0},
+        None,
         interpretation={"candidates": 1, "bin": [50, 100]},
         annotation={"model": "openai:judge", "calibration": 0},
         judge=scripted.MODELS["judge"],
