@@ -70,7 +70,6 @@ def declare(workspace: Workspace, **spending: object) -> None:
     workspace.declare(
         "asked",
         None,
-        judge={"texts": 0},
         interpretation={"candidates": 1, "bin": [50, 100]},
         annotation={"model": "openai:judge", "calibration": 0},
         spending={"tier": "batch", **spending},

