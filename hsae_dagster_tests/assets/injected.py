@@ -21,4 +21,6 @@ def declare_injected(workspace: Workspace, name: str = NAME) -> None:
         texts.rename({"score": "score <b>bold</b> | `code`"}),
         description=EVIL,
         columns={"text": "text", "label": "score <b>bold</b> | `code`", "cluster_by": "author"},
+        # With so long an ending in common all texts are nearly one.
+        splits={"holdout": 0.35, "validation": 0.2, "fidelity": 0.15, "near_texts": 1.1},
     )

@@ -70,9 +70,9 @@ def declare(workspace: Workspace, **spending: object) -> None:
     workspace.declare(
         "asked",
         None,
-        judge={"texts": 0},
         interpretation={"candidates": 1, "bin": [50, 100]},
         annotation={"model": "openai:judge", "calibration": 0},
+        judge=scripted.MODELS["judge"],
         spending={"tier": "batch", **spending},
     )
 

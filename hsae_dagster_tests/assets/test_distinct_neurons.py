@@ -80,7 +80,7 @@ def test_other_seeds_are_trained_and_compared_with(copied: Workspace) -> None:
     assert copied.run("ratings", "selected_neurons").success
     (alone,) = read_frame(copied.current("ratings", "selected_neurons").file("neurons.parquet"))["seed_phi"]
     assert alone >= ranked[-1] - 1e-6
-    copied.declare("ratings", None, saes=[sae], sae_seeds=3, selection={"n": 4, "min_match": 1.0})
+    copied.declare("ratings", None, saes=[sae], sae_seeds=3, selection={"n": 8, "min_match": 1.0})
     assert "Lower selection.min_match" in copied.run("ratings", "selected_neurons").sentence("selected_neurons")
 
 

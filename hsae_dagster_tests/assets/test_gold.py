@@ -14,7 +14,7 @@ from hsae_dagster_tests.assets.workspace import Workspace
 
 
 def hypotheses(workspace: Workspace, dataset: str) -> pl.DataFrame:
-    return read_frame(workspace.current(dataset, "evaluation_report").file("hypotheses.parquet"))
+    return read_frame(workspace.current(dataset, "evaluation_report").file("hypotheses.parquet")).sort("rank")
 
 
 def filled_sheet(workspace: Workspace, dataset: str) -> pl.DataFrame:
@@ -119,7 +119,7 @@ def test_own_hypotheses_are_judged_and_tested_beside_the_found_ones_and_labelled
     family = copied.current("ratings", "evaluation_report").json("evaluation.json")["family"]
     assert family >= found.height
     card = run.cards[f"ratings|h{own['is about sailing']['rank']:02d}"]
-    assert card["neuron"] == "none: your own hypothesis"
+    assert card["neuron"] == "none"
     assert "written by you" in card["card"]
 
 

@@ -166,8 +166,8 @@ def test_a_reworded_claim_keeps_its_hypothesis_and_the_card_says_what_changed(co
     log = LineageLog(copied.store)
     first = log.latest("ratings")
     assert first is not None
-    # A few more texts: claims of the same topics list other words.
-    copied.declare("ratings", pl.concat([tiny_texts(), tiny_texts(330)[300:]]))
+    # Boats lie somewhere else from now on: the claim about them lists another word, and has the same other texts.
+    copied.declare("ratings", tiny_texts().with_columns(pl.col("text").str.replace_all("harbour", "marina")))
     run = copied.run("ratings")
     assert run.success
     second = log.latest("ratings")

@@ -57,7 +57,11 @@ def test_other_hypotheses_on_the_same_holdout_are_a_second_look_and_the_first_st
     assert told["look"] == 3
     assert told["family"] == len(tested) + summary(copied, "parties")["tested"] > second.height
     assert "third look at these held-out texts" in page(copied, "ratings")
-    assert all("third (family of" in card["card"].replace("\\", "") for card in run.cards.values() if "card" in card)
+    assert all(
+        "the third; the correction counts" in card["card"].replace("\\", "")
+        for card in run.cards.values()
+        if "card" in card
+    )
     copied.declare("ratings", None)
     assert copied.run("ratings").success
     assert summary(copied, "ratings")["look"] == 1
@@ -105,14 +109,14 @@ def test_every_report_shows_negative_controls_and_how_stable_its_neurons_are(fin
         assert neurons["selection_frequency"].is_between(0, 1).all()
         assert neurons["selection_frequency"].max() > 0.9
         shown = page(finished.workspace, dataset)
-        for words in ("Negative controls", "half-samples of the training clusters", "Power of the test"):
+        for words in ("Negative controls", "random halves of the training clusters", "Power of the test"):
             assert words in shown
 
 
 @pytest.mark.usefixtures("environment")
 def test_near_duplicates_are_one_hypothesis_that_lists_them(copied: Workspace) -> None:
     """Offline no two claims are alike; a language model has its own words for each neuron, even of one topic."""
-    models = {name: scripted.MODELS[name] for name in ("interpretation", "annotation")}
+    models = {name: scripted.MODELS[name] for name in ("interpretation", "annotation", "judge")}
     inference = {"min_positives": 5, "bootstrap": 20, "folds": 3}
     with Loopback(scripted.candidly) as server:
         scripted.use(server)

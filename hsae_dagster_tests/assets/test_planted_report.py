@@ -51,7 +51,7 @@ def test_every_card_has_its_badge_its_rule_its_interval_and_its_stability(page: 
         effect = Effect(*(row[f"effect_{name}"] for name in names))
         assert re.search(rf"{re.escape(number(effect.low, 2))}|{re.escape(number(effect.high, 2))}", read)
         assert effect_brief(effect, "regression") in words_of(page)
-        assert f"from {percent(row['stability'])} of half-samples of the training clusters" in read
+        assert f"from {percent(row['stability'])} of random halves of the training clusters" in read
         assert p_value(row["p_holm"]) in read
         assert "with 80 % probability" in read, "the smallest effect it could find"
 

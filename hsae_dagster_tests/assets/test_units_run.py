@@ -84,10 +84,6 @@ def test_autoencoders_learn_from_distinct_training_sentences(workspace: Workspac
     of = {split: set(places.filter(pl.col("split") == split)["unit_id"]) for split in ("train", "validation")}
     assert lessons.ids["train"].to_list() == sorted(of["train"])
     assert lessons.ids["validation"].to_list() == sorted(of["validation"] - of["train"])
-    other = lessons.on_other_clusters(1)
-    assert other is not None
-    assert not set(other.ids["train"]) & set(other.ids["validation"])
-    assert not set(other.texts["train"]) & set(other.texts["validation"])
 
 
 def test_activations_of_texts_are_the_largest_of_their_sentences(workspace: Workspace) -> None:
