@@ -297,8 +297,10 @@ def test_changed_files_mark_the_cards_that_came_from_the_old_ones(copied: Worksp
     found = watcher.tick()
     assert isinstance(found, dg.SensorResult)
     cards = [event for event in found.asset_events if event.asset_key == dg.AssetKey("hypothesis_card")]
-    # Two of the tiny texts' topics move the score, and each makes a claim.
-    assert {str(card.partition) for card in cards} == {"ratings|h00", "ratings|h01"}
+    # Two of the tiny texts' topics move the score, and each makes at least one claim.
+    claims = copied.current("ratings", "evaluation_report").json("_table.json")
+    assert len(claims) >= 2
+    assert {str(card.partition) for card in cards} == {f"ratings|h{rank:02d}" for rank in range(len(claims))}
     for card in cards:
         assert card.metadata["status"].value.startswith("stale: The files or dataset.yaml have changed since.")
         assert card.metadata["claim"].value

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from hsae_dagster import cli, definitions
 from hsae_dagster.home import read_env
 from hsae_dagster.partitions import DATASETS
+from hsae_dagster.report.rungs import rung_name
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace
 from hsae_dagster_tests.conftest import CHECKOUT
@@ -95,10 +96,10 @@ def test_run_prints_the_hypotheses_the_fit_and_where_the_report_lies(copied: Wor
     for row, line in zip(rows, lines[header + 1 :], strict=False):
         assert line.startswith(str(next(iter(row.values())))[:60])
     summary = copied.current("ratings", "evaluation_report").json("evaluation.json")
-    assert f"{summary['confirmed']} of {summary['tested']} hypotheses confirmed" in done.stdout
+    assert f"{summary['confirmed']} of {summary['tested']} claims confirmed" in done.stdout
     assert "R²" in done.stdout
     for name, value in summary["fits"].items():
-        assert re.search(rf"{re.escape(name)} +{value:.3f}", done.stdout), name
+        assert re.search(rf"{re.escape(rung_name(name))} +{value:.3f}", done.stdout), name
     report = root / "results" / "reports" / "ratings.html"
     assert f"Report: {report}" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
