@@ -72,6 +72,7 @@ def declare(workspace: Workspace, **spending: object) -> None:
         None,
         interpretation={"candidates": 1, "bin": [50, 100]},
         annotation={"model": "openai:judge", "calibration": 0},
+        judge={"texts": 0},
         spending={"tier": "batch", **spending},
     )
 

@@ -16,7 +16,7 @@ def test_every_text_is_counted_once() -> None:
     assert max(bar.having + bar.lacking for bar in bars) == 100
     assert strong is not None and 0 < strong < 100
     assert len(histogram_png(found)) < 650, "its markdown must stay below Dagster's 1,000 characters"
-    assert "fires on" in histogram_words(found)
+    assert "judged texts activate it" in histogram_words(found)
 
 
 def test_a_silent_neuron_has_no_bars() -> None:
@@ -24,4 +24,4 @@ def test_a_silent_neuron_has_no_bars() -> None:
     assert (found.firing, found.silent_having, found.silent_lacking, found.strong) == (0, 2, 3, None)
     assert histogram_bars(found) == ((), None)
     assert histogram_png(found).startswith(b"\x89PNG")
-    assert "none of the 5" in histogram_words(found)
+    assert "None of the 5" in histogram_words(found)
