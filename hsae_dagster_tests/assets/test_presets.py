@@ -28,6 +28,8 @@ SMALL = {
     "selection": {"n": 4},
     "interpretation": {"bin": [50, 100], "scoring_texts": 40, "examples": 10},
     "inference": {"min_positives": 5, "bootstrap": 20, "folds": 3, "negative_controls": 0},
+    # The scripted judge knows its own topics only.
+    "judge": scripted.MODELS["judge"],
 }
 LAST_AUTHOR = {"train": "author 34", "validation": "author 46", "holdout": "author 99"}
 
