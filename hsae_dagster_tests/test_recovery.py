@@ -56,7 +56,7 @@ def test_topics_of_tiny_texts_are_recovered(workspace: Workspace, monkeypatch: p
     texts = tiny_texts(300, seed=5)
     frame = texts.with_columns(pl.Series("topic", [topic_of(text) for text in texts["text"]]))
     workspace.declare("coded", frame)
-    monkeypatch.setitem(recovery.KNOWN, "coded", Known("text", "topic", 2, 50))
+    monkeypatch.setitem(recovery.KNOWN, "coded", Known("text", "topic", 1, 50))
     monkeypatch.setitem(recovery.ARMS, "tiny", ([{"m": 8, "k": 2, "max_epochs": 30, "batch_size": 32}], "lasso"))
     shared = Shared(workspace.project.data, workspace.project.results)
     record = cell(shared, "coded", "tiny", 0, 4)
