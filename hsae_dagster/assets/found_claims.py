@@ -20,17 +20,18 @@ from hsae_dagster.assets.claim_material import (
     vocabulary_of,
 )
 from hsae_dagster.assets.stage import Stage
+from hsae_dagster.assets.text_units import read_unit_codes
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.concepts.candidates import Pool, Units, style_pool
-from hsae_dagster.core.concepts.choice import FOLDS, MOST_ALIKE, Limits, Path, Pick, Vocabulary, choose_claims, phi
+from hsae_dagster.core.concepts.choice import FOLDS, MOST_ALIKE, Limits, Path, Pick, Vocabulary, choose_claims
 from hsae_dagster.core.concepts.claims import Meaning, WordGroup, definition_of
 from hsae_dagster.core.concepts.terms import TermTable
 from hsae_dagster.core.fidelity import column, firing_bounds, measure_fidelity
 from hsae_dagster.core.observations import text_rows
+from hsae_dagster.core.phi import phi, phis
 from hsae_dagster.dataset.controls import levels_of
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.providers.lexical import AUTHOR
-from hsae_dagster.storage.frames import read_codes, read_frame
 from hsae_dagster.storage.objects import StoredObject
 
 # φ with a neuron's firing from which a claim counts as saying something about that neuron.
@@ -83,8 +84,7 @@ def find_claims(stage: Stage, material: Material, corpus: StoredObject, activati
 
 
 def _with_codes(units: Units, activations: StoredObject) -> Units:
-    codes = read_codes(activations.file("unit_codes.safetensors"))
-    known = read_frame(activations.file("units.parquet"))["unit_id"]
+    codes, known = read_unit_codes(activations)
     return replace(units, codes=codes[text_rows(known, units.places.unit_ids)].tocsc())
 
 
@@ -129,11 +129,8 @@ def _meaning(pick: Pick, pool: Pool, table: TermTable) -> Meaning:
 
 def _nearest(material: Material, holds: np.ndarray) -> int:
     """The neuron whose firing goes most with a claim; -1 where none goes with it."""
-    n, fires = len(holds), material.fires
-    both = np.asarray(fires.T @ holds.astype(np.float64)).ravel() / n
-    a, b = np.diff(fires.indptr) / n, holds.mean()
-    spread = np.sqrt(np.maximum(a * (1 - a) * b * (1 - b), 0))
-    found = np.where(spread > 0, (both - a * b) / np.where(spread > 0, spread, 1.0), 0.0)
+    fires = material.fires
+    found = phis(fires.T @ holds.astype(np.float64), np.diff(fires.indptr), int(holds.sum()), len(holds))
     best = int(found.argmax()) if len(found) else -1
     return best if best >= 0 and found[best] >= _SAYS else -1
 

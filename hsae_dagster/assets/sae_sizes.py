@@ -7,8 +7,6 @@ training one (`assets.autoencoders`). Holdout and fidelity texts are never read.
 Candidates are raced: a few epochs rank them as well as all would. Only what is taken is trained to the end.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +39,7 @@ from hsae_dagster.report.wording import plural
 from hsae_dagster.storage.checkpoints import load_sae
 from hsae_dagster.storage.frames import write_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.torch_threads import one_thread
 
 # Quickstart settings of hypothesaes 2.0.1.
 _REFERENCE = {"learning_rate": 5e-4, "max_epochs": 100, "patience": 3}
@@ -171,19 +170,6 @@ def _rows(candidates: list[Candidate], standing: Standing, agreement: dict[int, 
         }
         for place, candidate in enumerate(candidates)
     ]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Batches of small autoencoders gain nothing from several threads, and wait for each other on a busy machine."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ ones; whether that has a like direction, or place, is no matter.
 import numpy as np
 import scipy.sparse as sp
 
+from hsae_dagster.core.phi import phi_matrix
+
 # Firing on the same texts to this φ counts as the same neuron.
 FOUND = 0.5
 
@@ -24,11 +26,5 @@ def found_again(codes: sp.csr_matrix, others: sp.csr_matrix) -> np.ndarray:
     Returns:
         (m,) float64; 0 where a neuron fires on no text or on all.
     """
-    n = codes.shape[0]
-    first, second = (sp.csr_matrix(matrix != 0, dtype=np.float64) for matrix in (codes, others))
-    both = (first.T @ second).toarray()
-    on, other_on = (np.asarray(fires.sum(axis=0), dtype=np.float64).ravel() for fires in (first, second))
-    spread = np.sqrt(np.outer(on * (n - on), other_on * (n - other_on)))
-    phi = np.where(spread > 0, (n * both - np.outer(on, other_on)) / np.where(spread > 0, spread, 1.0), 0.0)
-    best: np.ndarray = phi.max(axis=1, initial=0.0)
+    best: np.ndarray = phi_matrix(codes, others).max(axis=1, initial=0.0)
     return best

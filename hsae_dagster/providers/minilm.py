@@ -13,9 +13,8 @@ that are added later are in batches of their own.
 import hashlib
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import hash_json
 from hsae_dagster.providers.base import Keep, Report
 from hsae_dagster.providers.estimate import Estimate
+from hsae_dagster.torch_threads import one_thread
 
 # (installed package, file in it, sha256). The packages are data here: they are located, never imported.
 WEIGHTS = (
@@ -90,7 +90,7 @@ class MiniLM:
         def fill(batch: list[int]) -> None:
             out[batch] = model.vectors(np.array([ids[i] for i in batch], dtype=np.int64))
 
-        with _single_threaded(), ThreadPoolExecutor(self.threads) as pool:
+        with one_thread(), ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(fill, batches))
         return out
 
@@ -122,19 +122,6 @@ def same_length_batches(tokens: Sequence[int]) -> list[list[int]]:
         size = max(1, TOKENS_PER_BATCH // length)
         batches += [rows[start : start + size] for start in range(0, len(rows), size)]
     return batches
-
-
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    """One batch per core is faster than one batch on all cores."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _locate(package: str, file: str, sha256: str) -> Path:

@@ -7,12 +7,12 @@ import scipy.sparse as sp
 
 from hsae_dagster.core.concepts.candidates import Pool, Units, neuron_exemplars, neuron_groups, style_pool
 from hsae_dagster.core.concepts.choice import MOST_ALIKE, Learned, Limits, Vocabulary, choose_claims, choose_together
-from hsae_dagster.core.concepts.choice import phi as phi_of
 from hsae_dagster.core.concepts.claims import Sentences, WordGroup, judge
 from hsae_dagster.core.concepts.exemplars import MOST_SENTENCES
 from hsae_dagster.core.concepts.residual import Residual
 from hsae_dagster.core.concepts.terms import TermTable, occurrences, supported_terms
 from hsae_dagster.core.concepts.word_groups import CLOSENESS, MOST_FORMS, Grower
+from hsae_dagster.core.phi import phi as phi_of
 from hsae_dagster.core.pooling import TextUnits
 from hsae_dagster_tests.reader.annotate import annotate
 

@@ -15,6 +15,7 @@ from hsae_dagster.core.concepts.cues import SIGN_CUES, WORD_CUES, count_words, h
 from hsae_dagster.core.concepts.exemplars import SIMILARITIES, closest, columns_at, least_similarity, typical_units
 from hsae_dagster.core.concepts.terms import TermTable, occurrences
 from hsae_dagster.core.concepts.word_groups import CLOSENESS, MOST_FORMS
+from hsae_dagster.core.phi import phi_matrix
 from hsae_dagster.core.pooling import TextUnits
 
 # Shares of texts below and above which the length bands lie.
@@ -83,7 +84,7 @@ def neuron_groups(fires: sp.csc_matrix, neurons: Sequence[int], table: TermTable
         table: terms of the same texts.
         vectors: (families, d) float32 unit vectors of the families' names.
     """
-    phi = _phis(table.matrix, fires)
+    phi = phi_matrix(table.matrix, fires)
     meanings: list[Meaning] = []
     sources: list[int] = []
     columns: list[np.ndarray] = []
@@ -95,15 +96,6 @@ def neuron_groups(fires: sp.csc_matrix, neurons: Sequence[int], table: TermTable
             sources.append(int(neuron))
             columns.append(np.asarray(table.matrix[:, families].sum(axis=1)).ravel() > 0)
     return Pool.of(meanings, sources, columns, fires.shape[0])
-
-
-def _phis(terms: sp.csc_matrix, fires: sp.csc_matrix) -> np.ndarray:
-    """(families, q) φ of each term with each neuron's firing over the same n texts."""
-    n = terms.shape[0]
-    both = (terms.T @ fires).toarray().astype(np.float64)
-    a, b = (np.asarray(matrix.sum(axis=0), dtype=np.float64).ravel() for matrix in (terms, fires))
-    spread = np.sqrt(np.outer(a * (n - a), b * (n - b)))
-    return np.where(spread > 0, (n * both - np.outer(a, b)) / np.where(spread > 0, spread, 1.0), 0.0)
 
 
 def _grouped(top: list[int], table: TermTable, vectors: np.ndarray) -> list[list[int]]:

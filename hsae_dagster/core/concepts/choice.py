@@ -20,6 +20,7 @@ from hsae_dagster.core.concepts.residual import Residual, Watched
 from hsae_dagster.core.concepts.terms import TermTable
 from hsae_dagster.core.concepts.word_groups import Group, Grower, strongest_seeds
 from hsae_dagster.core.joint_fit import cluster_folds, score
+from hsae_dagster.core.phi import phis
 
 # Largest |φ| of two claims over the texts that they were learned from.
 MOST_ALIKE = 0.5
@@ -220,7 +221,7 @@ def _best_grown(
         hopeless = best is not None and group.explained / noise - cost <= best.worth
         if hopeless or not least_texts <= n_texts <= used.sum() - least_texts:
             continue
-        if (np.abs(_phis_of(taken @ group.holds[used], taken.sum(axis=1), n_texts, taken.shape[1])) > MOST_ALIKE).any():
+        if (np.abs(phis(taken @ group.holds[used], taken.sum(axis=1), n_texts, taken.shape[1])) > MOST_ALIKE).any():
             continue
         column = np.asarray(grower.design @ group.holds.astype(np.float64))
         if group.sign * alone.gain(column)[1] < _LEAST_ALONE:
@@ -232,23 +233,9 @@ def _best_grown(
     return best
 
 
-def phi(first: np.ndarray, second: np.ndarray) -> float:
-    """Correlation of two yes/no answers (n,) bool; 0 where one does not vary."""
-    a, b = first.mean(), second.mean()
-    spread = np.sqrt(a * (1 - a) * b * (1 - b))
-    return float(((first & second).mean() - a * b) / spread) if spread > 0 else 0.0
-
-
 def _phis(pool: sp.csc_matrix, size: np.ndarray, holds: np.ndarray, n: int) -> np.ndarray:
     """(candidates,) φ of each column of the pool with one claim, over n texts."""
-    return _phis_of(np.asarray(pool.T @ holds.astype(np.float64)).ravel(), size, int(holds.sum()), n)
-
-
-def _phis_of(common: np.ndarray, size: np.ndarray, size_of_one: int, n: int) -> np.ndarray:
-    """φ of several claims with one, from how many of n texts both hold, each of them holds, and the one holds."""
-    both, a, b = common / n, size / n, size_of_one / n
-    spread = np.sqrt(np.maximum(a * (1 - a) * b * (1 - b), 0.0))
-    return np.where(spread > 0, (both - a * b) / np.where(spread > 0, spread, 1.0), 0.0)
+    return phis(np.asarray(pool.T @ holds.astype(np.float64)).ravel(), size, int(holds.sum()), n)
 
 
 def cross_validated(

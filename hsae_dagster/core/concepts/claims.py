@@ -158,7 +158,7 @@ def judge(meanings: Sequence[Meaning], texts: Sequence[str], closeness: Closenes
         MethodError: exemplars without `closeness`.
     """
     answers = np.zeros((len(texts), len(meanings)), dtype=np.int8)
-    listed = [(j, _terms_of(meaning)) for j, meaning in enumerate(meanings)]
+    listed = [(j, terms_of(meaning)) for j, meaning in enumerate(meanings)]
     terms = sorted({term for _, own in listed for term in own})
     found = occurrences(texts, terms).tocsc()
     place = {term: column for column, term in enumerate(terms)}
@@ -191,7 +191,8 @@ def _judge_sentences(
         answers[:, j] = likeness[:, columns].max(axis=1) >= meaning.similarity
 
 
-def _terms_of(meaning: Meaning) -> tuple[str, ...]:
+def terms_of(meaning: Meaning | None) -> tuple[str, ...]:
+    """Words any of which makes a claim hold; none for other kinds, or for a phrase."""
     if isinstance(meaning, WordGroup):
         return meaning.terms
     return meaning.words if isinstance(meaning, Cue) else ()
@@ -205,7 +206,7 @@ def because(meaning: Meaning, text: str, closeness: Closeness | None = None) -> 
         likeness, units = closeness([text], meaning.sentences)
         best = int(likeness[0].argmax())
         return (units[0][best],) if likeness[0, best] >= meaning.similarity else ()
-    terms = _terms_of(meaning)
+    terms = terms_of(meaning)
     if terms:
         return tuple(terms[j] for j in np.sort(occurrences([text], terms).indices))
     return (meaning.claim,) if judge([meaning], [text])[0, 0] else ()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hsae_dagster.core.concepts.claims import Closeness, Cue, Meaning, Sentences, WordGroup
+from hsae_dagster.core.concepts.claims import Closeness, Meaning, Sentences, terms_of
 from hsae_dagster.core.concepts.terms import occurrences
 
 
@@ -27,12 +27,12 @@ def reasons(
         n lists of as many tuples as there are claims; a cue of signs or a length is explained by its own name.
     """
     found: list[list[tuple[str, ...]]] = [[()] * len(meanings) for _ in texts]
-    terms = sorted({term for meaning in meanings for term in _terms(meaning)})
+    terms = sorted({term for meaning in meanings for term in terms_of(meaning)})
     place = {term: j for j, term in enumerate(terms)}
     where = occurrences(texts, terms)
     present = [set(where.indices[where.indptr[i] : where.indptr[i + 1]].tolist()) for i in range(len(texts))]
     for j, meaning in enumerate(meanings):
-        own = _terms(meaning)
+        own = terms_of(meaning)
         for i in np.flatnonzero(holds[:, j]):
             if own:
                 found[i][j] = tuple(term for term in own if place[term] in present[i])
@@ -56,9 +56,3 @@ def _closest_units(
         likeness, units = closeness([texts[i] for i in rows], meaning.sentences)
         for i, best, own in zip(rows, likeness.argmax(axis=1), units, strict=True):
             found[i][j] = (own[int(best)],)
-
-
-def _terms(meaning: Meaning | None) -> tuple[str, ...]:
-    if isinstance(meaning, WordGroup):
-        return meaning.terms
-    return meaning.words if isinstance(meaning, Cue) else ()
