@@ -1,6 +1,6 @@
 """Training one autoencoder of a dataset, or finding it trained.
 
-Belongs here: what an autoencoder learns from (texts, vectors, labels of two splits), the key under which datasets share
+Belongs here: what an autoencoder learns from (texts, vectors, labels), the key under which datasets share
 it, progress. Does not belong here: the asset (`assets.sae_checkpoints`), choosing sizes (`assets.sae_sizes`).
 
 An autoencoder without guidance depends on texts alone and is shared by every dataset that has them; a guided one also
@@ -20,7 +20,7 @@ from hsae_dagster.assets.imported_sae import declaration
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.assets.text_units import read_text_units, unit_kind
 from hsae_dagster.core.pooling import TextUnits
-from hsae_dagster.dataset.saes import SAE
+from hsae_dagster.dataset.saes import SAE, AutoSizes
 from hsae_dagster.dataset.spec import guidance_needs_texts
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import hash_bytes, set_fingerprint
@@ -36,12 +36,15 @@ SPLITS = ("train", "validation")
 
 @dataclass(frozen=True)
 class Lessons:
-    """What the autoencoders of a dataset learn from: units of training texts, and of validation texts to tell the end.
+    """What the autoencoders of a dataset learn from: units of texts, and of validation texts to tell the end.
+
+    Those of a size that is chosen see no outcome, so they learn from every text but those of validation. Listed ones
+    may be guided, and are compared with the reference's: they learn from training texts.
 
     Attributes:
         stage: the stage that trains.
         set_id: the embedding set of the vectors.
-        texts: keys of the texts of each split, ascending.
+        texts: keys of the texts that are learned from (`train`) and that tell the end (`validation`), ascending.
         units: which units they have.
         kind: of the units (`dataset.units`).
         table: the vectors of the set.
@@ -58,10 +61,13 @@ class Lessons:
 
     @staticmethod
     def read(stage: Stage, corpus: StoredObject, set_id: str, table: VectorTable) -> "Lessons":
-        """Take what belongs to the two splits; holdout and fidelity texts are never looked at."""
-        frames = (read_frame(corpus.file(f"{name}.parquet")) for name in ("texts", "observations"))
-        texts, observed = ({split: frame.filter(pl.col("split") == split) for split in SPLITS} for frame in frames)
-        ids = {split: frame["text_id"] for split, frame in texts.items()}
+        """Take what may be learned from; outcomes of holdout and fidelity texts are never looked at."""
+        texts, observations = (read_frame(corpus.file(f"{name}.parquet")) for name in ("texts", "observations"))
+        observed = {split: observations.filter(pl.col("split") == split) for split in SPLITS}
+        validation = pl.col("split") == "validation"
+        blind = isinstance(stage.dataset.spec.saes, AutoSizes)
+        learned = ~validation if blind else pl.col("split") == "train"
+        ids = {split: texts.filter(of)["text_id"] for split, of in zip(SPLITS, (learned, validation), strict=True)}
         return Lessons(stage, set_id, ids, read_text_units(corpus), unit_kind(corpus), table, observed)
 
     @cached_property

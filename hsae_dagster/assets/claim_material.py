@@ -19,7 +19,7 @@ from hsae_dagster.assets.text_units import read_text_units
 from hsae_dagster.core.concepts.candidates import Pool, Units, neuron_exemplars, neuron_groups
 from hsae_dagster.core.concepts.choice import Learned, Vocabulary
 from hsae_dagster.core.concepts.residual import Residual
-from hsae_dagster.core.concepts.terms import TermTable, supported_terms
+from hsae_dagster.core.concepts.terms import TermTable, meanings, supported_terms
 from hsae_dagster.core.concepts.words import words_of
 from hsae_dagster.core.observations import control_columns, is_pairwise, text_rows, text_sides
 from hsae_dagster.dataset.spec import DatasetSpec
@@ -126,7 +126,9 @@ def least_texts(spec: DatasetSpec, corpus: StoredObject, n_texts: int) -> int:
     return max(20, int(np.ceil(1.2 * spec.inference.min_positives * n_texts / max(held_out, 1))))
 
 
-def vocabulary_of(stage: Stage, texts: pl.DataFrame, observations: pl.DataFrame, learned: Learned) -> Vocabulary:
+def vocabulary_of(
+    stage: Stage, texts: pl.DataFrame, observations: pl.DataFrame, learned: Learned, units: Units
+) -> Vocabulary:
     """Terms of texts (text, cluster_id); where they are very many, those that go most with the outcome.
 
     Args:
@@ -134,6 +136,7 @@ def vocabulary_of(stage: Stage, texts: pl.DataFrame, observations: pl.DataFrame,
         texts: rows of the corpus.
         observations: of these texts; values of their columns are no terms.
         learned: observations over these texts whose outcome may be looked at.
+        units: of these texts.
     """
     table = supported_terms(texts["text"].to_list(), texts["cluster_id"].to_numpy(), taken=_values(observations))
     if len(table.families) > _MOST_TERMS:
@@ -144,7 +147,8 @@ def vocabulary_of(stage: Stage, texts: pl.DataFrame, observations: pl.DataFrame,
     if not table.families:
         return Vocabulary(table, np.zeros((0, 1), dtype=np.float32))
     family = open_vectors(stage)[1].embedding_set
-    return Vocabulary(table, term_vectors(stage, family, [f.name for f in table.families], embedder_of(stage)))
+    names = term_vectors(stage, family, [f.name for f in table.families], embedder_of(stage))
+    return Vocabulary(table, meanings(table, names, units.texts, units.vectors))
 
 
 def units_of(stage: Stage, corpus: StoredObject, text_ids: pl.Series) -> Units:

@@ -62,10 +62,10 @@ class Found:
 def find_claims(stage: Stage, material: Material, corpus: StoredObject, activations: StoredObject) -> Found:
     """Make candidates, choose among them."""
     spec, texts = stage.dataset.spec, material.texts["text"].to_list()
-    vocabulary = vocabulary_of(stage, material.texts, material.observations, material.learned)
+    units = units_of(stage, corpus, material.texts["text_id"])
+    vocabulary = vocabulary_of(stage, material.texts, material.observations, material.learned, units)
     stage.report(f"{len(vocabulary.table.families):,} terms are supported by several clusters of {len(texts):,} texts")
     neurons = material.sources(NEURONS_PER_CLAIM * spec.selection.n)
-    units = units_of(stage, corpus, material.texts["text_id"])
     pool = pool_of(style_pool(texts), neurons, material.fires, vocabulary, _with_codes(units, activations))
     limits = Limits(spec.selection.n, least_texts(stage.dataset.spec, corpus, material.texts.height))
     stage.report(f"{len(pool.meanings):,} candidates of {len(neurons)} neurons and of style compete with the terms")

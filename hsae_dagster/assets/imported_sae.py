@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 VERSION = "1"
 
 
-# Settings that came later, at the value that changes nothing: what was trained before them is still found.
-_LATER = (("input_noise", 0.0),)
-
-
 def declaration(dataset: Dataset, sae: SAE) -> dict[str, Any]:
     """What identifies a declared autoencoder: its settings, or the bytes of its checkpoint wherever it is called so.
 
@@ -37,7 +33,6 @@ def declaration(dataset: Dataset, sae: SAE) -> dict[str, Any]:
         DatasetError: the checkpoint lies outside the dataset's folder or is missing.
     """
     settings = sae.model_dump(mode="json", exclude={"checkpoint"})
-    settings = {name: value for name, value in settings.items() if (name, value) not in _LATER}
     if sae.checkpoint is None:
         return settings
     return settings | {"checkpoint": file_digest(dataset.checkpoint_path(sae.checkpoint))}

@@ -137,6 +137,7 @@ def _declared(size: Size, auto: Auto, batch: int, epochs: int, seed: int) -> SAE
         max_epochs=epochs,
         patience=auto.patience,
         seed=seed,
+        start="centroids",
     )
 
 
@@ -216,13 +217,14 @@ class _Judge:
         learned = learned_of(texts["text_id"], observations, lessons.task)
         part = learned.rows(np.flatnonzero((observations["split"] == "train").to_numpy()))
         limits = Limits(spec.selection.n, least_texts(spec, corpus, texts.height))
+        units = units_of(stage, corpus, texts["text_id"])
         return _Judge(
             lessons,
             observations,
             learned,
-            units_of(stage, corpus, texts["text_id"]),
+            units,
             style_pool(texts["text"].to_list()),
-            vocabulary_of(stage, texts, observations, part),
+            vocabulary_of(stage, texts, observations, part, units),
             limits.share(len(part.outcome) / len(learned.outcome)),
         )
 

@@ -53,6 +53,8 @@ class SAEConfig:
         head_neurons: only so many neurons, the first ones, predict the label; None for all.
         distinct_weight: weight of the squared correlation among the neurons that predict the label.
         input_noise: noise added to training embeddings, as a multiple of their spread (see `input_noise`); 0 for none.
+        start: where the decoder starts: `random` directions, as the reference does, or `centroids` of the training
+            embeddings (see `sae_start`).
 
     Raises:
         MethodError: a setting is out of range or two settings contradict each other.
@@ -77,6 +79,7 @@ class SAEConfig:
     head_neurons: int | None = None
     distinct_weight: float = 0.0
     input_noise: float = 0.0
+    start: str = "random"
 
     def __post_init__(self) -> None:
         if self.prefixes is not None:
@@ -95,6 +98,7 @@ class SAEConfig:
         self._require(math.isfinite(rate) and rate > 0, "learning_rate", "but must be a positive finite number")
         self._require(clip is None or clip > 0, "clip_grad", "but must be positive, or None for no clipping")
         self._require(self.seed >= 0, "seed", "but must be at least 0")
+        self._require(self.start in ("random", "centroids"), "start", "but must be random or centroids")
         self._require(
             self.multi_coef == 0 or self.multi_k is not None,
             "multi_coef",
@@ -166,16 +170,18 @@ class SparseAutoencoder(nn.Module):
         self.register_buffer("threshold", torch.tensor(0.0))
 
     @torch.no_grad()
-    def initialise(self, input_bias: Tensor, generator: torch.Generator) -> None:
-        """b_in as given; D Xavier-uniform, rows of unit length; E = D; b = 0.
+    def initialise(self, input_bias: Tensor, generator: torch.Generator, directions: Tensor | None = None) -> None:
+        """b_in as given; D Xavier-uniform or as given, rows of unit length; E = D; b = 0.
 
         Args:
             input_bias: (d,) median of each dimension of the training embeddings.
             generator: source of the decoder's values, on the CPU; no global random state is touched.
+            directions: (m, d) for the decoder, none of them 0.
         """
-        draw = torch.empty(self.decoder.shape, dtype=self.decoder.dtype)
-        nn.init.xavier_uniform_(draw, generator=generator)
-        self.decoder.copy_(draw)
+        if directions is None:
+            directions = torch.empty(self.decoder.shape, dtype=self.decoder.dtype)
+            nn.init.xavier_uniform_(directions, generator=generator)
+        self.decoder.copy_(directions)
         self.normalise_decoder()
         self.encoder.copy_(self.decoder)
         self.neuron_bias.zero_()

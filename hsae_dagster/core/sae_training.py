@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from hsae_dagster.core.input_noise import InputNoise
 from hsae_dagster.core.sae import EncodedBatch, SAEConfig, SparseAutoencoder
 from hsae_dagster.core.sae_loss import Evaluation, RowLoss, evaluate, squares_about_means, training_loss
+from hsae_dagster.core.sae_start import centroids
 from hsae_dagster.errors import MethodError
 
 _CALIBRATION_BATCH = 2048
@@ -122,7 +123,9 @@ def train_sae(
     held_out = x if validation is None else _checked(validation, "validation", x.shape[1])
     generator = torch.Generator().manual_seed(config.seed)
     sae = SparseAutoencoder(config, x.shape[1])
-    sae.initialise(column_medians(x), generator)
+    medians = column_medians(x)
+    start = centroids(x - medians, config.m, generator) if config.start == "centroids" else None
+    sae.initialise(medians, generator, start)
     trainer = SAETrainer(sae.to(device), config, extra_loss)
     x, held_out = x.to(device), held_out.to(device)
     judge_extra = None

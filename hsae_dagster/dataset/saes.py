@@ -48,6 +48,12 @@ class SAE(Section):
         description="Noise added to training embeddings, as a multiple of their spread; it acts like ridge.",
     )
 
+    start: Literal["random", "centroids"] = Field(
+        "random",
+        description="Where neurons start: in random directions, as the reference's, or at centroids of the training "
+        "units, which more seeds agree on.",
+    )
+
     @model_validator(mode="after")
     def _sizes_agree(self) -> "SAE":
         if self.k > self.m:

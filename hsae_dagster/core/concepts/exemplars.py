@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 # Similarities that are tried; none below is a claim people could follow.
-SIMILARITIES = (0.55, 0.6, 0.65, 0.7, 0.75)
+SIMILARITIES = (0.65, 0.7, 0.75, 0.8)
 MOST_SENTENCES = 3
 # Words of an exemplar: long enough to say something, short enough to be read at a glance.
 _FEWEST_WORDS, _MOST_WORDS = 3, 16

@@ -74,6 +74,37 @@ def occurrences(texts: Sequence[str], terms: Sequence[str]) -> sp.csr_matrix:
     return sp.csr_matrix((np.ones(len(indices), np.float32), np.array(indices, dtype=np.int32), indptr), shape=shape)
 
 
+def meanings(table: TermTable, names: np.ndarray, units: Sequence[str], vectors: np.ndarray) -> np.ndarray:
+    """What terms mean, by their names and by the units that hold them: terms of one meaning lie close in both.
+
+    Names alone are close for their form (mess, messages), contexts alone for their topic (beautiful, performance). What
+    all terms share is taken out of both, since it makes everything alike (Mu and Viswanath 2018, section 2).
+
+    Args:
+        table: f families.
+        names: (f, d) float32 unit vectors of their names.
+        units: sentences of the texts of the table.
+        vectors: (units, d) float32 unit vectors of these.
+
+    Returns:
+        (f, 2d) float32 of unit length.
+    """
+    forms = [form for family in table.families for form in family.forms]
+    owner = np.repeat(np.arange(len(table.families)), [len(family.forms) for family in table.families])
+    member = sp.csr_matrix((np.ones(len(forms), np.float32), (np.arange(len(forms)), owner)))
+    holds = (occurrences(units, forms) @ member).tocsr()
+    holds.data[:] = 1.0
+    contexts = holds.T @ (vectors - vectors.mean(axis=0))
+    parts = [_unit_rows(names - names.mean(axis=0)), _unit_rows(np.asarray(contexts))]
+    return np.hstack(parts).astype(np.float32) / np.float32(np.sqrt(2))
+
+
+def _unit_rows(values: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    found: np.ndarray = values / np.where(length > 0, length, 1.0)
+    return found
+
+
 def supported_terms(
     texts: Sequence[str],
     clusters: np.ndarray,
