@@ -20,7 +20,7 @@ from hsae_dagster.assets.imported_sae import declaration
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.assets.text_units import read_text_units, unit_kind
 from hsae_dagster.core.pooling import TextUnits
-from hsae_dagster.dataset.saes import SAE, AutoSizes
+from hsae_dagster.dataset.saes import SAE
 from hsae_dagster.dataset.spec import guidance_needs_texts
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import hash_bytes, set_fingerprint
@@ -30,7 +30,7 @@ from hsae_dagster.storage.objects import StageInputs, StoredObject
 from hsae_dagster.storage.vectors import VectorTable
 
 # Of one trained autoencoder, which several datasets may share; the choice among them has its own.
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 SPLITS = ("train", "validation")
 
 
@@ -60,13 +60,12 @@ class Lessons:
     observations: dict[str, pl.DataFrame]
 
     @staticmethod
-    def read(stage: Stage, corpus: StoredObject, set_id: str, table: VectorTable) -> "Lessons":
+    def read(stage: Stage, corpus: StoredObject, set_id: str, table: VectorTable, *, every_text: bool) -> "Lessons":
         """Take what may be learned from; outcomes of holdout and fidelity texts are never looked at."""
         texts, observations = (read_frame(corpus.file(f"{name}.parquet")) for name in ("texts", "observations"))
         observed = {split: observations.filter(pl.col("split") == split) for split in SPLITS}
         validation = pl.col("split") == "validation"
-        blind = isinstance(stage.dataset.spec.saes, AutoSizes)
-        learned = ~validation if blind else pl.col("split") == "train"
+        learned = ~validation if every_text else pl.col("split") == "train"
         ids = {split: texts.filter(of)["text_id"] for split, of in zip(SPLITS, (learned, validation), strict=True)}
         return Lessons(stage, set_id, ids, read_text_units(corpus), unit_kind(corpus), table, observed)
 

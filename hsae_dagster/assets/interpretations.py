@@ -33,7 +33,7 @@ from hsae_dagster.storage.objects import INCOMPLETE, StoredObject
 from hsae_dagster.storage.vectors import VectorTable
 
 NAME = "interpretations"
-CODE_VERSION = "6"
+CODE_VERSION = "7"
 # Fields of `annotation` that only the holdout's annotation reads.
 NOT_FIDELITY = {"holdout_sample", "seed", "calibration", "min_agreement", "max_missing"}
 

@@ -1,4 +1,4 @@
-"""`sae_checkpoints`: the dataset's sparse autoencoders, trained on its training texts; on the GPU if there is one.
+"""`sae_checkpoints`: the dataset's sparse autoencoders; on the GPU if there is one.
 
 Belongs here: the asset and its steps: listing what is untrained, training each on its own, gathering. Does not belong
 here: what there is to train (`assets.untrained`), training one (`assets.autoencoders`), sizes (`assets.sae_sizes`).
@@ -31,7 +31,7 @@ from hsae_dagster.storage.frames import read_arrays, read_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "sae_checkpoints"
-CODE_VERSION = "9"
+CODE_VERSION = "10"
 
 # Share of the validation loss that the last epochs must still take off for an epoch limit to matter.
 STILL_FALLING = 0.005
@@ -58,7 +58,8 @@ class Checkpoints:
         corpus = stage.upstream("corpus")
         vectors_record, vectors = open_vectors(stage)
         set_id = vectors_record.json("embeddings.json")["set_id"]
-        texts, lessons = read_frame(corpus.file("texts.parquet")), Lessons.read(stage, corpus, set_id, vectors)
+        texts, chosen = read_frame(corpus.file("texts.parquet")), isinstance(stage.dataset.spec.saes, AutoSizes)
+        lessons = Lessons.read(stage, corpus, set_id, vectors, every_text=chosen)
         return Checkpoints(stage, corpus, vectors_record, texts, lessons)
 
     @property

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hsae_dagster.core.concepts.claims import Cue, Length, WordGroup, because, judge
 from hsae_dagster.core.concepts.cues import SIGN_CUES, WORD_CUES
-from hsae_dagster.core.concepts.terms import occurrences, supported_terms
+from hsae_dagster.core.concepts.terms import meanings, occurrences, supported_terms
 from hsae_dagster.core.concepts.words import words_of
 from hsae_dagster_tests.reader.annotate import annotate
 from hsae_dagster_tests.reader.words import stretches
@@ -120,3 +120,23 @@ def test_a_family_is_in_the_texts_that_hold_one_of_its_listed_forms(some: list[s
         assert holds.tolist() == annotate([WordGroup(family.forms).claim], some)[:, 0].tolist()
         counts = [int(annotate([WordGroup((form,)).claim], some).sum()) for form in family.forms]
         assert counts == sorted(counts, reverse=True), "commonest first"
+
+
+def test_terms_are_close_by_name_and_by_the_sentences_that_hold_them() -> None:
+    rng = np.random.default_rng(0)
+    sentences = [f"the {a} dish was {b}" for a in ("soup", "stew") for b in ("hot", "warm", "good")] * 4
+    sentences += [f"a {a} was {b}" for a in ("train", "hotel") for b in ("late", "loud", "full")] * 4
+    table = supported_terms(sentences, np.arange(len(sentences)))
+    place = {family.name: j for j, family in enumerate(table.families)}
+    about_food = np.array(["dish" in sentence for sentence in sentences])
+    vectors = np.where(about_food[:, None], [1.0, 0.0, 0.2], [0.0, 1.0, 0.2]) + 0.01 * rng.normal(size=(48, 3))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    names = np.tile([[1.0, 0.0]], (len(table.families), 1))
+    names[place["hot"]] = names[place["hotel"]] = [0.6, 0.8]  # alike in form only
+    found = meanings(table, names.astype(np.float32), sentences, vectors.astype(np.float32))
+    assert found.dtype == np.float32
+    assert np.allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-5)
+    cosines = found @ found.T
+    assert cosines[place["soup"], place["stew"]] > 0.9
+    assert cosines[place["soup"], place["train"]] < 0.1
+    assert cosines[place["hot"], place["hotel"]] < cosines[place["soup"], place["stew"]]

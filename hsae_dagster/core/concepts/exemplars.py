@@ -5,7 +5,8 @@ making (providers), which exemplar claims are taken (`choice`).
 
 A text has the claim when the cosine of one of its units with one of the exemplars is at least the similarity. Exemplars
 of one claim lie close to each other, or they would be several claims; a claim for which people would no longer call two
-sentences alike is refused. On MiniLM's scale, of 72 pairs of real sentences that we judged, few below 0.55 were alike.
+sentences alike is refused. On MiniLM's scale, of 96 pairs of sentences of reviews that we judged, about half between
+0.55 and 0.7 were alike, since praise lies close to blame of the same thing, and seven in ten above.
 """
 
 from collections.abc import Sequence
@@ -36,14 +37,14 @@ class Exemplars:
 def least_similarity(vectors: np.ndarray, rng: np.random.Generator) -> float:
     """The similarity below which two units of a corpus are called alike for its boilerplate.
 
-    Two standard deviations above the mean of units drawn by chance: where all texts begin alike ("A bill to amend …"),
+    Three standard deviations above the mean of units drawn by chance: where all texts begin alike ("A bill to amend …"),
     sentences must be closer than elsewhere to be alike in what they say.
     """
     first = rng.integers(len(vectors), size=_DRAWN)
     # Never a unit and itself, which small corpora would have many of.
     second = (first + rng.integers(1, max(len(vectors), 2), size=_DRAWN)) % len(vectors)
     cosines = (vectors[first] * vectors[second]).sum(axis=1)
-    return float(cosines.mean() + 2 * cosines.std())
+    return float(cosines.mean() + 3 * cosines.std())
 
 
 def typical_units(

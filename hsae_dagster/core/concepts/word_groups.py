@@ -19,8 +19,8 @@ from hsae_dagster.core.concepts.terms import TermTable
 
 # Terms that a group lists at most, inflections included.
 MOST_FORMS = 12
-# Cosine with the group's centre that a term needs (of meanings, `terms.meanings`). At 0.4 groups miss plain synonyms, below
-# 0.3 they take in strangers.
+# Cosine with the group's centre that a term needs, by `terms.meanings`. At 0.4 groups miss plain synonyms; at less they
+# take in strangers.
 CLOSENESS = 0.3
 
 
