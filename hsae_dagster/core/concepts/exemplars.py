@@ -37,7 +37,7 @@ class Exemplars:
 def least_similarity(vectors: np.ndarray, rng: np.random.Generator) -> float:
     """The similarity below which two units of a corpus are called alike for its boilerplate.
 
-    Three standard deviations above the mean of units drawn by chance: where all texts begin alike ("A bill to amend …"),
+    Three standard deviations above the mean of units drawn by chance: where all texts begin alike ("A bill to …"),
     sentences must be closer than elsewhere to be alike in what they say.
     """
     first = rng.integers(len(vectors), size=_DRAWN)
