@@ -159,7 +159,7 @@ def _may_be(text: str, separator: str, quoting: Quoting) -> bool:
     """Whether a way of quoting is worth a try."""
     if separator == " " and (quoting.startswith("off") or not text.lstrip().startswith('"')):
         return False
-    wanted = {"spaced": f'{separator} "', "off": '"', "off, escaped": "\\", "single": f"{separator}'"}
+    wanted = {"spaced": f'{separator} "', "off": '"', "off, escaped": "\\", "single": "'"}
     wanted |= dict.fromkeys(("escaped", "escaped always"), '\\"')
     return quoting not in wanted or wanted[quoting] in text
 

@@ -246,12 +246,11 @@ def _outcome(label: ColumnProfile, positive: Choice | None, wish: str | None) ->
     phrase = outcome_phrase(label, positive)
     number = positive is None and label.kind == "number"
     why = "The report says “associated with” or “a higher” before it; put it in words, its unit in brackets."
-    plain = bool(MEANINGLESS.fullmatch(label.name.strip()))
+    plain = _meaningless(label) and phrase != str(positive.value if positive else "")
     if plain:
         why += f" `{label.name}` tells a reader nothing: say what it measures (--outcome “…”)."
-    # A number of things needs no unit, and 0 and 1 are counted.
     elif number and "(" not in phrase and not phrase.startswith("number of "):
-        plain, why = True, f"{why} In which unit is it? (--outcome “{phrase} (…)”)"
+        why += f" In which unit is it? (--outcome “{phrase} (…)”)"
     return Field("outcome", phrase, why, sure=not plain)
 
 
@@ -269,7 +268,14 @@ def outcome_phrase(label: ColumnProfile, positive: Choice | None) -> str:
         ends = label.ends
         return f"{phrase} ({ends[0]} to {ends[1]})" if ends and "(" not in phrase else phrase
     value = str(positive.value).lower()
-    return phrase if value in ANSWERED or value in phrase.split() else f"{phrase}: {positive.value}"
+    if value in ANSWERED or value in phrase.split():
+        return phrase
+    return str(positive.value) if _meaningless(label) and len(value) > 2 else f"{phrase}: {positive.value}"
+
+
+def _meaningless(label: ColumnProfile) -> bool:
+    """Whether the column's name tells a reader nothing."""
+    return bool(MEANINGLESS.fullmatch(label.name.strip()))
 
 
 def _noun(label: ColumnProfile, phrase: str) -> str:

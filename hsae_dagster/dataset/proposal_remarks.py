@@ -43,6 +43,13 @@ def remarks(
             f"Numbers of {', '.join(lost)} lost their last digits (in a spreadsheet or as decimals), so that different "
             "keys may have become equal. Export them as text."
         )
+    for column in columns:
+        held = column.rows - column.missing
+        if column.name == "" and 0 < held < 0.1 * column.rows and column.words > 1:
+            said.append(
+                f"A column without a name has words in {held:,} of {column.rows:,} rows: what was cut off from a text "
+                "at its separators? Look at these rows in the file."
+            )
     empty = [column.name for column in columns if column.kind == "empty"]
     if empty:
         said.append(f"Empty columns: {', '.join(name or '(without a name)' for name in empty)}.")

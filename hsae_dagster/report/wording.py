@@ -236,7 +236,8 @@ def effect_words(effect: Effect, task: str, outcome: str) -> str:
         )
     return (
         f"associated with a {'higher' if up else 'lower'} {short_outcome(outcome)}: on average "
-        f"{size}{' ' * bool(unit)}{unit} {'above' if up else 'below'} texts without this{scale} (95 % interval {least} to {most})"
+        f"{size}{' ' * bool(unit)}{unit} {'above' if up else 'below'} texts without this{scale} "
+        f"(95 % interval {least} to {most})"
     )
 
 

@@ -52,7 +52,7 @@ def test_agreement_in_words_is_offered_as_numbers_and_as_a_class(tmp_path: Path)
     assert (found.value("task"), found.value("columns.scale")) == ("regression", AGREEMENT)
     assert {"task", "columns.scale"} <= {item.path for item in found.unsure}
     assert "--positive 'Strongly agree' (or 'Agree')" in field_of(found, "columns.scale").why
-    assert found.value("outcome") == "agree (1 to 5)"
+    assert found.value("outcome") == "agreement (1 to 5)"
     assert rows.frame["label"].to_list() == [AGREEMENT.index(answer) + 1.0 for answer in answers]
     as_class, rows = as_new(tmp_path, frame(agree=answers), Wishes(positive="Agree"))
     assert (as_class.value("task"), as_class.value("columns.positive")) == ("classification", "Agree")
