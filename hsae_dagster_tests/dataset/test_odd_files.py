@@ -199,6 +199,8 @@ READ: list[tuple[str, bytes | Callable[[Path], bytes], int, list[str], str | Non
      ["comment", "stars", "who", "x"], "NaN"),
     ("latin.jsonl", "\n".join(json.dumps({**row, "comment": GERMAN + row["comment"]}, ensure_ascii=False) for row in
      objects()).encode("cp1252"), 40, ["comment", "stars", "who"], "cp1252"),
+    ("quoted names.csv", lines().replace("who", '"how ""old"" you are"', 1).encode(), 40,
+     ["comment", "stars", "how old you are"], "names of columns held double quotes"),
     ("single.csv", lines(";", lambda text: f"'{text}; or so'").encode(), 40, ["comment", "stars", "who"],
      "single quotes"),
     ("apostrophes.csv", lines(";", lambda text: f"it's {text}").encode(), 40, ["comment", "stars", "who"],
