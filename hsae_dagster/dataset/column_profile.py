@@ -94,7 +94,7 @@ class ColumnProfile:
             return None
         try:
             points = sorted(int(float(value)) for value, _ in self.levels)
-        except ValueError:
+        except (ValueError, OverflowError):  # words and infinities
             return None
         return (points[0], points[-1]) if points[-1] - points[0] == len(points) - 1 else None
 

@@ -32,6 +32,8 @@ INSTALL = "Install the readers (pip install 'hsae_dagster[files]')"
 LARGEST_EXACT = 2**53
 NO_CLASS = "(none)"
 # Between values of JSON that follow one another; some programs write a record separator.
+# Objects of more members than this are keyed by what they hold, and stay text.
+_MOST_MEMBERS = 100
 _BETWEEN = re.compile("[ \\t\\n\\r\\x1e]*")
 
 
@@ -51,11 +53,12 @@ def read_json(path: Path, encoding: str | None, strictly: Callable[[Path], pl.Da
         raise DatasetError(f"{path.name} is empty. Give a table with one row per text.")
     decoded = decode(data, path, encoding)
     value, parts = _parsed(decoded.text, path)
+    value, nested = _flat(value)
     columns, shape = _columns(value, path)
     frame = pl.DataFrame([_series(name, cells) for name, cells in columns.items()])
     if not frame.height:
         raise DatasetError(f"{path.name} holds no rows. Give a table with one row per text.")
-    table = _with_amounts(frame).with_unusual([decoded.unusual, parts, shape])
+    table = _with_amounts(frame).with_unusual([decoded.unusual, parts, shape, nested])
     if not table.unusual and not _same(frame, path, strictly):
         return table.with_unusual([_why(data, columns)])
     return table
@@ -157,6 +160,29 @@ def _are_rows(value: Sequence[Any], width: int) -> bool:
 
 def _are_records(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _flat(value: Any) -> tuple[Any, str]:
+    """Records with a column for each member of an object in them, one level deep; and what is said of that."""
+    if not _are_records(value):
+        return value, ""
+    inside = list(dict.fromkeys(name for row in value for name, cell in row.items() if isinstance(cell, dict)))
+    deep = [
+        name for name in inside if not any(isinstance(row.get(name, {}), str | int | float | list) for row in value)
+    ]
+    if not deep or len({key for row in value for name in deep for key in row.get(name) or {}}) > _MOST_MEMBERS:
+        return value, ""
+    flat = [
+        {key: cell for name, cell in row.items() for key, cell in _members(name, cell, split=name in deep)}
+        for row in value
+    ]
+    return flat, f"the objects in {', '.join(f'`{name}`' for name in deep)} were made columns of their own"
+
+
+def _members(name: str, cell: Any, *, split: bool) -> list[tuple[str, Any]]:
+    if not split:
+        return [(name, cell)]
+    return [(f"{name}.{key}", inner) for key, inner in (cell or {}).items()]
 
 
 def _of_records(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -194,7 +194,9 @@ READ: list[tuple[str, bytes | Callable[[Path], bytes], int, list[str], str | Non
     ("appended.jsonl", "\n".join(json.dumps(objects()[at : at + 20]) for at in (0, 20)).encode(), 40,
      ["comment", "stars", "who"], "it held 2 lists of objects"),
     ("nested.jsonl", "\n".join(json.dumps({**row, "x": {"a": 1}}) for row in objects()).encode(), 40,
-     ["comment", "stars", "who", "x"], "objects in `x`"),
+     ["comment", "stars", "who", "x.a"], "objects in `x` were made columns"),
+    ("mixed.jsonl", "\n".join(json.dumps({**row, "x": {"a": 1} if n else "no"}) for n, row in enumerate(objects()))
+     .encode(), 40, ["comment", "stars", "who", "x"], None),
     ("nan.jsonl", "\n".join(json.dumps({**row, "x": float("nan")}) for row in objects()).encode(), 40,
      ["comment", "stars", "who", "x"], "NaN"),
     ("latin.jsonl", "\n".join(json.dumps({**row, "comment": GERMAN + row["comment"]}, ensure_ascii=False) for row in
@@ -380,6 +382,16 @@ def test_thousands_that_could_be_decimals_are_doubted(tmp_path: Path) -> None:
     assert not read_leniently(put(tmp_path, "a.csv", f"text;n\n{rows}".encode())).notes.doubts
     path = put(tmp_path, "c.csv", f"text;n\n{rows.replace('4.1', '4.100')}".encode())
     assert "read as thousands" in read_leniently(path).notes.doubts["n"]
+
+
+def test_decimal_commas_in_a_file_of_commas_are_doubted_and_lists_of_codes_left(tmp_path: Path) -> None:
+    cells = ["1,25", "2,5", "3,75", "4,1", "0,9", "12,5"]
+    file = "text,n\n" + "".join(f'some text {n},"{cell}"\n' for n, cell in enumerate(cells))
+    found = read_leniently(put(tmp_path, "a.csv", file.encode()))
+    assert found.frame["n"].to_list() == [1.25, 2.5, 3.75, 4.1, 0.9, 12.5]
+    assert "two classes" in found.notes.doubts["n"]
+    codes = read_leniently(put(tmp_path, "b.csv", file.replace("2,5", "3").encode()))
+    assert codes.frame.schema["n"] == pl.String and not codes.notes.doubts
 
 
 def test_quotes_around_whole_cells_are_marks_even_where_others_are_part_of_the_text(tmp_path: Path) -> None:
