@@ -184,3 +184,20 @@ def test_check_doubts_texts_that_the_bundled_embedder_does_not_know(root: Path) 
     declared = root / "data" / "faces" / "dataset.yaml"
     declared.write_text(declared.read_text() + "embedding: {model: 'openai:text-embedding-3-small'}\n")
     assert "does not know pictures" not in hsae("check", "faces").output
+
+
+def test_check_doubts_codes_and_names_marks_of_no_answer(root: Path) -> None:
+    scores = tiny_texts(600).with_columns(score=pl.Series([-99 if n % 20 == 0 else n % 5 + 1 for n in range(600)]))
+    bring(root, "scores.csv", scores)
+    folder = root / "data" / "scores"
+    folder.mkdir(parents=True)
+    declared = "task: regression\nfiles: scores.csv\ncolumns: {text: text, label: score}\n"
+    (folder / "dataset.yaml").write_text(declared)
+    scores.write_csv(folder / "scores.csv")
+    assert "`score` is -99 in some rows" in hsae("check", "scores").output
+    named = declared.replace("label: score", "label: score, missing: -99, on_missing: drop")
+    (folder / "dataset.yaml").write_text(named)
+    assert "in some rows" not in hsae("check", "scores").output
+    (folder / "dataset.yaml").write_text(declared)
+    (folder / "scores.csv").write_text((folder / "scores.csv").read_text().replace("-99", "\\N"))
+    assert "name it in columns.missing" in hsae("check", "scores").output

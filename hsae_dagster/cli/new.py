@@ -111,6 +111,7 @@ def check(dataset: str) -> None:
     from hsae_dagster.dataset.discovery import load_dataset
     from hsae_dagster.dataset.proposal_remarks import strange_texts
     from hsae_dagster.dataset.rows import read_rows
+    from hsae_dagster.dataset.scales import missing_codes
 
     prepare_home(project_root())
     loaded = load_dataset(Project.here().data, dataset)
@@ -118,6 +119,12 @@ def check(dataset: str) -> None:
     click.echo(describe(loaded, rows))
     texts = [rows.frame[name].rename("text") for name in ("text", "text_a", "text_b") if name in rows.frame.columns]
     bundled = loaded.spec.embedding.model == "minilm"
+    codes = missing_codes(rows.frame["label"]) if loaded.spec.task == "regression" else ()
+    if codes:
+        click.echo(
+            f"Note: `{loaded.spec.columns.label}` is {' or '.join(map(str, codes))} in some rows, far from all other "
+            f"values: codes for no answer? If so, set columns.missing to {list(codes)} and columns.on_missing to drop."
+        )
     for said in [*_otherwise(loaded), *strange_texts(texts, bundled=bundled)]:
         click.echo(f"Note: {said}")
 

@@ -203,7 +203,7 @@ def test_pictures_alone_end_in_a_report_without_a_line_of_plain_words(tmp_path: 
     # The bundled embedder tells pictures by their number and by the marks beside them, if at all.
     faces = [
         "".join(rng.choice(list("🎉😂👍😍" if yes else "😡💩👎😢"), rng.integers(2, 12)))
-        + "!" * int(rng.integers(5)) * yes
+        + "!" * int(rng.integers(5)) * int(yes)
         for yes in good
     ]
     frame = pl.DataFrame({"text": faces, "score": good.astype(float)})
