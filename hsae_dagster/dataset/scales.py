@@ -132,13 +132,13 @@ def _points(values: Sequence[str]) -> tuple[str, ...]:
         ),
         (r"(?P<n>\d+)(?P<rest>[- ]stars?)", lambda n, found: f"{n}{found['rest']}"),
     ):
-        found = [re.fullmatch(pattern, value.strip(), re.IGNORECASE) for value in values]
-        if not all(found):
+        found = [f for value in values if (f := re.fullmatch(pattern, value.strip(), re.IGNORECASE))]
+        if len(found) < len(values):
             continue
         given = {
             int(f.groupdict().get("n") or len(f[0]) - len(f["rest"])): v for f, v in zip(found, values, strict=True)
         }
-        alike = len({(f["rest"] or "").rstrip("s") for f in found if f and f.groupdict().get("n")}) <= 1
+        alike = len({(f["rest"] or "").rstrip("s") for f in found if f.groupdict().get("n")}) <= 1
         if not alike or len(given) < len(values) or not 1 <= min(given) < max(given) <= 11:
             return ()
         top = max(found, key=lambda f: len(f[0]))
