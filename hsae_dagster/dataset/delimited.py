@@ -85,6 +85,11 @@ def read_delimited(path: Path, encoding: str | None = None) -> ReadTable:
     table = table.with_unusual(unusual)
     if swallowed := _swallowed(reading):
         table = table.with_remark(swallowed)
+    if reading.quoting != "off, escaped" and "\\\\" in text and "\\" not in text.replace("\\\\", ""):
+        table = table.with_remark(
+            "Every backslash is doubled, as a database writes a single one. They are left as they are; if that is what "
+            "they are, export the table as CSV."
+        )
     if not table.unusual and not _reads_the_same(data, reading.separator, table.plain):
         table = table.with_unusual(["a plain reader would take its quotes or lines otherwise"])
     return table
