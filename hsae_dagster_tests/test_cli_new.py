@@ -160,3 +160,44 @@ def test_check_tells_what_new_would_read_otherwise(root: Path) -> None:
     )
     tiny_texts(300).write_csv(folder / "t.tsv", separator="\t")
     assert "Note" not in hsae("check", "mine").output
+
+
+def test_a_trial_tells_how_the_file_was_read(root: Path) -> None:
+    done = hsae("new", str(bring(root, "scores.csv", tiny_texts(300))), "--dry-run")
+    assert "scores.csv would be written as scores_plain.csv" in done.output and "semicolons" in done.output
+
+
+def test_no_cluster_is_an_answer_too(root: Path) -> None:
+    done = hsae("new", str(bring(root, "scores.csv", tiny_texts(600))), "--cluster-by", "none")
+    assert done.exit_code == 0, done.output
+    assert "That gives something up" in " ".join(done.output.replace("#", " ").split())
+    assert load_dataset(root / "data", "scores").spec.columns.cluster_by is None
+
+
+def test_check_doubts_texts_that_the_bundled_embedder_does_not_know(root: Path) -> None:
+    faces = tiny_texts(300).with_columns(
+        text=pl.Series(["🎉" * (n % 40 + 1) + "😡" * (n // 40 + 1) for n in range(300)])
+    )
+    assert hsae("new", str(bring(root, "faces.csv", faces)), "--text", "text").exit_code == 0
+    done = hsae("check", "faces")
+    assert "have no letter" in done.output and "does not know pictures and signs" in done.output
+    declared = root / "data" / "faces" / "dataset.yaml"
+    declared.write_text(declared.read_text() + "embedding: {model: 'openai:text-embedding-3-small'}\n")
+    assert "does not know pictures" not in hsae("check", "faces").output
+
+
+def test_check_doubts_codes_and_names_marks_of_no_answer(root: Path) -> None:
+    scores = tiny_texts(600).with_columns(score=pl.Series([-99 if n % 20 == 0 else n % 5 + 1 for n in range(600)]))
+    bring(root, "scores.csv", scores)
+    folder = root / "data" / "scores"
+    folder.mkdir(parents=True)
+    declared = "task: regression\nfiles: scores.csv\ncolumns: {text: text, label: score}\n"
+    (folder / "dataset.yaml").write_text(declared)
+    scores.write_csv(folder / "scores.csv")
+    assert "`score` is -99 in some rows" in hsae("check", "scores").output
+    named = declared.replace("label: score", "label: score, missing: -99, on_missing: drop")
+    (folder / "dataset.yaml").write_text(named)
+    assert "in some rows" not in hsae("check", "scores").output
+    (folder / "dataset.yaml").write_text(declared)
+    (folder / "scores.csv").write_text((folder / "scores.csv").read_text().replace("-99", "\\N"))
+    assert "name it in columns.missing" in hsae("check", "scores").output

@@ -62,8 +62,14 @@ def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, fol
 
     settings = stage.dataset.spec.annotation
     records = concepts_to_test(stage.dataset, interpretations)
+    asked = stage.dataset.spec.interpretation.model != "lexical"
+    if not records and asked and interpretations.json("concepts.json"):
+        raise MethodError(
+            f"Dataset `{stage.dataset.name}`: no selected neuron has a readable concept, so there is nothing to judge. "
+            "Try smaller autoencoders (`saes`), more candidates, or another interpretation.model."
+        )
     if not records:
-        raise MethodError(_nothing(stage, interpretations.json("concepts.json")))
+        stage.report("nothing found: there is no claim to judge, which is an answer, too")
     # Before any holdout text is read: what will be asked of it is written down for good.
     plan = freeze_plan(stage, corpus, records)
     write_json(folder / PLAN_FILE, {"fingerprint": plan.fingerprint, "holdout": plan.holdout})
@@ -96,26 +102,6 @@ def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, fol
     write_json(folder / "_spending.json", account_summary(account, estimate))
     if judgement.faults:
         write_json(folder / INCOMPLETE, {"answers that asking again may bring": judgement.faults})
-
-
-def _nothing(stage: Stage, neurons: list[dict[str, Any]]) -> str:
-    """Why there is nothing to judge, and what may help."""
-    name = f"Dataset `{stage.dataset.name}`: "
-    if stage.dataset.spec.interpretation.model == "lexical":
-        return (
-            f"{name}nothing found. No claim predicts the outcome of clusters that it was not chosen on better than no "
-            "claim does, so there is nothing to judge. That is an answer; more clusters may give another."
-        )
-    if not neurons:
-        return (
-            f"{name}nothing found. No neuron's association with the outcome holds across the training clusters, so "
-            "there is nothing to judge. That is an answer; more clusters may give another, and "
-            "`selection: {across_clusters: false}` takes what few clusters say."
-        )
-    return (
-        f"{name}no selected neuron has a readable concept, so there is nothing to judge. "
-        "Try smaller autoencoders (`saes`), more candidates, or another interpretation.model."
-    )
 
 
 def holdout_texts(corpus: StoredObject, settings: Annotation) -> tuple[pl.DataFrame, pl.DataFrame]:

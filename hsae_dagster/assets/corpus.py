@@ -22,7 +22,7 @@ from hsae_dagster.storage.objects import StoredObject
 from hsae_dagster.storage.split_cuts import SplitCuts
 
 NAME = "corpus"
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 
 
 @dg.asset(

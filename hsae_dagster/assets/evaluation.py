@@ -143,6 +143,7 @@ def _read(stage: Stage, upstream: dict[str, StoredObject]) -> _Inputs:
     judged = annotations.select("text_id").join(texts, on="text_id", how="left", maintain_order="left")
     columns = [record["concept"]["concept_id"] for record in records]
     answers = annotations.select(pl.col(columns).cast(pl.Int8).fill_null(-1)).to_numpy().astype(np.int8)
+    answers = answers.reshape(annotations.height, len(columns))  # no columns are no rows to polars
     # What the user brings is tested whatever it is like.
     n_found = sum(not is_own(record) for record in records)
     claims = [record["concept"]["predicate"] for record in records[:n_found]]

@@ -4,7 +4,7 @@ The same step writes the `hypothesis_card` events, one per hypothesis, so cards 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from hsae_dagster.assets.publishing import publish
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.analysis_plan import AnalysisPlan, Look
 from hsae_dagster.core.annotation_error import AnnotationError
+from hsae_dagster.core.cluster_robust import Effect
+from hsae_dagster.core.fidelity import Fidelity
 from hsae_dagster.core.flags import flag_name
 from hsae_dagster.core.ladder import read_ladder
 from hsae_dagster.dataset.discovery import files_fingerprint
@@ -39,7 +41,7 @@ from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "evaluation_report"
-CODE_VERSION = "20"
+CODE_VERSION = "21"
 _READ = ("corpus", "interpretations", "annotation_matrix")  # whether or not there is anything to do
 
 
@@ -160,8 +162,25 @@ def _flatten(content: ReportContent) -> pl.DataFrame:
                 **{f"fidelity_{k}": v for k, v in asdict(h.fidelity).items() if not isinstance(v, tuple)},
             }
         )
-    lists = dict.fromkeys(("flags", "flag_names", "duplicates", "near_copies"), pl.List(pl.String))
-    return pl.DataFrame(rows, schema_overrides=lists, infer_schema_length=None)
+    return pl.DataFrame(rows, schema=_schema())
+
+
+def _schema() -> dict[str, Any]:
+    """Columns of `_flatten`, which a report without claims has, too."""
+    named: tuple[tuple[Any, str], ...] = (
+        (pl.String, "hypothesis_id claim badge reason concept_id sae_id decided_by rule source test_key"),
+        (pl.List(pl.String), "duplicates near_copies flags flag_names"),
+        (pl.Float64, "selection_score train_separation missing p_one_sided p_holm q_value detectable stability"),
+        (pl.Float64, "rank_estimate rank_low rank_high rank_p_value worst_estimate worst_p_value variance_inflation"),
+        (pl.Float64, f"prevalence {' '.join(_error_columns(None))}"),
+        (pl.Int64, "rank sae_column gold_labels n n_with n_clusters"),
+    )
+    schema = {name: kind for kind, names in named for name in names.split()}
+    types: dict[Any, Any] = {int: pl.Int64, float: pl.Float64, str: pl.String}
+    groups = [(prefix, Effect) for prefix in ("effect", "adjusted", "partial", "plain")] + [("fidelity", Fidelity)]
+    for prefix, kind in groups:
+        schema |= {f"{prefix}_{part.name}": types[part.type] for part in fields(kind) if part.type in types}
+    return schema
 
 
 def _error_columns(error: AnnotationError | None) -> dict[str, float | int | None]:

@@ -33,19 +33,20 @@ def neuron_features(
     Args:
         stage: whose embeddings are read.
         activations: the result of that stage.
-        columns: of the selected neurons.
+        columns: of the selected neurons; without any there are no rungs of theirs.
         text_ids: (n,) keys, ascending.
     """
     ids = read_frame(activations.file("texts.parquet"))["text_id"]
     codes = read_codes(activations.file("codes.safetensors"))[text_rows(ids, text_ids)]
     by_neuron = codes.tocsc()
-    dense = np.column_stack([column(by_neuron, j) for j in columns])
-    return {
+    known = {
         ladder.EMBEDDINGS: text_vectors(open_vectors(stage)[1], read_text_units(stage.upstream("corpus")), text_ids),
         ladder.ALL_NEURONS: codes,
-        ladder.SELECTED: dense,
-        ladder.FIRED: (dense > 0).astype(float),
     }
+    if not len(columns):
+        return known
+    dense = np.column_stack([column(by_neuron, j) for j in columns])
+    return known | {ladder.SELECTED: dense, ladder.FIRED: (dense > 0).astype(float)}
 
 
 def word_features(texts: pl.DataFrame) -> dict[str, Matrix]:

@@ -15,6 +15,8 @@ from hsae_dagster.report.content import ReferenceEvaluation
 def evaluate_as_reference(design: HoldoutDesign, hypothesis_ids: Sequence[str]) -> ReferenceEvaluation:
     """The table, or why there is none: a comparison that cannot be made must not end the evaluation."""
     keys = tuple(hypothesis_ids)
+    if not keys:
+        return ReferenceEvaluation(keys, None, "no claim was tested.")
     try:
         return ReferenceEvaluation(keys, reference_table(design.concepts, design.outcome, design.task))
     except MethodError as error:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hsae_dagster.dataset.pairing import Rule
     from hsae_dagster.dataset.pairing_proposal import PairWishes
     from hsae_dagster.dataset.proposal import Field, Proposal, Wishes
+    from hsae_dagster.dataset.rows import Rows
 
 # Bytes of a file that `hsae check` reads a second time, to see whether it can be read otherwise.
 LARGEST_READ_TWICE = 200_000_000
@@ -36,7 +37,7 @@ LARGEST_READ_TWICE = 200_000_000
 @click.option("--label", metavar="COLUMN", help="Column with the outcome.")
 @click.option("--positive", metavar="VALUE", help="The class that counts as 1.")
 @click.option("--outcome", metavar="WORDS", help="The outcome in words, its unit in brackets: “star rating (1 to 5)”.")
-@click.option("--cluster-by", metavar="COLUMN", help="Column of what rows have in common.")
+@click.option("--cluster-by", metavar="COLUMN", help="Column of what rows have in common; `none` to have none.")
 @click.option("--pairs-within", metavar="COLUMN", help="Pair texts that share a value of this column; see above.")
 @click.option(
     "--pairs", type=click.Choice(["all", "extremes"]), help="Every two texts of a group (default), or one pair."
@@ -91,13 +92,15 @@ def new(
         said = _try_out(name, text, intake, Path(aside))
         _say_unsure(unsure)
         click.echo(said)
-        if dry_run:
-            click.echo("Nothing was written (--dry-run).")
-            return
-        publish(intake, Path(aside), text, target, move=move)
+        if not dry_run:
+            publish(intake, Path(aside), text, target, move=move)
     for made in intake.rewritten:
         form = " (UTF-8, commas)" if made.name.endswith(".csv") else ""
-        click.echo(f"{made.path.name} was written as {made.name}{form}, because {made.unusual}.")
+        verb = "would be" if dry_run else "was"
+        click.echo(f"{made.path.name} {verb} written as {made.name}{form}, because {made.unusual}.")
+    if dry_run:
+        click.echo("Nothing was written (--dry-run).")
+        return
     click.echo(f"\nWrote {target / 'dataset.yaml'}. Look it over, then:\n\n  {_command()} run {name}")
 
 
@@ -106,11 +109,23 @@ def new(
 def check(dataset: str) -> None:
     """Check that DATASET can be run: its dataset.yaml, its files, every row, the splits."""
     from hsae_dagster.dataset.discovery import load_dataset
+    from hsae_dagster.dataset.proposal_remarks import strange_texts
+    from hsae_dagster.dataset.rows import read_rows
+    from hsae_dagster.dataset.scales import missing_codes
 
     prepare_home(project_root())
     loaded = load_dataset(Project.here().data, dataset)
-    click.echo(describe(loaded))
-    for said in _otherwise(loaded):
+    rows = read_rows(loaded)
+    click.echo(describe(loaded, rows))
+    texts = [rows.frame[name].rename("text") for name in ("text", "text_a", "text_b") if name in rows.frame.columns]
+    bundled = loaded.spec.embedding.model == "minilm"
+    codes = missing_codes(rows.frame["label"]) if loaded.spec.task == "regression" else ()
+    if codes:
+        click.echo(
+            f"Note: `{loaded.spec.columns.label}` is {' or '.join(map(str, codes))} in some rows, far from all other "
+            f"values: codes for no answer? If so, set columns.missing to {list(codes)} and columns.on_missing to drop."
+        )
+    for said in [*_otherwise(loaded), *strange_texts(texts, bundled=bundled)]:
         click.echo(f"Note: {said}")
 
 
@@ -125,8 +140,8 @@ def fields(section: str | None) -> None:
     click.echo(field_reference(section))
 
 
-def describe(dataset: "Dataset") -> str:
-    """What the loader makes of a dataset, in a paragraph.
+def describe(dataset: "Dataset", rows: "Rows | None" = None) -> str:
+    """What the loader makes of a dataset, in a paragraph; of its `rows`, where they were read before.
 
     Raises:
         DatasetError: it cannot be used.
@@ -141,7 +156,7 @@ def describe(dataset: "Dataset") -> str:
     from hsae_dagster.report.wording import left_out_words
 
     splits = dataset.spec.splits
-    rows = read_rows(dataset)
+    rows = rows or read_rows(dataset)
     shares = SplitShares(splits.validation, dataset.spec.fidelity_share, splits.holdout, splits.salt)
     joining = Joining(splits.near_texts, splits.shared_texts)
     corpus = build_corpus(rows.frame, shares, rows.dropped, joining=joining)

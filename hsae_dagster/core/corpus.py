@@ -45,7 +45,8 @@ class Joining:
     """What counts as one text, and what follows.
 
     Attributes:
-        near: least overlap (Jaccard of word pairs) of nearly equal texts; above 1 none are sought.
+        near: least overlap (Jaccard of word pairs) of nearly equal texts; above 1 none are sought, and texts that
+            differ in a number, a link or a handle are different ones.
         shared_texts: `join` keeps rows of one text, and their clusters, together; `leave_out` gives each text a split
             of its own and leaves out its rows in clusters of another.
     """
@@ -313,6 +314,13 @@ def _check_classes(placed: pl.DataFrame) -> None:
 
 def _remedy(graph: Dependence) -> str:
     sizes = np.bincount(graph.component)
+    if next(iter(graph.hubs)) == TEXTS and sizes.max() >= _LARGE * sizes.sum() and _one_key(graph):
+        _, name, rows = graph.blame()
+        shown = name if len(name) <= 60 else name[:57] + "…"
+        return (
+            f"{rows:,} of them are one text, `{shown}`, but for case, punctuation, links, handles and numbers. If that "
+            "is what they say, set splits.near_texts to 1.1, which lets these tell texts apart; else bring more texts."
+        )
     if sizes.max() < _LARGE * sizes.sum() or (len(sizes) < 2 * FEWEST_COMPONENTS and _one_key(graph)):
         return "Bring more data or more clusters, raise the split's share in `splits`, or declare one file per split."
     source, name, rows = graph.blame()

@@ -43,14 +43,14 @@ class Dependence:
         Args:
             keys: by cluster column, the (n,) folded key of each row.
             sides: the texts (n,) of each row, one series, or two for pairs.
-            near: least overlap of nearly equal texts; above 1 none are sought.
+            near: least overlap of nearly equal texts; above 1 none are sought, and numbers, links and handles count.
             join_texts: whether rows of one text belong together; else texts are hubs of their own that join nothing.
         """
         n = len(sides[0])
         hubs, names = {}, {}
         for name, key in keys.items():
             hubs[name], names[name] = _hubs([key])
-        hubs[TEXTS], names[TEXTS] = _hubs([folded(side) for side in sides])
+        hubs[TEXTS], names[TEXTS] = _hubs([folded(side, copies=near <= 1) for side in sides])
         pairs = near_equal(names[TEXTS], near) if near <= 1 else np.empty((0, 2), dtype=np.int64)
         made = cls(hubs, names, pairs, np.zeros(n, dtype=np.int64))
         skipped = frozenset() if join_texts else frozenset({TEXTS, NEAR})

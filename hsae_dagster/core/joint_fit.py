@@ -191,8 +191,10 @@ def cross_fitted(
     """Predictions of each row by a lightly penalised linear or logistic model that never saw its cluster.
 
     Columns are brought to the scale of the training folds, so that the penalty weighs them alike. For 0/1 outcomes
-    there are no more folds than leave five clusters in each (see the module's docstring).
+    there are no more folds than leave five clusters in each (see the module's docstring). Without columns every row
+    gets the mean of the others.
     """
+    x = x if x.shape[1] else np.zeros((len(y), 1))
     n_groups = len(np.unique(clusters))
     if task != "regression":
         folds = min(folds, max(2, n_groups // _CLUSTERS_PER_FOLD))

@@ -30,13 +30,16 @@ _NUMBER = r"\b\d+(?:[.,:]\d+)*\b"
 _UNSPACED = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}])"
 
 
-def folded(texts: pl.Series) -> pl.Series:
+def folded(texts: pl.Series, *, copies: bool = True) -> pl.Series:
     """Each text without what copies differ in: case, punctuation, links, handles and numbers.
 
-    Links, handles and numbers stay where fewer than five words would be left, and punctuation where nothing would.
+    Links, handles and numbers stay where fewer than five words would be left, and punctuation where nothing would. Two
+    headlines of an experiment that differ in a number are one text here: they are two observations all the same
+    (`keys.text_id`), but on one side of every split, as one could be guessed from the other.
 
     Args:
         texts: (n,) str.
+        copies: False to leave links, handles and numbers in, where they are what texts say.
 
     Returns:
         (n,) str; equal for texts that are one text. Scripts without spaces get one between all characters.
@@ -44,6 +47,8 @@ def folded(texts: pl.Series) -> pl.Series:
     plain = texts.str.normalize("NFKC").str.to_lowercase()
     light = _without(_without(plain, r"\p{P}+"), r"\s+")
     light = pl.select(pl.when(light == "").then(plain.str.strip_chars()).otherwise(light)).to_series()
+    if not copies:
+        return light.alias("folded")
     bare = _without(_without(_without(plain, _LINK), _HANDLE), _NUMBER)
     bare = _without(_without(bare, r"\p{P}+"), r"\s+")
     bare = bare.str.replace_all(_UNSPACED, " $1 ").str.replace_all(r"\s+", " ").str.strip_chars()

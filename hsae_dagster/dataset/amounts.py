@@ -111,6 +111,10 @@ class _Written:
     def _commas(self) -> tuple[str, str]:
         """Commas alone: of thousands if all have three digits after them and others none, else decimal ones."""
         with_comma = self.digits.filter(self.digits.str.contains(","))
+        # A cell that lists classes, the other thing that it could be, holds a single one now and then.
+        everywhere = with_comma.len() == self.digits.len() and with_comma.n_unique() >= FEWEST
+        if self.separator == "," and everywhere and bool(with_comma.str.contains(r"^\d+,\d{1,2}$").all()):
+            return "had decimal commas", _DECIMAL_DOUBT
         if bool(with_comma.str.contains(COMMAS).all()) and (self.separator == "," or self._alike(with_comma)):
             doubt = "" if self.separator == "," else _DOUBT
             return "had commas of thousands", doubt.replace("MARK", ",")
@@ -133,6 +137,12 @@ class _Written:
 _DOUBT = (
     "Every MARK in `{0}` is followed by just three digits, beside numbers without one: read as thousands (1MARK149 is "
     "1149). If they are decimals, write them with as many digits throughout."
+)
+
+
+_DECIMAL_DOUBT = (
+    "Every value of `{0}` has a comma with one or two digits after it: read as decimals (3,5 is 3.5). If a cell lists "
+    "two classes, write another separator between them."
 )
 
 

@@ -28,7 +28,9 @@ DATE = re.compile(
     rf"\d{{4}}[-/.]\d{{1,2}}([-/.]\d{{1,2}})?([T ]+{_TIME})?"
     rf"|{_DAY}\d{{1,2}}\s?[-/.]\s?\d{{1,2}}\s?[-/.]\s?\d{{2,4}}(,?\s+{_TIME})?"
     rf"|{_DAY}\d{{1,2}}\.?[-\s]{_MONTH}[-\s,]+\d{{2,4}}(,?\s+(at\s+)?{_TIME})?"
-    rf"|{_DAY}{_MONTH}\s+(\d{{1,2}}(st|nd|rd|th)?,?\s+)?({_TIME}\s+)?\d{{4}}(,?\s+(at\s+)?{_TIME})?|{_TIME}",
+    rf"|{_DAY}{_MONTH}\s+(\d{{1,2}}(st|nd|rd|th)?,?\s+)?({_TIME}\s+)?\d{{4}}(,?\s+(at\s+)?{_TIME})?|{_TIME}"
+    # How long, as ISO 8601 has it.
+    r"|P(?=[\dT])(\d+[YMWD])*(T(\d+[HMS])+)?",
     re.IGNORECASE,
 )
 # A name that says when.
@@ -92,7 +94,7 @@ class ColumnProfile:
             return None
         try:
             points = sorted(int(float(value)) for value, _ in self.levels)
-        except ValueError:
+        except (ValueError, OverflowError):  # words and infinities
             return None
         return (points[0], points[-1]) if points[-1] - points[0] == len(points) - 1 else None
 

@@ -21,7 +21,7 @@ from hsae_dagster.dataset.records import ReadTable, Record, names_at, table_of_r
 from hsae_dagster.errors import DatasetError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
-Quoting = Literal["doubled", "spaced", "escaped", "escaped always", "off", "off, escaped"]
+Quoting = Literal["doubled", "spaced", "escaped", "escaped always", "off", "off, escaped", "single"]
 # In the order they are tried; what each would be called.
 QUOTING: dict[Quoting, str] = {
     "doubled": "",
@@ -30,6 +30,7 @@ QUOTING: dict[Quoting, str] = {
     "escaped always": 'quotes inside its texts were written as \\"',
     "off": "double quotes that are not around a whole cell were part of the texts (else its rows do not agree)",
     "off, escaped": "its separators and line breaks inside texts were written after a backslash",
+    "single": "its texts stood in single quotes",
 }
 MOST_FOOTERS = 5
 # A cell in quotes, those inside of it doubled or, all of them, behind a backslash.
@@ -84,6 +85,11 @@ def read_delimited(path: Path, encoding: str | None = None) -> ReadTable:
     table = table.with_unusual(unusual)
     if swallowed := _swallowed(reading):
         table = table.with_remark(swallowed)
+    if reading.quoting != "off, escaped" and "\\\\" in text and "\\" not in text.replace("\\\\", ""):
+        table = table.with_remark(
+            "Every backslash is doubled, as a database writes a single one. They are left as they are; if that is what "
+            "they are, export the table as CSV."
+        )
     if not table.unusual and not _reads_the_same(data, reading.separator, table.plain):
         table = table.with_unusual(["a plain reader would take its quotes or lines otherwise"])
     return table
@@ -158,7 +164,7 @@ def _may_be(text: str, separator: str, quoting: Quoting) -> bool:
     """Whether a way of quoting is worth a try."""
     if separator == " " and (quoting.startswith("off") or not text.lstrip().startswith('"')):
         return False
-    wanted = {"spaced": f'{separator} "', "off": '"', "off, escaped": "\\"}
+    wanted = {"spaced": f'{separator} "', "off": '"', "off, escaped": "\\", "single": "'"}
     wanted |= dict.fromkeys(("escaped", "escaped always"), '\\"')
     return quoting not in wanted or wanted[quoting] in text
 
@@ -286,6 +292,7 @@ def _records(text: str, separator: str, quoting: Quoting) -> Iterator[Record]:
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=separator,
+        quotechar="'" if quoting == "single" else '"',
         strict=not off,
         skipinitialspace=quoting == "spaced",
         quoting=csv.QUOTE_NONE if off else csv.QUOTE_MINIMAL,

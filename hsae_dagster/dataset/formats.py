@@ -6,6 +6,7 @@ Belongs here: from such a file to a table, through the libraries that others kee
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -30,6 +31,10 @@ STATISTICS = {
 INSTALL = "Install the readers (pip install 'hsae_dagster[files]')"
 LARGEST_EXACT = 2**53
 NO_CLASS = "(none)"
+# Between values of JSON that follow one another; some programs write a record separator.
+# Objects of more members than this are keyed by what they hold, and stay text.
+_MOST_MEMBERS = 100
+_BETWEEN = re.compile("[ \\t\\n\\r\\x1e]*")
 
 
 def read_json(path: Path, encoding: str | None, strictly: Callable[[Path], pl.DataFrame]) -> ReadTable:
@@ -47,12 +52,13 @@ def read_json(path: Path, encoding: str | None, strictly: Callable[[Path], pl.Da
     if not data.strip():
         raise DatasetError(f"{path.name} is empty. Give a table with one row per text.")
     decoded = decode(data, path, encoding)
-    value = _parsed(decoded.text, path)
+    value, parts = _parsed(decoded.text, path)
+    value, nested = _flat(value)
     columns, shape = _columns(value, path)
     frame = pl.DataFrame([_series(name, cells) for name, cells in columns.items()])
     if not frame.height:
         raise DatasetError(f"{path.name} holds no rows. Give a table with one row per text.")
-    table = _with_amounts(frame).with_unusual([decoded.unusual, shape])
+    table = _with_amounts(frame).with_unusual([decoded.unusual, parts, shape, nested])
     if not table.unusual and not _same(frame, path, strictly):
         return table.with_unusual([_why(data, columns)])
     return table
@@ -70,31 +76,40 @@ def _why(data: bytes, columns: Mapping[str, Sequence[Any]]) -> str:
     return "a plain reader would not take it, or take it otherwise"
 
 
-def _parsed(text: str, path: Path) -> Any:
-    """The value of the file, or of its lines."""
+def _parsed(text: str, path: Path) -> tuple[Any, str]:
+    """The value of the file, or of all that stand in it one after another, and what was unusual about that."""
     try:
-        return json.loads(text)
+        return json.loads(text), ""
     except (ValueError, RecursionError) as error:
         whole = error
-    rows = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
+    values: list[Any] = []
+    decoder, at = json.JSONDecoder(), _past_space(text, 0)
+    while at < len(text):
         try:
-            rows.append(json.loads(line))
+            value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
-            if rows:
-                raise DatasetError(
-                    f"{path.name} cannot be read as json: line {number:,} is no JSON of its own. Give one object a "
-                    "line, or one list of objects."
-                ) from None
-            break
-    if rows:
-        return rows
+            if not values:
+                break
+            line = text.count("\n", 0, at) + 1
+            raise DatasetError(
+                f"{path.name} cannot be read as json: line {line:,} is no JSON of its own. Give one object a line, or "
+                "one list of objects."
+            ) from None
+        values.append(value)
+        at = _past_space(text, end)
+    if values and all(_are_records(value) for value in values):
+        return [row for value in values for row in value], f"it held {len(values):,} lists of objects"
+    if values:
+        return values, ""
     place = (
         f"line {whole.lineno:,}, column {whole.colno:,}" if isinstance(whole, json.JSONDecodeError) else "its brackets"
     )
     raise DatasetError(f"{path.name} cannot be read as json: {place} is not JSON. Check the file's format.") from None
+
+
+def _past_space(text: str, at: int) -> int:
+    found = _BETWEEN.match(text, at)
+    return found.end() if found else at
 
 
 def _columns(value: Any, path: Path) -> tuple[dict[str, list[Any]], str]:
@@ -145,6 +160,29 @@ def _are_rows(value: Sequence[Any], width: int) -> bool:
 
 def _are_records(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _flat(value: Any) -> tuple[Any, str]:
+    """Records with a column for each member of an object in them, one level deep; and what is said of that."""
+    if not _are_records(value):
+        return value, ""
+    inside = list(dict.fromkeys(name for row in value for name, cell in row.items() if isinstance(cell, dict)))
+    deep = [
+        name for name in inside if not any(isinstance(row.get(name, {}), str | int | float | list) for row in value)
+    ]
+    if not deep or len({key for row in value for name in deep for key in row.get(name) or {}}) > _MOST_MEMBERS:
+        return value, ""
+    flat = [
+        {key: cell for name, cell in row.items() for key, cell in _members(name, cell, split=name in deep)}
+        for row in value
+    ]
+    return flat, f"the objects in {', '.join(f'`{name}`' for name in deep)} were made columns of their own"
+
+
+def _members(name: str, cell: Any, *, split: bool) -> list[tuple[str, Any]]:
+    if not split:
+        return [(name, cell)]
+    return [(f"{name}.{key}", inner) for key, inner in (cell or {}).items()]
 
 
 def _of_records(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

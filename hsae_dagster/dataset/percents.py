@@ -80,4 +80,6 @@ def why_no_number(label: pl.Series, where: str, row: int, remedy: str) -> str:
             f"Make the column numeric, with a decimal point and without units or separators of thousands (it has "
             f"{distinct:,} different values, too many for classes)."
         )
+    if signed.any() or not label[row].strip()[:1].isdigit():
+        remedy += " If it stands for no value, name it in columns.missing."
     return f"{where}, row {row + 1}: {label[row]!r} is not a number. {remedy}"

@@ -20,8 +20,8 @@ from hsae_dagster.dataset.proposal_clusters import doubt_large, with_settling
 from hsae_dagster.dataset.proposal_controls import sort_out
 from hsae_dagster.dataset.proposal_remarks import remarks
 from hsae_dagster.dataset.proposal_roles import (
+    ANSWERED,
     CODE_NAMES,
-    YES,
     Choice,
     check_present,
     choose_cluster,
@@ -29,6 +29,7 @@ from hsae_dagster.dataset.proposal_roles import (
     choose_pair,
     choose_positive,
     choose_text,
+    few_clusters,
     table_of,
 )
 from hsae_dagster.dataset.proposal_sizes import size_fields
@@ -133,11 +134,13 @@ def propose(
     positive = None if as_number else choose_positive(label.column, taken, wishes.positive)
     task = _task(texts, label, positive, wishes)
     same = [column.name for column in columns if column.name not in taken and _renames(frame, column, label.column)]
-    cluster = choose_cluster(columns, [*taken, label.name, *same], wishes.cluster_by)
+    unwanted = _no_cluster(columns, wishes)
+    cluster = choose_cluster(columns, [*taken, label.name, *same], None if unwanted else wishes.cluster_by)
     settling: list[str] = []
-    if wishes.cluster_by is None:
+    if wishes.cluster_by is None or unwanted:
         cluster, settling = with_settling(frame, columns, label.column, [*taken, *same], cluster)
     cluster = doubt_large(frame, cluster) if cluster else None
+    left_out, cluster = (cluster, None) if unwanted else (None, cluster)
     fields = [
         Field("description", _description(frame, texts), "One line for the report; say it better."),
         _outcome(label.column, positive, wishes.outcome),
@@ -151,7 +154,11 @@ def propose(
     ]
     if positive is not None and task.value != "regression":
         fields.append(Field("columns.positive", positive.value, positive.why, positive.sure, positive.others))
-    fields += _cluster_fields(cluster, frame, texts)
+    fields += (
+        _without_cluster(columns, [*taken, label.name], left_out, unwanted)
+        if cluster is None
+        else [Field("columns.cluster_by", cluster.name, cluster.why, cluster.sure, cluster.others)]
+    )
     if cluster and task.value == "regression" and mostly_small_groups(frame, cluster.name, label.name):
         why = f"`hsae new … --pairs-within {shlex.quote(cluster.name)}` compares only texts that share it."
         fields.append(Field("columns.", None, why, active=False))
@@ -174,7 +181,8 @@ def _doubted(item: Field, doubts: Mapping[str, str]) -> Field:
 
 
 def _check_wishes(wishes: Wishes, columns: Sequence[ColumnProfile]) -> None:
-    check_present(columns, (wishes.text, wishes.text_a, wishes.text_b, wishes.label, wishes.cluster_by))
+    cluster = None if _no_cluster(columns, wishes) else wishes.cluster_by
+    check_present(columns, (wishes.text, wishes.text_a, wishes.text_b, wishes.label, cluster))
     if bool(wishes.text_a) != bool(wishes.text_b):
         raise DatasetError("A pair needs both of its texts: name text_a and text_b, or neither.")
     if wishes.text and wishes.text_a:
@@ -235,33 +243,80 @@ def _outcome(label: ColumnProfile, positive: Choice | None, wish: str | None) ->
     """The outcome in words; unsure where the column's name says nothing that a reader could understand."""
     if wish:
         return Field("outcome", wish, "As you said.")
+    phrase = outcome_phrase(label, positive)
+    number = positive is None and label.kind == "number"
     why = "The report says “associated with” or “a higher” before it; put it in words, its unit in brackets."
-    plain = bool(MEANINGLESS.fullmatch(label.name.strip()))
+    plain = _meaningless(label) and phrase != str(positive.value if positive else "")
     if plain:
         why += f" `{label.name}` tells a reader nothing: say what it measures (--outcome “…”)."
-    return Field("outcome", outcome_phrase(label, positive), why, sure=not plain)
+    elif number and "(" not in phrase and not phrase.startswith("number of "):
+        why += f" In which unit is it? (--outcome “{phrase} (…)”)"
+    return Field("outcome", phrase, why, sure=not plain)
 
 
 def outcome_phrase(label: ColumnProfile, positive: Choice | None) -> str:
-    """The outcome's column as a phrase: `ClickRate` is “click rate”, with its unit or its positive class."""
+    """The outcome's column as a noun phrase that “a higher” can stand before, with its unit or its positive class.
+
+    `ClickRate` is “click rate”, `likes` “number of likes”, the answers “disagree” to “agree” are “agreement with”.
+    """
     words = re.sub(r"(?<=[a-z])(?=[A-Z])|[_\s]+", " ", label.name).split()
     phrase = " ".join(word if word.isupper() else word.lower() for word in words) or label.name
     if label.percent and "%" not in phrase:
         return f"{phrase} (percent)"
-    if positive is None and (ends := label.ends) and "(" not in phrase:
-        return f"{phrase} ({ends[0]} to {ends[1]})"
-    if positive is None or str(positive.value).lower() in YES:
+    if positive is None:
+        phrase = _noun(label, phrase)
+        ends = label.ends
+        return f"{phrase} ({ends[0]} to {ends[1]})" if ends and "(" not in phrase else phrase
+    value = str(positive.value).lower()
+    if value in ANSWERED or value in phrase.split():
         return phrase
-    return f"{phrase}: {positive.value}"
+    return str(positive.value) if _meaningless(label) and len(value) > 2 else f"{phrase}: {positive.value}"
 
 
-def _cluster_fields(cluster: Choice | None, frame: pl.DataFrame, texts: Sequence[Choice]) -> list[Field]:
-    if cluster is not None:
-        return [Field("columns.cluster_by", cluster.name, cluster.why, cluster.sure, cluster.others)]
-    why = (
-        "No column names what rows have in common, so every text counts as independent. If some share an author, a "
-        "product or an event, add that column: without it intervals are too narrow."
-    )
+def _meaningless(label: ColumnProfile) -> bool:
+    """Whether the column's name tells a reader nothing."""
+    return bool(MEANINGLESS.fullmatch(label.name.strip()))
+
+
+def _noun(label: ColumnProfile, phrase: str) -> str:
+    """The phrase as something there can be more of."""
+    if label.scale and re.search(r"agree|stimme|trifft", label.scale[-1].lower()):
+        return "agreement" if phrase in ("agree", "agreement", "agrees") else f"agreement with “{phrase}”"
+    last = phrase.split(" ")[-1] if phrase else ""
+    if label.kind != "number" or not label.whole or "(" in phrase or last in ("sales", "news", "stars"):
+        return phrase
+    counted = re.sub(r"^(?:number of|num|nr|no|n|count of) | counts?$", "", phrase)
+    plural = last.endswith("s") and not last.endswith(("ss", "us", "is"))
+    if counted != phrase:
+        return f"number of {counted if counted.endswith('s') else counted + 's'}"
+    return f"number of {phrase}" if plural else phrase
+
+
+def _no_cluster(columns: Sequence[ColumnProfile], wishes: Wishes) -> bool:
+    """Whether no cluster is wished for; a column of that name is meant first."""
+    return (wishes.cluster_by or "").lower() == "none" and wishes.cluster_by not in {c.name for c in columns}
+
+
+def _without_cluster(
+    columns: Sequence[ColumnProfile], taken: Sequence[str], left_out: Choice | None, unwanted: bool
+) -> list[Field]:
+    """A comment on what it means to have no cluster, and on what could be one."""
+    few = few_clusters(columns, taken)
+    if unwanted:
+        why = (
+            "No cluster, as you said. That gives something up: texts that share an author, a product or an event then "
+            "lie on both sides of a split and count as independent, so intervals are too narrow and more is confirmed "
+            "than holds for others. Equal and nearly equal texts are kept together all the same."
+        )
+        why += f" `{left_out.name}` would have been it: {left_out.why}" if left_out else ""
+    else:
+        why = (
+            "No column names what rows have in common, so every text counts as independent. If some share an author, "
+            "a product or an event, add that column: without it intervals are too narrow."
+        )
+    if few and not left_out:
+        named = ", ".join(f"`{column.name}` ({column.distinct:,} different)" for column in few)
+        why += f" By its name it could be {named}, but so few make wide intervals and uneven splits."
     return [Field("columns.cluster_by", "…", why, active=False)]
 
 

@@ -24,7 +24,12 @@ LABEL_NAMES = _names(
     "label labels target outcome y score rating ratings stars star grade sentiment polarity winner win won ctr "
     "clicked engagement accepted result dependent"
 )
-WEAK_LABEL_NAMES = _names("class category topic type likes clicks votes sales price value recommended")
+WEAK_LABEL_NAMES = _names(
+    "class category topic type like likes click clicks vote votes view views retweet retweets upvotes reactions "
+    "downloads sales price value recommended"
+)
+# Parts of a date say when, and hardly ever what is to be explained.
+CALENDAR = _names("year month week day weekday hour minute date published created updated posted jahr monat tag stunde")
 # How sure somebody was of an outcome, or a second look at it, is another thing than the outcome.
 BESIDE_NAMES = _names("confidence certainty probability prob gold sd std se error agreement")
 # Of two numbers the relative one is the likelier outcome: a count grows with how many looked.
@@ -32,7 +37,8 @@ RATE_NAMES = _names("rate share ratio percent percentage pct proportion ctr")
 CLUSTER_NAMES = _names(
     "cluster group author user username speaker person participant respondent patient student senator member writer "
     "product item film movie book song business store restaurant hotel company school test experiment session thread "
-    "conversation document doc article source site domain outlet url account channel subreddit coder annotator rater"
+    "conversation document doc article source site domain outlet url account channel subreddit coder annotator rater "
+    "autor auteur autore benutzer kunde kundin produkt compte utilisateur client usuario cuenta"
 )
 # A name that asks, with or without its question mark.
 ASKING = _names("is are was were has have had did does do can will should ist hat wird")
@@ -41,26 +47,9 @@ KEY_WORDS = _names("id ids uid uuid key code nr no number")
 # Numbers of such a name stand for classes.
 CODE_NAMES = _names("topic topics class category cat code type kind genre group cluster segment theme region party")
 SIDES = (("a", "b"), ("1", "2"), ("0", "1"), ("left", "right"), ("first", "second"), ("x", "y"))
-YES = (
-    "1",
-    "1.0",
-    "true",
-    "yes",
-    "y",
-    "t",
-    "positive",
-    "pos",
-    "win",
-    "won",
-    "good",
-    "spam",
-    "accepted",
-    "pass",
-    "ja",
-    "oui",
-    "si",
-    "sí",
-)
+# What says that the outcome is there and nothing more.
+ANSWERED = ("1", "1.0", "true", "yes", "y", "t", "ja", "oui", "si", "sí")
+YES = (*ANSWERED, "positive", "pos", "win", "won", "good", "spam", "accepted", "pass")
 TWO_ANSWERS = ({"0", "1"}, {"0.0", "1.0"}, {"false", "true"}, {"no", "yes"}, {"n", "y"}, {"ja", "nein"})
 FEWEST_CLUSTERS = 30
 
@@ -196,7 +185,7 @@ def _label_score(column: ColumnProfile) -> float:
     score = {"flag": 1.0, "number": 0.5, "category": 0.3}.get(column.kind, 0.0)
     score += 2.0 * bool(words & LABEL_NAMES) + 0.8 * (bool(words & WEAK_LABEL_NAMES) or _asks(column))
     score += 0.3 * ({value.lower() for value, _ in column.levels} in TWO_ANSWERS)
-    score += 1.2 * is_rate(column)
+    score += 1.2 * is_rate(column) - 1.5 * bool(words & CALENDAR)
     score -= 2.0 * bool(words & KEY_WORDS) + 1.0 * bool(words & CLUSTER_NAMES)
     score -= 1.0 * (column.kind == "category" and column.distinct > 20) + 1.5 * bool(words & BESIDE_NAMES)
     return score - 2.0 * column.missing / max(column.rows, 1)
@@ -268,6 +257,18 @@ def _cluster_score(column: ColumnProfile) -> float:
     if column.kind == "text":
         return score if score else 0.0
     return score + (1.0 if column.kind == "key" else 0.0)
+
+
+def few_clusters(columns: Sequence[ColumnProfile], taken: Sequence[str]) -> list[ColumnProfile]:
+    """Columns named like a cluster or a key that have too few values to be proposed as one."""
+    return [
+        c
+        for c in columns
+        if c.name not in taken
+        and (CLUSTER_NAMES | KEY_WORDS) & set(words_of(c.name))
+        and (c.kind == "category" or (c.kind == "number" and c.whole))
+        and 2 < c.distinct < min(FEWEST_CLUSTERS, c.rows / 3)
+    ]
 
 
 def _named(columns: Sequence[ColumnProfile], name: str) -> ColumnProfile:

@@ -116,6 +116,10 @@ def table_of_records(
             f"{lines} below its names held no row, but wordings of questions (“{_shown(rows[0])}”): left out"
         )
         rows = rows[second:]
+    if any('"' in name for name in names):
+        # Readers disagree on whether quotes in names are doubled.
+        names = [name.replace('"', "") for name in names]
+        unusual.append("its names of columns held double quotes, which were left out")
     columns = zip(*rows, strict=True) if rows else [()] * len(names)
     plain = pl.DataFrame(
         {name: pl.Series(cells, dtype=pl.String) for name, cells in zip(distinct(names), columns, strict=True)}

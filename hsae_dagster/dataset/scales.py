@@ -111,12 +111,38 @@ def scale_of(values: Sequence[str]) -> tuple[str, ...]:
     """
     if len(values) < FEWEST_ON_SCALE:
         return ()
+    if points := _points(values):
+        return points
     plain = {value: _plain(value) for value in values}
     for ranks in RANKS:
         if all(word in ranks for word in plain.values()):
             if len({ranks[word] for word in plain.values()}) < len(values):
                 return ()
             return tuple(sorted(values, key=lambda value: ranks[plain[value]]))
+    return ()
+
+
+def _points(values: Sequence[str]) -> tuple[str, ...]:
+    """`★` to `★★★★★`, `1/5` to `5/5`, `1 star` to `5 stars`, those between that nobody gave included; else none."""
+    for pattern, write in (
+        (r"(?P<mark>[★⭐*])(?P=mark)*(?P<rest>☆*)", lambda n, found: found["mark"] * n),
+        (
+            r"(?P<n>\d+)(?P<rest>(?:\s*/\s*| (?:out )?of | von | sur )\d+(?:\D+)?)",
+            lambda n, found: f"{n}{found['rest']}",
+        ),
+        (r"(?P<n>\d+)(?P<rest>[- ]stars?)", lambda n, found: f"{n}{found['rest']}"),
+    ):
+        found = [f for value in values if (f := re.fullmatch(pattern, value.strip(), re.IGNORECASE))]
+        if len(found) < len(values):
+            continue
+        given = {
+            int(f.groupdict().get("n") or len(f[0]) - len(f["rest"])): v for f, v in zip(found, values, strict=True)
+        }
+        alike = len({(f["rest"] or "").rstrip("s") for f in found if f.groupdict().get("n")}) <= 1
+        if not alike or len(given) < len(values) or not 1 <= min(given) < max(given) <= 11:
+            return ()
+        top = max(found, key=lambda f: len(f[0]))
+        return tuple(given.get(n) or write(n, top) for n in range(1, max(given) + 1))
     return ()
 
 

@@ -101,7 +101,7 @@ class Splits(Section):
         gt=0.0,
         le=1.1,
         description="Overlap of word pairs (links, handles, numbers apart) from which two texts of 20 words or more "
-        "are nearly equal and stay together; 1.1 seeks none.",
+        "are nearly equal and stay together; 1.1 seeks none and lets links, handles and numbers tell texts apart.",
     )
     shared_texts: Literal["join", "leave_out"] = Field(
         "join",

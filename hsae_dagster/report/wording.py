@@ -19,6 +19,7 @@ MINUS = "\u2212"
 
 # Control characters, lone surrogates and what turns the writing direction round: none of them is text to read.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+_SCALE = re.compile(r"(?:scale )?([-\u2212]?\d+(?:\.\d+)?)\s*(?:to|\u2013|-|…)\s*([-\u2212]?\d+(?:\.\d+)?)")
 _LEFT_OUT = {
     "repeated row": "repeating a row of the same id",
     "text of another split": "whose text lies in another split than their cluster",
@@ -121,6 +122,29 @@ def short_outcome(outcome: str) -> str:
     return shorten(re.sub(r"^(?:the|an?) ", "", head, flags=re.IGNORECASE) or outcome, 60)
 
 
+def outcome_unit(outcome: str) -> str:
+    """The unit of a difference in the outcome: what is in brackets at its end and no scale, or is counted; else empty.
+
+    `price (EUR)` is in EUR, `click rate (%)` differs by percentage points, `number of likes` by likes.
+    """
+    unit = _in_brackets(outcome).removeprefix("in ")
+    if unit.lower() in ("%", "percent", "per cent"):
+        return "percentage points"
+    counted = short_outcome(outcome).partition("number of ")
+    return "" if _SCALE.fullmatch(unit) else unit or (counted[2] if not counted[0] else "")
+
+
+def _in_brackets(outcome: str) -> str:
+    found = re.search(r"[(\[]([^()\[\]]{1,40})[)\]]$", one_line(outcome).strip())
+    return found[1].strip() if found else ""
+
+
+def _on_scale(outcome: str) -> str:
+    """`, on a scale from 1 to 5` where the outcome names one."""
+    scale = _SCALE.fullmatch(_in_brackets(outcome))
+    return f", on a scale from {scale[1]} to {scale[2]}" if scale else ""
+
+
 @dataclass(frozen=True)
 class Shown:
     """An effect in the unit in which it is shown.
@@ -170,7 +194,7 @@ def effect_figure(effect: Effect, task: str, outcome: str) -> str:
     if task == "pairwise":
         share = number(s.estimate, s.decimals)
         return f"wins {share} % {s.interval} of the pairs in which only it has this"
-    unit = "points" if task == "classification" else short_outcome(outcome)
+    unit = "points" if task == "classification" else outcome_unit(outcome) or short_outcome(outcome)
     return f"{number(s.estimate, s.decimals, signed=True)} {unit} {s.interval}"
 
 
@@ -195,7 +219,7 @@ def effect_words(effect: Effect, task: str, outcome: str) -> str:
         return f"its association with {_outcome_phrase(task, outcome)} is {NOT_ESTIMABLE}"
     s = shown(effect, task)
     if not (s.low > s.zero or s.high < s.zero):
-        return f"no clear association with {_outcome_phrase(task, outcome)}: {_unclear(s, task)}"
+        return f"no clear association with {_outcome_phrase(task, outcome)}: {_unclear(s, task, outcome)}"
     up = s.estimate > s.zero
     if task == "pairwise":
         share, low, high = (number(value, s.decimals) for value in (s.estimate, s.low, s.high))
@@ -204,14 +228,16 @@ def effect_words(effect: Effect, task: str, outcome: str) -> str:
             f"wins {share} % (95 % interval {low} to {high})"
         )
     size, least, most = _magnitudes(s)
+    unit, scale = outcome_unit(outcome), _on_scale(outcome)
     if task == "classification":
         return (
             f"associated with {_outcome_phrase(task, outcome)}, which is {size} percentage points "
             f"{'more' if up else 'less'} frequent than in texts without this (95 % interval {least} to {most})"
         )
     return (
-        f"associated with a {'higher' if up else 'lower'} {short_outcome(outcome)}: on average {size} "
-        f"{'above' if up else 'below'} texts without this (95 % interval {least} to {most})"
+        f"associated with a {'higher' if up else 'lower'} {short_outcome(outcome)}: on average "
+        f"{size}{' ' * bool(unit)}{unit} {'above' if up else 'below'} texts without this{scale} "
+        f"(95 % interval {least} to {most})"
     )
 
 
@@ -220,14 +246,14 @@ def _magnitudes(s: Shown) -> tuple[str, str, str]:
     return number(abs(s.estimate), s.decimals), number(ends[0], s.decimals), number(ends[1], s.decimals)
 
 
-def _unclear(s: Shown, task: str) -> str:
+def _unclear(s: Shown, task: str, outcome: str) -> str:
     low, high = number(s.low, s.decimals), number(s.high, s.decimals)
     reach = "cannot be given" if NOT_ESTIMABLE in (low, high) else f"from {low} to {high} includes no difference"
     if task == "pairwise":
         return f"{number(s.estimate, s.decimals)} % of pairs won, and the 95 % interval {reach}"
-    unit = " percentage points" if task == "classification" else ""
+    unit = "percentage points" if task == "classification" else outcome_unit(outcome)
     difference = number(s.estimate, s.decimals, signed=True)
-    return f"a difference of {difference}{unit}, and the 95 % interval {reach}"
+    return f"a difference of {difference}{' ' * bool(unit)}{unit}, and the 95 % interval {reach}"
 
 
 def _outcome_phrase(task: str, outcome: str) -> str:
@@ -238,8 +264,9 @@ def _outcome_phrase(task: str, outcome: str) -> str:
 
 def axis_label(task: str, outcome: str) -> str:
     """What the horizontal axis of a forest plot measures."""
+    unit = shorten(outcome_unit(outcome), 24)
     return {
-        "regression": f"difference in {shorten(short_outcome(outcome), 44)}",
+        "regression": f"difference in {shorten(short_outcome(outcome), 44)}{f', {unit}' if unit else ''}",
         "classification": f"difference in share of “{shorten(short_outcome(outcome), 36)}”, percentage points",
         "pairwise": "pairs won by the text that has it, %",
     }[task]

@@ -72,11 +72,7 @@ def test_shuffled_outcomes_confirm_nothing_beyond_the_declared_error_rate(plante
         outcome = pl.Series("outcome", rng.permutation(rows["outcome"].to_numpy()))
         rows.with_columns(outcome).write_parquet(folder / "planted.parquet")
         run = workspace.run(dataset)
-        if not run.success:
-            # No claim was worth testing, which is the best answer there is.
-            assert "nothing found" in run.sentence("annotation_matrix")
-            finds.append(0)
-            continue
+        assert run.success, {step: run.sentence(step) for step in run.failures}
         told = run.metadata("embeddings")
         assert (told["new"], told["borrowed"]) == (0, told["dagster/row_count"])
         finds.append(confirmed(workspace, dataset).height)

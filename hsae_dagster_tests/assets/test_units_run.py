@@ -14,7 +14,7 @@ from hsae_dagster.assets.text_units import (
     text_vectors,
     unit_kind,
 )
-from hsae_dagster.core import across_clusters
+from hsae_dagster.core import across_clusters, ladder
 from hsae_dagster.keys import text_id
 from hsae_dagster.storage.frames import read_codes, read_frame
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
@@ -187,12 +187,35 @@ def test_no_neuron_holds_where_the_outcome_does_not_across_clusters(
     assert read_frame(copied.current("long", "selected_neurons").file("neurons.parquet")).height == 5
 
 
-def test_nothing_found_is_an_answer(workspace: Workspace, tmp_path: Path) -> None:
+def test_nothing_found_ends_in_a_report(workspace: Workspace, tmp_path: Path) -> None:
     copied = workspace.copy_to(tmp_path)
     frame = several_sentences()
     shuffled = pl.Series("score", np.random.default_rng(0).permutation(frame["score"].to_numpy()))
     copied.declare("long", frame.with_columns(shuffled), saes=[SAE], units="auto", sae_seeds=2)
-    run = copied.run("long", upto="annotation_matrix")
-    assert list(run.failures) == ["annotation_matrix"]
-    assert "nothing found" in run.sentence("annotation_matrix")
+    run = copied.run("long")
+    assert run.success, {step: run.sentence(step) for step in run.failures}
     assert run.metadata("interpretations")["dagster/row_count"] == 0
+    assert run.metadata("evaluation_report")["dagster/row_count"] == 0
+    page = Path(run.metadata("evaluation_report")["report"]).read_text(encoding="utf-8")
+    assert "Nothing found." in page and "It could not be made: no claim was tested." in page
+    before, after = (
+        read_frame(made.current("long", "evaluation_report").file("hypotheses.parquet")) for made in (workspace, copied)
+    )
+    assert after.is_empty() and after.schema == before.schema
+
+
+def test_pictures_alone_end_in_a_report_without_a_line_of_plain_words(tmp_path: Path) -> None:
+    workspace, rng = Workspace(tmp_path), np.random.default_rng(2)
+    good = rng.random(240) < 0.5
+    # The bundled embedder tells pictures by their number and by the marks beside them, if at all.
+    faces = [
+        "".join(rng.choice(list("🎉😂👍😍" if yes else "😡💩👎😢"), rng.integers(2, 12)))
+        + "!" * int(rng.integers(5)) * int(yes)
+        for yes in good
+    ]
+    frame = pl.DataFrame({"text": faces, "score": good.astype(float)})
+    workspace.declare("faces", frame, saes=[SAE], columns={"text": "text", "label": "score"})
+    run = workspace.run("faces")
+    assert run.success, {step: run.sentence(step) for step in run.failures}
+    fits = read_frame(workspace.current("faces", "evaluation_report").file("fits.parquet"))["name"].to_list()
+    assert ladder.EMBEDDINGS in fits and ladder.CONCEPTS in fits and ladder.WORDS not in fits

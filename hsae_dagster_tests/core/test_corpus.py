@@ -90,6 +90,26 @@ def test_copies_of_a_post_stay_together_whatever_handle_link_and_number_they_hav
     assert apart.observations["cluster_id"].n_unique() == 200
 
 
+def test_headlines_that_differ_in_a_number_are_two_texts_on_one_side() -> None:
+    heads = [f"w{chr(97 + i % 26)}{chr(97 + i // 26)}x ways to save more of it in a year" for i in range(100)]
+    texts = [f"{number} {head}" for number in (7, 9) for head in heads]
+    made = build_corpus(rows(texts), SHARES)
+    assert made.texts.height == made.observations.height == 200
+    assert made.observations["cluster_id"].n_unique() == 100
+    apart = build_corpus(rows(texts), SHARES, joining=Joining(near=1.1))
+    assert apart.observations["cluster_id"].n_unique() == 200
+    # A pair of them is no pair of equal texts.
+    sides = rows(texts[:100]).rename({"text": "text_a"}).with_columns(pl.Series("text_b", texts[100:]))
+    assert build_corpus(sides, SHARES).observations.height == 100
+
+
+def test_one_text_but_for_its_numbers_is_refused_by_name() -> None:
+    texts = [f"We stayed in room {n} of the old hotel" for n in range(60)]
+    with pytest.raises(MethodError, match=r"60 of them are one text, `we stayed in room of .*set splits.near_texts to"):
+        build_corpus(rows(texts), SHARES)
+    assert build_corpus(rows(texts), SHARES, joining=Joining(near=1.1)).observations.height == 60
+
+
 def test_rows_that_share_any_of_several_columns_stay_together() -> None:
     n = 600
     frame = rows([f"reply {i}" for i in range(n)], [f"author {i // 3}" for i in range(n)])

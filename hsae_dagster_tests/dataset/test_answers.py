@@ -52,7 +52,7 @@ def test_agreement_in_words_is_offered_as_numbers_and_as_a_class(tmp_path: Path)
     assert (found.value("task"), found.value("columns.scale")) == ("regression", AGREEMENT)
     assert {"task", "columns.scale"} <= {item.path for item in found.unsure}
     assert "--positive 'Strongly agree' (or 'Agree')" in field_of(found, "columns.scale").why
-    assert found.value("outcome") == "agree (1 to 5)"
+    assert found.value("outcome") == "agreement (1 to 5)"
     assert rows.frame["label"].to_list() == [AGREEMENT.index(answer) + 1.0 for answer in answers]
     as_class, rows = as_new(tmp_path, frame(agree=answers), Wishes(positive="Agree"))
     assert (as_class.value("task"), as_class.value("columns.positive")) == ("classification", "Agree")
@@ -257,3 +257,31 @@ def test_rounded_keys_are_no_clusters() -> None:
     keys = [f"5.703{i % 90:02d}E+17" for i in range(400)]
     found = propose(frame(stars=np.arange(400) % 5, tweet_id=keys, name=[f"n{i % 80}" for i in range(400)]), "a.csv")
     assert found.value("columns.cluster_by") == "name"
+
+
+@pytest.mark.parametrize(
+    ("given", "scale"),
+    [
+        (["★★★", "★", "★★★★★", "★★★★"], ["★", "★★", "★★★", "★★★★", "★★★★★"]),
+        (["★★☆☆☆", "★☆☆☆☆", "★★★☆☆", "★★★★☆"], ["★☆☆☆☆", "★★☆☆☆", "★★★☆☆", "★★★★☆"]),
+        (["5/5", "3/5", "1/5", "2/5"], ["1/5", "2/5", "3/5", "4/5", "5/5"]),
+        (["1 star", "4 stars", "2 stars", "5 stars"], ["1 star", "2 stars", "3 stars", "4 stars", "5 stars"]),
+        (["1 out of 5 stars", "4 out of 5 stars", "2 out of 5 stars", "3 out of 5 stars"], None),
+        (["1/5", "2/5", "3/4", "4/5"], []),
+        (["3/25", "4/25", "12/25", "1/25"], []),
+        (["1/5", "2/5", "3/5", "good"], []),
+    ],
+)
+def test_points_that_are_drawn_or_counted_are_a_scale(given: list[str], scale: list[str] | None) -> None:
+    assert list(scale_of(given)) == (sorted(given) if scale is None else scale)
+
+
+def test_stars_are_read_as_numbers(tmp_path: Path) -> None:
+    found, rows = as_new(tmp_path, frame(rating=["★" * (n % 5 + 1) for n in range(60)]))
+    assert (found.value("task"), found.value("outcome")) == ("regression", "rating (1 to 5)")
+    assert rows.frame["label"].to_list() == [n % 5 + 1 for n in range(60)]
+
+
+def test_an_infinite_number_is_no_traceback() -> None:
+    found = propose(frame(y=["inf" if n == 7 else str(n % 4) for n in range(60)]), "x.csv")
+    assert found.value("columns.label") == "y"

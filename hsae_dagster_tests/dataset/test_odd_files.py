@@ -187,12 +187,26 @@ READ: list[tuple[str, bytes | Callable[[Path], bytes], int, list[str], str | Non
     ("lines.jsonl", "\n".join(json.dumps(row) for row in objects()).encode(), 40, ["comment", "stars", "who"], None),
     ("lines.ndjson", "\n".join(json.dumps(row) for row in objects()).encode(), 40, ["comment", "stars", "who"], None),
     ("lines.json", "\n".join(json.dumps(row) for row in objects()).encode(), 40, ["comment", "stars", "who"], None),
+    ("separators.jsonl", "\n".join(json.dumps({**row, "who": "a\u2028b\x85c"}, ensure_ascii=False) for row in
+     objects()).encode(), 40, ["comment", "stars", "who"], None),
+    ("indented.jsonl", "\n".join(json.dumps(row, indent=2) for row in objects()).encode(), 40,
+     ["comment", "stars", "who"], ""),
+    ("appended.jsonl", "\n".join(json.dumps(objects()[at : at + 20]) for at in (0, 20)).encode(), 40,
+     ["comment", "stars", "who"], "it held 2 lists of objects"),
     ("nested.jsonl", "\n".join(json.dumps({**row, "x": {"a": 1}}) for row in objects()).encode(), 40,
-     ["comment", "stars", "who", "x"], "objects in `x`"),
+     ["comment", "stars", "who", "x.a"], "objects in `x` were made columns"),
+    ("mixed.jsonl", "\n".join(json.dumps({**row, "x": {"a": 1} if n else "no"}) for n, row in enumerate(objects()))
+     .encode(), 40, ["comment", "stars", "who", "x"], None),
     ("nan.jsonl", "\n".join(json.dumps({**row, "x": float("nan")}) for row in objects()).encode(), 40,
      ["comment", "stars", "who", "x"], "NaN"),
     ("latin.jsonl", "\n".join(json.dumps({**row, "comment": GERMAN + row["comment"]}, ensure_ascii=False) for row in
      objects()).encode("cp1252"), 40, ["comment", "stars", "who"], "cp1252"),
+    ("quoted names.csv", lines().replace("who", '"how ""old"" you are"', 1).encode(), 40,
+     ["comment", "stars", "how old you are"], "names of columns held double quotes"),
+    ("single.csv", lines(";", lambda text: f"'{text}; or so'").encode(), 40, ["comment", "stars", "who"],
+     "single quotes"),
+    ("apostrophes.csv", lines(";", lambda text: f"it's {text}").encode(), 40, ["comment", "stars", "who"],
+     "semicolons"),
     ("sheet.xlsx", workbook, 40, ["comment", "stars", "who", "when"], "of a workbook"),
     ("titled.xlsx", lambda f: workbook(f, title=True), 40, ["comment", "stars", "who", "when"], "row 3, below"),
     ("stata.dta", lambda folder: statistics(folder, "dta"), 40, ["comment", "stars", "who", "agree"], "Stata"),
@@ -234,6 +248,11 @@ REFUSED: list[tuple[str, bytes | Callable[[Path], bytes], str]] = [
     ("torn.csv", (SEVERAL + "a text that breaks\nin the middle,3,ann\n").encode(), "line 42 has 1 field,"),
     ("nameless.tsv", b"ham\tsee you there\nspam\twin a prize\nham\tok\nham\tlater\n", "looks like a row"),
     ("nameless numbers.csv", "".join(f"{n % 2},text {n}\n" for n in range(40)).encode(), "looks like a row"),
+    (
+        "nameless single.csv",
+        "".join(f"News;'{t}; {n} of us stayed all the same'\n" for t, n, _ in CELLS).encode(),
+        "looks like a row",
+    ),
     ("nameless chinese.csv", f'1,"{CHINESE}"\n0,"{CHINESE}2"\n'.encode(), "looks like a row"),
     ("nameless.csv", b'"It arrived late, and it was broken",2\n"Lovely",5\n', "looks like a row"),
     (
@@ -363,6 +382,23 @@ def test_thousands_that_could_be_decimals_are_doubted(tmp_path: Path) -> None:
     assert not read_leniently(put(tmp_path, "a.csv", f"text;n\n{rows}".encode())).notes.doubts
     path = put(tmp_path, "c.csv", f"text;n\n{rows.replace('4.1', '4.100')}".encode())
     assert "read as thousands" in read_leniently(path).notes.doubts["n"]
+
+
+def test_decimal_commas_in_a_file_of_commas_are_doubted_and_lists_of_codes_left(tmp_path: Path) -> None:
+    cells = ["1,25", "2,5", "3,75", "4,1", "0,9", "12,5"]
+    file = "text,n\n" + "".join(f'some text {n},"{cell}"\n' for n, cell in enumerate(cells))
+    found = read_leniently(put(tmp_path, "a.csv", file.encode()))
+    assert found.frame["n"].to_list() == [1.25, 2.5, 3.75, 4.1, 0.9, 12.5]
+    assert "two classes" in found.notes.doubts["n"]
+    codes = read_leniently(put(tmp_path, "b.csv", file.replace("2,5", "3").encode()))
+    assert codes.frame.schema["n"] == pl.String and not codes.notes.doubts
+
+
+def test_backslashes_that_are_all_doubled_are_remarked_on(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.tsv", b"text\tn\nlook in C:\\\\new for it\t1\nor leave it\t2\n")
+    assert any("backslash is doubled" in said for said in read_leniently(path).notes.remarks)
+    path.write_bytes(path.read_bytes().replace(b"or leave", b"or\\leave"))
+    assert not read_leniently(path).notes.remarks
 
 
 def test_quotes_around_whole_cells_are_marks_even_where_others_are_part_of_the_text(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A proposal names the right columns of tables nobody prepared, says when it is unsure, and is valid as it stands."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hsae_dagster.dataset.column_profile import profile
 from hsae_dagster.dataset.discovery import parse_declaration
 from hsae_dagster.dataset.proposal import Proposal, Wishes, propose
 from hsae_dagster.dataset.proposal_yaml import render
+from hsae_dagster.dataset.rows import plain_headers
 from hsae_dagster.errors import DatasetError
 
 WORDS = "the shirt was small and it fell apart after one wash but my sister likes the colour of this one"
@@ -244,6 +246,7 @@ def test_kinds_of_columns() -> None:
 def test_the_yaml_reads_back_as_what_was_proposed_whatever_the_names(
     names: list[str], label: list[Any], source: str
 ) -> None:
+    names = list(plain_headers(pl.DataFrame({name: [""] for name in names})).columns)
     text, outcome, cluster = names
     columns = {
         text: sentences(60),
@@ -255,6 +258,73 @@ def test_the_yaml_reads_back_as_what_was_proposed_whatever_the_names(
     assert read == found.declaration()
     spec = parse_declaration(read, Path("x"))
     assert (spec.columns.text, spec.columns.label, spec.columns.cluster_by) == (text, outcome, cluster)
+
+
+def test_names_that_polars_takes_for_patterns_are_names() -> None:
+    frame = pl.DataFrame({"^.*$": sentences(60), "*": [i % 2 for i in range(60)]})
+    found = propose(frame, "x.csv")
+    assert picked(found)["text"] == "(^.*$)" and picked(found)["label"] == "(*)"
+
+
+def test_no_cluster_is_proposed_where_none_is_wanted_and_what_that_gives_up_is_said() -> None:
+    usual, none = propose(reviews(), "r.csv"), propose(reviews(), "r.csv", Wishes(cluster_by="none"))
+    assert usual.value("columns.cluster_by") == "User Name" and none.value("columns.cluster_by") is None
+    said = next(item.why for item in none.fields if item.path == "columns.cluster_by")
+    assert "That gives something up" in said and "`User Name` would have been it" in said
+    named = reviews().rename({"User Name": "none"})
+    assert propose(named, "r.csv", Wishes(cluster_by="none")).value("columns.cluster_by") == "none"
+
+
+def test_keys_of_few_values_are_named_though_not_proposed() -> None:
+    frame = reviews().drop("User Name").with_columns(id_compte=pl.int_range(pl.len()) % 18)
+    found = propose(frame, "r.csv")
+    assert found.value("columns.cluster_by") is None
+    assert "`id_compte` (18 different)" in next(i.why for i in found.fields if i.path == "columns.cluster_by")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "phrase"),
+    [
+        ("likes", lambda i: i * 3 + i % 7, "number of likes"),
+        ("retweet_count", lambda i: i * 3 + i % 7, "number of retweets"),
+        ("viewCount", lambda i: i * 3 + i % 7, "number of views"),
+        ("price", lambda i: i * 1.5, "price"),
+        ("stars", lambda i: i % 5 + 1, "stars (1 to 5)"),
+        ("agree", lambda i: ("Disagree", "Neutral", "Agree", "Strongly agree")[i % 4], "agreement (1 to 4)"),
+        (
+            "Trust",
+            lambda i: ("Disagree", "Neutral", "Agree", "Strongly agree")[i % 4],
+            "agreement with “trust” (1 to 4)",
+        ),
+        ("airline_sentiment", lambda i: ("positive", "negative")[i % 2], "airline sentiment: positive"),
+        ("label", lambda i: ("spam", "ham")[i % 2], "spam"),
+        ("recommended", lambda i: ("yes", "no")[i % 2], "recommended"),
+    ],
+)
+def test_a_higher_reads_well_before_the_outcome(name: str, values: Callable[[int], object], phrase: str) -> None:
+    frame = pl.DataFrame({"text": sentences(80), name: [values(i) for i in range(80)]})
+    found = propose(frame, "x.csv", Wishes(label=name))
+    assert found.value("outcome") == phrase
+    asked = next(item.why for item in found.fields if item.path == "outcome")
+    assert ("In which unit" in asked) == (phrase == "price")
+
+
+def test_parts_of_a_date_and_spans_of_time_are_neither_outcome_nor_cluster() -> None:
+    frame = pl.DataFrame(
+        {
+            "title": sentences(200),
+            "publishedYear": [2010 + i % 11 for i in range(200)],
+            "duration": [f"PT{i % 50}M{i % 9}S" for i in range(200)],
+            "viewCount": [i * 37 % 991 for i in range(200)],
+        }
+    )
+    found = propose(frame, "v.csv")
+    assert picked(found)["label"] == "viewCount" and found.value("columns.cluster_by") is None
+
+
+def test_words_in_a_column_without_a_name_are_remarked_on() -> None:
+    frame = reviews().with_columns(pl.Series("", ["the rest of it"] * 5 + [None] * (reviews().height - 5)))
+    assert any("has words in 5 of" in said for said in propose(frame, "r.csv").remarks)
 
 
 def test_a_column_that_says_the_same_number_in_words_throughout_is_a_number() -> None:

@@ -25,9 +25,39 @@ def test_effects_are_written_in_the_unit_of_their_task():
     )
 
 
+@pytest.mark.parametrize(
+    ("outcome", "figure", "words", "axis"),
+    [
+        ("price (EUR)", "+0.42 EUR [", "a higher price: on average 0.42 EUR above texts without", "price, EUR"),
+        (
+            "click rate (percent)",
+            "+0.42 percentage points [",
+            "click rate: on average 0.42 percentage points",
+            "points",
+        ),
+        ("the number of likes", "+0.42 likes [", "a higher number of likes: on average 0.42 likes above", "likes"),
+        ("waiting time (in minutes)", "+0.42 minutes [", "on average 0.42 minutes above", "waiting time, minutes"),
+        (
+            "rating (1–5)",
+            "+0.42 rating [",
+            "on average 0.42 above texts without this, on a scale from 1 to 5",
+            "rating",
+        ),
+        ("satisfaction", "+0.42 satisfaction [", "a higher satisfaction: on average 0.42 above", "satisfaction"),
+    ],
+)
+def test_the_unit_of_an_outcome_is_in_its_effects(outcome: str, figure: str, words: str, axis: str):
+    assert wording.effect_figure(RATING, "regression", outcome).startswith(figure)
+    assert words in wording.effect_words(RATING, "regression", outcome)
+    assert wording.axis_label("regression", outcome).endswith(axis)
+    unclear = wording.effect_words(make_effect(0.02, 0.05), "regression", outcome)
+    assert f"a difference of +0.02{' ' * bool(unit := wording.outcome_unit(outcome))}{unit}, and" in unclear
+
+
 def test_effects_are_said_as_associations():
     assert wording.effect_words(RATING, "regression", OUTCOMES["regression"]) == (
-        "associated with a higher mean rating: on average 0.42 above texts without this (95 % interval 0.31 to 0.53)"
+        "associated with a higher mean rating: on average 0.42 above texts without this, on a scale from −4 to 4 "
+        "(95 % interval 0.31 to 0.53)"
     )
     assert wording.effect_words(make_effect(-0.12, 0.04), "classification", "being a Republican speech") == (
         "associated with “being a Republican speech”, which is 12 percentage points less frequent than in texts "
