@@ -40,6 +40,10 @@ from hsae_dagster.errors import DatasetError
 MEANINGLESS = re.compile(r"(?i)(label|target|outcome|y|dv|value|[qvx]_?\d+.*|var_?\d+|column_?\d+)")
 
 
+# A wish for no cluster at all.
+NO_CLUSTER = "none"
+
+
 @dataclass(frozen=True)
 class Wishes:
     """What the user has decided already; None leaves it to the proposal."""
@@ -133,10 +137,11 @@ def propose(
     positive = None if as_number else choose_positive(label.column, taken, wishes.positive)
     task = _task(texts, label, positive, wishes)
     same = [column.name for column in columns if column.name not in taken and _renames(frame, column, label.column)]
-    cluster = choose_cluster(columns, [*taken, label.name, *same], wishes.cluster_by)
-    settling: list[str] = []
+    cluster = None
+    if wishes.cluster_by != NO_CLUSTER:
+        cluster = choose_cluster(columns, [*taken, label.name, *same], wishes.cluster_by)
     if wishes.cluster_by is None:
-        cluster, settling = with_settling(frame, columns, label.column, [*taken, *same], cluster)
+        cluster = with_settling(frame, columns, label.column, [*taken, *same], cluster)
     cluster = doubt_large(frame, cluster) if cluster else None
     fields = [
         Field("description", _description(frame, texts), "One line for the report; say it better."),
@@ -163,7 +168,7 @@ def propose(
     fields += [Field(*item) for item in answers]
     fields += [Field(*item) for item in size_fields(frame, taken, cluster.name if cluster else None)]
     fields = [_doubted(item, notes.doubts) for item in fields]
-    return Proposal(tuple(fields), (*notes.remarks, *settling, *remarks(frame, columns, taken, label, task.value)))
+    return Proposal(tuple(fields), (*notes.remarks, *remarks(frame, columns, taken, label, task.value)))
 
 
 def _doubted(item: Field, doubts: Mapping[str, str]) -> Field:
@@ -174,7 +179,8 @@ def _doubted(item: Field, doubts: Mapping[str, str]) -> Field:
 
 
 def _check_wishes(wishes: Wishes, columns: Sequence[ColumnProfile]) -> None:
-    check_present(columns, (wishes.text, wishes.text_a, wishes.text_b, wishes.label, wishes.cluster_by))
+    cluster = None if wishes.cluster_by == NO_CLUSTER else wishes.cluster_by
+    check_present(columns, (wishes.text, wishes.text_a, wishes.text_b, wishes.label, cluster))
     if bool(wishes.text_a) != bool(wishes.text_b):
         raise DatasetError("A pair needs both of its texts: name text_a and text_b, or neither.")
     if wishes.text and wishes.text_a:
@@ -296,7 +302,13 @@ def _control_fields(
     if same:
         names = ", ".join(f"`{name}`" for name in same)
         fields.append(
-            Field("columns.", None, f"{names} says the same as `{label.name}`; not for controls.", active=False)
+            Field(
+                "columns.",
+                None,
+                f"{names} says the same as `{label.name}`; not for controls. If it says where rows come from, each "
+                "outcome comes from one source, and what is peculiar to the source cannot be told from the outcome.",
+                active=False,
+            )
         )
     return fields
 

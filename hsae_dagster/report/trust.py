@@ -46,13 +46,33 @@ def look_words(content: ReportContent) -> str:
         else f"The plan ({look.plan}) was changed after held-out texts had been judged."
     )
     if look.number == 1:
-        return f"This is the first look at these held-out texts: nothing had been tested on them before. {frozen}"
+        first = "This is the first look at these held-out texts: nothing had been tested on them before."
+        return " ".join(filter(None, (first, _spending_words(content), frozen)))
     own = len(content.hypotheses)
     return (
         f"This is the {ordinal(look.number)} look at these held-out texts: {plural(look.number - 1, 'other plan')} "
         f"had been evaluated on them. The correction for many tests counts everything tested in any of them, once: "
         f"{plural(content.family, 'test')}, of which this report shows {own}. A hypothesis made after reading an "
-        f"earlier report is not tested on unseen texts, and no correction can mend that. {frozen}"
+        f"earlier report is not tested on unseen texts, and no correction can mend that. {_spending_words(content)} "
+        f"{frozen}"
+    ).replace("  ", " ")
+
+
+def _spending_words(content: ReportContent) -> str:
+    """What of alpha this report may spend, where there may be others; empty where it has all of it."""
+    whole = float((content.settings.get("inference") or {}).get("alpha", content.alpha))
+    own = f"{100 * content.alpha:.2g} %"
+    if content.round == 1 and content.alpha >= whole:
+        return ""
+    if content.round == 1:
+        return (
+            f"It may err in {own} of cases; up to {100 * whole:g} % are kept for refreshes, which test rows that come "
+            "later."
+        )
+    return (
+        f"This is the {ordinal(content.round - 1)} refresh: its held-out texts came after an earlier report, and share "
+        f"nothing with texts that anything was learned from. It may err in {own} of cases, and all reports on this "
+        f"dataset together in {100 * whole:g} %."
     )
 
 

@@ -1,7 +1,9 @@
-"""Rows appended to a dataset cost what is new: only they are embedded and judged, and hypotheses keep their ids."""
+"""Rows appended to a dataset wait, and are then tested on their own; what they cost is what is new."""
 
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 
 from hsae_dagster.storage.frames import read_frame
@@ -11,45 +13,66 @@ from hsae_dagster_tests.providers.loopback import Loopback
 
 pytestmark = pytest.mark.usefixtures("environment")
 
-ROWS, APPENDED = 300, 15
+ROWS, FEW, MANY = 300, 15, 150
 
 
-def hypotheses(workspace: Workspace) -> dict[str, str]:
-    """Hypothesis id by claim."""
-    rows = read_frame(workspace.current("growing", "evaluation_report").file("hypotheses.parquet"))
-    return dict(zip(rows["claim"], rows["hypothesis_id"], strict=True))
-
-
-def holdout(workspace: Workspace) -> set[str]:
+def held_out(workspace: Workspace) -> set[str]:
     texts = read_frame(workspace.current("growing", "corpus").file("texts.parquet"))
     return set(texts.filter(texts["split"] == "holdout")["text"])
 
 
-def test_five_per_cent_more_rows_embed_and_judge_only_those(tmp_path: Path) -> None:
+def told(workspace: Workspace) -> dict[str, Any]:
+    found: dict[str, Any] = workspace.current("growing", "evaluation_report").json("evaluation.json")
+    return found
+
+
+def test_appended_rows_wait_and_are_tested_once_on_a_fresh_reserve_that_costs_what_is_new(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    rows = tiny_texts(ROWS + APPENDED)
+    rows = tiny_texts(ROWS + FEW + MANY)
+    newcomers = rows.tail(MANY).with_columns(author="newcomer " + pl.col("author"))
+    grown = pl.concat([rows.head(ROWS + FEW), newcomers])
     with Loopback(scripted.chat, scripted.embed) as server:
         scripted.use(server)
         workspace.declare("growing", rows.head(ROWS), **scripted.MODELS)
         first = workspace.run("growing")
         assert first.success, {step: first.sentence(step) for step in first.failures}
-        before, tested_before = hypotheses(workspace), holdout(workspace)
-        assert first.metadata("embeddings")["new"] == ROWS
-        embedded, judged = len(scripted.embedded_texts(server)), len(scripted.judged(server))
+        assert (told(workspace)["round"], told(workspace)["alpha"]) == (1, 0.04)
+        before, versions = held_out(workspace), workspace.project.store.versions("growing")
+        asked, embedded = len(server.requests), len(scripted.embedded_texts(server))
 
-        workspace.declare("growing", rows, **scripted.MODELS)
+        # A few rows of known authors: nothing is asked, nothing is tested, nothing changes but what is said.
+        workspace.declare("growing", rows.head(ROWS + FEW), **scripted.MODELS)
         again = workspace.run("growing", instance=first.instance)
-        assert again.success, {step: again.sentence(step) for step in again.failures}
-        told = again.metadata("embeddings")
-        assert (told["new"], told["kept"]) == (APPENDED, ROWS)
-        assert sorted(scripted.embedded_texts(server)[embedded:]) == sorted(rows["text"].tail(APPENDED))
+        assert again.success
+        assert f"{FEW} new rows wait" in again.metadata("corpus")["new rows"]
+        assert workspace.project.store.versions("growing") == versions
+        assert len(server.requests) == asked
+        assert (told(workspace)["look"], told(workspace)["family"]) == (1, told(workspace)["tested"])
 
-        new = holdout(workspace) - tested_before
-        assert 0 < len(new) < APPENDED
-        # The concepts are the same ones, so no text that was judged by them before is judged by them again.
-        after = hypotheses(workspace)
-        assert set(after) == set(before)
-        asked = [text for text, _ in scripted.judged(server)[judged:]]
-        assert not set(asked) & tested_before
-        assert again.metadata("annotation_matrix")["paid calls"] == len(new)
-        assert after == before
+        # As many of new authors as the first holdout had, and its clusters fewer than theirs.
+        workspace.declare("growing", grown, **scripted.MODELS)
+        later = workspace.run("growing", instance=first.instance)
+        assert later.success, {step: later.sentence(step) for step in later.failures}
+        assert later.metadata("corpus")["new rows"] == "none wait"
+        assert held_out(workspace) == set(newcomers["text"])
+        assert later.metadata("embeddings")["new"] == FEW + MANY
+        assert sorted(scripted.embedded_texts(server)[embedded:]) == sorted(grown["text"].tail(FEW + MANY))
+        assert later.metadata("annotation_matrix")["paid calls"] == MANY
+    corpus = read_frame(workspace.current("growing", "corpus").file("texts.parquet"))
+    assert before <= set(corpus.filter(pl.col("split") == "train")["text"])
+    # A look at texts never used before, with a level of its own and no test of an earlier report in its family.
+    assert (told(workspace)["round"], told(workspace)["look"], told(workspace)["alpha"]) == (2, 1, 0.006)
+    assert told(workspace)["family"] == told(workspace)["tested"]
+    page = (workspace.project.results / "reports" / "growing.html").read_text(encoding="utf-8")
+    assert "This is the first refresh" in page
+    assert "may err in 0.6 % of cases, and all reports on this dataset together in 5 %" in page
+
+    # The files as they were are the first corpus again, and the same rows again are the second.
+    workspace.declare("growing", rows.head(ROWS), **scripted.MODELS)
+    assert workspace.run("growing", "corpus").success
+    assert workspace.project.store.versions("growing")["corpus"] == versions["corpus"]
+    workspace.declare("growing", grown, **scripted.MODELS)
+    back = workspace.run("growing", "corpus")
+    assert back.success
+    assert back.metadata("corpus")["reused"]
+    assert held_out(workspace) == set(newcomers["text"])
