@@ -6,6 +6,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from hsae_dagster.cli.new import describe
+from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
@@ -26,6 +28,28 @@ def told(workspace: Workspace) -> dict[str, Any]:
     return found
 
 
+def test_with_all_of_alpha_in_the_first_report_a_refresh_is_told_that_none_is_left(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    rows = tiny_texts(ROWS + MANY)
+    newcomers = rows.tail(MANY).with_columns(author="newcomer " + pl.col("author"))
+    inference = {"min_positives": 5, "bootstrap": 20, "folds": 3, "negative_controls": 0, "first_report": 1.0}
+    workspace.declare("growing", rows.head(ROWS), inference=inference)
+    first = workspace.run("growing")
+    assert first.success, {step: first.sentence(step) for step in first.failures}
+    assert told(workspace)["alpha"] == 0.05
+    workspace.declare("growing", pl.concat([rows.head(ROWS), newcomers]), inference=inference)
+    again = workspace.run("growing", "corpus", instance=first.instance)
+    said = again.metadata("corpus")["new rows"]
+    assert f"{MANY} new rows wait" in said
+    assert "earlier reports have spent all of alpha (0.05)" in said
+    assert "Make a dataset of its own" in said
+    assert said in describe(load_dataset(workspace.project.data, "growing"), workspace.project.results)
+    # What was spent stays spent, whatever is declared afterwards.
+    workspace.declare("growing", None, inference=inference | {"first_report": 0.8})
+    later = workspace.run("growing", "corpus", instance=first.instance)
+    assert "have spent all of alpha" in later.metadata("corpus")["new rows"]
+
+
 def test_appended_rows_wait_and_are_tested_once_on_a_fresh_reserve_that_costs_what_is_new(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     rows = tiny_texts(ROWS + FEW + MANY)
@@ -38,7 +62,7 @@ def test_appended_rows_wait_and_are_tested_once_on_a_fresh_reserve_that_costs_wh
         assert first.success, {step: first.sentence(step) for step in first.failures}
         assert (told(workspace)["round"], told(workspace)["alpha"]) == (1, 0.04)
         before, versions = held_out(workspace), workspace.project.store.versions("growing")
-        asked, embedded = len(server.requests), len(scripted.embedded_texts(server))
+        asked, embedded = len(server.calls), len(scripted.embedded_texts(server))
 
         # A few rows of known authors: nothing is asked, nothing is tested, nothing changes but what is said.
         workspace.declare("growing", rows.head(ROWS + FEW), **scripted.MODELS)
@@ -46,7 +70,7 @@ def test_appended_rows_wait_and_are_tested_once_on_a_fresh_reserve_that_costs_wh
         assert again.success
         assert f"{FEW} new rows wait" in again.metadata("corpus")["new rows"]
         assert workspace.project.store.versions("growing") == versions
-        assert len(server.requests) == asked
+        assert len(server.calls) == asked
         assert (told(workspace)["look"], told(workspace)["family"]) == (1, told(workspace)["tested"])
 
         # As many of new authors as the first holdout had, and its clusters fewer than theirs.
