@@ -16,6 +16,7 @@ from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
     capitalised,
     effect_brief,
+    error_rate,
     number,
     one_line,
     partial_brief,
@@ -61,18 +62,18 @@ def look_words(content: ReportContent) -> str:
 def _spending_words(content: ReportContent) -> str:
     """What of alpha this report may spend, where there may be others; empty where it has all of it."""
     whole = float((content.settings.get("inference") or {}).get("alpha", content.alpha))
-    own = f"{100 * content.alpha:.2g} %"
+    own = error_rate(content.alpha)
     if content.round == 1 and content.alpha >= whole:
         return ""
     if content.round == 1:
         return (
-            f"It may err in {own} of cases; up to {100 * whole:g} % are kept for refreshes, which test rows that come "
-            "later."
+            f"It may err in {own} of cases; what that leaves of {error_rate(whole)} is kept for refreshes, which test rows "
+            "that come later."
         )
     return (
         f"This is the {ordinal(content.round - 1)} refresh: its held-out texts came after an earlier report, and share "
         f"nothing with texts that anything was learned from. It may err in {own} of cases, and all reports on this "
-        f"dataset together in {100 * whole:g} %."
+        f"dataset together in {error_rate(whole)}."
     )
 
 
@@ -173,7 +174,7 @@ def _chance_words(control: NegativeControl, alpha: float) -> str:
     if not control.runs_with_any:
         return ""
     most = most_by_chance(control.runs, alpha)
-    at = f"at a family-wise error of {percent(alpha)}"
+    at = f"at a family-wise error of {error_rate(alpha)}"
     if control.runs_with_any <= most:
         return f"; chance gives up to {most} {at}"
     return f"; chance gives no more than {most} {at}, so on these rows the test may be too generous"

@@ -199,7 +199,7 @@ def rounds_of_a_null(rng, refreshes, alpha_of, fresh):
         held = came if fresh else np.concatenate([held, came[len(held) :]])
         z = [separation_z(claims[rows], labels[rows]) for rows in (~held, held)]
         taken = np.argsort(-np.abs(z[0]))[:20]
-        p = stats.norm.sf(z[1][taken] * np.sign(z[0][taken]))
+        p = stats.t.sf(z[1][taken] * np.sign(z[0][taken]), int(held.sum()) - 2)
         wrong |= bool((corrected(p, [str(i) for i in taken], make_look(), 0.05).p_holm < alpha_of(k)).any())
     return wrong
 
