@@ -67,8 +67,8 @@ def _spending_words(content: ReportContent) -> str:
         return ""
     if content.round == 1:
         return (
-            f"It may err in {own} of cases; what that leaves of {error_rate(whole)} is kept for refreshes, which test rows "
-            "that come later."
+            f"It may err in {own} of cases; what that leaves of {error_rate(whole)} is kept for refreshes, which test "
+            "rows that come later."
         )
     return (
         f"This is the {ordinal(content.round - 1)} refresh: its held-out texts came after an earlier report, and share "
