@@ -145,8 +145,8 @@ def summary(content: ReportContent) -> tuple[str, ...]:
         out.append(
             "Confirmed means: if no claim had anything to do with the outcome, a report like this would confirm even "
             f"one of them in fewer than {error_rate(content.alpha)} of cases. It means an association that holds on "
-            "new texts, not that what the claim says brings the outcome about. A claim is tested as it reads: its words "
-            "are its whole meaning."
+            "new texts, not that what the claim says brings the outcome about. A claim is tested as it reads: its "
+            "words are its whole meaning."
         )
     if content.fits and content.hypotheses:
         out.append(recovery_words(content.fits, content.floor))
