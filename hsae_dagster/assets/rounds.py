@@ -135,20 +135,17 @@ def _not_yet(results: Path, dataset: Dataset, record: Placed, opened: Admitted, 
     wait = f"{new:,} new rows wait and are not tested yet"
     if level(settings.alpha, settings.first_report, now, _spent(results, dataset, now)) <= 0:
         return f"{wait}: {_no_alpha(dataset)}"
-    try:
-        made = opened.corpus(dataset)
-    except MethodError as error:
-        return f"{wait}, because they cannot be split yet: {error}"
-    held = made.observations.filter(pl.col("split") == "holdout")
     rows, clusters = _enough(dataset, first)
-    if held.height >= rows and held["cluster_id"].n_unique() >= clusters:
-        return ""
     wanted = f"{rows:,} of them" + (f", of {clusters:,} clusters," if clusters else "")
-    return (
-        f"{wait}: of those that share nothing with earlier rows there are {held.height:,}, of "
-        f"{held['cluster_id'].n_unique():,} clusters; when there are {wanted} they are tested together. "
-        "splits.reserve sets another number."
+    wait += (
+        f". When {wanted} share nothing with earlier rows they are tested together (splits.reserve sets another number)"
     )
+    try:
+        held = opened.corpus(dataset).observations.filter(pl.col("split") == "holdout")
+    except MethodError as error:
+        return f"{wait}. So far: {error}"
+    found = held["cluster_id"].n_unique()
+    return "" if held.height >= rows and found >= clusters else f"{wait}; so far {held.height:,}, of {found:,}, do."
 
 
 def _enough(dataset: Dataset, first: Holdout | None) -> tuple[int, int]:
