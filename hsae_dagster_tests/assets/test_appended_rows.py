@@ -6,9 +6,14 @@ from typing import Any
 import polars as pl
 import pytest
 
+from hsae_dagster.assets.rounds import Admitted, admit, kept, level_of, record_of
 from hsae_dagster.cli.new import describe
+from hsae_dagster.core.analysis_plan import AnalysisPlan, Look, PlannedTest, holdout_fingerprint, holdout_keys
+from hsae_dagster.core.corpus import Corpus
 from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster.dataset.rows import read_rows
 from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.storage.holdouts import HoldoutRegister
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 from hsae_dagster_tests.providers.loopback import Loopback
@@ -26,6 +31,68 @@ def held_out(workspace: Workspace) -> set[str]:
 def told(workspace: Workspace) -> dict[str, Any]:
     found: dict[str, Any] = workspace.current("growing", "evaluation_report").json("evaluation.json")
     return found
+
+
+class Growing:
+    """A dataset whose corpora are made and recorded without a run, and looks at their holdouts."""
+
+    def __init__(self, root: Path) -> None:
+        self.workspace = Workspace(root)
+        self.results = self.workspace.project.results
+
+    def grow(self, rows: pl.DataFrame, **changes: Any) -> tuple[Admitted, Corpus]:
+        self.workspace.declare("growing", rows, **changes)
+        self.dataset = load_dataset(self.workspace.project.data, "growing")
+        found = admit(self.results, self.dataset, read_rows(self.dataset))
+        self.corpus = found.corpus(self.dataset)
+        holdout = kept(self.corpus.round, self.corpus.observations, self.corpus.texts)
+        record_of(self.results, self.dataset).keep(self.corpus.cuts, found.rounds, holdout, {})
+        return found, self.corpus
+
+    def look(self) -> Look:
+        round_ = self.corpus.round
+        held = self.corpus.observations.filter(pl.col("split") == "holdout")
+        keys = holdout_keys(held, self.corpus.texts.select("text_id", "text"))
+        gates = {"alpha": 0.05, "round": round_, "level": level_of(self.results, self.dataset, round_)}
+        plan = AnalysisPlan(holdout_fingerprint(keys), (PlannedTest("a", "a", "found", 1),), {}, {}, gates)
+        HoldoutRegister(self.results).freeze(plan, keys)
+        return HoldoutRegister(self.results).look(plan, dataset="growing", judged_under=None)
+
+
+def test_rows_join_until_a_report_has_looked_and_wait_from_then_on(tmp_path: Path) -> None:
+    growing, rows = Growing(tmp_path), tiny_texts(ROWS + FEW + MANY)
+    growing.grow(rows.head(ROWS))
+    found, corpus = growing.grow(rows.head(ROWS + 10))
+    assert (found.waiting, corpus.round, corpus.observations.height) == (0, 1, ROWS + 10)
+    assert growing.look().number == 1
+    found, corpus = growing.grow(rows.head(ROWS + FEW))
+    assert (found.waiting, corpus.round, corpus.observations.height) == (FEW - 10, 1, ROWS + 10)
+    assert "When 106 of them, of 23 clusters, share nothing with earlier rows" in found.said
+    # Enough by one's own number; of those that wait, the ones of known authors are learned from.
+    newcomers = rows.tail(40).with_columns(author="newcomer " + pl.col("author"))
+    grown = pl.concat([rows.head(ROWS + FEW), newcomers])
+    splits = {"holdout": 0.35, "validation": 0.2, "fidelity": 0.15}
+    assert growing.grow(grown, splits=splits)[0].waiting == FEW - 10 + 40
+    found, corpus = growing.grow(grown, splits=splits | {"reserve": 40})
+    assert (found.waiting, corpus.round) == (0, 2)
+    held = corpus.observations.filter(pl.col("split") == "holdout")
+    assert set(corpus.texts.filter(pl.col("text_id").is_in(held["text_id"].to_list()))["text"]) == set(
+        newcomers["text"]
+    )
+    look = growing.look()
+    assert (look.number, look.earlier) == (1, {})
+    # Corrected labels of the second round's files make no third one, but a further look at the same texts.
+    growing.grow(grown.with_columns(pl.col("score") + 0.5), splits=splits | {"reserve": 40})
+    assert (growing.corpus.round, growing.look().number) == (2, 2)
+
+
+def test_texts_that_were_edited_are_no_new_rows_but_a_further_look(tmp_path: Path) -> None:
+    growing, rows = Growing(tmp_path), tiny_texts(ROWS)
+    growing.grow(rows)
+    assert growing.look().number == 1
+    found, corpus = growing.grow(rows.with_columns(pl.col("text").str.replace("the", "that")))
+    assert (found.waiting, corpus.round) == (0, 1)
+    assert growing.look().number == 2
 
 
 def test_with_all_of_alpha_in_the_first_report_a_refresh_is_told_that_none_is_left(tmp_path: Path) -> None:
