@@ -167,9 +167,10 @@ def test_parties_of_twelve_writers_end_in_a_refusal_that_names_the_column_of_wri
     frame = tiny_texts(600).select("text", party=pl.Series(["red" if w % 2 else "blue" for w in writer]))
     frame = frame.with_columns(seat=pl.Series([f"seat {w}" for w in writer]))
     path = bring(root, "speeches.csv", frame)
-    refused = assert_a_sentence(hsae("new", str(path), "--label", "party"))
+    refused = hsae("new", str(path), "--label", "party")
+    assert_a_sentence(refused)
     for words in ("independent clusters", "The clusters are those of `seat`", "do not differ in `party`"):
-        assert words in refused
+        assert words in refused.output
     assert not (root / "data" / "speeches").exists()
     taken = hsae("new", str(path), "--label", "party", "--cluster-by", "none")
     assert taken.exit_code == 0, taken.output
@@ -182,7 +183,9 @@ def test_check_says_what_a_run_would_refuse_of_ones_own_hypotheses_and_controls(
     workspace = Workspace(root)
     own = [{"claim": "shouts", "terms": ["..."]}]
     workspace.declare("own", tiny_texts(300), hypotheses=own)
-    assert "has no word" in assert_a_sentence(hsae("check", "own"))
+    refused = hsae("check", "own")
+    assert_a_sentence(refused)
+    assert "has no word" in refused.output
     columns = {"text": "text", "label": "score", "controls": ["twice"]}
     workspace.declare("twice", tiny_texts(300).with_columns(twice=2 * pl.col("score")), columns=columns)
-    assert "the control `twice` settles the outcome `score`" in assert_a_sentence(hsae("check", "twice"))
+    assert "the control `twice` settles the outcome `score`" in hsae("check", "twice").output
