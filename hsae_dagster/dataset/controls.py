@@ -25,8 +25,8 @@ MOST_LEVELS = 30
 # A column settles the outcome if its levels agree more often than chance would let them once in a thousand tables; of
 # the rows beyond the first of each level so few may disagree, for labels err; and there must be so many such rows.
 _CHANCE, _ERRING, _FEWEST_REPEATS = 1e-3, 0.02, 0.05
-# A control of numbers that follows the outcome's order so closely is the outcome.
-_SAME_ORDER = 0.999
+# A control of numbers that follows the outcome's order so closely, in so many rows, is the outcome.
+_SAME_ORDER, _FEWEST_ROWS = 0.999, 20
 
 
 def most_categories(rows: int) -> int:
@@ -97,7 +97,7 @@ def check_not_outcome(dataset: Dataset, frame: pl.DataFrame) -> None:
         both = pl.DataFrame({"x": frame[f"control:{name}"], "y": frame["label"]}).drop_nulls()
         if both["x"].dtype.is_numeric():
             both = both.filter(pl.col("x").cast(pl.Float64).is_finite())
-            rho = both.select(pl.corr("x", "y", method="spearman")).item() if both.height > 2 else None
+            rho = both.select(pl.corr("x", "y", method="spearman")).item() if both.height >= _FEWEST_ROWS else None
             same = rho is not None and abs(rho) >= _SAME_ORDER
         else:
             same = False
