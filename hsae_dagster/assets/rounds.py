@@ -131,7 +131,7 @@ def _admitted(rows: Rows, frame: pl.DataFrame, record: Placed | None, waiting: i
 def _not_yet(results: Path, dataset: Dataset, record: Placed, opened: Admitted, new: int) -> str:
     """Why the next round cannot be opened, in a sentence; empty where it can."""
     first, settings = record.latest(1), dataset.spec.inference
-    now = int(opened.rounds["round"].max())  # type: ignore[call-overload]
+    now = int(opened.rounds["round"].max())  # type: ignore[arg-type]
     wait = f"{new:,} new rows wait and are not tested yet"
     if level(settings.alpha, settings.first_report, now, _spent(results, dataset, now)) <= 0:
         return f"{wait}: {_no_alpha(dataset)}"
