@@ -201,3 +201,32 @@ def test_check_doubts_codes_and_names_marks_of_no_answer(root: Path) -> None:
     (folder / "dataset.yaml").write_text(declared)
     (folder / "scores.csv").write_text((folder / "scores.csv").read_text().replace("-99", "\\N"))
     assert "name it in columns.missing" in hsae("check", "scores").output
+
+
+def test_parties_of_twelve_writers_end_in_a_refusal_that_names_the_column_of_writers(root: Path) -> None:
+    writer = [i % 12 for i in range(600)]
+    frame = tiny_texts(600).select("text", party=pl.Series(["red" if w % 2 else "blue" for w in writer]))
+    frame = frame.with_columns(seat=pl.Series([f"seat {w}" for w in writer]))
+    path = bring(root, "speeches.csv", frame)
+    refused = hsae("new", str(path), "--label", "party")
+    assert_a_sentence(refused)
+    for words in ("independent clusters", "The clusters are those of `seat`", "do not differ in `party`"):
+        assert words in refused.output
+    assert not (root / "data" / "speeches").exists()
+    taken = hsae("new", str(path), "--label", "party", "--cluster-by", "none")
+    assert taken.exit_code == 0, taken.output
+    assert load_dataset(root / "data", "speeches").spec.columns.cluster_by is None
+    # Who declares it by hand is told, too.
+    assert "Declare columns.cluster_by: seat" in hsae("check", "speeches").output
+
+
+def test_check_says_what_a_run_would_refuse_of_ones_own_hypotheses_and_controls(root: Path) -> None:
+    workspace = Workspace(root)
+    own = [{"claim": "shouts", "terms": ["..."]}]
+    workspace.declare("own", tiny_texts(300), hypotheses=own)
+    refused = hsae("check", "own")
+    assert_a_sentence(refused)
+    assert "has no word" in refused.output
+    columns = {"text": "text", "label": "score", "controls": ["twice"]}
+    workspace.declare("twice", tiny_texts(300).with_columns(twice=2 * pl.col("score")), columns=columns)
+    assert "the control `twice` settles the outcome `score`" in hsae("check", "twice").output

@@ -4,19 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import numpy as np
 import polars as pl
 
 from hsae_dagster import checks
 from hsae_dagster.assets.closeness import UnitCloseness
-from hsae_dagster.assets.concepts_to_test import concepts_to_test
+from hsae_dagster.assets.concepts_to_test import concepts_to_test, holdout_texts
+from hsae_dagster.assets.gold import check_gold, gold_offer
 from hsae_dagster.assets.holdout_plan import PLAN_FILE, freeze_plan
 from hsae_dagster.assets.judging import Judging, agreement, judge_all
 from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_annotation
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.observations import text_sides
-from hsae_dagster.dataset.spec import Annotation, DatasetSpec
+from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import MethodError
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
@@ -70,6 +70,8 @@ def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, fol
         )
     if not records:
         stage.report("nothing found: there is no claim to judge, which is an answer, too")
+    if said := check_gold(stage.dataset, interpretations, corpus):
+        stage.report(said)
     # Before any holdout text is read: what will be asked of it is written down for good.
     plan = freeze_plan(stage, corpus, records)
     write_json(folder / PLAN_FILE, {"fingerprint": plan.fingerprint, "holdout": plan.holdout})
@@ -80,6 +82,8 @@ def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, fol
     single = make_annotator(settings.model_copy(update={"concepts_per_call": 1}), account)
     estimate = estimate_annotation(annotator, single, concepts, texts["text"].to_list(), settings)
     announce(stage, account, estimate)
+    if offer := gold_offer(stage.dataset):
+        stage.report(offer)
     judging = Judging(concepts, texts["text_id"].to_list(), texts["text"].to_list())
     judgement = judge_all(stage, annotator, [judging])[0]
     columns = {
@@ -104,28 +108,9 @@ def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, fol
         write_json(folder / INCOMPLETE, {"answers that asking again may bring": judgement.faults})
 
 
-def holdout_texts(corpus: StoredObject, settings: Annotation) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(observations, texts) of the holdout, or of the declared sample of it."""
-    observations = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "holdout")
-    observations = _sample_clusters(observations, settings.holdout_sample, settings.seed)
-    wanted = pl.concat([observations[side] for side in text_sides(observations)]).unique()
-    return observations, read_frame(corpus.file("texts.parquet")).filter(pl.col("text_id").is_in(wanted.to_list()))
-
-
 def concept_of(record: dict[str, Any]) -> Concept:
     """A concept as it was written down."""
     return Concept(record["predicate"], record["author"], record["definition"], record["details"])
-
-
-def _sample_clusters(observations: pl.DataFrame, most: int | None, seed: int) -> pl.DataFrame:
-    """Whole clusters in random order until the sample is reached; everything when none is asked for."""
-    if most is None or observations.height <= most:
-        return observations
-    sizes = observations.group_by("cluster_id").len().sort("cluster_id")
-    order = np.random.default_rng(seed).permutation(sizes.height)
-    total = np.cumsum(sizes["len"].to_numpy()[order])
-    taken = order[: int(np.searchsorted(total, most) + 1)]
-    return observations.filter(pl.col("cluster_id").is_in(sizes["cluster_id"].to_numpy()[taken].tolist()))
 
 
 def _describe(stored: StoredObject, matrix: pl.DataFrame) -> dict[str, Any]:

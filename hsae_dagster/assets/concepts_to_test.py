@@ -1,7 +1,7 @@
 """What a holdout is asked: the concepts that were found, and the hypotheses that dataset.yaml brings.
 
-Belongs here: putting both into one list of records, in the order of their ranks. Does not belong here: judging
-(`annotation_matrix`) or testing (`evaluation`).
+Belongs here: putting both into one list of records, in the order of their ranks, and the texts that are asked. Does not
+belong here: judging (`annotation_matrix`) or testing (`evaluation`).
 
 A hypothesis of the user's own has no neuron, hence no fidelity and no evidence from training texts; its direction is
 the declared one, or none. Judged by a language model it is its claim; judged by the lexical annotator it is its terms,
@@ -10,14 +10,19 @@ any of which is enough.
 
 from typing import Any
 
+import numpy as np
+import polars as pl
+
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.concepts.claims import Cue, Meaning, WordGroup, definition_of
 from hsae_dagster.core.concepts.cues import SIGN_CUES, WORD_CUES
 from hsae_dagster.core.concepts.words import words_of
 from hsae_dagster.core.fidelity import Fidelity
+from hsae_dagster.core.observations import text_sides
 from hsae_dagster.dataset.discovery import Dataset
-from hsae_dagster.dataset.spec import OwnHypothesis
+from hsae_dagster.dataset.spec import Annotation, OwnHypothesis
 from hsae_dagster.errors import DatasetError
+from hsae_dagster.storage.frames import read_frame
 from hsae_dagster.storage.objects import StoredObject
 
 AUTHOR = "you"
@@ -48,6 +53,25 @@ def chosen_concepts(interpretations: StoredObject) -> list[dict[str, Any]]:
     return records
 
 
+def holdout_texts(corpus: StoredObject, settings: Annotation) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(observations, texts) of the holdout, or of the declared sample of it."""
+    observations = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "holdout")
+    observations = _sample_clusters(observations, settings.holdout_sample, settings.seed)
+    wanted = pl.concat([observations[side] for side in text_sides(observations)]).unique()
+    return observations, read_frame(corpus.file("texts.parquet")).filter(pl.col("text_id").is_in(wanted.to_list()))
+
+
+def _sample_clusters(observations: pl.DataFrame, most: int | None, seed: int) -> pl.DataFrame:
+    """Whole clusters in random order until the sample is reached; everything when none is asked for."""
+    if most is None or observations.height <= most:
+        return observations
+    sizes = observations.group_by("cluster_id").len().sort("cluster_id")
+    order = np.random.default_rng(seed).permutation(sizes.height)
+    total = np.cumsum(sizes["len"].to_numpy()[order])
+    taken = order[: int(np.searchsorted(total, most) + 1)]
+    return observations.filter(pl.col("cluster_id").is_in(sizes["cluster_id"].to_numpy()[taken].tolist()))
+
+
 def is_own(record: dict[str, Any]) -> bool:
     """Whether a record is a hypothesis of the user's."""
     return bool(record["source"] == "yours")
@@ -61,6 +85,16 @@ def no_fidelity() -> Fidelity:
     counts = dict.fromkeys(("n_strong", "n_silent", "n_firing", "n_missing"), 0)
     intervals = {"recall_interval": interval, "false_positive_interval": interval}
     return Fidelity(**counts, **measures, **natural, **intervals)  # type: ignore[arg-type]
+
+
+def check_own(dataset: Dataset) -> None:
+    """Refuse, before any work, hypotheses of the user's that the annotator cannot look for.
+
+    Raises:
+        DatasetError: with the hypothesis and its term.
+    """
+    for own in dataset.spec.hypotheses:
+        _own(dataset, own, 0)
 
 
 def _own(dataset: Dataset, own: OwnHypothesis, rank: int) -> dict[str, Any]:

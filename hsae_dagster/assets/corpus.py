@@ -7,19 +7,20 @@ import dagster as dg
 import polars as pl
 
 from hsae_dagster import checks
+from hsae_dagster.assets.rounds import Admitted, admit, kept, record_of
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
-from hsae_dagster.core.corpus import SPLITS, Corpus, Joining, SplitShares, build_corpus
+from hsae_dagster.core.corpus import SPLITS, Corpus
 from hsae_dagster.core.observations import text_sides
 from hsae_dagster.core.placing import Cuts
 from hsae_dagster.dataset.discovery import file_versions, files_stamp
 from hsae_dagster.dataset.feasible import check_sizes, training_units
 from hsae_dagster.errors import DatasetError
+from hsae_dagster.keys import hash_json
 from hsae_dagster.partitions import datasets
 from hsae_dagster.report.wording import left_out_words
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_frame, write_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
-from hsae_dagster.storage.split_cuts import SplitCuts
 
 NAME = "corpus"
 CODE_VERSION = "4"
@@ -41,42 +42,53 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
         spec = stage.dataset.spec
         # Before the first byte is read: what is kept under a fingerprint must be what had that fingerprint.
         stamp = files_stamp(stage.dataset)
-        config = {
+        config: dict[str, Any] = {
             "files": file_versions(stage.dataset),
             "task": spec.task,
             "columns": spec.columns.model_dump(mode="json"),
-            "splits": {**spec.splits.model_dump(mode="json"), "fidelity": spec.fidelity_share},
+            "splits": {**spec.splits.model_dump(mode="json", exclude={"reserve"}), "fidelity": spec.fidelity_share},
             "units": spec.units,
         }
-        declared = {name: config[name] for name in ("columns", "splits")}
-        kept = SplitCuts(project.results, stage.dataset.name, declared, config["files"])
-        earlier = kept.earlier()
-        config |= {"cuts": earlier.record} if earlier else {}
-        stored = stage.build(config, [], lambda folder: _make(stage, stamp, earlier, folder))
+        record, files = record_of(project.results, stage.dataset), hash_json(config["files"])
+        known = record.read()
+        admitted = None if known and files in known.made else _admit(stage, stamp)
+        key = known.made[files] if known and admitted is None else admitted.key if admitted else None
+        config |= {"placing": key} if key else {}
+        stored = stage.build(config, [], lambda folder: _make(stage, admitted or _admit(stage, stamp), folder))
         summary = stored.json("summary.json")
-        kept.keep(Cuts(**summary["cuts"]))
+        if admitted is not None:
+            frames = (read_frame(stored.file(f"{name}.parquet")) for name in ("observations", "texts"))
+            made = {} if admitted.waiting else {files: key}
+            record.keep(Cuts(**summary["cuts"]), admitted.rounds, kept(summary["round"], *frames), made)
+        waiting = admitted.said if admitted else ""
+        if waiting:
+            stage.report(waiting)
         stage.report(f"{summary['observations']:,} observations of {summary['clusters']:,} clusters")
         # Before anything is embedded: what the autoencoders would refuse later.
         check_sizes(stage.dataset, summary["training_units"], summary["units"]["kind"])
-        return stage.finish(stored, _describe(stored, summary, spec.outcome_name), _check(stored, summary))
+        described = _describe(stored, summary, spec.outcome_name) | {"new rows": waiting or "none wait"}
+        return stage.finish(stored, described, _check(stored, summary))
 
 
-def _make(stage: Stage, stamp: str, earlier: Cuts | None, folder: Path) -> None:
-    from hsae_dagster.dataset.classes import class_key
-    from hsae_dagster.dataset.controls import check_levels
+def _admit(stage: Stage, stamp: str) -> Admitted:
+    """The rows of the files, as far as they are admitted."""
     from hsae_dagster.dataset.rows import read_rows
-    from hsae_dagster.dataset.units import make_units
 
-    splits = stage.dataset.spec.splits
     rows = read_rows(stage.dataset)
     if files_stamp(stage.dataset) != stamp:
         raise DatasetError(
             f"Dataset `{stage.dataset.name}`: a file in {stage.dataset.folder} changed while it was read. Wait until "
             "it is copied completely, then run again; the refresh does so by itself."
         )
-    shares = SplitShares(splits.validation, stage.dataset.spec.fidelity_share, splits.holdout, splits.salt)
-    joining = Joining(splits.near_texts, splits.shared_texts)
-    made = build_corpus(rows.frame, shares, rows.dropped, joining=joining, cuts=earlier)
+    return admit(stage.project.results, stage.dataset, rows)
+
+
+def _make(stage: Stage, admitted: Admitted, folder: Path) -> None:
+    from hsae_dagster.dataset.classes import class_key
+    from hsae_dagster.dataset.controls import check_levels
+    from hsae_dagster.dataset.units import make_units
+
+    rows, made = admitted.rows, admitted.corpus(stage.dataset)
     check_levels(stage.dataset.spec.selection, made.observations)
     write_frame(folder / "texts.parquet", made.texts)
     write_frame(folder / "observations.parquet", made.observations)
@@ -112,6 +124,7 @@ def _summarise(task: str, read: int, made: Corpus) -> dict[str, Any]:
         "dropped": made.dropped,
         "moved": made.moved,
         "joined": dict(made.joined),
+        "round": made.round,
         "cuts": made.cuts.record,
         "splits": by_split,
     }
@@ -139,6 +152,7 @@ def _describe(stored: StoredObject, summary: dict[str, Any], outcome: str) -> di
         "rows left out": table(dropped) if dropped else "none",
         "rows joined": table([{"by": by, "rows": n} for by, n in summary["joined"].items()] or [{"by": "", "rows": 0}]),
         "rows of another declared split": summary["moved"],
+        "round": summary["round"],
         "outcome": picture(figure.png, figure.alt),
         **({"classes": table(summary["classes"])} if "classes" in summary else {}),
     }

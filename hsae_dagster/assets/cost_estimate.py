@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from hsae_dagster.assets import annotation_matrix, interpretations
 from hsae_dagster.assets.candidate_scores import Split
-from hsae_dagster.assets.concepts_to_test import concepts_to_test
+from hsae_dagster.assets.concepts_to_test import concepts_to_test, holdout_texts
 from hsae_dagster.assets.embeddings import unit_texts, vector_table
 from hsae_dagster.assets.spending import estimate_annotation, estimate_interpretation, open_account, ordinary
 from hsae_dagster.dataset.discovery import Dataset
@@ -139,7 +139,7 @@ def _annotation(project: Project, dataset: Dataset, corpus: StoredObject, accoun
             return StageCost("annotation_matrix", settings.model, Estimate(), FINISHED)
         records = concepts_to_test(dataset, upstream[1])
         concepts, basis = [annotation_matrix.concept_of(record["concept"]) for record in records], COUNTED
-    _, texts = annotation_matrix.holdout_texts(corpus, settings)
+    _, texts = holdout_texts(corpus, settings)
     estimate = estimate_annotation(annotator, single, concepts, texts["text"].to_list(), settings)
     return StageCost("annotation_matrix", settings.model, estimate, basis)
 

@@ -93,13 +93,13 @@ def evaluate(
     errors = annotation_errors(stage.dataset.name, stage.dataset.folder, spec.inference, inputs.judged_for(design))
     planned = {test.concept_id: test for test in plan.tests}
     frozen = [planned[record["concept"]["concept_id"]] for record in inputs.records]
-    ranks = spec.inference.test == "rank"
-    decided = decide(tests, errors, frozen, keys, look, spec.inference.alpha, ranks=ranks)
-    hypotheses = _hypotheses(stage, upstream, inputs, tests, keys, decided, identities, errors, look)
+    ranks, alpha = spec.inference.test == "rank", plan.level
+    decided = decide(tests, errors, frozen, keys, look, alpha, ranks=ranks)
+    hypotheses = _hypotheses(stage, upstream, inputs, tests, keys, decided, identities, errors, look, alpha)
     if spec.selection.interactions or spec.selection.within:
         column_of = {record["rank"]: j for j, record in enumerate(inputs.records)}
         subgroups = effects_by_subgroup(spec, inputs.holdout, design)
-        hypotheses = tuple(with_subgroups(h, subgroups[column_of[h.rank]], spec.inference.alpha) for h in hypotheses)
+        hypotheses = tuple(with_subgroups(h, subgroups[column_of[h.rank]], alpha) for h in hypotheses)
     fits, chance = _fits(stage, upstream, inputs, design)
     summary = upstream["corpus"].json("summary.json")
     return ReportContent(
@@ -121,14 +121,15 @@ def evaluate(
         floor=chance,
         guidance=_guidance(upstream["sae_checkpoints"]),
         sizes=read_choice(upstream["sae_checkpoints"]),
-        alpha=spec.inference.alpha,
+        alpha=alpha,
+        round=summary["round"],
         bonferroni=decided.family.bonferroni,
         settings=spec.model_dump(mode="json"),
         versions={name: stored.data_version for name, stored in upstream.items()},
         run_id=run_id,
         look=look,
         family=decided.family.size,
-        negative_controls=run_negative_controls(stage, upstream, inputs.holdout, design),
+        negative_controls=run_negative_controls(stage, upstream, inputs.holdout, design, alpha),
         reference=evaluate_as_reference(
             design, [identities[record["concept"]["concept_id"]].hypothesis_id for record in inputs.records]
         ),
@@ -174,8 +175,9 @@ def _hypotheses(
     identities: Mapping[str, Identity],
     errors: list[AnnotationError],
     look: Look,
+    alpha: float,
 ) -> tuple[Hypothesis, ...]:
-    settings, family = stage.dataset.spec.inference, decided.family
+    family = decided.family
     stability, again = _stability(upstream["selected_neurons"]), _found_again(upstream["selected_neurons"])
     near_copies = read_families(upstream["selected_neurons"], upstream["activations"])
     ids = read_frame(upstream["activations"].file("texts.parquet"))["text_id"]
@@ -191,13 +193,13 @@ def _hypotheses(
         found = verdict(
             p_holm=float(family.p_holm[j]),
             q_value=float(family.q_value[j]),
-            alpha=settings.alpha,
+            alpha=alpha,
             estimate=test.separation.estimate,
             expected_sign=record["train_separation"],
             untestable=test.flags[0] if not np.isfinite(test.separation.p_value) and test.flags else None,
             reversed_by_controls=reversed_by_controls(test.separation, test.adjusted),
             p_against=float(decided.p_against[j]),
-            overturned=bool(not decided.p_worst[j] < settings.alpha),
+            overturned=bool(not decided.p_worst[j] < alpha),
             judge=_judge(stage.dataset.spec.annotation.model, checked=bool(decided.checked[j])),
             first_look=look.number == 1,
         )
@@ -250,7 +252,7 @@ def _hypotheses(
                     test.separation.standard_error,
                     test.separation.degrees_of_freedom,
                     # A frozen direction is tested on one side: twice the level of a two-sided test.
-                    (2 if record["train_separation"] else 1) * settings.alpha / max(family.size, 1),
+                    (2 if record["train_separation"] else 1) * alpha / max(family.size, 1),
                 ),
             )
         )

@@ -213,6 +213,7 @@ def _summarise(content: ReportContent) -> dict[str, Any]:
         "holdout_observations": content.splits[-1].observations,
         "versions": dict(content.versions),
         "look": content.look.number if content.look else 1,
+        "round": content.round,
         "family": content.family,
         "reference": reference_summary(content),
         "plan": content.look.plan if content.look else "",
@@ -233,6 +234,8 @@ def _describe(stored: StoredObject, summary: dict[str, Any], page: Path) -> dict
         "below Bonferroni": summary["bonferroni"],
         "without a readable concept": summary["unreadable"],
         "look at this holdout": summary["look"],
+        "round": summary["round"],
+        "family-wise error of this report": summary["alpha"],
         "tests in the family": summary["family"],
         "analysis plan": summary["plan"],
         **{

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from hsae_dagster.assets.concepts_to_test import concepts_to_test, is_own
+from hsae_dagster.assets.concepts_to_test import concepts_to_test, holdout_texts
 from hsae_dagster.core.annotation_error import (
     AnnotationError,
     Corrected,
@@ -24,11 +24,12 @@ from hsae_dagster.core.fidelity import column
 from hsae_dagster.core.inference import HoldoutDesign
 from hsae_dagster.core.observations import text_rows
 from hsae_dagster.dataset.discovery import Dataset
-from hsae_dagster.dataset.gold import read_gold, write_sheet
+from hsae_dagster.dataset.gold import FILE, read_gold, write_sheet
 from hsae_dagster.dataset.spec import Inference
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_codes, read_frame
+from hsae_dagster.storage.objects import StoredObject
 
 _SEED = 0
 
@@ -52,14 +53,39 @@ class Judged:
     names: list[tuple[str, str]]
 
 
+def gold_offer(dataset: Dataset) -> str:
+    """What to do before a model that nobody has checked is paid to judge, in a sentence; empty where nothing is.
+
+    Pairs have no correction by labels, and words are found without error.
+    """
+    spec = dataset.spec
+    if spec.annotation.model == "lexical" or spec.task == "pairwise" or (dataset.folder / FILE).is_file():
+        return ""
+    return (
+        f"No labels of people check {spec.annotation.model}, which judges: what holds will be “confirmed, judge "
+        f"unchecked”. To have people decide, `hsae run {dataset.name} --until interpretations` stops before anything "
+        f"is judged, and `hsae gold {dataset.name}` draws the texts to label; it can be drawn later, too."
+    )
+
+
 def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int]:
     """Draw texts for people to label, and write the sheet: half judged yes, the rest no, near misses among them.
 
+    Where nothing has been judged yet, the texts that fire a claim's neuron strongly are drawn in place of those judged
+    yes, and of a claim without a neuron all alike; each text's chance is on the sheet, so the correction is the same.
+
     Returns:
         The sheet's path and its number of rows.
+
+    Raises:
+        DatasetError: there are no claims yet.
     """
-    matrix = project.store.current(dataset.name, "annotation_matrix")
-    answers = read_frame(matrix.file("annotations.parquet"))
+    if not project.store.has(dataset.name, "interpretations"):
+        raise DatasetError(
+            f"Dataset `{dataset.name}` has no claims yet that texts could be labelled for. Make them with `hsae run "
+            f"{dataset.name} --until interpretations`; nothing is judged by that."
+        )
+    answers = _answers(project, dataset)
     texts = read_frame(project.store.current(dataset.name, "corpus").file("texts.parquet")).select("text_id", "text")
     rng, parts = np.random.default_rng(_SEED), []
     found = project.store.current(dataset.name, "activations")
@@ -67,8 +93,13 @@ def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int
     by_neuron = read_codes(found.file("codes.safetensors"))[rows].tocsc()
     for record in concepts_to_test(dataset, project.store.current(dataset.name, "interpretations")):
         key = record["concept"]["concept_id"]
-        judged = answers[key].cast(pl.Int8).fill_null(-1).to_numpy()
-        activation = None if is_own(record) else column(by_neuron, record["column"])
+        activation = None if record["column"] is None else column(by_neuron, record["column"])
+        if key in answers.columns:
+            judged = answers[key].cast(pl.Int8).fill_null(-1).to_numpy()
+        else:
+            strong = record["bounds"][0] if activation is not None else None
+            judged = np.zeros(answers.height, dtype=np.int8)
+            judged[activation >= strong if strong else slice(0)] = 1
         rows, chance = draw_gold(judged, size, rng, activation)
         order = rng.permutation(len(rows))  # the order must not tell what the judge said
         part = (
@@ -89,11 +120,21 @@ def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int
     return path, sheet.height
 
 
+def _answers(project: Project, dataset: Dataset) -> pl.DataFrame:
+    """Judged texts with their answers, or, where other texts are held out by now or none is judged, those held out."""
+    corpus = project.store.current(dataset.name, "corpus")
+    held_out = holdout_texts(corpus, dataset.spec.annotation)[1].select("text_id")
+    if not project.store.has(dataset.name, "annotation_matrix"):
+        return held_out
+    answers = read_frame(project.store.current(dataset.name, "annotation_matrix").file("annotations.parquet"))
+    return answers if set(answers["text_id"]) == set(held_out["text_id"]) else held_out
+
+
 def annotation_errors(dataset: str, folder: Path, settings: Inference, judged: Judged) -> list[AnnotationError]:
     """What is known about the errors of each concept's annotation; pairs have no correction (only texts do)."""
     gold = read_gold(dataset, folder)
     if gold is not None:
-        _check_known(dataset, gold, judged)
+        _check_known(dataset, gold, judged.names, judged.text_ids)
     found = []
     for j, names in enumerate(judged.names):
         own = None if gold is None else gold.filter(pl.col("concept").is_in(names))
@@ -108,15 +149,40 @@ def annotation_errors(dataset: str, folder: Path, settings: Inference, judged: J
     return found
 
 
-def _check_known(dataset: str, gold: pl.DataFrame, judged: Judged) -> None:
-    """Labels of earlier concepts may stay in the file; labels of no judged text and concept at all are a mistake."""
-    names = [name for pair in judged.names for name in pair]
-    usable = gold.filter(pl.col("concept").is_in(names) & pl.col("text_id").is_in(judged.text_ids.to_list()))
-    if gold.height and usable.is_empty():
+def check_gold(dataset: Dataset, interpretations: StoredObject, corpus: StoredObject) -> str:
+    """Refuse gold.csv before anything is judged if it cannot be read, or is about none of what will be tested.
+
+    Returns:
+        How many of its labels count for nothing, in a sentence; empty where all count or there is no file.
+
+    Raises:
+        DatasetError: with what is wrong and what to do.
+    """
+    gold = read_gold(dataset.name, dataset.folder)
+    if gold is None:
+        return ""
+    records = concepts_to_test(dataset, interpretations)
+    names = [(record["concept"]["concept_id"], record["concept"]["predicate"]) for record in records]
+    texts = holdout_texts(corpus, dataset.spec.annotation)[1]["text_id"]
+    usable = _check_known(dataset.name, gold, names, texts)
+    if usable == gold.height:
+        return ""
+    return (
+        f"{gold.height - usable:,} of the {gold.height:,} labels in gold.csv are about claims or texts that are not "
+        "tested, and count for nothing."
+    )
+
+
+def _check_known(dataset: str, gold: pl.DataFrame, names: list[tuple[str, str]], text_ids: pl.Series) -> int:
+    """How many labels count. Those of earlier concepts may stay in the file; none at all that counts is a mistake."""
+    known = [name for pair in names for name in pair]
+    usable = gold.filter(pl.col("concept").is_in(known) & pl.col("text_id").is_in(text_ids.to_list())).height
+    if gold.height and not usable:
         raise DatasetError(
             f"Dataset `{dataset}`: none of the {gold.height} labels in gold.csv is about a concept and a held-out text "
             f"of this evaluation. Draw a new sheet with `hsae gold {dataset}`."
         )
+    return usable
 
 
 def _corrected(own: pl.DataFrame, judged: Judged, column: int) -> Corrected | None:

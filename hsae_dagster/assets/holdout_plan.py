@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from hsae_dagster.assets.rounds import level_of
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.core.analysis_plan import (
     AnalysisPlan,
@@ -62,7 +63,9 @@ def _plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> 
     spec = stage.dataset.spec
     observations = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "holdout")
     keys = holdout_keys(observations, read_frame(corpus.file("texts.parquet")).select("text_id", "text"))
-    weights = _weights(stage, corpus, observations, records)
+    round_ = corpus.json("summary.json")["round"]
+    level = level_of(stage.project.results, stage.dataset, round_)
+    weights = _weights(corpus, observations, records, level)
     tests = tuple(
         PlannedTest(
             concept_id=record["concept"]["concept_id"],
@@ -88,17 +91,21 @@ def _plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> 
             "test": spec.inference.test,
             **spec.columns.model_dump(mode="json", include={"label", "positive", "cluster_by", "controls"}),
         },
-        gates=spec.inference.model_dump(mode="json", include={"alpha", "min_positives", "same_concept"}),
+        gates={
+            **spec.inference.model_dump(mode="json", include={"alpha", "min_positives", "same_concept"}),
+            "round": round_,
+            "level": level,
+        },
     )
     return plan, keys
 
 
-def _weights(stage: Stage, corpus: StoredObject, holdout: pl.DataFrame, records: list[dict[str, Any]]) -> list[float]:
+def _weights(corpus: StoredObject, holdout: pl.DataFrame, records: list[dict[str, Any]], level: float) -> list[float]:
     """Weights of Holm's correction by what training texts showed, to three decimals; 1 where they showed nothing."""
     z = np.array([record.get("train_z", np.nan) for record in records], dtype=np.float64)
     splits = read_frame(corpus.file("observations.parquet"))["split"]
     ratio = float(np.sqrt(holdout.height / max(int((splits == "train").sum()), 1)))
-    return [round(float(w), 3) for w in training_weights(z, ratio, stage.dataset.spec.inference.alpha)]
+    return [round(float(w), 3) for w in training_weights(z, ratio, level)]
 
 
 def _prompt_hash(annotation: Annotation) -> str | None:

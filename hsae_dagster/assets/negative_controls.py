@@ -23,7 +23,7 @@ from hsae_dagster.storage.objects import StoredObject
 
 
 def run_negative_controls(
-    stage: Stage, upstream: dict[str, StoredObject], holdout: pl.DataFrame, design: HoldoutDesign
+    stage: Stage, upstream: dict[str, StoredObject], holdout: pl.DataFrame, design: HoldoutDesign, alpha: float
 ) -> tuple[NegativeControl, ...]:
     """All controls, or none where `inference.negative_controls` is 0.
 
@@ -32,6 +32,7 @@ def run_negative_controls(
         upstream: current results.
         holdout: tested observations.
         design: of the tests.
+        alpha: family-wise error of this report.
     """
     spec = stage.dataset.spec
     runs = spec.inference.negative_controls
@@ -49,7 +50,7 @@ def run_negative_controls(
         task=spec.task,
         method=spec.selection.method,
         n_select=len(selected),
-        alpha=spec.inference.alpha,
+        alpha=alpha,
         min_positives=spec.inference.min_positives,
     )
     return (

@@ -16,6 +16,7 @@ def cost(dataset: str) -> None:
     """Estimate calls, tokens, dollars and minutes of DATASET's paid stages; nothing is sent."""
     prepare_home(project_root())
     from hsae_dagster.assets.cost_estimate import estimate_costs
+    from hsae_dagster.assets.gold import gold_offer
     from hsae_dagster.assets.spending import open_account
     from hsae_dagster.dataset.discovery import load_dataset
     from hsae_dagster.providers.estimate import Estimate, dollars
@@ -58,6 +59,8 @@ def cost(dataset: str) -> None:
         f"{spending.budget_calls:,} calls" if spending.budget_calls else "",
         f"${spending.budget_usd:,.2f}" if spending.budget_usd else "",
     ]
+    if offer := gold_offer(declared):
+        click.echo(offer)
     click.echo(f"Budget (spending in dataset.yaml): {' and '.join(filter(None, limits)) or 'none'}.")
 
 

@@ -20,7 +20,8 @@ def print_findings(dataset: str, seconds: float) -> None:
     project = Project.here()
     stored = project.store.current(dataset, "evaluation_report")
     summary, rows = stored.json("evaluation.json"), stored.json("_table.json")
-    click.echo(f"\nWhat goes with {summary['outcome']} in `{dataset}`, tested on texts never used before:\n")
+    used = "texts never used before" if summary["look"] == 1 else "held-out texts that an earlier look has used"
+    click.echo(f"\nWhat goes with {summary['outcome']} in `{dataset}`, tested on {used}:\n")
     for line in columns(rows):
         click.echo(line)
     found, tested = summary["confirmed"], summary["tested"]

@@ -4,6 +4,7 @@ Belongs here: options, what is said, the order of steps. Does not belong here: t
 what makes a dataset usable (`dataset.discovery`, `dataset.rows`, `core.corpus`).
 """
 
+import itertools
 import sys
 import tempfile
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hsae_dagster.errors import DatasetError
+from hsae_dagster.errors import DatasetError, MethodError
 from hsae_dagster.home import prepare_home
 from hsae_dagster.resources import Project, project_root
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 # Bytes of a file that `hsae check` reads a second time, to see whether it can be read otherwise.
 LARGEST_READ_TWICE = 200_000_000
+_FILE = "name of the file"
 
 
 @click.command()
@@ -89,7 +91,10 @@ def new(
         text = render(proposal, source.name)
         click.echo(text)
         write_plain(intake, Path(aside))
-        said = _try_out(name, text, intake, Path(aside))
+        try:
+            said = _try_out(name, text, intake, Path(aside))
+        except MethodError as error:
+            raise MethodError(f"{error}{_about_cluster(proposal)}") from None
         _say_unsure(unsure)
         click.echo(said)
         if not dry_run:
@@ -116,7 +121,7 @@ def check(dataset: str) -> None:
     prepare_home(project_root())
     loaded = load_dataset(Project.here().data, dataset)
     rows = read_rows(loaded)
-    click.echo(describe(loaded, rows))
+    click.echo(describe(loaded, rows, Project.here().results))
     texts = [rows.frame[name].rename("text") for name in ("text", "text_a", "text_b") if name in rows.frame.columns]
     bundled = loaded.spec.embedding.model == "minilm"
     codes = missing_codes(rows.frame["label"]) if loaded.spec.task == "regression" else ()
@@ -125,7 +130,8 @@ def check(dataset: str) -> None:
             f"Note: `{loaded.spec.columns.label}` is {' or '.join(map(str, codes))} in some rows, far from all other "
             f"values: codes for no answer? If so, set columns.missing to {list(codes)} and columns.on_missing to drop."
         )
-    for said in [*_otherwise(loaded), *strange_texts(texts, bundled=bundled)]:
+    notes = (_otherwise(loaded), _settling(loaded), _about_gold(loaded), strange_texts(texts, bundled=bundled))
+    for said in itertools.chain(*notes):
         click.echo(f"Note: {said}")
 
 
@@ -140,14 +146,21 @@ def fields(section: str | None) -> None:
     click.echo(field_reference(section))
 
 
-def describe(dataset: "Dataset", rows: "Rows | None" = None) -> str:
-    """What the loader makes of a dataset, in a paragraph; of its `rows`, where they were read before.
+def describe(dataset: "Dataset", rows: "Rows | None" = None, results: Path | None = None) -> str:
+    """What the loader makes of a dataset, in a paragraph.
+
+    Args:
+        dataset: as declared.
+        rows: its rows, where they were read before.
+        results: the results folder, whose record says which rows are new; None for a dataset that is not there yet.
 
     Raises:
         DatasetError: it cannot be used.
         MethodError: it is too small to be split, or its strata are too many.
     """
-    from hsae_dagster.core.corpus import SPLITS, Joining, SplitShares, build_corpus
+    from hsae_dagster.assets.concepts_to_test import check_own
+    from hsae_dagster.assets.rounds import admit, level_of
+    from hsae_dagster.core.corpus import SPLITS
     from hsae_dagster.dataset.classes import among_others
     from hsae_dagster.dataset.controls import check_levels
     from hsae_dagster.dataset.feasible import check_labels, check_sizes, training_units
@@ -155,11 +168,11 @@ def describe(dataset: "Dataset", rows: "Rows | None" = None) -> str:
     from hsae_dagster.dataset.units import make_units
     from hsae_dagster.report.wording import left_out_words
 
-    splits = dataset.spec.splits
-    rows = rows or read_rows(dataset)
-    shares = SplitShares(splits.validation, dataset.spec.fidelity_share, splits.holdout, splits.salt)
-    joining = Joining(splits.near_texts, splits.shared_texts)
-    corpus = build_corpus(rows.frame, shares, rows.dropped, joining=joining)
+    admitted = admit(results, dataset, rows or read_rows(dataset))
+    rows, corpus = admitted.rows, admitted.corpus(dataset)
+    if results:
+        level_of(results, dataset, corpus.round)
+    check_own(dataset)
     check_levels(dataset.spec.selection, corpus.observations)
     counts = dict(corpus.observations.group_by("split").len().iter_rows())
     placed = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
@@ -180,6 +193,8 @@ def describe(dataset: "Dataset", rows: "Rows | None" = None) -> str:
         )
     if corpus.joined:
         said += f" Kept together: {', '.join(f'{n:,} rows by {by}' for by, n in corpus.joined.items())}."
+    if admitted.said:
+        said += f" {admitted.said}"
     if corpus.observations.height < 300:
         said += " That is few: expect concepts to be found only where they are plain."
     return said
@@ -205,6 +220,43 @@ def _otherwise(dataset: "Dataset") -> list[str]:
             )
         said += found.notes.remarks
     return said
+
+
+def _settling(dataset: "Dataset") -> list[str]:
+    """Columns of the files within which the outcome does not differ, where no cluster is declared."""
+    import polars as pl
+
+    from hsae_dagster.dataset.column_profile import profile
+    from hsae_dagster.dataset.proposal_clusters import with_settling
+    from hsae_dagster.dataset.rows import READERS, plain_headers
+
+    columns = dataset.spec.columns
+    paths = [path for _, path in dataset.file_paths()]
+    if columns.clusters or sum(path.stat().st_size for path in paths) > LARGEST_READ_TWICE:
+        return []
+    parts = [
+        plain_headers(READERS[path.suffix.lower()](path)).with_columns(pl.lit(path.name).alias(_FILE)) for path in paths
+    ]
+    frame = pl.concat(parts, how="diagonal_relaxed")
+    found = {column.name: column for column in profile(frame)}
+    used = [name for name in (columns.text, columns.text_a, columns.text_b, columns.exclude, columns.id) if name]
+    cluster = with_settling(frame, list(found.values()), found[columns.label], used, None)
+    if cluster is None:
+        return []
+    if cluster.name == _FILE:
+        return [f"{cluster.why} What is peculiar to a file cannot be told from the outcome."]
+    return [f"{cluster.why} Declare columns.cluster_by: {cluster.name}, or the test takes every text for independent."]
+
+
+def _about_gold(dataset: "Dataset") -> list[str]:
+    """What is to be said of labels by people, or of the lack of them."""
+    from hsae_dagster.assets.gold import check_gold, gold_offer
+
+    store, name = Project.here().store, dataset.name
+    said = [gold_offer(dataset)]
+    if store.has(name, "corpus") and store.has(name, "interpretations"):
+        said.append(check_gold(dataset, store.current(name, "interpretations"), store.current(name, "corpus")))
+    return [each for each in said if each]
 
 
 def _how_to_pair(
@@ -236,6 +288,17 @@ def _pair(
     made = pair_up(intake.frame, source.name, wishes, how)
     made.frame.write_parquet(aside / FILE)
     return Intake(made.frame, (aside / FILE,), FILE), made.proposal, made.unsure
+
+
+def _about_cluster(proposal: "Proposal") -> str:
+    """What made the clusters of a proposal that cannot be split."""
+    found = next((field for field in proposal.fields if field.active and field.path == "columns.cluster_by"), None)
+    if found is None or found.why == "As you said.":
+        return ""
+    return (
+        f" The clusters are those of `{found.value}`: {found.why[0].lower()}{found.why[1:]} Another column is named "
+        "with --cluster-by; `--cluster-by none` counts every text as independent."
+    )
 
 
 def _try_out(name: str, declaration: str, intake: "Intake", plain: Path) -> str:

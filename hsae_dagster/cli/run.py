@@ -22,29 +22,40 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("dataset")
-def run(dataset: str) -> None:
+@click.option("--until", metavar="STAGE", help="Stop after this stage, such as `interpretations`.")
+def run(dataset: str, until: str | None) -> None:
     """Materialize every asset of DATASET and print its hypotheses."""
-    materialize(dataset)
+    materialize(dataset, until)
 
 
-def materialize(dataset: str) -> None:
-    """Materialize every asset of a dataset in this process, showing progress, and print its hypotheses."""
+def materialize(dataset: str, until: str | None = None) -> None:
+    """Materialize every asset of a dataset in this process, showing progress, and print its hypotheses.
+
+    Args:
+        dataset: its name.
+        until: the last stage; None for all of them.
+    """
     prepare_home(project_root())
     started = time.monotonic()
+    from hsae_dagster.assets.gold import gold_offer
     from hsae_dagster.dataset.discovery import load_dataset
 
-    load_dataset(Project.here().data, dataset).file_paths()
-    click.echo(f"Materializing every asset of `{dataset}`\n")
+    declared = load_dataset(Project.here().data, dataset)
+    declared.file_paths()
+    click.echo(f"Materializing {f'`{dataset}` until {until}' if until else f'every asset of `{dataset}`'}\n")
+    if until is None and (offer := gold_offer(declared)):
+        click.echo(f"{offer}\n")
     _show_progress(started)
     # Whoever runs this one has no question about the others; `hsae ui` and the catalog tell.
     register(others=False)
-    problem = _execute(dataset)
+    problem = _execute(dataset, until)
     if problem:
         raise click.ClickException(f"{problem}\nFinished stages are kept; the same command goes on from there.")
-    print_findings(dataset, time.monotonic() - started)
+    if until is None:
+        print_findings(dataset, time.monotonic() - started)
 
 
-def _execute(dataset: str) -> str | None:
+def _execute(dataset: str, until: str | None) -> str | None:
     """Run the job in this process on the shared records; returns the failing step's sentence, or None."""
     import dagster as dg
 
@@ -54,6 +65,7 @@ def _execute(dataset: str) -> str | None:
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     with dg.DagsterInstance.get() as instance:
         job = defs.resolve_job_def("analyse_dataset")
+        chosen = _stages(job, until)
         result = job.execute_in_process(
             instance=instance,
             partition_key=dataset,
@@ -61,7 +73,7 @@ def _execute(dataset: str) -> str | None:
             run_config=quiet,
             tags=Worker.here().tags,
             # Says that a stage's readers run along, so that the refresh sensor does not start them a second time.
-            asset_selection=sorted(job.asset_layer.selected_asset_keys),
+            asset_selection=chosen,
         )
     if result.success:
         return None
@@ -79,6 +91,19 @@ def _execute(dataset: str) -> str | None:
     return f"The run {result.run_id} failed; open it in the UI."
 
 
+def _stages(job: "dg.JobDefinition", until: str | None) -> "list[dg.AssetKey]":
+    """All stages of the job, or those up to one."""
+    every = sorted(job.asset_layer.selected_asset_keys)
+    if until is None:
+        return every
+    last = next((key for key in every if key.path[-1] == until), None)
+    if last is None:
+        names = ", ".join(key.path[-1] for key in every)
+        raise click.ClickException(f"There is no stage `{until}`. The stages are: {names}.")
+    graph = job.asset_layer.asset_graph
+    return sorted({last, *(key for key in graph.get_ancestor_asset_keys(last) if key in every)})
+
+
 def _refused(dataset: str, result: "dg.ExecuteInProcessResult") -> str | None:
     """The sentence of a structural check that failed: as `hsae check` says it, else what it demands."""
     from hsae_dagster.checks import CHECKS
@@ -90,7 +115,7 @@ def _refused(dataset: str, result: "dg.ExecuteInProcessResult") -> str | None:
         return None
     stage = failed.asset_key.to_user_string()
     try:
-        describe(load_dataset(Project.here().data, dataset))
+        describe(load_dataset(Project.here().data, dataset), results=Project.here().results)
     except HsaeError as error:
         return f"`{stage}` stopped: {error}"
     demanded = CHECKS.get(failed.asset_key.path[-1], {}).get(failed.check_name, (True, failed.check_name))[1]

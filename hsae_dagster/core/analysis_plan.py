@@ -9,11 +9,18 @@ share counts once. The union is the right family because the report of a look re
 nobody can say which of several looks would have been shown. It bounds the error of every look by alpha as long as later
 hypotheses were not made from what an earlier look showed about the holdout; no correction knows what a person learned
 from reading a report, so every further look is labelled as well (Dwork et al. 2015, "The reusable holdout").
+
+A dataset that grows is tested again on fresh rows, in rounds. Each round has a level of its own, fixed before it is
+opened, and the levels add up to alpha, so that the chance of even one false confirmation in any report of the dataset
+is at most alpha, however many rounds there will be (alpha spending: Lan and DeMets 1983; a sum over rounds without a
+last one: Tian and Ramdas 2021, "Online control of the familywise error rate").
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+from zlib import crc32
 
 import numpy as np
 import polars as pl
@@ -31,6 +38,10 @@ _SAME_ORDER = 0.95
 # Holdouts that share fewer texts share phrases that everybody writes.
 _FEWEST_SHARED, _LEAST_SHARE = 5, 0.01
 _MOST_COMPARED = 1_500
+# A text is also known by a few runs of its words, so that one that was cut into chunks, shortened, or put behind a
+# heading is known again; fewer shared runs are what writers of one kind have in common.
+_RUN, _RUNS, _LEAST_RUNS = 5, 4, 0.1
+_MARK = "~"
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class AnalysisPlan:
         tests: the hypotheses, in rank order; their number is the family of this look.
         annotation: who judges the concepts, on what sample, with which prompt.
         model: outcome, task, unit of clustering and controls: what the tests estimate and how sure they are.
-        gates: alpha and the gates of the verdict.
+        gates: alpha, the round and its level, and the gates of the verdict.
     """
 
     holdout: str
@@ -79,6 +90,11 @@ class AnalysisPlan:
     def fingerprint(self) -> str:
         """Key of the plan (16 hexadecimal characters): equal plans are one look, however often they are evaluated."""
         return hash_json(self.record)[:16]
+
+    @property
+    def level(self) -> float:
+        """Family-wise error that its report may spend."""
+        return float(self.gates["level"])
 
     def test_key(self, concept_id: str) -> str:
         """Key of one test: the concept, its judge and the model of the effect that decides, controls included.
@@ -154,48 +170,103 @@ def corrected(
     )
 
 
-def holdout_keys(observations: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
-    """Key of each observation's text or pair and its label, sorted: (key str, label f64).
+def level(alpha: float, first: float, round_: int, spent: float = 0.0) -> float:
+    """Family-wise error that the report of a round may spend: two significant digits, rounded down.
 
-    Keys are of folded texts: a holdout in lower case, or without full stops, is the same one.
+    The first report has `first` of alpha; of the rest the k-th refresh has 6 / (pi^2 k^2), which adds up to one.
+
+    Args:
+        alpha: of all reports together.
+        first: share of the first one.
+        round_: 1 for the first holdout, k + 1 for the k-th refresh.
+        spent: what earlier rounds have spent.
+    """
+    share = first if round_ == 1 else (1 - first) * 6 / (math.pi * (round_ - 1)) ** 2
+    left = round(min(alpha * share, alpha - spent), 12)
+    if left <= 0:
+        return 0.0
+    digits = 1 - math.floor(math.log10(left))
+    return round(math.floor(round(left * 10**digits, 6)) / 10**digits, digits)
+
+
+def holdout_keys(observations: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
+    """What a holdout is known by, with labels, sorted: (key str, label f64).
+
+    One key per observation: its text folded, so that a holdout in lower case, or without full stops, is the same one;
+    of a pair both, in alphabetical order and with the label to match, so that a pair turned round is the same one. And
+    of texts a few runs of words that no other text of the holdout has, their keys marked.
 
     Args:
         observations: of the holdout.
         texts: with text_id and text of all of them.
     """
     names = texts.select("text_id", folded(texts["text"]).alias("folded"))
-    keyed = observations.select(*text_sides(observations), "label")
-    for side in text_sides(observations):
+    sides = text_sides(observations)
+    keyed = observations.select(*sides, "label")
+    for side in sides:
         keyed = keyed.join(names.rename({"folded": f"{side}:folded"}), left_on=side, right_on="text_id", how="left")
-    sides = [f"{side}:folded" for side in text_sides(observations)]
-    keys = [hash_json(list(row)) for row in keyed.select(sides).iter_rows()]
-    return keyed.select(pl.Series("key", keys, dtype=pl.String), "label").unique().sort("key", "label")
+    plain = [keyed[f"{side}:folded"] for side in sides]
+    label = keyed["label"]
+    if len(plain) == 2:
+        label = pl.select(pl.when(plain[0] > plain[1]).then(1 - label).otherwise(label)).to_series()
+    keys = [hash_json(sorted(row)) for row in zip(*plain, strict=True)]
+    found = pl.DataFrame({"key": pl.Series(keys, dtype=pl.String), "label": label.alias("label")})
+    if len(plain) == 1:
+        distinct = plain[0].unique().sort()
+        runs = pl.DataFrame({"folded": distinct, "key": [_runs(text) for text in distinct]}).explode("key").drop_nulls()
+        runs = runs.filter(~pl.col("key").is_duplicated())
+        labels = pl.DataFrame({"folded": plain[0], "label": label})
+        found = pl.concat([found, runs.join(labels, on="folded").select("key", "label")])
+    return found.unique().sort("key", "label")
+
+
+def _runs(text: str) -> list[str]:
+    """Marked keys of the runs of five words of a folded text whose checksums are smallest."""
+    words = text.split(" ")
+    sums = {crc32(" ".join(words[i : i + _RUN]).encode()) for i in range(len(words) - _RUN + 1)}
+    return [f"{_MARK}{found:08x}" for found in sorted(sums)[:_RUNS]]
 
 
 def holdout_fingerprint(keys: pl.DataFrame) -> str:
     """Fingerprint of a holdout: its texts with their labels, whatever clusters, controls or order they have."""
-    parts = [hash_json([key, label]) for key, label in keys.iter_rows()]
+    parts = [hash_json([key, label]) for key, label in _texts_of(keys).iter_rows()]
     return set_fingerprint(parts, "holdout")[:16]
 
 
-def one_holdout(first: pl.DataFrame, second: pl.DataFrame) -> bool:
+def one_holdout(first: pl.DataFrame, second: pl.DataFrame, *, same_column: bool = False) -> bool:
     """Whether two holdouts share texts and their outcomes, so that who looked at one has seen part of the other.
 
     A grown, shrunk or differently salted holdout shares texts and labels, and so does one whose outcome is coded
     otherwise: what counts is the order in which the outcomes put the shared texts. Two classes of one column, each
     against the rest, put them in opposite order wherever they differ. The same texts with an outcome of another order
-    are another question, hence another holdout.
+    are another question, hence another holdout, unless both outcomes are classes of one column.
 
     Args:
         first: as `holdout_keys` gives it.
         second: likewise.
+        same_column: whether the outcomes are classes of one column; texts may have several classes.
     """
+    if _shared(_texts_of(first), _texts_of(second), _LEAST_SHARE, any_order=same_column):
+        return True
+    marked = pl.col("key").str.starts_with(_MARK)
+    return _shared(first.filter(marked), second.filter(marked), _LEAST_RUNS, any_order=same_column)
+
+
+def _texts_of(keys: pl.DataFrame) -> pl.DataFrame:
+    return keys.filter(~pl.col("key").str.starts_with(_MARK))
+
+
+def _shared(first: pl.DataFrame, second: pl.DataFrame, least: float, *, any_order: bool) -> bool:
+    """Whether enough keys are shared, and the labels put the shared ones in one order or in the opposite one."""
     # A text that several rows rate has several labels: their mean stands for it.
     means = [keys.group_by("key").agg(pl.col("label").mean()) for keys in (first, second)]
     shared = means[0].join(means[1], on="key", suffix="_second").sort("key")
-    fewest = max(_FEWEST_SHARED, _LEAST_SHARE * min(len(part) for part in means))
-    if shared.height < min(fewest, *(len(part) for part in means)):
+    smaller = min(len(part) for part in means)
+    fewest = max(_FEWEST_SHARED, least * smaller)
+    if not shared.height or shared.height < min(fewest, smaller):
         return False
+    if any_order:
+        return True
     some = shared.gather_every(max(1, shared.height // _MOST_COMPARED)).head(_MOST_COMPARED)
     orders = [np.sign(np.subtract.outer(values, values)) for values in (some[c].to_numpy() for c in some.columns[1:])]
     agreement = orders[0] * orders[1]

@@ -11,6 +11,10 @@ Roles of the splits (each component has exactly one):
     validation  early stopping, choice among candidate concepts
     fidelity    reported fidelity of the chosen concepts; nothing is chosen on it
     holdout     the tests, once
+
+Rows that came after the first holdout was looked at belong to later rounds. Of the last round's rows, components that
+hold nothing older are its holdout, all of them: a fresh reserve. Everything older is learned from, what earlier rounds
+were tested on included, for nothing is tested there again. New rows are so tested first and learned from afterwards.
 """
 
 from collections.abc import Mapping
@@ -20,11 +24,12 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster.core.dependence import NEAR, TEXTS, Dependence, folded_keys
+from hsae_dagster.core.near_texts import folded
 from hsae_dagster.core.placing import SPLITS, Cuts, SplitShares, cut, most_protected, places
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import hash_json, normalise_text, text_id, unit_interval
 
-__all__ = ["FEWEST_COMPONENTS", "SPLITS", "Corpus", "Joining", "SplitShares", "build_corpus"]
+__all__ = ["FEWEST_COMPONENTS", "SPLITS", "Corpus", "Joining", "SplitShares", "build_corpus", "row_keys"]
 
 TEXTS_SCHEMA = {
     "text_id": pl.String,
@@ -69,6 +74,7 @@ class Corpus:
         cuts: where the splits end.
         joined: components that hold several keys of the first cluster column (or texts), by what joins rows: the
             number of rows that would lie in smaller components without it.
+        round: 1 for the first holdout, 2 for the first fresh reserve, and so on.
     """
 
     texts: pl.DataFrame
@@ -77,6 +83,22 @@ class Corpus:
     moved: int = 0
     cuts: Cuts = field(default_factory=lambda: Cuts(0.3, 0.4, 0.5))
     joined: Mapping[str, int] = field(default_factory=dict)
+    round: int = 1
+
+
+def row_keys(rows: pl.DataFrame) -> pl.Series:
+    """(n,) key of each row, by which it is known again in files that grew: its folded texts and clusters.
+
+    Rows that are alike in these are numbered, so that of 310 rows where there were 300 ten are new. Which side of a
+    pair is first, a corrected label, case and punctuation make no new row.
+    """
+    sides = [folded(rows[side]).alias(side) for side in ("text", "text_a", "text_b") if side in rows.columns]
+    clusters = [name for name in rows.columns if name == "cluster" or name.startswith("cluster:")]
+    named = pl.DataFrame([*sides, *[folded_keys(rows[name]) for name in clusters]])
+    texts = pl.concat_list(pl.col([side.name for side in sides])).list.sort().list.join("\x00")
+    alike = named.select(texts.alias("texts"), *clusters)
+    numbered = alike.with_columns(pl.int_range(pl.len()).over(alike.columns).alias("number"))
+    return pl.Series("key", [hash_json(list(row)) for row in numbered.iter_rows()], dtype=pl.String)
 
 
 def build_corpus(
@@ -90,7 +112,7 @@ def build_corpus(
     """Key and split observations (columns as in `dataset.rows`).
 
     Args:
-        rows: to place.
+        rows: to place; where there were several rounds, with `round` i64, the one in which each row came.
         shares: of the splits.
         dropped: rows left out before, by reason.
         joining: what counts as one text.
@@ -138,7 +160,29 @@ def build_corpus(
         moved=moved,
         cuts=cuts,
         joined=_what_joins(graph, clusters),
+        round=_round(rows),
     )
+
+
+def _round(rows: pl.DataFrame) -> int:
+    return int(rows["round"].max()) if "round" in rows.columns else 1  # type: ignore[arg-type]
+
+
+def _in_rounds(splits: np.ndarray, frame: pl.DataFrame, rows: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Splits of groups by hash; in a later round what came with it alone is the holdout, and nothing older is.
+
+    Args:
+        splits: (groups,) by hash.
+        frame: rows, with their `round` where there were several.
+        rows: (e,) positions of rows.
+        group: (e,) the group of each.
+    """
+    now = _round(frame)
+    if now == 1:
+        return splits
+    first = np.full(len(splits), now)
+    np.minimum.at(first, group, frame["round"].to_numpy()[rows])
+    return np.where(first == now, "holdout", np.where(splits == "holdout", "train", splits))
 
 
 def _map(frame: pl.DataFrame, column: str, function: object) -> pl.Series:
@@ -196,7 +240,8 @@ def _place(frame: pl.DataFrame, graph: Dependence, atoms: pl.Series, cuts: Cuts,
     """Add `component`, `cluster_id`, `wanted` (what the file or the hash says of the row) and `split` (of all)."""
     component = graph.component
     at = places(atoms, component, shares.salt, cuts.attempt)
-    hashed = pl.Series("hashed", np.array(SPLITS)[cuts.split(at)][component])
+    by_hash = _in_rounds(np.array(SPLITS)[cuts.split(at)], frame, np.arange(frame.height), component)
+    hashed = pl.Series("hashed", by_hash[component])
     names = pl.DataFrame({"component": component, "atom": atoms})
     halves = names.group_by("component").agg(pl.col("atom").min()).sort("component")["atom"]
     half = halves.map_elements(lambda key: unit_interval(key, shares.salt + ":half") < 0.5, return_dtype=pl.Boolean)
@@ -231,6 +276,7 @@ def _texts_apart(
     own = np.array(SPLITS)[cuts.split(places(graph.names[TEXTS], families, shares.salt, cuts.attempt))]
     edges, n, split = graph.hubs[TEXTS], placed.height, placed["split"].to_numpy()
     of_edge = families[edges[:, 1]]
+    own = _in_rounds(own, placed, edges[:, 0], of_edge)
     components = pl.DataFrame({"family": of_edge, "component": graph.component[edges[:, 0]]}).unique()
     shared = np.bincount(components["family"].to_numpy(), minlength=len(own)) > 1
     units, keeps = [], np.ones(n, dtype=bool)

@@ -234,6 +234,13 @@ def without_relation(y: np.ndarray, groups: np.ndarray, task: str, rng: np.rando
     if task == "pairwise":
         turned = rng.random(n_groups)[groups] < 0.5
         return np.where(turned, 1 - y, y)
+    values = np.full(n_groups, np.nan)
+    values[groups] = y
+    if n_groups < len(y) and np.array_equal(
+        values[groups], y
+    ):  # the outcome belongs to clusters, and so does the permuted one
+        dealt: np.ndarray = rng.permutation(values)[groups]
+        return dealt
     shuffled = np.empty_like(y)
     # Blocks differ in size, so they are laid end to end in a new order over the rows in the old one.
     shuffled[np.argsort(groups, kind="stable")] = y[np.lexsort((rng.random(len(y)), rng.permutation(n_groups)[groups]))]

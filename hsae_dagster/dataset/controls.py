@@ -22,6 +22,11 @@ _ALWAYS = 31
 _EVER = 61
 # Of what divides the rows, each level is selected in, or tested, on its own.
 MOST_LEVELS = 30
+# A column settles the outcome if its levels agree more often than chance would let them once in a thousand tables; of
+# the rows beyond the first of each level so few may disagree, for labels err; and there must be so many such rows.
+_CHANCE, _ERRING, _FEWEST_REPEATS = 1e-3, 0.02, 0.05
+# A control of numbers that follows the outcome's order so closely, in so many rows, is the outcome.
+_SAME_ORDER, _FEWEST_ROWS = 0.999, 20
 
 
 def most_categories(rows: int) -> int:
@@ -55,6 +60,54 @@ def check_categories(dataset: Dataset, frame: pl.DataFrame) -> None:
             f"Dataset `{dataset.name}`: the control `{name}` has {found:,} categories; with {frame.height:,} rows at "
             f"most {most} can be held constant. {remedy}"
         )
+
+
+def settles(level: pl.Series, label: pl.Series) -> bool:
+    """Whether rows of one level have one outcome, up to a few errors and more often than by chance.
+
+    Args:
+        level: (n,) of a column, null where it has no value.
+        label: (n,) the outcome, likewise.
+    """
+    from scipy.stats import binom
+
+    rows = pl.DataFrame({"level": level, "label": label}).drop_nulls()
+    counts = rows.group_by("level", "label").len()
+    levels = counts.group_by("level").agg(pl.col("len").max().alias("agreeing"))
+    repeats = rows.height - levels.height
+    if repeats < max(_FEWEST_REPEATS * rows.height, 1):
+        return False
+    disagreeing = rows.height - int(levels["agreeing"].sum())
+    alike = float(((rows["label"].value_counts()["count"] / rows.height) ** 2).sum())
+    by_chance = binom.sf(repeats - disagreeing - 1, repeats, alike)
+    return disagreeing <= _ERRING * repeats and bool(by_chance < _CHANCE)
+
+
+def check_not_outcome(dataset: Dataset, frame: pl.DataFrame) -> None:
+    """Refuse controls that are the outcome, or settle it: with one held constant nothing is left to explain.
+
+    Args:
+        dataset: as declared.
+        frame: its rows, with `label` and a column `control:<name>` for each control.
+
+    Raises:
+        DatasetError: with the control.
+    """
+    for name in dataset.spec.columns.controls:
+        both = pl.DataFrame({"x": frame[f"control:{name}"], "y": frame["label"]}).drop_nulls()
+        if both["x"].dtype.is_numeric():
+            both = both.filter(pl.col("x").cast(pl.Float64).is_finite())
+            rho = both.select(pl.corr("x", "y", method="spearman")).item() if both.height >= _FEWEST_ROWS else None
+            same = rho is not None and abs(rho) >= _SAME_ORDER
+        else:
+            same = False
+        if same or settles(both["x"], both["y"]):
+            raise DatasetError(
+                f"Dataset `{dataset.name}`: the control `{name}` settles the outcome `{dataset.spec.columns.label}`: "
+                "rows that share a value of it share the outcome, so with it held constant nothing is left to explain. "
+                f"Leave `{name}` out of columns.controls; if it says where rows come from, name it in "
+                "columns.cluster_by."
+            )
 
 
 def levels_of(observations: pl.DataFrame, name: str) -> np.ndarray:

@@ -136,9 +136,8 @@ def propose(
     same = [column.name for column in columns if column.name not in taken and _renames(frame, column, label.column)]
     unwanted = _no_cluster(columns, wishes)
     cluster = choose_cluster(columns, [*taken, label.name, *same], None if unwanted else wishes.cluster_by)
-    settling: list[str] = []
     if wishes.cluster_by is None or unwanted:
-        cluster, settling = with_settling(frame, columns, label.column, [*taken, *same], cluster)
+        cluster = with_settling(frame, columns, label.column, [*taken, *same], cluster)
     cluster = doubt_large(frame, cluster) if cluster else None
     left_out, cluster = (cluster, None) if unwanted else (None, cluster)
     fields = [
@@ -170,7 +169,7 @@ def propose(
     fields += [Field(*item) for item in answers]
     fields += [Field(*item) for item in size_fields(frame, taken, cluster.name if cluster else None)]
     fields = [_doubted(item, notes.doubts) for item in fields]
-    return Proposal(tuple(fields), (*notes.remarks, *settling, *remarks(frame, columns, taken, label, task.value)))
+    return Proposal(tuple(fields), (*notes.remarks, *remarks(frame, columns, taken, label, task.value)))
 
 
 def _doubted(item: Field, doubts: Mapping[str, str]) -> Field:
@@ -351,7 +350,13 @@ def _control_fields(
     if same:
         names = ", ".join(f"`{name}`" for name in same)
         fields.append(
-            Field("columns.", None, f"{names} says the same as `{label.name}`; not for controls.", active=False)
+            Field(
+                "columns.",
+                None,
+                f"{names} says the same as `{label.name}`; not for controls. If it says where rows come from, each "
+                "outcome comes from one source, and what is peculiar to the source cannot be told from the outcome.",
+                active=False,
+            )
         )
     return fields
 

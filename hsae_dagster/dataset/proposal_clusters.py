@@ -9,12 +9,10 @@ from dataclasses import replace
 
 import polars as pl
 
-from hsae_dagster.dataset.column_profile import MISSING_MARKS, ColumnProfile, words_of
+from hsae_dagster.dataset.column_profile import MISSING_MARKS, WHEN, ColumnProfile, words_of
+from hsae_dagster.dataset.controls import settles
 from hsae_dagster.dataset.proposal_roles import CLUSTER_NAMES, FEWEST_CLUSTERS, KEY_WORDS, Choice
 
-# A column settles the outcome if its levels agree more often than chance would let them once in a thousand tables.
-CHANCE = 1e-3
-FEWEST_REPEATS = 0.05
 LARGE = 0.5
 
 
@@ -24,11 +22,11 @@ def with_settling(
     label: ColumnProfile,
     taken: Sequence[str],
     found: Choice | None,
-) -> tuple[Choice | None, list[str]]:
-    """The cluster, if need be a column within whose levels the outcome never differs; and remarks.
+) -> Choice | None:
+    """The cluster: if need be a column within whose levels the outcome does not differ, however few these are.
 
     Rows that share such a level are one observation of the outcome, however many texts they have. A column of few
-    levels without a name that says so may also be the outcome in other words, and is only remarked on.
+    levels without a name that says so may also be the outcome in other words, so the choice is then not sure.
 
     Args:
         frame: all rows.
@@ -38,38 +36,41 @@ def with_settling(
         found: the cluster that was chosen by name.
     """
     settling = [c for c in columns if c.name not in taken and c.name != label.name and _settles(frame, c, label)]
-    sure = [c for c in settling if c.distinct >= FEWEST_CLUSTERS or (CLUSTER_NAMES | KEY_WORDS) & set(words_of(c.name))]
-    remarks = [
-        f"`{c.name}` settles `{label.name}`: rows that share it never differ in the outcome. If it is not the "
-        "outcome in other words, it is the cluster (--cluster-by)."
-        for c in settling
-        if c not in sure
-    ]
-    if not sure or (found and found.name in {c.name for c in sure}):
-        return found, remarks
+    if not settling or (found and found.name in {c.name for c in settling}):
+        return found
     # The coarsest: what is finer is settled through it.
-    best = min(sure, key=lambda c: c.distinct)
+    best = min(settling, key=lambda c: c.distinct)
     why = (
-        f"Rows that share `{best.name}` ({best.distinct:,} different) never differ in `{label.name}`, so they are one "
+        f"Rows that share `{best.name}` ({best.distinct:,} different) do not differ in `{label.name}`, so they are one "
         "observation of it. Kept on one side of every split."
     )
-    others = [c.name for c in sure if c is not best] + ([found.name] if found else [])
-    return Choice(best, why, False, tuple(others)), remarks
+    if best.distinct < FEWEST_CLUSTERS and not _named(best):
+        why += f" If `{best.name}` is the outcome in other words, leave it out (--cluster-by none)."
+    others = [c.name for c in settling if c is not best] + ([found.name] if found else [])
+    return Choice(best, why, False, tuple(others))
 
 
 def _settles(frame: pl.DataFrame, column: ColumnProfile, label: ColumnProfile) -> bool:
-    """Whether the outcome is the same wherever the column is, more than by chance."""
-    named = bool((CLUSTER_NAMES | KEY_WORDS) & set(words_of(column.name)))
-    usable = column.kind in ("key", "category", "text", "flag", "date") or (column.kind == "number" and named)
+    """Whether the outcome is the same wherever the column is, and no cut or grade of the column."""
+    usable = column.kind in ("key", "category", "text", "flag", "date", "number") and not column.scale
+    usable = usable and not (column.kind == "number" and WHEN & set(words_of(column.name)))
     if not usable or column.separator is not None or not label.distinct < column.distinct < 0.95 * column.rows:
         return False
-    rows = frame.select(_plain(column.name).alias("level"), _plain(label.name).alias("label")).drop_nulls()
-    levels = rows.group_by("level").agg(pl.len().alias("n"), pl.col("label").n_unique().alias("values"))
-    repeats = rows.height - levels.height
-    if not repeats or bool((levels["values"] > 1).any()) or repeats < FEWEST_REPEATS * rows.height:
+    level, outcome = (frame.select(_plain(name)).to_series() for name in (column.name, label.name))
+    if not settles(level, outcome):
         return False
-    alike = float(((rows["label"].value_counts()["count"] / rows.height) ** 2).sum())
-    return alike**repeats < CHANCE
+    return column.kind != "number" or _named(column) or not _in_order(level, outcome)
+
+
+def _named(column: ColumnProfile) -> bool:
+    return bool((CLUSTER_NAMES | KEY_WORDS) & set(words_of(column.name)))
+
+
+def _in_order(level: pl.Series, outcome: pl.Series) -> bool:
+    """Whether each outcome has a range of the numbers of its own, so that the outcome was cut from them."""
+    rows = pl.DataFrame({"level": level.cast(pl.Float64, strict=False), "outcome": outcome}).drop_nulls()
+    runs = rows.sort("level")["outcome"].rle_id().n_unique()
+    return runs <= 2 * rows["outcome"].n_unique()
 
 
 def _plain(name: str) -> pl.Expr:

@@ -25,7 +25,7 @@ from hsae_dagster.dataset.classes import (
     listed_classes,
     one_against_the_rest,
 )
-from hsae_dagster.dataset.controls import check_categories
+from hsae_dagster.dataset.controls import check_categories, check_not_outcome
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.percents import why_no_number, without_percent_signs
 from hsae_dagster.errors import DatasetError
@@ -89,6 +89,7 @@ def read_rows(dataset: Dataset) -> Rows:
         raise DatasetError(f"Dataset `{dataset.name}`: no rows are left of {names} ({why}). Give it rows.")
     _check_labels(dataset, frame)
     check_categories(dataset, frame)
+    check_not_outcome(dataset, frame)
     columns = dataset.spec.columns
     classes = class_sizes(each_class(frame["class"], columns.listed)) if columns.positive is not None else {}
     return Rows(frame.drop("class"), {reason: n for reason, n in dropped.items() if n}, classes, parts[0].percents)

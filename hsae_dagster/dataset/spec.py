@@ -96,6 +96,12 @@ class Splits(Section):
         "none where claims are found offline, which are tested as they read.",
     )
     salt: str = Field("hsae", description="Changes which clusters land where. Datasets of one salt agree.")
+    reserve: int | None = Field(
+        None,
+        ge=10,
+        description="Rows that came after the first report and share nothing with earlier ones: so many are tested "
+        "together, until then they wait. Default as many, of as many clusters, as the first holdout.",
+    )
     near_texts: float = Field(
         0.8,
         gt=0.0,

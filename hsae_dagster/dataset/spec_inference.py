@@ -13,7 +13,15 @@ from hsae_dagster.dataset.section import Range, Section
 class Inference(Section):
     """What counts as confirmed."""
 
-    alpha: float = Field(0.05, gt=0.0, lt=0.5, description="Family-wise error rate of `confirmed` (Holm).")
+    alpha: float = Field(
+        0.05, gt=0.0, lt=0.5, description="Family-wise error rate of `confirmed` (Holm), in all reports together."
+    )
+    first_report: float = Field(
+        0.8,
+        gt=0.0,
+        le=1.0,
+        description="Share of alpha for the first report; the rest is for refreshes on rows that come later. 1: none.",
+    )
     test: Literal["mean", "rank"] = Field(
         "mean",
         description="Which test of a number decides: of means, or of ranks, which finds more where a few values are "

@@ -95,7 +95,8 @@ class ReportContent:
         fits: ladder of joint fit, ceiling first: embeddings, TF-IDF, all neurons, selected neurons, concepts, controls.
         floor: mean and 95th percentile of the concepts' fit to permuted outcomes.
         guidance: by sae_id, how the label guided its training.
-        alpha: family-wise error rate.
+        alpha: family-wise error rate of this report.
+        round: 1 for the first holdout, k + 1 for the fresh reserve of the k-th refresh.
         bonferroni: hypotheses below alpha / H, for comparison.
         settings: what dataset.yaml declared, defaults filled in (JSON-like).
         versions: data version of each upstream asset.
@@ -130,6 +131,7 @@ class ReportContent:
     negative_controls: tuple[NegativeControl, ...] = ()
     reference: ReferenceEvaluation | None = None
     sizes: SizeChoice | None = None
+    round: int = 1
 
     @property
     def controls(self) -> tuple[str, ...]:

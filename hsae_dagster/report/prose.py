@@ -17,6 +17,7 @@ from hsae_dagster.report.wording import (
     concepts_fit,
     count,
     effect_words,
+    error_rate,
     left_out_words,
     metric_name,
     number,
@@ -143,9 +144,9 @@ def summary(content: ReportContent) -> tuple[str, ...]:
     if content.confirmed:
         out.append(
             "Confirmed means: if no claim had anything to do with the outcome, a report like this would confirm even "
-            f"one of them in fewer than {percent(content.alpha)} of cases. It means an association that holds on new "
-            "texts, not that what the claim says brings the outcome about. A claim is tested as it reads: its words "
-            "are its whole meaning."
+            f"one of them in fewer than {error_rate(content.alpha)} of cases. It means an association that holds on "
+            "new texts, not that what the claim says brings the outcome about. A claim is tested as it reads: its "
+            "words are its whole meaning."
         )
     if content.fits and content.hypotheses:
         out.append(recovery_words(content.fits, content.floor))
@@ -203,8 +204,8 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
     )
     yield (
         "Many tests",
-        f"Holm's correction holds the chance of even one false confirmation below {percent(content.alpha)}; q is the "
-        f"false discovery rate of Benjamini and Hochberg. Plain Bonferroni would keep {content.bonferroni} of "
+        f"Holm's correction holds the chance of even one false confirmation below {error_rate(content.alpha)}; q is "
+        f"the false discovery rate of Benjamini and Hochberg. Plain Bonferroni would keep {content.bonferroni} of "
         f"{len(content.hypotheses)}.",
     )
     yield (

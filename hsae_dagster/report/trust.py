@@ -16,6 +16,7 @@ from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
     capitalised,
     effect_brief,
+    error_rate,
     number,
     one_line,
     partial_brief,
@@ -46,13 +47,33 @@ def look_words(content: ReportContent) -> str:
         else f"The plan ({look.plan}) was changed after held-out texts had been judged."
     )
     if look.number == 1:
-        return f"This is the first look at these held-out texts: nothing had been tested on them before. {frozen}"
+        first = "This is the first look at these held-out texts: nothing had been tested on them before."
+        return " ".join(filter(None, (first, _spending_words(content), frozen)))
     own = len(content.hypotheses)
     return (
         f"This is the {ordinal(look.number)} look at these held-out texts: {plural(look.number - 1, 'other plan')} "
         f"had been evaluated on them. The correction for many tests counts everything tested in any of them, once: "
         f"{plural(content.family, 'test')}, of which this report shows {own}. A hypothesis made after reading an "
-        f"earlier report is not tested on unseen texts, and no correction can mend that. {frozen}"
+        f"earlier report is not tested on unseen texts, and no correction can mend that. {_spending_words(content)} "
+        f"{frozen}"
+    ).replace("  ", " ")
+
+
+def _spending_words(content: ReportContent) -> str:
+    """What of alpha this report may spend, where there may be others; empty where it has all of it."""
+    whole = float((content.settings.get("inference") or {}).get("alpha", content.alpha))
+    own = error_rate(content.alpha)
+    if content.round == 1 and content.alpha >= whole:
+        return ""
+    if content.round == 1:
+        return (
+            f"It may err in {own} of cases; what that leaves of {error_rate(whole)} is kept for refreshes, which test "
+            "rows that come later."
+        )
+    return (
+        f"This is the {ordinal(content.round - 1)} refresh: its held-out texts came after an earlier report, and share "
+        f"nothing with texts that anything was learned from. It may err in {own} of cases, and all reports on this "
+        f"dataset together in {error_rate(whole)}."
     )
 
 
@@ -153,7 +174,7 @@ def _chance_words(control: NegativeControl, alpha: float) -> str:
     if not control.runs_with_any:
         return ""
     most = most_by_chance(control.runs, alpha)
-    at = f"at a family-wise error of {percent(alpha)}"
+    at = f"at a family-wise error of {error_rate(alpha)}"
     if control.runs_with_any <= most:
         return f"; chance gives up to {most} {at}"
     return f"; chance gives no more than {most} {at}, so on these rows the test may be too generous"

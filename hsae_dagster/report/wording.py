@@ -73,6 +73,11 @@ def percent(share: float) -> str:
     return f"{number(100 * share, 0 if abs(share) >= 0.0995 else 1).removesuffix('.0')} %"
 
 
+def error_rate(alpha: float) -> str:
+    """A family-wise error as percent, two digits: `4 %`, `0.6 %`, `0.067 %`."""
+    return f"{100 * alpha:.2g} %"
+
+
 def p_value(p: float) -> str:
     """A p- or q-value: three decimals while small, never `0.000`."""
     if not math.isfinite(p):

@@ -4,7 +4,7 @@ Belongs here: writing a plan before its holdout is judged, counting evaluations,
 belong here: what a plan is or how looks widen a family (`core.analysis_plan`).
 
 Layout under the results folder:
-    holdouts/<fingerprint>/keys.parquet         the holdout's texts (by key) and labels
+    holdouts/<fingerprint>/keys.parquet         the holdout's texts and runs of words (by key) and labels
     holdouts/<fingerprint>/plans/<plan>.json    plans, each as it was first written
     holdouts/<fingerprint>/looks/<plan>.json    evaluations, each with its number, what came before, and its p-values
 
@@ -63,7 +63,7 @@ class HoldoutRegister:
         # Two evaluations at once are two looks, of which one is the later.
         with locked(self.root / "locks" / "looks"):
             if not path.is_file():
-                before = self._looks_at(plan.holdout)
+                before = self._looks_at(plan)
                 opened: dict[str, Any] = {
                     "plan": plan.fingerprint,
                     "number": len(before) + 1,
@@ -90,13 +90,25 @@ class HoldoutRegister:
         finite = {key: p if p == p else None for key, p in p_values.items()}
         self._write_once(self._folder(plan.holdout) / "looks" / f"{plan.fingerprint}.p.json", finite)
 
-    def _looks_at(self, holdout: str) -> list[dict[str, Any]]:
+    def spent(self, holdout: str) -> float | None:
+        """Largest level (family-wise error) of a plan that was evaluated on a holdout; None before the first look.
+
+        Args:
+            holdout: its fingerprint.
+        """
+        folder = self._folder(holdout)
+        looked = [path for path in sorted((folder / "looks").glob("*.json")) if ".p." not in path.name]
+        levels = [_read(folder / "plans" / path.name)["gates"] for path in looked]
+        return max((float(gates.get("level", gates["alpha"])) for gates in levels), default=None)
+
+    def _looks_at(self, plan: AnalysisPlan) -> list[dict[str, Any]]:
         """Records of all looks at this holdout or at one that shares texts and outcomes with it, oldest first."""
-        keys = _read_keys(self._folder(holdout))
+        keys = _read_keys(self._folder(plan.holdout))
         found = []
         for folder in sorted(path for path in self.root.glob("holdouts/*") if (path / "looks").is_dir()):
-            if folder.name == holdout or one_holdout(keys, _read_keys(folder)):
-                looks = sorted(path for path in (folder / "looks").glob("*.json") if ".p." not in path.name)
+            looks = sorted(path for path in (folder / "looks").glob("*.json") if ".p." not in path.name)
+            column = any(_classes_of_one_column(_read(folder / "plans" / path.name)["model"], plan) for path in looks)
+            if folder.name == plan.holdout or one_holdout(keys, _read_keys(folder), same_column=column):
                 found += [{**_read(path), "holdout": folder.name} for path in looks]
         return sorted(found, key=lambda one: (one["opened"], one["number"], one["plan"]))
 
@@ -114,6 +126,12 @@ class HoldoutRegister:
     def _write_once(self, path: Path, record: Mapping[str, Any]) -> None:
         if not path.is_file():
             write_atomically(path, sealed(record))
+
+
+def _classes_of_one_column(model: Mapping[str, Any], plan: AnalysisPlan) -> bool:
+    """Whether both outcomes are a class against the rest, and the column of the classes has one name."""
+    both = (model, plan.model)
+    return all(one.get("positive") is not None for one in both) and model.get("label") == plan.model.get("label")
 
 
 def _keys_are_there(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from hsae_dagster.cli import main
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.storage.frames import read_frame
-from hsae_dagster_tests.assets.workspace import Workspace
+from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 
 
 def hypotheses(workspace: Workspace, dataset: str) -> pl.DataFrame:
@@ -84,6 +84,42 @@ def test_stated_accuracy_gives_a_band_and_pairs_have_neither(copied: Workspace) 
         hypotheses(copied, "duels")["band_low"].is_nan().all()
         or hypotheses(copied, "duels")["band_low"].is_null().all()
     )
+
+
+def test_a_sheet_can_be_drawn_before_anything_is_judged_and_its_labels_correct_the_effects(
+    workspace: Workspace, environment, monkeypatch
+) -> None:
+    workspace.declare("ratings", tiny_texts(400), hypotheses=OWN[1:2])
+    dataset = load_dataset(workspace.project.data, "ratings")
+    with pytest.raises(DatasetError, match=r"has no claims yet.*--until interpretations"):
+        draw_sheet(workspace.project, dataset, 60)
+    first = workspace.run("ratings", upto="interpretations")
+    assert first.success, {step: first.sentence(step) for step in first.failures}
+    path, rows = draw_sheet(workspace.project, dataset, 60)
+    sheet = pl.read_csv(path, infer_schema=False)
+    assert 60 < rows == sheet.height
+    held_out = read_frame(workspace.current("ratings", "corpus").file("texts.parquet"))
+    assert set(sheet["text_id"]) <= set(held_out.filter(pl.col("split") == "holdout")["text_id"])
+    assert sheet["probability"].cast(pl.Float64).is_between(0, 1, closed="right").all()
+    # Texts that fire the neuron of a claim are drawn more often than others.
+    assert sheet.filter(pl.col("claim") != OWN[1]["claim"])["probability"].n_unique() > 1
+    about_sky = ("planet", "telescope", "galaxy")
+    labels = ["yes" if any(word in text for word in about_sky) else "no" for text in sheet["text"]]
+    filled = sheet.with_columns(pl.Series("label", labels)).filter(pl.col("claim") == OWN[1]["claim"])
+    filled.write_csv(workspace.root / "data" / "ratings" / "gold.csv")
+    assert workspace.run("ratings", instance=first.instance).success
+    own = hypotheses(workspace, "ratings").filter(pl.col("source") == "yours")
+    assert own["corrected_estimate"].is_not_nan().all()
+    assert own["decided_by"].to_list() == ["plain, gold"]
+
+
+def test_gold_about_nothing_that_is_tested_is_refused_before_anything_is_judged(workspace: Workspace) -> None:
+    workspace.declare("ratings", tiny_texts(400))
+    first = workspace.run("ratings", upto="interpretations")
+    sheet = pl.DataFrame({"text_id": ["0" * 32], "concept": ["is about nothing"], "label": ["yes"]})
+    sheet.write_csv(workspace.root / "data" / "ratings" / "gold.csv")
+    refused = workspace.run("ratings", "annotation_matrix", instance=first.instance)
+    assert "none of the 1 labels in gold.csv is about a concept" in refused.sentence("annotation_matrix")
 
 
 def test_the_command_says_what_to_do_with_the_sheet(copied: Workspace, environment, monkeypatch) -> None:

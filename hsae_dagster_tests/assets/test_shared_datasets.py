@@ -11,6 +11,10 @@ import polars as pl
 import pytest
 
 import hsae_dagster
+from hsae_dagster.cli.new import describe
+from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster.dataset.proposal import Wishes, propose
+from hsae_dagster.errors import MethodError
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster_tests.assets.workspace import Workspace
 
@@ -83,3 +87,49 @@ def test_from_files_to_report(name: str, tmp_path: Path) -> None:
     hypotheses = read_frame(workspace.current(name, "evaluation_report").file("hypotheses.parquet"))
     assert hypotheses.height > 0
     assert hypotheses["n_clusters"].min() > 10  # type: ignore[operator]
+
+
+def case(name: str, file: str) -> Path:
+    path = FOLDER.parent / "cases" / name / file
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    return path
+
+
+@pytest.mark.slow
+def test_retweets_are_kept_together_and_none_of_their_chance_findings_is_confirmed(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    frame = pl.read_csv(case("13-near-duplicates", "14_retweets.csv"))
+    workspace.declare(
+        "near", frame, task="classification", columns={"text": "text", "label": "flagged"}, selection={"n": 10}
+    )
+    run = workspace.run("near", upto="corpus")
+    assert run.success, {step: run.sentence(step) for step in run.failures}
+    assert run.metadata("corpus")["clusters"] == 36
+    rest = workspace.run("near", instance=run.instance)
+    # Either nothing is found on other posts, which is said, or what is found is not confirmed.
+    if rest.success:
+        assert workspace.current("near", "evaluation_report").json("evaluation.json")["confirmed"] == 0
+    else:
+        assert "nothing found" in " ".join(rest.sentence(step) for step in rest.failures)
+
+
+def test_three_clusters_are_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    frame = pl.read_parquet(case("19-three-clusters", "c4_control.parquet"))
+    columns = {"text": "text", "label": "label", "cluster_by": "party"}
+    workspace.declare("three", frame, task="classification", columns=columns)
+    with pytest.raises(MethodError, match=r"3 clusters in all.*Bring more data or more clusters"):
+        describe(load_dataset(workspace.project.data, "three"))
+    assert "3 clusters in all" in workspace.run("three", "corpus").sentence("corpus")
+
+
+def test_the_senator_is_named_whatever_the_column_is_called() -> None:
+    path = FOLDER / "senate_press_releases" / "train.parquet"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    frame = pl.read_parquet(path).rename({"senator": "who"})
+    found = propose(frame, "train.parquet", Wishes(label="republican"))
+    assert found.value("columns.cluster_by") == "who"
+    twelve = frame.filter(pl.col("who").is_in(frame["who"].unique().sort().head(12).to_list()))
+    assert propose(twelve, "train.parquet", Wishes(label="republican")).value("columns.cluster_by") == "who"

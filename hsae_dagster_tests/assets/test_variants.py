@@ -21,6 +21,6 @@ def test_only_what_differs_is_computed(copied: Workspace) -> None:
     assert sorted(path.name for path in (copied.root / "results" / "lancedb").iterdir()) == vectors
     assert not run.metadata("interpretations")["reused"]
     assert copied.current("strict", "interpretations").folder != copied.current("ratings", "interpretations").folder
-    assert copied.current("strict", "evaluation_report").json("evaluation.json")["alpha"] == 0.01
+    assert copied.current("strict", "evaluation_report").json("evaluation.json")["alpha"] == 0.008
     # The report bears the variant's own name.
     assert (copied.root / "results" / "reports" / "strict.html").is_file()

@@ -12,6 +12,7 @@ from hsae_dagster.core.analysis_plan import (
     corrected,
     holdout_fingerprint,
     holdout_keys,
+    level,
     one_holdout,
 )
 from hsae_dagster.core.inference import benjamini_hochberg, holm
@@ -133,6 +134,91 @@ def test_one_class_against_the_rest_and_the_next_are_one_holdout_and_another_out
     assert one_holdout(keys_of(first), keys_of(second))
     other = rows.with_columns(pl.Series("label", ((classes == 0) ^ (rng.random(600) < 0.3)).astype(float)))
     assert not one_holdout(keys_of(first), keys_of(other))
+
+
+def sentences(n, first=0, words=40):
+    rng = np.random.default_rng(8)
+    every = [" ".join(f"w{rng.integers(3000)}" for _ in range(words)) for _ in range(first + n)][first:]
+    return pl.DataFrame({"text_id": [f"{first + i:032x}" for i in range(n)], "text": every})
+
+
+EDITS = {
+    "behind a heading": lambda text: f"for immediate release today {text}",
+    "shortened": lambda text: " ".join(text.split()[:20]),
+    "in chunks": lambda text: [" ".join(text.split()[i : i + 14]) for i in (0, 14, 28)],
+    "a word corrected": lambda text: text.replace(text.split()[7], "corrected", 1),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_texts_that_were_cut_or_edited_are_no_fresh_holdout(edit):
+    texts = sentences(400)
+    label = np.random.default_rng(9).normal(size=400)
+    keys = holdout_keys(texts.select("text_id", pl.Series("label", label)), texts)
+    rows = [
+        (part, y) for text, y in zip(texts["text"], label, strict=True) for part in np.atleast_1d(EDITS[edit](text))
+    ]
+    edited = pl.DataFrame({"text_id": [f"e{i}" for i in range(len(rows))], "text": [str(part) for part, _ in rows]})
+    labels = edited.select("text_id", pl.Series("label", [y for _, y in rows]))
+    assert one_holdout(keys, holdout_keys(labels, edited))
+    others = sentences(400, first=400).with_columns(text="for immediate release today " + pl.col("text"))
+    fresh = holdout_keys(others.select("text_id", pl.Series("label", label)), others)
+    assert not one_holdout(keys, fresh)
+    assert not one_holdout(holdout_keys(labels, edited), fresh)
+
+
+def test_a_pair_turned_round_is_the_same_pair():
+    texts = sentences(300)
+    ids, wins = texts["text_id"], (np.random.default_rng(2).random(150) < 0.5).astype(float)
+    pairs = pl.DataFrame({"text_id_a": ids[:150], "text_id_b": ids[150:], "label": wins})
+    turned = pl.DataFrame({"text_id_a": ids[150:], "text_id_b": ids[:150], "label": 1 - wins})
+    assert holdout_fingerprint(holdout_keys(pairs, texts)) == holdout_fingerprint(holdout_keys(turned, texts))
+
+
+def test_levels_of_all_rounds_add_up_to_alpha_and_a_first_report_may_have_it_all():
+    levels = [level(0.05, 0.8, k) for k in range(1, 2000)]
+    assert levels[:4] == [0.04, 0.006, 0.0015, 0.00067]
+    assert 0.045 < sum(levels) <= 0.05
+    assert [level(0.05, 1.0, 1), level(0.05, 1.0, 2)] == [0.05, 0.0]
+    # What an earlier report has spent beyond its share is not there for a later one.
+    assert level(0.05, 0.8, 2, spent=0.05) == 0
+    assert level(0.05, 0.8, 2, spent=0.047) == pytest.approx(0.003)
+
+
+def rounds_of_a_null(rng, refreshes, alpha_of, fresh):
+    """Whether any report of a growing dataset without any effect confirms a claim: 20 selected of 60, then tested."""
+    n, wrong = 150, False
+    labels, claims = rng.normal(size=0), np.empty((0, 60))
+    held = np.zeros(0, dtype=bool)
+    for k in range(1, refreshes + 2):
+        new = n if k > 1 else 2 * n
+        labels = np.concatenate([labels, rng.normal(size=new)])
+        claims = np.vstack([claims, rng.normal(size=(new, 60)) > 1])
+        came = np.zeros(len(labels), dtype=bool)
+        came[-n:] = True
+        held = came if fresh else np.concatenate([held, came[len(held) :]])
+        z = [separation_z(claims[rows], labels[rows]) for rows in (~held, held)]
+        taken = np.argsort(-np.abs(z[0]))[:20]
+        p = stats.t.sf(z[1][taken] * np.sign(z[0][taken]), int(held.sum()) - 2)
+        wrong |= bool((corrected(p, [str(i) for i in taken], make_look(), 0.05).p_holm < alpha_of(k)).any())
+    return wrong
+
+
+def separation_z(claims, labels):
+    on, n = claims.sum(0), len(labels)
+    means = (labels @ claims) / on, (labels.sum() - labels @ claims) / (n - on)
+    return (means[0] - means[1]) / (labels.std() * np.sqrt(1 / on + 1 / (n - on)))
+
+
+def test_repeated_refreshes_of_a_null_confirm_in_at_most_five_per_cent_of_sequences():
+    rng = np.random.default_rng(12)
+    runs = 500
+    spent = sum(rounds_of_a_null(rng, 6, lambda k: level(0.05, 0.8, k), fresh=True) for _ in range(runs)) / runs
+    assert spent <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / runs)
+    # The same reports at 5 % each, on a holdout that grows or on fresh rows, err in more than a fifth of sequences.
+    for fresh in (False, True):
+        each = sum(rounds_of_a_null(rng, 6, lambda _: 0.05, fresh=fresh) for _ in range(150)) / 150
+        assert each > 0.15
 
 
 def test_a_few_phrases_that_everybody_writes_do_not_make_two_holdouts_one():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsae_dagster.core.corpus import SPLITS, Joining, SplitShares, build_corpus
+from hsae_dagster.core.corpus import SPLITS, Joining, SplitShares, build_corpus, row_keys
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import set_fingerprint, text_id
 
@@ -236,3 +236,54 @@ def test_a_set_fingerprint_is_blind_to_order_and_sees_members(texts: list[str], 
     assert set_fingerprint(ids, "m") == set_fingerprint(mixed, "m")
     assert set_fingerprint(ids, "m") != set_fingerprint(ids, "n")
     assert set_fingerprint(ids, "m") != set_fingerprint([*ids, text_id("one more, never drawn")], "m")
+
+
+def test_rows_of_a_later_round_are_its_holdout_unless_something_joins_them_to_older_ones() -> None:
+    n = 400
+    texts = [f"reply {i}" for i in range(n)]
+    clusters = [f"c{i // 4}" for i in range(n)]
+    first = build_corpus(rows(texts, clusters), SHARES)
+    held = set(first.observations.filter(pl.col("split") == "holdout")["text_id"])
+    late = [f"late {i}" for i in range(60)]
+    # Forty of new clusters, ten of a known one, ten that repeat a known text.
+    of = [f"new{i // 4}" for i in range(40)] + ["c0"] * 10 + [f"copy{i}" for i in range(10)]
+    late[50:] = texts[20:30]
+    frame = rows([*texts, *late], [*clusters, *of])
+    frame = frame.with_columns(pl.Series("round", [1] * n + [2] * 60))
+    made = build_corpus(frame, SHARES, cuts=first.cuts)
+    assert made.round == 2
+    where = dict(made.texts.select("text", "split").iter_rows())
+    assert {where[text] for text in late[:40]} == {"holdout"}
+    assert "holdout" not in {where[text] for text in [*texts, *late[40:]]}
+    # What was tested is learned from now; what was learned from stays where it was.
+    now = dict(made.observations.select("text_id", "split").iter_rows())
+    assert {now[text] for text in held} == {"train"}
+    old = first.observations.filter(pl.col("split") != "holdout").select("text_id", "split")
+    assert all(now[text] == split for text, split in old.iter_rows())
+
+
+def test_in_a_later_round_a_phrase_that_is_not_new_stays_out_of_the_reserve() -> None:
+    n = 400
+    texts = [f"reply {i}" for i in range(n)]
+    clusters = [f"c{i // 4}" for i in range(n)]
+    late = [f"late {i}" if i % 4 else "reply 7" if i % 8 else "a new phrase" for i in range(80)]
+    frame = rows([*texts, *late], [*clusters, *[f"new{i // 4}" for i in range(80)]])
+    frame = frame.with_columns(pl.Series("round", [1] * n + [2] * 80))
+    first = build_corpus(rows(texts, clusters), SHARES)
+    made = build_corpus(frame, SHARES, joining=Joining(shared_texts="leave_out"), cuts=first.cuts)
+    held = set(made.texts.filter(pl.col("split") == "holdout")["text"])
+    assert held == {text for text in late if text != "reply 7"}
+
+
+def test_a_row_is_known_again_by_its_text_and_cluster_and_copies_are_counted() -> None:
+    before = rows(["Thanks!", "thanks", "Good point", "A third"], ["a", "a", "b", "c"], labels=[1.0, 0.0, 1.0, 0.0])
+    after = rows(
+        ["THANKS", "Good point.", "thanks!", "a  third", "thanks", "Good point"],
+        ["A", "b ", "a", "C", "a", "c"],
+        labels=[1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+    )
+    known, now = set(row_keys(before)), row_keys(after).to_list()
+    assert [key in known for key in now] == [True, True, True, True, False, False]
+    pair = pl.DataFrame({"text_a": ["one"], "text_b": ["two"], "cluster": ["x"]})
+    turned = pl.DataFrame({"text_a": ["two"], "text_b": ["one"], "cluster": ["x"]})
+    assert row_keys(pair).to_list() == row_keys(turned).to_list()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from hsae_dagster.core.joint_fit import without_relation
 from hsae_dagster.core.negative_controls import Rows, Rule, permuted_concepts, permuted_labels, random_neurons
 from hsae_dagster_tests.core.simulated_designs import make_design
 
@@ -51,6 +52,18 @@ def test_labels_of_clusters_are_dealt_as_blocks_or_the_control_would_cry_wolf():
     effects = permuted_concepts(alone, rule("classification"), 5, np.random.default_rng(7))
     # Blocks have more spread than single rows: the null that respects clusters is the wider one.
     assert own.typical_effect > 2 * effects.typical_effect
+
+
+def test_an_outcome_that_belongs_to_clusters_of_unequal_sizes_still_does_when_it_is_permuted():
+    rng = np.random.default_rng(6)
+    groups = np.repeat(np.arange(40), rng.integers(1, 60, 40))
+    y = (rng.random(40) < 0.5).astype(float)[groups]
+    for _ in range(20):
+        dealt = without_relation(y, groups, "classification", rng)
+        assert all(len(set(dealt[groups == g])) == 1 for g in range(40))
+    within = y.copy()
+    within[::7] = 1 - within[::7]
+    assert sorted(without_relation(within, groups, "classification", rng)) == sorted(within)
 
 
 def test_selected_neurons_and_rare_ones_are_not_drawn_at_random():

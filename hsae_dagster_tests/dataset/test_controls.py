@@ -71,3 +71,21 @@ def test_strata_and_subgroups_have_at_most_30_levels(field: str, split: str) -> 
     check_levels(Selection(**{field: ("week",)}), elsewhere)
     with pytest.raises(MethodError, match=r"`week` has 31 levels; strata and subgroups .* at most 30"):
         check_levels(Selection(**{field: ("week",)}), more)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [str(i % 7 + 1) for i in range(700)],  # the outcome in other numbers
+        [f"writer {i % 14}" for i in range(700)],  # each of one outcome
+        [f"writer {i % 14}" if i % 90 else "writer 3" for i in range(700)],  # but for a few errors
+    ],
+)
+def test_a_control_that_is_or_settles_the_outcome_is_refused(tmp_path: Path, values: list[str | None]) -> None:
+    with pytest.raises(DatasetError, match=r"the control `at` settles the outcome `score`.*Leave `at` out"):
+        read(tmp_path, values)
+
+
+def test_a_control_that_says_much_of_the_outcome_is_held_constant(tmp_path: Path) -> None:
+    values = [str(i % 7 + (i * 7919) % 3) for i in range(700)]
+    assert read(tmp_path, values)["control:at"].n_unique() == 9

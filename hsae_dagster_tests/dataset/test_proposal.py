@@ -447,15 +447,31 @@ def test_a_column_that_settles_the_outcome_is_the_cluster() -> None:
     found = propose(frame, "r.csv", Wishes(label="passed"))
     cluster = next(field for field in found.fields if field.path == "columns.cluster_by")
     assert (cluster.value, cluster.active, cluster.sure) == ("school", True, False)
-    assert "12 different) never differ in `passed`" in cluster.why
+    assert "12 different) do not differ in `passed`" in cluster.why
 
 
-def test_a_finer_outcome_is_remarked_on_and_no_cluster() -> None:
+def test_a_column_of_few_levels_that_settles_the_outcome_is_the_cluster_too_and_can_be_declined() -> None:
     words = ["awful", "poor", "mixed", "fine", "great"]
     columns = {"mood": [words[i % 5] for i in range(600)], "liked": [("no", "yes")[i % 5 > 2] for i in range(600)]}
-    found = propose(reviews(**columns).drop("Star Rating", "User Name"), "r.csv", Wishes(label="liked"))
-    assert found.value("columns.cluster_by") is None
-    assert any("`mood` settles `liked`" in remark for remark in found.remarks)
+    frame = reviews(**columns).drop("Star Rating", "User Name")
+    found = propose(frame, "r.csv", Wishes(label="liked"))
+    (cluster,) = (field for field in found.fields if field.path == "columns.cluster_by")
+    assert (cluster.value, cluster.sure) == ("mood", False)
+    assert "--cluster-by none" in cluster.why
+    assert propose(frame, "r.csv", Wishes(label="liked", cluster_by="none")).value("columns.cluster_by") is None
+
+
+@pytest.mark.parametrize("wrong", [0, 5])
+def test_a_number_that_names_who_wrote_settles_and_one_that_the_outcome_was_cut_from_does_not(wrong: int) -> None:
+    rng = np.random.default_rng(5)
+    writer, grade = rng.integers(1, 13, 600), rng.integers(1, 11, 600)
+    of_writer = np.random.default_rng(6).permutation(np.arange(12) % 2)
+    liked = of_writer[writer - 1]
+    liked[:wrong] = 1 - liked[:wrong]
+    plain = reviews(w=writer, liked=liked).drop("Star Rating", "User Name")
+    assert propose(plain, "r.csv", Wishes(label="liked")).value("columns.cluster_by") == "w"
+    graded = reviews(w=grade, liked=(grade > 6).astype(int)).drop("Star Rating", "User Name")
+    assert propose(graded, "r.csv", Wishes(label="liked")).value("columns.cluster_by") is None
 
 
 def test_agreement_by_chance_settles_nothing() -> None:
@@ -466,7 +482,7 @@ def test_agreement_by_chance_settles_nothing() -> None:
     stars[599] = 3 - stars[39]
     frame = reviews(**{"Star Rating": stars, "code": keys}).drop("User Name")
     found = propose(frame, "r.csv", Wishes(label="Star Rating"))
-    assert found.value("columns.cluster_by") != "code" or "never differ" not in render(found, "r.csv")
+    assert found.value("columns.cluster_by") != "code" or "do not differ" not in render(found, "r.csv")
 
 
 def test_one_cluster_with_half_of_the_rows_is_doubted() -> None:

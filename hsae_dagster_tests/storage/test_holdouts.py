@@ -51,6 +51,23 @@ def test_a_grown_holdout_is_looked_at_again_and_a_fresh_one_is_not(tmp_path):
     assert looked(register, other_outcome, plan(other_outcome, "a"), a=0.4).number == 1
 
 
+def test_classes_of_one_column_are_one_family_even_where_texts_have_several(tmp_path):
+    register = HoldoutRegister(tmp_path)
+
+    def of_class(name, column, seed):
+        rows = keys(300, seed).with_columns((pl.col("label") > 0.8).cast(pl.Float64))
+        tests = (PlannedTest("a", "a", "found", 1),)
+        model = {"label": column, "positive": name}
+        return rows, AnalysisPlan(holdout_fingerprint(rows), tests, {"model": "lexical"}, model, {"alpha": 0.05})
+
+    numbers = []
+    for name, column, seed in (("joy", "emotions", 1), ("fear", "emotions", 2), ("yes", "recommended", 3)):
+        rows, made = of_class(name, column, seed)
+        register.freeze(made, rows)
+        numbers.append(register.look(made, dataset="d", judged_under=None).number)
+    assert numbers == [1, 2, 1]
+
+
 def test_a_look_that_broke_off_before_any_figure_counts_all_it_planned(tmp_path):
     register, holdout = HoldoutRegister(tmp_path), keys()
     broken = plan(holdout, "a", "b", "c")
