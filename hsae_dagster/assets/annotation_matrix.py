@@ -17,6 +17,7 @@ from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.observations import text_sides
 from hsae_dagster.dataset.spec import Annotation, DatasetSpec
+from hsae_dagster.dataset.spec_server import MANNER
 from hsae_dagster.errors import MethodError
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
@@ -51,7 +52,7 @@ def annotation_matrix(context: dg.AssetExecutionContext, project: Project) -> dg
 
 def config_of(spec: DatasetSpec) -> dict[str, Any]:
     """What of a declaration the stage reads."""
-    config = spec.annotation.model_dump(mode="json", exclude={"min_agreement", "max_missing"})
+    config = spec.annotation.model_dump(mode="json", exclude={"min_agreement": True, "max_missing": True, **MANNER})
     if spec.hypotheses:
         config["hypotheses"] = [own.model_dump(mode="json", include={"claim", "terms"}) for own in spec.hypotheses]
     return config

@@ -195,7 +195,16 @@ class Interpretation(Section):
         description="Texts a paid annotator reads to score a candidate, a quarter of them silent ones nearest to "
         "firing ones (the free one reads all).",
     )
+    revisions: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="Times that a language model sees what its best phrase for a neuron got wrong on training texts "
+        "and proposes a better one.",
+    )
     instructions: str | None = Field(None, description="What the texts are, for a language model.")
+    prompt: str | None = Field(None, description="File in the dataset's folder to ask by instead of interpret.md.")
+    revision_prompt: str | None = Field(None, description="The same instead of revise.md.")
     seed: int = Field(0, ge=0, description="Start of the sampling's random stream.")
 
     @model_validator(mode="after")
@@ -226,6 +235,9 @@ class Annotation(Section):
     )
     concepts_per_call: int = Field(10, ge=1, le=50, description="Concepts a language model judges at once.")
     max_words: int = Field(256, ge=8, description="Words shown of each text.")
+    prompt: str | None = Field(
+        None, description="File in the dataset's folder to judge by instead of annotate_stacked.md and _single.md."
+    )
     calibration: int = Field(
         100, ge=0, description="Answers of a stack of concepts to ask again one by one, to see that they agree."
     )
