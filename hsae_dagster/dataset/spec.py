@@ -257,6 +257,14 @@ class Judge(Section):
     min_accuracy: float = Field(
         0.75, ge=0.0, le=1.0, description="Mean of its shares of right yes and right no below which the stage stops."
     )
+    second: str | None = Field(
+        None, description="A second model (`openai:…`, `local:…`) that judges some of the texts, to see how both agree."
+    )
+    second_server: ServerFields = ServerFields()
+    second_texts: int = Field(100, ge=20, description="Texts that the second model judges, every concept on each.")
+    min_kappa: float = Field(
+        0.4, ge=-1.0, le=1.0, description="Least κ of both models over all their answers, else a warning."
+    )
 
 
 class Spending(Section):
