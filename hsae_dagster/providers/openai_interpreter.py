@@ -29,7 +29,7 @@ from hsae_dagster.providers.unusable import require_some
 # A predicate asked for in 20 words that is longer than this is an essay.
 MAX_CHARACTERS = 300
 # Observations have about 60 words, a concept 20.
-ANSWER_TOKENS, MOST_ANSWER_TOKENS = 110, 512
+ANSWER_TOKENS, MOST_ANSWER_TOKENS = 110, 384
 LEAST_WORDS = 3
 # The model writes the fields in this order: what it saw comes before what it concludes.
 SCHEMA = {
@@ -41,6 +41,11 @@ SCHEMA = {
     "required": ["observations", "concept"],
     "additionalProperties": False,
 }
+SHORT_SCHEMA = {
+    **SCHEMA,
+    "properties": {"concept": {"type": "string", "description": 'Completes "The text …", beginning with a verb.'}},
+    "required": ["concept"],
+}
 _SUBJECT = re.compile(r"^(the|this) text\s+", re.IGNORECASE)
 _ADVERBS = re.compile(r"^(?:\w+ly\s+|also\s+|often\s+){1,2}", re.IGNORECASE)
 # Words with the ending of a verb in the third person that are none.
@@ -48,6 +53,7 @@ _NO_VERB = re.compile(
     r"(\w*(ss|us|ness)|this|its|his|hers|as|always|yes|texts|words|sentences|phrases|reviews|descriptions|statements|"
     r"complaints|arguments|opinions|references)$"
 )
+_SHORTER = "Leave `observations` out: answer with a JSON object that has the one field `concept`."
 _SPECIMEN = re.compile(r"^<text[^>]*>\n(.*?)\n</text>$", re.DOTALL | re.MULTILINE)
 _AGAIN = (
     "This cannot be used: {}. Answer again with a JSON object of the same form, whose `concept` is a phrase of your "
@@ -138,7 +144,7 @@ class OpenAIInterpreter:
     def _ask(
         self, bodies: Sequence[Body], prompt: str, request: InterpretationRequest, report: Report
     ) -> "list[_Answer]":
-        """Ask for phrases, and once more for those that can be read and not used."""
+        """Ask for phrases, and once more for those that did not end or cannot be used."""
 
         def ask(some: Sequence[Body], problem: Callable[[int, Reply], str | None]) -> list[Reply]:
             return self.client.ask_all(some, report, prompt, ANSWER_TOKENS, problem)
@@ -148,7 +154,7 @@ class OpenAIInterpreter:
         todo = {n: self.follow_up(bodies[n], reply, request) for n, reply in enumerate(first)}
         again = {n: body for n, body in todo.items() if body is not None}
         if again:
-            report(f"{len(again)} phrases cannot be used and are asked for once more")
+            report(f"{len(again)} answers cannot be used and are asked for once more")
             places = list(again)
             second = ask(
                 list(again.values()), lambda index, reply: self.read(bodies[places[index]], reply, request).problem
@@ -167,16 +173,18 @@ class OpenAIInterpreter:
         return _Answer(None if problem else predicate, problem, reply.cost_usd, reply.fault is not None)
 
     def follow_up(self, body: Body, reply: Reply, request: InterpretationRequest) -> Body | None:
-        """The request that asks once more after a phrase that can be read and not used; None after others."""
+        """The request that asks once more after an answer that did not end, or a phrase that cannot be used."""
+        messages = body["messages"]
+        if reply.reason is not None and "cut off" in reply.reason:
+            # Weak models observe without end.
+            said = {**messages[-1], "content": f"{messages[-1]['content']}\n\n{_SHORTER}"}
+            return self._json_request([*messages[:-1], said], SHORT_SCHEMA)
         predicate, _ = read_concept(reply)
         problem = self._unusable(predicate, body, request) if predicate is not None else None
         if problem is None:
             return None
-        said = [
-            {"role": "assistant", "content": reply.content or ""},
-            {"role": "user", "content": _AGAIN.format(problem)},
-        ]
-        return {**body, "messages": [*body["messages"], *said]}
+        answered = {"role": "assistant", "content": reply.content or ""}
+        return {**body, "messages": [*messages, answered, {"role": "user", "content": _AGAIN.format(problem)}]}
 
     def _unusable(self, predicate: str, body: Body, request: InterpretationRequest) -> str | None:
         words = predicate.split()
@@ -263,9 +271,9 @@ class OpenAIInterpreter:
             )
         )
 
-    def _json_request(self, messages: list[dict[str, str]]) -> Body:
+    def _json_request(self, messages: list[dict[str, str]], schema: Mapping[str, Any] = SCHEMA) -> Body:
         settings = self.client.settings(MOST_ANSWER_TOKENS, self.temperature, self.effort)
-        return json_request(self.model, messages, "interpretation", SCHEMA, settings)
+        return json_request(self.model, messages, "interpretation", schema, settings)
 
 
 @dataclass(frozen=True)

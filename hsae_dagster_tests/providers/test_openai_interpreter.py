@@ -167,10 +167,10 @@ def test_concepts_carry_author_and_making_and_like_ones_are_kept_once() -> None:
     ],
 )
 def test_an_unusable_answer_gives_no_candidate_and_is_reported(answer: Raw, reason: str) -> None:
-    def second_fails(body, call: int) -> Raw | dict[str, str]:
-        return answer if call == 1 else {"concept": "is quite fine"}
+    def all_but_the_first_fail(body, call: int) -> Raw | dict[str, str]:
+        return answer if call else {"concept": "is quite fine"}
 
-    with Loopback(second_fails) as loopback:
+    with Loopback(all_but_the_first_fail) as loopback:
         interpreter = OpenAIInterpreter("m", server=loopback.server(concurrency=1))
         lines: list[str] = []
         found = interpreter.interpret(request(candidates=1), lines.append)
@@ -250,7 +250,20 @@ def test_a_phrase_that_cannot_be_used_is_asked_for_once_more(phrase: str, why: s
         assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "user"]
         assert phrase in body["messages"][2]["content"]
         assert why in body["messages"][3]["content"]
-    assert any("2 phrases cannot be used and are asked for once more" in line for line in lines)
+    assert any("2 answers cannot be used and are asked for once more" in line for line in lines)
+
+
+def test_an_answer_that_did_not_end_is_asked_for_once_more_without_observations() -> None:
+    def rambles(body: dict[str, Any], call: int) -> Any:
+        if "observations" in body["response_format"]["json_schema"]["schema"]["properties"]:
+            return completion('{"observations": "one thing and', finish_reason="length")
+        return {"concept": "mentions an even number"}
+
+    with Loopback(rambles) as loopback:
+        found, _ = interpret(loopback, request(candidates=1))
+    assert found == [["mentions an even number"]] * 2
+    assert len(loopback.calls) == 4
+    assert all(len(body["messages"]) == 2 for body in loopback.bodies())
 
 
 def test_a_phrase_that_repeats_a_specimen_is_none_and_two_tries_are_all() -> None:
