@@ -29,7 +29,7 @@ from hsae_dagster.providers.base import Annotator, Interpreter, Mistakes
 
 @dataclass(frozen=True)
 class Split:
-    """Texts of one split, the codes of the selected neurons on them, their vectors, and what is shown of them."""
+    """Texts of one split, the codes of the selected neurons on them, their vectors or what is shown of them."""
 
     ids: list[str]
     texts: list[str]
@@ -92,7 +92,7 @@ def judge_candidates(
         flat = [concept for candidates in proposals for concept in candidates]
         answers = judge(stage, annotator, flat, split.ids, split.texts).answers
         own = np.split(answers, np.cumsum([len(candidates) for candidates in proposals])[:-1], axis=1)
-        hard = [_nearest_silent(split, *each, None) for each in zip(activations, bounds, strict=True)]
+        hard = [_nearest_silent(split, j, *each, None) for j, each in enumerate(zip(activations, bounds, strict=True))]
         return [
             Judged(
                 [_measure(each, None, hard[j], activations[j], bounds[j]) for each in own[j].T], NOTHING_PAID, own[j]
@@ -179,13 +179,20 @@ def sample_to_read(
 
     A quarter are hard negatives, where vectors tell which those are; the rest strong, weak and silent ones by chance.
     """
-    reserved = settings.scoring_texts // 4 if split.vectors is not None else 0
+    reserved = settings.scoring_texts // 4 if split.vectors is not None or split.places is not None else 0
     rng = np.random.default_rng([settings.seed, j, draw] if draw else [settings.seed, j])
     drawn = scoring_rows(activation, bounds, settings.scoring_texts - reserved, rng)
-    return Sample(drawn, _nearest_silent(split, activation, bounds, reserved))
+    return Sample(drawn, _nearest_silent(split, j, activation, bounds, reserved))
 
 
-def _nearest_silent(split: Split, activation: np.ndarray, bounds: tuple[float, float], limit: int | None) -> np.ndarray:
+def _nearest_silent(
+    split: Split, j: int, activation: np.ndarray, bounds: tuple[float, float], limit: int | None
+) -> np.ndarray:
+    if split.places is not None:
+        # Of many training texts, as it was found already which are like those that fire.
+        silent = np.flatnonzero(activation == 0)
+        order = np.argsort(-split.places.likeness[silent, j], kind="stable")[:limit]
+        return np.sort(silent[order]).astype(np.int64)
     if split.vectors is None:
         return np.zeros(0, dtype=np.int64)
     return nearest_silent(split.vectors, activation, bounds, limit)

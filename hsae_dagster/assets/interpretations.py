@@ -191,8 +191,8 @@ def prepare(
 ) -> tuple[pl.DataFrame, dict[str, Split], list[tuple[float, float]]]:
     """The selected neurons, their codes on the splits that are read, and what counts as strong firing.
 
-    All have the vectors of their texts, by which hard negatives are found; of many training texts a sample is taken,
-    and it is known which sentence of each matters.
+    The splits on which concepts are scored have the vectors of their texts, by which hard negatives are found. Of many
+    training texts a sample is taken; it is known which sentence of each matters.
 
     Raises:
         MethodError: a split has no text.
@@ -208,9 +208,9 @@ def prepare(
     settings, units = dataset.spec.interpretation, read_text_units(upstream[0])
     bounds = [firing_bounds(column(splits["train"].codes, j), settings.bin) for j in range(neurons.height)]
     splits["train"] = _sample(splits["train"], settings.seed)
-    for name, split in splits.items():
-        ids = pl.Series(split.ids, dtype=pl.String)
-        splits[name] = replace(split, vectors=text_vectors(vectors, units, ids))
+    for name in ("validation", "fidelity"):
+        ids = pl.Series(splits[name].ids, dtype=pl.String)
+        splits[name] = replace(splits[name], vectors=text_vectors(vectors, units, ids))
     train = splits["train"]
     some = units.of_texts(pl.Series(train.ids, dtype=pl.String))
     unit_codes, unit_ids = read_unit_codes(upstream[1])
