@@ -54,8 +54,8 @@ def config_of(spec: DatasetSpec) -> dict[str, Any]:
     """What of a declaration the stage reads."""
     config = spec.annotation.model_dump(mode="json", exclude={"min_agreement": True, "max_missing": True, **MANNER})
     if spec.judge.second is not None:
-        wanted = {"second": True, "second_texts": True, "second_server": {"url"}}
-        config["judge"] = spec.judge.model_dump(mode="json", include=wanted)
+        config["judge"] = spec.judge.model_dump(mode="json", include={"second", "second_texts"})
+        config["judge"]["url"] = spec.judge.second_server.url
     if spec.hypotheses:
         config["hypotheses"] = [own.model_dump(mode="json", include={"claim", "terms"}) for own in spec.hypotheses]
     return config
