@@ -120,7 +120,7 @@ def _write(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
     scored = [_Scored(*each) for each in zip(proposals, judged, strict=True)]
     for revision in range(settings.revisions):
         _revise(stage, (interpreter, annotator), request, splits, scored, revision)
-    chosen = [_choose(each.scores, settings.metric) for each in scored]
+    chosen = [_choose(each.scores, settings.chosen_by) for each in scored]
     winners = [[each.candidates[c]] if c is not None else [] for each, c in zip(scored, chosen, strict=True)]
     reported = judge_candidates(stage, annotator, winners, splits["fidelity"], bounds)
     records = [
@@ -164,7 +164,7 @@ def _revise(
     """One round: judge each neuron's best phrase on training texts, have it put better, score it on validation."""
     interpreter, annotator = providers
     settings, train, bounds = stage.dataset.spec.interpretation, splits["train"], list(request.bounds)
-    best = [each.best(settings.metric) for each in scored]
+    best = [each.best(settings.chosen_by) for each in scored]
     phrases = [[each.candidates[b]] if b is not None else [] for each, b in zip(scored, best, strict=True)]
     seen = judge_candidates(stage, annotator, phrases, train, bounds, _FIRST_DRAW + revision)
     mistakes = []

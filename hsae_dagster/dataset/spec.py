@@ -186,8 +186,10 @@ class Interpretation(Section):
     low_bin: tuple[Percentile, Percentile] | None = Field(
         None, description="Show a language model weakly firing texts of these percentiles instead of silent ones."
     )
-    metric: Literal["f1", "correlation", "precision", "recall", "natural_f1", "hard_f1"] = Field(
-        "f1", description="Fidelity on validation texts by which the best candidate is chosen."
+    metric: Literal["f1", "correlation", "precision", "recall", "natural_f1", "hard_f1"] | None = Field(
+        None,
+        description="Fidelity on validation texts by which the best candidate is chosen; default `natural_f1` with "
+        "revisions, else `f1`.",
     )
     scoring_texts: int = Field(
         200,
@@ -206,6 +208,15 @@ class Interpretation(Section):
     prompt: str | None = Field(None, description="File in the dataset's folder to ask by instead of interpret.md.")
     revision_prompt: str | None = Field(None, description="The same instead of revise.md.")
     seed: int = Field(0, ge=0, description="Start of the sampling's random stream.")
+
+    @property
+    def chosen_by(self) -> str:
+        """The metric by which candidates are chosen.
+
+        Where a phrase is widened step by step, a measure that takes firing and silent texts for equally many would take
+        in words that hold for many silent ones.
+        """
+        return self.metric or ("natural_f1" if self.revisions else "f1")
 
     @model_validator(mode="after")
     def _bins_rise(self) -> "Interpretation":
