@@ -125,7 +125,8 @@ def mistakes_of(
         concept: the phrase.
         answers: (n,) int8: 1 yes, 0 no, -1 not judged.
         activation: (n,) of its neuron.
-        count: texts to show in all, equally many firing ones that have it, firing ones that lack it and silent ones.
+        count: texts to show in all, a quarter of them right; of the others half firing ones that lack it and half
+            silent ones that have it, as far as there are so many.
         rng: which are shown.
     """
     fires = activation > 0
@@ -133,9 +134,12 @@ def mistakes_of(
     mistaken = silent & (answers == 1)
     if not missed.any() and not mistaken.any():
         return None
+    wrong = count - count // 4
+    # What there is little of leaves its room to the other.
+    wanted = max(wrong // 2, wrong - int(mistaken.sum())), max(wrong // 2, wrong - int(missed.sum()))
     shown = [
-        tuple(sorted(rng.permutation(np.flatnonzero(rows))[: max(count // 3, 1)].tolist()))
-        for rows in (right, missed, mistaken)
+        tuple(sorted(rng.permutation(np.flatnonzero(rows))[: max(most, 1)].tolist()))
+        for rows, most in ((right, count // 4), (missed, wanted[0]), (mistaken, wanted[1]))
     ]
     return Mistakes(
         neuron=neuron,

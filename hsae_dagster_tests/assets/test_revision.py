@@ -1,8 +1,8 @@
 """Words that are revised by what they get wrong: better, never read on what scores them, and reported as they are.
 
-The model and the judge are oracles by rule. The model knows nothing but its prompts: it names the word that sets the
-groups shown apart, then takes in what it missed and leaves out what misled it. The judge holds a text to have a phrase
-if any of its words is in it.
+The model and the judge are oracles by rule. The model knows which words are mere fillers, and of the neurons nothing
+but its prompts: it names the word that sets the groups shown apart, then takes in what it missed and leaves out what
+misled it. The judge holds a text to have a phrase if any of its words is in it.
 """
 
 import re
@@ -137,7 +137,7 @@ def groups(body: dict[str, Any]) -> dict[str, list[set[str]]]:
 
 
 def tally(texts: list[set[str]]) -> Counter[str]:
-    return Counter(word for text in texts for word in text if not word.isdigit() and word != "No")
+    return Counter(word for text in texts for word in text if word.startswith("theme"))
 
 
 def writes(body: dict[str, Any], call: int) -> dict[str, str]:
@@ -208,7 +208,6 @@ def test_three_revisions_lift_natural_f1_and_what_is_reported_is_true(ready: Rea
         assert run.success, {step: run.sentence(step) for step in run.failures}
         found[revisions] = agreement(workspace)
     for revisions, (reported, true) in found.items():
-        print(revisions, len(true), reported.mean(axis=0), true.mean(axis=0), (reported - true).std(axis=0))
         assert len(true) >= THEMES - 2, revisions
         np.testing.assert_allclose(reported.mean(axis=0), true.mean(axis=0), atol=0.02, err_msg=str(revisions))
     assert found[3][1][:, 2].mean() - found[0][1][:, 2].mean() >= 0.10
