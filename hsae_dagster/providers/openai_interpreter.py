@@ -179,8 +179,7 @@ class OpenAIInterpreter:
             # Weak models observe without end.
             said = {**messages[-1], "content": f"{messages[-1]['content']}\n\n{_SHORTER}"}
             return self._json_request([*messages[:-1], said], SHORT_SCHEMA)
-        predicate, _ = read_concept(reply)
-        problem = self._unusable(predicate, body, request) if predicate is not None else None
+        problem = self.read(body, reply, request).problem if reply.reason is None else None
         if problem is None:
             return None
         answered = {"role": "assistant", "content": reply.content or ""}
