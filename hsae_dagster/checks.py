@@ -52,6 +52,8 @@ CHECKS: dict[str, dict[str, tuple[bool, str]]] = {
             False,
             "Answers to a stack of concepts agree with answers to one at a time, as annotation.min_agreement asks.",
         ),
+        "two_judges_agree": (False, "A second model, where one is declared, agrees as judge.min_kappa asks."),
+        "concepts_vary": (False, "No concept was judged alike on every text; nothing can be tested by such a one."),
     },
     "evaluation_report": {
         "tests_only_holdout": (True, "Every tested observation belongs to the holdout."),

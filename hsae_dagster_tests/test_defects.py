@@ -74,31 +74,25 @@ class World:
     workspace: Workspace
     embedder: WordVectors
     shown: list[str]
-    settled: list[str]
     interpreted: int
     run: Run | None = None
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = World(Workspace(tmp_path_factory.mktemp("defects")), WordVectors(), [], [], 0)
+    made = World(Workspace(tmp_path_factory.mktemp("defects")), WordVectors(), [], 0)
     make = registry.make_interpreter
 
     def watched(settings, account=None, **more):
         interpreter = make(settings, account, **more)
-        interpret, settle = interpreter.interpret, interpreter.settle
+        interpret = interpreter.interpret
 
         def and_remember(request, report):
             made.shown += request.texts
             made.interpreted += 1
             return interpret(request, report)
 
-        def settle_and_remember(concepts, request):
-            made.settled += request.texts
-            return settle(concepts, request)
-
         object.__setattr__(interpreter, "interpret", and_remember)
-        object.__setattr__(interpreter, "settle", settle_and_remember)
         return interpreter
 
     with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ), Loopback(scripted.chat) as server:
@@ -155,7 +149,6 @@ def test_who_writes_a_concept_and_who_scores_it_read_different_texts(world: Worl
     texts = read_frame(world.workspace.current("tiny", "corpus").file("texts.parquet"))
     split = dict(texts.select("text_id", "split").iter_rows())
     assert {split[text_id(text)] for text in world.shown} == {"train"}
-    assert {split[text_id(text)] for text in world.settled} == {"train", "validation"}
     for name, ids in seen.items():
         assert ids
         assert {split[key] for key in ids} == {name}

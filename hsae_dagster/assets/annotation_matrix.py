@@ -11,12 +11,13 @@ from hsae_dagster.assets.closeness import UnitCloseness
 from hsae_dagster.assets.concepts_to_test import concepts_to_test, holdout_texts
 from hsae_dagster.assets.gold import check_gold, gold_offer
 from hsae_dagster.assets.holdout_plan import PLAN_FILE, freeze_plan
-from hsae_dagster.assets.judging import Judging, agreement, judge_all
+from hsae_dagster.assets.judging import Judging, agreement, judge_all, second_opinion
 from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_annotation
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.observations import text_sides
 from hsae_dagster.dataset.spec import DatasetSpec
+from hsae_dagster.dataset.spec_server import MANNER
 from hsae_dagster.errors import MethodError
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
@@ -24,7 +25,7 @@ from hsae_dagster.storage.frames import read_frame, write_frame, write_json
 from hsae_dagster.storage.objects import INCOMPLETE, StoredObject
 
 NAME = "annotation_matrix"
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 
 
 @dg.asset(
@@ -51,7 +52,10 @@ def annotation_matrix(context: dg.AssetExecutionContext, project: Project) -> dg
 
 def config_of(spec: DatasetSpec) -> dict[str, Any]:
     """What of a declaration the stage reads."""
-    config = spec.annotation.model_dump(mode="json", exclude={"min_agreement", "max_missing"})
+    config = spec.annotation.model_dump(mode="json", exclude={"min_agreement": True, "max_missing": True, **MANNER})
+    if spec.judge.second is not None:
+        config["judge"] = spec.judge.model_dump(mode="json", include={"second", "second_texts"})
+        config["judge"]["url"] = spec.judge.second_server.url
     if spec.hypotheses:
         config["hypotheses"] = [own.model_dump(mode="json", include={"claim", "terms"}) for own in spec.hypotheses]
     return config
@@ -98,6 +102,7 @@ def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, fol
         "prompt_hash": annotator.prompt_hash,
         "calls": judgement.calls,
         "cost_usd": judgement.cost_usd,
+        "second judge": second_opinion(stage, account, judging, judgement.answers),
         "calibration": agreement(stage, annotator, single, judging, judgement.answers),
         "claims": {concept.concept_id: concept.predicate for concept in concepts},
         "observations": observations.height,
@@ -129,6 +134,7 @@ def _describe(stored: StoredObject, matrix: pl.DataFrame) -> dict[str, Any]:
         "why missing": table(reasons.rows(named=True)),
         "annotator": summary["model"],
         "agreement of stacked and single answers": (summary["calibration"] or {}).get("agreement") or "not measured",
+        "κ of two judges": (summary["second judge"] or {}).get("kappa") or "not measured",
         "analysis plan": stored.json(PLAN_FILE)["fingerprint"],
         **stored.json("_spending.json"),
         "prevalence": picture(figure.png, figure.alt),
@@ -142,6 +148,10 @@ def _check(stage: Stage, stored: StoredObject, matrix: pl.DataFrame) -> list[dg.
     claims, calibration = summary["claims"], summary["calibration"]
     agreed = calibration["agreement"] if calibration else None
     complete = set(matrix["text_id"]) == wanted and matrix.columns[1:] == list(dict.fromkeys(matrix.columns[1:]))
+    second = summary["second judge"]
+    constant = [
+        claims[key] for key in matrix.columns[1:] if matrix[key].n_unique() - (matrix[key].null_count() > 0) < 2
+    ]
     missing = sum(matrix[key].null_count() for key in matrix.columns[1:]) / max(matrix.height * len(claims), 1)
     return [
         checks.result(
@@ -162,4 +172,11 @@ def _check(stage: Stage, stored: StoredObject, matrix: pl.DataFrame) -> list[dg.
             agreed is None or agreed >= settings.min_agreement,
             {**(calibration or {"compared": 0}), "wanted": settings.min_agreement},
         ),
+        checks.result(
+            NAME,
+            "two_judges_agree",
+            second is None or (second["kappa"] or 0.0) >= stage.dataset.spec.judge.min_kappa,
+            {name: value for name, value in (second or {"compared": 0}).items() if name != "concepts"},
+        ),
+        checks.result(NAME, "concepts_vary", not constant, {"judged alike on every text": constant}),
     ]

@@ -21,9 +21,10 @@ from hsae_dagster.core.lineage import EvaluationRecord
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.spec import Annotation, Interpretation
 from hsae_dagster.errors import HsaeError
+from hsae_dagster.providers.base import Mistakes
 from hsae_dagster.providers.ledger import Entry
 from hsae_dagster.providers.openai_client import OpenAIClient, request_hash
-from hsae_dagster.providers.plan import Body
+from hsae_dagster.providers.plan import Body, recall
 from hsae_dagster.providers.registry import make_annotator, make_interpreter
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_frame
@@ -80,8 +81,25 @@ def asked_for_words(project: Project, dataset: Dataset, hypothesis: dict[str, An
         raise HsaeError(
             f"`{hypothesis['hypothesis_id']}` has no neuron here: its words are yours, and nobody was asked."
         )
-    bodies = interpreter.bodies_of(places[0], request)
-    return [_found(interpreter.client, body, f"candidate {number}") for number, body in enumerate(bodies)]
+    bodies = {f"candidate {number}": body for number, body in enumerate(interpreter.bodies_of(places[0], request))}
+    record = written.json("concepts.json")[places[0]]
+    revised = [each["details"]["revises"] for each in record["candidates"] if "revises" in each["details"]]
+    bodies |= {
+        f"better words than “{each['phrase']}”": interpreter.revision_body(_mistakes(each), request) for each in revised
+    }
+    found = []
+    for what, body in bodies.items():
+        found.append(_found(interpreter.client, body, what))
+        entry = found[-1].entry
+        again = interpreter.follow_up(body, recall(entry), request) if entry else None
+        if again is not None:
+            found.append(_found(interpreter.client, again, f"{what}, once more"))
+    return found
+
+
+def _mistakes(record: dict[str, Any]) -> Mistakes:
+    shown = {name: tuple(record[name]) for name in ("right", "missed", "mistaken")}
+    return Mistakes(**{**record, **shown})
 
 
 def asked_about_text(project: Project, dataset: Dataset, hypothesis: dict[str, Any], text_id: str) -> Asked:

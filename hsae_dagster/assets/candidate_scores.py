@@ -1,10 +1,10 @@
 """How well candidate concepts fit their neurons, and what it took to find out.
 
-Belongs here: having candidates judged on the texts of one split, and measuring. Does not belong here: the measures
-(`core.fidelity`), choosing among candidates (`assets.interpretations`) or asking (providers).
+Belongs here: having candidates judged on the texts of one split, measuring, and what a phrase got wrong. Does not
+belong here: the measures (`core.fidelity`), choosing among candidates (`assets.interpretations`) or asking (providers).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,21 +13,41 @@ import scipy.sparse as sp
 from hsae_dagster.assets.judging import NOTHING_PAID, Judgement, Judging, judge, judge_all
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.core.concept import Concept
-from hsae_dagster.core.fidelity import MISSING, Fidelity, column, measure_fidelity, scoring_rows
+from hsae_dagster.core.fidelity import (
+    MISSING,
+    Fidelity,
+    column,
+    measure_fidelity,
+    natural_agreement,
+    scoring_rows,
+)
 from hsae_dagster.core.hard_negatives import nearest_silent, with_hard_negatives
+from hsae_dagster.core.sampling import Places
 from hsae_dagster.dataset.spec import Interpretation
-from hsae_dagster.providers.base import Annotator, Interpreter
+from hsae_dagster.providers.base import Annotator, Interpreter, Mistakes
 
 
 @dataclass(frozen=True)
 class Split:
-    """Texts of one split, the codes of the selected neurons on them, and their vectors where concepts are scored."""
+    """Texts of one split, the codes of the selected neurons on them, their vectors or what is shown of them."""
 
     ids: list[str]
     texts: list[str]
     clusters: np.ndarray
     codes: sp.csc_matrix
     vectors: np.ndarray | None = None
+    places: Places | None = None
+
+    def rows(self, rows: np.ndarray) -> "Split":
+        """Some of the texts."""
+        return Split(
+            [self.ids[i] for i in rows],
+            [self.texts[i] for i in rows],
+            self.clusters[rows],
+            self.codes[rows],
+            None if self.vectors is None else self.vectors[rows],
+            None if self.places is None else self.places.of_texts(rows),
+        )
 
 
 @dataclass(frozen=True)
@@ -50,10 +70,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Judged:
-    """The candidates of one neuron: their fidelity, and what its answers rest on."""
+    """The candidates of one neuron: their fidelity, what its answers rest on, and (split, candidates) answers."""
 
     scores: list[Fidelity]
     judgement: Judgement
+    answers: np.ndarray
 
 
 def judge_candidates(
@@ -62,21 +83,25 @@ def judge_candidates(
     proposals: list[list[Concept]],
     split: Split,
     bounds: list[tuple[float, float]],
+    draw: int = 0,
 ) -> list[Judged]:
-    """Every candidate of every neuron on one split; a paid annotator judges a sample per neuron."""
+    """Every candidate of every neuron on one split; a paid annotator judges a sample per neuron, the `draw`th."""
     activations = [column(split.codes, j) for j in range(len(proposals))]
     settings = stage.dataset.spec.interpretation
     if annotator.free:
         flat = [concept for candidates in proposals for concept in candidates]
-        answers = iter(judge(stage, annotator, flat, split.ids, split.texts).answers.T)
-        hard = [_nearest_silent(split, *each, None) for each in zip(activations, bounds, strict=True)]
+        answers = judge(stage, annotator, flat, split.ids, split.texts).answers
+        own = np.split(answers, np.cumsum([len(candidates) for candidates in proposals])[:-1], axis=1)
+        hard = [_nearest_silent(split, j, *each, None) for j, each in enumerate(zip(activations, bounds, strict=True))]
         return [
             Judged(
-                [_measure(next(answers), None, hard[j], activations[j], bounds[j]) for _ in candidates], NOTHING_PAID
+                [_measure(each, None, hard[j], activations[j], bounds[j]) for each in own[j].T], NOTHING_PAID, own[j]
             )
-            for j, candidates in enumerate(proposals)
+            for j in range(len(proposals))
         ]
-    read = [sample_to_read(settings, split, j, *each) for j, each in enumerate(zip(activations, bounds, strict=True))]
+    read = [
+        sample_to_read(settings, split, j, *each, draw) for j, each in enumerate(zip(activations, bounds, strict=True))
+    ]
     judgings = [
         Judging(candidates, [split.ids[i] for i in sample.rows], [split.texts[i] for i in sample.rows])
         for candidates, sample in zip(proposals, read, strict=True)
@@ -86,8 +111,47 @@ def judge_candidates(
         full = np.full((len(activations[j]), len(proposals[j])), MISSING, np.int8)
         full[read[j].rows] = judgement.answers
         scores = [_measure(each, read[j].drawn, read[j].hard, activations[j], bounds[j]) for each in full.T]
-        found.append(Judged(scores, judgement))
+        found.append(Judged(scores, judgement, full))
     return found
+
+
+def mistakes_of(
+    neuron: int, concept: Concept, answers: np.ndarray, activation: np.ndarray, count: int, rng: np.random.Generator
+) -> Mistakes | None:
+    """What a phrase got right and wrong on texts; None where it got nothing wrong.
+
+    Args:
+        neuron: place of its neuron.
+        concept: the phrase.
+        answers: (n,) int8: 1 yes, 0 no, -1 not judged.
+        activation: (n,) of its neuron.
+        count: texts to show in all, a quarter of them right; of the others half firing ones that lack it and half
+            silent ones that have it, as far as there are so many.
+        rng: which are shown.
+    """
+    fires = activation > 0
+    right, missed, silent = (answers == 1) & fires, (answers == 0) & fires, (answers != MISSING) & ~fires
+    mistaken = silent & (answers == 1)
+    if not missed.any() and not mistaken.any():
+        return None
+    wrong = count - count // 4
+    # What there is little of leaves its room to the other.
+    wanted = max(wrong // 2, wrong - int(mistaken.sum())), max(wrong // 2, wrong - int(missed.sum()))
+    shown = [
+        tuple(sorted(rng.permutation(np.flatnonzero(rows))[: max(most, 1)].tolist()))
+        for rows, most in ((right, count // 4), (missed, wanted[0]), (mistaken, wanted[1]))
+    ]
+    return Mistakes(
+        neuron=neuron,
+        phrase=concept.predicate,
+        firing=int((right | missed).sum()),
+        found=int(right.sum()),
+        silent=int(silent.sum()),
+        wrong=int(mistaken.sum()),
+        right=shown[0],
+        missed=shown[1],
+        mistaken=shown[2],
+    )
 
 
 def _measure(
@@ -98,27 +162,41 @@ def _measure(
     bounds: tuple[float, float],
 ) -> Fidelity:
     """Fidelity on texts as they come (those drawn by chance, None for all), and on hard negatives beside them."""
-    as_they_come = answers
-    if drawn is not None:
-        as_they_come = np.full_like(answers, MISSING)
-        as_they_come[drawn] = answers[drawn]
-    return with_hard_negatives(measure_fidelity(as_they_come, activation, bounds), answers[hard])
+    if drawn is None:
+        return with_hard_negatives(measure_fidelity(answers, activation, bounds), answers[hard])
+    as_they_come = np.full_like(answers, MISSING)
+    as_they_come[drawn] = answers[drawn]
+    found = with_hard_negatives(measure_fidelity(as_they_come, activation, bounds), answers[hard])
+    precision, recall, f1 = natural_agreement(answers, activation, bounds, hard)
+    return replace(found, natural_precision=precision, natural_recall=recall, natural_f1=f1)
 
 
 def sample_to_read(
-    settings: Interpretation, split: Split, j: int, activation: np.ndarray, bounds: tuple[float, float]
+    settings: Interpretation,
+    split: Split,
+    j: int,
+    activation: np.ndarray,
+    bounds: tuple[float, float],
+    draw: int = 0,
 ) -> Sample:
-    """Texts of a split that a paid annotator reads for neuron j, `settings.scoring_texts` at most.
+    """Texts of a split that a paid annotator reads for neuron j, `settings.scoring_texts` at most; others each `draw`.
 
-    A quarter are hard negatives, where vectors tell which those are; the rest half strong and half silent by chance.
+    A quarter are hard negatives, where vectors tell which those are; the rest strong, weak and silent ones by chance.
     """
-    reserved = settings.scoring_texts // 4 if split.vectors is not None else 0
-    rng = np.random.default_rng([settings.seed, j])
+    reserved = settings.scoring_texts // 4 if split.vectors is not None or split.places is not None else 0
+    rng = np.random.default_rng([settings.seed, j, draw] if draw else [settings.seed, j])
     drawn = scoring_rows(activation, bounds, settings.scoring_texts - reserved, rng)
-    return Sample(drawn, _nearest_silent(split, activation, bounds, reserved))
+    return Sample(drawn, _nearest_silent(split, j, activation, bounds, reserved))
 
 
-def _nearest_silent(split: Split, activation: np.ndarray, bounds: tuple[float, float], limit: int | None) -> np.ndarray:
+def _nearest_silent(
+    split: Split, j: int, activation: np.ndarray, bounds: tuple[float, float], limit: int | None
+) -> np.ndarray:
+    if split.places is not None:
+        # Of many training texts, as it was found already which are like those that fire.
+        silent = np.flatnonzero(activation == 0)
+        order = np.argsort(-split.places.likeness[silent, j], kind="stable")[:limit]
+        return np.sort(silent[order]).astype(np.int64)
     if split.vectors is None:
         return np.zeros(0, dtype=np.int64)
     return nearest_silent(split.vectors, activation, bounds, limit)

@@ -189,6 +189,8 @@ def _asked(row: Mapping[str, Any], shared: _Shared) -> dict[str, str]:
         details = {key: value for key, value in concept["details"].items() if isinstance(value, str | int | float)}
         parts = [concept["author"], *(f"{key} {value}" for key, value in details.items()), *_price(record, "")]
         told["written by"] = one_line(", ".join(parts))
+        if "prompt" in details:
+            told["what was asked for these words"] = f"hsae asked {row['hypothesis_id']}"
     judged = [str(shared.judging.get("model", "unknown"))]
     if prompt := shared.judging.get("prompt_hash"):
         judged.append(f"prompt {prompt}")

@@ -1,4 +1,8 @@
-"""`interpretations`: candidate concepts per neuron, scored on texts their author never saw, the best one chosen."""
+"""`interpretations`: candidate concepts per neuron, scored on texts their author never saw, the best one chosen.
+
+A language model sees training texts only: those it writes from, and those that show what an earlier phrase got wrong.
+Which of its phrases is taken is decided on validation texts; precision and recall that are told come from a third pool.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -8,25 +12,26 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import polars as pl
-import scipy.sparse as sp
 
 from hsae_dagster import checks
-from hsae_dagster.assets.candidate_scores import Split, judge_candidates, making
+from hsae_dagster.assets.candidate_scores import Judged, Split, judge_candidates, making, mistakes_of
 from hsae_dagster.assets.claim_material import MOST_TEXTS, Material
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.found_claims import find_claims, records_of
 from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_interpretation
 from hsae_dagster.assets.stage import GROUP, Stage, explained, table
-from hsae_dagster.assets.text_units import read_text_units, text_vectors
+from hsae_dagster.assets.text_units import blocks_of_vectors, read_text_units, read_unit_codes, text_vectors
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.concepts.choice import best_of
 from hsae_dagster.core.fidelity import Fidelity, column, firing_bounds
 from hsae_dagster.core.observations import text_rows
+from hsae_dagster.core.sampling import find_places
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.spec import DatasetSpec, Interpretation
+from hsae_dagster.dataset.spec_server import MANNER
 from hsae_dagster.errors import MethodError
 from hsae_dagster.partitions import datasets
-from hsae_dagster.providers.base import InterpretationRequest
+from hsae_dagster.providers.base import Annotator, InterpretationRequest, Interpreter
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_codes, read_frame, write_json
 from hsae_dagster.storage.objects import INCOMPLETE, StoredObject
@@ -36,6 +41,8 @@ NAME = "interpretations"
 CODE_VERSION = "7"
 # Fields of `annotation` that only the holdout's annotation reads.
 NOT_FIDELITY = {"holdout_sample", "seed", "calibration", "min_agreement", "max_missing"}
+# Of which round of drawing texts they are: those that score a phrase, and from here those that show its mistakes.
+_FIRST_DRAW = 1
 
 
 @dg.asset(
@@ -70,8 +77,8 @@ def config_of(spec: DatasetSpec) -> dict[str, Any]:
         limits["min_positives"] = spec.inference.min_positives
         return {"interpretation": {"model": settings.model, "seed": settings.seed}, "claims": limits}
     return {
-        "interpretation": settings.model_dump(mode="json"),
-        "annotation": spec.annotation.model_dump(mode="json", exclude=NOT_FIDELITY),
+        "interpretation": settings.model_dump(mode="json", exclude=MANNER),
+        "annotation": spec.annotation.model_dump(mode="json", exclude={**dict.fromkeys(NOT_FIDELITY, True), **MANNER}),
         # A claim that could not be tested is not taken.
         "min_positives": spec.inference.min_positives,
     }
@@ -110,26 +117,73 @@ def _write(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
     announce(stage, account, estimate)
     proposals = interpreter.interpret(request, stage.report)
     judged = judge_candidates(stage, annotator, proposals, splits["validation"], bounds)
-    scores = [each.scores for each in judged]
-    chosen = [_choose(fidelities, settings.metric) for fidelities in scores]
-    winners = [p[c] if c is not None else None for p, c in zip(proposals, chosen, strict=True)]
-    settled = interpreter.settle(
-        winners, interpretation_request(_together(train, splits["validation"]), bounds, settings)
-    )
-    finally_judged = judge_candidates(stage, annotator, [[c] if c else [] for c in settled], splits["fidelity"], bounds)
+    scored = [_Scored(*each) for each in zip(proposals, judged, strict=True)]
+    for revision in range(settings.revisions):
+        _revise(stage, (interpreter, annotator), request, splits, scored, revision)
+    chosen = [_choose(each.scores, settings.chosen_by) for each in scored]
+    winners = [[each.candidates[c]] if c is not None else [] for each, c in zip(scored, chosen, strict=True)]
+    reported = judge_candidates(stage, annotator, winners, splits["fidelity"], bounds)
     records = [
         {
-            **_record(row, bounds[j], proposals[j], scores[j], chosen[j], settled[j], finally_judged[j].scores),
-            **making(interpreter, settings.model, proposals[j], [judged[j].judgement, finally_judged[j].judgement]),
+            **_record(row, bounds[j], scored[j], chosen[j], reported[j].scores),
+            **making(interpreter, settings.model, scored[j].candidates, [*scored[j].paid, reported[j].judgement]),
         }
         for j, row in enumerate(neurons.iter_rows(named=True))
     ]
     write_json(folder / "concepts.json", records)
     write_json(folder / "_spending.json", account_summary(account, estimate))
-    faults = interpreter.faults + sum(each.judgement.faults for each in judged + finally_judged)
+    judgements = [*(each for one in scored for each in one.paid), *(each.judgement for each in reported)]
+    faults = interpreter.faults + sum(each.faults for each in judgements)
     if faults:
         write_json(folder / INCOMPLETE, {"answers that asking again may bring": faults})
     write_json(folder / "seen.json", {name: sorted(split.ids) for name, split in splits.items()})
+
+
+class _Scored:
+    """The candidates of one neuron as they come, their scores on validation texts, and what judging them took."""
+
+    def __init__(self, candidates: list[Concept], judged: Judged) -> None:
+        self.candidates, self.scores, self.paid = list(candidates), list(judged.scores), [judged.judgement]
+
+    def best(self, metric: str) -> int | None:
+        """The one to go on from: the best that tells texts apart, else the best of all."""
+        able = _choose(self.scores, metric)
+        if able is not None or not self.scores:
+            return able
+        return max(range(len(self.scores)), key=lambda i: (getattr(self.scores[i], metric), -i))
+
+
+def _revise(
+    stage: Stage,
+    providers: tuple[Interpreter, Annotator],
+    request: InterpretationRequest,
+    splits: dict[str, Split],
+    scored: list[_Scored],
+    revision: int,
+) -> None:
+    """One round: judge each neuron's best phrase on training texts, have it put better, score it on validation."""
+    interpreter, annotator = providers
+    settings, train, bounds = stage.dataset.spec.interpretation, splits["train"], list(request.bounds)
+    best = [each.best(settings.chosen_by) for each in scored]
+    phrases = [[each.candidates[b]] if b is not None else [] for each, b in zip(scored, best, strict=True)]
+    seen = judge_candidates(stage, annotator, phrases, train, bounds, _FIRST_DRAW + revision)
+    mistakes = []
+    for j, (phrase, judged) in enumerate(zip(phrases, seen, strict=True)):
+        scored[j].paid.append(judged.judgement)
+        rng = np.random.default_rng([settings.seed, j, revision, 1])
+        for concept in phrase:
+            activation = column(train.codes, j)
+            found = mistakes_of(j, concept, judged.answers[:, 0], activation, settings.examples, rng)
+            mistakes += [found] if found else []
+    stage.report(f"revision {revision + 1}: {len(mistakes)} phrases have mistakes on training texts")
+    better: list[list[Concept]] = [[] for _ in scored]
+    for each, new in zip(mistakes, interpreter.revise(request, mistakes, stage.report), strict=True):
+        known = {concept.concept_id for concept in scored[each.neuron].candidates}
+        better[each.neuron] = [new] if new and new.concept_id not in known else []
+    for j, judged in enumerate(judge_candidates(stage, annotator, better, splits["validation"], bounds)):
+        scored[j].candidates += better[j]
+        scored[j].scores += judged.scores
+        scored[j].paid.append(judged.judgement)
 
 
 def prepare(
@@ -137,7 +191,8 @@ def prepare(
 ) -> tuple[pl.DataFrame, dict[str, Split], list[tuple[float, float]]]:
     """The selected neurons, their codes on the splits that are read, and what counts as strong firing.
 
-    The splits on which concepts are scored have the vectors of their texts, by which hard negatives are found.
+    The splits on which concepts are scored have the vectors of their texts, by which hard negatives are found. Of many
+    training texts a sample is taken; it is known which sentence of each matters.
 
     Raises:
         MethodError: a split has no text.
@@ -150,13 +205,23 @@ def prepare(
                 f"Dataset `{dataset.name}`: no text landed in the {name} split, which interpretation needs. "
                 f"Raise splits.{name} or bring more clusters."
             )
-    units = read_text_units(upstream[0])
+    settings, units = dataset.spec.interpretation, read_text_units(upstream[0])
+    bounds = [firing_bounds(column(splits["train"].codes, j), settings.bin) for j in range(neurons.height)]
+    splits["train"] = _sample(splits["train"], settings.seed)
     for name in ("validation", "fidelity"):
         ids = pl.Series(splits[name].ids, dtype=pl.String)
         splits[name] = replace(splits[name], vectors=text_vectors(vectors, units, ids))
-    percentiles = dataset.spec.interpretation.bin
-    bounds = [firing_bounds(column(splits["train"].codes, j), percentiles) for j in range(neurons.height)]
-    return neurons, splits, bounds
+    train = splits["train"]
+    some = units.of_texts(pl.Series(train.ids, dtype=pl.String))
+    unit_codes, unit_ids = read_unit_codes(upstream[1])
+    own = unit_codes[text_rows(unit_ids, some.unit_ids)].tocsc()[:, neurons["column"].to_numpy()]
+    corpus_units = read_frame(upstream[0].file("units.parquet"))
+    wording = corpus_units["unit"].gather(text_rows(corpus_units["unit_id"], some.unit_ids)).to_list()
+    if some.are_texts:
+        # A unit reads like its text without markup; whole texts are shown, and judged, as they came.
+        wording = train.texts
+    places = find_places(some, wording, own, blocks_of_vectors(vectors, some.unit_ids), train.codes, bounds)
+    return neurons, {**splits, "train": replace(train, places=places)}, bounds
 
 
 def _load(upstream: Sequence[StoredObject], neurons: pl.DataFrame, split: str) -> Split:
@@ -171,12 +236,11 @@ def interpretation_request(
     split: Split, bounds: list[tuple[float, float]], settings: Interpretation
 ) -> InterpretationRequest:
     """What an interpreter may see of a split."""
-    shown = _sample(split, settings.seed)
     low, neurons = settings.low_bin, range(split.codes.shape[1])
     return InterpretationRequest(
-        texts=shown.texts,
-        clusters=shown.clusters,
-        codes=shown.codes,
+        texts=split.texts,
+        clusters=split.clusters,
+        codes=split.codes,
         bounds=bounds,
         candidates=settings.candidates,
         examples=settings.examples,
@@ -185,15 +249,7 @@ def interpretation_request(
         seed=settings.seed,
         top=settings.sampling == "top",
         weak=[firing_bounds(column(split.codes, j), low) for j in neurons] if low else None,
-    )
-
-
-def _together(first: Split, second: Split) -> Split:
-    return Split(
-        first.ids + second.ids,
-        first.texts + second.texts,
-        np.concatenate([first.clusters, second.clusters]),
-        sp.vstack([first.codes, second.codes]).tocsc(),
+        places=split.places,
     )
 
 
@@ -201,7 +257,7 @@ def _sample(split: Split, seed: int) -> Split:
     if len(split.ids) <= MOST_TEXTS:
         return split
     rows = np.sort(np.random.default_rng(seed).choice(len(split.ids), MOST_TEXTS, replace=False))
-    return Split([split.ids[i] for i in rows], [split.texts[i] for i in rows], split.clusters[rows], split.codes[rows])
+    return split.rows(rows)
 
 
 def _choose(fidelities: list[Fidelity], metric: str) -> int | None:
@@ -211,16 +267,12 @@ def _choose(fidelities: list[Fidelity], metric: str) -> int | None:
 
 
 def _record(
-    neuron: dict[str, Any],
-    bounds: tuple[float, float],
-    candidates: list[Concept],
-    scores: list[Fidelity],
-    chosen: int | None,
-    settled: Concept | None,
-    reported: list[Fidelity],
+    neuron: dict[str, Any], bounds: tuple[float, float], scored: _Scored, chosen: int | None, reported: list[Fidelity]
 ) -> dict[str, Any]:
+    candidates = scored.candidates
     listed = [
-        {**concept.record, "validation": asdict(score)} for concept, score in zip(candidates, scores, strict=True)
+        {**concept.record, "validation": asdict(score)}
+        for concept, score in zip(candidates, scored.scores, strict=True)
     ]
     reason = None
     if chosen is None:
@@ -233,7 +285,7 @@ def _record(
         "bounds": list(bounds),
         "candidates": listed,
         "chosen": chosen,
-        "concept": settled.record if settled else None,
+        "concept": candidates[chosen].record if chosen is not None else None,
         "unreadable": reason,
         "fidelity": asdict(reported[0]) if reported else None,
     }
@@ -272,7 +324,9 @@ def _candidate_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "rank": r["rank"],
             "candidate": candidate["predicate"],
+            "revised": "revises" in candidate["details"],
             "validation F1": round(candidate["validation"]["f1"], 3),
+            "natural F1": round(candidate["validation"]["natural_f1"], 3),
             "chosen": place == r["chosen"],
         }
         for r in records

@@ -17,6 +17,7 @@ from hsae_dagster.assets.stage import Stage
 from hsae_dagster.core.annotation_error import kappa
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.fidelity import MISSING
+from hsae_dagster.providers.account import Account
 from hsae_dagster.providers.base import AnnotationTask, Annotator
 
 REASONS_SCHEMA = {"text_id": pl.String, "concept_id": pl.String, "reason": pl.String}
@@ -106,9 +107,53 @@ def agreement(
     return {
         "compared": int(kept.sum()),
         "agreement": float(same.mean()) if kept.any() else None,
-        "kappa": None if math.isnan(beyond_chance) else beyond_chance,
+        "kappa": _finite(beyond_chance),
         "answered yes": int((stacked_said == 1).sum()),
     }
+
+
+def second_opinion(stage: Stage, account: Account, judging: Judging, answers: np.ndarray) -> dict[str, Any] | None:
+    """How far a second model agrees on a random sample of the texts; None where none is declared.
+
+    Args:
+        stage: its dataset names the model.
+        account: that pays it.
+        judging: what was judged.
+        answers: (texts, concepts) int8 of the first model.
+
+    Returns:
+        The model, answers compared, κ over all of them, and by concept: κ and both shares of yes (κ None where neither
+        model ever varies).
+    """
+    from hsae_dagster.providers.registry import make_annotator
+
+    settings, first = stage.dataset.spec.judge, stage.dataset.spec.annotation
+    if settings.second is None or not judging.texts:
+        return None
+    spec = first.model_copy(update={"model": settings.second, "server": settings.second_server})
+    rows = np.sort(np.random.default_rng([first.seed, 2]).permutation(len(judging.texts))[: settings.second_texts])
+    sample = Judging(judging.concepts, [judging.ids[r] for r in rows], [judging.texts[r] for r in rows])
+    stage.report(f"{len(rows)} texts are judged by a second model, {settings.second}")
+    other = _judge_all(stage, make_annotator(spec, account), [sample])[0].answers
+    own = answers[rows]
+    both = (own != MISSING) & (other != MISSING)
+    by_concept = {}
+    for j, concept in enumerate(judging.concepts):
+        pair = own[both[:, j], j], other[both[:, j], j]
+        by_concept[concept.concept_id] = {
+            "kappa": _finite(kappa(*pair)),
+            "yes": [float(said.mean()) if len(said) else None for said in pair],
+        }
+    return {
+        "model": settings.second,
+        "compared": int(both.sum()),
+        "kappa": _finite(kappa(own[both], other[both])),
+        "concepts": by_concept,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _balanced(answers: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -92,20 +92,24 @@ def estimate_interpretation(
     splits: Mapping[str, Split],
     settings: Interpretation,
 ) -> Estimate:
-    """Writing candidates from training texts, and scoring them on validation and fidelity texts."""
+    """Writing candidates from training texts, revising them, and scoring them on validation and fidelity texts."""
     estimate = interpreter.estimate(request)
+    if settings.revisions:
+        estimate += interpreter.estimate_revisions(request).scaled(settings.revisions)
     if annotator.free:
         return estimate
-    for name, concepts in (("validation", settings.candidates), ("fidelity", 1)):
+    judged = [("validation", settings.candidates, 0), ("fidelity", 1, 0)]
+    judged += [(name, 1, 1 + n) for n in range(settings.revisions) for name in ("train", "validation")]
+    for name, concepts, draw in judged:
         split = splits[name]
         rows = [
-            sample_to_read(settings, split, j, column(split.codes, j), bounds).rows
+            sample_to_read(settings, split, j, column(split.codes, j), bounds, draw if name == "train" else 0).rows
             for j, bounds in enumerate(request.bounds)
         ]
         estimate += annotator.estimate(
             [
                 # Two neurons hardly ever have the same concept, and only equal requests are asked once.
-                AnnotationTask(ordinary(concepts, of=f"{name} {j}"), [split.texts[i] for i in picked])
+                AnnotationTask(ordinary(concepts, of=f"{name} {j} {draw}"), [split.texts[i] for i in picked])
                 for j, picked in enumerate(rows)
             ]
         )

@@ -260,14 +260,12 @@ def _agreement(judged: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> tup
 
 def kappa(first: np.ndarray, second: np.ndarray, weight: np.ndarray | None = None) -> float:
     """Cohen's kappa (1960) of two annotators' 0/1 labels (n,), rows weighted; NaN where both never vary."""
-    w = np.ones(len(first)) if weight is None else weight
-    total = float(w.sum())
-    if total == 0:
+    from sklearn.metrics import cohen_kappa_score
+
+    if not len(first) or (weight is not None and not weight.sum() > 0) or np.ptp([*first, *second]) == 0:
         return np.nan
-    a, b = float(w @ first) / total, float(w @ second) / total
-    observed = float(w @ (first == second)) / total
-    chance = a * b + (1 - a) * (1 - b)
-    return (observed - chance) / (1 - chance) if chance < 1 else np.nan
+    labels = [np.asarray(each, dtype=np.int64) for each in (first, second)]
+    return float(cohen_kappa_score(*labels, sample_weight=weight))
 
 
 def without_attenuation(seen: float, prevalence: float, sensitivity: float, specificity: float) -> float:

@@ -90,15 +90,16 @@ def firing_bounds(activation: np.ndarray, percentiles: tuple[float, float]) -> t
 def scoring_rows(
     activation: np.ndarray, bounds: tuple[float, float], limit: int | None, rng: np.random.Generator
 ) -> np.ndarray:
-    """Positions of the texts to judge: all of them, or at most `limit`, half strong and half silent.
+    """Positions of the texts to judge: all of them, or at most `limit`, equally many silent, weak and strong.
 
-    A shortfall on one side is not made up on the other. Returned ascending, int64.
+    Without weak ones nothing would be known of precision and recall at natural prevalence, to which most firing texts
+    belong. A shortfall on one side is not made up on the others. Returned ascending, int64.
     """
     if limit is None:
         return np.arange(len(activation), dtype=np.int64)
-    strong = np.flatnonzero((activation > 0) & (activation >= bounds[0]) & (activation <= bounds[1]))
-    silent = np.flatnonzero(activation == 0)
-    picks = [rng.choice(side, size=min(limit // 2, len(side)), replace=False) for side in (strong, silent)]
+    kind = _kinds(activation, bounds)
+    sides = [side for side in (np.flatnonzero(kind == k) for k in (2, 0, 1)) if len(side)]
+    picks = [rng.choice(side, size=min(limit // max(len(sides), 2), len(side)), replace=False) for side in sides]
     return np.sort(np.concatenate(picks)).astype(np.int64)
 
 
@@ -116,8 +117,7 @@ def measure_fidelity(annotation: np.ndarray, activation: np.ndarray, bounds: tup
     silent, fires = acts == 0, acts > 0
     hits, false_hits = int(yes[strong].sum()), int(yes[silent].sum())
     recall, fpr = _ratio(hits, strong.sum()), _ratio(false_hits, silent.sum())
-    weight = _weights(activation, bounds, judged)
-    both, said, firing = (float(weight[rows].sum()) for rows in (yes & fires, yes, fires))
+    natural = natural_agreement(annotation, activation, bounds)
     return Fidelity(
         n_strong=int(strong.sum()),
         n_silent=int(silent.sum()),
@@ -130,19 +130,40 @@ def measure_fidelity(annotation: np.ndarray, activation: np.ndarray, bounds: tup
         f1=_ratio(2 * recall, 1 + recall + fpr) if strong.any() else 0.0,
         legacy_f1=_harmonic(recall, 1 - fpr) if strong.any() else 0.0,
         correlation=_correlation(yes.astype(float), acts),
-        natural_precision=_ratio(both, said),
-        natural_recall=_ratio(both, firing),
-        natural_f1=_ratio(2 * both, said + firing),
+        natural_precision=natural[0],
+        natural_recall=natural[1],
+        natural_f1=natural[2],
         n_missing=int((~judged).sum()),
     )
 
 
-def _weights(activation: np.ndarray, bounds: tuple[float, float], judged: np.ndarray) -> np.ndarray:
-    """For each judged text, how many texts of its kind (strong, weak, silent) it stands for; 1 if all were judged."""
+def natural_agreement(
+    annotation: np.ndarray, activation: np.ndarray, bounds: tuple[float, float], hard: np.ndarray | None = None
+) -> tuple[float, float, float]:
+    """Precision, recall and F1 at natural prevalence: each judged text stands for as many of its kind as there are.
+
+    Args:
+        annotation: (n,) int8: 1 yes, 0 no, -1 not judged.
+        activation: (n,) float, >= 0.
+        bounds: from `firing_bounds`.
+        hard: positions of silent texts that were all judged, and stand for themselves: a phrase is most often wrong
+            about the nearest ones, and one drawn by chance would stand for many.
+    """
+    kind = _kinds(activation, bounds)
+    if hard is not None:
+        kind[hard] = 3
+    judged = annotation != MISSING
+    there, seen = np.bincount(kind, minlength=4), np.bincount(kind[judged], minlength=4)
+    weight = (there / np.maximum(seen, 1))[kind[judged]]
+    yes, fires = annotation[judged] == 1, activation[judged] > 0
+    both, said, firing = (float(weight[rows].sum()) for rows in (yes & fires, yes, fires))
+    return _ratio(both, said), _ratio(both, firing), _ratio(2 * both, said + firing)
+
+
+def _kinds(activation: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
+    """0 for silent, 1 for weak, 2 for strong."""
     strong = (activation > 0) & (activation >= bounds[0]) & (activation <= bounds[1])
-    kind = np.where(activation == 0, 0, np.where(strong, 2, 1))
-    there, seen = np.bincount(kind, minlength=3), np.bincount(kind[judged], minlength=3)
-    return (there / np.maximum(seen, 1))[kind[judged]]
+    return np.where(activation == 0, 0, np.where(strong, 2, 1))
 
 
 def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:

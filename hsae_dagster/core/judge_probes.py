@@ -135,9 +135,3 @@ def examine(truth: np.ndarray, answers: np.ndarray) -> Examination:
         specificity=said_no,
         worst=(RULES[worst].predicate, by_rule[worst]),
     )
-
-
-def one_sided(answers: np.ndarray) -> np.ndarray:
-    """Whether a concept was judged alike on every text: (concepts) bool. Nothing can be tested by such a concept."""
-    yes, no = (answers == 1).any(axis=0), (answers == 0).any(axis=0)
-    return np.asarray(yes != no)

@@ -6,7 +6,7 @@ and remedy, and the fingerprint of a dataset's files. Does not belong here: read
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from hsae_dagster.keys import hash_json
 from hsae_dagster.plain_yaml import load_yaml
 
 _LONGEST_NAME = 1000
+# Fields that name a file with a prompt, by section.
+PROMPTS = {"interpretation": ("prompt", "revision_prompt"), "annotation": ("prompt",)}
 DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9_\-]{0,63}")
 
 
@@ -49,7 +51,7 @@ class Dataset:
             named = [(split, file) for split, file in files.items()]
         else:
             named = [(None, file) for file in files]
-        return [(split, self._resolve(file)) for split, file in named]
+        return [(split, self.resolve(file)) for split, file in named]
 
     def checkpoint_path(self, file: str) -> Path:
         """Path of a checkpoint that `saes` names.
@@ -57,11 +59,16 @@ class Dataset:
         Raises:
             DatasetError: it lies outside the folder or is missing.
         """
-        return self._resolve(file, "saes.checkpoint")
+        return self.resolve(file, "saes.checkpoint")
 
-    def _resolve(self, file: str, field: str = "files") -> Path:
+    def resolve(self, file: str, field: str = "files") -> Path:
+        """Path of a file that a field names.
+
+        Raises:
+            DatasetError: it lies outside the folder or is missing.
+        """
         folder = self.folder.with_name(self.spec.extends) if self.spec.extends else self.folder
-        # A variant may bring a checkpoint of its own, never files.
+        # A variant may bring a checkpoint or a prompt of its own, never files.
         if field != "files" and "\0" not in file and (self.folder / file).is_file():
             folder = self.folder
         path = folder / file
@@ -107,6 +114,9 @@ def badly_named_folders(data_dir: Path) -> list[str]:
 def load_dataset(data_dir: Path, name: str) -> Dataset:
     """Read and validate data/<name>/dataset.yaml, merged into the one it extends if it extends one.
 
+    Where it names files with prompts, their text takes the place of the names: what depends on a prompt is then made
+    anew when the file changes.
+
     Raises:
         DatasetError: no such file, not YAML, a field is unknown, missing or out of range, or what it extends cannot be.
     """
@@ -115,7 +125,27 @@ def load_dataset(data_dir: Path, name: str) -> Dataset:
     if isinstance(raw, dict) and "extends" in raw:
         base = raw["extends"] = check_name(str(raw["extends"]))
         raw = inherit(name, raw, {} if base == name else _read_yaml(data_dir, base))
-    return Dataset(name=name, folder=folder, spec=parse_declaration(raw, folder / "dataset.yaml"))
+    return _with_prompts(Dataset(name=name, folder=folder, spec=parse_declaration(raw, folder / "dataset.yaml")))
+
+
+def _with_prompts(dataset: Dataset) -> Dataset:
+    sections = {}
+    for section, names in PROMPTS.items():
+        declared = getattr(dataset.spec, section)
+        texts = {}
+        for name in names:
+            if (file := getattr(declared, name)) is not None:
+                path = dataset.resolve(file, f"{section}.{name}")
+                try:
+                    texts[name] = path.read_text(encoding="utf-8")
+                except (UnicodeDecodeError, OSError) as error:
+                    raise DatasetError(
+                        f"Dataset `{dataset.name}`: `{section}.{name}`: {path} cannot be read as UTF-8 ({error}). "
+                        "Save it so."
+                    ) from error
+        if texts:
+            sections[section] = declared.model_copy(update=texts)
+    return replace(dataset, spec=dataset.spec.model_copy(update=sections)) if sections else dataset
 
 
 def _read_yaml(data_dir: Path, name: str) -> Any:

@@ -192,8 +192,10 @@ class Interpretation(Section):
     low_bin: tuple[Percentile, Percentile] | None = Field(
         None, description="Show a language model weakly firing texts of these percentiles instead of silent ones."
     )
-    metric: Literal["f1", "correlation", "precision", "recall", "natural_f1", "hard_f1"] = Field(
-        "f1", description="Fidelity on validation texts by which the best candidate is chosen."
+    metric: Literal["f1", "correlation", "precision", "recall", "natural_f1", "hard_f1"] | None = Field(
+        None,
+        description="Fidelity on validation texts by which the best candidate is chosen; default `natural_f1` with "
+        "revisions, else `f1`.",
     )
     scoring_texts: int = Field(
         200,
@@ -201,8 +203,26 @@ class Interpretation(Section):
         description="Texts a paid annotator reads to score a candidate, a quarter of them silent ones nearest to "
         "firing ones (the free one reads all).",
     )
+    revisions: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="Times that a language model sees what its best phrase for a neuron got wrong on training texts "
+        "and proposes a better one.",
+    )
     instructions: str | None = Field(None, description="What the texts are, for a language model.")
+    prompt: str | None = Field(None, description="File in the dataset's folder to ask by instead of interpret.md.")
+    revision_prompt: str | None = Field(None, description="The same instead of revise.md.")
     seed: int = Field(0, ge=0, description="Start of the sampling's random stream.")
+
+    @property
+    def chosen_by(self) -> str:
+        """The metric by which candidates are chosen.
+
+        Where a phrase is widened step by step, a measure that takes firing and silent texts for equally many would take
+        in words that hold for many silent ones.
+        """
+        return self.metric or ("natural_f1" if self.revisions else "f1")
 
     @model_validator(mode="after")
     def _bins_rise(self) -> "Interpretation":
@@ -232,6 +252,9 @@ class Annotation(Section):
     )
     concepts_per_call: int = Field(10, ge=1, le=50, description="Concepts a language model judges at once.")
     max_words: int = Field(256, ge=8, description="Words shown of each text.")
+    prompt: str | None = Field(
+        None, description="File in the dataset's folder to judge by instead of annotate_stacked.md and _single.md."
+    )
     calibration: int = Field(
         100, ge=0, description="Answers of a stack of concepts to ask again one by one, to see that they agree."
     )
@@ -250,6 +273,14 @@ class Judge(Section):
     )
     min_accuracy: float = Field(
         0.75, ge=0.0, le=1.0, description="Mean of its shares of right yes and right no below which the stage stops."
+    )
+    second: str | None = Field(
+        None, description="A second model (`openai:…`, `local:…`) that judges some of the texts, to see how both agree."
+    )
+    second_server: ServerFields = ServerFields()
+    second_texts: int = Field(100, ge=20, description="Texts that the second model judges, every concept on each.")
+    min_kappa: float = Field(
+        0.4, ge=-1.0, le=1.0, description="Least κ of both models over all their answers, else a warning."
     )
 
 

@@ -23,3 +23,7 @@ class ServerFields(Section):
     concurrency: int | None = Field(
         None, ge=1, le=4096, description="Most requests under way at once; default HSAE_CONCURRENCY."
     )
+
+
+# What says how a server is asked and not which one: it changes no result.
+MANNER = {"server": {"key", "timeout", "concurrency"}}

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.embedding_set import EmbeddingSet
+from hsae_dagster.core.sampling import Places
 from hsae_dagster.providers.estimate import Estimate
 
 Report = Callable[[str], None]
@@ -69,6 +70,7 @@ class InterpretationRequest:
         top: show the strongest texts instead of a sample between `bounds`.
         weak: per neuron, the activations between which a text fires weakly; such texts are shown instead of silent
             ones. None for silent ones.
+        places: which part of each text is shown, and which silent texts are near; None: texts whole, by chance.
     """
 
     texts: Sequence[str]
@@ -82,6 +84,31 @@ class InterpretationRequest:
     seed: int
     top: bool = False
     weak: Sequence[tuple[float, float]] | None = None
+    places: Places | None = None
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """What a phrase got right and wrong on training texts that were judged by it.
+
+    Attributes:
+        neuron: column of the request that it is about.
+        phrase: a predicate.
+        firing, found: texts that fire, and how many of them were judged to have it.
+        silent, wrong: silent texts, and how many of them were judged to have it.
+        right, missed, mistaken: rows of the request's texts to show: firing ones judged to have it, firing ones judged
+            not to, silent ones judged to.
+    """
+
+    neuron: int
+    phrase: str
+    firing: int
+    found: int
+    silent: int
+    wrong: int
+    right: tuple[int, ...]
+    missed: tuple[int, ...]
+    mistaken: tuple[int, ...]
 
 
 class Interpreter(Protocol):
@@ -105,14 +132,20 @@ class Interpreter(Protocol):
         """What `interpret` would take now."""
         ...
 
-    def settle(self, chosen: Sequence[Concept | None], request: InterpretationRequest) -> list[Concept | None]:
-        """The chosen candidates in their final form, before any text that scores or tests them is read.
+    def revise(
+        self, request: InterpretationRequest, mistakes: Sequence[Mistakes], report: Report
+    ) -> list[Concept | None]:
+        """Better words for each phrase; None where none could be had.
 
         Args:
-            chosen: per neuron, the candidate chosen on validation texts, or None.
-            request: like the first one, with training and validation texts together; an interpreter that fits may
-                fit again on all of them, another returns what it was given.
+            request: as given to `interpret`.
+            mistakes: of phrases, of one neuron each.
+            report: told what is asked and answered.
         """
+        ...
+
+    def estimate_revisions(self, request: InterpretationRequest) -> Estimate:
+        """What one `revise` of a phrase per neuron would take."""
         ...
 
 

@@ -27,7 +27,7 @@ from hsae_dagster.providers.openai_replies import Reply
 from hsae_dagster.providers.openai_schema import json_request
 from hsae_dagster.providers.openai_server import Asker, Server
 from hsae_dagster.providers.plan import Body, LazyBodies
-from hsae_dagster.providers.prompt import load_prompt, present
+from hsae_dagster.providers.prompt import present, prompt_of
 from hsae_dagster.providers.unusable import require_some
 
 # Room for `{"c12": false, …}`, generously.
@@ -62,12 +62,14 @@ class OpenAIAnnotator:
         effort: str | None = None,
         provider: str = "openai",
         offline: str = "lexical",
+        prompt: str | None = None,
     ) -> None:
         self.model = model
         self.effort = effort
         self.concepts_per_call = concepts_per_call
         self.max_words = max_words
-        self.prompt = load_prompt("annotate_single" if concepts_per_call == 1 else "annotate_stacked")
+        usual = "annotate_single" if concepts_per_call == 1 else "annotate_stacked"
+        self.prompt = prompt_of(usual, prompt, "annotation.prompt", ("predicates", "text"))
         self.client = OpenAIClient(Asker("annotation.model", model, offline, provider), server, account)
         # A judge should judge alike twice, where the model lets itself be told.
         self.temperature = 0.0 if temperature is None and self.client.profile.temperature else temperature

@@ -22,7 +22,7 @@ from hsae_dagster.providers.openai_batch_creation import create, look_for
 from hsae_dagster.providers.openai_faults import quoted, refusal
 from hsae_dagster.providers.openai_replies import Reply, read_response
 from hsae_dagster.providers.openai_server import Asker, Server
-from hsae_dagster.providers.plan import Body, Plan, canonical
+from hsae_dagster.providers.plan import Body, Plan, wire
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -120,7 +120,7 @@ class BatchRound:
         worst = [self._worst(self.bodies[i], plan.questions[i].size) for i in part]
         self._afford(len(part), sum(worst))
         lines = [
-            canonical(
+            wire(
                 {
                     "custom_id": plan.questions[i].hash,
                     "method": "POST",

@@ -1,11 +1,13 @@
 """A language model that says what a neuron responds to.
 
-Belongs here: which texts are shown, the request, and what counts as a usable concept. Does not belong here: the wording
-(prompts/interpret.md), asking (`openai_client`), or how well a concept fits (`core.fidelity`).
+Belongs here: which texts are shown, the requests, and what counts as a usable phrase. Does not belong here: the wording
+(prompts/interpret.md, prompts/revise.md), asking (`openai_client`), or how well a concept fits (`core.fidelity`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -14,26 +16,49 @@ from hsae_dagster.core.fidelity import column
 from hsae_dagster.core.sampling import Examples, sample_examples
 from hsae_dagster.keys import normalise_text
 from hsae_dagster.providers.account import Account
-from hsae_dagster.providers.base import InterpretationRequest, Report
+from hsae_dagster.providers.base import InterpretationRequest, Mistakes, Report
 from hsae_dagster.providers.estimate import Estimate
 from hsae_dagster.providers.openai_client import OpenAIClient
 from hsae_dagster.providers.openai_replies import Reply
 from hsae_dagster.providers.openai_schema import json_request
 from hsae_dagster.providers.openai_server import Asker, Server
 from hsae_dagster.providers.plan import Body, LazyBodies
-from hsae_dagster.providers.prompt import load_prompt, present_all
+from hsae_dagster.providers.prompt import present, prompt_of
 from hsae_dagster.providers.unusable import require_some
 
 # A predicate asked for in 20 words that is longer than this is an essay.
 MAX_CHARACTERS = 300
-# A concept has about 20 words.
-ANSWER_TOKENS, MOST_ANSWER_TOKENS = 32, 256
+# Observations have about 60 words, a concept 20.
+ANSWER_TOKENS, MOST_ANSWER_TOKENS = 110, 384
+LEAST_WORDS = 3
+# The model writes the fields in this order: what it saw comes before what it concludes.
 SCHEMA = {
     "type": "object",
-    "properties": {"concept": {"type": "string", "description": 'Completes "The text …", beginning with a verb.'}},
-    "required": ["concept"],
+    "properties": {
+        "observations": {"type": "string", "description": "What recurs in one group and not in the other."},
+        "concept": {"type": "string", "description": 'Completes "The text …", beginning with a verb.'},
+    },
+    "required": ["observations", "concept"],
     "additionalProperties": False,
 }
+SHORT_SCHEMA = {
+    **SCHEMA,
+    "properties": {"concept": {"type": "string", "description": 'Completes "The text …", beginning with a verb.'}},
+    "required": ["concept"],
+}
+_SUBJECT = re.compile(r"^(the|this) text\s+", re.IGNORECASE)
+_ADVERBS = re.compile(r"^(?:\w+ly\s+|also\s+|often\s+){1,2}", re.IGNORECASE)
+# Words with the ending of a verb in the third person that are none.
+_NO_VERB = re.compile(
+    r"(\w*(ss|us|ness)|this|its|his|hers|as|always|yes|texts|words|sentences|phrases|reviews|descriptions|statements|"
+    r"complaints|arguments|opinions|references)$"
+)
+_SHORTER = "Leave `observations` out: answer with a JSON object that has the one field `concept`."
+_SPECIMEN = re.compile(r"^<text[^>]*>\n(.*?)\n</text>$", re.DOTALL | re.MULTILINE)
+_AGAIN = (
+    "This cannot be used: {}. Answer again with a JSON object of the same form, whose `concept` is a phrase of your "
+    'own of 3 to 20 words that completes "The text …" and begins with a verb in the third person.'
+)
 
 
 @dataclass(frozen=True)
@@ -58,17 +83,21 @@ class OpenAIInterpreter:
         effort: str | None = None,
         provider: str = "openai",
         offline: str = "lexical",
+        prompt: str | None = None,
+        revision_prompt: str | None = None,
     ) -> None:
         self.model = model
         self.effort = effort
         self.temperature = temperature
-        self.prompt = load_prompt("interpret")
+        self.prompt = prompt_of("interpret", prompt, "interpretation.prompt", ("positives", "negatives"))
+        needed = ("phrase", "missed", "mistaken")
+        self.revision = prompt_of("revise", revision_prompt, "interpretation.revision_prompt", needed)
         self.client = OpenAIClient(Asker("interpretation.model", model, offline, provider), server, account)
         self.faults = 0
 
     @property
     def prompt_hash(self) -> str:
-        """Hash of the prompt file."""
+        """Hash of the prompt that asks for the first words."""
         return self.prompt.hash
 
     def interpret(self, request: InterpretationRequest, report: Report) -> list[list[Concept]]:
@@ -78,49 +107,114 @@ class OpenAIInterpreter:
             ProviderError: the server cannot be asked at all, or no answer is usable.
         """
         questions = self._questions(request, report)
-        replies = self.client.ask_all(
-            self._bodies(questions, request),
-            report,
-            self.prompt.hash,
-            ANSWER_TOKENS,
-            lambda index, reply: read_concept(reply)[1],
-        )
-        require_some(self.client, [read_concept(reply)[1] for reply in replies])
-        self.faults = sum(reply.fault is not None for reply in replies)
+        bodies = LazyBodies(len(questions), lambda n: self.body(questions[n].neuron, questions[n].examples, request))
         found: list[dict[str, Concept]] = [{} for _ in range(request.codes.shape[1])]
-        for question, reply in zip(questions, replies, strict=True):
-            predicate, problem = read_concept(reply)
-            if predicate is None:
-                report(f"neuron {question.neuron}, candidate {question.candidate}: no concept, because {problem}")
+        for question, answer in zip(questions, self._ask(bodies, self.prompt.hash, request, report), strict=True):
+            if answer.predicate is None:
+                place = f"neuron {question.neuron}, candidate {question.candidate}"
+                report(f"{place}: no concept, because {answer.problem}")
                 continue
-            details = {
-                "prompt": self.prompt.hash,
-                "server": self.client.server.endpoint,
-                "candidate": question.candidate,
-                "strong": len(question.examples.strong),
-                "silent": len(question.examples.silent),
-                "cost_usd": reply.cost_usd,
-            }
-            concept = Concept(predicate, f"{self.client.asker.provider}:{self.model}", details=details)
+            shown = {"strong": len(question.examples.strong), "silent": len(question.examples.silent)}
+            concept = self._concept(answer, self.prompt.hash, {"candidate": question.candidate, **shown})
             found[question.neuron].setdefault(concept.concept_id, concept)
         return [list(concepts.values()) for concepts in found]
 
-    def settle(self, chosen: Sequence[Concept | None], request: InterpretationRequest) -> list[Concept | None]:
-        """The chosen candidates as they are: words need no second fit."""
-        return list(chosen)
+    def revise(
+        self, request: InterpretationRequest, mistakes: Sequence[Mistakes], report: Report
+    ) -> list[Concept | None]:
+        """Better words for each phrase, by what it got wrong; None where none could be had.
+
+        Raises:
+            ProviderError: the server cannot be asked at all, or no answer is usable.
+        """
+        bodies = [self.revision_body(each, request) for each in mistakes]
+        found: list[Concept | None] = []
+        for each, answer in zip(mistakes, self._ask(bodies, self.revision.hash, request, report), strict=True):
+            if answer.predicate is None:
+                report(f"neuron {each.neuron}, revision: no concept, because {answer.problem}")
+                found.append(None)
+            else:
+                found.append(self._concept(answer, self.revision.hash, {"revises": asdict(each)}))
+        return found
+
+    def _concept(self, answer: "_Answer", prompt: str, details: Mapping[str, Any]) -> Concept:
+        made = {"prompt": prompt, "server": self.client.server.endpoint, **details, "cost_usd": answer.cost_usd}
+        return Concept(str(answer.predicate), f"{self.client.asker.provider}:{self.model}", details=made)
+
+    def _ask(
+        self, bodies: Sequence[Body], prompt: str, request: InterpretationRequest, report: Report
+    ) -> "list[_Answer]":
+        """Ask for phrases, and once more for those that did not end or cannot be used."""
+
+        def ask(some: Sequence[Body], problem: Callable[[int, Reply], str | None]) -> list[Reply]:
+            return self.client.ask_all(some, report, prompt, ANSWER_TOKENS, problem)
+
+        first = ask(bodies, lambda index, reply: read_concept(reply)[1])
+        answers = [self.read(bodies[n], reply, request) for n, reply in enumerate(first)]
+        todo = {n: self.follow_up(bodies[n], reply, request) for n, reply in enumerate(first)}
+        again = {n: body for n, body in todo.items() if body is not None}
+        if again:
+            report(f"{len(again)} answers cannot be used and are asked for once more")
+            places = list(again)
+            second = ask(
+                list(again.values()), lambda index, reply: self.read(bodies[places[index]], reply, request).problem
+            )
+            for n, reply in zip(places, second, strict=True):
+                answers[n] = self.read(bodies[n], reply, request).after(answers[n])
+        require_some(self.client, [answer.problem for answer in answers])
+        self.faults += sum(answer.faulty for answer in answers)
+        return answers
+
+    def read(self, body: Body, reply: Reply, request: InterpretationRequest) -> "_Answer":
+        """The phrase of a reply to a request, or why there is none that can be used."""
+        predicate, problem = read_concept(reply)
+        if predicate is not None:
+            problem = self._unusable(predicate, body, request)
+        return _Answer(None if problem else predicate, problem, reply.cost_usd, reply.fault is not None)
+
+    def follow_up(self, body: Body, reply: Reply, request: InterpretationRequest) -> Body | None:
+        """The request that asks once more after an answer that did not end, or a phrase that cannot be used."""
+        messages = body["messages"]
+        if reply.reason is not None and "cut off" in reply.reason:
+            # Weak models observe without end.
+            said = {**messages[-1], "content": f"{messages[-1]['content']}\n\n{_SHORTER}"}
+            return self._json_request([*messages[:-1], said], SHORT_SCHEMA)
+        problem = self.read(body, reply, request).problem if reply.reason is None else None
+        if problem is None:
+            return None
+        answered = {"role": "assistant", "content": reply.content or ""}
+        return {**body, "messages": [*messages, answered, {"role": "user", "content": _AGAIN.format(problem)}]}
+
+    def _unusable(self, predicate: str, body: Body, request: InterpretationRequest) -> str | None:
+        words = predicate.split()
+        if len(words) < LEAST_WORDS:
+            return f"the phrase has fewer than {LEAST_WORDS} words"
+        # A prompt of the user's may ask in another language.
+        if self.prompt.name == "interpret" and not begins_with_verb(predicate):
+            return "the phrase does not begin with a verb in the third person"
+        told = (self.prompt.source, self.revision.source, request.instructions or "")
+        if any(predicate.casefold() in text.casefold() for text in told):
+            return "the phrase repeats the instructions"
+        if any(predicate.casefold() in text.casefold() for text in _SPECIMEN.findall(body["messages"][1]["content"])):
+            return "the phrase repeats one of the texts"
+        return None
 
     def estimate(self, request: InterpretationRequest) -> Estimate:
         """What interpreting would take now."""
-        bodies = self._bodies(self._questions(request, _say_nothing), request)
+        questions = self._questions(request, _say_nothing)
+        bodies = LazyBodies(len(questions), lambda n: self.body(questions[n].neuron, questions[n].examples, request))
         return self.client.estimate(bodies, self.prompt.hash, ANSWER_TOKENS)
 
-    def _bodies(self, questions: Sequence[_Question], request: InterpretationRequest) -> LazyBodies:
-        return LazyBodies(len(questions), lambda index: self.body(questions[index].examples, request))
+    def estimate_revisions(self, request: InterpretationRequest) -> Estimate:
+        """What one `revise` of a phrase per neuron would take: as many texts shown as for its first words."""
+        questions = {question.neuron: question for question in self._questions(request, _say_nothing)}
+        sizes = [len(str(self.body(n, question.examples, request))) for n, question in questions.items()]
+        return self.client.estimate_sizes(sizes, self.revision.hash, ANSWER_TOKENS)
 
     def bodies_of(self, neuron: int, request: InterpretationRequest) -> list[Body]:
         """The requests about one neuron, in the order of its candidates."""
         asked = [question for question in self._questions(request, _say_nothing) if question.neuron == neuron]
-        return [self.body(question.examples, request) for question in asked]
+        return [self.body(neuron, question.examples, request) for question in asked]
 
     def _questions(self, request: InterpretationRequest, report: Report) -> list[_Question]:
         questions = []
@@ -135,6 +229,7 @@ class OpenAIInterpreter:
                     rng,
                     top=request.top,
                     weak=request.weak[neuron] if request.weak else None,
+                    likeness=request.places.likeness[:, neuron] if request.places else None,
                 )
                 if not len(examples.strong) or not len(examples.silent):
                     low = "weakly firing" if request.weak else "silent"
@@ -144,16 +239,73 @@ class OpenAIInterpreter:
                 questions.append(_Question(neuron, candidate, examples))
         return questions
 
-    def body(self, examples: Examples, request: InterpretationRequest) -> Body:
+    def body(self, neuron: int, examples: Examples, request: InterpretationRequest) -> Body:
         """The request for one sample of texts."""
-        messages = self.prompt.messages(
-            weak=request.weak is not None,
-            instructions=(request.instructions or "").strip(),
-            positives=present_all([request.texts[row] for row in examples.strong], request.max_words),
-            negatives=present_all([request.texts[row] for row in examples.silent], request.max_words),
+        return self._json_request(
+            self.prompt.messages(
+                **_shared(request),
+                weak=request.weak is not None,
+                nearest=request.weak is None and request.places is not None,
+                positives=_shown(request, neuron, examples.strong, marked=True),
+                negatives=_shown(request, neuron, examples.silent, marked=request.weak is not None),
+            )
         )
+
+    def revision_body(self, mistakes: Mistakes, request: InterpretationRequest) -> Body:
+        """The request for better words than a phrase."""
+        rows = {"right": mistakes.right, "missed": mistakes.missed, "mistaken": mistakes.mistaken}
+        return self._json_request(
+            self.revision.messages(
+                **_shared(request),
+                phrase=mistakes.phrase,
+                judged=mistakes.firing + mistakes.silent,
+                firing=mistakes.firing,
+                found=mistakes.found,
+                silent=mistakes.silent,
+                wrong=mistakes.wrong,
+                **{
+                    name: _shown(request, mistakes.neuron, some, marked=name != "mistaken")
+                    for name, some in rows.items()
+                },
+            )
+        )
+
+    def _json_request(self, messages: list[dict[str, str]], schema: Mapping[str, Any] = SCHEMA) -> Body:
         settings = self.client.settings(MOST_ANSWER_TOKENS, self.temperature, self.effort)
-        return json_request(self.model, messages, "interpretation", SCHEMA, settings)
+        return json_request(self.model, messages, "interpretation", schema, settings)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A phrase or why there is none, what it cost, and whether the request itself failed."""
+
+    predicate: str | None
+    problem: str | None
+    cost_usd: float | None
+    faulty: bool
+
+    def after(self, first: "_Answer") -> "_Answer":
+        """This one, with what both cost."""
+        unknown = self.cost_usd is None or first.cost_usd is None
+        return replace(self, cost_usd=None if unknown else (self.cost_usd or 0.0) + (first.cost_usd or 0.0))
+
+
+def _shared(request: InterpretationRequest) -> dict[str, Any]:
+    """What every prompt about a request is filled in with."""
+    several = request.places is not None and any(len(units) > 1 for units in request.places.units)
+    return {"instructions": (request.instructions or "").strip(), "excerpts": several}
+
+
+def _shown(request: InterpretationRequest, neuron: int, rows: Sequence[int] | np.ndarray, *, marked: bool) -> list[str]:
+    places = request.places
+    texts = [places.excerpt(int(r), neuron, marked=marked) if places else request.texts[int(r)] for r in rows]
+    return [present(text, request.max_words) for text in texts]
+
+
+def begins_with_verb(predicate: str) -> bool:
+    """Whether a phrase begins with what looks like a verb in the third person, an adverb before it allowed."""
+    first = _ADVERBS.sub("", predicate.casefold()).split(maxsplit=1)[0].strip(",;:")
+    return first.endswith("s") and _NO_VERB.match(first) is None
 
 
 def read_concept(reply: Reply) -> tuple[str | None, str | None]:
@@ -167,7 +319,7 @@ def read_concept(reply: Reply) -> tuple[str | None, str | None]:
         return None, "the answer does not have one field `concept` with a phrase"
     if "\n" in said.strip():
         return None, "the answer runs over several lines"
-    predicate = normalise_text(said).strip("\"'“”` ").rstrip(".").strip()
+    predicate = _SUBJECT.sub("", normalise_text(said).strip("\"'“”` ").rstrip(".")).strip("… ")
     if not any(character.isalnum() for character in predicate):
         return None, "the concept is empty"
     if len(predicate) > MAX_CHARACTERS:

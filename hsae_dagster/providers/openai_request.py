@@ -18,7 +18,7 @@ from hsae_dagster.providers.openai_faults import error_in, quoted, refusal, stat
 from hsae_dagster.providers.openai_http import Answer, Connection, LostError
 from hsae_dagster.providers.openai_replies import Reply, read_response
 from hsae_dagster.providers.pacing import Pace
-from hsae_dagster.providers.plan import Body, canonical
+from hsae_dagster.providers.plan import Body, wire
 
 if TYPE_CHECKING:
     from hsae_dagster.providers.openai_client import OpenAIClient
@@ -73,7 +73,7 @@ class Request:
         patience = max(self.server.timeout, FLEX_TIMEOUT) if self.flex else self.server.timeout
         path = "/chat/completions" if self.chat else "/embeddings"
         try:
-            answer = await self.connection.post(path, canonical(self.dialect.put(self.full)), patience)
+            answer = await self.connection.post(path, wire(self.dialect.put(self.full)), patience)
         except LostError as error:
             return await self._lost(error, sent)
         if 200 <= answer.status < 300 and not error_in(answer.body):

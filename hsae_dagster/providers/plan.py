@@ -107,5 +107,10 @@ def recall(entry: Entry) -> Reply:
 
 
 def canonical(body: Body) -> bytes:
-    """A body as it is sent and hashed: fields in the order of their names."""
+    """A body as it is hashed: fields in the order of their names."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def wire(body: Body) -> bytes:
+    """A body as it is sent: a schema's fields stay in their order, in which a model writes them."""
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")

@@ -58,7 +58,14 @@ def make_interpreter(spec: Interpretation, account: Account | None = None, *, as
 
     model, server, provider = _reader("interpretation", spec, asks=asks)
     interpreter = OpenAIInterpreter(
-        model, server=server, account=account, temperature=spec.temperature, effort=spec.effort, provider=provider
+        model,
+        server=server,
+        account=account,
+        temperature=spec.temperature,
+        effort=spec.effort,
+        provider=provider,
+        prompt=spec.prompt,
+        revision_prompt=spec.revision_prompt,
     )
     if asks:
         interpreter.client.require_key()
@@ -95,6 +102,7 @@ def make_annotator(
         provider=provider,
         concepts_per_call=spec.concepts_per_call,
         max_words=spec.max_words,
+        prompt=spec.prompt,
     )
     if asks:
         annotator.client.require_key()

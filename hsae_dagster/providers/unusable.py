@@ -27,6 +27,7 @@ _ADVICE = {
     "refused": "Ask another model, or say in `interpretation.instructions` what the texts are",
     "content filter": "Ask another server or model, or leave such texts out",
     "usable JSON": "Ask a model that follows instructions better, or a server that enforces a JSON schema",
+    "the phrase": "Ask a model that follows instructions better",
     "which was not asked": "Ask a model that follows instructions better, or lower `annotation.concepts_per_call`",
 }
 _OTHERWISE = "Remove the cause"

@@ -10,6 +10,8 @@ from typing import Any
 
 from hsae_dagster.report.wording import one_line
 
+_LONGEST = 200
+
 
 def flat_settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Nested settings as (dotted name, value) rows, in the order given."""
@@ -37,4 +39,6 @@ def _scalar(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}" if math.isfinite(value) else "none"
-    return one_line(str(value))
+    # A prompt of one's own is pages long.
+    said = one_line(str(value))
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from hsae_dagster import cli
 from hsae_dagster.assets.asked import asked_about_text, asked_for_words
 from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster.errors import DatasetError
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster_tests.assets import scripted
@@ -101,6 +102,8 @@ def test_embeddings_concepts_and_annotations_may_all_come_from_a_server(
     assert not signs["sailing"]
     assert run.metadata("annotation_matrix")["paid calls"] == matrix.height
     exactly_what_was_asked(workspace, server, matrix["text_id"][7])
+    told = {card["hypothesis id"]: card["what was asked for these words"] for card in run.cards.values()}
+    assert told == {key: f"hsae asked {key}" for key in told}
     assert again.metadata("annotation_matrix")["reused"]
 
 
@@ -258,3 +261,57 @@ def test_a_quarter_of_the_texts_that_score_a_concept_are_hard_negatives(interpre
         assert fidelity["n_strong"] + fidelity["n_silent"] <= most - most // 4
         # The scripted judge knows the topic, and a silent text of the topic is a hard one.
         assert fidelity["hard_false_positive_rate"] >= fidelity["false_positive_rate"] - 0.2
+
+
+WRITES = """{% block system %}You read texts.{% endblock %}
+{% block user %}OWN WORDS
+{% for text in positives + negatives %}
+<text>
+{{ text }}
+</text>
+{% endfor %}{% endblock %}"""
+JUDGES = """{% block system %}You judge texts.{% endblock %}
+{% block user %}OWN JUDGE
+{% for predicate in predicates %}
+c{{ loop.index }}: {{ predicate }}
+{% endfor %}
+<text>
+{{ text }}
+</text>{% endblock %}"""
+
+
+def test_prompts_of_ones_own_are_asked_by_and_a_changed_file_is_another_result(
+    interpreted: Interpreted, tmp_path: Path
+) -> None:
+    workspace = interpreted.workspace.copy_to(tmp_path)
+    sections = {
+        "interpretation": {**scripted.MODELS["interpretation"], "prompt": "writes.md"},
+        "annotation": {**scripted.MODELS["annotation"], "prompt": "judges.md"},
+    }
+    folder = workspace.declare("asked", None, **{**scripted.MODELS, **sections})
+    assert "writes.md named in dataset.yaml does not exist" in declined(workspace)
+    (folder / "writes.md").write_text(WRITES, encoding="utf-8")
+    (folder / "judges.md").write_text(JUDGES, encoding="utf-8")
+    with Loopback(scripted.chat) as server:
+        scripted.use(server)
+        stages = ("interpretations", "annotation_matrix")
+        assert workspace.run("asked", *stages).success
+        said = [
+            message["content"] for body in server.bodies() for message in body["messages"] if message["role"] == "user"
+        ]
+        assert {text.split("\n")[0] for text in said} == {"OWN WORDS", "OWN JUDGE"}
+        kept = workspace.run("asked", *stages)
+        assert all(kept.metadata(stage)["reused"] for stage in stages)
+        (folder / "judges.md").write_text(JUDGES.replace("judge texts", "judge texts well"), encoding="utf-8")
+        again = workspace.run("asked", "annotation_matrix")
+        assert not again.metadata("annotation_matrix")["reused"]
+        (folder / "writes.md").write_text(WRITES.replace("{% endfor %}", ""), encoding="utf-8")
+        assert "`interpretation.prompt`, line" in workspace.run("asked", "interpretations").sentence("interpretations")
+        (folder / "writes.md").write_bytes(b"\xff\xfe\x00")
+        assert "cannot be read as UTF-8" in declined(workspace)
+
+
+def declined(workspace: Workspace) -> str:
+    with pytest.raises(DatasetError) as error:
+        load_dataset(workspace.project.data, "asked")
+    return str(error.value)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -27,8 +28,19 @@ ANNOTATION = {
     "min_agreement": 0,
     "max_missing": 0.99,
 }
+# So small a model loses itself in instructions; a prompt of one's own may be as short as it needs.
+SHORT = """{% block system %}You say in a few words what texts are about.{% endblock %}
+{% block user %}
+{% for text in positives %}
+<text>
+{{ text }}
+</text>
+{% endfor %}
+These are {{ positives | length }} of {{ positives | length + negatives | length }} texts. What are they about?
+Answer with a JSON object: `observations`, a few words, and `concept`, four to eight words that begin with "mentions".
+{% endblock %}"""
 # It thinks nothing, so an answer that runs away ends soon.
-TABLE = "models: {smollm2: {thinking_tokens: 0}}"
+TABLE = "models: {smollm2: {thinking_tokens: 0}, SmolLM2-135M-Instruct.Q4_1.gguf: {thinking_tokens: 0}}"
 
 
 def use(address: str, folder: Path) -> None:
@@ -42,32 +54,52 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-def test_a_real_model_writes_and_judges_concepts(workspace: Workspace, address: str) -> None:
-    ledger = Ledger(workspace.project.results)
-    sections = {
-        "selection": {"n": 1},
-        "interpretation": INTERPRETATION | {"model": MODEL},
-        "annotation": ANNOTATION,
-        "judge": {"texts": 0},
-    }
-    workspace.declare("asked", tiny_texts(), **sections)
-    use(address, workspace.root)
-    run = workspace.run("asked", upto="interpretations")
+@pytest.mark.parametrize("place", ["over HTTP", "in this process"])
+def test_three_hundred_texts_reach_the_report_with_a_real_model(
+    workspace: Workspace, request: pytest.FixtureRequest, place: str
+) -> None:
+    """From files to the page. So small a model finds hardly a concept that tells texts apart: two are given."""
+    use("" if place == "in this process" else request.getfixturevalue("address"), workspace.root)
+    model = f"local:{weights()}" if place == "in this process" else MODEL
+    workspace.declare(
+        "asked",
+        tiny_texts(),
+        selection={"n": 1},
+        interpretation={**INTERPRETATION, "model": model, "prompt": "short.md", "temperature": 0},
+        annotation={**ANNOTATION, "model": model},
+        judge={"texts": 4, "min_accuracy": 0},
+        hypotheses=[{"claim": "is about boats and the sea"}, {"claim": "is about cooking"}],
+    )
+    (workspace.root / "data" / "asked" / "short.md").write_text(SHORT, encoding="utf-8")
+    run = workspace.run("asked")
     assert run.success, {step: run.sentence(step) for step in run.failures}
-    said = run.metadata("interpretations")
-    records = workspace.current("asked", "interpretations").json("concepts.json")
-    written = [candidate for record in records for candidate in record["candidates"]]
-    # So small a model now and then writes an essay, which is no concept; of several samples some give one.
-    assert 1 <= len(written) <= CANDIDATES
-    assert {candidate["author"] for candidate in written} == {MODEL}
-    assert all(0 < len(candidate["predicate"]) <= 300 for candidate in written)
-    # Each sample of texts once to write, and each text once for all candidates of its neuron to score.
-    assert said["failed calls"] == 0
-    assert said["paid calls"] >= CANDIDATES + 10
-    assert said["tokens in"] > 100 * said["paid calls"]
-    assert said["tokens out"] >= 5 * said["paid calls"]
-    assert said["cost USD"] is None
-    assert ledger.spent("asked").unpriced == said["paid calls"]
+    (record,) = workspace.current("asked", "interpretations").json("concepts.json")
+    # Some of its answers are no phrase, asked for twice; of several samples some give one.
+    assert 1 <= len(record["candidates"]) <= CANDIDATES
+    for candidate in record["candidates"]:
+        assert candidate["author"] == (model if place == "over HTTP" else f"local:{weights().name}")
+        assert len(candidate["predicate"].split()) >= 3
+    said = {stage: run.metadata(stage) for stage in ("interpretations", "annotation_matrix")}
+    for told in said.values():
+        assert told["failed calls"] == 0
+        assert told["tokens in"] > 100 * told["paid calls"]
+        assert told["cost USD"] is None
+    # Each sample of texts to write, each text once for all candidates of its neuron, and the examination.
+    assert said["interpretations"]["paid calls"] >= CANDIDATES + 4 + 10
+    matrix = read_frame(workspace.current("asked", "annotation_matrix").file("annotations.parquet"))
+    assert matrix.height >= 20
+    assert sum(matrix[key].count() for key in matrix.columns[1:]) >= 0.9 * matrix.height * (matrix.width - 1)
+    assert (workspace.project.results / "reports" / "asked.html").is_file()
+    assert {row["source"] for row in hypotheses(workspace)} >= {"yours"}
+    records = run.instance.get_records_for_run(run.result.run_id).records
+    assert any("the judge is examined" in each.event_log_entry.user_message for each in records)
+    # Wherever it runs, the same file is the same server.
+    spent = Ledger(workspace.project.results).spent("asked")
+    assert spent.calls == spent.unpriced == sum(told["paid calls"] for told in said.values())
+
+
+def hypotheses(workspace: Workspace) -> list[dict[str, Any]]:
+    return read_frame(workspace.current("asked", "evaluation_report").file("hypotheses.parquet")).to_dicts()
 
 
 def test_a_real_model_judges_the_holdout_and_is_asked_once(workspace: Workspace, address: str) -> None:
@@ -108,29 +140,3 @@ def test_a_real_model_judges_the_holdout_and_is_asked_once(workspace: Workspace,
     assert again.metadata("annotation_matrix")["answers from the ledger"] == matrix.height + 3
     remade = workspace.current("asked", "annotation_matrix")
     assert (remade.data_version, (remade.folder / "annotations.parquet").read_bytes()) == (first, bytes_of)
-
-
-def test_a_model_file_runs_in_this_process(workspace: Workspace) -> None:
-    """The same model without a server of its own: 300 texts from files to the holdout's judgements."""
-    interpretation = {**INTERPRETATION, "model": f"local:{weights()}"}
-    annotation = {**ANNOTATION, "model": f"local:{weights()}"}
-    workspace.declare(
-        "asked",
-        tiny_texts(),
-        selection={"n": 1},
-        interpretation=interpretation,
-        annotation=annotation,
-        judge={"texts": 4, "min_accuracy": 0},
-    )
-    run = workspace.run("asked", upto="interpretations")
-    assert run.success, {step: run.sentence(step) for step in run.failures}
-    record = workspace.current("asked", "interpretations").json("concepts.json")[0]
-    assert all(candidate["author"] == f"local:{weights().name}" for candidate in record["candidates"])
-    said = run.metadata("interpretations")
-    assert said["paid calls"] >= CANDIDATES + 4
-    assert said["failed calls"] == 0
-    # The examination was held, and its figures are in the log.
-    records = run.instance.get_records_for_run(run.result.run_id).records
-    assert any("the judge is examined" in each.event_log_entry.user_message for each in records)
-    # Wherever it runs, the same file is the same server.
-    assert Ledger(workspace.project.results).spent("asked").calls == said["paid calls"]

@@ -339,6 +339,52 @@ def test_stacked_answers_are_compared_with_single_ones(ready: Selected, faithful
     assert len(single) == 40
 
 
+@pytest.mark.parametrize("faithful", [True, False])
+def test_a_second_model_judges_a_sample_and_a_concept_judged_alike_is_named(ready: Selected, faithful: bool) -> None:
+    workspace, server = ready.workspace, ready.server
+    assert workspace.run("asked", "interpretations").success
+    declare(workspace, judge={"second": "openai:other", "second_texts": 40, "min_kappa": 0.8})
+    before = len(server.calls)
+
+    def chat(body: dict[str, Any], call: int) -> Any:
+        # The second model takes every text for one about cooking.
+        blind = body["model"] == "other" and not faithful
+        return (
+            judge_by(lambda predicate, text: "cooking" in predicate)(body, call) if blind else scripted.chat(body, call)
+        )
+
+    server.chat = chat
+    run = workspace.run("asked", "annotation_matrix")
+    assert run.success
+    stored = workspace.current("asked", "annotation_matrix")
+    found, claims = stored.json("summary.json")["second judge"], stored.json("summary.json")["claims"]
+    assert sum(body["model"] == "other" for body in server.bodies()[before:]) == 40
+    assert found["compared"] == 40 * len(claims)
+    check = run.checks["annotation_matrix.two_judges_agree"]
+    assert check.passed is faithful
+    assert (check.severity, check.metadata["kappa"].value) == (dg.AssetCheckSeverity.WARN, found["kappa"])
+    assert (found["kappa"] == 1.0) is faithful
+    cooking = next(key for key, claim in claims.items() if "cooking" in claim)
+    assert found["concepts"][cooking]["yes"][1] == (found["concepts"][cooking]["yes"][0] if faithful else 1.0)
+    assert found["concepts"][cooking]["kappa"] == (1.0 if faithful else 0.0)
+    assert run.checks["annotation_matrix.concepts_vary"].passed
+    # Another second model changes what was compared, and nothing that was judged.
+    declare(workspace, judge={"second": "openai:third", "second_texts": 20})
+    asked = len(server.calls)
+    again = workspace.run("asked", "annotation_matrix")
+    assert not again.metadata("annotation_matrix")["reused"]
+    assert {body["model"] for body in server.bodies()[asked:]} == {"third"}
+
+
+def test_a_concept_that_is_judged_alike_on_every_text_is_named(ready: Selected) -> None:
+    workspace, server = ready.workspace, ready.server
+    assert workspace.run("asked", "interpretations").success
+    server.chat = judge_by(lambda predicate, text: "cooking" in predicate or scripted.topic_of(text) in predicate)
+    check = workspace.run("asked", "annotation_matrix").checks["annotation_matrix.concepts_vary"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert check.metadata["judged alike on every text"].value == ["is about cooking"]
+
+
 def test_a_key_that_the_server_repeats_everywhere_is_written_nowhere(ready: Selected) -> None:
     workspace, server = ready.workspace, ready.server
 

@@ -6,7 +6,14 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsae_dagster.core.fidelity import column, firing_bounds, measure_fidelity, scoring_rows, wilson_interval
+from hsae_dagster.core.fidelity import (
+    column,
+    firing_bounds,
+    measure_fidelity,
+    natural_agreement,
+    scoring_rows,
+    wilson_interval,
+)
 
 
 def test_golden_numbers_of_both_definitions() -> None:
@@ -76,11 +83,36 @@ def test_bounds_are_percentiles_of_positive_activations() -> None:
     assert firing_bounds(np.zeros(3), (80, 100))[0] == np.inf
 
 
-def test_scoring_rows_are_half_strong_half_silent_and_seeded() -> None:
+def test_natural_agreement_is_unbiased_where_few_are_strong_and_near_misses_are_judged_in_full() -> None:
+    """Weak texts are most of those that fire, and false positives sit among the nearest silent ones."""
+    rng = np.random.default_rng(3)
+    strength = rng.random(4000)
+    activation = np.where(rng.random(4000) < 0.1, strength, 0.0)
+    answers = (rng.random(4000) < np.where(activation > 0, 0.5 + 0.5 * strength, 0.0)).astype(np.int8)
+    hard = np.flatnonzero(activation == 0)[:80]
+    answers[hard] = rng.random(80) < 0.6
+    bounds = (0.8, np.inf)
+    true = natural_agreement(answers, activation, bounds)
+    found = []
+    for draw in range(300):
+        drawn = scoring_rows(activation, bounds, 90, np.random.default_rng(draw))
+        judged = np.full(4000, -1, np.int8)
+        rows = np.union1d(drawn, hard)
+        judged[rows] = answers[rows]
+        found.append(natural_agreement(judged, activation, bounds, hard))
+    np.testing.assert_allclose(np.mean(found, axis=0), true, atol=0.01)
+    # Strong and silent texts alone put recall far too high.
+    strong = np.where((activation > 0) & (activation < 0.8), -1, answers).astype(np.int8)
+    assert natural_agreement(strong, activation, bounds)[1] > true[1] + 0.1
+
+
+def test_scoring_rows_are_as_many_strong_as_weak_and_silent_and_seeded() -> None:
     activation = np.r_[np.zeros(500), np.full(200, 0.1), np.full(300, 2.0)]
+    rows = scoring_rows(activation, (1.0, np.inf), 99, np.random.default_rng(1))
+    assert [int((activation[rows] == level).sum()) for level in (2.0, 0.1, 0.0)] == [33, 33, 33]
+    rows = scoring_rows(activation, (0.05, np.inf), 100, np.random.default_rng(1))
+    assert [(activation[rows] > 0).sum(), (activation[rows] == 0).sum()] == [50, 50]
     rows = scoring_rows(activation, (1.0, np.inf), 100, np.random.default_rng(1))
-    assert (activation[rows] == 2.0).sum() == 50
-    assert (activation[rows] == 0).sum() == 50
     np.testing.assert_array_equal(rows, scoring_rows(activation, (1.0, np.inf), 100, np.random.default_rng(1)))
     assert len(scoring_rows(activation, (1.0, np.inf), None, np.random.default_rng(1))) == 1000
     few = scoring_rows(np.r_[np.zeros(500), 2.0], (1.0, np.inf), 100, np.random.default_rng(1))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hsae_dagster.core.judge_probes import RULES, Rule, examine, make_probes, one_sided
+from hsae_dagster.core.judge_probes import RULES, Rule, examine, make_probes
 from hsae_dagster_tests.assets.workspace import tiny_texts
 
 TEXTS = [
@@ -50,8 +50,3 @@ def test_texts_may_be_few_or_long() -> None:
     probes = make_probes(["word " * 500], 16, np.random.default_rng(0))
     assert len(probes.texts) == 1
     assert len(probes.texts[0].split()) <= 100
-
-
-def test_a_concept_judged_alike_everywhere_is_noticed() -> None:
-    answers = np.array([[1, 0, -1, 1], [0, 0, -1, 1], [1, -1, -1, 1]], dtype=np.int8)
-    assert one_sided(answers).tolist() == [False, True, False, True]

@@ -1,8 +1,11 @@
 import numpy as np
+import polars as pl
 import pytest
+import scipy.sparse as sp
 
 from hsae_dagster.core.fidelity import firing_bounds
-from hsae_dagster.core.sampling import sample_examples
+from hsae_dagster.core.pooling import TextUnits
+from hsae_dagster.core.sampling import find_places, sample_examples
 
 
 @pytest.fixture
@@ -104,3 +107,39 @@ def test_no_text_is_shown_on_both_sides() -> None:
     both = firing_bounds(equal, (0, 50))
     examples = sample_examples(equal, firing_bounds(equal, (50, 100)), 20, np.random.default_rng(0), weak=both)
     assert (len(examples.strong), len(examples.silent)) == (10, 0)
+
+
+def test_half_of_the_silent_texts_are_drawn_from_the_nearest(activation: np.ndarray) -> None:
+    bounds = firing_bounds(activation, (80, 100))
+    silent = np.flatnonzero(activation == 0)
+    likeness = np.zeros(len(activation))
+    likeness[silent] = np.linspace(0.9, 0.0, len(silent))
+    samples = [
+        sample_examples(activation, bounds, 20, np.random.default_rng(seed), likeness=likeness) for seed in range(40)
+    ]
+    nearest = set(silent[:20])
+    counts = [len(nearest & set(sample.silent)) for sample in samples]
+    assert all(len(set(sample.silent)) == 10 for sample in samples)
+    assert min(counts) >= 5
+    assert 5 <= np.mean(counts) < 8
+    assert len({tuple(sorted(nearest & set(sample.silent))) for sample in samples}) > 10
+
+
+def test_the_sentence_that_matters_is_found_and_shown_between_its_neighbours() -> None:
+    """Three texts: a b c, b d, c. Neuron 0 fires on unit b; c points almost as b does."""
+    text_units = pl.DataFrame(
+        {"text_id": ["1", "1", "1", "2", "2", "3"], "position": [0, 1, 2, 0, 1, 0], "unit_id": [*"abcbdc"]}
+    )
+    units = TextUnits.of(pl.DataFrame({"unit_id": [*"abcd"]}), text_units)
+    unit_codes = sp.csc_matrix(np.array([[0.0, 1.0], [2.0, 0.0], [0.0, 0.0], [0.0, 3.0]]))
+    vectors = np.array([[0.0, 1.0], [2.0, 0.0], [0.9, 0.1], [0.0, -1.0]], dtype=np.float32)
+    codes = sp.csc_matrix(np.array([[2.0, 1.0], [2.0, 3.0], [0.0, 0.0]]))
+    places = find_places(units, [*"ABCD"], unit_codes, [vectors[:3], vectors[3:]], codes, [(1.0, 9.0), (2.0, 9.0)])
+    assert places.unit.tolist() == [[1, 0], [0, 1], [0, 0]]
+    assert places.excerpt(0, 0, marked=True) == "A ⟦B⟧ C"
+    assert places.excerpt(0, 1, marked=True) == "⟦A⟧ B …"
+    assert places.excerpt(1, 1, marked=False) == "B D"
+    assert places.excerpt(2, 0, marked=True) == "C"
+    assert places.likeness[2] == pytest.approx([0.9 / np.hypot(0.9, 0.1), -0.1 / np.hypot(0.9, 0.1)])
+    assert places.likeness[:2].max() == 0
+    assert places.of_texts([2]).excerpt(0, 1, marked=True) == "C"

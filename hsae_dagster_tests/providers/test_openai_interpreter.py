@@ -1,13 +1,15 @@
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 from hsae_dagster.core.fidelity import firing_bounds
+from hsae_dagster.core.sampling import Places
 from hsae_dagster.errors import ProviderError
-from hsae_dagster.providers.base import InterpretationRequest
-from hsae_dagster.providers.openai_interpreter import OpenAIInterpreter
+from hsae_dagster.providers.base import InterpretationRequest, Mistakes
+from hsae_dagster.providers.openai_interpreter import OpenAIInterpreter, begins_with_verb
 from hsae_dagster.providers.openai_server import Server
 from hsae_dagster.providers.prompt import CUT_MARKER
 from hsae_dagster_tests.providers.loopback import KEY, Loopback, Raw, completion, failure, shown_texts, user_message
@@ -117,7 +119,8 @@ def test_the_request_is_strict_and_temperature_is_sent_only_when_set() -> None:
     assert plain["response_format"]["type"] == "json_schema"
     schema = plain["response_format"]["json_schema"]
     assert schema["strict"] is True
-    assert schema["schema"]["required"] == ["concept"]
+    # What the model saw comes before what it concludes, on the wire as well.
+    assert list(schema["schema"]["properties"]) == schema["schema"]["required"] == ["observations", "concept"]
     assert schema["schema"]["additionalProperties"] is False
     assert warm["temperature"] == 0.5
 
@@ -164,14 +167,14 @@ def test_concepts_carry_author_and_making_and_like_ones_are_kept_once() -> None:
     ],
 )
 def test_an_unusable_answer_gives_no_candidate_and_is_reported(answer: Raw, reason: str) -> None:
-    def second_fails(body, call: int) -> Raw | dict[str, str]:
-        return answer if call == 1 else {"concept": "is fine"}
+    def all_but_the_first_fail(body, call: int) -> Raw | dict[str, str]:
+        return answer if call else {"concept": "is quite fine"}
 
-    with Loopback(second_fails) as loopback:
+    with Loopback(all_but_the_first_fail) as loopback:
         interpreter = OpenAIInterpreter("m", server=loopback.server(concurrency=1))
         lines: list[str] = []
         found = interpreter.interpret(request(candidates=1), lines.append)
-    assert [[concept.predicate for concept in concepts] for concepts in found] == [["is fine"], []]
+    assert [[concept.predicate for concept in concepts] for concepts in found] == [["is quite fine"], []]
     (line,) = [line for line in lines if line.startswith("neuron")]
     assert line.startswith("neuron 1, candidate 0: no concept, because")
     assert reason in line
@@ -220,3 +223,170 @@ def test_a_refused_key_stops_the_stage() -> None:
 def test_a_missing_key_asks_nothing() -> None:
     with pytest.raises(ProviderError, match="OPENAI_API_KEY is not set"):
         OpenAIInterpreter("m", server=Server()).interpret(request(), lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "why"),
+    [
+        ("is long", "fewer than 3 words"),
+        ("complaints about late parcels", "does not begin with a verb"),
+        ("a wait for service", "does not begin with a verb"),
+        ("complains that a parcel came late", "repeats the instructions"),
+        ("says something of films", "repeats the instructions"),
+        ("text 60 of the first half", "does not begin with a verb"),
+    ],
+)
+def test_a_phrase_that_cannot_be_used_is_asked_for_once_more(phrase: str, why: str) -> None:
+    def improves(body: dict[str, Any], call: int) -> dict[str, str]:
+        return {"concept": "mentions an even number" if len(body["messages"]) > 2 else phrase}
+
+    asked = request(candidates=1, instructions="Each one says something of films.")
+    with Loopback(improves) as loopback:
+        found, lines = interpret(loopback, asked)
+    assert found == [["mentions an even number"]] * 2
+    again = [body for body in loopback.bodies() if len(body["messages"]) > 2]
+    assert (len(loopback.calls), len(again)) == (4, 2)
+    for body in again:
+        assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "user"]
+        assert phrase in body["messages"][2]["content"]
+        assert why in body["messages"][3]["content"]
+    assert any("2 answers cannot be used and are asked for once more" in line for line in lines)
+
+
+def test_an_answer_that_did_not_end_is_asked_for_once_more_without_observations() -> None:
+    def rambles(body: dict[str, Any], call: int) -> Any:
+        if "observations" in body["response_format"]["json_schema"]["schema"]["properties"]:
+            return completion('{"observations": "one thing and', finish_reason="length")
+        return {"concept": "mentions an even number"}
+
+    with Loopback(rambles) as loopback:
+        found, _ = interpret(loopback, request(candidates=1))
+    assert found == [["mentions an even number"]] * 2
+    assert len(loopback.calls) == 4
+    assert all(len(body["messages"]) == 2 for body in loopback.bodies())
+
+
+def test_a_phrase_that_repeats_a_specimen_is_none_and_two_tries_are_all() -> None:
+    texts = [f"{n} contains words of its own" for n in range(N)]
+    echo = {"concept": "contains words of its own"}
+    with (
+        Loopback(lambda body, call: echo) as loopback,
+        pytest.raises(ProviderError, match="repeats one of the texts") as error,
+    ):
+        interpret(loopback, request(texts=texts, candidates=1))
+    assert len(loopback.calls) == 4
+    assert "follows instructions better" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "verb"),
+    [
+        ("complains that nobody answered", True),
+        ("explicitly mentions a child", True),
+        ("is about cooking", True),
+        ("also asks a question", True),
+        ("discusses the price", True),
+        ("texts about cooking", False),
+        ("this is about cooking", False),
+        ("happiness of children", False),
+        ("complaining about the price", False),
+        ("only texts of children", False),
+    ],
+)
+def test_a_verb_in_the_third_person_is_told_by_its_look(phrase: str, verb: bool) -> None:
+    assert begins_with_verb(phrase) is verb
+
+
+def test_the_subject_is_taken_off_and_observations_are_left_aside() -> None:
+    answer = {"observations": "Group A is about children.", "concept": "The text mentions a child."}
+    with Loopback(lambda body, call: answer) as loopback:
+        found, _ = interpret(loopback, request(candidates=1))
+    assert found == [["mentions a child"]] * 2
+
+
+def places(n: int = N, neurons: int = 2) -> Places:
+    """Texts of five sentences, the fourth of which matters; the last tenth of the texts is most like firing ones."""
+    units = [[f"text {n}, sentence {s}." for s in range(5)] for n in range(n)]
+    likeness = np.tile((np.arange(n) >= n - n // 10).astype(np.float32)[:, None], (1, neurons))
+    return Places(units, np.full((n, neurons), 3, dtype=np.int32), likeness)
+
+
+def test_sentences_are_shown_in_context_and_half_of_the_silent_ones_are_near() -> None:
+    strength = np.where(np.arange(N) < N // 2, 1.0, 0.0)
+    with Loopback(by_number) as loopback:
+        interpret(loopback, request(strength[:, None], candidates=2, examples=20, places=places(neurons=1)))
+        interpret(loopback, request(strength[:, None], candidates=1))
+    first, second, plain = loopback.bodies()
+    for body in (first, second):
+        shown = shown_texts(body)
+        assert len(shown) == 20
+        for text in shown[:10]:
+            number = text.split(", ")[0].removeprefix("… text ")
+            assert text == (f"… text {number}, sentence 2. ⟦text {number}, sentence 3.⟧ text {number}, sentence 4.")
+        assert not any("⟦" in text for text in shown[10:])
+        numbers = [int(text.split(", ")[0].removeprefix("… text ")) for text in shown[10:]]
+        # Five from the nearest, of which there are twenty, and five from all hundred.
+        assert sum(number >= N - N // 10 for number in numbers) >= 5
+        assert sum(number >= N - N // 10 for number in numbers) < 10
+        assert "Half of group B" in user_message(body)
+        assert "stands between ⟦ and ⟧" in user_message(body)
+    assert shown_texts(first) != shown_texts(second)
+    assert "Half of group B" not in user_message(plain)
+    assert "⟦" not in user_message(plain)
+
+
+def test_a_revision_shows_what_the_words_got_wrong() -> None:
+    mistakes = Mistakes(0, "mentions an even number", 40, 30, 60, 12, (0, 2), (4,), (1, 3))
+    with Loopback(lambda body, call: {"concept": "mentions a number below ten"}) as loopback:
+        interpreter = OpenAIInterpreter("m", server=loopback.server())
+        (concept,) = interpreter.revise(request(), [mistakes], lambda line: None)
+    assert concept is not None
+    assert concept.predicate == "mentions a number below ten"
+    assert concept.details["revises"]["phrase"] == "mentions an even number"
+    (body,) = loopback.bodies()
+    said = user_message(body)
+    assert "judged 100 texts" in said
+    assert "30 of 40" in said
+    assert "12 of 60" in said
+    assert [text.split()[2] for text in shown_texts(body)] == ["0", "2", "4", "1", "3"]
+    assert said.index("Group A, the detector responds and the old words hold:") < said.index("text 0 of the first")
+    assert said.index("Group C, the detector does not respond and the old words hold:") < said.index("text 1 of")
+
+
+OWN = """{% block system %}Du liest Texte.{% endblock %}
+{% block user %}{% for text in positives %}
+<text>
+{{ text }}
+</text>
+{% endfor %}
+gegen {{ negatives | length }}{% endblock %}"""
+
+
+def test_a_prompt_of_ones_own_is_asked_by_in_any_language() -> None:
+    with Loopback(lambda body, call: {"concept": "erwähnt ein kleines Kind"}) as loopback:
+        found, _ = interpret(loopback, request(candidates=1), prompt=OWN)
+    assert found == [["erwähnt ein kleines Kind"]] * 2
+    assert user_message(loopback.bodies()[0]).endswith("gegen 5")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (OWN.replace("negatives", "silent_ones"), "lacks `{{ negatives }}`"),
+        (OWN + "{{ label }}", "uses `label`, which nothing fills in"),
+        (OWN.replace("block system", "block other"), "lacks `block system`"),
+        (OWN.replace("{% endfor %}", ""), "Correct the template there"),
+    ],
+)
+def test_a_prompt_that_cannot_work_is_a_sentence(source: str, words: str) -> None:
+    with pytest.raises(ProviderError) as error:
+        OpenAIInterpreter("m", server=Server(), prompt=source)
+    assert words in str(error.value)
+    assert "`interpretation.prompt`" in str(error.value)
+
+
+def test_a_prompt_reaches_nothing_but_its_values() -> None:
+    hostile = OWN.replace("gegen", "{{ positives.__class__.__mro__[1].__subclasses__() }} gegen")
+    with Loopback(by_number) as loopback, pytest.raises(ProviderError, match="unsafe"):
+        interpret(loopback, request(candidates=1), prompt=hostile)
+    assert loopback.calls == []
