@@ -66,11 +66,14 @@ class AnnotationError:
         corrected: by labels of people; None without any for this concept.
         human_kappa: Cohen's kappa between the two people who labelled most; NaN without two.
         band: true effects that the stated accuracy of the judge allows; NaNs where none is stated.
+        distilled: by the judge's answers on a sample, where a probe labelled the rest; the judge stands in the place of
+            people, and the probe in that of the judge.
     """
 
     corrected: Corrected | None
     human_kappa: float
     band: tuple[float, float]
+    distilled: Corrected | None = None
 
 
 def draw_gold(
