@@ -93,7 +93,7 @@ def label_the_rest(
     firing = firing_of(upstream["activations"], records, texts)
     # A neuron knows more of its claim than a mean of vectors; it weighs as much as one of their coordinates.
     scale = np.sqrt((firing.astype(np.float64) ** 2).mean(axis=0) * vectors.shape[1])
-    features = np.column_stack([vectors, firing / np.where(scale > 0, scale, 1.0)])
+    features = np.column_stack([vectors, firing / np.where(scale > 0, scale, 1.0).astype(np.float32)])
     clusters = texts["cluster_id"].to_numpy()
     chance = np.full(texts.height, np.nan)
     chance[sample.rows] = sample.probability

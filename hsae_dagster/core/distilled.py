@@ -85,9 +85,11 @@ def probe_labels(
         fitted, held = fold[sample.rows] != number, fold == number
         if not fitted.any():
             continue
-        direction, shift = _ridge(vectors[sample.rows[fitted]], answers[fitted], weight[fitted])
-        scores = vectors @ direction + shift
-        labels[held] = scores[held] > _threshold(scores[sample.rows[fitted]], answers[fitted], weight[fitted])
+        known = vectors[sample.rows[fitted]].astype(np.float64)
+        direction = _ridge(known, answers[fitted], weight[fitted])
+        threshold = _threshold(known @ direction, answers[fitted], weight[fitted])
+        # All other texts may be many: their vectors stay as short as they are.
+        labels[held] = vectors[held] @ direction.astype(vectors.dtype) > threshold
     return labels
 
 
@@ -103,7 +105,7 @@ def distilled_separation(
         answers: (n,) 1 or 0 by the judge, NaN where it was not asked.
         probability: (n,) that a text had of being drawn; read where there is an answer.
     """
-    found = corrected_separation(labels, outcome, clusters, answers, probability)
+    found = corrected_separation(labels, outcome, clusters, answers, probability, bootstrap=False)
     return found if found.note else _widened(found, labels, outcome, clusters, answers, probability)
 
 
@@ -152,14 +154,13 @@ def _freedom(values: np.ndarray) -> float:
     return max(3.0 * float(squares.sum() ** 2 / (squares @ squares)) - 1.0, 1.0)
 
 
-def _ridge(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
-    """Direction (d,) and shift of the weighted ridge regression of y on x."""
+def _ridge(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Direction (d,) of the weighted ridge regression of y on x."""
     share = weight / weight.sum()
     mean_x, mean_y = share @ x, float(share @ y)
     centred = x - mean_x
     gram = (centred * share[:, None]).T @ centred + RIDGE / x.shape[1] * np.eye(x.shape[1])
-    direction = np.linalg.solve(gram, (centred * share[:, None]).T @ (y - mean_y))
-    return direction, mean_y - float(mean_x @ direction)
+    return np.asarray(np.linalg.solve(gram, (centred * share[:, None]).T @ (y - mean_y)))
 
 
 def _threshold(scores: np.ndarray, answers: np.ndarray, weight: np.ndarray) -> float:
