@@ -148,6 +148,24 @@ def test_the_estimate_counts_what_is_left_to_ask_and_learns(tmp_path: Path) -> N
     assert len(loopback.calls) == 100
 
 
+@pytest.mark.parametrize(
+    ("has_it", "granted", "paid"), [(True, "flex", 0.5), (True, "default", 1.0), (False, None, 1.0)]
+)
+def test_flex_halves_the_price_where_the_model_has_it_and_the_server_grants_it(
+    tmp_path: Path, has_it: bool, granted: str | None, paid: float
+) -> None:
+    priced(tmp_path, flex=has_it)
+
+    def chat(request: dict[str, Any], call: int) -> Raw:
+        return Raw({**billed(request, call).body, **({"service_tier": granted} if granted else {})})
+
+    with Loopback(chat) as loopback:
+        asked_by = account(tmp_path, tier="flex")
+        client(loopback, asked_by).ask_all([body("90 3 x")], silence)
+    assert [each.get("service_tier") for each in loopback.bodies()] == ["flex" if has_it else None]
+    assert asked_by.totals.usd == pytest.approx(paid * (90 * 1000 + 3 * 4000) / 1e6)
+
+
 class OneByOne(Loopback):
     """A server that works on one request at a time."""
 
