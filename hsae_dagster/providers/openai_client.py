@@ -223,10 +223,18 @@ def request_hash(body: Body, endpoint: str) -> str:
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end from ordinary code, also where an event loop already runs (a notebook)."""
-    if not _loop_runs():
-        return asyncio.run(coroutine)
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, coroutine).result()
+    found: list[T] = []
+
+    async def keep() -> None:
+        # `asyncio.run` spells out what its task returns when it gives Ctrl-C back, all vectors of a round among it.
+        found.append(await coroutine)
+
+    if _loop_runs():
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, keep()).result()
+    else:
+        asyncio.run(keep())
+    return found[0]
 
 
 def _loop_runs() -> bool:
