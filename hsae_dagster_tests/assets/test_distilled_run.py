@@ -103,6 +103,17 @@ def test_the_page_says_plainly_who_judged(distilled: Distilled) -> None:
     assert "Judged by a probe" in page
 
 
+def test_the_exported_table_tells_the_models_answers_from_the_probes(distilled: Distilled) -> None:
+    report = distilled.workspace.current("asked", "evaluation_report")
+    exported = read_frame(report.file("annotations.parquet"))
+    assert exported["judged_by"].value_counts().sort("judged_by").rows() == [
+        ("model", SAMPLE),
+        ("probe", exported.height - SAMPLE),
+    ]
+    asked = set(distilled.table.filter(pl.col("probability").is_not_null())["text_id"])
+    assert set(exported.filter(pl.col("judged_by") == "model")["text_id"]) == asked
+
+
 def test_evidence_is_of_texts_that_the_model_judged(distilled: Distilled) -> None:
     evidence = distilled.workspace.current("asked", "evaluation_report").json("evidence.json")
     asked = set(distilled.table.filter(pl.col("probability").is_not_null())["text_id"])
