@@ -67,7 +67,7 @@ def test_a_trial_asks_the_real_server_for_its_time(workspace: Workspace) -> None
         assert server.calls == []
         tried = spawn("cost", "asked", "--trial")
         assert tried.returncode == 0, tried.stderr
-        assert len(server.calls) == 18  # nine of the judgements, nine of the examination
+        assert len(server.calls) == 9
     (before,), (after,) = (
         [line for line in done.stdout.splitlines() if line.startswith("annotation_matrix")] for done in (dry, tried)
     )
