@@ -20,6 +20,8 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,19 @@ def serve(port: "multiprocessing.Queue[int]", latency: float) -> None:
         await asyncio.Event().wait()
 
     asyncio.run(main())
+
+
+@contextmanager
+def serving(latency: float) -> Iterator[str]:
+    """The server in a process of its own; its base URL."""
+    context = multiprocessing.get_context("spawn")
+    port: multiprocessing.Queue[int] = context.Queue()
+    server = context.Process(target=serve, args=(port, latency), daemon=True)
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{port.get(timeout=60)}/v1"
+    finally:
+        server.terminate()
 
 
 def embedding(url: str, count: int, folder: Path) -> str:
@@ -194,16 +209,8 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.3)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
-    port: multiprocessing.Queue[int] = context.Queue()
-    server = context.Process(target=serve, args=(port, options.latency), daemon=True)
-    server.start()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            url = f"http://127.0.0.1:{port.get(timeout=60)}/v1"
-            compare(take_out(options.before, Path(folder)), url, options.texts, options.requests, options.rounds)
-    finally:
-        server.terminate()
+    with serving(options.latency) as url, tempfile.TemporaryDirectory() as folder:
+        compare(take_out(options.before, Path(folder)), url, options.texts, options.requests, options.rounds)
 
 
 if __name__ == "__main__":
