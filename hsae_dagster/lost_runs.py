@@ -22,7 +22,7 @@ def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     for run_id in lost:
         context.log.warning(f"run {run_id} is marked as failed: its process is gone")
     for run_id in freed:
-        context.log.warning(f"freed what run {run_id} held of the GPU pool")
+        context.log.warning(f"freed what run {run_id} held of a pool")
     return dg.SkipReason(f"{len(lost)} lost runs ended, the slots of {len(freed)} ended runs freed")
 
 

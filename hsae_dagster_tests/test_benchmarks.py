@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks import real_data
+from benchmarks import asking, real_data
 from benchmarks.cells import Shared, append, finished, lines, permuted, run_stages
 from benchmarks.permuted_labels import permutation, verdicts
 from benchmarks.signal_kept import ARMS, declared, measure, salt, table
@@ -101,3 +101,14 @@ def test_a_public_dataset_goes_from_its_file_to_a_row_of_the_table(tmp_path: Pat
     assert f"| {found['texts']:,} | R² | {found['fits']['embeddings (ceiling)'][0]:.3f} |" in row
     assert row.endswith("| 1.5 |")
     assert row.count("|") == next(iter(real_data.table([]))).count("|")
+
+
+def test_two_trees_that_ask_alike_end_up_with_equal_results(capsys: pytest.CaptureFixture[str]) -> None:
+    with asking.serving(0.01) as url:
+        asking.compare(asking.ROOT, url, texts=30, requests=20, rounds=1)
+        other = asking.measure(asking.ROOT, "embedding", url, 31)["digest"]
+        assert other != asking.measure(asking.ROOT, "embedding", url, 30)["digest"]
+    told = capsys.readouterr().out
+    assert "embedding of 30, wall seconds, equal results" in told
+    assert "annotation of 20, processor seconds, equal results" in told
+    assert told.count("before / now: ") == 2

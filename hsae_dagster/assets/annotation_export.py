@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster.assets.concepts_to_test import concepts_to_test
+from hsae_dagster.assets.distilling import read_distilled
 from hsae_dagster.core.concepts.claims import Closeness, meaning_of
 from hsae_dagster.core.concepts.reasons import reasons
 from hsae_dagster.core.hypothesis import Hypothesis
@@ -28,6 +29,8 @@ def exported_annotations(
     closeness: Closeness | None,
 ) -> pl.DataFrame:
     """One row per held-out observation, two columns per tested hypothesis, in the order of the report.
+
+    Where a probe judged texts that the model was not asked about, `judged_by` says which those are.
 
     Args:
         dataset: whose evaluation it is.
@@ -51,4 +54,10 @@ def exported_annotations(
     because = reasons(meanings, texts["text"].to_list(), holds == 1, closeness)
     observations = read_frame(matrix.file("observations.parquet"))
     claims = [(h.claim, h.title or h.claim) for h in hypotheses]
-    return annotation_table(observations, Answers(texts["text_id"].to_list(), holds, because), claims)
+    table = annotation_table(observations, Answers(texts["text_id"].to_list(), holds, because), claims)
+    distilled = read_distilled(matrix)
+    if distilled is None:
+        return table
+    who = pl.when(pl.col("probability").is_null()).then(pl.lit("probe")).otherwise(pl.lit("model"))
+    judged_by = distilled.select("text_id", judged_by=who)
+    return table.join(judged_by, on="text_id", how="left", maintain_order="left")

@@ -7,12 +7,13 @@ import dagster as dg
 import polars as pl
 
 from hsae_dagster import checks
+from hsae_dagster.assets import distilling
 from hsae_dagster.assets.closeness import UnitCloseness
 from hsae_dagster.assets.concepts_to_test import concepts_to_test, holdout_texts
 from hsae_dagster.assets.gold import check_gold, gold_offer
 from hsae_dagster.assets.holdout_plan import PLAN_FILE, freeze_plan
 from hsae_dagster.assets.judging import Judging, agreement, judge_all, second_opinion
-from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_annotation
+from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_annotation, turn_at_servers
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.observations import text_sides
@@ -30,7 +31,7 @@ CODE_VERSION = "4"
 
 @dg.asset(
     name=NAME,
-    deps=["corpus", "interpretations"],
+    deps=["corpus", "embeddings", "activations", "interpretations"],
     partitions_def=datasets,
     group_name=GROUP,
     kinds={"openai", "parquet"},
@@ -42,10 +43,8 @@ def annotation_matrix(context: dg.AssetExecutionContext, project: Project) -> dg
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
-        corpus, interpretations = stage.upstream("corpus"), stage.upstream("interpretations")
-        stored = stage.build(
-            config_of(spec), [corpus, interpretations], lambda folder: _make(stage, corpus, interpretations, folder)
-        )
+        upstream = {name: stage.upstream(name) for name in upstream_of(spec)}
+        stored = stage.build(config_of(spec), list(upstream.values()), lambda folder: _make(stage, upstream, folder))
         matrix = read_frame(stored.file("annotations.parquet"))
         return stage.finish(stored, _describe(stored, matrix), _check(stage, stored, matrix))
 
@@ -61,13 +60,19 @@ def config_of(spec: DatasetSpec) -> dict[str, Any]:
     return config
 
 
-def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, folder: Path) -> None:
+def upstream_of(spec: DatasetSpec) -> tuple[str, ...]:
+    """Stages whose results the stage reads."""
+    return ("corpus", "interpretations", *(distilling.READ if spec.annotation.distil else ()))
+
+
+def _make(stage: Stage, upstream: dict[str, StoredObject], folder: Path) -> None:
     from hsae_dagster.providers.registry import make_annotator
 
+    corpus, interpretations = upstream["corpus"], upstream["interpretations"]
     settings = stage.dataset.spec.annotation
     records = concepts_to_test(stage.dataset, interpretations)
-    asked = stage.dataset.spec.interpretation.model != "lexical"
-    if not records and asked and interpretations.json("concepts.json"):
+    phrased = stage.dataset.spec.interpretation.model != "lexical"
+    if not records and phrased and interpretations.json("concepts.json"):
         raise MethodError(
             f"Dataset `{stage.dataset.name}`: no selected neuron has a readable concept, so there is nothing to judge. "
             "Try smaller autoencoders (`saes`), more candidates, or another interpretation.model."
@@ -81,17 +86,32 @@ def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, fol
     write_json(folder / PLAN_FILE, {"fingerprint": plan.fingerprint, "holdout": plan.holdout})
     concepts = [concept_of(record["concept"]) for record in records]
     observations, texts = holdout_texts(corpus, settings)
+    firing = distilling.firing_of(upstream["activations"], records, texts) if settings.distil else None
+    sample = distilling.texts_to_ask(stage.dataset, texts, firing)
+    asked = texts[sample.rows]
     account = account_of(stage)
     annotator = make_annotator(settings, account, closeness=UnitCloseness.of(stage, corpus))
     single = make_annotator(settings.model_copy(update={"concepts_per_call": 1}), account)
-    estimate = estimate_annotation(annotator, single, concepts, texts["text"].to_list(), settings)
+    estimate = estimate_annotation(annotator, single, concepts, asked["text"].to_list(), stage.dataset.spec)
+    if asked.height < texts.height:
+        stage.report(distilling.in_words(asked.height, texts.height))
     announce(stage, account, estimate)
     if offer := gold_offer(stage.dataset):
         stage.report(offer)
-    judging = Judging(concepts, texts["text_id"].to_list(), texts["text"].to_list())
-    judgement = judge_all(stage, annotator, [judging])[0]
+    judging = Judging(concepts, asked["text_id"].to_list(), asked["text"].to_list())
+    with turn_at_servers(stage, settings.model):
+        judgement = judge_all(stage, annotator, [judging])[0]
+        calibration = agreement(stage, annotator, single, judging, judgement.answers)
+        second = second_opinion(stage, account, judging, judgement.answers)
+    answers, probe = judgement.answers, None
+    if settings.distil:
+        answers, table = distilling.label_the_rest(
+            stage.project, stage.dataset, upstream, records, texts, sample, answers
+        )
+        write_frame(folder / distilling.FILE, table)
+        probe = distilling.agreement_of_probe(table, answers, [concept.concept_id for concept in concepts])
     columns = {
-        concept.concept_id: pl.Series(judgement.answers[:, j]).replace_strict({1: True, 0: False}, default=None)
+        concept.concept_id: pl.Series(answers[:, j]).replace_strict({1: True, 0: False}, default=None)
         for j, concept in enumerate(concepts)
     }
     write_frame(folder / "annotations.parquet", pl.DataFrame({"text_id": texts["text_id"], **columns}))
@@ -102,10 +122,12 @@ def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, fol
         "prompt_hash": annotator.prompt_hash,
         "calls": judgement.calls,
         "cost_usd": judgement.cost_usd,
-        "second judge": second_opinion(stage, account, judging, judgement.answers),
-        "calibration": agreement(stage, annotator, single, judging, judgement.answers),
+        "second judge": second,
+        "calibration": calibration,
         "claims": {concept.concept_id: concept.predicate for concept in concepts},
         "observations": observations.height,
+        "texts judged": asked.height,
+        "probe": probe,
     }
     write_json(folder / "summary.json", summary)
     write_json(folder / "_spending.json", account_summary(account, estimate))
@@ -126,8 +148,15 @@ def _describe(stored: StoredObject, matrix: pl.DataFrame) -> dict[str, Any]:
     missing = read_frame(stored.file("missing.parquet"))
     reasons = missing.group_by("reason").len("answers").sort("answers", "reason", descending=[True, False]).head(20)
     figure = prevalence_bars([summary["claims"][key] for key in matrix.columns[1:]], prevalence)
+    distilled: dict[str, Any] = {}
+    if summary["probe"]:
+        distilled["texts judged by the model"] = f"{summary['texts judged']:,} of {matrix.height:,}"
+        distilled["the probe that judged the others"] = table(
+            [{"claim": summary["claims"][key], **found} for key, found in summary["probe"].items()]
+        )
     return {
         "dagster/row_count": matrix.height,
+        **distilled,
         "concepts": matrix.width - 1,
         "holdout observations": summary["observations"],
         "missing answers": missing.height,
@@ -152,7 +181,9 @@ def _check(stage: Stage, stored: StoredObject, matrix: pl.DataFrame) -> list[dg.
     constant = [
         claims[key] for key in matrix.columns[1:] if matrix[key].n_unique() - (matrix[key].null_count() > 0) < 2
     ]
-    missing = sum(matrix[key].null_count() for key in matrix.columns[1:]) / max(matrix.height * len(claims), 1)
+    missing = sum(matrix[key].null_count() for key in matrix.columns[1:]) / max(
+        summary["texts judged"] * len(claims), 1
+    )
     return [
         checks.result(
             NAME,

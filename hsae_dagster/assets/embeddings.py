@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster import checks
-from hsae_dagster.assets.spending import account_of, account_summary, announce
+from hsae_dagster.assets.spending import account_of, account_summary, announce, turn_at_servers
 from hsae_dagster.assets.stage import GROUP, Stage, explained
 from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.dataset.discovery import Dataset
@@ -96,7 +96,9 @@ def _fill(
             f"{done:,} of {missing.height:,} texts embedded, {done / seconds:,.0f} a second, {left:,.0f} s left"
         )
 
-    embedder.embed_all(missing["text"].to_list(), size, keep, stage.report)
+    if missing.height:
+        with turn_at_servers(stage, stage.dataset.spec.embedding.model):
+            embedder.embed_all(missing["text"].to_list(), size, keep, stage.report)
     seconds = time.monotonic() - started
     if not missing.height:
         stage.report("no new text to embed")

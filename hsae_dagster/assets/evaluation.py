@@ -14,6 +14,7 @@ import polars as pl
 from hsae_dagster.assets.closeness import UnitCloseness
 from hsae_dagster.assets.concepts_to_test import concepts_to_test, is_own, no_fidelity
 from hsae_dagster.assets.covariates import effects_by_subgroup, with_subgroups
+from hsae_dagster.assets.distilling import corrected_tests, read_distilled
 from hsae_dagster.assets.gold import Judged, annotation_errors
 from hsae_dagster.assets.identity import Identity
 from hsae_dagster.assets.ladder import neuron_features, observed, word_features
@@ -29,7 +30,7 @@ from hsae_dagster.core.annotation_error import AnnotationError
 from hsae_dagster.core.badges import Judge, verdict
 from hsae_dagster.core.decision import Decision, decide
 from hsae_dagster.core.evidence import gather_evidence
-from hsae_dagster.core.fidelity import Fidelity, column
+from hsae_dagster.core.fidelity import MISSING, Fidelity, column
 from hsae_dagster.core.histogram import activation_histogram
 from hsae_dagster.core.hypothesis import Hypothesis, NearDuplicate
 from hsae_dagster.core.inference import HoldoutDesign, HypothesisTest, reversed_by_controls, test_hypotheses
@@ -63,6 +64,14 @@ class _Inputs:
     answers: np.ndarray
     records: list[dict[str, Any]]
     duplicates: list[tuple[NearDuplicate, ...]]
+    distilled: pl.DataFrame | None
+
+    @property
+    def by_judge(self) -> np.ndarray:
+        """`answers` without those of a probe, which are no evidence for anybody."""
+        if self.distilled is None:
+            return self.answers
+        return np.where(self.distilled["probability"].is_not_null().to_numpy()[:, None], self.answers, MISSING)
 
     def judged_for(self, design: HoldoutDesign) -> Judged:
         """What the judge said, for the correction by gold labels."""
@@ -91,6 +100,8 @@ def evaluate(
     tests = test_hypotheses(design, min_positives=spec.inference.min_positives)
     keys = [plan.test_key(record["concept"]["concept_id"]) for record in inputs.records]
     errors = annotation_errors(stage.dataset.name, stage.dataset.folder, spec.inference, inputs.judged_for(design))
+    if inputs.distilled is not None:
+        tests, errors = corrected_tests(tests, errors, inputs.judged_for(design), inputs.distilled)
     planned = {test.concept_id: test for test in plan.tests}
     frozen = [planned[record["concept"]["concept_id"]] for record in inputs.records]
     ranks, alpha = spec.inference.test == "rank", plan.level
@@ -158,6 +169,7 @@ def _read(stage: Stage, upstream: dict[str, StoredObject]) -> _Inputs:
         answers=answers[:, list(kept)],
         records=[records[j] for j in kept],
         duplicates=[tuple(_duplicate(records[m.position], m.phi) for m in members) for members in kept.values()],
+        distilled=read_distilled(matrix),
     )
 
 
@@ -209,7 +221,7 @@ def _hypotheses(
         evidence = gather_evidence(
             record["concept"]["definition"],
             inputs.judged,
-            inputs.answers[:, j],
+            inputs.by_judge[:, j],
             activation,
             strong,
             outcomes,

@@ -192,6 +192,9 @@ def _error_columns(error: AnnotationError | None) -> dict[str, float | int | Non
         columns[f"corrected_{name}"] = getattr(found.corrected, name) if found else None
     for name in ("n_gold", "omega", "sensitivity", "false_positive_rate", "kappa"):
         columns[f"gold_{name.removeprefix('n_gold') or 'labels'}"] = getattr(found, name) if found else None
+    probe = error.distilled if error else None
+    for name in ("n_gold", "omega", "sensitivity", "false_positive_rate", "kappa"):
+        columns[f"probe_{name.removeprefix('n_gold') or 'judged'}"] = getattr(probe, name) if probe else None
     return columns
 
 

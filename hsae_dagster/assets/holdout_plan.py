@@ -83,6 +83,7 @@ def _plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> 
             **spec.annotation.model_dump(
                 mode="json", include={"model", "holdout_sample", "concepts_per_call", "max_words", "seed"}
             ),
+            **({"distil": spec.annotation.distil.sample} if spec.annotation.distil else {}),
             "prompt": _prompt_hash(spec.annotation),
         },
         model={

@@ -18,7 +18,7 @@ from hsae_dagster.assets.candidate_scores import Judged, Split, judge_candidates
 from hsae_dagster.assets.claim_material import MOST_TEXTS, Material
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.found_claims import find_claims, records_of
-from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_interpretation
+from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_interpretation, turn_at_servers
 from hsae_dagster.assets.stage import GROUP, Stage, explained, table
 from hsae_dagster.assets.text_units import blocks_of_vectors, read_text_units, read_unit_codes, text_vectors
 from hsae_dagster.core.concept import Concept
@@ -40,7 +40,7 @@ from hsae_dagster.storage.vectors import VectorTable
 NAME = "interpretations"
 CODE_VERSION = "7"
 # Fields of `annotation` that only the holdout's annotation reads.
-NOT_FIDELITY = {"holdout_sample", "seed", "calibration", "min_agreement", "max_missing"}
+NOT_FIDELITY = {"holdout_sample", "distil", "seed", "calibration", "min_agreement", "max_missing"}
 # Of which round of drawing texts they are: those that score a phrase, and from here those that show its mistakes.
 _FIRST_DRAW = 1
 
@@ -60,7 +60,7 @@ def interpretations(context: dg.AssetExecutionContext, project: Project) -> dg.M
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
         upstream = [stage.upstream(name) for name in ("corpus", "activations", "selected_neurons")]
-        make = _find if spec.interpretation.model == "lexical" else _write
+        make = _find if spec.interpretation.model == "lexical" else _write_in_turn
         stored = stage.build(config_of(spec), upstream, lambda folder: make(stage, upstream, folder))
         records = stored.json("concepts.json")
         readable = [record for record in records if record["concept"]]
@@ -102,6 +102,11 @@ def _seen(material: Material) -> dict[str, list[str]]:
     return {"train": [], "validation": [], "fidelity": [], **dict(by_split.iter_rows())}
 
 
+def _write_in_turn(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
+    with turn_at_servers(stage, stage.dataset.spec.interpretation.model, stage.dataset.spec.annotation.model):
+        _write(stage, upstream, folder)
+
+
 def _write(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
     """Phrases of a language model, one for each selected neuron, chosen and scored by reading."""
     from hsae_dagster.providers.registry import make_annotator, make_interpreter
@@ -113,7 +118,7 @@ def _write(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
     interpreter = make_interpreter(settings, account)
     annotator = make_annotator(stage.dataset.spec.annotation, account)
     request = interpretation_request(train, bounds, settings)
-    estimate = estimate_interpretation(interpreter, annotator, request, splits, settings)
+    estimate = estimate_interpretation(interpreter, annotator, request, splits, stage.dataset.spec)
     announce(stage, account, estimate)
     proposals = interpreter.interpret(request, stage.report)
     judged = judge_candidates(stage, annotator, proposals, splits["validation"], bounds)

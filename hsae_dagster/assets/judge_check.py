@@ -10,11 +10,17 @@ import numpy as np
 
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.core.concept import Concept
-from hsae_dagster.core.judge_probes import RULES, Examination, examine, make_probes
+from hsae_dagster.core.judge_probes import RULES, Examination, Probes, examine, make_probes
 from hsae_dagster.errors import ProviderError
-from hsae_dagster.providers.base import Annotator
+from hsae_dagster.providers.base import AnnotationTask, Annotator
 
 AUTHOR = "rule"
+
+
+def examination(texts: Sequence[str], count: int) -> tuple[Probes, AnnotationTask]:
+    """Questions with known answers on some of the texts, and the task that asks them."""
+    probes = make_probes(list(dict.fromkeys(texts)), count, np.random.default_rng([0, 17]))
+    return probes, AnnotationTask([Concept(rule.predicate, AUTHOR) for rule in RULES], probes.texts)
 
 
 def examine_judge(stage: Stage, annotator: Annotator, texts: Sequence[str]) -> Examination | None:
@@ -30,11 +36,10 @@ def examine_judge(stage: Stage, annotator: Annotator, texts: Sequence[str]) -> E
     settings = stage.dataset.spec.judge
     if annotator.free or not settings.texts or not texts:
         return None
-    probes = make_probes(list(dict.fromkeys(texts)), settings.texts, np.random.default_rng([0, 17]))
-    concepts = [Concept(rule.predicate, AUTHOR) for rule in RULES]
+    probes, task = examination(texts, settings.texts)
     # An answer within a day would come too late to stop anything.
     judge = annotator.at_once() if isinstance(annotator, OpenAIAnnotator) else annotator
-    answers = judge.annotate(concepts, probes.texts, stage.report).answers
+    answers = judge.annotate(task.concepts, task.texts, stage.report).answers
     found = examine(probes.truth, answers)
     said = (
         f"{found.right} of {found.asked} questions whose answers are known are answered rightly (yes where it is yes: "

@@ -8,23 +8,29 @@ length, on the texts that will be read; everything else is counted from the requ
 already holds.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from hsae_dagster.assets.candidate_scores import Split, sample_to_read
+from hsae_dagster.assets.judge_check import examination
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.fidelity import column
 from hsae_dagster.dataset.discovery import Dataset
-from hsae_dagster.dataset.spec import Annotation, Interpretation
+from hsae_dagster.dataset.spec import DatasetSpec
+from hsae_dagster.op_tags import LLM_POOL
 from hsae_dagster.providers.account import Account
 from hsae_dagster.providers.base import AnnotationTask, Annotator, InterpretationRequest, Interpreter
 from hsae_dagster.providers.estimate import Estimate
 from hsae_dagster.providers.ledger import Ledger, total
 from hsae_dagster.resources import Project
 
+# Between looks whether a slot is free.
+POLL_SECONDS = 1.0
 ORDINARY = "mentions something that many texts of this kind mention, number {}"
 
 
@@ -50,6 +56,39 @@ def account_of(stage: Stage) -> Account:
     selected = stage.context.job_def.asset_layer.selected_asset_keys
     names = tuple(sorted(key.to_user_string() for key in selected))
     return open_account(stage.project, stage.dataset, stage.asset, stage.context.run.run_id, names)
+
+
+@contextmanager
+def turn_at_servers(stage: Stage, *models: str) -> Iterator[None]:
+    """Hold a slot of Dagster's pool `llm` while a stage asks one of the models, if any of them is at a server.
+
+    HSAE_CONCURRENCY limits the requests of one process; with one slot, which is the pool's default, it limits those of
+    all runs. Stages that ask nobody take none. A run that died gives its slot back as it does a GPU's (`lost_runs`).
+    """
+    storage, run_id, holder = stage.context.instance.event_log_storage, stage.context.run.run_id, f"{stage.asset} asks"
+    if not any(asks_a_server(model) for model in models) or not storage.supports_global_concurrency_limits:
+        yield
+        return
+    known = {pool.name for pool in storage.get_pool_limits()}
+    # Without a default for pools there is no limit.
+    if LLM_POOL not in known and not storage.initialize_concurrency_limit_to_default(LLM_POOL):
+        yield
+        return
+    told = False
+    try:
+        while not storage.claim_concurrency_slot(LLM_POOL, run_id, holder).is_claimed:
+            if not told:
+                stage.report(f"another run asks a server; this one goes on when the pool `{LLM_POOL}` has a slot free")
+            told = True
+            time.sleep(POLL_SECONDS)
+        yield
+    finally:
+        storage.free_concurrency_slot_for_step(run_id, holder)
+
+
+def asks_a_server(model: str) -> bool:
+    """Whether a model of dataset.yaml is at a server, where it may be paid for and shared."""
+    return model.startswith("openai:")
 
 
 def announce(stage: Stage, account: Account, estimate: Estimate) -> None:
@@ -90,9 +129,10 @@ def estimate_interpretation(
     annotator: Annotator,
     request: InterpretationRequest,
     splits: Mapping[str, Split],
-    settings: Interpretation,
+    spec: DatasetSpec,
 ) -> Estimate:
-    """Writing candidates from training texts, revising them, and scoring them on validation and fidelity texts."""
+    """Writing candidates, revising and scoring them, the judge examined before each; of training texts and others."""
+    settings = spec.interpretation
     estimate = interpreter.estimate(request)
     if settings.revisions:
         estimate += interpreter.estimate_revisions(request).scaled(settings.revisions)
@@ -106,21 +146,30 @@ def estimate_interpretation(
             sample_to_read(settings, split, j, column(split.codes, j), bounds, draw if name == "train" else 0).rows
             for j, bounds in enumerate(request.bounds)
         ]
-        estimate += annotator.estimate(
-            [
-                # Two neurons hardly ever have the same concept, and only equal requests are asked once.
-                AnnotationTask(ordinary(concepts, of=f"{name} {j} {draw}"), [split.texts[i] for i in picked])
-                for j, picked in enumerate(rows)
-            ]
-        )
+        tasks = [
+            # Two neurons hardly ever have the same concept, and only equal requests are asked once.
+            AnnotationTask(ordinary(concepts, of=f"{name} {j} {draw}"), [split.texts[i] for i in picked])
+            for j, picked in enumerate(rows)
+        ]
+        estimate += annotator.estimate(tasks)
+        estimate += _examination(annotator, [text for task in tasks for text in task.texts], spec)
     return estimate
 
 
+def _examination(annotator: Annotator, texts: Sequence[str], spec: DatasetSpec) -> Estimate:
+    if annotator.free or not texts or not spec.judge.texts:
+        return Estimate()
+    return annotator.estimate([examination(texts, spec.judge.texts)[1]])
+
+
 def estimate_annotation(
-    annotator: Annotator, single: Annotator, concepts: Sequence[Concept], texts: Sequence[str], settings: Annotation
+    annotator: Annotator, single: Annotator, concepts: Sequence[Concept], texts: Sequence[str], spec: DatasetSpec
 ) -> Estimate:
-    """Judging concepts on holdout texts, and the comparison of stacked with single answers."""
+    """The judge's examination, judging concepts on texts, and the comparison of stacked with single answers."""
+    settings = spec.annotation
     estimate = annotator.estimate([AnnotationTask(concepts, texts)])
+    if concepts:
+        estimate += _examination(annotator, texts, spec)
     if annotator.free or min(settings.concepts_per_call, len(concepts)) < 2 or not texts:
         return estimate
     pairs = min(settings.calibration, len(texts) * len(concepts))

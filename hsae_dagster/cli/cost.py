@@ -12,8 +12,9 @@ from hsae_dagster.resources import Project, project_root
 
 @click.command()
 @click.argument("dataset")
-def cost(dataset: str) -> None:
-    """Estimate calls, tokens, dollars and minutes of DATASET's paid stages; nothing is sent."""
+@click.option("--trial", is_flag=True, help="Send a few of the requests to servers not asked before, to time them.")
+def cost(dataset: str, trial: bool) -> None:
+    """Estimate calls, tokens, dollars and minutes of DATASET's paid stages; without --trial nothing is sent."""
     prepare_home(project_root())
     from hsae_dagster.assets.cost_estimate import estimate_costs
     from hsae_dagster.assets.gold import gold_offer
@@ -24,7 +25,7 @@ def cost(dataset: str) -> None:
     project = Project.here()
     declared = load_dataset(project.data, dataset)
     _make_corpus(project, dataset)
-    stages = estimate_costs(project, declared)
+    stages = estimate_costs(project, declared, click.echo if trial else None)
     if not stages:
         click.echo(f"`{dataset}` asks no paid model: nothing to pay.")
         return

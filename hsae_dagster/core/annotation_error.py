@@ -66,11 +66,14 @@ class AnnotationError:
         corrected: by labels of people; None without any for this concept.
         human_kappa: Cohen's kappa between the two people who labelled most; NaN without two.
         band: true effects that the stated accuracy of the judge allows; NaNs where none is stated.
+        distilled: by the judge's answers on a sample, where a probe labelled the rest; the judge stands in the place of
+            people, and the probe in that of the judge.
     """
 
     corrected: Corrected | None
     human_kappa: float
     band: tuple[float, float]
+    distilled: Corrected | None = None
 
 
 def draw_gold(
@@ -124,7 +127,13 @@ def post_stratified(answers: np.ndarray, labelled: np.ndarray) -> np.ndarray:
 
 
 def corrected_separation(
-    judged: np.ndarray, outcome: np.ndarray, clusters: np.ndarray, gold: np.ndarray, probability: np.ndarray
+    judged: np.ndarray,
+    outcome: np.ndarray,
+    clusters: np.ndarray,
+    gold: np.ndarray,
+    probability: np.ndarray,
+    *,
+    bootstrap: bool = True,
 ) -> Corrected:
     """Predict-then-debias for the difference in mean outcome (texts, not pairs).
 
@@ -134,6 +143,7 @@ def corrected_separation(
         clusters: (n,) keys.
         gold: (n,) 1 or 0 by people, NaN where nobody labelled.
         probability: (n,) that a text was drawn for labelling; read where there is a label.
+        bootstrap: whether the corrected effect's interval is a bootstrap's; else it is by a t, for whoever widens it.
 
     Raises:
         MethodError: a labelled text with a probability outside (0, 1].
@@ -166,7 +176,7 @@ def corrected_separation(
     both = effect(float(found.corrected[0]), factor * float(found.corrected_error[0]), freedom, "predict-then-debias")
     return Corrected(
         gold_only=people,
-        corrected=_by_bootstrap(both, sums, np.unique(groups[known])),
+        corrected=_by_bootstrap(both, sums, np.unique(groups[known])) if bootstrap else both,
         omega=float(found.omega[0]),
         n_gold=int(known.sum()),
         sensitivity=agreement[0],

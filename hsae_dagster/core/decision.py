@@ -26,7 +26,7 @@ class Decision:
 
     Attributes:
         p_one_sided: (h,) for the frozen direction, two-sided where there is none; NaN where nothing could be tested.
-        basis: what gave them: `plain` or `controls`, with `, ranks` and `, gold` where those decided too.
+        basis: what gave them: `plain`, `controls` or `distilled`, with `, ranks` and `, gold` where those decided too.
         checked: (h,) bool, whether labels of people corrected the judge.
         family: the correction of `p_one_sided`.
         p_against: (h,) corrected p of the opposite direction; 1 where none was frozen.

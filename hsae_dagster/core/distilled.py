@@ -1,11 +1,13 @@
 """Judging a sample and letting a probe judge the rest.
 
-Belongs here: drawing the sample, the probe on text vectors, and its labels for all texts. Does not belong here: the
-corrected effect (`core.annotation_error`, with the judge in the place of people) or asking a judge.
+Belongs here: drawing the sample, the probe on text vectors, its labels for all texts, and the effect that the judge
+would find on all of them. Does not belong here: asking a judge, or labels by people (`core.annotation_error`, whose
+correction is used with the judge in the place of people).
 
-The probe is fitted on some folds of clusters and labels the others, judged texts among them. Its errors are therefore
-alike on judged and unjudged texts of a fold, and predict-then-debias takes them out, however many they are: they cost
-width of the interval, never its coverage.
+All concepts share one sample, so that one request still judges a stack of them on a text. The probe of a concept is
+fitted on some folds of clusters and labels the others, judged texts among them. Its errors are therefore alike on
+judged and unjudged texts of a fold, and predict-then-debias takes them out, however many they are: they cost width of
+the interval, never its coverage.
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +16,6 @@ import numpy as np
 
 from hsae_dagster.core.annotation_error import Corrected, corrected_separation
 from hsae_dagster.core.cluster_robust import effect
-from hsae_dagster.errors import MethodError
 
 FOLDS = 5
 # Of the mean squared length of a unit vector's coordinates.
@@ -23,7 +24,7 @@ RIDGE = 0.1
 
 @dataclass(frozen=True)
 class Sample:
-    """Texts for the judge, of one concept.
+    """Texts for the judge, the same for all concepts.
 
     Attributes:
         rows: their positions, ascending, int64.
@@ -35,23 +36,27 @@ class Sample:
 
 
 def draw_sample(scores: np.ndarray, size: int, rng: np.random.Generator) -> Sample:
-    """Draw half of the sample among the texts with the highest scores, half among the rest.
+    """Draw half of the sample among the texts with the highest scores of some concept, half among the rest.
 
-    A rare concept is found among texts that fire its neuron; a sample by chance alone would hardly have it.
+    A rare concept is found among texts that fire its neuron; a sample by chance alone would hardly have it. Each
+    concept has as many of the highest as there are places for it, so that about every second of them is drawn.
 
     Args:
-        scores: (n,) of texts, such as the activation of the concept's neuron.
+        scores: (n, c) of texts by concept, such as the activations of the concepts' neurons; c may be 0.
         size: texts to draw; all, where there are no more.
         rng: of the draw.
     """
-    n = len(scores)
+    n, concepts = scores.shape
     if size >= n:
         return Sample(np.arange(n), np.ones(n))
-    order = np.argsort(-(scores + 1e-9 * rng.random(n)), kind="stable")
-    top, rest = order[: min(size, n // 2)], order[min(size, n // 2) :]
-    parts = [(top, size // 2), (rest, size - size // 2)]
-    rows = np.concatenate([rng.choice(part, take, replace=False) for part, take in parts])
-    chance = np.concatenate([np.full(take, take / len(part)) for part, take in parts])
+    most = min(size, n // 2) // max(concepts, 1)
+    jitter = 1e-9 * rng.random(n)
+    top = np.unique(np.argsort(-(scores.T + jitter), axis=1, kind="stable")[:, :most]) if concepts else np.arange(0)
+    rest = np.setdiff1d(np.arange(n), top)
+    from_top = min(size // 2, len(top))
+    parts = [(top, from_top), (rest, size - from_top)]
+    rows = np.concatenate([rng.choice(part, take, replace=False) for part, take in parts if take])
+    chance = np.concatenate([np.full(take, take / len(part)) for part, take in parts if take])
     ascending = np.argsort(rows)
     return Sample(rows[ascending].astype(np.int64), chance[ascending])
 
@@ -61,61 +66,47 @@ def probe_labels(
 ) -> np.ndarray:
     """Labels (n,) float64 0 or 1 of every text by a probe that never saw an answer of its own cluster.
 
+    Where all answers are alike there is nothing to learn, and they are every text's label.
+
     Args:
-        vectors: (n, d) of unit length.
+        vectors: (n, d) of unit length, perhaps with further columns of their size.
         clusters: (n,) keys.
         sample: texts that were judged.
         answers: (rows of the sample) 1 or 0.
         rng: assigns clusters to folds.
-
-    Raises:
-        MethodError: the answers are all alike, so that there is nothing to learn.
     """
-    if np.ptp(answers) == 0:
-        raise MethodError(
-            f"The judge gave the same answer to all {len(answers):,} texts of the sample, so no probe can learn the "
-            "concept. Raise annotation.distil.sample, or leave the concept out."
-        )
+    if not len(answers) or np.ptp(answers) == 0:
+        return np.full(len(vectors), float(answers[0]) if len(answers) else 0.0)
     keys, groups = np.unique(clusters, return_inverse=True)
     fold = rng.permutation(len(keys))[groups] % FOLDS
     weight = 1.0 / sample.probability
     labels = np.zeros(len(vectors))
     for number in range(FOLDS):
         fitted, held = fold[sample.rows] != number, fold == number
-        direction, shift = _ridge(vectors[sample.rows[fitted]], answers[fitted], weight[fitted])
-        scores = vectors @ direction + shift
-        labels[held] = scores[held] > _threshold(scores[sample.rows[fitted]], answers[fitted], weight[fitted])
+        if not fitted.any():
+            continue
+        known = vectors[sample.rows[fitted]].astype(np.float64)
+        direction = _ridge(known, answers[fitted], weight[fitted])
+        threshold = _threshold(known @ direction, answers[fitted], weight[fitted])
+        # All other texts may be many: their vectors stay as short as they are.
+        labels[held] = vectors[held] @ direction.astype(vectors.dtype) > threshold
     return labels
 
 
 def distilled_separation(
-    vectors: np.ndarray,
-    outcome: np.ndarray,
-    clusters: np.ndarray,
-    sample: Sample,
-    answers: np.ndarray,
-    rng: np.random.Generator,
+    labels: np.ndarray, outcome: np.ndarray, clusters: np.ndarray, answers: np.ndarray, probability: np.ndarray
 ) -> Corrected:
     """The difference in mean outcome that the judge would find on all texts, from its answers on a sample.
 
     Args:
-        vectors: (n, d) of unit length.
+        labels: (n,) 1 or 0 by the probe (`probe_labels`).
         outcome: (n,).
         clusters: (n,) keys.
-        sample: texts that were judged.
-        answers: (rows of the sample) 1 or 0.
-        rng: of the folds.
-
-    Raises:
-        MethodError: the answers are all alike.
+        answers: (n,) 1 or 0 by the judge, NaN where it was not asked.
+        probability: (n,) that a text had of being drawn; read where there is an answer.
     """
-    judged, chance = np.full(len(outcome), np.nan), np.full(len(outcome), np.nan)
-    judged[sample.rows], chance[sample.rows] = answers, sample.probability
-    labels = probe_labels(vectors, clusters, sample, answers, rng)
-    found = corrected_separation(labels, outcome, clusters, judged, chance)
-    if found.note:
-        return found
-    return _widened(found, labels, outcome, clusters, sample, answers)
+    found = corrected_separation(labels, outcome, clusters, answers, probability, bootstrap=False)
+    return found if found.note else _widened(found, labels, outcome, clusters, answers, probability)
 
 
 def _widened(
@@ -123,8 +114,8 @@ def _widened(
     labels: np.ndarray,
     outcome: np.ndarray,
     clusters: np.ndarray,
-    sample: Sample,
     answers: np.ndarray,
+    probability: np.ndarray,
 ) -> Corrected:
     """The same estimates with intervals for few judged texts of much weight.
 
@@ -132,8 +123,8 @@ def _widened(
     each text's influence is taken without itself (the jackknife), and the degrees of freedom are as many as clusters of
     equal influence would be (Satterthwaite).
     """
-    weight, judged = np.zeros(len(outcome)), np.zeros(len(outcome))
-    weight[sample.rows], judged[sample.rows] = 1.0 / sample.probability, answers
+    known = np.isfinite(answers)
+    weight, judged = np.where(known, 1.0 / np.where(known, probability, 1.0), 0.0), np.where(known, answers, 0.0)
     groups = np.unique(clusters, return_inverse=True)[1]
     people = np.bincount(groups, _jackknife(judged, outcome, weight))
     probe = np.bincount(groups, _jackknife(labels, outcome, weight) - _jackknife(labels, outcome, np.ones(len(labels))))
@@ -154,18 +145,22 @@ def _jackknife(h: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def _freedom(values: np.ndarray) -> float:
+    """Satterthwaite's: twice the squared sum of variances over the variance of its estimate.
+
+    The fourth power of a normal value is three times its squared variance on average, so the sum of fourth powers is
+    three times what belongs under the fraction. Without that, intervals at a prevalence of 2 % covered 98 %.
+    """
     squares = values**2
-    return max(float(squares.sum() ** 2 / (squares @ squares)) - 1.0, 1.0)
+    return max(3.0 * float(squares.sum() ** 2 / (squares @ squares)) - 1.0, 1.0)
 
 
-def _ridge(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
-    """Direction (d,) and shift of the weighted ridge regression of y on x."""
+def _ridge(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Direction (d,) of the weighted ridge regression of y on x."""
     share = weight / weight.sum()
     mean_x, mean_y = share @ x, float(share @ y)
     centred = x - mean_x
     gram = (centred * share[:, None]).T @ centred + RIDGE / x.shape[1] * np.eye(x.shape[1])
-    direction = np.linalg.solve(gram, (centred * share[:, None]).T @ (y - mean_y))
-    return direction, mean_y - float(mean_x @ direction)
+    return np.asarray(np.linalg.solve(gram, (centred * share[:, None]).T @ (y - mean_y)))
 
 
 def _threshold(scores: np.ndarray, answers: np.ndarray, weight: np.ndarray) -> float:

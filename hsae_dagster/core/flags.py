@@ -21,6 +21,7 @@ COLLINEAR: Final = "collinear"
 SEPARATION: Final = "separation"
 NOT_CONVERGED: Final = "not converged"
 TOO_FEW_ROWS: Final = "too few rows"
+TOO_FEW_JUDGED: Final = "too few judged"
 
 
 class Flag(str):

@@ -111,7 +111,7 @@ class Hypothesis:
         made_from: `neuron`, `terms` or `style`: where the claim came from; empty for a phrase or one of yours.
         title: one to three words, or the first sentence, that stand for the claim where there is little room.
         p_one_sided: the p-value that was corrected, for the frozen direction.
-        decided_by: what gave it: `plain` or `controls`, with `, ranks` and `, gold` where those decided too.
+        decided_by: what gave it: `plain`, `controls` or `distilled`, and `, ranks` and `, gold` where they did too.
         test_key: key under which the register of looks keeps the p-value.
         detectable: smallest effect (its size) that the test finds with 80 % probability at alpha / family; or NaN.
         stability: share of half-samples of the training clusters from which its neuron is selected again; or NaN.

@@ -107,7 +107,7 @@ class HypothesisTest:
         rank: the same effect as `separation` on the outcome's ranks, as shares of 1; of regression only.
         missing: share of the observations without an annotation.
         worst: the effect if the missing answers are those that speak most against it; only from 1 % missing.
-        basis: what `separation` is: `plain` or `controls`.
+        basis: what `separation` is: `plain`, `controls` or `distilled` (`core.distilled`).
     """
 
     separation: Effect

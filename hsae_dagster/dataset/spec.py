@@ -238,6 +238,16 @@ class Interpretation(Section):
         return self
 
 
+class Distil(Section):
+    """The model judges a sample of the held-out texts, and a probe that learns from it judges the rest."""
+
+    sample: int = Field(
+        ge=100,
+        description="Held-out texts that the model judges, half by chance and half among those that fire the claims' "
+        "neurons. A probe on the texts' vectors judges the others; effects are corrected for its errors.",
+    )
+
+
 class Annotation(Section):
     """How concepts are judged on held-out texts."""
 
@@ -249,6 +259,9 @@ class Annotation(Section):
     effort: str | None = Field(None, description="How much a language model thinks (`minimal`, `low`, …), if it does.")
     holdout_sample: int | None = Field(
         None, ge=20, description="Judge only this many holdout rows (whole clusters); default all."
+    )
+    distil: Distil | None = Field(
+        None, description="Have the model judge a sample and a probe the rest, where all texts would cost too much."
     )
     concepts_per_call: int = Field(10, ge=1, le=50, description="Concepts a language model judges at once.")
     max_words: int = Field(256, ge=8, description="Words shown of each text.")
@@ -380,6 +393,7 @@ class DatasetSpec(Section):
             raise ValueError("columns.positive belongs to classification; a regression label is a number")
         self._check_own_hypotheses()
         self._check_covariates()
+        self._check_distilling()
         lexical = self.interpretation.model == "lexical"
         if self.annotation.model == "lexical" and not lexical:
             raise ValueError(
@@ -414,6 +428,23 @@ class DatasetSpec(Section):
         if wanted and (self.selection.distinct is not None or self.selection.min_match is not None):
             raise ValueError(
                 "selection.within and interactions do not go with selection.distinct or min_match; drop one"
+            )
+
+    def _check_distilling(self) -> None:
+        if self.annotation.distil is None:
+            return
+        if self.annotation.model == "lexical":
+            raise ValueError("annotation.distil spares calls of a language model; `lexical` judges every text for free")
+        unfit = [
+            ("a pairwise dataset", self.task == "pairwise"),
+            ("columns.controls", bool(self.columns.controls)),
+            ("inference.test `rank`", self.inference.test == "rank"),
+        ]
+        named = next((name for name, there in unfit if there), None)
+        if named:
+            raise ValueError(
+                f"annotation.distil corrects differences of means between texts, which does not go with {named}; "
+                "leave one of them out"
             )
 
     def _check_own_hypotheses(self) -> None:

@@ -55,6 +55,7 @@ class Account:
         budget_usd, budget_calls: most that the dataset may ever cost, or None.
         tier: how requests are paid.
         selection: assets of the run, or None for all; a batch's answers go on with them.
+        trial: told what happens when estimates try servers out; None for estimates that ask nobody.
         totals: what this stage took so far.
     """
 
@@ -66,6 +67,7 @@ class Account:
     budget_calls: int | None = None
     tier: Tier = "standard"
     selection: tuple[str, ...] | None = None
+    trial: Callable[[str], None] | None = None
     totals: Totals = field(default_factory=Totals)
 
     def turn(self, report: Callable[[str], None]) -> AbstractContextManager[object]:

@@ -15,8 +15,12 @@ from hsae_dagster.providers.model_table import NO_TOKENS, ModelProfile, Usage
 # of 3 bytes of many other writings, so this errs on the side of more.
 BYTES_PER_TOKEN = 3
 SECONDS_PER_CALL = 2.0
-# How far off tokens and seconds may be, as a factor either way: as learned from answers to the same prompt, or assumed.
+# How far off tokens and minutes may be, as a factor either way: as learned from answers to the same prompt, or assumed.
 LEARNED, ASSUMED = 1.15, 2.0
+# So many answers show at which pace a server goes on; fewer leave open whether it works on more at once.
+SHOW_THE_PACE = 200
+# What this side needs for a request, at best (`benchmarks/llm_client.py`).
+LEAST_SECONDS = 0.002
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Estimate:
         usage: tokens of the calls to be made.
         usd: their price, None where none is known.
         minutes: how long they take.
-        within: the factor, at least 1, by which dollars and minutes may be off either way.
+        within: the factor, at least 1, by which dollars may be off either way.
+        minutes_within: the same of minutes.
     """
 
     calls: int = 0
@@ -38,6 +43,7 @@ class Estimate:
     usd: float | None = 0.0
     minutes: float = 0.0
     within: float = 1.0
+    minutes_within: float = 1.0
 
     def __add__(self, other: "Estimate") -> "Estimate":
         usd = None if self.usd is None or other.usd is None else self.usd + other.usd
@@ -48,6 +54,7 @@ class Estimate:
             usd,
             self.minutes + other.minutes,
             max(self.within, other.within),
+            max(self.minutes_within, other.minutes_within),
         )
 
     def scaled(self, factor: float) -> "Estimate":
@@ -59,6 +66,7 @@ class Estimate:
             None if self.usd is None else self.usd * factor,
             self.minutes * factor,
             self.within,
+            self.minutes_within,
         )
 
     @property
@@ -69,7 +77,7 @@ class Estimate:
     @property
     def time(self) -> str:
         """Minutes in words, as a range where they are not certain."""
-        return _range(duration, self.minutes, self.within)
+        return _range(duration, self.minutes, self.minutes_within)
 
     def __str__(self) -> str:
         if not self.calls:
@@ -103,7 +111,8 @@ def estimate_calls(
     answer_tokens: float,
     profile: ModelProfile,
     tier: str,
-    concurrency: int,
+    start: int,
+    most: int,
     experience: Experience | None,
 ) -> Estimate:
     """Estimate requests by their size.
@@ -114,7 +123,8 @@ def estimate_calls(
         answer_tokens: expected length of an answer, where nothing was learned yet.
         profile: prices and quirks of the model.
         tier: how requests are paid.
-        concurrency: requests at once.
+        start: requests at once, to begin with.
+        most: requests at once, if the server keeps up.
         experience: what earlier answers of the model taught, used instead of assumptions.
     """
     counted = list(sizes)
@@ -126,6 +136,23 @@ def estimate_calls(
     usage = Usage(
         input=round(sum(counted) * learned.tokens_per_byte), output=round(len(counted) * learned.output_tokens)
     )
-    minutes = math.ceil(len(counted) / concurrency) * learned.seconds / 60
-    within = LEARNED if experience else ASSUMED
-    return Estimate(len(counted), known, usage, profile.cost(usage, tier), minutes, within)
+    quickest = max(_rounds(len(counted), start, most) * learned.seconds, LEAST_SECONDS * len(counted))
+    if experience is None:
+        minutes, minutes_within, within = math.ceil(len(counted) / start) * learned.seconds / 60, ASSUMED, ASSUMED
+    else:
+        within = LEARNED
+        slowest = len(counted) * learned.pace
+        if learned.calls >= SHOW_THE_PACE or slowest <= quickest:
+            minutes, minutes_within = slowest / 60, LEARNED
+        else:
+            # The server may take more at once than it was seen to, or not.
+            minutes, minutes_within = math.sqrt(slowest * quickest) / 60, LEARNED * math.sqrt(slowest / quickest)
+    return Estimate(len(counted), known, usage, profile.cost(usage, tier), minutes, within, minutes_within)
+
+
+def _rounds(calls: int, start: int, most: int) -> int:
+    """Answers one after the other of a server that works on everything at once, while what is sent at once doubles."""
+    rounds, at_once = 0, start
+    while calls > 0 and at_once < most:
+        rounds, calls, at_once = rounds + 1, calls - at_once, min(2 * at_once, most)
+    return rounds + math.ceil(max(calls, 0) / at_once)

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import hash_json
 from hsae_dagster.lance_tables import has_version, lance_explained
@@ -109,11 +111,21 @@ class Spent:
 
 @dataclass(frozen=True)
 class Experience:
-    """What earlier answers of one model to one prompt teach: tokens per byte sent, output tokens and seconds a call."""
+    """What earlier answers of one model to one prompt teach.
+
+    Attributes:
+        tokens_per_byte: of what was sent.
+        output_tokens: of an answer.
+        seconds: from asking to answer.
+        calls: answers that teach.
+        pace: seconds for each of them while some were under way: less than `seconds` where several were at once.
+    """
 
     tokens_per_byte: float
     output_tokens: float
     seconds: float
+    calls: int = 1
+    pace: float = 0.0
 
 
 class Ledger:
@@ -249,12 +261,18 @@ class Ledger:
         """What answers of this model to this prompt (or embeddings, without one) teach; None without any."""
         asked = "prompt_hash IS NULL" if prompt_hash is None else f"prompt_hash = {_quoted(prompt_hash)}"
         where = f"server = {_quoted(server)} AND model = {_quoted(model)} AND {asked} AND input_tokens > 0"
-        rows = self._rows(where, ["sent_bytes", "input_tokens", "output_tokens", "seconds"])
+        rows = self._rows(where, ["sent_bytes", "input_tokens", "output_tokens", "seconds", "created"])
         if rows is None or not rows.num_rows:
             return None
         sums = {name: sum(rows[name].to_pylist()) for name in rows.column_names}
         n = rows.num_rows
-        return Experience(sums["input_tokens"] / sums["sent_bytes"], sums["output_tokens"] / n, sums["seconds"] / n)
+        return Experience(
+            sums["input_tokens"] / sums["sent_bytes"],
+            sums["output_tokens"] / n,
+            sums["seconds"] / n,
+            n,
+            _busy(rows["seconds"].to_numpy(), rows["created"].to_numpy()) / n,
+        )
 
     def compact(self) -> None:
         """Join the fragments of many small flushes. Another process that does so at the same time wins."""
@@ -359,6 +377,14 @@ def as_row(entry: Entry) -> dict[str, Any]:
     row = dict(vars(entry))
     usage = row.pop("usage")
     return {**row, "input_tokens": usage.input, "cached_tokens": usage.cached, "output_tokens": usage.output}
+
+
+def _busy(seconds: np.ndarray, created: np.ndarray) -> float:
+    """Seconds in which at least one request was under way, of requests that took `seconds` and ended at `created`."""
+    ended = (created - created.min()) / 1e9
+    order = np.argsort(ended - seconds, kind="stable")
+    began, latest = (ended - seconds)[order], np.maximum.accumulate(ended[order])
+    return float(np.maximum(latest - np.maximum(began, np.r_[-np.inf, latest[:-1]]), 0.0).sum())
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:

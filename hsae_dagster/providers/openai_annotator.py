@@ -33,6 +33,8 @@ from hsae_dagster.providers.unusable import require_some
 # Room for `{"c12": false, …}`, generously.
 TOKENS_PER_JUDGEMENT = 8
 SPARE_TOKENS = 128
+# Where the text goes in a prompt; no prompt or predicate ends with it.
+_HOLE = "\x00"
 _LIKE_AN_ID = re.compile(r"[cC]\s*\d+")
 
 
@@ -73,6 +75,7 @@ class OpenAIAnnotator:
         self.client = OpenAIClient(Asker("annotation.model", model, offline, provider), server, account)
         # A judge should judge alike twice, where the model lets itself be told.
         self.temperature = 0.0 if temperature is None and self.client.profile.temperature else temperature
+        self._shared: dict[tuple[str, ...], Body] = {}
 
     @property
     def prompt_hash(self) -> str:
@@ -119,8 +122,17 @@ class OpenAIAnnotator:
         return self.client.estimate(bodies, self.prompt.hash, tokens)
 
     def body(self, predicates: Sequence[str], text: str) -> Body:
-        """The request for one text and one stack of concepts."""
-        messages = self.prompt.messages(predicates=list(predicates), text=present(text, self.max_words))
+        """The request for one text and one stack of concepts; what all texts of a stack share is made once."""
+        shared = self._shared.get(tuple(predicates))
+        if shared is None:
+            shared = self._shared.setdefault(tuple(predicates), self._whole(predicates, _HOLE))
+        *others, user = shared["messages"]
+        before, _, after = user["content"].rpartition(_HOLE)
+        said = {**user, "content": before + present(text, self.max_words) + after}
+        return {**shared, "messages": [*others, said]}
+
+    def _whole(self, predicates: Sequence[str], text: str) -> Body:
+        messages = self.prompt.messages(predicates=list(predicates), text=text)
         room = SPARE_TOKENS + TOKENS_PER_JUDGEMENT * len(predicates)
         settings = self.client.settings(room, self.temperature, self.effort)
         return json_request(self.model, messages, "judgements", _schema(len(predicates)), settings)

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
@@ -20,6 +21,7 @@ from hsae_dagster.providers.account import Account
 from hsae_dagster.providers.base import Report
 from hsae_dagster.providers.estimate import Estimate, estimate_calls
 from hsae_dagster.providers.known_servers import KnownServer
+from hsae_dagster.providers.ledger import Experience
 from hsae_dagster.providers.model_table import profile_of
 from hsae_dagster.providers.openai_replies import Reply
 from hsae_dagster.providers.openai_server import Asker, Server
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # Requests under way when nothing is known of the server yet.
 START = 32
+# Requests of a trial, which show a server's time and whether it works on several at once.
+TRIED = 9
 
 
 class OpenAIClient:
@@ -85,22 +89,36 @@ class OpenAIClient:
             )
 
     def estimate(self, bodies: Sequence[Body], prompt_hash: str | None = None, answer_tokens: int = 0) -> Estimate:
-        """What asking these requests would take now; nothing is sent and no key is needed."""
-        return self._estimate(self._plan(bodies), prompt_hash, answer_tokens)
+        """What asking these requests would take now.
+
+        Nothing is sent and no key is needed, unless the account asks for a trial of servers it has no answer of yet:
+        then a few of the requests are sent, one alone and the others at once, and their answers kept.
+        """
+        plan = self._plan(bodies)
+        trial = self.account.trial if self.account else None
+        if trial and plan.todo and self.tier != "batch" and self._experience(prompt_hash) is None:
+            # A request for embeddings is a whole batch, and its vectors are kept elsewhere.
+            tried = plan.todo[: TRIED if "messages" in bodies[plan.todo[0]] else 1]
+            self.ask_all([bodies[index] for index in tried], trial, prompt_hash, answer_tokens)
+            plan = self._plan(bodies)
+        return self._estimate(plan, prompt_hash, answer_tokens)
 
     def estimate_sizes(self, sizes: Sequence[int], prompt_hash: str | None, answer_tokens: int) -> Estimate:
         """What requests of these sizes would take, where they cannot be written yet."""
-        account = self.account
-        ledger = account.ledger if account else None
         return estimate_calls(
             sizes,
             known=0,
             answer_tokens=answer_tokens,
             profile=self.profile,
             tier=self.tier,
-            concurrency=min(START, self.server.concurrency),
-            experience=ledger.experience(self.server.endpoint, self.asker.model, prompt_hash) if ledger else None,
+            start=min(START, self.server.concurrency),
+            most=self.server.concurrency,
+            experience=self._experience(prompt_hash),
         )
+
+    def _experience(self, prompt_hash: str | None) -> Experience | None:
+        ledger = self.account.ledger if self.account else None
+        return ledger.experience(self.server.endpoint, self.asker.model, prompt_hash) if ledger else None
 
     def ask_all(
         self,
@@ -173,7 +191,7 @@ class OpenAIClient:
 
     def _estimate(self, plan: Plan, prompt_hash: str | None, answer_tokens: int) -> Estimate:
         found = self.estimate_sizes([plan.questions[i].size for i in plan.todo], prompt_hash, answer_tokens)
-        return Estimate(found.calls, len(plan.known), found.usage, found.usd, found.minutes, found.within)
+        return replace(found, known=len(plan.known))
 
     def connect(self) -> "AsyncOpenAI":
         """The SDK's connection, for batches. Use as an asynchronous context manager."""
@@ -205,10 +223,18 @@ def request_hash(body: Body, endpoint: str) -> str:
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end from ordinary code, also where an event loop already runs (a notebook)."""
-    if not _loop_runs():
-        return asyncio.run(coroutine)
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, coroutine).result()
+    found: list[T] = []
+
+    async def keep() -> None:
+        # `asyncio.run` spells out what its task returns when it gives Ctrl-C back, all vectors of a round among it.
+        found.append(await coroutine)
+
+    if _loop_runs():
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, keep()).result()
+    else:
+        asyncio.run(keep())
+    return found[0]
 
 
 def _loop_runs() -> bool:

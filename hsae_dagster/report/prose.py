@@ -272,6 +272,7 @@ def threats(content: ReportContent) -> Iterator[str]:
         "These are associations in observed texts. A claim can go with the outcome because of a third thing, such as "
         "a topic, an author or a time; nothing here shows what would happen if a text were changed."
     )
+    yield from _probe_words(content)
     if content.task != "pairwise" and not content.controls:
         yield "No controls are declared, so effects beside all other claims hold only these and text length constant."
     if not content.cluster:
@@ -284,6 +285,28 @@ def threats(content: ReportContent) -> Iterator[str]:
     controls = " ".join(control_words(content))
     if controls:
         yield f"Negative controls. {controls}"
+
+
+def _probe_words(content: ReportContent) -> Iterator[str]:
+    """That most cells are a probe's, and how good it is."""
+    probes = [(h.test, h.annotation_error.distilled) for h in content.hypotheses if h.annotation_error]
+    found = [(test, probe) for test, probe in probes if probe is not None]
+    if not found:
+        return
+    asked, seen = found[0][1].n_gold, found[0][0].n
+    kappas = np.array([probe.kappa for _, probe in found])
+    agreement = "could not be compared with it"
+    if np.isfinite(kappas).any():
+        agreement = (
+            f"agrees with it beyond chance by κ {number(float(np.nanmedian(kappas)))} (the median claim; lowest "
+            f"{number(float(np.nanmin(kappas)))})"
+        )
+    yield (
+        f"The language model judged {count(asked)} of {count(seen)} held-out observations; the other "
+        f"{percent(1 - asked / seen)} were judged by a probe on their vectors, which {agreement}. Effects, intervals "
+        "and tests of single claims are corrected for its errors; how often a claim holds, effects beside the other "
+        "claims and the joint fit are by its labels."
+    )
 
 
 def _figure_threats(content: ReportContent) -> Iterator[str]:

@@ -15,6 +15,7 @@ from hsae_dagster.report.subgroups import difference_words, subgroup_name
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
     capitalised,
+    count,
     effect_brief,
     error_rate,
     number,
@@ -127,6 +128,15 @@ def near_copy_words(copies: Sequence[NearCopy]) -> str:
 
 def error_facts(error: AnnotationError, task: str) -> Iterator[tuple[str, str]]:
     """What labels by people, or the judge's stated accuracy, make of an effect."""
+    if error.distilled is not None:
+        probe = error.distilled
+        yield (
+            "Judged by a probe",
+            f"the model judged {count(probe.n_gold)} of the held-out observations, a probe on their vectors the rest. "
+            f"It finds {percent(probe.sensitivity)} of those that the model says yes to, says yes to "
+            f"{percent(probe.false_positive_rate)} of the others; κ {number(probe.kappa)}. The effect is corrected for "
+            "these errors",
+        )
     found = error.corrected
     if found is not None and found.note:
         yield "Corrected by gold labels", found.note

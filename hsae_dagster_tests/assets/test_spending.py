@@ -1,7 +1,9 @@
 """What stages say they will spend, never pass, and ask again only where nobody answered."""
 
 import json
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,12 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from hsae_dagster.assets import spending
 from hsae_dagster.assets.asking_again import ask_again
 from hsae_dagster.assets.cost_estimate import FINISHED, estimate_costs
 from hsae_dagster.core.judge_probes import RULES
 from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster.op_tags import LLM_POOL
 from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster_tests.assets import scripted
@@ -37,7 +41,10 @@ ESTIMATED = ("interpretations", "annotation_matrix")
 
 def declare(workspace: Workspace, **changes: Any) -> None:
     """The tiny texts, asked of the scripted models; `changes` to sections are laid over theirs."""
-    sections = {name: {**scripted.MODELS.get(name, {}), **fields} for name, fields in changes.items()}
+    sections = {
+        name: {**scripted.MODELS.get(name, {}), **fields} if isinstance(fields, dict) else fields
+        for name, fields in changes.items()
+    }
     workspace.declare(
         "asked", None if (workspace.root / "data").exists() else tiny_texts(), **{**scripted.MODELS, **sections}
     )
@@ -104,6 +111,75 @@ def test_the_estimate_is_near_what_is_asked_and_finished_stages_cost_nothing(rea
         assert said["tokens in"] == 10 * said["paid calls"]
         assert said["cost USD"] is None
     assert costs(workspace)["annotation_matrix"].basis == FINISHED
+
+
+def examined_by_rule(body: dict[str, Any], call: int) -> Any:
+    """`scripted.candidly`, and right answers to the questions of the examination."""
+    rules = {rule.predicate: rule for rule in RULES}
+    asked = shown_concepts(body)
+    if asked and set(asked.values()) <= rules.keys():
+        return judge_by(lambda predicate, text: rules[predicate].truth(text))(body, call)
+    return scripted.candidly(body, call)
+
+
+def test_calls_are_within_15_percent_of_what_was_told_before_anything_was_selected(workspace: Workspace) -> None:
+    """Examination, calibration and hypotheses of one's own included; told from the texts alone, and again later.
+
+    As many neurons are selected here as declared; where fewer are, the first estimate is of more.
+    """
+    own = [{"claim": f"is about {topic}, one of them"} for topic in ("gardens", "trains", "rivers")]
+    declare(
+        workspace,
+        annotation={"calibration": 40, "concepts_per_call": 3},
+        judge={"texts": 8},
+        hypotheses=own,
+        interpretation={"bin": [60, 100]},
+    )
+    with Loopback(examined_by_rule, scripted.embed) as server:
+        scripted.use(server)
+        assert workspace.run("asked", upto="corpus").success
+        rough = costs(workspace)
+        assert server.calls == []
+        assert {rough[stage].basis.split(",")[0] for stage in ESTIMATED} == {"rough"}
+        assert workspace.run("asked", upto="selected_neurons").success
+        counted, paid = {}, {}
+        for stage in ESTIMATED:
+            counted[stage], before = costs(workspace)[stage], len(server.calls)
+            run = workspace.run("asked", stage)
+            assert run.success, run.sentence(stage)
+            paid[stage] = len(server.calls) - before
+    for stage in ESTIMATED:
+        told = f"{stage}: {rough[stage].estimate.calls} told, then {counted[stage].estimate.calls}, {paid[stage]} paid"
+        sys.stderr.write(told + "\n")
+        assert counted[stage].estimate.calls == pytest.approx(paid[stage], rel=0.15), stage
+        assert rough[stage].estimate.calls == pytest.approx(paid[stage], rel=0.15), stage
+
+
+def test_runs_that_ask_a_server_take_turns_and_others_do_not_wait(
+    ready: Selected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spending, "POLL_SECONDS", 0.02)
+    workspace = ready.workspace
+    home = tmp_path / "home"
+    home.mkdir()
+    pools = {"concurrency": {"pools": {"default_limit": 1}}}
+    with dg.DagsterInstance.local_temp(str(home), overrides=pools) as instance, ThreadPoolExecutor(1) as threads:
+        storage = instance.event_log_storage
+        assert storage.initialize_concurrency_limit_to_default(LLM_POOL)
+        assert storage.claim_concurrency_slot(LLM_POOL, "another run", "its step").is_claimed
+        workspace.declare("offline", tiny_texts())
+        assert workspace.run("offline", upto="interpretations", instance=instance).success
+        waiting = threads.submit(workspace.run, "asked", "interpretations", instance=instance)
+        before = len(ready.server.calls)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=3)
+        assert len(ready.server.calls) == before
+        storage.free_concurrency_slot_for_step("another run", "its step")
+        run = waiting.result(timeout=120)
+        assert run.success
+        assert len(told(run, "another run asks a server")) == 1
+        assert storage.get_concurrency_info(LLM_POOL).active_slot_count == 0
+        assert len(ready.server.calls) > before
 
 
 def test_a_budget_of_calls_stops_each_stage_before_it_is_passed_and_more_budget_goes_on(ready: Selected) -> None:

@@ -10,6 +10,7 @@ from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import DatasetError
 
 GOOD = "task: regression\nfiles: texts.csv\ncolumns: {text: text, label: score}\n"
+DISTILLED = "annotation: {model: 'openai:x', distil: {sample: 500}}\n"
 
 
 def declare(folder: Path, yaml: str, name: str = "mine") -> Path:
@@ -43,6 +44,9 @@ def test_defaults_fill_everything_but_three_fields(tmp_path: Path) -> None:
         ("interpretation: {low_bin: [0, 20], sampling: top}\n", ["low_bin belongs to sampling `percentile`"]),
         ("inference: {alpha: often}\n", ["`inference.alpha`", "'often'"]),
         ("annotation: {model: lexical}\ninterpretation: {model: 'openai:x'}\n", ["claims that execute"]),
+        ("annotation: {distil: {sample: 500}}\n", ["`lexical` judges every text for free"]),
+        ("annotation: {model: 'openai:x', distil: {sample: 50}}\n", ["`annotation.distil.sample`", "is 50"]),
+        (f"{DISTILLED}inference: {{test: rank}}\n", ["annotation.distil", "inference.test `rank`", "leave one"]),
     ],
 )
 def test_a_wrong_field_is_named_with_its_remedy(tmp_path: Path, change: str, words: list[str]) -> None:
@@ -59,6 +63,11 @@ def test_a_wrong_field_is_named_with_its_remedy(tmp_path: Path, change: str, wor
         ("files: a.csv\ncolumns: {text: t, label: l}\n", ["`task` is required"]),
         ("task: pairwise\nfiles: a.csv\ncolumns: {text: t, label: l}\n", ["text_a and columns.text_b"]),
         ("task: regression\nfiles: a.csv\ncolumns: {text_a: t, text_b: u, label: l}\n", ["needs columns.text"]),
+        (f"task: pairwise\nfiles: a\ncolumns: {{text_a: t, text_b: u, label: l}}\n{DISTILLED}", ["a pairwise dataset"]),
+        (
+            f"task: regression\nfiles: a\ncolumns: {{text: t, label: l, controls: [c]}}\n{DISTILLED}",
+            ["columns.controls"],
+        ),
         ("task: ranking\nfiles: a.csv\ncolumns: {text: t, label: l}\n", ["`task`", "'ranking'"]),
         ("task: [regression\n", ["not valid YAML"]),
         (GOOD + "task: pairwise\n", ["not valid YAML", "`task` stands here and in line 1", "keep one"]),

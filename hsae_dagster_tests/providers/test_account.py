@@ -1,7 +1,9 @@
 """A budget is never passed, and what it stops is told and goes on."""
 
+import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,12 @@ import pytest
 
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.account import BudgetError
-from hsae_dagster.providers.estimate import Estimate
+from hsae_dagster.providers.estimate import Estimate, estimate_calls
 from hsae_dagster.providers.ledger import Ledger
-from hsae_dagster.providers.model_table import Usage
+from hsae_dagster.providers.model_table import Usage, profile_of
 from hsae_dagster_tests.providers.accounts import account, body, client, echo, priced, silence
 from hsae_dagster_tests.providers.loopback import Loopback, Raw, completion, failure
+from hsae_dagster_tests.providers.test_ledger import entry
 
 pytestmark = pytest.mark.usefixtures("environment")
 
@@ -145,12 +148,87 @@ def test_the_estimate_counts_what_is_left_to_ask_and_learns(tmp_path: Path) -> N
     assert len(loopback.calls) == 100
 
 
+@pytest.mark.parametrize(
+    ("has_it", "granted", "paid"), [(True, "flex", 0.5), (True, "default", 1.0), (False, None, 1.0)]
+)
+def test_flex_halves_the_price_where_the_model_has_it_and_the_server_grants_it(
+    tmp_path: Path, has_it: bool, granted: str | None, paid: float
+) -> None:
+    priced(tmp_path, flex=has_it)
+
+    def chat(request: dict[str, Any], call: int) -> Raw:
+        return Raw({**billed(request, call).body, **({"service_tier": granted} if granted else {})})
+
+    with Loopback(chat) as loopback:
+        asked_by = account(tmp_path, tier="flex")
+        client(loopback, asked_by).ask_all([body("90 3 x")], silence)
+    assert [each.get("service_tier") for each in loopback.bodies()] == ["flex" if has_it else None]
+    assert asked_by.totals.usd == pytest.approx(paid * (90 * 1000 + 3 * 4000) / 1e6)
+
+
+class OneByOne(Loopback):
+    """A server that works on one request at a time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(billed)
+        self.seconds, self.slot = seconds, threading.Lock()
+
+    def answer_to(self, connection: socket.socket, work: Callable[[], Raw]) -> Raw:
+        with self.slot:
+            time.sleep(self.seconds)
+            return work()
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_minutes_are_told_from_a_trial_of_the_real_server(tmp_path: Path, one_by_one: bool) -> None:
+    """Nine requests: one alone, eight at once. A server that takes them one by one is told from one that does not."""
+    priced(tmp_path)
+    seconds = 0.06
+    texts = [body(f"{90} {3} {n:04d}") for n in range(150)]
+    slow = OneByOne(seconds) if one_by_one else Loopback(lambda b, call: Raw(billed(b, call).body, delay=seconds))
+    said: list[str] = []
+    with slow as loopback:
+        assert client(loopback, account(tmp_path / "asleep")).estimate(texts).minutes_within == 2.0
+        assert loopback.calls == []
+        asked_by = account(tmp_path / "awake", trial=said.append)
+        found = client(loopback, asked_by).estimate(texts)
+        assert (len(loopback.calls), found.known, found.calls) == (9, 9, 141)
+        assert client(loopback, asked_by).estimate(texts) == found
+        assert len(loopback.calls) == 9
+        started = time.monotonic()
+        client(loopback, account(tmp_path / "awake")).ask_all(texts, silence)
+        took = (time.monotonic() - started) / 60
+    assert said
+    assert found.minutes / found.minutes_within <= took <= found.minutes * found.minutes_within * 1.2
+    # Told apart: the one by one takes as long as all its requests together.
+    assert (found.minutes * found.minutes_within > 0.8 * 141 * seconds / 60) is one_by_one
+
+
+def test_many_answers_teach_the_pace(tmp_path: Path) -> None:
+    """Three hundred answers of two seconds, four at any time: half a second each."""
+    second = 10**9
+    rows = [entry(f"h{n}", seconds=2.0, created=(2 + 2 * (n // 4)) * second, prompt_hash=None) for n in range(300)]
+    ledger = Ledger(tmp_path)
+    ledger.append(rows)
+    learned = ledger.experience(rows[0].server, rows[0].model, None)
+    assert learned is not None
+    assert (learned.calls, learned.seconds) == (300, 2.0)
+    assert learned.pace == pytest.approx(0.5)
+    profile = profile_of("scripted-1")
+    told = estimate_calls(
+        [10] * 1200, known=0, answer_tokens=5, profile=profile, tier="standard", start=32, most=512, experience=learned
+    )
+    assert (told.minutes, told.minutes_within) == (pytest.approx(10.0), 1.15)
+
+
 def test_an_estimate_is_a_sentence() -> None:
     assert str(Estimate(known=3)) == "no call, 3 answers are in the ledger"
     some = Estimate(1200, 0, Usage(5000, 0, 70), 0.0125, 0.5) + Estimate(1, 2, Usage(1, 0, 1), 2.0, 3.0)
     assert str(some) == ("about 1,201 calls, 5,001 tokens in, 71 out, $2.01, 4 min; 2 answers are in the ledger")
     assert "price unknown" in str(some + Estimate(1, usd=None))
-    assert str(Estimate(10, 0, Usage(5, 0, 7), 2.0, 6.0, within=2.0)).endswith("$1.00 to $4.00, 3 min to 12 min")
+    assert str(Estimate(10, 0, Usage(5, 0, 7), 2.0, 6.0, within=2.0, minutes_within=3.0)).endswith(
+        "$1.00 to $4.00, 2 min to 18 min"
+    )
     assert (some + Estimate(1, within=1.15)).within == 1.15
 
 

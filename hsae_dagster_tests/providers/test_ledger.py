@@ -258,6 +258,19 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
         client(loopback, account(tmp_path)).ask_all([body("a")], silence)
 
 
+def test_no_text_reaches_the_ledger(tmp_path: Path) -> None:
+    import lancedb
+
+    said = "what nobody but the server may read"
+    with Loopback(lambda request, call: {"said": "fine"}) as loopback:
+        client(loopback, account(tmp_path)).ask_all([body(said)], silence)
+    assert said in loopback.bodies()[0]["messages"][0]["content"]
+    table = lancedb.connect(str(tmp_path / "lancedb")).open_table("llm_calls").to_arrow()
+    assert table.num_rows == 1
+    assert said not in str(table.to_pylist())
+    assert not any(said.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
 def test_no_key_reaches_the_ledger_even_if_the_server_repeats_it(tmp_path: Path) -> None:
     repeated = completion(f'{{"said": "{KEY}"}}')
     scripts = {

@@ -220,6 +220,15 @@ def test_a_refused_key_stops_the_stage() -> None:
     assert "`interpretation.model: openai:m`" in str(error.value)
 
 
+def test_too_many_examples_for_the_model_stop_the_stage_and_are_named() -> None:
+    said = "This model's maximum context length is 4096 tokens"
+    with Loopback(lambda body, call: failure(400, said)) as loopback, pytest.raises(ProviderError) as error:
+        interpret(loopback, request())
+    assert "lower interpretation.examples or interpretation.max_words" in str(error.value)
+    assert said in str(error.value)
+    assert len(loopback.calls) == 1
+
+
 def test_a_missing_key_asks_nothing() -> None:
     with pytest.raises(ProviderError, match="OPENAI_API_KEY is not set"):
         OpenAIInterpreter("m", server=Server()).interpret(request(), lambda line: None)

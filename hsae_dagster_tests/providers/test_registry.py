@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -108,6 +109,16 @@ def test_the_embedder_without_key_knows_its_set_and_refuses_to_embed() -> None:
     assert embedder.embedding_set.dimensions == 1536
     with pytest.raises(ProviderError, match=r"`embedding\.model: .*` needs a key .*OPENAI_API_KEY.*`minilm`"):
         embedder.embed(["a text"])
+
+
+def test_a_model_file_is_known_by_its_content(tmp_path: Path) -> None:
+    made = {}
+    for name, content in {"a/m.gguf": b"one", "b/m.gguf": b"one", "c/m.gguf": b"two"}.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(content)
+        made[name] = make_annotator(Annotation(model=f"local:{tmp_path / name}"), asks=False).client.server.endpoint
+    assert made["a/m.gguf"] == made["b/m.gguf"] != made["c/m.gguf"]
+    assert str(tmp_path) not in made["a/m.gguf"]
 
 
 def test_minilm_has_no_choice_of_dimensions() -> None:

@@ -275,6 +275,15 @@ def test_a_refused_field_is_put_otherwise_found_out_once_and_said(
     assert later.said("from now on") == []
 
 
+@pytest.mark.parametrize("chat", [chat for chat, _ in FIELDS.values()], ids=FIELDS.keys())
+def test_three_requests_are_enough_to_find_out(chat: Any) -> None:
+    """Today: fewer than twenty refusals are explained as bad autoencoders."""
+    with Loopback(chat) as loopback:
+        found = Asked(loopback, texts=TEXTS[:3])
+    assert (found.error, found.reasons) == ("", [])
+    np.testing.assert_array_equal(found.answers, TRUTH[:3])
+
+
 def test_what_was_found_out_is_known_to_the_next_process(tmp_path: Path) -> None:
     from hsae_dagster.providers import known_servers
 
@@ -345,11 +354,11 @@ def test_an_api_version_in_the_base_url_goes_to_the_end_of_each_address() -> Non
 
 
 # Rows: embeddings.
-@pytest.mark.parametrize("status", [400, 413, 422])
-def test_a_server_that_takes_ten_texts_at_once_gets_ten(status: int) -> None:
+@pytest.mark.parametrize(("most", "status"), [(10, 400), (10, 413), (32, 413), (32, 422)])
+def test_a_server_that_takes_few_texts_at_once_gets_few(most: int, status: int) -> None:
     def narrow(body: Body, call: int) -> Any:
-        if len(body["input"]) > 10:
-            return failure(status, "batch size is invalid, it should not be larger than 10")
+        if len(body["input"]) > most:
+            return failure(status, f"batch size is invalid, it should not be larger than {most}")
         return embed_by_hash()(body, call)
 
     texts = [f"text {n}" for n in range(200)]
@@ -363,12 +372,12 @@ def test_a_server_that_takes_ten_texts_at_once_gets_ten(status: int) -> None:
         model = OpenAIEmbedder("m", server=loopback.server(), dimensions=8)
         model.embed_all(texts, 128, keep, lines.append)
         expected = np.array([hash_vector(text, 8) for text in texts])
-        refused = sum(len(body["input"]) > 10 for body in loopback.bodies())
+        refused = sum(len(body["input"]) > most for body in loopback.bodies())
         calls = len(loopback.calls)
         model.embed_all(texts, 128, keep, lines.append)
     np.testing.assert_allclose(found, expected / np.linalg.norm(expected, axis=1, keepdims=True), rtol=1e-6)
     assert refused <= 4
-    assert all(len(body["input"]) <= 10 for body in loopback.bodies()[calls:])
+    assert all(len(body["input"]) <= most for body in loopback.bodies()[calls:])
     assert any("Set embedding.batch_size" in line for line in lines)
 
 
