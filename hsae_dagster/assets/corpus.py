@@ -74,7 +74,9 @@ def _make(stage: Stage, stamp: str, earlier: Cuts | None, folder: Path) -> None:
             f"Dataset `{stage.dataset.name}`: a file in {stage.dataset.folder} changed while it was read. Wait until "
             "it is copied completely, then run again; the refresh does so by itself."
         )
-    shares = SplitShares(splits.validation, stage.dataset.spec.fidelity_share, splits.holdout, splits.salt)
+    shares = SplitShares(
+        splits.validation, stage.dataset.spec.fidelity_share, splits.holdout, splits.salt, stage.dataset.spec.forward
+    )
     joining = Joining(splits.near_texts, splits.shared_texts)
     made = build_corpus(rows.frame, shares, rows.dropped, joining=joining, cuts=earlier)
     check_levels(stage.dataset.spec.selection, made.observations)

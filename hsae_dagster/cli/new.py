@@ -142,7 +142,9 @@ def describe(dataset: "Dataset") -> str:
 
     splits = dataset.spec.splits
     rows = read_rows(dataset)
-    shares = SplitShares(splits.validation, dataset.spec.fidelity_share, splits.holdout, splits.salt)
+    shares = SplitShares(
+        splits.validation, dataset.spec.fidelity_share, splits.holdout, splits.salt, dataset.spec.forward
+    )
     joining = Joining(splits.near_texts, splits.shared_texts)
     corpus = build_corpus(rows.frame, shares, rows.dropped, joining=joining)
     check_levels(dataset.spec.selection, corpus.observations)

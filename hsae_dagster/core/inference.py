@@ -12,7 +12,7 @@ matter which text is called A. Both have cluster-robust standard errors (`cluste
 pairs, whose null is known exactly, is by flipping the signs of clusters (`core.sign_flips`). Below 50 clusters, or
 where a few hold most rows, the larger of t's p-value and that of a restricted wild cluster bootstrap decides
 (`core.wild_bootstrap`), and the interval is the wider of the two. Where rows share further units (one text in several
-clusters, items of pairs), the variance counts all pairs of rows that share one; where the texts of pairs come again, the
+clusters, items of pairs), the variance counts all pairs of rows that share one; where texts of pairs come again, the
 larger of t's p-value and that of dealing the concept to other texts (`core.sign_flips`) decides.
 """
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from hsae_dagster.dataset.column_profile import MISSING_MARKS, MOST_LEVELS, ColumnProfile, profile, words_of
+from hsae_dagster.dataset.column_profile import MISSING_MARKS, MOST_LEVELS, WHEN, ColumnProfile, profile, words_of
 from hsae_dagster.dataset.pairing import mostly_small_groups
 from hsae_dagster.dataset.proposal_answers import answer_fields, missing_fields
 from hsae_dagster.dataset.proposal_clusters import doubt_large, with_settling
@@ -34,8 +34,11 @@ from hsae_dagster.dataset.proposal_roles import (
 from hsae_dagster.dataset.proposal_sizes import size_fields
 from hsae_dagster.dataset.records import NO_NOTES, Notes
 from hsae_dagster.dataset.rows import plain_headers
+from hsae_dagster.dataset.times import seconds_of
 from hsae_dagster.errors import DatasetError
 
+# Of a third of the times, held out, blocks are made.
+FEWEST_TIMES = 30
 # Names of columns that only who made the table understands.
 MEANINGLESS = re.compile(r"(?i)(label|target|outcome|y|dv|value|[qvx]_?\d+.*|var_?\d+|column_?\d+)")
 
@@ -152,6 +155,7 @@ def propose(
     if positive is not None and task.value != "regression":
         fields.append(Field("columns.positive", positive.value, positive.why, positive.sure, positive.others))
     fields += _cluster_fields(cluster, frame, texts)
+    fields += _time_fields(frame, columns, [*taken, label.name, *([cluster.name] if cluster else [])])
     if cluster and task.value == "regression" and mostly_small_groups(frame, cluster.name, label.name):
         why = f"`hsae new … --pairs-within {shlex.quote(cluster.name)}` compares only texts that share it."
         fields.append(Field("columns.", None, why, active=False))
@@ -263,6 +267,21 @@ def _cluster_fields(cluster: Choice | None, frame: pl.DataFrame, texts: Sequence
         "product or an event, add that column: without it intervals are too narrow."
     )
     return [Field("columns.cluster_by", "…", why, active=False)]
+
+
+def _time_fields(frame: pl.DataFrame, columns: Sequence[ColumnProfile], used: Sequence[str]) -> list[Field]:
+    """The first column that says when, as a suggestion."""
+    for column in columns:
+        named = column.kind == "date" or (column.kind == "number" and WHEN & set(words_of(column.name)))
+        if column.name in used or not named or column.distinct < FEWEST_TIMES or column.missing:
+            continue
+        if seconds_of(frame[column.name]).null_count() == 0:
+            why = (
+                f"`{column.name}` says when. If topics and the outcome drift, as news and fashions do, take this line: "
+                "it trains on earlier rows, holds out later ones, and counts blocks of time as one observation each."
+            )
+            return [Field("columns.time", column.name, why, active=False)]
+    return []
 
 
 def _control_fields(
