@@ -152,8 +152,11 @@ def corrected_separation(
         note = f"{with_it} labelled texts have the concept and {without} lack it (at least {MIN_GOLD} of each, judged "
         note += "yes and no, are needed)"
         return Corrected(NO_EFFECT_ESTIMATED, NO_EFFECT_ESTIMATED, 0.0, int(known.sum()), *agreement, note)
-    if len(np.unique(clusters[known])) < 2:
-        note = "all labelled texts belong to one cluster, so nothing can be said about others"
+    # What tells with from without is the clusters of the rarer side: their number is what the errors rest on.
+    freedom = min(len(np.unique(clusters[known & (truth == side)])) for side in (0, 1)) - 1.0
+    if freedom < 1:
+        note = "all labelled texts that have the concept, or lack it, belong to one cluster, so nothing can be said "
+        note += "about others"
         return Corrected(NO_EFFECT_ESTIMATED, NO_EFFECT_ESTIMATED, 0.0, int(known.sum()), *agreement, note)
     groups = np.unique(clusters, return_inverse=True)[1]
     people, people_row = _difference(truth, outcome, weight)
@@ -163,13 +166,12 @@ def corrected_separation(
     by_cluster = [np.bincount(groups, values) for values in (first, second)]
     spread = float(by_cluster[1] @ by_cluster[1])
     omega = float(by_cluster[0] @ by_cluster[1]) / spread if spread > 0 else 0.0
-    # Clusters without a labelled text say next to nothing about the error: they are no degrees of freedom.
-    freedom = len(np.unique(groups[known])) - 1.0
+    n_labelled = len(np.unique(groups[known]))
     errors = []
     for share in (0.0, omega):
         pull = people_row.pull - share * (judge_row.pull - everyone_row.pull)
         seen = np.bincount(groups, first - share * second)
-        robust = (freedom + 1) / max(freedom, 1.0) * float(seen @ seen)
+        robust = n_labelled / (n_labelled - 1) * float(seen @ seen)
         errors.append(np.sqrt(max(robust, _model_variance(pull, people_row.residual, truth, known, groups))))
     corrected = people - omega * (by_judge - everywhere)
     return Corrected(
