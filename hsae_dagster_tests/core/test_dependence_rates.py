@@ -67,7 +67,7 @@ def test_a_perfect_marker_has_an_interval_of_some_width(task):
 # The table of docs/inference.md (`python benchmarks/error_rates.py`) with few repetitions: the quick ones here could
 # fail only where something is plainly wrong, the slow ones measure.
 QUICK = {
-    "stock phrases, 15 % of rows": (60, 0.2),
+    "stock phrases, 15 % of rows": (60, 0.08),
     "10 clusters, lognormal, the largest and 4 more with": (60, 0.0),
     "1,000 pairs of 50 items": (5, 0.5),
     "time trends": (12, 0.1),
