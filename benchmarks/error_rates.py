@@ -1,47 +1,76 @@
-"""Error rates and coverages by simulation, ours beside the reference's formula, as a table in markdown.
+"""Error rates, coverages and power by simulation, as the tables of docs/inference.md.
 
-    python benchmarks/error_rates.py [--repetitions 1000] [--only separation]
+    python benchmarks/error_rates.py [--repetitions 150] [--only gold] [--table audit]
 
-Belongs here: running the scenarios and writing the table that docs/inference.md holds. Does not belong here: the
-scenarios (hsae_dagster_tests/core/simulated_rates.py; the test suite runs them too, with fewer repetitions).
+A family of twenty tests is repeated so often, whatever is a single test four times as often. The standard error stands
+behind each figure. Belongs here: running the scenarios and writing the tables. Does not belong here: the scenarios
+(hsae_dagster_tests/core/simulated_*.py; the test suite runs them too, with fewer repetitions).
 """
 
 import argparse
 import math
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from hsae_dagster_tests.core.simulated_audit import AUDIT
 from hsae_dagster_tests.core.simulated_rates import DISCOVERIES, NULLS, REJECTIONS, Scenario, coverages
 
-SEED = 20_261_124
+SEED = 20_261_129
+TABLES: dict[str, tuple[str, Callable[[], Sequence[Scenario]]]] = {
+    "audit": ("| case | observed | goal | audit | before | now |\n|---|---|---|---|---|---|", lambda: AUDIT),
+    "reference": (
+        "| case | observed | goal | reference's formula | here |\n|---|---|---|---|---|",
+        lambda: [*NULLS, *DISCOVERIES, *REJECTIONS, *coverages()],
+    ),
+}
 
 
-def row(scenario: Scenario, repetitions: int) -> str:
-    """One line of the table."""
-    ours, theirs = scenario.observe(repetitions, SEED)
-    sign = "" if scenario.measure == "coverage" else "≤ "
-    cells = [f"{100 * value:.1f} %" if math.isfinite(value) else "none" for value in (ours, theirs)]
-    nominal = f"{sign}{100 * scenario.nominal:.3g} %"
-    return f"| {scenario.name} | {scenario.measure} | {nominal} | {cells[0]} | {cells[1]} |"
+def repetitions_of(scenario: Scenario, asked: int) -> int:
+    """How often a scenario is simulated."""
+    return asked if scenario.measure in ("family-wise error", "true discoveries") else 4 * asked
+
+
+def row(scenario: Scenario, asked: int, table: str) -> str:
+    """One line of a table."""
+    n = repetitions_of(scenario, asked)
+    now, beside = scenario.observe(n, SEED)
+    goal = scenario.goal
+    cells = [scenario.name, scenario.measure, goal, *([scenario.audit or "–"] if table == "audit" else [])]
+    return f"| {' | '.join([*cells, _shown(beside, scenario), f'{_shown(now, scenario)}{_error(now, scenario, n)}'])} |"
+
+
+def _shown(value: float, scenario: Scenario) -> str:
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:.1f}" if scenario.measure == "true discoveries" else f"{100 * value:.1f} %"
+
+
+def _error(value: float, scenario: Scenario, n: int) -> str:
+    """The Monte-Carlo standard error of a share, in points."""
+    if scenario.measure == "true discoveries":
+        return ""
+    return f" ({100 * math.sqrt(max(value * (1 - value), 0.5 / n) / n):.1f})"
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=1000)
+    parser.add_argument("--repetitions", type=int, default=150)
     parser.add_argument("--only", default="", help="scenarios whose name contains this")
+    parser.add_argument("--table", choices=sorted(TABLES), help="one of the two")
     asked = parser.parse_args()
     started = time.monotonic()
-    print("| scenario | observed | nominal | here | reference's formula |\n|---|---|---|---|---|")
-    for scenario in [*NULLS, *DISCOVERIES, *REJECTIONS, *coverages()]:
-        if asked.only in scenario.name:
-            print(row(scenario, asked.repetitions), flush=True)
-    error = 100 * math.sqrt(0.05 * 0.95 / asked.repetitions)
-    print(f"\n{asked.repetitions} repetitions each: Monte-Carlo standard error {error:.1f} points at 5 or 95 %.")
-    print(f"Took {time.monotonic() - started:.0f} s.")
+    for table, (head, made) in TABLES.items():
+        if asked.table in (None, table):
+            print(f"\n{head}")
+            for scenario in made():
+                if asked.only in scenario.name:
+                    print(row(scenario, asked.repetitions, table), flush=True)
+    print(f"\nTook {time.monotonic() - started:.0f} s.")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ Belongs here: what an autoencoder learns from (texts, vectors, labels), the key 
 it, progress. Does not belong here: the asset (`assets.sae_checkpoints`), choosing sizes (`assets.sae_sizes`).
 
 An autoencoder without guidance depends on texts alone and is shared by every dataset that has them; a guided one also
-depends on the task, the labels and the controls of training and validation observations, and its key says so.
+depends on the task, the labels and the controls of training and validation observations, and its key says so. A
+GPU rounds otherwise than a CPU, and what differs in the last digit may end in other neurons: the key names the device.
 """
 
 from collections.abc import Callable
@@ -121,14 +122,30 @@ def train_one(lessons: Lessons, sae: SAE, *, quiet: bool = False) -> StoredObjec
         )
     if sae.label_weight > 0 and lessons.kind != "text":
         raise MethodError(f"Dataset `{stage.dataset.name}`: {guidance_needs_texts(lessons.kind)}.")
+    inputs = inputs_of(lessons, sae, trained_on(lessons, sae) or choose_device())
     return stage.project.store.build(
-        inputs_of(lessons, sae), stage.context.run.run_id, lambda folder: _train(lessons, sae, folder, quiet)
+        inputs, stage.context.run.run_id, lambda folder: _train(lessons, sae, folder, quiet)
     )
 
 
-def inputs_of(lessons: Lessons, sae: SAE) -> StageInputs:
-    """What one trained autoencoder is a function of."""
-    upstream = dict(lessons.texts_fingerprint)
+def devices() -> tuple[str, ...]:
+    """Devices whose results this process takes: its own; without a GPU also those of workers that have one.
+
+    The steps that list and gather may run where there is no GPU, and take what a worker has trained.
+    """
+    own = choose_device()
+    return ("cpu", "cuda", "mps") if own == "cpu" else (own,)
+
+
+def trained_on(lessons: Lessons, sae: SAE) -> str | None:
+    """The device on which it has been trained; None where it is still to be trained."""
+    finished = lessons.stage.project.store.finished
+    return next((device for device in devices() if finished(inputs_of(lessons, sae, device))), None)
+
+
+def inputs_of(lessons: Lessons, sae: SAE, device: str) -> StageInputs:
+    """What one trained autoencoder is a function of; of a CPU, the usual device, the key says nothing."""
+    upstream = dict(lessons.texts_fingerprint) | ({} if device == "cpu" else {"device": device})
     if sae.label_weight > 0:
         upstream |= lessons.labels_fingerprint
     return StageInputs("sae", CODE_VERSION, declaration(lessons.stage.dataset, sae), upstream)

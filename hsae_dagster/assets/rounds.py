@@ -50,7 +50,9 @@ class Admitted:
     def corpus(self, dataset: Dataset) -> Corpus:
         """The corpus of these rows."""
         splits = dataset.spec.splits
-        shares = SplitShares(splits.validation, dataset.spec.fidelity_share, splits.holdout, splits.salt)
+        shares = SplitShares(
+            splits.validation, dataset.spec.fidelity_share, splits.holdout, splits.salt, forward=dataset.spec.forward
+        )
         joining = Joining(splits.near_texts, splits.shared_texts)
         return build_corpus(self.rows.frame, shares, self.rows.dropped, joining=joining, cuts=self.cuts)
 

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster import checks
-from hsae_dagster.assets.autoencoders import Lessons, choose_device, train_one
+from hsae_dagster.assets.autoencoders import Lessons, choose_device, devices, train_one, trained_on
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.imported_sae import declaration, import_one
 from hsae_dagster.assets.sae_sizes import choose_sae
@@ -76,7 +76,16 @@ class Checkpoints:
             if self.stage.dataset.spec.sae_seeds > 1:
                 _add_seeds(self.lessons, parts, folder)
 
-        return self.stage.build(_config(self.stage), self.upstream, make)
+        return self.stage.build(_config(self.stage, self.device()), self.upstream, make)
+
+    def finished_on(self) -> str | None:
+        """The device of the finished result; None where there is none."""
+        return next((d for d in devices() if self.stage.is_finished(_config(self.stage, d), self.upstream)), None)
+
+    def device(self) -> str:
+        """The device that the result depends on: of a finished one, of the first autoencoder, or this machine's."""
+        first = next(iter(trainings(self.stage.dataset.spec, self.texts.height)), None)
+        return self.finished_on() or (first and trained_on(self.lessons, first.sae)) or choose_device()
 
 
 @dg.op(name="list_untrained", ins={"corpus": dg.In(dg.Nothing), "embeddings": dg.In(dg.Nothing)}, out=_STEPS)
@@ -85,7 +94,7 @@ def list_untrained(context: dg.OpExecutionContext, project: Project) -> Iterator
     with explained():
         made = Checkpoints.open(context, project)
         keys: list[str] = []
-        if not made.stage.is_finished(_config(made.stage), made.upstream):
+        if made.finished_on() is None:
             measured = isinstance(made.stage.dataset.spec.saes, AutoSizes)
             keys = [GRID] if measured else [t.key for t in unfinished(made.lessons, made.texts.height)]
     for key in keys:
@@ -135,9 +144,9 @@ sae_checkpoints = dg.graph_asset(
 )(_graph)
 
 
-def _config(stage: Stage) -> dict[str, Any]:
+def _config(stage: Stage, device: str) -> dict[str, Any]:
     seeds = stage.dataset.spec.sae_seeds
-    return _declared(stage) | ({"seeds": seeds} if seeds > 1 else {})
+    return _declared(stage) | ({"seeds": seeds} if seeds > 1 else {}) | ({} if device == "cpu" else {"device": device})
 
 
 def _declared(stage: Stage) -> dict[str, Any]:

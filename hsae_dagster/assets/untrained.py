@@ -6,7 +6,7 @@ here: the steps themselves (`assets.sae_checkpoints`) or training (`assets.autoe
 
 from dataclasses import dataclass
 
-from hsae_dagster.assets.autoencoders import Lessons, inputs_of
+from hsae_dagster.assets.autoencoders import Lessons, choose_device, inputs_of, trained_on
 from hsae_dagster.assets.sae_sizes import reference_sae
 from hsae_dagster.dataset.saes import SAE, AutoSizes
 from hsae_dagster.dataset.spec import DatasetSpec
@@ -54,10 +54,8 @@ def trainings(spec: DatasetSpec, n_texts: int) -> list[Training]:
 
 def unfinished(lessons: Lessons, n_texts: int) -> list[Training]:
     """Those of which no result is stored, from this dataset or another one; of equal ones the first."""
-    store = lessons.stage.project.store
     left: dict[str, Training] = {}
     for training in trainings(lessons.stage.dataset.spec, n_texts):
-        inputs = inputs_of(lessons, training.sae)
-        if not store.finished(inputs):
-            left.setdefault(inputs.key, training)
+        if trained_on(lessons, training.sae) is None:
+            left.setdefault(inputs_of(lessons, training.sae, choose_device()).key, training)
     return list(left.values())

@@ -12,10 +12,16 @@ degrees of freedom that unequal clusters leave.
 
 CR2 alone sees only the outcomes that happen to go with a rare concept. Twenty texts that all lack a 10 % outcome, or
 five authors of one party, have no spread, a standard error near zero, and are "significant"; the model-based variance
-borrows the spread of all other texts. Taking the larger is the advice of Angrist and Pischke (2009, section 8.1). The
-degrees of freedom fall with the number of clusters that tell with from without, where clusters - 1 would not; they
+borrows the spread of all other texts. Taking the larger is the advice of Angrist and Pischke (2009, section 8.1). But
+the larger of two unsure figures is too large on average: intervals for concepts of single texts covered 97 to 99.8 %
+where 95 were asked for. So the model's variance counts as far as it is needed: as far as the concept belongs to whole
+clusters (`whole_clusters`, 1 for rows that are their own), or twice the share of the most common outcome, which is all
+of it for 0/1 outcomes.
+
+The degrees of freedom fall with the number of clusters that tell with from without, where clusters - 1 would not; they
 are those of Imbens and Kolesár (2016), with the correlation within clusters estimated: under independent errors, as
-Bell and McCaffrey had it, a few large clusters count for more than they tell.
+Bell and McCaffrey had it, a few large clusters count for more than they tell. The correlation, too, counts as far as
+the concept belongs to whole clusters.
 
 Rows that belong to several units at once (an author and a text, two texts of a pair) add a third variance, of all pairs
 of rows that share one (`core.multiway`).
@@ -94,10 +100,11 @@ def cluster_ols(
     beta = np.linalg.solve(r, q.T @ y)
     residual = y - x @ beta
     directions = np.linalg.inv(r)  # row j: the coefficient j is directions[j] @ q.T @ y
-    correlation = _within_correlation(residual, groups, n_groups) if exchangeable else 0.0
-    variances, freedom = _cr2(q, residual, directions, groups, n_groups, correlation)
+    correlation = within_correlation(residual, groups, n_groups) if exchangeable else 0.0
+    whole = whole_clusters(q @ directions.T, groups)
+    variances, freedom = _cr2(q, residual, directions, groups, n_groups, correlation * whole)
     model = _moulton(q, residual, directions, groups, n_groups, exchangeable=exchangeable)
-    variances = np.maximum(variances, model)
+    variances = np.maximum(variances, model * np.maximum(whole, _lumpiness(y)))
     if units is not None:
         shared, most = _shared(q, residual, directions, groups, units)
         variances, freedom = np.maximum(variances, shared), np.minimum(freedom, most)
@@ -163,14 +170,31 @@ def _left_out(
     return made
 
 
-def _within_correlation(residual: np.ndarray, groups: np.ndarray, n_groups: int) -> float:
-    """Correlation of residuals within clusters, between 0 and 1; 0 where no cluster has two rows."""
-    sizes = np.bincount(groups, minlength=n_groups)
-    pairs, total = float((sizes * (sizes - 1.0)).sum()), float(residual @ residual)
-    if pairs == 0 or total == 0:
+def whole_clusters(weights: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """How far each column of weights (n, k) belongs to whole clusters: the share of its squares between them, (k,)."""
+    sizes = np.maximum(np.bincount(groups), 1)
+    between = [float((np.bincount(groups, column) ** 2 / sizes).sum()) for column in weights.T]
+    return np.array(between) / np.maximum((weights**2).sum(axis=0), np.finfo(np.float64).tiny)
+
+
+def _lumpiness(y: np.ndarray) -> float:
+    """Twice the share of the most common outcome, at most 1: how soon a few rows all have one outcome by chance."""
+    return min(1.0, 2.0 * float(np.unique(y, return_counts=True)[1].max()) / len(y))
+
+
+def within_correlation(residual: np.ndarray, groups: np.ndarray, n_groups: int) -> float:
+    """Correlation of residuals within clusters, between 0 and 1; 0 where no cluster has two rows.
+
+    A cluster counts by its rows less one, not by its pairs of rows: the residuals of one that holds most of them are
+    near 0 by the fit, and would say that there is no correlation.
+    """
+    sizes = np.maximum(np.bincount(groups, minlength=n_groups), 1)
+    total = float(residual @ residual)
+    if (sizes == 1).all() or total == 0:
         return 0.0
-    within = np.bincount(groups, residual, n_groups)
-    return min(max((float(within @ within) - total) / pairs / (total / len(residual)), 0.0), 1.0)
+    within = np.bincount(groups, residual, n_groups) ** 2 - np.bincount(groups, residual**2, n_groups)
+    mean = float((within / sizes).sum() / (sizes - 1).sum())
+    return min(max(mean / (total / len(residual)), 0.0), 1.0)
 
 
 def _cr2(
@@ -179,9 +203,11 @@ def _cr2(
     directions: np.ndarray,
     groups: np.ndarray,
     n_groups: int,
-    correlation: float = 0.0,
+    correlation: float | np.ndarray = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """CR2 variances (k,) and degrees of freedom (k,) of directions (k, p), errors equally correlated within clusters.
+
+    `correlation` is one for all directions or (k,).
 
     With Q the orthonormal columns, K_g = Q_g' Q_g and B_g = (I - K_g)^(-1/2), the adjusted residuals of cluster g
     enter as Q_g B_g, since (I - Q_g Q_g')^(-1/2) Q_g = Q_g B_g: nothing larger than p × p per cluster is needed, and
@@ -200,8 +226,8 @@ def _cr2(
     variances, trace, square = np.zeros(k), np.zeros(k), np.zeros(k)
     cross = np.zeros((k, 2 * p, 2 * p))
     sums = np.column_stack([np.bincount(groups, q[:, i], n_groups) for i in range(p)])
-    middle = correlation * sums.T @ sums - (1 - correlation) * np.eye(p)
-    form = np.block([[middle, -np.eye(p)], [-np.eye(p), np.zeros((p, p))]])
+    rho, turn = np.broadcast_to(correlation, (k,)), np.eye(p)
+    forms = [np.block([[r * sums.T @ sums - (1 - r) * turn, -turn], [-turn, np.zeros((p, p))]]) for r in rho]
     order = np.argsort(groups, kind="stable")
     first = np.searchsorted(groups[order], np.arange(n_groups + 1))
     step = max(1, _BLOCK_ELEMENTS // (p * p))
@@ -217,14 +243,14 @@ def _cr2(
             variances[j] += (np.einsum("gi,gi->g", along, scores) ** 2).sum()
             carried = np.einsum("gij,gj->gi", gram, along)
             totals = np.einsum("gi,gi->g", along, sums[start:stop])
-            size = (1 - correlation) * np.einsum("gi,gi->g", along, carried) + correlation * totals**2
-            both = np.column_stack([carried, correlation * totals[:, None] * sums[start:stop]])
-            overlap = np.einsum("gi,ij,gj->g", both, form, both, optimize=True)
+            size = (1 - rho[j]) * np.einsum("gi,gi->g", along, carried) + rho[j] * totals**2
+            both = np.column_stack([carried, rho[j] * totals[:, None] * sums[start:stop]])
+            overlap = np.einsum("gi,ij,gj->g", both, forms[j], both, optimize=True)
             trace[j] += size.sum() + overlap.sum()
             square[j] += (size**2).sum() + 2 * (size * overlap).sum()
             cross[j] += both.T @ both
     for j in range(k):
-        turned = form @ cross[j]
+        turned = forms[j] @ cross[j]
         square[j] += np.trace(turned @ turned)
     return variances, np.where(square > 0, trace**2 / np.where(square > 0, square, 1.0), 0.0)
 
@@ -259,7 +285,7 @@ def _moulton(
     squares = (weights**2).sum(axis=0)
     total = float(residual @ residual)
     error = total / (n - p) if error is None else error
-    correlation = _within_correlation(residual, groups, n_groups) if exchangeable else 0.0
+    correlation = within_correlation(residual, groups, n_groups) if exchangeable else 0.0
     if correlation == 0:
         return error * squares
     sums = np.column_stack([np.bincount(groups, weights[:, j], n_groups) for j in range(weights.shape[1])])
@@ -308,7 +334,7 @@ def logit_margins(
         return None
     residual = (y - probability) / np.maximum(root, np.finfo(np.float64).tiny)
     n_groups = int(groups.max()) + 1
-    correlation = _within_correlation(residual, groups, n_groups) if exchangeable else 0.0
+    correlation = within_correlation(residual, groups, n_groups) if exchangeable else 0.0
     variances, freedom = _cr2(q, residual, directions, groups, n_groups, correlation)
     model = _moulton(q, residual, directions, groups, n_groups, exchangeable=exchangeable, error=1.0)
     errors = share * np.sqrt(np.maximum(variances, model))

@@ -25,7 +25,16 @@ import polars as pl
 
 from hsae_dagster.core.dependence import NEAR, TEXTS, Dependence, folded_keys
 from hsae_dagster.core.near_texts import folded
-from hsae_dagster.core.placing import SPLITS, Cuts, SplitShares, cut, most_protected, places
+from hsae_dagster.core.placing import (
+    SPLITS,
+    Cuts,
+    SplitShares,
+    cut,
+    cut_in_time,
+    most_protected,
+    places,
+    places_in_time,
+)
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import hash_json, normalise_text, text_id, unit_interval
 
@@ -145,6 +154,8 @@ def build_corpus(
         join_texts=joining.shared_texts == "join",
     )
     atoms = _atoms(keyed, clusters, graph)
+    if cuts is None and shares.forward:
+        cuts = cut_in_time(keyed["time"].to_numpy(), graph.component, shares, FEWEST_COMPONENTS)
     cuts = cuts or cut(atoms, graph.component, shares, FEWEST_COMPONENTS)
     placed = _place(keyed, graph, atoms, cuts, shares)
     moved = placed.filter(pl.col("wanted") != pl.col("split")).height
@@ -152,6 +163,7 @@ def build_corpus(
         placed, left_out["text of another split"] = _texts_apart(placed, graph, sides, shares, cuts)
     _check_size(placed, graph, shares)
     _check_classes(placed)
+    _check_times(placed)
     observations = _observations(placed, content, ids)
     return Corpus(
         texts=_texts(placed, sides, ids),
@@ -239,7 +251,10 @@ def _text_atoms(graph: Dependence) -> pl.Series:
 def _place(frame: pl.DataFrame, graph: Dependence, atoms: pl.Series, cuts: Cuts, shares: SplitShares) -> pl.DataFrame:
     """Add `component`, `cluster_id`, `wanted` (what the file or the hash says of the row) and `split` (of all)."""
     component = graph.component
-    at = places(atoms, component, shares.salt, cuts.attempt)
+    if shares.forward:
+        at = places_in_time(frame["time"].to_numpy(), component)
+    else:
+        at = places(atoms, component, shares.salt, cuts.attempt)
     by_hash = _in_rounds(np.array(SPLITS)[cuts.split(at)], frame, np.arange(frame.height), component)
     hashed = pl.Series("hashed", by_hash[component])
     names = pl.DataFrame({"component": component, "atom": atoms})
@@ -273,10 +288,13 @@ def _texts_apart(
     out, and so would be what is left of the training texts.
     """
     families = graph.text_families()
-    own = np.array(SPLITS)[cuts.split(places(graph.names[TEXTS], families, shares.salt, cuts.attempt))]
     edges, n, split = graph.hubs[TEXTS], placed.height, placed["split"].to_numpy()
     of_edge = families[edges[:, 1]]
-    own = _in_rounds(own, placed, edges[:, 0], of_edge)
+    if shares.forward:
+        at = places_in_time(placed["time"].to_numpy()[edges[:, 0]], of_edge)
+    else:
+        at = places(graph.names[TEXTS], families, shares.salt, cuts.attempt)
+    own = _in_rounds(np.array(SPLITS)[cuts.split(at)], placed, edges[:, 0], of_edge)
     components = pl.DataFrame({"family": of_edge, "component": graph.component[edges[:, 0]]}).unique()
     shared = np.bincount(components["family"].to_numpy(), minlength=len(own)) > 1
     units, keeps = [], np.ones(n, dtype=bool)
@@ -356,6 +374,17 @@ def _check_classes(placed: pl.DataFrame) -> None:
                 f"{FEWEST_COMPONENTS} are needed): what is peculiar to them could not be told from what the label "
                 "says. Bring data of more clusters with that label, or raise the split's share in `splits`."
             )
+
+
+def _check_times(placed: pl.DataFrame) -> None:
+    """Refuse a holdout of so few times that blocks of them say nothing about others."""
+    held = placed.filter(pl.col("split") == "holdout")
+    if "time" in placed.columns and held.height and held["time"].n_unique() < FEWEST_COMPONENTS:
+        raise MethodError(
+            f"The holdout's rows are of {held['time'].n_unique()} different times (at least {FEWEST_COMPONENTS} are "
+            "needed): what happened then could not be told from what the texts say. Give columns.time finer times "
+            "(days, not years), bring data of a longer span, or leave columns.time out."
+        )
 
 
 def _remedy(graph: Dependence) -> str:

@@ -105,7 +105,7 @@ def distilled_separation(
         answers: (n,) 1 or 0 by the judge, NaN where it was not asked.
         probability: (n,) that a text had of being drawn; read where there is an answer.
     """
-    found = corrected_separation(labels, outcome, clusters, answers, probability, bootstrap=False)
+    found = corrected_separation(labels, outcome, clusters, answers, probability)
     return found if found.note else _widened(found, labels, outcome, clusters, answers, probability)
 
 

@@ -5,8 +5,8 @@ Belongs here: the sum of products of scores over all rows that share a unit. Doe
 
 Rows that share any unit may be correlated (Cameron, Gelbach and Miller 2011 for several ways; Aronow, Samii and
 Assenova 2015 for dyads). With S_u the sum of scores in unit u, and S_uv in both of two units, the sum over all pairs
-of rows that share at least one unit is sum S_u² - sum S_uv² + sum S_uvw² (a pair of rows that shares k units is
-counted k - C(k, 2) + C(k, 3) = 1 times), which costs no more than the rows.
+of rows that share at least one unit is sum S_u² - sum S_uv² + sum S_uvw² … (a pair of rows that shares k units is
+counted k - C(k, 2) + C(k, 3) … = 1 times), which costs no more than the rows.
 """
 
 from itertools import combinations
@@ -19,7 +19,7 @@ def sharing_variance(scores: np.ndarray, units: np.ndarray) -> np.ndarray:
 
     Args:
         scores: (n, k) float64.
-        units: (n, u) int64 of at most three units per row, numbered so that no number names two units; a row may name
+        units: (n, u) int64 of a few units per row, numbered so that no number names two units; a row may name
             a unit twice.
 
     Returns:

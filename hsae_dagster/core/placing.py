@@ -7,8 +7,9 @@ or swallows another can only move towards the holdout, never towards training, a
 its own keys and the cuts. The cuts are the declared shares where these give about the declared shares of rows. Where
 they do not, because components are few, unequal, or of many keys (whose smallest hash is small), components are taken
 in the order of their places until each split has its share, and if one order leaves a split far from it, in the order
-of another salt. Such cuts depend on the data, so whoever makes them records them for the next time: rows that are added
-later must not move them.
+of another salt. In a forward split a component's place is that of its latest row in time, later ones lower: what was
+latest is held out, and what comes later still never trains. Such cuts depend on the data, so whoever makes them records
+them for the next time: rows that are added later must not move them.
 """
 
 from collections.abc import Sequence
@@ -28,12 +29,21 @@ _SALTS, _MOST_KEYS = 32, 20_000
 
 @dataclass(frozen=True)
 class SplitShares:
-    """Shares of rows for each split but train, and the salt of the hash."""
+    """Shares of rows for each split but train, and the salt of the hash.
+
+    Attributes:
+        validation: share.
+        fidelity: share.
+        holdout: share.
+        salt: of the hash.
+        forward: whether time decides instead of the hash.
+    """
 
     validation: float
     fidelity: float
     holdout: float
     salt: str
+    forward: bool = False
 
     @property
     def cumulated(self) -> np.ndarray:
@@ -93,6 +103,25 @@ def places(keys: pl.Series, component: np.ndarray, salt: str, attempt: int = 0) 
     found = np.ones(int(component.max()) + 1)
     np.minimum.at(found, distinct["component"].to_numpy(), hashed.to_numpy())
     return found
+
+
+def places_in_time(time: np.ndarray, component: np.ndarray) -> np.ndarray:
+    """Places (components,) in [0, 1] that fall with each component's latest time, whatever other rows there are.
+
+    Args:
+        time: (n,) seconds or any number that orders rows.
+        component: (n,) int of each row, from 0.
+    """
+    found = np.ones(int(component.max()) + 1)
+    np.minimum.at(found, component, np.arctan2(1e9, time) / np.pi)
+    return found
+
+
+def cut_in_time(time: np.ndarray, component: np.ndarray, shares: SplitShares, fewest: int) -> Cuts:
+    """Cuts of a forward split; components of one time are never parted. Arguments as in `cut` and `places_in_time`."""
+    moments, of = np.unique(places_in_time(time, component), return_inverse=True)
+    sizes = np.bincount(of, np.bincount(component))
+    return _by_rows(moments, sizes, shares, min(fewest, max(len(moments) // 2, 1)), 0)
 
 
 def cut(keys: pl.Series, component: np.ndarray, shares: SplitShares, fewest: int) -> Cuts:

@@ -1,7 +1,7 @@
 """The test of pairs: could the wins of the texts with a concept as well have been losses?
 
-Belongs here: the randomisation p-value of a sum of cluster scores. Does not belong here: the effect and its interval
-(`core.cluster_robust`).
+Belongs here: the randomisation p-value of a sum of cluster scores, and that of dealing the concept to other texts. Does
+not belong here: the effect and its interval (`core.cluster_robust`).
 
 In a pair the text with the concept scores +1/2 for winning and -1/2 for losing. If the concept has nothing to do with
 winning, the sum of scores in a cluster is as likely s as -s, whatever happens among the pairs of the cluster; so given
@@ -15,11 +15,21 @@ Totals are discrete, so half of the probability of the very total is counted (th
 it would reject nulls in 3 to 4 % of cases where 5 % were asked for. Up to 14 clusters all signs are gone through.
 Beyond, tails are the saddlepoint approximation of Lugannani and Rice (1980) with the continuity correction of Daniels
 (1987, section 6); they are within a tenth of the exact probabilities, however small these are.
+
+Where texts come again in many pairs, pairs are no independent coins. What is exchangeable then is the texts: had others
+of them the concept, which of them win would be the same (the permutation of nodes of Krackhardt 1988, studentised as
+Chung and Romano 2013 advise, since some texts are in more pairs than others). With 1,000 pairs of 200 or 50 texts a
+t from the variance over shared texts confirmed something false in 15 and 11 of 100 reports.
 """
+
+from functools import lru_cache
 
 import numpy as np
 
 _ALL_SIGNS = 14
+_DRAWS, _SEED = 1_999, 20_261_129
+# With more texts the t of `core.cluster_robust` is right.
+_MANY_ITEMS = 2_000
 
 
 def sign_flip_p(scores: np.ndarray) -> float:
@@ -74,3 +84,54 @@ def _upper_tail(sizes: np.ndarray, counts: np.ndarray, total: float) -> float:
     r = np.sqrt(2.0 * (t * aim - height))
     u = 2.0 * np.sinh(t / 2.0) * np.sqrt(curvature)
     return float(norm.sf(r) + norm.pdf(r) * (1.0 / u - 1.0 / r))
+
+
+def item_swap_test(h: np.ndarray, scores: np.ndarray, items: np.ndarray) -> tuple[float, float] | None:
+    """Deal the concept to other texts that pairs connect, and see how often the effect is as large.
+
+    With c = 1 for texts that have the concept and s the net wins of each text, the sum of h times the wins is c's
+    product with s: a comparison of texts, not of pairs. From h, c is known up to a constant in each set of texts that
+    pairs connect, which is all that dealing within these sets needs.
+
+    Args:
+        h: (n,) 1, 0 or -1: text A's concept minus text B's.
+        scores: (n,) wins less one half.
+        items: (n, 2) int64 numbers of the texts.
+
+    Returns:
+        Two-sided p-value, at least 1 / 2,000, and half-width of the 95 % interval of the mean score of pairs with
+        h = 1; None where texts are many or nothing can be dealt.
+    """
+    import scipy.sparse as sp
+    from scipy.sparse.linalg import lsqr
+
+    n = len(h)
+    numbers = np.unique(items, return_inverse=True)[1].reshape(n, 2)
+    n_items, square = int(numbers.max()) + 1, float(h @ h)
+    if n_items > _MANY_ITEMS or square == 0:
+        return None
+    signs = np.concatenate([np.ones(n), -np.ones(n)])
+    sides = sp.csr_matrix((signs, (np.tile(np.arange(n), 2), numbers.T.ravel())), shape=(n, n_items))
+    sets = sp.csgraph.connected_components(abs(sides).T @ abs(sides), directed=False)[1]
+    has = lsqr(sides, h, atol=1e-10, btol=1e-10)[0]
+    has -= (np.bincount(sets, has) / np.bincount(sets))[sets]
+    wins, left = sides.T @ scores, sides.T @ (scores - h * float(h @ scores) / square)
+    error, spread = float(np.sqrt(has**2 @ wins**2)), float(np.sqrt(has**2 @ left**2))
+    if error < 1e-9:
+        return None
+    dealt = wins[_orders(sets.astype(np.int32).tobytes())]
+    t = np.abs(dealt @ has) / np.sqrt(np.maximum(dealt**2 @ has**2, np.finfo(np.float64).tiny))
+    seen = abs(float(has @ wins)) / error
+    p_value = (1 + int((t >= seen * (1 - 1e-9)).sum())) / (_DRAWS + 1)
+    return p_value, float(np.quantile(t, 0.95)) * spread / square
+
+
+@lru_cache(maxsize=2)
+def _orders(sets: bytes) -> np.ndarray:
+    """(draws, items) int32: items in a new order within each set."""
+    of = np.frombuffer(sets, dtype=np.int32)
+    rng, sorted_items = np.random.default_rng([_SEED, len(of)]), np.argsort(of, kind="stable")
+    made = np.empty((_DRAWS, len(of)), dtype=np.int32)
+    for draw in made:
+        draw[sorted_items] = np.lexsort((rng.random(len(of)), of))
+    return made

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from hsae_dagster.dataset.column_profile import MISSING_MARKS, MOST_LEVELS, ColumnProfile, profile, words_of
+from hsae_dagster.dataset.column_profile import MISSING_MARKS, MOST_LEVELS, WHEN, ColumnProfile, profile, words_of
 from hsae_dagster.dataset.pairing import mostly_small_groups
 from hsae_dagster.dataset.proposal_answers import answer_fields, missing_fields
 from hsae_dagster.dataset.proposal_clusters import doubt_large, with_settling
@@ -35,8 +35,11 @@ from hsae_dagster.dataset.proposal_roles import (
 from hsae_dagster.dataset.proposal_sizes import size_fields
 from hsae_dagster.dataset.records import NO_NOTES, Notes
 from hsae_dagster.dataset.rows import plain_headers
+from hsae_dagster.dataset.times import seconds_of
 from hsae_dagster.errors import DatasetError
 
+# Of a third of the times, held out, blocks are made.
+FEWEST_TIMES = 30
 # Names of columns that only who made the table understands.
 MEANINGLESS = re.compile(r"(?i)(label|target|outcome|y|dv|value|[qvx]_?\d+.*|var_?\d+|column_?\d+)")
 
@@ -158,6 +161,7 @@ def propose(
         if cluster is None
         else [Field("columns.cluster_by", cluster.name, cluster.why, cluster.sure, cluster.others)]
     )
+    fields += _time_fields(frame, columns, [*taken, label.name, *([cluster.name] if cluster else [])])
     if cluster and task.value == "regression" and mostly_small_groups(frame, cluster.name, label.name):
         why = f"`hsae new … --pairs-within {shlex.quote(cluster.name)}` compares only texts that share it."
         fields.append(Field("columns.", None, why, active=False))
@@ -317,6 +321,21 @@ def _without_cluster(
         named = ", ".join(f"`{column.name}` ({column.distinct:,} different)" for column in few)
         why += f" By its name it could be {named}, but so few make wide intervals and uneven splits."
     return [Field("columns.cluster_by", "…", why, active=False)]
+
+
+def _time_fields(frame: pl.DataFrame, columns: Sequence[ColumnProfile], used: Sequence[str]) -> list[Field]:
+    """The first column that says when, as a suggestion."""
+    for column in columns:
+        named = column.kind == "date" or (column.kind == "number" and WHEN & set(words_of(column.name)))
+        if column.name in used or not named or column.distinct < FEWEST_TIMES or column.missing:
+            continue
+        if seconds_of(frame[column.name]).null_count() == 0:
+            why = (
+                f"`{column.name}` says when. If topics and the outcome drift, as news and fashions do, take this line: "
+                "it trains on earlier rows, holds out later ones, and counts blocks of time as one observation each."
+            )
+            return [Field("columns.time", column.name, why, active=False)]
+    return []
 
 
 def _control_fields(

@@ -5,7 +5,7 @@ row of which file is at fault. Does not belong here: splitting, deduplicating an
 
 The frame has the columns: `file` str, `row` i64 (from 1), `declared_split` str | null, `text` str (or `text_a`,
 `text_b`), `label` f64, `cluster` str | null (further columns of `cluster_by` as `cluster:<name>`), `id` str | null
-where rows are numbered, and each declared control as `control:<name>` (f64 or str).
+where rows are numbered, `time` f64 where it is declared, and each declared control as `control:<name>` (f64 or str).
 """
 
 import re
@@ -28,6 +28,7 @@ from hsae_dagster.dataset.classes import (
 from hsae_dagster.dataset.controls import check_categories, check_not_outcome
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.percents import why_no_number, without_percent_signs
+from hsae_dagster.dataset.times import read_times
 from hsae_dagster.errors import DatasetError
 
 READERS = {
@@ -136,7 +137,7 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> tuple[pl.D
     wanted = dataset.spec.columns
     texts = {name: col for name in ("text", "text_a", "text_b") if (col := getattr(wanted, name))}
     needed = [*texts.values(), wanted.label, *wanted.controls]
-    needed += [*wanted.clusters, *[col for col in (wanted.exclude, wanted.id) if col]]
+    needed += [*wanted.clusters, *[col for col in (wanted.exclude, wanted.id, wanted.time) if col]]
     for column in needed:
         if column not in raw.columns:
             raise DatasetError(
@@ -149,7 +150,7 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> tuple[pl.D
                 f"Dataset `{dataset.name}`: column `{column}` of {path.name} holds {_kind(raw.schema[column])}, not "
                 "one text or number per row. Write it as such, or name another column in `columns` of dataset.yaml."
             )
-    raw = _without_marks(raw, wanted.missing, [*texts.values(), wanted.label, *wanted.clusters])
+    raw = _without_marks(raw, wanted.missing, [*texts.values(), wanted.label, *wanted.clusters, wanted.time])
     regression = dataset.spec.task == "regression"
     raw, percents = without_percent_signs(raw, [*([wanted.label] if regression else []), *wanted.controls])
     clusters = {name: pl.col(column).cast(pl.String) for name, column in _cluster_names(wanted.clusters).items()}
@@ -159,6 +160,7 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> tuple[pl.D
         (pl.lit(None, pl.String) if regression else _classes(dataset, raw[wanted.label])).alias("class"),
         *[cluster.alias(name) for name, cluster in ({"cluster": pl.lit(None, pl.String)} | clusters).items()],
         *([pl.col(wanted.id).cast(pl.String).alias("id")] if wanted.id else []),
+        *([read_times(dataset, path, raw[wanted.time]).alias("time")] if wanted.time else []),
         *[_control(raw, name).alias(f"control:{name}") for name in wanted.controls],
         (_truthy(raw, wanted.exclude) if wanted.exclude else pl.lit(False)).alias("excluded"),
     )
@@ -313,11 +315,12 @@ def _label(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.Series:
 
 
 def _clean(dataset: Dataset, frame: pl.DataFrame) -> Rows:
-    """Leave out excluded rows; stop at, or drop, rows without text, label or cluster, as dataset.yaml says."""
+    """Leave out excluded rows; stop at, or drop, rows without text, label, time or cluster, as dataset.yaml says."""
     dropped = {"excluded by columns.exclude": int(frame["excluded"].sum())}
     frame = frame.filter(~pl.col("excluded")).drop("excluded")
     columns = dataset.spec.columns
-    roles = {name: getattr(columns, name) for name in ("text", "text_a", "text_b", "label") if name in frame.columns}
+    names = ("text", "text_a", "text_b", "label", "time")
+    roles = {name: getattr(columns, name) for name in names if name in frame.columns}
     for name, declared in (roles | _cluster_names(columns.clusters)).items():
         column = pl.col(name)
         missing = column.is_null()

@@ -37,6 +37,11 @@ class Columns(Section):
         description="Column that numbers rows. A row read before, with the same id and content, is left out as a "
         "repeat; without it every row counts.",
     )
+    time: str | None = Field(
+        None,
+        description="Column that says when each row was: dates, times or numbers in order. Blocks of it then count as "
+        "one observation each; later rows are held out (`splits.forward`).",
+    )
     controls: Names = Field(
         (),
         description="Columns to hold constant in partial effects: numbers, with a straight-line effect, or categories "
@@ -94,6 +99,10 @@ class Splits(Section):
         None,
         description="Share on which phrases of a language model are compared with their neurons; default a tenth, and "
         "none where claims are found offline, which are tested as they read.",
+    )
+    forward: bool | None = Field(
+        None,
+        description="Train on earlier rows, hold out later ones, by columns.time; by default where that is declared.",
     )
     salt: str = Field("hsae", description="Changes which clusters land where. Datasets of one salt agree.")
     reserve: int | None = Field(
@@ -364,12 +373,23 @@ class DatasetSpec(Section):
             return self.splits.fidelity
         return 0.0 if self.interpretation.model == "lexical" else 0.1
 
+    @property
+    def forward(self) -> bool:
+        """Whether later rows are held out."""
+        return self.columns.time is not None and self.splits.forward is not False
+
     @field_validator("files")
     @classmethod
     def _files_are_named(cls, value: str | tuple[str, ...] | dict[str, str]) -> object:
         if not value:
             raise ValueError("name at least one file")
         return value
+
+    @model_validator(mode="after")
+    def _forward_needs_time(self) -> "DatasetSpec":
+        if self.splits.forward and self.columns.time is None:
+            raise ValueError("splits.forward holds out later rows; name the column that says when in columns.time")
+        return self
 
     @model_validator(mode="after")
     def _matches_need_seeds(self) -> "DatasetSpec":
@@ -474,7 +494,8 @@ class DatasetSpec(Section):
     @property
     def cluster_name(self) -> str | None:
         """What clusters are called; None where each text is its own."""
-        return " and ".join(self.columns.clusters) or None
+        blocks = ["block of time"] if self.columns.time else []
+        return " and ".join([*self.columns.clusters, *blocks]) or None
 
 
 def guidance_needs_texts(units: str) -> str:

@@ -29,7 +29,7 @@ from hsae_dagster.report.wording import (
     short_outcome,
 )
 
-_FEW_CLUSTERS = 40  # below it cluster-robust errors are too small (Cameron, Gelbach and Miller 2008)
+_FEW_CLUSTERS = 40  # below it a reader should know (Cameron, Gelbach and Miller 2008)
 
 BADGE_MEANINGS = (
     ("confirmed", "the test holds after Holm's correction for all tests, in the expected direction."),
@@ -193,20 +193,22 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
     yield (
         "Interval and test",
         f"95 % intervals and p-values come from standard errors robust to dependence within {within}: the larger of "
-        "the bias-reduced sandwich (CR2) and a model-based error (Moulton's; for pairs the classical one), with "
-        "Student's t at the degrees of freedom of Bell and McCaffrey."
+        "the bias-reduced sandwich (CR2) and a model-based error (Moulton's, as far as a claim belongs to whole "
+        "clusters or outcomes are few; for pairs the classical one), with Student's t at the degrees of freedom of "
+        "Imbens and Kolesár. Where clusters are few or unequal, a wild cluster bootstrap counts if it is more cautious."
         + (
             " The p-value of a share won is by chance alone: how often coins for the signs of clusters give as much "
-            "(mid-p)."
+            "(mid-p), or, where texts come again in several pairs, the claim dealt to other texts."
             if content.task == "pairwise"
             else ""
         ),
     )
     yield (
         "Many tests",
-        f"Holm's correction holds the chance of even one false confirmation below {error_rate(content.alpha)}; q is "
-        f"the false discovery rate of Benjamini and Hochberg. Plain Bonferroni would keep {content.bonferroni} of "
-        f"{len(content.hypotheses)}.",
+        f"Holm's correction is to hold the chance of even one false confirmation below {error_rate(content.alpha)}; "
+        "the simulations in docs/inference.md show how nearly it does, and where not. Dependence that no column and no "
+        "equal text shows is not counted. q is the false discovery rate of Benjamini and Hochberg. Plain Bonferroni "
+        f"would keep {content.bonferroni} of {len(content.hypotheses)}.",
     )
     yield (
         "Beside all other claims",
@@ -314,8 +316,8 @@ def _figure_threats(content: ReportContent) -> Iterator[str]:
     clusters = min((test.n_clusters for test in tests), default=_FEW_CLUSTERS)
     if clusters < _FEW_CLUSTERS:
         yield (
-            f"Some claim rests on only {plural(clusters, 'cluster')}; below about {_FEW_CLUSTERS} robust "
-            "intervals tend to be too narrow."
+            f"Some claim rests on only {plural(clusters, 'cluster')}. Its interval allows for so few, but they have to "
+            "be like those that you want to know about."
         )
     recall = [h.fidelity.natural_recall for h in content.hypotheses if h.sae_id and h.fidelity.n_firing]
     if recall:

@@ -4,12 +4,14 @@ import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
 import pytest
 
 from hsae_dagster.assets import autoencoders
+from hsae_dagster.dataset.saes import SAE
 from hsae_dagster.gpu_wait import CHECK
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts
 from hsae_dagster_tests.live.processes import make_home, processes
@@ -127,3 +129,19 @@ def test_with_processes_each_autoencoder_has_one_of_its_own(two: Workspace, tmp_
         assert [e.event_type for e in training if e.event_type in kinds] == [*kinds, *kinds]
         assert len({e.pid for e in training if e.event_type is kinds[0]} | {launched.pid, os.getpid()}) == 4
     assert len(json.loads(two.current("one", NAME).file("saes.json").read_text(encoding="utf-8"))) == 2
+
+
+def test_the_device_is_part_of_what_an_autoencoder_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU takes what a worker's GPU has trained; a GPU does not take what a CPU has trained."""
+    sae, dataset = SAE(m=8, k=2), SimpleNamespace(name="one")
+    finished: set[str] = set()
+    store = SimpleNamespace(finished=lambda inputs: inputs.key in finished)
+    stage = SimpleNamespace(dataset=dataset, project=SimpleNamespace(store=store))
+    lessons: Any = SimpleNamespace(stage=stage, texts_fingerprint={"train texts": "1", "validation texts": "2"})
+    keys = {device: autoencoders.inputs_of(lessons, sae, device).key for device in ("cpu", "cuda", "mps")}
+    assert len(set(keys.values())) == 3
+    for own, there, taken in (("cpu", "cuda", "cuda"), ("cuda", "cpu", None), ("mps", "mps", "mps"), ("cpu", "", None)):
+        monkeypatch.setattr(autoencoders, "choose_device", lambda own=own: own)
+        finished.clear()
+        finished.update({keys[there]} if there else ())
+        assert autoencoders.trained_on(lessons, sae) == taken

@@ -37,13 +37,32 @@ class Scenario:
         name: in words.
         measure: what is observed: family-wise error, false discovery rate, rejection or coverage.
         nominal: what it should be (at most, for error rates).
-        once: one simulation -> (ours, the reference's formula); NaN where there is none.
+        once: one simulation -> (ours, the one beside it: the reference's formula, or our earlier rule); NaN where
+            there is none.
+        audit: what the referee's audit found with our earlier rule; empty where the case is not theirs.
     """
 
     name: str
     measure: str
     nominal: float
     once: Callable[[Generator], tuple[float, float]]
+    audit: str = ""
+
+    @property
+    def goal(self) -> str:
+        """The nominal figure in words."""
+        if self.measure == "true discoveries":
+            return f"{self.nominal:g} there"
+        if self.measure.startswith("found"):
+            return "the more the better"
+        return f"{'' if self.measure == 'coverage' else '≤ '}{100 * self.nominal:.3g} %"
+
+    def holds(self, seen: float, repetitions: int) -> bool:
+        """Whether a rate is at most nominal, or a coverage within two points of it, up to three standard errors."""
+        if self.measure.startswith(("true", "found")):
+            return True
+        slack = 3 * float(np.sqrt(self.nominal * (1 - self.nominal) / repetitions))
+        return self.nominal - 0.02 - slack <= seen if self.measure == "coverage" else seen <= self.nominal + slack
 
     def observe(self, repetitions: int, seed: int) -> tuple[float, float]:
         """Means over repetitions: (ours, theirs)."""

@@ -93,7 +93,8 @@ def test_clusters_widen_the_interval():
     alone = corrected_separation(judged, shifted, np.arange(len(truth)), gold, probability)
     together = corrected_separation(judged, shifted, few, gold, probability)
     assert together.corrected.estimate == pytest.approx(alone.corrected.estimate, abs=0.05)
-    assert together.corrected.degrees_of_freedom == 39
+    rarer = min(len(np.unique(few[gold == side])) for side in (0, 1))
+    assert together.corrected.degrees_of_freedom == rarer - 1
 
 
 def test_too_few_labels_give_a_reason_and_wrong_probabilities_an_error():
@@ -149,3 +150,17 @@ def test_labels_of_one_cluster_say_why_they_correct_nothing():
     found = corrected_separation(judged.astype(float), rng.normal(size=400), clusters, gold, np.full(400, 0.25))
     assert "one cluster" in found.note
     assert np.isnan(found.corrected.estimate)
+
+
+def test_a_label_that_weighs_a_third_of_its_kind_has_the_error_that_labels_have():
+    # 30 texts with the concept among the judged yes, one missed text that stands for 70: its residual is near 0.
+    rng = np.random.default_rng(9)
+    judged = np.r_[np.ones(100), np.zeros(3900)]
+    gold, probability = np.full(4000, np.nan), np.full(4000, np.nan)
+    gold[:100], probability[:100] = np.arange(100) < 30, 1.0
+    gold[100:155], probability[100:155] = np.arange(55) == 0, 1 / 70
+    outcome = rng.normal(size=4000)
+    outcome[100] = outcome[:30].mean()  # by its residual it were known exactly
+    found = corrected_separation(judged, outcome, np.arange(4000), gold, probability).gold_only
+    least = np.sqrt(((70 / 100) ** 2 + 30 * (1 / 100) ** 2) * outcome[:30].var())
+    assert found.standard_error > 0.95 * least

@@ -5,7 +5,14 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from hsae_dagster.core.cluster_robust import _cr2, cluster_ols, effect, logit_margins
+from hsae_dagster.core.cluster_robust import (
+    _cr2,
+    cluster_ols,
+    effect,
+    logit_margins,
+    whole_clusters,
+    within_correlation,
+)
 
 
 def clustered(seed, n_clusters=40, size=6, p=3):
@@ -223,3 +230,22 @@ def test_logit_margins_refuse_separated_classes():
     x, y, clusters = logit_data(10, False)
     assert logit_margins(np.column_stack([y, x]), y, clusters, 1) is None
     assert logit_margins(x, np.ones_like(y), clusters, 1) is None
+
+
+def test_the_share_between_clusters_is_one_for_whole_clusters_and_rows_of_their_own():
+    rng = np.random.default_rng(3)
+    groups = np.repeat(np.arange(30), 10)
+    whole, within = rng.normal(size=30)[groups], np.tile(np.r_[np.ones(5), -np.ones(5)], 30)
+    found = whole_clusters(np.column_stack([whole, within]), groups)
+    assert found == pytest.approx([1.0, 0.0])
+    assert whole_clusters(rng.normal(size=(300, 1)), np.arange(300)) == pytest.approx([1.0])
+
+
+def test_one_huge_cluster_does_not_hide_the_correlation_within_the_others():
+    rng, found = np.random.default_rng(4), []
+    groups = np.r_[np.zeros(400, dtype=int), np.repeat(np.arange(1, 20), 5)]
+    for _ in range(30):
+        y = rng.normal(size=20)[groups] + rng.normal(size=len(groups))
+        y[groups == 0] -= y[groups == 0].mean()  # as where it alone has a concept
+        found.append(within_correlation(y - y.mean(), groups, 20))
+    assert np.mean(found) > 0.1

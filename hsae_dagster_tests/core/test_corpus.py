@@ -1,5 +1,7 @@
 """Splits, keys and duplicates."""
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 import pytest
@@ -287,3 +289,35 @@ def test_a_row_is_known_again_by_its_text_and_cluster_and_copies_are_counted() -
     pair = pl.DataFrame({"text_a": ["one"], "text_b": ["two"], "cluster": ["x"]})
     turned = pl.DataFrame({"text_a": ["two"], "text_b": ["one"], "cluster": ["x"]})
     assert row_keys(pair).to_list() == row_keys(turned).to_list()
+
+
+FORWARD = SplitShares(validation=0.1, fidelity=0.1, holdout=0.3, salt="s", forward=True)
+
+
+def in_time(days: list[int], clusters: list[str] | None = None) -> pl.DataFrame:
+    frame = rows([f"reply {i}" for i in range(len(days))], clusters)
+    return frame.with_columns(pl.Series("time", [1.7e9 + 86_400.0 * day for day in days]))
+
+
+def test_a_forward_split_holds_out_what_is_later_and_what_comes_later_still() -> None:
+    frame = in_time([i // 2 for i in range(400)]).sample(fraction=1.0, shuffle=True, seed=1)
+    made = build_corpus(frame, FORWARD)
+    spans = {s: made.observations.filter(pl.col("split") == s)["time"] for s in SPLITS}
+    for earlier, later in pairwise(SPLITS):
+        assert spans[earlier].max() < spans[later].min()  # type: ignore[operator]
+    assert [spans[s].len() for s in SPLITS] == [200, 40, 40, 120]
+    grown = build_corpus(in_time([i // 2 for i in range(500)]), FORWARD, cuts=made.cuts)
+    assert grown.observations.filter(pl.col("split") == "train").height == 200
+    assert grown.observations.filter(pl.col("split") == "holdout").height == 220
+
+
+def test_in_a_forward_split_clusters_stay_whole_and_no_training_row_is_later_than_the_cut() -> None:
+    made = build_corpus(in_time(list(range(400)), [f"c{i // 8}" for i in range(400)]), FORWARD)
+    assert made.observations.group_by("cluster_id").agg(pl.col("split").n_unique())["split"].max() == 1
+    spans = {s: made.observations.filter(pl.col("split") == s)["time"] for s in ("train", "holdout")}
+    assert spans["train"].max() < spans["holdout"].min()  # type: ignore[operator]
+
+
+def test_a_holdout_of_few_times_is_refused_with_what_to_do() -> None:
+    with pytest.raises(MethodError, match="finer times"):
+        build_corpus(in_time([365 * (i // 40) for i in range(400)]), FORWARD)

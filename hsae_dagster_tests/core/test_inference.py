@@ -162,3 +162,18 @@ def test_corrections_by_hand():
     np.testing.assert_allclose(benjamini_hochberg(p), [0.03, 0.04, np.nan, 0.04])
     assert bonferroni_count(p, 0.05) == 1
     assert bonferroni_count(np.array([np.nan]), 0.05) == 0
+
+
+def test_a_concept_that_nearly_one_cluster_alone_has_is_not_tested():
+    rng = np.random.default_rng(0)
+    clusters = np.r_[np.zeros(200, dtype=int), np.repeat(np.arange(1, 40), 10)]
+    h, y = (clusters <= 1).astype(float), rng.normal(size=len(clusters))
+    (found,) = test_hypotheses(make_design(h, y, clusters, task="regression"))
+    assert np.isnan(found.separation.p_value)
+    assert found.flags[
+        0
+    ] == "95% of the holdout observations that have the concept belong to one cluster, so nothing can " + (
+        "be said about others"
+    )
+    (found,) = test_hypotheses(make_design((clusters <= 20).astype(float), y, clusters, task="regression"))
+    assert np.isfinite(found.separation.p_value)

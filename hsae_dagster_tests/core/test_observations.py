@@ -6,12 +6,14 @@ import pytest
 import scipy.sparse as sp
 
 from hsae_dagster.core.observations import (
+    BLOCKS,
     firing_separation,
     holdout_design,
     is_pairwise,
     observation_matrix,
     outcome_per_text,
     text_rows,
+    with_blocks,
 )
 from hsae_dagster.errors import MethodError
 
@@ -134,3 +136,18 @@ def test_more_categories_than_can_be_held_constant_are_refused():
 
 def test_one_category_is_no_control():
     assert controls_of(state=["a", "a", "a"]).shape == (3, 0)
+
+
+def test_blocks_of_time_are_the_clusters_where_each_cluster_lies_in_one_and_a_unit_elsewhere():
+    rng = np.random.default_rng(0)
+    day = np.sort(rng.integers(0, 90, 600)).astype(float)
+    blocks, units = with_blocks(day, np.arange(600), None)
+    assert units is None
+    assert np.bincount(blocks).tolist() == pytest.approx([75] * BLOCKS, abs=10)
+    assert (np.diff(blocks) >= 0).all()
+    assert len(np.unique(np.column_stack([day, blocks]), axis=0)) == len(np.unique(day))  # days are not parted
+    author = rng.integers(0, 30, 600)
+    clusters, units = with_blocks(day, author, np.zeros((600, 1), dtype=np.int64))
+    assert (clusters == author).all()
+    assert units[:, 0].max() < units[:, 1].min()
+    assert (np.unique(units[:, 1], return_inverse=True)[1] == blocks).all()

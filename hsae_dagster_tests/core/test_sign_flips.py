@@ -1,12 +1,14 @@
 """The sign-flip p-value: against every sign gone through, against exact convolution, and where nothing is known."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsae_dagster.core.inference import separation
-from hsae_dagster.core.sign_flips import sign_flip_p
+from hsae_dagster.core.sign_flips import item_swap_test, sign_flip_p
 from hsae_dagster_tests.core.simulated_designs import at_most, make_design, pairs_within_tests
 
 
@@ -70,3 +72,35 @@ def test_far_out_in_the_tail_a_null_is_rejected_at_most_as_often_as_asked():
     # Concepts of one holdout share its outcomes, so their tests are not independent: a wider margin.
     assert np.mean(found) <= at_most(level, len(found)) + 0.0005
     assert np.mean(found) > 0.001
+
+
+def dealt(has, a, b, scores):
+    """The p-value by hand: every way to deal the concept to the texts."""
+    wins = np.zeros(len(has))
+    np.add.at(wins, a, scores)
+    np.add.at(wins, b, -scores)
+    found = []
+    for chosen in itertools.combinations(range(len(has)), int(has.sum())):
+        c = np.isin(np.arange(len(has)), chosen) - has.mean()
+        found.append(abs(c @ wins) / np.sqrt(c**2 @ wins**2))
+    seen = abs((has - has.mean()) @ wins) / np.sqrt((has - has.mean()) ** 2 @ wins**2)
+    return np.mean(np.array(found) >= seen - 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_dealing_the_concept_to_other_texts_is_the_exact_probability(seed):
+    rng = np.random.default_rng(seed)
+    a, b = np.array(list(itertools.combinations(range(9), 2))).T
+    has, strength = np.isin(np.arange(9), rng.permutation(9)[:3]).astype(float), rng.normal(size=9)
+    scores = np.sign(strength[a] - strength[b]) / 2
+    p_value, reach = item_swap_test(has[a] - has[b], scores, np.column_stack([a + 100, b + 100]))
+    assert p_value == pytest.approx(dealt(has, a, b, scores), abs=0.03)
+    assert reach > 0
+
+
+def test_of_separate_pairs_dealing_is_flipping_signs_and_nothing_to_deal_is_no_test():
+    rng = np.random.default_rng(5)
+    h, scores = rng.choice([-1.0, 0.0, 1.0], 40), rng.choice([-0.5, 0.5], 40)
+    p_value, _ = item_swap_test(h, scores, np.arange(80).reshape(40, 2))
+    assert p_value == pytest.approx(sign_flip_p(h * scores), abs=0.15)  # whole ties here, half of them there
+    assert item_swap_test(np.zeros(40), scores, np.arange(80).reshape(40, 2)) is None

@@ -501,3 +501,11 @@ def test_shares_follow_the_rows_that_clusters_hold() -> None:
     assert propose(reviews(), "r.csv").value("splits.fidelity") is None, "only phrases of a language model need one"
     # As many clusters, but ten of them hold most rows.
     assert validation([f"user {i % 10 if i < 5000 else i % 1000}" for i in range(6000)]) == 0.15
+
+
+def test_a_column_that_says_when_is_suggested_and_only_that_can_be_read() -> None:
+    days = [f"2025-{1 + i % 12:02}-{1 + i % 28:02}" for i in range(600)]
+    text = render(propose(reviews(posted=days), "r.csv"), "r.csv")
+    assert "# time: posted" in text
+    text = render(propose(reviews(posted=[f"{1 + i % 12}/{1 + i % 28}/2025" for i in range(600)]), "r.csv"), "r.csv")
+    assert "# time:" not in text

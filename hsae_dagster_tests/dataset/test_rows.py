@@ -305,3 +305,37 @@ def test_a_class_called_yes_or_no_needs_no_quotes(tmp_path: Path, written: str, 
     frame = pl.DataFrame({"text": list("abcd"), "score": values * 2})
     rows = read(tmp_path, frame, f"{{text: text, label: score, positive: {written}}}", "task: classification\n")
     assert rows.frame["label"].to_list() == [1.0, 0.0] * 2
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [
+        (["1970-01-02", "1970-01-03", " 1970-01-01 "], [86_400.0, 172_800.0, 0.0]),
+        (["1970-01-01T00:00:30Z", "1970-01-01T01:00:00.5+01:00", "1970-01-01T00:00:00Z"], [30.0, 0.5, 0.0]),
+        (["01.02.1970", "02.01.1970", "01.01.1970"], [31 * 86_400.0, 86_400.0, 0.0]),
+        (["1970-02", "1970-01", "1970-01"], [31 * 86_400.0, 0.0, 0.0]),
+        (["2015", "2016", "2017"], [2015.0, 2016.0, 2017.0]),
+        ([3, 1, 2], [3.0, 1.0, 2.0]),
+        ([date(1970, 1, 2), date(1970, 1, 1), date(1970, 1, 3)], [86_400.0, 0.0, 172_800.0]),
+    ],
+)
+def test_times_become_one_number(tmp_path: Path, values: list[object], seconds: list[float]) -> None:
+    frame = pl.DataFrame({**ROWS, "when": values})
+    assert read(tmp_path, frame, "{text: text, label: score, time: when}").frame["time"].to_list() == seconds
+
+
+def test_a_date_that_reads_in_two_ways_is_refused_with_its_row(tmp_path: Path) -> None:
+    frame = pl.DataFrame({**ROWS, "when": ["01/02/2026", "03/04/2026", "05/06/2026"]})
+    with pytest.raises(DatasetError, match=r"row 1, column `when`: '01/02/2026'.*2026-01-31"):
+        read(tmp_path, frame, "{text: text, label: score, time: when}")
+    frame = pl.DataFrame({**ROWS, "when": ["2026-01-01", "soon", "2026-01-03"]})
+    with pytest.raises(DatasetError, match=r"row 2, column `when`: 'soon'"):
+        read(tmp_path, frame, "{text: text, label: score, time: when}")
+    frame = pl.DataFrame({**ROWS, "when": ["2026-01-01", None, "2026-01-03"]})
+    with pytest.raises(DatasetError, match=r"1 of 3 rows have no usable value in column `when`"):
+        read(tmp_path, frame, "{text: text, label: score, time: when}")
+
+
+def test_a_forward_split_without_a_time_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"columns\.time"):
+        read(tmp_path, pl.DataFrame(ROWS), more="splits: {forward: true}\n")
