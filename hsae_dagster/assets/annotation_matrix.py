@@ -26,7 +26,7 @@ from hsae_dagster.storage.frames import read_frame, write_frame, write_json
 from hsae_dagster.storage.objects import INCOMPLETE, StoredObject
 
 NAME = "annotation_matrix"
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 
 
 @dg.asset(
