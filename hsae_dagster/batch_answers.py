@@ -71,5 +71,5 @@ def _request(record: BatchRecord) -> dg.RunRequest:
         run_key=record.batch_id,
         partition_key=record.dataset,
         asset_selection=selection,
-        tags={"hsae/batch": record.batch_id},
+        tags={".dagster/hsae_batch": record.batch_id},
     )

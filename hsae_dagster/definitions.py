@@ -19,6 +19,9 @@ from hsae_dagster.executors import choose_executor
 from hsae_dagster.lost_runs import lost_runs
 from hsae_dagster.resources import Project
 
+# As pyproject.toml and workspace.yaml name this code location: runs are known by it.
+LOCATION = "hsae_dagster"
+
 STAGES = refreshed(
     [
         corpus,

@@ -6,15 +6,19 @@ HSAE_ACCEPT_GRAPH=1 python -m pytest hsae_dagster_tests/test_definitions.py
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pytest
+
+from hsae_dagster import op_tags
 
 from hsae_dagster.definitions import STAGES, defs
-from hsae_dagster.op_tags import GPU_OP_TAGS, GPU_POOL
+from hsae_dagster.op_tags import GPU_OP_TAGS, LLM_POOL, gpu_pool, llm_pool
 from hsae_dagster_tests.conftest import Finished
 
 SNAPSHOT = Path(__file__).with_name("asset_graph.json")
@@ -33,7 +37,6 @@ def graph() -> dict[str, Any]:
             "kinds": sorted(node.kinds),
             "partitions": _partitions(node.partitions_def),
             "checks": sorted(check.name for check in node.check_keys),
-            "pools": sorted(node.pools or []),
             "materializable": node.is_materializable,
         }
     return found
@@ -85,10 +88,40 @@ def test_only_training_asks_for_the_gpu() -> None:
     for stage in STAGES:
         for op in stage.node_def.iterate_op_defs():
             asks = {key: value for key, value in op.tags.items() if key in GPU_OP_TAGS}
-            assert op.pool == (GPU_POOL if asks else None), op.name
+            assert op.pool in {gpu_pool() if asks else None, llm_pool()}, op.name
             assert set(asks) in (set(), set(GPU_OP_TAGS))
             asking += [(stage.key.to_user_string(), op.name)] if asks else []
     assert asking == [("sae_checkpoints", "train")]
+
+
+def test_nobody_waits_for_a_gpu_where_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(op_tags, "_GPU_DEVICES", (tmp_path / "nvidiactl",))
+    for executor in ("", "multiprocess", "in_process"):
+        monkeypatch.setenv("HSAE_EXECUTOR", executor)
+        assert gpu_pool() is None
+    monkeypatch.setenv("HSAE_EXECUTOR", "ray")
+    assert gpu_pool() == "gpu"  # whoever runs the step may have one
+    monkeypatch.setenv("HSAE_EXECUTOR", "multiprocess")
+    (tmp_path / "nvidiactl").touch()
+    assert gpu_pool() == "gpu"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpu_pool() is None
+
+
+def test_steps_that_ask_a_model_share_a_pool_where_there_is_a_server_to_ask() -> None:
+    code = """
+import sys
+from hsae_dagster.definitions import STAGES
+print(sorted(op.name for stage in STAGES for op in stage.node_def.iterate_op_defs() if op.pool == "llm"))
+"""
+    asking = {}
+    for key in ("", "sk-none"):
+        environment = {**os.environ, "OPENAI_API_KEY": key}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        asking[key] = done.stdout.strip()
+    assert asking == {"": "[]", "sk-none": "['annotation_matrix', 'embeddings', 'interpretations']"}
+    assert LLM_POOL == "llm"
 
 
 def test_every_asset_says_what_it_is() -> None:

@@ -18,6 +18,7 @@ from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.observations import text_sides
 from hsae_dagster.dataset.spec import Annotation, DatasetSpec
 from hsae_dagster.errors import MethodError
+from hsae_dagster.op_tags import llm_pool
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_frame, write_frame, write_json
@@ -32,7 +33,8 @@ CODE_VERSION = "3"
     deps=["corpus", "interpretations"],
     partitions_def=datasets,
     group_name=GROUP,
-    kinds={"openai", "parquet"},
+    kinds={"parquet"},
+    pool=llm_pool(),
     code_version=CODE_VERSION,
     check_specs=checks.specs(NAME),
 )

@@ -14,6 +14,7 @@ from hsae_dagster.assets.stage import GROUP, Stage, explained
 from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.keys import set_fingerprint
+from hsae_dagster.op_tags import llm_pool
 from hsae_dagster.partitions import datasets
 from hsae_dagster.providers.account import Account
 from hsae_dagster.providers.base import Embedder
@@ -33,6 +34,7 @@ CODE_VERSION = "2"
     partitions_def=datasets,
     group_name=GROUP,
     kinds={"lancedb"},
+    pool=llm_pool(),
     code_version=CODE_VERSION,
     check_specs=checks.specs(NAME),
 )

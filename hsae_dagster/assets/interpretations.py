@@ -25,6 +25,7 @@ from hsae_dagster.core.observations import text_rows
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.spec import DatasetSpec, Interpretation
 from hsae_dagster.errors import MethodError
+from hsae_dagster.op_tags import llm_pool
 from hsae_dagster.partitions import datasets
 from hsae_dagster.providers.base import InterpretationRequest
 from hsae_dagster.resources import Project
@@ -43,7 +44,8 @@ NOT_FIDELITY = {"holdout_sample", "seed", "calibration", "min_agreement", "max_m
     deps=["corpus", "embeddings", "activations", "selected_neurons"],
     partitions_def=datasets,
     group_name=GROUP,
-    kinds={"openai", "scikitlearn"},
+    kinds={"scikitlearn"},
+    pool=llm_pool(),
     code_version=CODE_VERSION,
     check_specs=checks.specs(NAME),
 )

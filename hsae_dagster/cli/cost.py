@@ -5,7 +5,7 @@ Belongs here: the table for people. Does not belong here: counting (`assets.cost
 
 import click
 
-from hsae_dagster.cli.findings import columns
+from hsae_dagster.cli.findings import columns, terminal_width
 from hsae_dagster.home import prepare_home
 from hsae_dagster.resources import Project, project_root
 
@@ -43,7 +43,7 @@ def cost(dataset: str) -> None:
         }
         for stage, model, estimate, basis in [*lines, ("all", "", total, "")]
     ]
-    for line in columns(rows):
+    for line in columns(rows, terminal_width()):
         click.echo(line)
     spending = declared.spec.spending
     spent = open_account(project, declared, "cost", "estimate").ledger.spent(dataset)
@@ -73,7 +73,8 @@ def _make_corpus(project: Project, dataset: str) -> None:
         project.store.current(dataset, "corpus")
     except StorageError:
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-        with dg.DagsterInstance.get() as instance:
+        # Not on the records: whoever asks for a price has not asked for the dataset, and `refresh` must not take it so.
+        with dg.DagsterInstance.ephemeral() as instance:
             instance.add_dynamic_partitions(DATASETS, [dataset])
             made = dg.materialize(
                 [corpus],

@@ -3,12 +3,16 @@
 Belongs here: tables for people. Does not belong here: the report (`report`) or running anything (`run`).
 """
 
+import shutil
+import sys
 from math import nan
 from typing import Any
 
 import click
 
 from hsae_dagster.resources import Project
+
+_NARROWEST = 16  # characters of a column that gives way
 
 
 def print_findings(dataset: str, seconds: float) -> None:
@@ -21,7 +25,7 @@ def print_findings(dataset: str, seconds: float) -> None:
     stored = project.store.current(dataset, "evaluation_report")
     summary, rows = stored.json("evaluation.json"), stored.json("_table.json")
     click.echo(f"\nWhat goes with {summary['outcome']} in `{dataset}`, tested on texts never used before:\n")
-    for line in columns(rows):
+    for line in columns(rows, terminal_width()):
         click.echo(line)
     found, tested = summary["confirmed"], summary["tested"]
     click.echo(f"\n{found} of {tested} claims confirmed (corrected for all tests; alpha {summary['alpha']:g}).")
@@ -36,15 +40,24 @@ def print_findings(dataset: str, seconds: float) -> None:
     click.echo(f"Done in {seconds:.0f} s.")
 
 
-def columns(rows: list[dict[str, Any]]) -> list[str]:
-    """Rows as aligned text; the first column takes what width is left."""
+def terminal_width() -> int | None:
+    """Characters that fit a line, or None where nobody reads it on a terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def columns(rows: list[dict[str, Any]], width: int | None = None) -> list[str]:
+    """Rows as aligned text, no line longer than `width`; the first column, else the last one, gives way."""
     if not rows:
         return ["(nothing found: no claim was tested)"]
     names = list(rows[0])
     cells = [[str(row[name]) for name in names] for row in [dict(zip(names, names, strict=True)), *rows]]
     widths = [max(len(row[j]) for row in cells) for j in range(len(names))]
     widths[0] = min(widths[0], 78)
-    return ["  ".join(_fit(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    for j in (0, -1) if width else ():
+        spare = width - sum(widths) - 2 * (len(widths) - 1)
+        widths[j] = min(widths[j], max(_NARROWEST, widths[j] + spare))
+    lines = ["  ".join(_fit(cell, size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return [_fit(line, width).rstrip() for line in lines] if width else lines
 
 
 def _fit(cell: str, width: int) -> str:
