@@ -4,8 +4,10 @@ Belongs here: sensors, schedules, jobs and the rule by which assets are refreshe
 is (`dataset.discovery`) or what became of runs whose process died (`lost_runs`).
 
 Finding datasets costs nothing and runs by default. What starts runs (`refresh`, `nightly`) is stopped until someone
-switches it on. A failed stage is not tried again by itself, for its reason is seldom gone a second later and a second
-try may cost money: it is tried when the dataset's files or the stage's code change, by `nightly`, or by hand.
+switches it on, and then runs only datasets that someone has run before, unless HSAE_REFRESH_NEW says otherwise. A
+failed stage is not tried again by itself, for its reason is seldom gone a second later and a second try may cost money:
+it is tried when the dataset's files or the stage's code change, by `nightly`, or by hand. A run that was cut off has not
+failed; Dagster tries it once more (`run_retries` in dagster.yaml).
 """
 
 import json
@@ -24,6 +26,8 @@ from hsae_dagster.resources import Project
 
 # Seconds between two looks at data/, and between two decisions of `refresh`.
 LOOK_SECONDS = int(os.environ.get("HSAE_LOOK_SECONDS") or 30)
+# Whether `refresh` and `nightly` also run datasets that nobody has run yet, samples included.
+NEW_TOO = os.environ.get("HSAE_REFRESH_NEW", "") == "1"
 
 analyse_dataset = dg.define_asset_job(
     "analyse_dataset",
@@ -97,8 +101,10 @@ def _read_cursor(cursor: str | None) -> dict[str, tuple[str, str]]:
     return {name: (value, "") if isinstance(value, str) else (value[0], value[1]) for name, value in kept.items()}
 
 
-def refresh_condition(stages: list[str]) -> dg.AutomationCondition[dg.AssetKey]:
+def refresh_condition(stages: list[str], *, new_too: bool = NEW_TOO) -> dg.AutomationCondition[dg.AssetKey]:
     """When a stage of a dataset is asked for: it is missing, its code changed, or what it reads has new content.
+
+    Of datasets that nobody has asked for, which have no corpus yet, nothing is asked for.
 
     Everything downstream is asked for in the same run, so that a change is one run of its dataset; a stage of that run
     whose inputs have come out equal keeps its result. Content that comes out equal outside of such a run (the same
@@ -108,7 +114,8 @@ def refresh_condition(stages: list[str]) -> dg.AutomationCondition[dg.AssetKey]:
     and a parent made again with the same data version does not count as updated.
 
     Args:
-        stages: names of all stages of a dataset.
+        stages: names of all stages of a dataset, the corpus first.
+        new_too: datasets that nobody has asked for as well.
     """
     rule = dg.AutomationCondition
     # `updated & new content & not by a run that makes this stage too`, written with `since` because only that operator
@@ -131,7 +138,8 @@ def refresh_condition(stages: list[str]) -> dg.AutomationCondition[dg.AssetKey]:
     # so a run that ends while the tick is evaluated looks ended before the updates of its last stages are seen.
     calm = ~busy & ~(~busy).newly_true()
     unsettled = busy.since(calm).with_label("a run of the dataset is under way, or was at the last look")
-    return (due & ~rule.any_deps_missing() & ~busy & ~unsettled).with_label("refresh")
+    wanted = due if new_too else due & ~rule.asset_matches(stages[0], rule.missing())
+    return (wanted & ~rule.any_deps_missing() & ~busy & ~unsettled).with_label("refresh")
 
 
 def refreshed(stages: list[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
@@ -147,19 +155,28 @@ refresh = dg.AutomationConditionSensorDefinition(
     minimum_interval_seconds=LOOK_SECONDS,
     # One run per dataset, not one backfill over them: each stands and fails by itself.
     emit_backfills=False,
-    description="Starts one run per dataset whose files or code changed, for what is downstream of the change. "
-    "Stopped until switched on, for runs may cost money.",
+    description="Starts a run for a dataset when its files, its dataset.yaml or a stage's code have changed since the "
+    "last run, or a stage has no result: one run, of what is downstream of the change, once no other run of the "
+    "dataset is under way. Acts only on datasets that have been run before (by hand or `hsae run`), on samples and new "
+    "ones only with HSAE_REFRESH_NEW=1. Never repeats a failed run. Stopped until switched on, for runs may cost money.",
 )
 
 
-@dg.schedule(job=analyse_dataset, cron_schedule="0 2 * * *", default_status=dg.DefaultScheduleStatus.STOPPED)
+@dg.schedule(
+    job=analyse_dataset,
+    cron_schedule="0 2 * * *",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="At 02:00 UTC, every dataset that has been run before: finished stages are kept, failed ones are tried "
+    "again. Stopped until switched on.",
+)
 def nightly(context: dg.ScheduleEvaluationContext, project: Project) -> Iterator[dg.RunRequest]:
-    """Every dataset at 02:00 UTC: finished stages are kept, failed ones are tried again. Stopped by default."""
+    """Every dataset that someone has run before, or with HSAE_REFRESH_NEW=1 every dataset."""
     found, problems = scan(project)
     for problem in problems:
         context.log.warning(problem)
     known = set(context.instance.get_dynamic_partitions(DATASETS))
     for dataset, _ in found:
-        if dataset.name in known:
+        ours = dg.RunsFilter(tags={"dagster/partition": dataset.name})
+        if dataset.name in known and (NEW_TOO or context.instance.get_runs(ours, limit=1)):
             day = context.scheduled_execution_time.date().isoformat()
             yield dg.RunRequest(run_key=f"{dataset.name} {day}", partition_key=dataset.name)

@@ -268,9 +268,15 @@ def test_nothing_that_starts_runs_is_on_by_default() -> None:
     assert defs.get_sensor_def("refresh").default_status is dg.DefaultSensorStatus.STOPPED
 
 
-def test_the_nightly_schedule_asks_for_every_usable_dataset(watcher: Watcher, tmp_path: Path) -> None:
+@pytest.mark.parametrize("new_too", [False, True])
+def test_the_nightly_schedule_asks_for_every_usable_dataset_that_was_run_before(
+    watcher: Watcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_too: bool
+) -> None:
     watcher.instance = dg.DagsterInstance.local_temp(str(tmp_path))
     watcher.tick()
+    monkeypatch.setattr("hsae_dagster.automation.NEW_TOO", new_too)
+    job = defs.resolve_job_def("analyse_dataset")
+    watcher.instance.create_run_for_job(job, tags={"dagster/partition": "two"})  # whatever became of it
     watcher.workspace.declare("unknown", tiny_texts(30))  # the sensor has not seen it yet
     watcher.workspace.declare("bad", None, selection={"n": -1})
     night = datetime(2026, 11, 24, 2, tzinfo=UTC)
@@ -282,7 +288,7 @@ def test_the_nightly_schedule_asks_for_every_usable_dataset(watcher: Watcher, tm
     ) as context:
         asked = nightly.evaluate_tick(context).run_requests or []
     assert [(request.run_key, request.partition_key) for request in asked] == [
-        ("one 2026-11-24", "one"),
+        *([("one 2026-11-24", "one")] if new_too else []),
         ("two 2026-11-24", "two"),
     ]
     assert nightly.job_name == analyse_dataset.name
@@ -304,3 +310,8 @@ def test_changed_files_mark_the_cards_that_came_from_the_old_ones(copied: Worksp
     for card in cards:
         assert card.metadata["status"].value.startswith("stale: The files or dataset.yaml have changed since.")
         assert card.metadata["claim"].value
+
+
+def test_everything_that_runs_by_itself_says_what_it_does() -> None:
+    for each in (*(defs.sensors or []), *(defs.schedules or []), *(defs.jobs or [])):
+        assert each.description, each.name

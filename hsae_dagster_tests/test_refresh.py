@@ -11,6 +11,7 @@ import pytest
 from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
 
 from hsae_dagster.assets.dataset_catalog import labelled_texts
+from hsae_dagster.automation import refresh_condition
 from hsae_dagster.definitions import STAGES, defs
 from hsae_dagster.partitions import DATASETS
 from hsae_dagster_tests.assets.workspace import NAMES
@@ -19,7 +20,8 @@ from hsae_dagster_tests.assets.workspace import NAMES
 class Pretence:
     """The project's graph with stages that do nothing, an instance, and the refresh sensor's ticks."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, new_too: bool = False) -> None:
+        self.condition = refresh_condition(NAMES, new_too=new_too)
         self.instance = dg.DagsterInstance.ephemeral()
         self.versions: dict[tuple[str, str], str] = {}
         self.broken: set[str] = set()
@@ -32,7 +34,9 @@ class Pretence:
 
     def _stage(self, spec: dg.AssetSpec) -> dg.AssetsDefinition:
         name = spec.key.to_user_string()
-        spec = spec.replace_attributes(code_version=self.code.get(name, spec.code_version))
+        spec = spec.replace_attributes(
+            code_version=self.code.get(name, spec.code_version), automation_condition=self.condition
+        )
 
         @dg.multi_asset(specs=[spec], name=name)
         def stage(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -111,26 +115,44 @@ def pretence() -> Pretence:
 
 @pytest.fixture
 def settled(pretence: Pretence) -> Pretence:
+    for name in ("one", "two"):
+        assert pretence.run(name, NAMES)
     pretence.settle()
     return pretence
 
 
-def test_switched_on_it_asks_for_every_dataset_that_has_no_results_once(pretence: Pretence) -> None:
-    assert pretence.tick() == {"one": NAMES, "two": NAMES}
-    assert pretence.tick() == {}
+def both_new() -> Pretence:
+    """Two datasets that nobody has run yet, which are to be run all the same."""
+    told = Pretence(new_too=True)
+    for name in ("one", "two"):
+        told.arrive(name, "a")
+    return told
 
 
-def test_switched_on_it_leaves_finished_datasets_alone(pretence: Pretence) -> None:
+def test_told_so_it_asks_for_every_dataset_that_has_no_results_once() -> None:
+    told = both_new()
+    assert told.run("two", NAMES)
+    assert told.tick() == {"one": NAMES}
+    assert told.tick() == {}
+
+
+def test_switched_on_it_asks_for_nothing_that_nobody_asked_for(pretence: Pretence) -> None:
     assert pretence.run("one", NAMES)
-    assert pretence.tick() == {"two": NAMES}
+    for _ in range(2):
+        assert pretence.tick() == {}
+    pretence.arrive("two", "b")
+    pretence.code["corpus"] = "changed"
+    assert pretence.tick() == {"one": NAMES}
+    # Once someone has begun with it, it is looked after as the others are.
+    assert pretence.run("two", ["corpus"])
+    assert pretence.tick()["two"] == NAMES[1:]
 
 
 def test_changed_files_refresh_that_dataset_in_one_request(settled: Pretence) -> None:
     settled.arrive("one", "b")
     settled.arrive("three", "a")
-    assert settled.tick() == {"one": NAMES, "three": NAMES}
-    for name in ("one", "three"):
-        assert settled.run(name, NAMES)
+    assert settled.tick() == {"one": NAMES}
+    assert settled.run("one", NAMES)
     assert settled.tick() == {}
 
 
@@ -160,7 +182,8 @@ def test_a_stage_made_by_hand_with_new_content_refreshes_what_reads_it(settled: 
     assert settled.tick() == {"one": [name for name in after("activations") if name != "activations"]}
 
 
-def test_several_datasets_run_at_once_ask_for_nothing_while_they_run(pretence: Pretence) -> None:
+def test_several_datasets_run_at_once_ask_for_nothing_while_they_run() -> None:
+    pretence = both_new()
     asked = []
     assert pretence.tick() == {"one": NAMES, "two": NAMES}
     # "two" ends between two ticks of the run of "one", and is then not the last to have been updated.
@@ -172,9 +195,8 @@ def test_several_datasets_run_at_once_ask_for_nothing_while_they_run(pretence: P
     assert asked == [{}, {}]
 
 
-def test_a_run_that_ends_while_a_tick_is_evaluated_is_not_started_again(
-    pretence: Pretence, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_ends_while_a_tick_is_evaluated_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretence = both_new()
     assert pretence.tick() == {"one": NAMES, "two": NAMES}
     asked = []
 
@@ -213,7 +235,6 @@ def test_a_failed_stage_is_tried_again_on_the_next_change_and_not_before(settled
 def test_a_failed_new_dataset_is_tried_again_when_its_code_changes(settled: Pretence) -> None:
     settled.broken.add("sae_checkpoints")
     settled.arrive("new", "a")
-    assert settled.tick() == {"new": NAMES}
     assert not settled.run("new", NAMES)
     assert settled.tick() == {}
     settled.code["sae_checkpoints"] = "repaired"

@@ -42,7 +42,7 @@ def dataset_catalog(context: dg.AssetExecutionContext, project: Project) -> dg.M
                 "datasets": table(rows),
                 "not usable": table(problem_rows) if problem_rows else "none",
                 "retired": ", ".join(gone) or "none",
-                "not usable yet": table([{"waiting": w} for w in pending]) if pending else "none",
+                "not usable yet": table([{"waiting": w} for w in pending.values()]) if pending else "none",
             }
         )
 
@@ -79,14 +79,14 @@ def scan(
     return found, problems
 
 
-def waiting(project: Project) -> list[str]:
-    """A sentence for each dataset whose files have yet to be obtained, with how that is done."""
-    found = []
+def waiting(project: Project) -> dict[str, str]:
+    """By dataset whose files have yet to be obtained, a sentence with how that is done."""
+    found = {}
     for name in dataset_names(project.data):
         try:
             load_dataset(project.data, name).file_paths()
         except FilesMissingError as error:
-            found.append(str(error))
+            found[name] = str(error)
         except DatasetError:
             continue  # `scan` tells
     return found

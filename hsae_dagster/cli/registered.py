@@ -27,6 +27,6 @@ def register(*, others: bool = True) -> list[str]:
         return names
     for problem in problems:
         click.echo(f"  not usable: {problem}")
-    for pending in waiting(Project.here()):
-        click.echo(f"  not usable yet: {pending}")
+    if pending := waiting(Project.here()):
+        click.echo(f"Without texts yet: {', '.join(pending)} (`hsae sample NAME` or `hsae fetch NAME` gets them)")
     return names

@@ -103,6 +103,16 @@ class DagsterUI:
         answer = self.ask(query, p={"assetSelection": keys, "partitionNames": partitions})
         assert answer["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess", answer
 
+    def launch(self, partition: str) -> str:
+        """Start the job of every stage for a dataset; the run's id."""
+        query = """mutation($p: ExecutionParams!) { launchRun(executionParams: $p) {
+            __typename ... on PythonError { message } ... on LaunchRunSuccess { run { runId } } } }"""
+        tags = [{"key": "dagster/partition", "value": partition}]
+        selector = {**REPOSITORY, "jobName": "analyse_dataset"}
+        answer = self.ask(query, p={"selector": selector, "runConfigData": {}, "executionMetadata": {"tags": tags}})
+        assert answer["launchRun"]["__typename"] == "LaunchRunSuccess", answer
+        return str(answer["launchRun"]["run"]["runId"])
+
     def runs(self) -> list[dg.DagsterRun]:
         return list(self.instance.get_runs())
 
@@ -139,7 +149,7 @@ def dagster_ui(folder: Path, workspace: Workspace) -> Iterator[DagsterUI]:
     """`dg dev` on a free port of this machine; every process it started is gone afterwards."""
     project, home, port = folder / "dg", make_home(folder / "home"), free_port()
     code = project / "live_project"
-    code.mkdir(parents=True)
+    code.mkdir(parents=True, exist_ok=True)  # it may be started a second time
     (project / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
     (code / "__init__.py").touch()
     (code / "definitions.py").write_text(CODE_LOCATION, encoding="utf-8")

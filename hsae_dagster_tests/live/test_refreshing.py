@@ -46,14 +46,16 @@ def test_a_live_dagster_runs_what_changed_and_nothing_else(tmp_path: Path) -> No
         wait_for("both datasets are found", lambda: len(live.instance.get_dynamic_partitions(DATASETS)) == 2)
         assert not live.runs()  # finding costs nothing and starts nothing
         live.switch_on("refresh")
+        live.backfill(NAMES, ["kept", "edited"])
         expected.update([("kept", ALL), ("edited", ALL)])
         assert live.stages(finished(live, 2)) == expected
 
         workspace.declare("edited", tiny_texts(115))
-        workspace.declare("added", tiny_texts(105))
+        workspace.declare("added", tiny_texts(105))  # which nobody asks for
         broken = workspace.declare("broken", tiny_texts(100), selection={"m": 3})
-        expected.update([("edited", ALL), ("added", ALL)])
-        assert live.stages(settled(live, 4)) == expected
+        expected.update([("edited", ALL)])
+        assert live.stages(settled(live, 3)) == expected
+        assert "added" in live.instance.get_dynamic_partitions(DATASETS)
         (said, *_) = wait_for("the broken dataset is the sensor's error", lambda: live.errors("dataset_arrivals"))
         assert str(broken / "dataset.yaml") in said
         assert "`selection.m` is not a field" in said
@@ -64,10 +66,32 @@ def test_a_live_dagster_runs_what_changed_and_nothing_else(tmp_path: Path) -> No
         raised.write_text('{"annotation_matrix": "raised"}', encoding="utf-8")
         live.reload()
         after = frozenset(NAMES[NAMES.index("annotation_matrix") :])
-        expected.update((name, after) for name in ("kept", "edited", "added"))
-        assert live.stages(finished(live, 7)) == expected
+        expected.update((name, after) for name in ("kept", "edited"))
+        assert live.stages(finished(live, 5)) == expected
 
         # By hand over many datasets: a run each, and equal content asks for nothing more.
-        live.backfill(["corpus"], ["kept", "edited", "added"])
-        expected.update((name, frozenset(["corpus"])) for name in ("kept", "edited", "added"))
-        assert live.stages(settled(live, 10)) == expected
+        live.backfill(["corpus"], ["kept", "edited"])
+        expected.update((name, frozenset(["corpus"])) for name in ("kept", "edited"))
+        assert live.stages(settled(live, 7)) == expected
+
+
+@pytest.mark.slow
+def test_a_run_cut_off_by_shutdown_is_tried_again_once_and_a_failed_one_is_not(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "project")
+    workspace.declare("cut", tiny_texts())
+    workspace.declare("failing", tiny_texts(120), selection={"n": 9})  # more than it has neurons
+    with dagster_ui(tmp_path, workspace) as live:
+        wait_for("both datasets are found", lambda: len(live.instance.get_dynamic_partitions(DATASETS)) == 2)
+        failing = live.launch("failing")
+        wait_for("the one fails", lambda: live.finished(1))
+        cut = live.launch("cut")
+        begun = [dg.DagsterEventType.STEP_START]
+        wait_for("the other has begun", lambda: live.instance.all_logs(cut, of_type=begun))
+    with dagster_ui(tmp_path, workspace) as live:
+        wait_for("it is tried again", lambda: live.finished(3))
+        again, first, failed = live.runs()
+        assert (first.run_id, failed.run_id) == (cut, failing)
+        assert again.is_success and again.parent_run_id == cut
+        assert first.status is failed.status is dg.DagsterRunStatus.FAILURE
+        assert failed.tags["dagster/will_retry"] == "false"
+        assert workspace.current("cut", "evaluation_report").run_id == again.run_id
