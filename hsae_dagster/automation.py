@@ -6,34 +6,28 @@ is (`dataset.discovery`) or what became of runs whose process died (`lost_runs`)
 Finding datasets costs nothing and runs by default. What starts runs (`refresh`, `nightly`) is stopped until someone
 switches it on, and then runs only datasets that someone has run before, unless HSAE_REFRESH_NEW says otherwise. A
 failed stage is not tried again by itself, for its reason is seldom gone a second later and a second try may cost money:
-it is tried when the dataset's files or the stage's code change, by `nightly`, or by hand. A run that was cut off has not
-failed; Dagster tries it once more (`run_retries` in dagster.yaml).
+it is tried when the dataset's files or the stage's code change, by `nightly`, or by hand. A run that was cut off has
+not failed; Dagster tries it once more (`run_retries` in dagster.yaml).
 """
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
 from hsae_dagster.assets.card_status import outdated_cards
-from hsae_dagster.assets.dataset_catalog import labelled_texts, scan
-from hsae_dagster.assets.stage import GROUP
+from hsae_dagster.assets.dataset_catalog import scan
 from hsae_dagster.dataset.discovery import Dataset, dataset_names, files_fingerprint, files_stamp
 from hsae_dagster.errors import DatasetError
-from hsae_dagster.partitions import DATASETS, datasets
+from hsae_dagster.report.links import card_partition, dataset_of_card
 from hsae_dagster.resources import Project
+from hsae_dagster.storage.lineage import LineageLog
 
 # Seconds between two looks at data/, and between two decisions of `refresh`.
 LOOK_SECONDS = int(os.environ.get("HSAE_LOOK_SECONDS") or 30)
 # Whether `refresh` and `nightly` also run datasets that nobody has run yet, samples included.
 NEW_TOO = os.environ.get("HSAE_REFRESH_NEW", "") == "1"
-
-analyse_dataset = dg.define_asset_job(
-    "analyse_dataset",
-    selection=dg.AssetSelection.groups(GROUP) - dg.AssetSelection.assets("labelled_texts", "hypothesis_card"),
-    description="Every stage for one dataset, from its files to its report.",
-)
 
 
 @dg.sensor(minimum_interval_seconds=LOOK_SECONDS, default_status=dg.DefaultSensorStatus.RUNNING)
@@ -62,37 +56,51 @@ def dataset_arrivals(context: dg.SensorEvaluationContext, project: Project) -> d
     for problem in problems:
         context.log.warning(problem)
     changed = [name for name, (version, _) in now.items() if seen.get(name, ("", ""))[0] != version]
-    known = set(context.instance.get_dynamic_partitions(DATASETS))
+    known = set(context.instance.get_dynamic_partitions(project.partitions_name))
     new = [name for name in now if name not in known]
     gone = sorted(known - set(dataset_names(project.data)))
+    texts = project.key("labelled_texts")
     cursor = json.dumps({**seen, **now}, sort_keys=True)
     if not (changed or new or gone):
         if problems:
             raise DatasetError(" ".join(problems))
         context.update_cursor(cursor)  # a file written again with the same content is read once, not at every tick
         return dg.SkipReason(f"none of {len(now)} datasets changed")
-    requests = [datasets.build_add_request(new)] if new else []
-    retirements = [datasets.build_delete_request(gone)] if gone else []
     return dg.SensorResult(
-        dynamic_partitions_requests=[*requests, *retirements],
+        dynamic_partitions_requests=list(_partition_requests(context.instance, project, new, gone)),
         asset_events=[
             *(
-                dg.AssetMaterialization(labelled_texts.key, partition=name, tags={"dagster/data_version": now[name][0]})
+                dg.AssetMaterialization(texts, partition=name, tags={"dagster/data_version": now[name][0]})
                 for name in changed
             ),
             # An observation, because a materialization would ask for a refresh.
             *(
                 dg.AssetObservation(
-                    labelled_texts.key,
+                    texts,
                     partition=name,
                     metadata={"state": "retired", "why": f"{project.data / name / 'dataset.yaml'} is gone"},
                 )
                 for name in gone
             ),
-            *outdated_cards(context.instance, project.store, {name: now[name][0] for name in changed}),
+            *outdated_cards(context.instance, project, {name: now[name][0] for name in changed}),
         ],
         cursor=cursor,
     )
+
+
+def _partition_requests(
+    instance: dg.DagsterInstance, project: Project, new: list[str], gone: list[str]
+) -> Iterator[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest]:
+    """Partitions of datasets that have come or gone, and of the hypotheses that they have."""
+    log = LineageLog(project.store)
+    records = [record for record in map(log.latest, new) if record]
+    cards = [card_partition(record.dataset, row["number"]) for record in records for row in record.hypotheses]
+    left = [key for key in instance.get_dynamic_partitions(project.cards_name) if dataset_of_card(key) in gone]
+    for name, added, removed in ((project.partitions_name, new, gone), (project.cards_name, cards, left)):
+        if added:
+            yield dg.AddDynamicPartitionsRequest(name, added)
+        if removed:
+            yield dg.DeleteDynamicPartitionsRequest(name, removed)
 
 
 def _read_cursor(cursor: str | None) -> dict[str, tuple[str, str]]:
@@ -101,7 +109,7 @@ def _read_cursor(cursor: str | None) -> dict[str, tuple[str, str]]:
     return {name: (value, "") if isinstance(value, str) else (value[0], value[1]) for name, value in kept.items()}
 
 
-def refresh_condition(stages: list[str], *, new_too: bool = NEW_TOO) -> dg.AutomationCondition[dg.AssetKey]:
+def refresh_condition(stages: Sequence[dg.AssetKey], *, new_too: bool = NEW_TOO) -> dg.AutomationCondition[dg.AssetKey]:
     """When a stage of a dataset is asked for: it is missing, its code changed, or what it reads has new content.
 
     Of datasets that nobody has asked for, which have no corpus yet, nothing is asked for.
@@ -114,7 +122,7 @@ def refresh_condition(stages: list[str], *, new_too: bool = NEW_TOO) -> dg.Autom
     and a parent made again with the same data version does not count as updated.
 
     Args:
-        stages: names of all stages of a dataset, the corpus first.
+        stages: keys of all stages of a dataset, the corpus first.
         new_too: datasets that nobody has asked for as well.
     """
     rule = dg.AutomationCondition
@@ -142,28 +150,25 @@ def refresh_condition(stages: list[str], *, new_too: bool = NEW_TOO) -> dg.Autom
     return (wanted & ~rule.any_deps_missing() & ~busy & ~unsettled).with_label("refresh")
 
 
-def refreshed(stages: list[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
-    """The stages with the rule by which they are refreshed."""
-    condition = refresh_condition([stage.key.to_user_string() for stage in stages])
-    return list(dg.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=condition), stages))
-
-
-refresh = dg.AutomationConditionSensorDefinition(
-    "refresh",
-    target=dg.AssetSelection.groups(GROUP),
-    default_status=dg.DefaultSensorStatus.STOPPED,
-    minimum_interval_seconds=LOOK_SECONDS,
-    # One run per dataset, not one backfill over them: each stands and fails by itself.
-    emit_backfills=False,
-    description="Starts a run for a dataset when its files, its dataset.yaml or a stage's code have changed since the "
-    "last run, or a stage has no result: one run, of what is downstream of the change, once no other run of the "
-    "dataset is under way. Acts only on datasets that have been run before (by hand or `hsae run`), on samples and new "
-    "ones only with HSAE_REFRESH_NEW=1. Never repeats a failed run. Stopped until switched on, for runs may cost money.",
-)
+def refresh_sensor(stages: Sequence[dg.AssetKey]) -> dg.AutomationConditionSensorDefinition:
+    """The sensor that starts what `refresh_condition` asks for."""
+    return dg.AutomationConditionSensorDefinition(
+        "refresh",
+        target=dg.AssetSelection.assets(*stages),
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        minimum_interval_seconds=LOOK_SECONDS,
+        # One run per dataset, not one backfill over them: each stands and fails by itself.
+        emit_backfills=False,
+        description="Starts a run for a dataset when its files, its dataset.yaml or a stage's code have changed since "
+        "the last run, or a stage has no result: one run, of what is downstream of the change, once no other run of "
+        "the dataset is under way. Acts only on datasets that have been run before (by hand or `hsae run`), on "
+        "samples and new ones only with HSAE_REFRESH_NEW=1. Never repeats a failed run. Stopped until switched on, for "
+        "runs may cost money.",
+    )
 
 
 @dg.schedule(
-    job=analyse_dataset,
+    job_name="analyse_dataset",
     cron_schedule="0 2 * * *",
     default_status=dg.DefaultScheduleStatus.STOPPED,
     description="At 02:00 UTC, every dataset that has been run before: finished stages are kept, failed ones are tried "
@@ -174,7 +179,7 @@ def nightly(context: dg.ScheduleEvaluationContext, project: Project) -> Iterator
     found, problems = scan(project)
     for problem in problems:
         context.log.warning(problem)
-    known = set(context.instance.get_dynamic_partitions(DATASETS))
+    known = set(context.instance.get_dynamic_partitions(project.partitions_name))
     for dataset, _ in found:
         ours = dg.RunsFilter(tags={"dagster/partition": dataset.name})
         if dataset.name in known and (NEW_TOO or context.instance.get_runs(ours, limit=1)):

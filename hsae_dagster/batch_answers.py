@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from hsae_dagster.assets.stage import GROUP
 from hsae_dagster.errors import HsaeError
 from hsae_dagster.providers.account import Account
 from hsae_dagster.providers.batches import BatchRecord, BatchRegister
@@ -25,7 +24,7 @@ SECONDS = 60
 @dg.sensor(
     minimum_interval_seconds=SECONDS,
     default_status=dg.DefaultSensorStatus.STOPPED,
-    target=dg.AssetSelection.groups(GROUP),
+    job_name="analyse_dataset",
 )
 def batch_answers(context: dg.SensorEvaluationContext, project: Project) -> dg.SensorResult | dg.SkipReason:
     """Batches that have ended are collected into the ledger, and their runs go on where they waited."""
@@ -44,7 +43,7 @@ def batch_answers(context: dg.SensorEvaluationContext, project: Project) -> dg.S
     ready = {(r.dataset, r.stage): r for r in ended if (r.dataset, r.stage) not in left}
     if not ready:
         return dg.SkipReason(f"{len(under_way) - len(ended)} batches are under way")
-    return dg.SensorResult(run_requests=[_request(record) for record in ready.values()])
+    return dg.SensorResult(run_requests=[_request(project, record) for record in ready.values()])
 
 
 def _collect(project: Project, register: BatchRegister, record: BatchRecord, server: "Server") -> bool:
@@ -65,8 +64,9 @@ def _collect(project: Project, register: BatchRegister, record: BatchRecord, ser
     return run_sync(look())
 
 
-def _request(record: BatchRecord) -> dg.RunRequest:
-    selection = [dg.AssetKey.from_user_string(name) for name in record.selection or (record.stage,)]
+def _request(project: Project, record: BatchRecord) -> dg.RunRequest:
+    named = [dg.AssetKey.from_user_string(key) for key in record.selection or ()]
+    selection = named or [project.key(record.stage)]
     return dg.RunRequest(
         run_key=record.batch_id,
         partition_key=record.dataset,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from hsae_dagster.partitions import DATASETS, KEY_PREFIX
 from hsae_dagster.storage.objects import ObjectStore
 
 
@@ -22,15 +23,28 @@ def project_root() -> Path:
 
 
 class Project(dg.ConfigurableResource):
-    """Folders of the project.
+    """Folders of the project, and the names under which Dagster knows its assets and datasets.
 
     Attributes:
         data_dir: one folder per dataset, each with its dataset.yaml.
         results_dir: everything the pipeline makes.
+        key_prefix: first part of every asset's key.
+        partitions_name: of the dynamic partitions, one per dataset, which all code locations of an instance share.
     """
 
     data_dir: str
     results_dir: str
+    key_prefix: str = KEY_PREFIX
+    partitions_name: str = DATASETS
+
+    def key(self, asset: str) -> dg.AssetKey:
+        """Key of one of our assets."""
+        return dg.AssetKey([self.key_prefix, asset])
+
+    @property
+    def cards_name(self) -> str:
+        """Name of the dynamic partitions of hypotheses."""
+        return f"{self.partitions_name}_hypotheses"
 
     @property
     def data(self) -> Path:

@@ -22,7 +22,7 @@ from hsae_dagster.home import read_env
 from hsae_dagster.partitions import DATASETS
 from hsae_dagster.report.rungs import rung_name
 from hsae_dagster.storage.frames import read_frame
-from hsae_dagster_tests.assets.workspace import NAMES, Workspace
+from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key
 from hsae_dagster_tests.conftest import CHECKOUT
 
 pytestmark = pytest.mark.usefixtures("environment")
@@ -112,7 +112,7 @@ def test_run_prints_the_hypotheses_the_fit_and_where_the_report_lies(copied: Wor
     assert copied.bytes_of() == before
     with dg.DagsterInstance.from_config(read_env(root / ".env")["DAGSTER_HOME"]) as instance:
         assert set(instance.get_dynamic_partitions(DATASETS)) == {"ratings", "parties", "duels"}
-        assert instance.get_materialized_partitions(dg.AssetKey("evaluation_report")) == {"ratings"}
+        assert instance.get_materialized_partitions(asset_key("evaluation_report")) == {"ratings"}
         assert len(instance.get_runs()) == 1
 
 

@@ -7,7 +7,7 @@ import dagster as dg
 from hsae_dagster.assets.stage import GROUP, explained, table
 from hsae_dagster.dataset.discovery import Dataset, badly_named_folders, dataset_names, files_fingerprint, load_dataset
 from hsae_dagster.errors import DatasetError, FilesMissingError
-from hsae_dagster.partitions import DATASETS, datasets
+from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
 
 labelled_texts = dg.AssetSpec(
@@ -26,7 +26,7 @@ def dataset_catalog(context: dg.AssetExecutionContext, project: Project) -> dg.M
     with explained():
         found, problems = scan(project)
         names = [dataset.name for dataset, _ in found]
-        context.instance.add_dynamic_partitions(DATASETS, names)
+        context.instance.add_dynamic_partitions(project.partitions_name, names)
         for problem in problems:
             context.log.warning(problem)
         pending = waiting(project)
@@ -53,9 +53,11 @@ def retired(instance: dg.DagsterInstance, project: Project) -> list[str]:
     Their partitions are taken away, so that nothing runs them; their records, results and reports stay, and belong to
     them again when the folder returns.
     """
-    recorded = instance.get_materialized_partitions(labelled_texts.key) | instance.get_materialized_partitions(
-        dg.AssetKey("corpus")
-    )
+    recorded = {
+        name
+        for asset in ("labelled_texts", "corpus")
+        for name in instance.get_materialized_partitions(project.key(asset))
+    }
     return sorted(recorded - set(dataset_names(project.data)))
 
 

@@ -91,10 +91,10 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
             record, page = publish(log, stage.dataset, stored, identities)
             stage.report(f"{summary['confirmed']} of {summary['tested']} hypotheses confirmed; report: {page}")
             reasons = staleness(project.store, record, files_fingerprint(stage.dataset))
-            for event in card_events(context, stored, log, record, status_words(reasons)):
+            for event in card_events(context, project, stored, record, status_words(reasons)):
                 context.log_event(event)
             described |= {
-                "cards": card_links(record),
+                "cards": card_links(project, record),
                 "all evaluations": dg.MetadataValue.path(str(page.with_suffix("") / "index.html")),
             }
         return stage.finish(stored, described, verdicts)

@@ -65,9 +65,8 @@ def _make_corpus(project: Project, dataset: str) -> None:
     """The texts, which cost nothing, where they are not there yet."""
     import dagster as dg
 
-    from hsae_dagster.assets.corpus import corpus
+    from hsae_dagster.definitions import STAGES
     from hsae_dagster.errors import HsaeError, StorageError
-    from hsae_dagster.partitions import DATASETS
 
     try:
         project.store.current(dataset, "corpus")
@@ -75,9 +74,9 @@ def _make_corpus(project: Project, dataset: str) -> None:
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         # Not on the records: whoever asks for a price has not asked for the dataset, and `refresh` must not take it so.
         with dg.DagsterInstance.ephemeral() as instance:
-            instance.add_dynamic_partitions(DATASETS, [dataset])
+            instance.add_dynamic_partitions(project.partitions_name, [dataset])
             made = dg.materialize(
-                [corpus],
+                [stage for stage in STAGES if stage.key == project.key("corpus")],
                 partition_key=dataset,
                 instance=instance,
                 resources={"project": project},

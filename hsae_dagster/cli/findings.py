@@ -12,7 +12,7 @@ import click
 
 from hsae_dagster.resources import Project
 
-_NARROWEST = 16  # characters of a column that gives way
+_WIDEST, _NARROWEST = 78, 16  # characters of a column, and of one that gives way
 
 
 def print_findings(dataset: str, seconds: float) -> None:
@@ -46,14 +46,14 @@ def terminal_width() -> int | None:
 
 
 def columns(rows: list[dict[str, Any]], width: int | None = None) -> list[str]:
-    """Rows as aligned text, no line longer than `width`; the first column, else the last one, gives way."""
+    """Rows as aligned text, no line longer than `width`; the widest columns give way."""
     if not rows:
         return ["(nothing found: no claim was tested)"]
     names = list(rows[0])
     cells = [[str(row[name]) for name in names] for row in [dict(zip(names, names, strict=True)), *rows]]
     widths = [max(len(row[j]) for row in cells) for j in range(len(names))]
-    widths[0] = min(widths[0], 78)
-    for j in (0, -1) if width else ():
+    widths = [min(size, _WIDEST) for size in widths]
+    for j in sorted(range(len(widths)), key=lambda j: -widths[j]) if width else ():
         spare = width - sum(widths) - 2 * (len(widths) - 1)
         widths[j] = min(widths[j], max(_NARROWEST, widths[j] + spare))
     lines = ["  ".join(_fit(cell, size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in cells]

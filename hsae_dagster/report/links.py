@@ -18,10 +18,20 @@ def link(words: str, address: str) -> str:
     return f"[{escape_markdown(words)}]({address})"
 
 
-def asset_address(asset: str, partition: str | None = None) -> str:
-    """An asset's page, opened at a partition."""
+def asset_address(key: str, partition: str | None = None) -> str:
+    """The page of an asset (`hsae/corpus`), opened at a partition."""
     query = f"?{urlencode({'view': 'partitions', 'partition': partition}, quote_via=quote)}" if partition else ""
-    return f"{ui_root()}/assets/{quote(asset)}{query}"
+    return f"{ui_root()}/assets/{quote(key)}{query}"
+
+
+def card_partition(dataset: str, number: int) -> str:
+    """Partition key of the card of one hypothesis, by the number that people see: `reviews|h01` is the first."""
+    return f"{dataset}|h{number:02d}"
+
+
+def dataset_of_card(partition: str) -> str:
+    """The dataset of a card's partition."""
+    return partition.rpartition("|")[0]
 
 
 def run_address(run_id: str) -> str:

@@ -94,7 +94,7 @@ def test_submit_wait_collect_and_go_on(batched: Batched) -> None:
     assert isinstance(found, dg.SensorResult)
     (request,) = found.run_requests or []
     assert (request.partition_key, request.run_key) == ("asked", "batch0")
-    names = {key.to_user_string() for key in request.asset_selection or []}
+    names = {key.path[-1] for key in request.asset_selection or []}
     assert names >= {"annotation_matrix", "evaluation_report"}
     assert isinstance(batched.tick(), dg.SkipReason)
     run = batched.run("annotation_matrix", "evaluation_report")

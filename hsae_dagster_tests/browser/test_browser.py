@@ -20,13 +20,13 @@ from hsae_dagster.assets.overview import gather, write_overview
 from hsae_dagster.home import TEMPLATE
 from hsae_dagster.partitions import DATASETS
 from hsae_dagster_tests.assets.injected import NAME, declare_injected
-from hsae_dagster_tests.assets.workspace import NAMES, Workspace, tiny_texts
+from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key, tiny_texts
 from hsae_dagster_tests.browser.pages import browser, chromium, dagster_server, violations
 
 pytestmark = pytest.mark.slow
 
 FRESH = "fresh"
-CARD = f"/assets/hypothesis_card?view=partitions&partition={NAME}%7Ch00"
+CARD = f"/assets/hsae/hypothesis_card?view=partitions&partition={NAME}%7Ch01"
 PATIENCE = 60_000  # milliseconds; a busy machine is slow, a broken page is never there
 
 
@@ -73,7 +73,7 @@ def keep(page: Any, name: str, *, whole: bool = False) -> None:
 
 
 def test_the_graph_shows_every_stage(site: Site) -> None:
-    page = site.open("/locations/hsae_dagster/asset-groups/hsae", 1700, 1000)
+    page = site.open("/asset-groups", 1700, 1000)
     for name in (*NAMES, "hypothesis_card", "labelled_texts"):
         page.get_by_text(name, exact=True).first.wait_for()
     keep(page, "graph")
@@ -81,16 +81,16 @@ def test_the_graph_shows_every_stage(site: Site) -> None:
 
 
 def test_a_partition_is_materialized_by_clicking(site: Site) -> None:
-    page = site.open(f"/assets/corpus?view=partitions&partition={FRESH}")
+    page = site.open(f"/assets/hsae/corpus?view=partitions&partition={FRESH}")
     page.get_by_role("button", name="Materialize").first.click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_text(FRESH, exact=True).first.wait_for()
     dialog.get_by_role("button", name=re.compile("Launch 1 run")).click()
     with dg.DagsterInstance.from_config(str(site.home)) as instance:
         end = time.monotonic() + PATIENCE / 1000
-        while FRESH not in instance.get_materialized_partitions(dg.AssetKey("corpus")) and time.monotonic() < end:
+        while FRESH not in instance.get_materialized_partitions(asset_key("corpus")) and time.monotonic() < end:
             page.wait_for_timeout(500)
-    page.goto(f"{site.address}/assets/corpus?view=partitions&partition={FRESH}")
+    page.goto(f"{site.address}/assets/hsae/corpus?view=partitions&partition={FRESH}")
     page.get_by_text("rows read", exact=True).first.wait_for()  # what the run says of what it made
     keep(page, "materialized")
     page.close()
@@ -108,7 +108,7 @@ def test_a_card_leads_to_the_checkpoint_and_to_the_run(site: Site) -> None:
     assert histogram.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
     keep(page, "card")
     page.get_by_role("link", name=f"sae_checkpoints of {NAME}").click()
-    page.wait_for_url(re.compile(rf"/assets/sae_checkpoints\?view=partitions&partition={NAME}"))
+    page.wait_for_url(re.compile(rf"/assets/hsae/sae_checkpoints\?view=partitions&partition={NAME}"))
     page.get_by_text("autoencoders", exact=True).first.wait_for()
     keep(page, "checkpoint")
     page.go_back()

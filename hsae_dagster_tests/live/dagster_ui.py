@@ -15,7 +15,7 @@ from typing import Any
 
 import dagster as dg
 
-from hsae_dagster_tests.assets.workspace import Workspace
+from hsae_dagster_tests.assets.workspace import Workspace, asset_key
 from hsae_dagster_tests.live.processes import Processes, free_port, make_home, processes, wait_for
 
 LOCATION = "hsae_dagster"
@@ -41,7 +41,7 @@ _RAISED = Path(__file__).with_name("raised.json")
 _raised = json.loads(_RAISED.read_text()) if _RAISED.exists() else {}
 
 def _version(spec):
-    name = spec.key.to_user_string()
+    name = spec.key.path[-1]
     return spec.replace_attributes(code_version=_raised[name]) if name in _raised else spec
 
 defs = _project.defs.map_asset_specs(func=_version) if _raised else _project.defs
@@ -99,7 +99,7 @@ class DagsterUI:
     def backfill(self, assets: list[str], partitions: list[str]) -> None:
         query = """mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) {
             __typename ... on PythonError { message } } }"""
-        keys = [{"path": [asset]} for asset in assets]
+        keys = [{"path": asset_key(asset).path} for asset in assets]
         answer = self.ask(query, p={"assetSelection": keys, "partitionNames": partitions})
         assert answer["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess", answer
 
@@ -133,7 +133,7 @@ class DagsterUI:
         return Counter(
             (
                 run.tags["dagster/partition"],
-                frozenset(key.to_user_string() for key in run.asset_selection or []),
+                frozenset(chosen.path[-1] for chosen in run.asset_selection or []),
             )
             for run in runs
         )
