@@ -26,11 +26,14 @@ from hsae_dagster.storage.lineage import LineageLog
 
 # Seconds between two looks at data/, and between two decisions of `refresh`.
 LOOK_SECONDS = int(os.environ.get("HSAE_LOOK_SECONDS") or 30)
-# Whether `refresh` and `nightly` also run datasets that nobody has run yet, samples included.
-NEW_TOO = os.environ.get("HSAE_REFRESH_NEW", "") == "1"
 
 
-@dg.sensor(minimum_interval_seconds=LOOK_SECONDS, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    minimum_interval_seconds=LOOK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="A new folder under data/ becomes a partition; changed files become a new version of `labelled_texts`; "
+    "the partitions of a folder that is gone are removed, its results stay. Costs nothing, starts nothing.",
+)
 def dataset_arrivals(context: dg.SensorEvaluationContext, project: Project) -> dg.SensorResult | dg.SkipReason:
     """A new folder under data/ becomes a partition; changed files become a new data version of `labelled_texts`.
 
@@ -109,7 +112,7 @@ def _read_cursor(cursor: str | None) -> dict[str, tuple[str, str]]:
     return {name: (value, "") if isinstance(value, str) else (value[0], value[1]) for name, value in kept.items()}
 
 
-def refresh_condition(stages: Sequence[dg.AssetKey], *, new_too: bool = NEW_TOO) -> dg.AutomationCondition[dg.AssetKey]:
+def refresh_condition(stages: Sequence[dg.AssetKey], *, new_too: bool = False) -> dg.AutomationCondition[dg.AssetKey]:
     """When a stage of a dataset is asked for: it is missing, its code changed, or what it reads has new content.
 
     Of datasets that nobody has asked for, which have no corpus yet, nothing is asked for.
@@ -137,8 +140,10 @@ def refresh_condition(stages: Sequence[dg.AssetKey], *, new_too: bool = NEW_TOO)
     settling = rule.any_deps_match(rule.newly_updated()).allow(stages_read)
     # In the same run as what it reads. Needs no memory: a parent is not asked for while the dataset is busy.
     alongside = rule.any_deps_match(rule.will_be_requested())
-    other_cause = rule.newly_missing() | rule.code_version_changed()
-    due = alongside | (unseen & ~settling) | other_cause.since(rule.newly_requested() | rule.newly_updated())
+    seen_to = rule.newly_requested() | rule.newly_updated()
+    # Missing since a run of it failed is no cause, whoever started that run.
+    missing = rule.newly_missing().since(seen_to | rule.execution_failed().newly_true())
+    due = alongside | (unseen & ~settling) | missing | rule.code_version_changed().since(seen_to)
     busy = rule.asset_matches(stages[0], rule.in_progress())
     for stage in stages[1:]:
         busy = busy | rule.asset_matches(stage, rule.in_progress())
@@ -182,6 +187,6 @@ def nightly(context: dg.ScheduleEvaluationContext, project: Project) -> Iterator
     known = set(context.instance.get_dynamic_partitions(project.partitions_name))
     for dataset, _ in found:
         ours = dg.RunsFilter(tags={"dagster/partition": dataset.name})
-        if dataset.name in known and (NEW_TOO or context.instance.get_runs(ours, limit=1)):
+        if dataset.name in known and (project.refresh_new or context.instance.get_runs(ours, limit=1)):
             day = context.scheduled_execution_time.date().isoformat()
             yield dg.RunRequest(run_key=f"{dataset.name} {day}", partition_key=dataset.name)

@@ -25,6 +25,8 @@ SECONDS = 60
     minimum_interval_seconds=SECONDS,
     default_status=dg.DefaultSensorStatus.STOPPED,
     job_name="analyse_dataset",
+    description="Collects batches of paid models that have ended and goes on with the runs that waited for them. "
+    "Stopped until switched on; without it, running the stage again collects as well.",
 )
 def batch_answers(context: dg.SensorEvaluationContext, project: Project) -> dg.SensorResult | dg.SkipReason:
     """Batches that have ended are collected into the ledger, and their runs go on where they waited."""

@@ -23,7 +23,7 @@ from hsae_dagster.assets.interpretations import interpretations
 from hsae_dagster.assets.overview import overview
 from hsae_dagster.assets.sae_checkpoints import sae_checkpoints
 from hsae_dagster.assets.selected_neurons import selected_neurons
-from hsae_dagster.automation import NEW_TOO, dataset_arrivals, nightly, refresh_condition, refresh_sensor
+from hsae_dagster.automation import dataset_arrivals, nightly, refresh_condition, refresh_sensor
 from hsae_dagster.batch_answers import batch_answers
 from hsae_dagster.executors import choose_executor
 from hsae_dagster.lost_runs import lost_runs
@@ -56,13 +56,11 @@ class Manner:
         owners: of every asset: `team:research` or an e-mail address.
         tags: of every asset.
         sensors: which of `SENSORS` there are.
-        refresh_new: whether what runs by itself also runs datasets that nobody has run yet.
     """
 
     owners: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     sensors: Sequence[str] = SENSORS
-    refresh_new: bool = NEW_TOO
 
     @staticmethod
     def here() -> "Manner":
@@ -76,7 +74,7 @@ def stages_of(project: Project, manner: Manner) -> list[dg.AssetsDefinition]:
     """The eight stages of a dataset in their order, with the rule by which they are refreshed."""
     condition = refresh_condition(
         [project.key(stage.key.path[-1]) for stages in _STAGES.values() for stage in stages],
-        new_too=manner.refresh_new,
+        new_too=project.refresh_new,
     )
     placed = [_placed(stage, group, project, manner) for group, stages in _STAGES.items() for stage in stages]
     return list(dg.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=condition), placed))

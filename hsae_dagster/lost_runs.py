@@ -15,7 +15,11 @@ from hsae_dagster.workers import Worker
 UNDER_WAY = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
 
-@dg.sensor(minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Marks runs failed whose process on this machine is gone, and frees what ended runs hold of a pool.",
+)
 def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Marks runs failed whose process on this machine is gone, and frees the GPU slots of ended runs. Costs nothing."""
     lost = end_lost_runs(context.instance)

@@ -30,12 +30,14 @@ class Project(dg.ConfigurableResource):
         results_dir: everything the pipeline makes.
         key_prefix: first part of every asset's key.
         partitions_name: of the dynamic partitions, one per dataset, which all code locations of an instance share.
+        refresh_new: whether what runs by itself also runs datasets that nobody has run yet, samples included.
     """
 
     data_dir: str
     results_dir: str
     key_prefix: str = KEY_PREFIX
     partitions_name: str = DATASETS
+    refresh_new: bool = False
 
     def key(self, asset: str) -> dg.AssetKey:
         """Key of one of our assets."""
@@ -63,9 +65,13 @@ class Project(dg.ConfigurableResource):
 
     @staticmethod
     def here() -> "Project":
-        """The project at `project_root()`; HSAE_DATA_DIR and HSAE_RESULTS_DIR move its folders."""
+        """The project at `project_root()`; HSAE_DATA_DIR and HSAE_RESULTS_DIR move its folders.
+
+        HSAE_REFRESH_NEW=1 has new datasets run by what runs by itself.
+        """
         root = project_root()
         return Project(
             data_dir=os.environ.get("HSAE_DATA_DIR", str(root / "data")),
             results_dir=os.environ.get("HSAE_RESULTS_DIR", str(root / "results")),
+            refresh_new=os.environ.get("HSAE_REFRESH_NEW", "") == "1",
         )

@@ -267,11 +267,10 @@ def test_nothing_that_starts_runs_is_on_by_default() -> None:
 
 @pytest.mark.parametrize("new_too", [False, True])
 def test_the_nightly_schedule_asks_for_every_usable_dataset_that_was_run_before(
-    watcher: Watcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_too: bool
+    watcher: Watcher, tmp_path: Path, new_too: bool
 ) -> None:
     watcher.instance = dg.DagsterInstance.local_temp(str(tmp_path))
     watcher.tick()
-    monkeypatch.setattr("hsae_dagster.automation.NEW_TOO", new_too)
     job = defs.resolve_job_def("analyse_dataset")
     watcher.instance.create_run_for_job(job, tags={"dagster/partition": "two"})  # whatever became of it
     watcher.workspace.declare("unknown", tiny_texts(30))  # the sensor has not seen it yet
@@ -280,7 +279,7 @@ def test_the_nightly_schedule_asks_for_every_usable_dataset_that_was_run_before(
     with dg.build_schedule_context(
         instance=watcher.instance,
         scheduled_execution_time=night,
-        resources={"project": watcher.workspace.project},
+        resources={"project": watcher.workspace.project.model_copy(update={"refresh_new": new_too})},
         repository_def=defs.get_repository_def(),
     ) as context:
         asked = nightly.evaluate_tick(context).run_requests or []

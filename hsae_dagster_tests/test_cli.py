@@ -24,6 +24,7 @@ from hsae_dagster.report.rungs import rung_name
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key
 from hsae_dagster_tests.conftest import CHECKOUT
+from hsae_dagster_tests.live.processes import wait_for
 
 pytestmark = pytest.mark.usefixtures("environment")
 
@@ -206,7 +207,7 @@ def test_ui_says_that_its_port_is_taken(tmp_path: Path, monkeypatch: pytest.Monk
         done = hsae("ui", "--port", str(port))
     assert_a_sentence(done)
     assert f"Port {port} on this machine is taken" in done.output
-    assert f"make ui PORT={port + 1}" in done.output
+    assert f"make ui PORT={port + 10}" in done.output
     assert not started
 
 
@@ -220,8 +221,12 @@ def test_ui_starts_dagster_on_loopback_with_every_dataset_registered(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    beside: list[int] = []
+    monkeypatch.setattr(cli.start, "serve_beside", beside.append)
     done = hsae("ui", "--port", str(port))
     assert done.exit_code == 0, done.output
+    assert beside == [port + 1] and f"Reports are at http://127.0.0.1:{port + 1}" in done.output
+    assert os.environ["HSAE_REPORTS_URL"] == f"http://127.0.0.1:{port + 1}"  # of the links that its runs write
     assert [arguments[1:] for arguments in started] == [["dev", "--host", "127.0.0.1", "--port", str(port)]]
     assert "Datasets ready: duels, parties, ratings" in done.output
     assert not (root / "data" / "planted").exists()  # a sample that nobody asked for
@@ -249,6 +254,7 @@ def test_ui_fetches_the_samples_asked_for_and_an_interrupt_meanwhile_forgets_no_
         assert set(instance.get_dynamic_partitions(DATASETS)) == {"ratings", "parties", "duels"}
     monkeypatch.setattr(os, "execv", lambda binary, arguments: None)
     monkeypatch.chdir(root)
+    monkeypatch.setattr(cli.start, "serve_beside", lambda port: None)
     (said,) = [line for line in hsae("ui").output.splitlines() if "headlines" in line]
     assert said == "Without texts yet: headlines (`hsae sample NAME` or `hsae fetch NAME` gets them)"
 
@@ -318,3 +324,41 @@ def test_a_table_fits_the_terminal_and_says_all_the_rest(width: int) -> None:
     assert max(map(len, lines)) <= width
     assert all(row[name] in lines[1] for name in ("effect", "p", "badge"))
     assert columns([row])[1].count("boring") == 5  # not on a terminal: as wide as ever
+
+
+def test_the_reports_are_served_read_only_to_this_machine_and_nothing_beside_them(tmp_path: Path) -> None:
+    from starlette.testclient import TestClient
+
+    reports = tmp_path / "results" / "reports"
+    (reports / "ratings").mkdir(parents=True)
+    (reports / "ratings.html").write_text("<p>a report", encoding="utf-8")
+    (reports / "ratings" / "index.html").write_text("<p>all evaluations", encoding="utf-8")
+    (tmp_path / "results" / "secret.html").write_text("no", encoding="utf-8")
+    client = TestClient(cli.serve.reports_app(reports), base_url="http://127.0.0.1:3001")
+    assert "a report" in client.get("/ratings.html").text
+    assert "all evaluations" in client.get("/ratings/").text
+    for path in ("/../secret.html", "/%2e%2e/secret.html", "/ratings/../../secret.html", "/nothing.html"):
+        assert client.get(path).status_code == 404, path
+    for method in ("POST", "PUT", "DELETE"):
+        assert client.request(method, "/ratings.html").status_code == 405
+    assert client.get("/ratings.html", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_the_server_beside_dagster_ends_with_it(tmp_path: Path) -> None:
+    settle(tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = f"from hsae_dagster.cli.serve import serve_beside; serve_beside({port}); import time; time.sleep(120)"
+    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ})
+    try:
+        wait_for("the reports are served", lambda: _answers(port))
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_for("nobody serves them any more", lambda: not _answers(port), ceiling=20)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

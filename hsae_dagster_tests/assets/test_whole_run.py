@@ -159,7 +159,21 @@ def test_the_report_is_one_page_that_asks_for_nothing(finished: Finished, datase
     assert finished.runs[dataset].metadata("evaluation_report")["report"].endswith(f"reports/{dataset}.html")
     assert page.lower().startswith("<!doctype html>")
     assert "<script" not in page
-    assert not re.search(r"""(src|href)\s*=\s*["']?(?!["']?(data:|#))""", page)
+    kept = finished.workspace.current(dataset, "evaluation_report").file("_report.html").read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href)\s*=\s*["']?(?!["']?(data:|#))""", kept)
+    # The published one leads to what lies beside it, and to Dagster.
+    leads = [link for link in re.findall(r'href="([^"]+)"', page) if link not in kept]
+    *beside, dagster = leads
+    assert dagster == f"http://127.0.0.1:3000/assets/hsae/evaluation_report?view=partitions&amp;partition={dataset}"
+    reports = finished.workspace.project.results / "reports"
+    assert [(reports / link).is_file() for link in beside] == [True, True]
+    tables = (reports / beside[1]).parent
+    listed = re.findall(r'href="([a-z_]+\.(?:csv|parquet))"', (tables / "index.html").read_text(encoding="utf-8"))
+    assert set(listed) == {path.name for path in tables.iterdir()} - {"index.html"}
+    told = finished.runs[dataset].metadata("evaluation_report")
+    assert told["open the report"] == f"http://127.0.0.1:3001/{dataset}.html"
+    for number in range(1, len(finished.runs[dataset].cards) + 1):
+        assert f"| {number} | [" in told["cards"]
 
 
 def test_ranks_that_are_no_longer_used_are_retired(copied: Workspace) -> None:
