@@ -34,7 +34,7 @@ LOOK_SECONDS = int(os.environ.get("HSAE_LOOK_SECONDS") or 30)
     description="A new folder under data/ becomes a partition; changed files become a new version of `labelled_texts`; "
     "the partitions of a folder that is gone are removed, its results stay. Costs nothing, starts nothing.",
 )
-def dataset_arrivals(context: dg.SensorEvaluationContext, project: Project) -> dg.SensorResult | dg.SkipReason:
+def dataset_arrivals(context: dg.SensorEvaluationContext, folders: Project) -> dg.SensorResult | dg.SkipReason:
     """A new folder under data/ becomes a partition; changed files become a new data version of `labelled_texts`.
 
     The folder of a dataset that is gone takes its partition along; records, results and report stay, and are found
@@ -44,8 +44,8 @@ def dataset_arrivals(context: dg.SensorEvaluationContext, project: Project) -> d
         DatasetError: some dataset cannot be used and there is nothing else to tell: the sentences of all of them, as
             the tick's error. Whatever changed in the others was told by the tick before.
     """
-    if not project.data.is_dir():  # a drive that is not mounted retires nobody
-        return dg.SkipReason(f"there is no folder {project.data}")
+    if not folders.data.is_dir():  # a drive that is not mounted retires nobody
+        return dg.SkipReason(f"there is no folder {folders.data}")
     seen = _read_cursor(context.cursor)
     stamps: dict[str, str] = {}
 
@@ -54,15 +54,15 @@ def dataset_arrivals(context: dg.SensorEvaluationContext, project: Project) -> d
         version, stamp = seen.get(dataset.name, ("", ""))
         return version if stamp == stamps[dataset.name] else files_fingerprint(dataset)
 
-    found, problems = scan(project, fingerprint)
+    found, problems = scan(folders, fingerprint)
     now = {dataset.name: (version, stamps[dataset.name]) for dataset, version in found}
     for problem in problems:
         context.log.warning(problem)
     changed = [name for name, (version, _) in now.items() if seen.get(name, ("", ""))[0] != version]
-    known = set(context.instance.get_dynamic_partitions(project.partitions_name))
+    known = set(context.instance.get_dynamic_partitions(folders.partitions_name))
     new = [name for name in now if name not in known]
-    gone = sorted(known - set(dataset_names(project.data)))
-    texts = project.key("labelled_texts")
+    gone = sorted(known - set(dataset_names(folders.data)))
+    texts = folders.key("labelled_texts")
     cursor = json.dumps({**seen, **now}, sort_keys=True)
     if not (changed or new or gone):
         if problems:
@@ -70,7 +70,7 @@ def dataset_arrivals(context: dg.SensorEvaluationContext, project: Project) -> d
         context.update_cursor(cursor)  # a file written again with the same content is read once, not at every tick
         return dg.SkipReason(f"none of {len(now)} datasets changed")
     return dg.SensorResult(
-        dynamic_partitions_requests=list(_partition_requests(context.instance, project, new, gone)),
+        dynamic_partitions_requests=list(_partition_requests(context.instance, folders, new, gone)),
         asset_events=[
             *(
                 dg.AssetMaterialization(texts, partition=name, tags={"dagster/data_version": now[name][0]})
@@ -81,11 +81,11 @@ def dataset_arrivals(context: dg.SensorEvaluationContext, project: Project) -> d
                 dg.AssetObservation(
                     texts,
                     partition=name,
-                    metadata={"state": "retired", "why": f"{project.data / name / 'dataset.yaml'} is gone"},
+                    metadata={"state": "retired", "why": f"{folders.data / name / 'dataset.yaml'} is gone"},
                 )
                 for name in gone
             ),
-            *outdated_cards(context.instance, project, {name: now[name][0] for name in changed}),
+            *outdated_cards(context.instance, folders, {name: now[name][0] for name in changed}),
         ],
         cursor=cursor,
     )
@@ -179,14 +179,14 @@ def refresh_sensor(stages: Sequence[dg.AssetKey]) -> dg.AutomationConditionSenso
     description="At 02:00 UTC, every dataset that has been run before: finished stages are kept, failed ones are tried "
     "again. Stopped until switched on.",
 )
-def nightly(context: dg.ScheduleEvaluationContext, project: Project) -> Iterator[dg.RunRequest]:
+def nightly(context: dg.ScheduleEvaluationContext, folders: Project) -> Iterator[dg.RunRequest]:
     """Every dataset that someone has run before, or with HSAE_REFRESH_NEW=1 every dataset."""
-    found, problems = scan(project)
+    found, problems = scan(folders)
     for problem in problems:
         context.log.warning(problem)
-    known = set(context.instance.get_dynamic_partitions(project.partitions_name))
+    known = set(context.instance.get_dynamic_partitions(folders.partitions_name))
     for dataset, _ in found:
         ours = dg.RunsFilter(tags={"dagster/partition": dataset.name})
-        if dataset.name in known and (project.refresh_new or context.instance.get_runs(ours, limit=1)):
+        if dataset.name in known and (folders.refresh_new or context.instance.get_runs(ours, limit=1)):
             day = context.scheduled_execution_time.date().isoformat()
             yield dg.RunRequest(run_key=f"{dataset.name} {day}", partition_key=dataset.name)

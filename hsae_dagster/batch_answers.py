@@ -28,24 +28,24 @@ SECONDS = 60
     description="Collects batches of paid models that have ended and goes on with the runs that waited for them. "
     "Stopped until switched on; without it, running the stage again collects as well.",
 )
-def batch_answers(context: dg.SensorEvaluationContext, project: Project) -> dg.SensorResult | dg.SkipReason:
+def batch_answers(context: dg.SensorEvaluationContext, folders: Project) -> dg.SensorResult | dg.SkipReason:
     """Batches that have ended are collected into the ledger, and their runs go on where they waited."""
-    register = BatchRegister(project.results)
+    register = BatchRegister(folders.results)
     under_way = [record for record in register.all() if not record.collected]
     if not under_way:
         return dg.SkipReason("no batch is under way")
     from hsae_dagster.providers.openai_server import server_from_environment
 
     try:
-        server = server_from_environment()
-        ended = [record for record in under_way if _collect(project, register, record, server)]
+        server = server_from_environment(folders.model_server.environment)
+        ended = [record for record in under_way if _collect(folders, register, record, server)]
     except HsaeError as error:
         return dg.SkipReason(f"{len(under_way)} batches are under way, but: {error}")
     left = {(record.dataset, record.stage) for record in register.all() if not record.collected}
     ready = {(r.dataset, r.stage): r for r in ended if (r.dataset, r.stage) not in left}
     if not ready:
         return dg.SkipReason(f"{len(under_way) - len(ended)} batches are under way")
-    return dg.SensorResult(run_requests=[_request(project, record) for record in ready.values()])
+    return dg.SensorResult(run_requests=[_request(folders, record) for record in ready.values()])
 
 
 def _collect(project: Project, register: BatchRegister, record: BatchRecord, server: "Server") -> bool:

@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -27,7 +27,7 @@ from hsae_dagster.automation import dataset_arrivals, nightly, refresh_condition
 from hsae_dagster.batch_answers import batch_answers
 from hsae_dagster.executors import choose_executor
 from hsae_dagster.lost_runs import lost_runs
-from hsae_dagster.resources import Project
+from hsae_dagster.resources import ModelServer, Project, RunSettings
 
 # As pyproject.toml and workspace.yaml name this code location: runs are known by it.
 LOCATION = "hsae_dagster"
@@ -112,9 +112,23 @@ def project_definitions(
         jobs=[job],
         schedules=[each for each in chosen if isinstance(each, dg.ScheduleDefinition)],
         sensors=[each for each in chosen if isinstance(each, dg.SensorDefinition)],
-        resources={"project": project},
+        resources=_resources(project),
         executor=executor,
     )
+
+
+def _resources(project: Project) -> dict[str, Project | ModelServer | Any]:
+    """What assets (`project`) and sensors (`folders`) are given; only a run is told anything, in its run config."""
+    server, told = ModelServer.here(), RunSettings.configure_at_launch()
+    plain = {
+        name: getattr(project, name) for name in Project.model_fields if name not in ("model_server", "run_settings")
+    }
+    return {
+        "project": Project(**plain, model_server=server, run_settings=told),
+        "folders": Project(**plain, model_server=server),
+        "model_server": server,
+        "run_settings": told,
+    }
 
 
 def _placed(asset: Asset, group: str, project: Project, manner: Manner) -> Asset:

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from hsae_dagster import cli, definitions
 from hsae_dagster.cli.findings import columns
+from hsae_dagster.definitions import Manner, project_definitions
 from hsae_dagster.home import read_env
 from hsae_dagster.partitions import DATASETS
 from hsae_dagster.report.rungs import rung_name
@@ -122,8 +123,7 @@ def test_run_of_a_dataset_that_stops_says_where_and_keeps_the_rest(
 ) -> None:
     settle(copied.root)
     # In this process, so the definitions of the checkout are swapped for the same ones on this project.
-    wired = definitions.defs
-    here = dg.Definitions(assets=wired.assets, jobs=wired.jobs, resources={"project": copied.project})
+    here = project_definitions(copied.project, Manner())
     monkeypatch.setattr(definitions, "defs", here)
     copied.declare("ratings", None, selection={"n": 9, "across_clusters": False})
     before = copied.bytes_of("reports")
@@ -139,8 +139,7 @@ def test_what_a_run_would_refuse_is_refused_by_check_with_the_same_sentence(
     copied: Workspace, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     settle(copied.root)
-    wired = definitions.defs
-    here = dg.Definitions(assets=wired.assets, jobs=wired.jobs, resources={"project": copied.project})
+    here = project_definitions(copied.project, Manner())
     monkeypatch.setattr(definitions, "defs", here)
     changes = {"neurons": {"selection": {"n": 9}}, "size": {"saes": [{"m": 400, "k": 4}]}, "labels": {}}[fault]
     copied.declare("ratings", None, **changes)

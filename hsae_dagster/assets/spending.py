@@ -42,6 +42,7 @@ def open_account(
         budget_calls=spending.budget_calls,
         tier=spending.tier,
         selection=selection,
+        environment=project.model_server.environment,
     )
 
 

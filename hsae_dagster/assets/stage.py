@@ -63,7 +63,8 @@ class Stage:
             DatasetError: the dataset's declaration cannot be used.
         """
         end_with_worker(context.instance, context.run.run_id)
-        return Stage(context, project, load_dataset(project.data, context.partition_key), asset, code_version)
+        dataset = project.run_settings.applied(load_dataset(project.data, context.partition_key))
+        return Stage(context, project, dataset, asset, code_version)
 
     def report(self, message: str) -> None:
         """Tell the run's log, and whoever listens to this package's logger, how far the work is."""
@@ -126,6 +127,7 @@ class Stage:
             "folder": dg.MetadataValue.path(str(stored.folder)),
             "made by run": stored.run_id,
             "reused": stored.reused,
+            **({"told at launch": dg.MetadataValue.json(told)} if (told := self.project.run_settings.told) else {}),
             "upstream versions": dg.MetadataValue.json(dict(stored.inputs.upstream)),
         }
         return dg.MaterializeResult(

@@ -9,7 +9,8 @@ what it did cost is settled when it comes back, so almost all of the budget can 
 """
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -55,6 +56,7 @@ class Account:
         budget_usd, budget_calls: most that the dataset may ever cost, or None.
         tier: how requests are paid.
         selection: assets of the run, or None for all; a batch's answers go on with them.
+        environment: with the address and key of the server to ask.
         totals: what this stage took so far.
     """
 
@@ -66,6 +68,7 @@ class Account:
     budget_calls: int | None = None
     tier: Tier = "standard"
     selection: tuple[str, ...] | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     totals: Totals = field(default_factory=Totals)
 
     def turn(self, report: Callable[[str], None]) -> AbstractContextManager[object]:

@@ -186,8 +186,12 @@ class Workspace:
         *stages: str,
         upto: str | None = None,
         instance: dg.DagsterInstance | None = None,
+        **resources: Any,
     ) -> Run:
-        """Materialize the named stages (default all, or all up to `upto`) in this process."""
+        """Materialize the named stages (default all, or all up to `upto`) in this process.
+
+        `resources` replace those of the project.
+        """
         wanted = stages or NAMES[: NAMES.index(upto) + 1 if upto else None]
         instance = instance or dg.DagsterInstance.ephemeral()
         instance.add_dynamic_partitions(DATASETS, [dataset])
@@ -195,7 +199,7 @@ class Workspace:
             [stage for stage in STAGES if stage.key.path[-1] in wanted],
             partition_key=dataset,
             instance=instance,
-            resources={"project": self.project},
+            resources={"project": self.project.model_copy(update=resources)},
             raise_on_error=False,
         )
         return Run(dataset, result, instance)

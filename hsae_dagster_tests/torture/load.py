@@ -50,7 +50,7 @@ def _datasets(yard: Yard) -> Tally:
     for n in range(count):
         workspace.declare(f"d{n:03d}", tiny_texts(200, seed=n))
     instance = dg.DagsterInstance.ephemeral()
-    resources = {"project": workspace.project}
+    resources = {"project": workspace.project, "folders": workspace.project}
     cursor, seconds = None, []
     for _ in range(3):
         context = dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources)
