@@ -97,7 +97,7 @@ def _partition_requests(
     """Partitions of datasets that have come or gone, and of the hypotheses that they have."""
     log = LineageLog(project.store)
     records = [record for record in map(log.latest, new) if record]
-    cards = [card_partition(record.dataset, row["number"]) for record in records for row in record.hypotheses]
+    cards = [card_partition(each.dataset, number + 1) for each in records for number in range(len(each.hypotheses))]
     left = [key for key in instance.get_dynamic_partitions(project.cards_name) if dataset_of_card(key) in gone]
     for name, added, removed in ((project.partitions_name, new, gone), (project.cards_name, cards, left)):
         if added:

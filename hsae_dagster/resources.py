@@ -112,8 +112,12 @@ class Project(dg.ConfigurableResource):
     key_prefix: str = KEY_PREFIX
     partitions_name: str = DATASETS
     refresh_new: bool = False
-    model_server: ModelServer = ModelServer()
-    run_settings: RunSettings = RunSettings()
+    model_server: ModelServer
+    run_settings: RunSettings
+
+    def __init__(self, **fields: Any) -> None:
+        # Dagster knows no default of a resource within a resource.
+        super().__init__(**{"model_server": ModelServer(), "run_settings": RunSettings(), **fields})
 
     def key(self, asset: str) -> dg.AssetKey:
         """Key of one of our assets."""

@@ -279,7 +279,7 @@ def test_the_nightly_schedule_asks_for_every_usable_dataset_that_was_run_before(
     with dg.build_schedule_context(
         instance=watcher.instance,
         scheduled_execution_time=night,
-        resources={"folders": watcher.workspace.project.model_copy(update={"refresh_new": new_too})},
+        resources={"folders": watcher.workspace.given(refresh_new=new_too)},
         repository_def=defs.get_repository_def(),
     ) as context:
         asked = nightly.evaluate_tick(context).run_requests or []

@@ -37,8 +37,8 @@ def restated_cards(
     Nothing when they are stale (or current) already: during a run several results change one after the other, and one
     warning is enough.
     """
-    for row in record.hypotheses:
-        partition = card_partition(record.dataset, row["number"])
+    for number in range(1, len(record.hypotheses) + 1):
+        partition = card_partition(record.dataset, number)
         event = _last(instance, project, partition)
         if event is None or event.metadata.get("evaluation data version") != _text(record.evaluation.data_version):
             continue

@@ -40,7 +40,7 @@ from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "evaluation_report"
-CODE_VERSION = "20"
+CODE_VERSION = "21"
 _READ = ("corpus", "interpretations", "annotation_matrix")  # whether or not there is anything to do
 
 

@@ -38,14 +38,14 @@ def card_events(
     """One event per hypothesis, and one per number that had a card and has none now; their partitions follow."""
     told, instance = stored.json("_cards.json"), context.instance
     shared = _Shared(instance, project, record, status)
-    numbered = {card_partition(record.dataset, row["number"]): row for row in record.hypotheses}
+    numbered = {card_partition(record.dataset, place): (place, row) for place, row in enumerate(record.hypotheses, 1)}
     present = {key for key in instance.get_dynamic_partitions(project.cards_name) if _is_of(key, record)}
     instance.add_dynamic_partitions(project.cards_name, list(numbered))
-    for partition, row in numbered.items():
+    for partition, (place, row) in numbered.items():
         yield dg.AssetMaterialization(
             project.key(NAME),
             partition=partition,
-            metadata=_metadata(row, told[row["hypothesis_id"]], shared),
+            metadata={"number": place, **_metadata(row, told[row["hypothesis_id"]], shared)},
             tags={"dagster/data_version": f"{row['hypothesis_id']}-{record.key}"},
         )
     for old in sorted(present - set(numbered)):
@@ -57,12 +57,12 @@ def card_links(project: Project, record: EvaluationRecord) -> dg.MarkdownMetadat
     """A table of an evaluation's hypotheses, each claim a link to its card."""
     task = str(record.summary["task"])
     lines = ["| no. | claim | effect | Holm p | badge |", "|---|---|---|---|---|"]
-    for row in record.hypotheses:
-        address = _address(project, NAME, card_partition(record.dataset, row["number"]))
+    for place, row in enumerate(record.hypotheses, 1):
+        address = _address(project, NAME, card_partition(record.dataset, place))
         effect = escape_markdown(standing_effect(Standing.of(row), task))
         claim = link(capitalised(one_line(row["claim"])), address)
         p = p_value(float("nan") if row["p_holm"] is None else row["p_holm"])
-        lines.append(f"| {row['number']} | {claim} | {effect} | {escape_markdown(p)} | {row['badge']} |")
+        lines.append(f"| {place} | {claim} | {effect} | {escape_markdown(p)} | {row['badge']} |")
     return dg.MetadataValue.md("\n".join(lines) if record.hypotheses else "There is no hypothesis.")
 
 
@@ -133,7 +133,6 @@ def _metadata(row: Mapping[str, Any], told: Mapping[str, str], shared: _Shared) 
     origins = {f"from {origin.asset}": shared.origin(origin) for origin in record.origins}
     return {
         "claim": told["claim"],
-        "number": row["number"],
         "badge": row["badge"],
         "why this badge": told["reason"],
         STATUS: shared.status,

@@ -95,7 +95,7 @@ def _best(record: EvaluationRecord) -> list[Standing]:
 
 def _said(record: EvaluationRecord, standings: list[Standing]) -> tuple[HypothesisLine, ...]:
     task = str(record.summary["task"])
-    numbers = {row["hypothesis_id"]: int(row["number"]) for row in record.hypotheses}
+    numbers = {row["hypothesis_id"]: number for number, row in enumerate(record.hypotheses, 1)}
     return tuple(
         HypothesisLine(s.hypothesis_id, s.claim, standing_effect(s, task), numbers[s.hypothesis_id], s.badge)
         for s in standings

@@ -56,9 +56,7 @@ def publish(
 
     Publishing the current evaluation again changes no byte. `asset` is the key of the evaluation's asset in Dagster.
     """
-    found = read_frame(stored.file("hypotheses.parquet")).iter_rows(named=True)
-    # The number under which people see it, in the report, a terminal and the UI: its place in the report.
-    rows = [{"number": number, **_row(row, identities)} for number, row in enumerate(found, 1)]
+    rows = [_row(row, identities) for row in read_frame(stored.file("hypotheses.parquet")).iter_rows(named=True)]
     dataset, summary = declared.name, stored.json("evaluation.json")
     record = log.append(dataset, stored, summary, rows, files_fingerprint(declared), file_versions(declared))
     folder = log.store.root / "reports"

@@ -27,7 +27,7 @@ def asset_address(key: str, partition: str | None = None) -> str:
 
 
 def card_partition(dataset: str, number: int) -> str:
-    """Partition key of the card of one hypothesis, by the number that people see: `reviews|h01` is the first."""
+    """Partition key of the card of one hypothesis, by its number everywhere: `reviews|h01` is the report's first."""
     return f"{dataset}|h{number:02d}"
 
 

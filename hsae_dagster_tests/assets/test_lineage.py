@@ -114,7 +114,7 @@ def test_every_quoted_text_stands_in_the_files_and_every_quote_in_its_text(finis
 def statuses(workspace: Workspace, instance: dg.DagsterInstance, dataset: str = "ratings") -> list[str]:
     record = LineageLog(workspace.store).latest(dataset)
     assert record is not None
-    return [card_of(workspace, instance, dataset, row["number"])["status"] for row in record.hypotheses]
+    return [card_of(workspace, instance, dataset, number)["status"] for number in range(1, len(record.hypotheses) + 1)]
 
 
 def card_of(workspace: Workspace, instance: dg.DagsterInstance, dataset: str, number: int) -> dict[str, Any]:
@@ -182,9 +182,9 @@ def test_a_reworded_claim_keeps_its_hypothesis_and_the_card_says_what_changed(co
     assert len(kept) >= 2
     reworded = {key for key in kept if ids[0][key] != ids[1][key]}
     assert reworded
-    for row in second.hypotheses:
+    for number, row in enumerate(second.hypotheses, 1):
         known = row["known_by"]
-        card = run.cards[card_partition("ratings", row["number"])]
+        card = run.cards[card_partition("ratings", number)]
         if row["hypothesis_id"] in reworded:
             assert known["was"] == ids[0][row["hypothesis_id"]]
             assert known["correlation"] >= 0.7 or known["cosine"] >= 0.9

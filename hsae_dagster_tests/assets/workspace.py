@@ -160,7 +160,11 @@ class Workspace:
 
     @property
     def project(self) -> Project:
-        return Project(data_dir=str(self.root / "data"), results_dir=str(self.root / "results"))
+        return self.given()
+
+    def given(self, **fields: Any) -> Project:
+        """The project with something in it that is not as by default."""
+        return Project(data_dir=str(self.root / "data"), results_dir=str(self.root / "results"), **fields)
 
     @property
     def store(self) -> ObjectStore:
@@ -199,7 +203,7 @@ class Workspace:
             [stage for stage in STAGES if stage.key.path[-1] in wanted],
             partition_key=dataset,
             instance=instance,
-            resources={"project": self.project.model_copy(update=resources)},
+            resources={"project": self.given(**resources)},
             raise_on_error=False,
         )
         return Run(dataset, result, instance)
