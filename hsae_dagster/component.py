@@ -27,10 +27,10 @@ class HsaeComponent(dg.Component, dg.Model, dg.Resolvable):
     partitions_name: str = Field(
         DATASETS, description="Name of the partitions, one per dataset; no other location of the instance may use it."
     )
-    sensors: list[Literal["dataset_arrivals", "lost_runs", "refresh", "batch_answers", "nightly"]] = Field(
-        default=["dataset_arrivals", "lost_runs", "refresh", "batch_answers", "nightly"],
-        description="What may run by itself. `dataset_arrivals` and `lost_runs` are on from the start and cost "
-        "nothing; the others start runs and are off until someone switches them on.",
+    sensors: list[Literal["dataset_arrivals", "lost_runs", "watch", "refresh", "batch_answers", "nightly"]] = Field(
+        default=["dataset_arrivals", "lost_runs", "watch", "refresh", "batch_answers", "nightly"],
+        description="What may run by itself. `dataset_arrivals`, `lost_runs` and `watch` are on from the start "
+        "and cost nothing; the others start runs and are off until someone switches them on.",
     )
     owners: list[str] = Field([], description="Of every asset: `team:name` or an e-mail address.")
     tags: dict[str, str] = Field({}, description="Of every asset.")

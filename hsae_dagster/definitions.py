@@ -27,7 +27,8 @@ from hsae_dagster.automation import dataset_arrivals, nightly, refresh_condition
 from hsae_dagster.batch_answers import batch_answers
 from hsae_dagster.executors import choose_executor
 from hsae_dagster.lost_runs import lost_runs
-from hsae_dagster.resources import ModelServer, Project, RunSettings
+from hsae_dagster.resources import WEBHOOK, ModelServer, Project, RunSettings
+from hsae_dagster.watching import watch
 
 # As pyproject.toml and workspace.yaml name this code location: runs are known by it.
 LOCATION = "hsae_dagster"
@@ -45,7 +46,7 @@ _AROUND: dict[str, Sequence[dg.AssetsDefinition | dg.AssetSpec]] = {
     "catalog": [dataset_catalog, overview],
 }
 Asset = TypeVar("Asset", dg.AssetsDefinition, dg.AssetSpec)
-SENSORS = ("dataset_arrivals", "lost_runs", "refresh", "batch_answers", "nightly")
+SENSORS = ("dataset_arrivals", "lost_runs", "watch", "refresh", "batch_answers", "nightly")
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def project_definitions(
         executor_def=executor,
     )
     automatic = {
-        each.name: each for each in (batch_answers, dataset_arrivals, lost_runs, refresh_sensor(keys), nightly)
+        each.name: each for each in (batch_answers, dataset_arrivals, lost_runs, refresh_sensor(keys), watch, nightly)
     }
     chosen = [each for name, each in automatic.items() if name in manner.sensors]
     with warnings.catch_warnings():
@@ -120,12 +121,13 @@ def project_definitions(
 def _resources(project: Project) -> dict[str, Project | ModelServer | Any]:
     """What assets (`project`) and sensors (`folders`) are given; only a run is told anything, in its run config."""
     server, told = ModelServer.here(), RunSettings.configure_at_launch()
-    plain = {
-        name: getattr(project, name) for name in Project.model_fields if name not in ("model_server", "run_settings")
-    }
+    late = ("webhook", "model_server", "run_settings")
+    plain = {name: getattr(project, name) for name in Project.model_fields if name not in late}
+    webhook = dg.EnvVar(WEBHOOK) if os.environ.get(WEBHOOK) else project.webhook
     return {
         "project": Project(**plain, model_server=server, run_settings=told),
-        "folders": Project(**plain, model_server=server),
+        # An address that may hold a secret, so that the UI shows the variable alone.
+        "folders": Project(**plain, webhook=webhook, model_server=server),
         "model_server": server,
         "run_settings": told,
     }

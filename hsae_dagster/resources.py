@@ -51,6 +51,7 @@ class ModelServer(dg.ConfigurableResource):
         return ModelServer(**{name: dg.EnvVar(at) for name, at in VARIABLES.items() if os.environ.get(at)})
 
 
+WEBHOOK = "HSAE_WEBHOOK"
 VARIABLES = {"base_url": "OPENAI_BASE_URL", "api_key": "OPENAI_API_KEY", "concurrency": "HSAE_CONCURRENCY"}
 
 
@@ -102,6 +103,7 @@ class Project(dg.ConfigurableResource):
         results_dir: everything the pipeline makes.
         key_prefix: first part of every asset's key.
         partitions_name: of the dynamic partitions, one per dataset, which all code locations of an instance share.
+        webhook: where `watch` tells what it finds, or empty.
         model_server: that is asked.
         run_settings: what this run is told.
         refresh_new: whether what runs by itself also runs datasets that nobody has run yet, samples included.
@@ -112,6 +114,7 @@ class Project(dg.ConfigurableResource):
     key_prefix: str = KEY_PREFIX
     partitions_name: str = DATASETS
     refresh_new: bool = False
+    webhook: str = ""
     model_server: ModelServer
     run_settings: RunSettings
 

@@ -260,7 +260,7 @@ def test_the_sensor_looks_by_default_and_the_job_is_every_stage() -> None:
 
 def test_nothing_that_starts_runs_is_on_by_default() -> None:
     running = [s.name for s in defs.sensors or [] if s.default_status is dg.DefaultSensorStatus.RUNNING]
-    assert running == ["dataset_arrivals", "lost_runs"]
+    assert running == ["dataset_arrivals", "lost_runs", "watch"]
     assert not [s for s in defs.schedules or [] if s.default_status is dg.DefaultScheduleStatus.RUNNING]
     assert defs.get_sensor_def("refresh").default_status is dg.DefaultSensorStatus.STOPPED
 

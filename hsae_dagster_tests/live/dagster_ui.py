@@ -145,7 +145,7 @@ def _failed(entry: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def dagster_ui(folder: Path, workspace: Workspace) -> Iterator[DagsterUI]:
+def dagster_ui(folder: Path, workspace: Workspace, **more: str) -> Iterator[DagsterUI]:
     """`dg dev` on a free port of this machine; every process it started is gone afterwards."""
     project, home, port = folder / "dg", make_home(folder / "home"), free_port()
     code = project / "live_project"
@@ -159,6 +159,7 @@ def dagster_ui(folder: Path, workspace: Workspace) -> Iterator[DagsterUI]:
         "HSAE_RESULTS_DIR": workspace.project.results_dir,
         "HSAE_EXECUTOR": "in_process",
         "HSAE_LOOK_SECONDS": "3",
+        **more,
     }
     with (
         processes(project, **environment) as running,

@@ -7,9 +7,10 @@ import dagster as dg
 import pytest
 
 from hsae_dagster.partitions import DATASETS
-from hsae_dagster_tests.assets.workspace import NAMES, Workspace, tiny_texts
+from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key, tiny_texts
 from hsae_dagster_tests.live.dagster_ui import DagsterUI, dagster_ui
 from hsae_dagster_tests.live.processes import wait_for
+from hsae_dagster_tests.test_watching import UNTESTABLE, webhook
 
 ALL = frozenset(NAMES)
 # A change is asked for at the first tick that sees it, or one or two later when a run has just ended
@@ -95,3 +96,33 @@ def test_a_run_cut_off_by_shutdown_is_tried_again_once_and_a_failed_one_is_not(t
         assert first.status is failed.status is dg.DagsterRunStatus.FAILURE
         assert failed.tags["dagster/will_retry"] == "false"
         assert workspace.current("cut", "evaluation_report").run_id == again.run_id
+
+
+@pytest.mark.slow
+def test_appended_rows_are_refreshed_for_their_new_units_alone_and_a_lost_confirmation_is_posted(
+    tmp_path: Path,
+) -> None:
+    workspace = Workspace(tmp_path / "project")
+    workspace.declare("one", tiny_texts())
+    workspace.declare("two", tiny_texts(150, seed=1))
+    with webhook() as (address, posted), dagster_ui(tmp_path, workspace, HSAE_WEBHOOK=address) as live:
+        wait_for("both datasets are found", lambda: len(live.instance.get_dynamic_partitions(DATASETS)) == 2)
+        live.launch("one")
+        live.launch("two")  # at once
+        wait_for("both are analysed", lambda: live.finished(2))
+        assert all(run.is_success for run in live.runs())
+        first = workspace.current("one", "embeddings").json("embeddings.json")
+        wait_for("the watch has seen them", lambda: live.looks_since_the_last_run("watch"))
+        live.switch_on("refresh")
+        workspace.declare("one", tiny_texts(310), inference=UNTESTABLE)
+        wait_for("the change is refreshed", lambda: live.finished(3))
+        run = live.runs()[0]
+        assert run.is_success and run.tags["dagster/partition"] == "one"
+        record = dg.AssetRecordsFilter(asset_key("embeddings"), asset_partitions=["one"])
+        (event,) = live.instance.fetch_materializations(record, limit=1).records
+        told = event.asset_materialization
+        assert told is not None
+        assert first["texts"] == 300 and 310 == workspace.current("one", "embeddings").json("embeddings.json")["texts"]
+        assert (told.metadata["new"].value, told.metadata["kept"].value) == (10, 300)
+        lost = wait_for("the lost confirmation is posted", lambda: [p for p in posted if p["kind"] == "verdict"])
+        assert all(each["dataset"] == "one" and "was confirmed and is" in each["text"] for each in lost)
