@@ -122,7 +122,7 @@ def test_appended_rows_are_refreshed_for_their_new_units_alone_and_a_lost_confir
         (event,) = live.instance.fetch_materializations(record, limit=1).records
         told = event.asset_materialization
         assert told is not None
-        assert first["texts"] == 300 and 310 == workspace.current("one", "embeddings").json("embeddings.json")["texts"]
+        assert first["texts"] == 300 and workspace.current("one", "embeddings").json("embeddings.json")["texts"] == 310
         assert (told.metadata["new"].value, told.metadata["kept"].value) == (10, 300)
         lost = wait_for("the lost confirmation is posted", lambda: [p for p in posted if p["kind"] == "verdict"])
         assert all(each["dataset"] == "one" and "was confirmed and is" in each["text"] for each in lost)
