@@ -78,6 +78,8 @@ def stages_of(project: Project, manner: Manner) -> list[dg.AssetsDefinition]:
         new_too=project.refresh_new,
     )
     placed = [_placed(stage, group, project, manner) for group, stages in _STAGES.items() for stage in stages]
+    if "refresh" not in manner.sensors:  # or Dagster would add a sensor of its own for the rule
+        return placed
     return list(dg.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=condition), placed))
 
 

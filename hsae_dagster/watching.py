@@ -19,6 +19,7 @@ import dagster as dg
 
 from hsae_dagster.assets.dataset_catalog import scan
 from hsae_dagster.automation import LOOK_SECONDS
+from hsae_dagster.checks import CHECKS
 from hsae_dagster.core.comparison import Standing, compare
 from hsae_dagster.core.lineage import EvaluationRecord
 from hsae_dagster.errors import HsaeError
@@ -27,7 +28,7 @@ from hsae_dagster.report.wording import one_line, shorten
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.lineage import LineageLog
 
-_MOST_AT_ONCE = 100  # events of checks that one tick reads
+_MOST_AT_ONCE = 20  # verdicts of each check that one tick reads
 _TIMEOUT = 10.0
 _CONFIRMED = "confirmed"
 
@@ -62,10 +63,9 @@ def watch(context: dg.SensorEvaluationContext, folders: Project) -> dg.SkipReaso
         HsaeError: the address of the webhook is none, or nobody takes what is posted there.
     """
     seen = json.loads(context.cursor or "{}")
-    after = seen.get("event")
-    events, last = _failed_checks(context.instance, folders, after)
+    failed, last = _failed_checks(context.instance, folders, seen.get("checks"))
     records = {name: record for name in folders.store.datasets() if (record := LineageLog(folders.store).latest(name))}
-    news = list(events)
+    news = failed
     for name, record in records.items():
         if seen and seen.get("evaluations", {}).get(name) != record.key:
             news += _verdicts(folders, record)
@@ -76,29 +76,26 @@ def watch(context: dg.SensorEvaluationContext, folders: Project) -> dg.SkipReaso
         if folders.webhook:
             _post(folders.webhook, each)
     evaluations = {name: record.key for name, record in records.items()}
-    context.update_cursor(json.dumps({"event": last, "evaluations": evaluations, "overdue": sorted(overdue)}))
+    context.update_cursor(json.dumps({"checks": last, "evaluations": evaluations, "overdue": sorted(overdue)}))
     return dg.SkipReason(f"{len(news)} told" if news else "nothing to tell")
 
 
-def _failed_checks(instance: dg.DagsterInstance, project: Project, after: int | None) -> tuple[list[News], int]:
-    """News of checks that failed since an event, and the last event seen; none when nothing was ever seen."""
-    wanted = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION, after_cursor=after)
-    seen = after is not None
-    records = instance.get_event_records(wanted, limit=_MOST_AT_ONCE if seen else 1, ascending=seen)
-    if not records:
-        return [], after or 0
-    last = max(record.storage_id for record in records)
-    if after is None:
-        return [], last
-    news = []
-    for record in records:
-        event = record.event_log_entry.dagster_event
-        verdict = event.event_specific_data if event else None
-        if not isinstance(verdict, dg.AssetCheckEvaluation) or verdict.passed:
-            continue
-        if verdict.asset_key.path[0] == project.key_prefix:
-            news.append(_of_check(verdict, instance.get_run_by_id(record.run_id)))
-    return news, last
+def _failed_checks(instance: dg.DagsterInstance, project: Project, after: float | None) -> tuple[list[News], float]:
+    """News of checks that failed since a moment (none without one), and the moment of the last verdict."""
+    found: list[tuple[float, News]] = []
+    last = after or 0.0
+    for asset, name in ((asset, name) for asset, own in CHECKS.items() for name in own):
+        key = dg.AssetCheckKey(project.key(asset), name)
+        # Of verdicts, not of events: the records of one machine hold events by run, and have no order among runs.
+        for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=_MOST_AT_ONCE):
+            event = record.event.dagster_event if record.event else None
+            verdict = event.event_specific_data if event else None
+            if record.event is None or not isinstance(verdict, dg.AssetCheckEvaluation):
+                continue  # only planned so far
+            last = max(last, record.event.timestamp)
+            if after is not None and record.event.timestamp > after and not verdict.passed:
+                found.append((record.event.timestamp, _of_check(verdict, instance.get_run_by_id(record.run_id))))
+    return [news for _, news in sorted(found, key=lambda each: each[0])], last
 
 
 def _of_check(verdict: dg.AssetCheckEvaluation, run: dg.DagsterRun | None) -> News:

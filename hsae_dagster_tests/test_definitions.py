@@ -149,7 +149,8 @@ def test_a_project_chooses_names_owners_tags_and_sensors() -> None:
     manner = Manner(owners=["team:research"], tags={"domain": "reviews"}, sensors=["dataset_arrivals"])
     made = project_definitions(project, manner)
     dg.Definitions.validate_loadable(made)
-    assert [sensor.name for sensor in made.sensors or []] == ["dataset_arrivals"] and not made.schedules
+    sensors = [sensor.name for sensor in made.get_repository_def().sensor_defs]
+    assert sensors == ["dataset_arrivals"] and not made.schedules
     graph = made.resolve_asset_graph()
     for key in graph.get_all_asset_keys():
         node = graph.get(key)

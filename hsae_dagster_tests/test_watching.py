@@ -16,10 +16,10 @@ from hsae_dagster.dataset.discovery import files_fingerprint, load_dataset
 from hsae_dagster.errors import HsaeError
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.watching import _overdue, watch
-from hsae_dagster_tests.assets.workspace import NAMES, Workspace
+from hsae_dagster_tests.assets.workspace import Workspace
 
-# So many texts are wanted for a test that no claim about one topic has them.
-UNTESTABLE = {"min_positives": 45, "bootstrap": 20, "folds": 3, "same_concept": 1.1}
+# An error so small that nothing is confirmed any more.
+STRICT = {"alpha": 1e-30, "min_positives": 5, "bootstrap": 20, "folds": 3, "same_concept": 1.1}
 
 
 @contextmanager
@@ -70,8 +70,8 @@ def test_a_failed_check_and_a_lost_confirmation_are_told_once_and_what_was_befor
         assert before is not None
         confirmed = [row["claim"] for row in before.hypotheses if row["badge"] == "confirmed"]
         assert confirmed
-        copied.declare("ratings", None, inference=UNTESTABLE)
-        run = copied.run("ratings", *NAMES[NAMES.index("selected_neurons") :], instance=instance)
+        copied.declare("ratings", None, inference=STRICT)
+        run = copied.run("ratings", "evaluation_report", instance=instance)
         assert run.success
         told = watching.tick()
         kinds = [each["kind"] for each in posted]
@@ -90,8 +90,8 @@ def test_what_nobody_takes_is_an_error_and_told_again(copied: Workspace, tmp_pat
     with dg.DagsterInstance.local_temp(str(tmp_path / "home")) as instance:
         watching = Watch(copied, instance, "http://127.0.0.1:9/secret")
         watching.tick()
-        copied.declare("ratings", None, inference=UNTESTABLE)
-        assert copied.run("ratings", *NAMES[NAMES.index("selected_neurons") :], instance=instance).success
+        copied.declare("ratings", None, inference=STRICT)
+        assert copied.run("ratings", "evaluation_report", instance=instance).success
         cursor = watching.cursor
         with pytest.raises(HsaeError, match="HSAE_WEBHOOK") as refused:
             watching.tick()

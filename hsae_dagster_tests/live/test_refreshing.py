@@ -10,7 +10,7 @@ from hsae_dagster.partitions import DATASETS
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key, tiny_texts
 from hsae_dagster_tests.live.dagster_ui import DagsterUI, dagster_ui
 from hsae_dagster_tests.live.processes import wait_for
-from hsae_dagster_tests.test_watching import UNTESTABLE, webhook
+from hsae_dagster_tests.test_watching import STRICT, webhook
 
 ALL = frozenset(NAMES)
 # A change is asked for at the first tick that sees it, or one or two later when a run has just ended
@@ -114,7 +114,7 @@ def test_appended_rows_are_refreshed_for_their_new_units_alone_and_a_lost_confir
         first = workspace.current("one", "embeddings").json("embeddings.json")
         wait_for("the watch has seen them", lambda: live.looks_since_the_last_run("watch"))
         live.switch_on("refresh")
-        workspace.declare("one", tiny_texts(310), inference=UNTESTABLE)
+        workspace.declare("one", tiny_texts(310), inference=STRICT)
         wait_for("the change is refreshed", lambda: live.finished(3))
         run = live.runs()[0]
         assert run.is_success and run.tags["dagster/partition"] == "one"
