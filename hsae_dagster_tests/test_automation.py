@@ -30,7 +30,8 @@ class Watcher:
         context = dg.build_sensor_context(
             instance=self.instance, cursor=self.cursor, resources={"folders": self.workspace.project}
         )
-        found = dataset_arrivals(context)
+        with context:
+            found = dataset_arrivals(context)
         if isinstance(found, dg.SensorResult):
             for request in found.dynamic_partitions_requests or []:
                 assert request.partitions_def_name == DATASETS

@@ -38,8 +38,8 @@ class Batched:
         return self.workspace.run("asked", *(stages or ("annotation_matrix",)))
 
     def tick(self) -> dg.SensorResult | dg.SkipReason:
-        context = dg.build_sensor_context(resources={"folders": self.workspace.project})
-        found = batch_answers(context)
+        with dg.build_sensor_context(resources={"folders": self.workspace.project}) as context:
+            found = batch_answers(context)
         assert isinstance(found, dg.SensorResult | dg.SkipReason)
         return found
 

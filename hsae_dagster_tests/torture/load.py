@@ -55,7 +55,8 @@ def _datasets(yard: Yard) -> Tally:
     for _ in range(3):
         context = dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources)
         begun = time.monotonic()
-        found = dataset_arrivals(context)
+        with context:
+            found = dataset_arrivals(context)
         seconds.append(time.monotonic() - begun)
         cursor = found.cursor if isinstance(found, dg.SensorResult) else context.cursor
         if isinstance(found, dg.SensorResult):
