@@ -34,12 +34,13 @@ class Watcher:
             found = dataset_arrivals(context)
         if isinstance(found, dg.SensorResult):
             for request in found.dynamic_partitions_requests or []:
-                assert request.partitions_def_name == DATASETS
+                name = str(request.partitions_def_name)
+                assert name in (DATASETS, self.workspace.project.cards_name)
                 if isinstance(request, dg.AddDynamicPartitionsRequest):
-                    self.instance.add_dynamic_partitions(DATASETS, list(request.partition_keys))
+                    self.instance.add_dynamic_partitions(name, list(request.partition_keys))
                 else:
-                    for name in request.partition_keys:
-                        self.instance.delete_dynamic_partition(DATASETS, name)
+                    for key in request.partition_keys:
+                        self.instance.delete_dynamic_partition(name, key)
             self.cursor = found.cursor
             for event in found.asset_events:
                 self.instance.report_runless_asset_event(event)
