@@ -124,7 +124,7 @@ def _verdicts(project: Project, record: EvaluationRecord) -> Iterator[News]:
             continue
         now = change.after.badge if change.after else "no longer among the hypotheses"
         claim = shorten(one_line(change.before.claim), 160)
-        text = f"{record.dataset}: “{claim}” was confirmed and is {now} in evaluation {record.number}."
+        text = f"{record.dataset}: was confirmed and is {now} in evaluation {record.number}: {claim}."
         yield News("verdict", record.dataset, text, report_address(record.dataset))
 
 
