@@ -14,8 +14,8 @@ PYTEST := HSAE_EXECUTOR=in_process OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -
 demo: install ## the main job on real texts, offline, to a report
 	@"$(BIN)/hsae" demo
 
-ui: install ## Dagster on this machine, every sample dataset ready
-	@"$(BIN)/hsae" ui --port $(PORT)
+ui: install ## Dagster on this machine; SAMPLE="movie_reviews planted" fetches these first
+	@"$(BIN)/hsae" ui --port $(PORT) $(addprefix --sample ,$(SAMPLE))
 
 test: install ## the quick suite
 	@$(PYTEST) -m "not slow"

@@ -29,7 +29,7 @@ from hsae_dagster.partitions import DATASETS
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.objects import ObjectStore, StoredObject
 
-STAGE_NAMES = [stage.key.to_user_string() for stage in STAGES]
+STAGE_NAMES = [stage.key.path[-1] for stage in STAGES]
 # (rows of a file, label column) -> rows.
 Edit = Callable[[pl.DataFrame, str], pl.DataFrame]
 # Results of texts alone, or of one autoencoder's own settings.
@@ -115,7 +115,7 @@ def run_stages(project: Project, dataset: str, upto: str = STAGE_NAMES[-1]) -> N
     instance = dg.DagsterInstance.ephemeral()
     instance.add_dynamic_partitions(DATASETS, [dataset])
     result = dg.materialize(
-        [stage for stage in STAGES if stage.key.to_user_string() in wanted],
+        [stage for stage in STAGES if stage.key.path[-1] in wanted],
         partition_key=dataset,
         instance=instance,
         resources={"project": project},

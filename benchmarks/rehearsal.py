@@ -74,7 +74,7 @@ def stage(project: Project, dataset: str, asset: str) -> None:
     instance.add_dynamic_partitions(DATASETS, [dataset])
     materialized = dg.materialize(
         list(STAGES),
-        selection=[asset],
+        selection=[project.key(asset)],
         partition_key=dataset,
         instance=instance,
         resources={"project": project},

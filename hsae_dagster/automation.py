@@ -4,36 +4,37 @@ Belongs here: sensors, schedules, jobs and the rule by which assets are refreshe
 is (`dataset.discovery`) or what became of runs whose process died (`lost_runs`).
 
 Finding datasets costs nothing and runs by default. What starts runs (`refresh`, `nightly`) is stopped until someone
-switches it on. A failed stage is not tried again by itself, for its reason is seldom gone a second later and a second
-try may cost money: it is tried when the dataset's files or the stage's code change, by `nightly`, or by hand.
+switches it on, and then runs only datasets that someone has run before, unless HSAE_REFRESH_NEW says otherwise. A
+failed stage is not tried again by itself, for its reason is seldom gone a second later and a second try may cost money:
+it is tried when the dataset's files or the stage's code change, by `nightly`, or by hand. A run that was cut off has
+not failed; Dagster tries it once more (`run_retries` in dagster.yaml).
 """
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
 from hsae_dagster.assets.card_status import outdated_cards
-from hsae_dagster.assets.dataset_catalog import labelled_texts, scan
-from hsae_dagster.assets.stage import GROUP
+from hsae_dagster.assets.dataset_catalog import scan
 from hsae_dagster.dataset.discovery import Dataset, dataset_names, files_fingerprint, files_stamp
 from hsae_dagster.errors import DatasetError
-from hsae_dagster.partitions import DATASETS, datasets
+from hsae_dagster.report.links import card_partition, dataset_of_card
 from hsae_dagster.resources import Project
+from hsae_dagster.storage.lineage import LineageLog
 
 # Seconds between two looks at data/, and between two decisions of `refresh`.
 LOOK_SECONDS = int(os.environ.get("HSAE_LOOK_SECONDS") or 30)
 
-analyse_dataset = dg.define_asset_job(
-    "analyse_dataset",
-    selection=dg.AssetSelection.groups(GROUP) - dg.AssetSelection.assets("labelled_texts", "hypothesis_card"),
-    description="Every stage for one dataset, from its files to its report.",
+
+@dg.sensor(
+    minimum_interval_seconds=LOOK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="A new folder under data/ becomes a partition; changed files become a new version of `labelled_texts`; "
+    "the partitions of a folder that is gone are removed, its results stay. Costs nothing, starts nothing.",
 )
-
-
-@dg.sensor(minimum_interval_seconds=LOOK_SECONDS, default_status=dg.DefaultSensorStatus.RUNNING)
-def dataset_arrivals(context: dg.SensorEvaluationContext, project: Project) -> dg.SensorResult | dg.SkipReason:
+def dataset_arrivals(context: dg.SensorEvaluationContext, folders: Project) -> dg.SensorResult | dg.SkipReason:
     """A new folder under data/ becomes a partition; changed files become a new data version of `labelled_texts`.
 
     The folder of a dataset that is gone takes its partition along; records, results and report stay, and are found
@@ -43,8 +44,8 @@ def dataset_arrivals(context: dg.SensorEvaluationContext, project: Project) -> d
         DatasetError: some dataset cannot be used and there is nothing else to tell: the sentences of all of them, as
             the tick's error. Whatever changed in the others was told by the tick before.
     """
-    if not project.data.is_dir():  # a drive that is not mounted retires nobody
-        return dg.SkipReason(f"there is no folder {project.data}")
+    if not folders.data.is_dir():  # a drive that is not mounted retires nobody
+        return dg.SkipReason(f"there is no folder {folders.data}")
     seen = _read_cursor(context.cursor)
     stamps: dict[str, str] = {}
 
@@ -53,42 +54,56 @@ def dataset_arrivals(context: dg.SensorEvaluationContext, project: Project) -> d
         version, stamp = seen.get(dataset.name, ("", ""))
         return version if stamp == stamps[dataset.name] else files_fingerprint(dataset)
 
-    found, problems = scan(project, fingerprint)
+    found, problems = scan(folders, fingerprint)
     now = {dataset.name: (version, stamps[dataset.name]) for dataset, version in found}
     for problem in problems:
         context.log.warning(problem)
     changed = [name for name, (version, _) in now.items() if seen.get(name, ("", ""))[0] != version]
-    known = set(context.instance.get_dynamic_partitions(DATASETS))
+    known = set(context.instance.get_dynamic_partitions(folders.partitions_name))
     new = [name for name in now if name not in known]
-    gone = sorted(known - set(dataset_names(project.data)))
+    gone = sorted(known - set(dataset_names(folders.data)))
+    texts = folders.key("labelled_texts")
     cursor = json.dumps({**seen, **now}, sort_keys=True)
     if not (changed or new or gone):
         if problems:
             raise DatasetError(" ".join(problems))
         context.update_cursor(cursor)  # a file written again with the same content is read once, not at every tick
         return dg.SkipReason(f"none of {len(now)} datasets changed")
-    requests = [datasets.build_add_request(new)] if new else []
-    retirements = [datasets.build_delete_request(gone)] if gone else []
     return dg.SensorResult(
-        dynamic_partitions_requests=[*requests, *retirements],
+        dynamic_partitions_requests=list(_partition_requests(context.instance, folders, new, gone)),
         asset_events=[
             *(
-                dg.AssetMaterialization(labelled_texts.key, partition=name, tags={"dagster/data_version": now[name][0]})
+                dg.AssetMaterialization(texts, partition=name, tags={"dagster/data_version": now[name][0]})
                 for name in changed
             ),
             # An observation, because a materialization would ask for a refresh.
             *(
                 dg.AssetObservation(
-                    labelled_texts.key,
+                    texts,
                     partition=name,
-                    metadata={"state": "retired", "why": f"{project.data / name / 'dataset.yaml'} is gone"},
+                    metadata={"state": "retired", "why": f"{folders.data / name / 'dataset.yaml'} is gone"},
                 )
                 for name in gone
             ),
-            *outdated_cards(context.instance, project.store, {name: now[name][0] for name in changed}),
+            *outdated_cards(context.instance, folders, {name: now[name][0] for name in changed}),
         ],
         cursor=cursor,
     )
+
+
+def _partition_requests(
+    instance: dg.DagsterInstance, project: Project, new: list[str], gone: list[str]
+) -> Iterator[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest]:
+    """Partitions of datasets that have come or gone, and of the hypotheses that they have."""
+    log = LineageLog(project.store)
+    records = [record for record in map(log.latest, new) if record]
+    cards = [card_partition(each.dataset, number + 1) for each in records for number in range(len(each.hypotheses))]
+    left = [key for key in instance.get_dynamic_partitions(project.cards_name) if dataset_of_card(key) in gone]
+    for name, added, removed in ((project.partitions_name, new, gone), (project.cards_name, cards, left)):
+        if added:
+            yield dg.AddDynamicPartitionsRequest(name, added)
+        if removed:
+            yield dg.DeleteDynamicPartitionsRequest(name, removed)
 
 
 def _read_cursor(cursor: str | None) -> dict[str, tuple[str, str]]:
@@ -97,8 +112,10 @@ def _read_cursor(cursor: str | None) -> dict[str, tuple[str, str]]:
     return {name: (value, "") if isinstance(value, str) else (value[0], value[1]) for name, value in kept.items()}
 
 
-def refresh_condition(stages: list[str]) -> dg.AutomationCondition[dg.AssetKey]:
+def refresh_condition(stages: Sequence[dg.AssetKey], *, new_too: bool = False) -> dg.AutomationCondition[dg.AssetKey]:
     """When a stage of a dataset is asked for: it is missing, its code changed, or what it reads has new content.
+
+    Of datasets that nobody has asked for, which have no corpus yet, nothing is asked for.
 
     Everything downstream is asked for in the same run, so that a change is one run of its dataset; a stage of that run
     whose inputs have come out equal keeps its result. Content that comes out equal outside of such a run (the same
@@ -108,7 +125,8 @@ def refresh_condition(stages: list[str]) -> dg.AutomationCondition[dg.AssetKey]:
     and a parent made again with the same data version does not count as updated.
 
     Args:
-        stages: names of all stages of a dataset.
+        stages: keys of all stages of a dataset, the corpus first.
+        new_too: datasets that nobody has asked for as well.
     """
     rule = dg.AutomationCondition
     # `updated & new content & not by a run that makes this stage too`, written with `since` because only that operator
@@ -122,8 +140,10 @@ def refresh_condition(stages: list[str]) -> dg.AutomationCondition[dg.AssetKey]:
     settling = rule.any_deps_match(rule.newly_updated()).allow(stages_read)
     # In the same run as what it reads. Needs no memory: a parent is not asked for while the dataset is busy.
     alongside = rule.any_deps_match(rule.will_be_requested())
-    other_cause = rule.newly_missing() | rule.code_version_changed()
-    due = alongside | (unseen & ~settling) | other_cause.since(rule.newly_requested() | rule.newly_updated())
+    seen_to = rule.newly_requested() | rule.newly_updated()
+    # Missing since a run of it failed is no cause, whoever started that run.
+    missing = rule.newly_missing().since(seen_to | rule.execution_failed().newly_true())
+    due = alongside | (unseen & ~settling) | missing | rule.code_version_changed().since(seen_to)
     busy = rule.asset_matches(stages[0], rule.in_progress())
     for stage in stages[1:]:
         busy = busy | rule.asset_matches(stage, rule.in_progress())
@@ -131,35 +151,42 @@ def refresh_condition(stages: list[str]) -> dg.AutomationCondition[dg.AssetKey]:
     # so a run that ends while the tick is evaluated looks ended before the updates of its last stages are seen.
     calm = ~busy & ~(~busy).newly_true()
     unsettled = busy.since(calm).with_label("a run of the dataset is under way, or was at the last look")
-    return (due & ~rule.any_deps_missing() & ~busy & ~unsettled).with_label("refresh")
+    wanted = due if new_too else due & ~rule.asset_matches(stages[0], rule.missing())
+    return (wanted & ~rule.any_deps_missing() & ~busy & ~unsettled).with_label("refresh")
 
 
-def refreshed(stages: list[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
-    """The stages with the rule by which they are refreshed."""
-    condition = refresh_condition([stage.key.to_user_string() for stage in stages])
-    return list(dg.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=condition), stages))
+def refresh_sensor(stages: Sequence[dg.AssetKey]) -> dg.AutomationConditionSensorDefinition:
+    """The sensor that starts what `refresh_condition` asks for."""
+    return dg.AutomationConditionSensorDefinition(
+        "refresh",
+        target=dg.AssetSelection.assets(*stages),
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        minimum_interval_seconds=LOOK_SECONDS,
+        # One run per dataset, not one backfill over them: each stands and fails by itself.
+        emit_backfills=False,
+        description="Starts a run for a dataset when its files, its dataset.yaml or a stage's code have changed since "
+        "the last run, or a stage has no result: one run, of what is downstream of the change, once no other run of "
+        "the dataset is under way. Acts only on datasets that have been run before (by hand or `hsae run`), on "
+        "samples and new ones only with HSAE_REFRESH_NEW=1. Never repeats a failed run. Stopped until switched on, for "
+        "runs may cost money.",
+    )
 
 
-refresh = dg.AutomationConditionSensorDefinition(
-    "refresh",
-    target=dg.AssetSelection.groups(GROUP),
-    default_status=dg.DefaultSensorStatus.STOPPED,
-    minimum_interval_seconds=LOOK_SECONDS,
-    # One run per dataset, not one backfill over them: each stands and fails by itself.
-    emit_backfills=False,
-    description="Starts one run per dataset whose files or code changed, for what is downstream of the change. "
-    "Stopped until switched on, for runs may cost money.",
+@dg.schedule(
+    job_name="analyse_dataset",
+    cron_schedule="0 2 * * *",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="At 02:00 UTC, every dataset that has been run before: finished stages are kept, failed ones are tried "
+    "again. Stopped until switched on.",
 )
-
-
-@dg.schedule(job=analyse_dataset, cron_schedule="0 2 * * *", default_status=dg.DefaultScheduleStatus.STOPPED)
-def nightly(context: dg.ScheduleEvaluationContext, project: Project) -> Iterator[dg.RunRequest]:
-    """Every dataset at 02:00 UTC: finished stages are kept, failed ones are tried again. Stopped by default."""
-    found, problems = scan(project)
+def nightly(context: dg.ScheduleEvaluationContext, folders: Project) -> Iterator[dg.RunRequest]:
+    """Every dataset that someone has run before, or with HSAE_REFRESH_NEW=1 every dataset."""
+    found, problems = scan(folders)
     for problem in problems:
         context.log.warning(problem)
-    known = set(context.instance.get_dynamic_partitions(DATASETS))
+    known = set(context.instance.get_dynamic_partitions(folders.partitions_name))
     for dataset, _ in found:
-        if dataset.name in known:
+        ours = dg.RunsFilter(tags={"dagster/partition": dataset.name})
+        if dataset.name in known and (folders.refresh_new or context.instance.get_runs(ours, limit=1)):
             day = context.scheduled_execution_time.date().isoformat()
             yield dg.RunRequest(run_key=f"{dataset.name} {day}", partition_key=dataset.name)

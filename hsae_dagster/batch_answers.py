@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from hsae_dagster.assets.stage import GROUP
 from hsae_dagster.errors import HsaeError
 from hsae_dagster.providers.account import Account
 from hsae_dagster.providers.batches import BatchRecord, BatchRegister
@@ -25,26 +24,28 @@ SECONDS = 60
 @dg.sensor(
     minimum_interval_seconds=SECONDS,
     default_status=dg.DefaultSensorStatus.STOPPED,
-    target=dg.AssetSelection.groups(GROUP),
+    job_name="analyse_dataset",
+    description="Collects batches of paid models that have ended and goes on with the runs that waited for them. "
+    "Stopped until switched on; without it, running the stage again collects as well.",
 )
-def batch_answers(context: dg.SensorEvaluationContext, project: Project) -> dg.SensorResult | dg.SkipReason:
+def batch_answers(context: dg.SensorEvaluationContext, folders: Project) -> dg.SensorResult | dg.SkipReason:
     """Batches that have ended are collected into the ledger, and their runs go on where they waited."""
-    register = BatchRegister(project.results)
+    register = BatchRegister(folders.results)
     under_way = [record for record in register.all() if not record.collected]
     if not under_way:
         return dg.SkipReason("no batch is under way")
     from hsae_dagster.providers.openai_server import server_from_environment
 
     try:
-        server = server_from_environment()
-        ended = [record for record in under_way if _collect(project, register, record, server)]
+        server = server_from_environment(folders.model_server.environment)
+        ended = [record for record in under_way if _collect(folders, register, record, server)]
     except HsaeError as error:
         return dg.SkipReason(f"{len(under_way)} batches are under way, but: {error}")
     left = {(record.dataset, record.stage) for record in register.all() if not record.collected}
     ready = {(r.dataset, r.stage): r for r in ended if (r.dataset, r.stage) not in left}
     if not ready:
         return dg.SkipReason(f"{len(under_way) - len(ended)} batches are under way")
-    return dg.SensorResult(run_requests=[_request(record) for record in ready.values()])
+    return dg.SensorResult(run_requests=[_request(folders, record) for record in ready.values()])
 
 
 def _collect(project: Project, register: BatchRegister, record: BatchRecord, server: "Server") -> bool:
@@ -65,11 +66,12 @@ def _collect(project: Project, register: BatchRegister, record: BatchRecord, ser
     return run_sync(look())
 
 
-def _request(record: BatchRecord) -> dg.RunRequest:
-    selection = [dg.AssetKey.from_user_string(name) for name in record.selection or (record.stage,)]
+def _request(project: Project, record: BatchRecord) -> dg.RunRequest:
+    named = [dg.AssetKey.from_user_string(key) for key in record.selection or ()]
+    selection = named or [project.key(record.stage)]
     return dg.RunRequest(
         run_key=record.batch_id,
         partition_key=record.dataset,
         asset_selection=selection,
-        tags={"hsae/batch": record.batch_id},
+        tags={".dagster/hsae_batch": record.batch_id},
     )

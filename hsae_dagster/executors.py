@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError, raise_execution_interrupts
 from dagster._core.execution.retries import RetryMode
 
 from hsae_dagster.errors import HsaeError
@@ -75,6 +76,11 @@ def choose_executor() -> dg.ExecutorDefinition:
         ) from error
 
 
+def terminal_executor() -> dg.ExecutorDefinition:
+    """Steps in the process of a command: whoever presses Ctrl-C there has cancelled the run."""
+    return _wrapped(dg.in_process_executor, terminal=True)
+
+
 def _multiprocess() -> dg.ExecutorDefinition:
     return _wrapped(dg.multiprocess_executor).configured(
         {
@@ -108,14 +114,15 @@ def _k8s() -> dg.ExecutorDefinition:
 
 
 def _wrapped(
-    definition: dg.ExecutorDefinition, elsewhere: str | None = None, remedy: str = ""
+    definition: dg.ExecutorDefinition, elsewhere: str | None = None, remedy: str = "", *, terminal: bool = False
 ) -> dg.ExecutorDefinition:
     """The same executor with our attention to it; `elsewhere` names it if its steps run on workers of its own."""
+    here = definition is dg.in_process_executor
 
     def create(init_context: dg.InitExecutorContext) -> dg.Executor:
         make = definition.executor_creation_fn
         assert make is not None
-        return _Attended(make(init_context), elsewhere, remedy)
+        return _Attended(make(init_context), elsewhere, remedy, here=here, terminal=terminal)
 
     return dg.ExecutorDefinition(
         name=definition.name,
@@ -127,10 +134,13 @@ def _wrapped(
 
 
 class _Attended(dg.Executor):
-    """Runs another executor: names the process beforehand, watches GPU steps meanwhile."""
+    """Runs another executor: names the process beforehand, watches GPU steps and interrupts meanwhile."""
 
-    def __init__(self, inner: dg.Executor, elsewhere: str | None, remedy: str) -> None:
+    def __init__(
+        self, inner: dg.Executor, elsewhere: str | None, remedy: str, *, here: bool = False, terminal: bool = False
+    ) -> None:
         self._inner, self._elsewhere, self._remedy = inner, elsewhere, remedy
+        self._here, self._terminal = here, terminal
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)  # the Celery loop asks its executor for more than the interface has
@@ -140,9 +150,35 @@ class _Attended(dg.Executor):
         return self._inner.retries
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
-        plan_context.instance.add_run_tags(plan_context.run_id, Worker.here().tags)
+        plan_context.instance.add_run_tags(plan_context.run_id, Worker.here().tags(plan_context.run_id))
         attention = (
             watching(plan_context, execution_plan, self._elsewhere, self._remedy) if self._elsewhere else nullcontext()
         )
-        with attention:
-            yield from self._inner.execute(plan_context, execution_plan)
+        events = self._inner.execute(plan_context, execution_plan)
+        try:
+            with attention:
+                yield from _interruptible(events) if self._here else events
+        except DagsterExecutionInterruptedError:
+            if self._terminal:  # or Dagster would call it a failure, and try it again
+                plan_context.instance.report_run_canceling(plan_context.dagster_run)
+            raise
+
+
+def is_blocked(event: dg.DagsterEvent) -> bool:
+    """Whether a step waits for a slot of its pool."""
+    return event.is_engine_event and "blocked by limit for pool" in (event.message or "")
+
+
+def _interruptible(events: Iterator[dg.DagsterEvent]) -> Iterator[dg.DagsterEvent]:
+    """The same events; while a step waits for its pool, an interrupt is heeded at once.
+
+    Dagster's in-process executor heeds interrupts within steps only, and is deaf as long as none can start.
+    """
+    waits = False
+    while True:
+        with raise_execution_interrupts() if waits else nullcontext():
+            event = next(events, None)
+        if event is None:
+            return
+        waits = is_blocked(event)
+        yield event

@@ -80,8 +80,11 @@ def _as_planned(key: str) -> str:
     return re.sub(r"\[.*\]$", "[?]", key)
 
 
-def _asset_of(key: str) -> str:
-    return key.split(".")[0]
+def _asset_key(context: "PlanOrchestrationContext | dg.OpExecutionContext", step: str) -> dg.AssetKey:
+    """The key, whatever its prefix, of the asset that a step belongs to."""
+    job = context.job_def if isinstance(context, dg.OpExecutionContext) else context.job.get_definition()
+    name = step.split(".")[0]
+    return next(key for key in job.asset_layer.executable_asset_keys if key.path[-1] == name)
 
 
 def _progress(instance: dg.DagsterInstance, run_id: str) -> tuple[dict[str, float], set[str]]:
@@ -127,7 +130,7 @@ def _say(
 ) -> None:
     """The check's verdict as an event of the run, so that a step's own replaces the warning when a worker comes."""
     verdict = dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(_asset_of(step)),
+        asset_key=_asset_key(context, step),
         check_name=CHECK,
         passed=passed,
         severity=dg.AssetCheckSeverity.WARN,

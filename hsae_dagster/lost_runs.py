@@ -8,13 +8,18 @@ from a terminal has no launcher at all, and a slot outlives its run.
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
+from dagster._core.events import JobFailureData, RunFailureReason
 
 from hsae_dagster.workers import Worker
 
 UNDER_WAY = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
 
-@dg.sensor(minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Marks runs failed whose process on this machine is gone, and frees what ended runs hold of a pool.",
+)
 def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Marks runs failed whose process on this machine is gone, and frees the GPU slots of ended runs. Costs nothing."""
     lost = end_lost_runs(context.instance)
@@ -33,7 +38,7 @@ def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
     """
     lost = []
     for run in instance.get_runs(RunsFilter(statuses=UNDER_WAY)):
-        worker = Worker.of(run.tags)
+        worker = Worker.of(run)
         if worker is None or not worker.is_gone():
             continue
         again = instance.get_run_by_id(run.run_id)
@@ -42,7 +47,9 @@ def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
         instance.report_run_failed(
             run,
             f"The process that executed this run (pid {worker.pid} on {worker.host}) was killed or crashed. Finished "
-            "stages are kept: materialize the dataset again and it goes on from there.",
+            "stages are kept: when the dataset is materialized again it goes on from there.",
+            # By which dagster.yaml has it tried once more.
+            JobFailureData(error=None, failure_reason=RunFailureReason.UNEXPECTED_TERMINATION),
         )
         lost.append(run.run_id)
     return lost

@@ -1,18 +1,13 @@
-"""The partitions: one per dataset, and one per dataset and rank for hypothesis cards."""
+"""The partitions, one per dataset, and the prefix of all keys.
+
+Names of dynamic partitions belong to the whole instance, so that another project's `datasets` would be ours too: hence
+the prefix. A project that embeds ours may choose other names (`resources.Project`); these are what modules are written
+with, and `definitions` puts the chosen ones in their place.
+"""
 
 import dagster as dg
 
-DATASETS = "datasets"
-MOST_RANKS = 100
+KEY_PREFIX = "hsae"
+DATASETS = "hsae_datasets"
 
 datasets = dg.DynamicPartitionsDefinition(name=DATASETS)
-
-# Ranks are counted from 0, as in the tables; two digits sort well in the UI.
-ranks = dg.StaticPartitionsDefinition([f"h{rank:02d}" for rank in range(MOST_RANKS)])
-
-cards = dg.MultiPartitionsDefinition({"dataset": datasets, "hypothesis": ranks})
-
-
-def card_partition(dataset: str, rank: int) -> dg.MultiPartitionKey:
-    """Partition key of the card of one hypothesis."""
-    return dg.MultiPartitionKey({"dataset": dataset, "hypothesis": f"h{rank:02d}"})

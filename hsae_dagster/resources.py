@@ -1,14 +1,19 @@
-"""Where the project keeps its data and its results.
+"""Where the project keeps its data and its results, which server of models it asks, what one run is told.
 
-Belongs here: the one resource that assets share. Does not belong here: models that are asked; their settings are in
-each dataset's declaration and in the environment.
+Belongs here: what assets are given, and what a deployment or a test may replace. Does not belong here: which model a
+dataset asks (its declaration says), or asking (`providers`).
 """
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
+from hsae_dagster.dataset.discovery import Dataset, parse_declaration
+from hsae_dagster.partitions import DATASETS, KEY_PREFIX
 from hsae_dagster.storage.objects import ObjectStore
 
 
@@ -21,16 +26,110 @@ def project_root() -> Path:
     return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
 
 
+class ModelServer(dg.ConfigurableResource):
+    """The OpenAI-compatible server that `openai:` models are asked of, where dataset.yaml names no other.
+
+    Attributes:
+        base_url: address up to and including `/v1`; empty for OPENAI_BASE_URL, else OpenAI's own.
+        api_key: empty for OPENAI_API_KEY.
+        concurrency: most requests under way at once; empty for HSAE_CONCURRENCY, else 512.
+    """
+
+    base_url: str = ""
+    api_key: str = ""
+    concurrency: str = ""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The environment as providers read it, with what is set here in it."""
+        here = {VARIABLES[name]: value for name in VARIABLES if (value := getattr(self, name))}
+        return {**os.environ, **here}
+
+    @staticmethod
+    def here() -> "ModelServer":
+        """As the environment says when a run begins; the UI shows the names of variables, never a key."""
+        return ModelServer(**{name: dg.EnvVar(at) for name, at in VARIABLES.items() if os.environ.get(at)})
+
+
+WEBHOOK = "HSAE_WEBHOOK"
+VARIABLES = {"base_url": "OPENAI_BASE_URL", "api_key": "OPENAI_API_KEY", "concurrency": "HSAE_CONCURRENCY"}
+
+
+class RunSettings(dg.ConfigurableResource):
+    """What one run is told in place of dataset.yaml: in its run config, where it is recorded and shown.
+
+    Attributes:
+        n: of `selection.n`, most claims to test.
+        interpretation_model, annotation_model: of the fields `model` of those sections.
+        budget_usd, budget_calls: of `spending`.
+    """
+
+    n: int | None = None
+    interpretation_model: str | None = None
+    annotation_model: str | None = None
+    budget_usd: float | None = None
+    budget_calls: int | None = None
+
+    @property
+    def told(self) -> dict[str, dict[str, Any]]:
+        """What is told, as it would stand in dataset.yaml."""
+        fields: dict[str, dict[str, Any]] = {
+            "selection": {"n": self.n},
+            "interpretation": {"model": self.interpretation_model},
+            "annotation": {"model": self.annotation_model},
+            "spending": {"budget_usd": self.budget_usd, "budget_calls": self.budget_calls},
+        }
+        given = {name: {k: v for k, v in own.items() if v is not None} for name, own in fields.items()}
+        return {name: own for name, own in given.items() if own}
+
+    def applied(self, dataset: Dataset) -> Dataset:
+        """The dataset as this run takes it.
+
+        Raises:
+            DatasetError: what is told cannot stand in dataset.yaml.
+        """
+        if not self.told:
+            return dataset
+        raw = dataset.spec.model_dump(exclude_unset=True)
+        merged = raw | {name: {**raw.get(name, {}), **own} for name, own in self.told.items()}
+        return replace(dataset, spec=parse_declaration(merged, dataset.folder / "dataset.yaml"))
+
+
 class Project(dg.ConfigurableResource):
-    """Folders of the project.
+    """Folders of the project, and the names under which Dagster knows its assets and datasets.
 
     Attributes:
         data_dir: one folder per dataset, each with its dataset.yaml.
         results_dir: everything the pipeline makes.
+        key_prefix: first part of every asset's key.
+        partitions_name: of the dynamic partitions, one per dataset, which all code locations of an instance share.
+        webhook: where `watch` tells what it finds, or empty.
+        model_server: that is asked.
+        run_settings: what this run is told.
+        refresh_new: whether what runs by itself also runs datasets that nobody has run yet, samples included.
     """
 
     data_dir: str
     results_dir: str
+    key_prefix: str = KEY_PREFIX
+    partitions_name: str = DATASETS
+    refresh_new: bool = False
+    webhook: str = ""
+    model_server: ModelServer
+    run_settings: RunSettings
+
+    def __init__(self, **fields: Any) -> None:
+        # Dagster knows no default of a resource within a resource.
+        super().__init__(**{"model_server": ModelServer(), "run_settings": RunSettings(), **fields})
+
+    def key(self, asset: str) -> dg.AssetKey:
+        """Key of one of our assets."""
+        return dg.AssetKey([self.key_prefix, asset])
+
+    @property
+    def cards_name(self) -> str:
+        """Name of the dynamic partitions of hypotheses."""
+        return f"{self.partitions_name}_hypotheses"
 
     @property
     def data(self) -> Path:
@@ -49,9 +148,13 @@ class Project(dg.ConfigurableResource):
 
     @staticmethod
     def here() -> "Project":
-        """The project at `project_root()`; HSAE_DATA_DIR and HSAE_RESULTS_DIR move its folders."""
+        """The project at `project_root()`; HSAE_DATA_DIR and HSAE_RESULTS_DIR move its folders.
+
+        HSAE_REFRESH_NEW=1 has new datasets run by what runs by itself.
+        """
         root = project_root()
         return Project(
             data_dir=os.environ.get("HSAE_DATA_DIR", str(root / "data")),
             results_dir=os.environ.get("HSAE_RESULTS_DIR", str(root / "results")),
+            refresh_new=os.environ.get("HSAE_REFRESH_NEW", "") == "1",
         )

@@ -8,13 +8,13 @@ import multiprocessing
 import os
 import platform
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import dagster as dg
 import psutil
 
-WORKER_TAG = "hsae/worker"
+# Below `.dagster/`, where Dagster keeps its own bookkeeping, which the UI does not show.
+WORKER_TAG = ".dagster/hsae_worker"
 # A process' start is known to the clock tick, and clocks are adjusted.
 _SAME_START_SECONDS = 2.0
 
@@ -39,18 +39,20 @@ class Worker:
         return Worker(platform.node(), os.getpid(), psutil.Process().create_time())
 
     @staticmethod
-    def of(tags: Mapping[str, str]) -> "Worker | None":
-        """The process that a run's tags name, if they name one."""
+    def of(run: dg.DagsterRun) -> "Worker | None":
+        """The process that a run's tags name, if they name one.
+
+        A run that is tried again inherits the tags of the first; what they say of that one's process is not about it.
+        """
         try:
-            host, pid, started = tags.get(WORKER_TAG, "").rsplit(" ", 2)
-            return Worker(host, int(pid), float(started))
+            run_id, host, pid, started = run.tags.get(WORKER_TAG, "").split(" ", 3)
+            return Worker(host, int(pid), float(started)) if run_id == run.run_id else None
         except ValueError:
             return None
 
-    @property
-    def tags(self) -> dict[str, str]:
-        """The tag that names this process."""
-        return {WORKER_TAG: f"{self.host} {self.pid} {self.started:.2f}"}
+    def tags(self, run_id: str) -> dict[str, str]:
+        """The tag that names this process as the one of a run."""
+        return {WORKER_TAG: f"{run_id} {self.host} {self.pid} {self.started:.2f}"}
 
     @property
     def is_local(self) -> bool:
@@ -80,7 +82,7 @@ def end_with_worker(instance: dg.DagsterInstance, run_id: str) -> None:
         return
     # Asked of the records: the step's own copy of the run may be older than the tag.
     run = instance.get_run_by_id(run_id)
-    worker = Worker.of(run.tags) if run else None
+    worker = Worker.of(run) if run else None
     if worker is None or not worker.is_local or parent.pid != worker.pid:
         return
 

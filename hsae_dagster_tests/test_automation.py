@@ -9,12 +9,13 @@ import dagster as dg
 import pytest
 
 from hsae_dagster.assets.dataset_catalog import dataset_catalog
-from hsae_dagster.automation import analyse_dataset, dataset_arrivals, nightly
+from hsae_dagster.automation import dataset_arrivals, nightly
 from hsae_dagster.dataset.discovery import Dataset, files_fingerprint, load_dataset
-from hsae_dagster.definitions import defs
+from hsae_dagster.definitions import JOB, defs
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.partitions import DATASETS
-from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
+from hsae_dagster.report.links import card_partition
+from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key, tiny_texts
 
 
 class Watcher:
@@ -27,17 +28,19 @@ class Watcher:
 
     def tick(self) -> dg.SensorResult | dg.SkipReason:
         context = dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor, resources={"project": self.workspace.project}
+            instance=self.instance, cursor=self.cursor, resources={"folders": self.workspace.project}
         )
-        found = dataset_arrivals(context)
+        with context:
+            found = dataset_arrivals(context)
         if isinstance(found, dg.SensorResult):
             for request in found.dynamic_partitions_requests or []:
-                assert request.partitions_def_name == DATASETS
+                name = str(request.partitions_def_name)
+                assert name in (DATASETS, self.workspace.project.cards_name)
                 if isinstance(request, dg.AddDynamicPartitionsRequest):
-                    self.instance.add_dynamic_partitions(DATASETS, list(request.partition_keys))
+                    self.instance.add_dynamic_partitions(name, list(request.partition_keys))
                 else:
-                    for name in request.partition_keys:
-                        self.instance.delete_dynamic_partition(DATASETS, name)
+                    for key in request.partition_keys:
+                        self.instance.delete_dynamic_partition(name, key)
             self.cursor = found.cursor
             for event in found.asset_events:
                 self.instance.report_runless_asset_event(event)
@@ -52,7 +55,7 @@ class Watcher:
         if isinstance(found, dg.SkipReason):
             assert found.skip_message
             return {}
-        assert all(event.asset_key == dg.AssetKey("labelled_texts") for event in found.asset_events)
+        assert all(event.asset_key == asset_key("labelled_texts") for event in found.asset_events)
         arrived = [event for event in found.asset_events if isinstance(event, dg.AssetMaterialization)]
         return {str(event.partition): event.tags["dagster/data_version"] for event in arrived}
 
@@ -165,7 +168,7 @@ def test_a_removed_dataset_is_retired_and_found_again_when_it_returns(watcher: W
     assert watcher.partitions == {"one"}
     assert watcher.events() == {}
     # Not forgotten: its arrival stays on record, the catalog names it, and unchanged files are no news.
-    assert watcher.instance.get_materialized_partitions(dg.AssetKey("labelled_texts")) == {"one", "two"}
+    assert watcher.instance.get_materialized_partitions(asset_key("labelled_texts")) == {"one", "two"}
     assert catalog(watcher)["retired"] == "two"
     (watcher.workspace.root / "elsewhere").rename(folder)
     assert watcher.events() == {}
@@ -254,38 +257,39 @@ def test_the_catalog_lists_what_cannot_be_used(watcher: Watcher) -> None:
 def test_the_sensor_looks_by_default_and_the_job_is_every_stage() -> None:
     assert defs.get_sensor_def("dataset_arrivals").default_status is dg.DefaultSensorStatus.RUNNING
     job = defs.resolve_job_def("analyse_dataset")
-    selected = {key.to_user_string() for key in job.asset_layer.selected_asset_keys}
-    graph = defs.resolve_asset_graph()
-    stages = {key.to_user_string() for key in graph.materializable_asset_keys} - {"dataset_catalog", "overview"}
-    assert selected == stages
-    assert job.name == analyse_dataset.name
+    assert job.asset_layer.selected_asset_keys == {asset_key(name) for name in NAMES}
 
 
 def test_nothing_that_starts_runs_is_on_by_default() -> None:
     running = [s.name for s in defs.sensors or [] if s.default_status is dg.DefaultSensorStatus.RUNNING]
-    assert running == ["dataset_arrivals", "lost_runs"]
+    assert running == ["dataset_arrivals", "lost_runs", "watch"]
     assert not [s for s in defs.schedules or [] if s.default_status is dg.DefaultScheduleStatus.RUNNING]
     assert defs.get_sensor_def("refresh").default_status is dg.DefaultSensorStatus.STOPPED
 
 
-def test_the_nightly_schedule_asks_for_every_usable_dataset(watcher: Watcher, tmp_path: Path) -> None:
+@pytest.mark.parametrize("new_too", [False, True])
+def test_the_nightly_schedule_asks_for_every_usable_dataset_that_was_run_before(
+    watcher: Watcher, tmp_path: Path, new_too: bool
+) -> None:
     watcher.instance = dg.DagsterInstance.local_temp(str(tmp_path))
     watcher.tick()
+    job = defs.resolve_job_def("analyse_dataset")
+    watcher.instance.create_run_for_job(job, tags={"dagster/partition": "two"})  # whatever became of it
     watcher.workspace.declare("unknown", tiny_texts(30))  # the sensor has not seen it yet
     watcher.workspace.declare("bad", None, selection={"n": -1})
     night = datetime(2026, 11, 24, 2, tzinfo=UTC)
     with dg.build_schedule_context(
         instance=watcher.instance,
         scheduled_execution_time=night,
-        resources={"project": watcher.workspace.project},
+        resources={"folders": watcher.workspace.given(refresh_new=new_too)},
         repository_def=defs.get_repository_def(),
     ) as context:
         asked = nightly.evaluate_tick(context).run_requests or []
     assert [(request.run_key, request.partition_key) for request in asked] == [
-        ("one 2026-11-24", "one"),
+        *([("one 2026-11-24", "one")] if new_too else []),
         ("two 2026-11-24", "two"),
     ]
-    assert nightly.job_name == analyse_dataset.name
+    assert nightly.job_name == JOB
 
 
 def test_changed_files_mark_the_cards_that_came_from_the_old_ones(copied: Workspace) -> None:
@@ -296,11 +300,18 @@ def test_changed_files_mark_the_cards_that_came_from_the_old_ones(copied: Worksp
     copied.declare("ratings", tiny_texts(301))
     found = watcher.tick()
     assert isinstance(found, dg.SensorResult)
-    cards = [event for event in found.asset_events if event.asset_key == dg.AssetKey("hypothesis_card")]
+    cards = [event for event in found.asset_events if event.asset_key == asset_key("hypothesis_card")]
     # Two of the tiny texts' topics move the score, and each makes at least one claim.
     claims = copied.current("ratings", "evaluation_report").json("_table.json")
     assert len(claims) >= 2
-    assert {str(card.partition) for card in cards} == {f"ratings|h{rank:02d}" for rank in range(len(claims))}
+    assert {str(card.partition) for card in cards} == {
+        card_partition("ratings", number + 1) for number in range(len(claims))
+    }
     for card in cards:
         assert card.metadata["status"].value.startswith("stale: The files or dataset.yaml have changed since.")
         assert card.metadata["claim"].value
+
+
+def test_everything_that_runs_by_itself_says_what_it_does() -> None:
+    for each in (*(defs.sensors or []), *(defs.schedules or []), *(defs.jobs or [])):
+        assert each.description, each.name

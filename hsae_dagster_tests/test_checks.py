@@ -17,10 +17,10 @@ def test_a_failed_check_stops_what_follows_or_warns(asset: str, name: str, block
     assert failed.metadata["rows"].value == 3
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.key.to_user_string())
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.key.path[-1])
 def test_each_stage_declares_its_checks_and_blocks_on_at_least_one(stage: dg.AssetsDefinition) -> None:
     declared = {spec.name: spec for spec in stage.check_specs}
-    listed = checks.CHECKS[stage.key.to_user_string()]
+    listed = checks.CHECKS[stage.key.path[-1]]
     assert set(declared) == set(listed)
     assert {name: spec.blocking for name, spec in declared.items()} == {
         n: blocking for n, (blocking, _) in listed.items()

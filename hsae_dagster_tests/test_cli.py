@@ -1,5 +1,7 @@
 """`hsae` as a person types it: what it prints, and that it stops with sentences."""
 
+import io
+import logging
 import os
 import re
 import shutil
@@ -15,12 +17,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hsae_dagster import cli, definitions
+from hsae_dagster.cli.findings import columns
+from hsae_dagster.definitions import Manner, project_definitions
 from hsae_dagster.home import read_env
 from hsae_dagster.partitions import DATASETS
 from hsae_dagster.report.rungs import rung_name
 from hsae_dagster.storage.frames import read_frame
-from hsae_dagster_tests.assets.workspace import NAMES, Workspace
+from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key
 from hsae_dagster_tests.conftest import CHECKOUT
+from hsae_dagster_tests.live.processes import wait_for
 
 pytestmark = pytest.mark.usefixtures("environment")
 
@@ -109,7 +114,7 @@ def test_run_prints_the_hypotheses_the_fit_and_where_the_report_lies(copied: Wor
     assert copied.bytes_of() == before
     with dg.DagsterInstance.from_config(read_env(root / ".env")["DAGSTER_HOME"]) as instance:
         assert set(instance.get_dynamic_partitions(DATASETS)) == {"ratings", "parties", "duels"}
-        assert instance.get_materialized_partitions(dg.AssetKey("evaluation_report")) == {"ratings"}
+        assert instance.get_materialized_partitions(asset_key("evaluation_report")) == {"ratings"}
         assert len(instance.get_runs()) == 1
 
 
@@ -118,10 +123,8 @@ def test_run_of_a_dataset_that_stops_says_where_and_keeps_the_rest(
 ) -> None:
     settle(copied.root)
     # In this process, so the definitions of the checkout are swapped for the same ones on this project.
-    wired = definitions.defs
-    here = dg.Definitions(assets=wired.assets, jobs=wired.jobs, resources={"project": copied.project})
+    here = project_definitions(copied.project, Manner())
     monkeypatch.setattr(definitions, "defs", here)
-    monkeypatch.setattr(cli.run, "_show_progress", lambda started: None)  # it would keep this test's terminal for ever
     copied.declare("ratings", None, selection={"n": 9, "across_clusters": False})
     before = copied.bytes_of("reports")
     done = hsae("run", "ratings")
@@ -136,10 +139,8 @@ def test_what_a_run_would_refuse_is_refused_by_check_with_the_same_sentence(
     copied: Workspace, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     settle(copied.root)
-    wired = definitions.defs
-    here = dg.Definitions(assets=wired.assets, jobs=wired.jobs, resources={"project": copied.project})
+    here = project_definitions(copied.project, Manner())
     monkeypatch.setattr(definitions, "defs", here)
-    monkeypatch.setattr(cli.run, "_show_progress", lambda started: None)
     changes = {"neurons": {"selection": {"n": 9}}, "size": {"saes": [{"m": 400, "k": 4}]}, "labels": {}}[fault]
     copied.declare("ratings", None, **changes)
     if fault == "labels":
@@ -198,7 +199,6 @@ def test_ui_says_that_its_port_is_taken(tmp_path: Path, monkeypatch: pytest.Monk
     settle(tmp_path)
     started: list[Any] = []
     monkeypatch.setattr(os, "execv", lambda *arguments: started.append(arguments))
-    monkeypatch.setattr(cli.start, "sample_names", list)
     with socket.socket() as other:
         other.bind((address, 0))
         other.listen()
@@ -206,7 +206,7 @@ def test_ui_says_that_its_port_is_taken(tmp_path: Path, monkeypatch: pytest.Monk
         done = hsae("ui", "--port", str(port))
     assert_a_sentence(done)
     assert f"Port {port} on this machine is taken" in done.output
-    assert f"make ui PORT={port + 1}" in done.output
+    assert f"make ui PORT={port + 10}" in done.output
     assert not started
 
 
@@ -216,18 +216,46 @@ def test_ui_starts_dagster_on_loopback_with_every_dataset_registered(
     root = settle(copied.root)
     started: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda binary, arguments: started.append(arguments))
-    monkeypatch.setattr(cli.start, "sample_names", list)
     monkeypatch.chdir(root)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    beside: list[int] = []
+    monkeypatch.setattr(cli.start, "serve_beside", beside.append)
     done = hsae("ui", "--port", str(port))
     assert done.exit_code == 0, done.output
+    assert beside == [port + 1] and f"Reports are at http://127.0.0.1:{port + 1}" in done.output
+    assert os.environ["HSAE_REPORTS_URL"] == f"http://127.0.0.1:{port + 1}"  # of the links that its runs write
     assert [arguments[1:] for arguments in started] == [["dev", "--host", "127.0.0.1", "--port", str(port)]]
     assert "Datasets ready: duels, parties, ratings" in done.output
+    assert not (root / "data" / "planted").exists()  # a sample that nobody asked for
     assert f"http://127.0.0.1:{port}" in done.output
     with dg.DagsterInstance.from_config(read_env(root / ".env")["DAGSTER_HOME"]) as instance:
         assert set(instance.get_dynamic_partitions(DATASETS)) == {"ratings", "parties", "duels"}
+
+
+def test_ui_fetches_the_samples_asked_for_and_an_interrupt_meanwhile_forgets_no_dataset(
+    copied: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = settle(copied.root)
+    asked: list[str] = []
+
+    def interrupted(name: str) -> None:
+        asked.append(name)
+        raise KeyboardInterrupt
+
+    (root / "data" / "headlines").mkdir()
+    shutil.copy(CHECKOUT / "data" / "headlines" / "dataset.yaml", root / "data" / "headlines")
+    monkeypatch.setattr(cli.start, "fetch", interrupted)
+    assert "Aborted" in hsae("ui", "--sample", "planted").output
+    assert asked == ["planted"]
+    with dg.DagsterInstance.from_config(read_env(root / ".env")["DAGSTER_HOME"]) as instance:
+        assert set(instance.get_dynamic_partitions(DATASETS)) == {"ratings", "parties", "duels"}
+    monkeypatch.setattr(os, "execv", lambda binary, arguments: None)
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(cli.start, "serve_beside", lambda port: None)
+    (said,) = [line for line in hsae("ui").output.splitlines() if "headlines" in line]
+    assert said == "Without texts yet: headlines (`hsae sample NAME` or `hsae fetch NAME` gets them)"
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http"])
@@ -262,3 +290,74 @@ def test_ctrl_c_while_it_is_still_loading_is_answered_in_a_word(tmp_path: Path) 
         cwd=tmp_path,
     )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "\nAborted!\n")
+
+
+class _Terminal(io.StringIO):
+    """What a person looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_a_bar_with_colour_on_a_terminal_and_plain_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    shown = {}
+    for name, stream in (("terminal", _Terminal()), ("file", io.StringIO())):
+        monkeypatch.setattr(cli.run, "_own_stdout", lambda stream=stream: stream)
+        stream.close = lambda: None  # type: ignore[method-assign]
+        with cli.run._shown(8, 0.0):
+            logging.getLogger("hsae_dagster.progress").info("%-18s %s", "corpus", "300 observations")
+        logging.getLogger("hsae_dagster.progress").info("after the run nobody listens")
+        shown[name] = stream.getvalue()
+        assert "corpus             300 observations" in shown[name]
+        assert "nobody" not in shown[name]
+    assert "\x1b[" in shown["terminal"] and "0/8" in shown["terminal"]
+    assert re.fullmatch(r" *\d+\.\d s  corpus             300 observations\n", shown["file"])
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_table_fits_the_terminal_and_says_all_the_rest(width: int) -> None:
+    row = {"claim": "says “boring”, " * 10, "effect": "−2.31 [−2.62, −2.00]", "p": "< 0.001", "badge": "confirmed"}
+    lines = columns([row], width)
+    assert max(map(len, lines)) <= width
+    assert all(row[name] in lines[1] for name in ("effect", "p", "badge"))
+    assert columns([row])[1].count("boring") == 5  # not on a terminal: as wide as ever
+
+
+def test_the_reports_are_served_read_only_to_this_machine_and_nothing_beside_them(tmp_path: Path) -> None:
+    from starlette.testclient import TestClient
+
+    reports = tmp_path / "results" / "reports"
+    (reports / "ratings").mkdir(parents=True)
+    (reports / "ratings.html").write_text("<p>a report", encoding="utf-8")
+    (reports / "ratings" / "index.html").write_text("<p>all evaluations", encoding="utf-8")
+    (tmp_path / "results" / "secret.html").write_text("no", encoding="utf-8")
+    client = TestClient(cli.serve.reports_app(reports), base_url="http://127.0.0.1:3001")
+    assert "a report" in client.get("/ratings.html").text
+    assert "all evaluations" in client.get("/ratings/").text
+    for path in ("/../secret.html", "/%2e%2e/secret.html", "/ratings/../../secret.html", "/nothing.html"):
+        assert client.get(path).status_code == 404, path
+    for method in ("POST", "PUT", "DELETE"):
+        assert client.request(method, "/ratings.html").status_code == 405
+    assert client.get("/ratings.html", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_the_server_beside_dagster_ends_with_it(tmp_path: Path) -> None:
+    settle(tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = f"from hsae_dagster.cli.serve import serve_beside; serve_beside({port}); import time; time.sleep(120)"
+    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ})
+    try:
+        wait_for("the reports are served", lambda: _answers(port))
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_for("nobody serves them any more", lambda: not _answers(port), ceiling=20)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -169,8 +169,10 @@ def test_the_overview_tells_every_dataset(finished: Finished, copied: Workspace)
         assert line.status == "current" and line.spent == "nothing" and line.evaluations == 1
         assert [each.hypothesis_id for each in line.hypotheses] == [row["hypothesis_id"] for row in record.hypotheses]
         assert {best.hypothesis_id for best in line.best} <= {each.hypothesis_id for each in line.hypotheses}
-    assert "/assets/evaluation_report?view=partitions&partition=ratings" in overview_markdown(lines)
-    assert "partition=ratings%7Ch0" in best_markdown(lines)
+    assert "/assets/hsae/evaluation_report?view=partitions&partition=ratings" in overview_markdown(
+        lines, "hsae/evaluation_report"
+    )
+    assert "partition=ratings%7Ch0" in best_markdown(lines, "hsae/hypothesis_card")
     copied.declare("new_one", None)
     copied.declare("ratings", None, selection={"n": 3})
     changed = {line.dataset: line for line in gather(copied.project)}

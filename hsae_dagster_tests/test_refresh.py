@@ -10,16 +10,19 @@ import dagster as dg
 import pytest
 from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
 
-from hsae_dagster.assets.dataset_catalog import labelled_texts
+from hsae_dagster.automation import refresh_condition
 from hsae_dagster.definitions import STAGES, defs
 from hsae_dagster.partitions import DATASETS
-from hsae_dagster_tests.assets.workspace import NAMES
+from hsae_dagster_tests.assets.workspace import NAMES, asset_key
+
+TEXTS = defs.resolve_asset_graph().get(asset_key("labelled_texts")).to_asset_spec()
 
 
 class Pretence:
     """The project's graph with stages that do nothing, an instance, and the refresh sensor's ticks."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, new_too: bool = False) -> None:
+        self.condition = refresh_condition([asset_key(name) for name in NAMES], new_too=new_too)
         self.instance = dg.DagsterInstance.ephemeral()
         self.versions: dict[tuple[str, str], str] = {}
         self.broken: set[str] = set()
@@ -31,8 +34,10 @@ class Pretence:
         return [self._stage(next(iter(stage.specs))) for stage in STAGES]
 
     def _stage(self, spec: dg.AssetSpec) -> dg.AssetsDefinition:
-        name = spec.key.to_user_string()
-        spec = spec.replace_attributes(code_version=self.code.get(name, spec.code_version))
+        name = spec.key.path[-1]
+        spec = spec.replace_attributes(
+            code_version=self.code.get(name, spec.code_version), automation_condition=self.condition
+        )
 
         @dg.multi_asset(specs=[spec], name=name)
         def stage(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -50,30 +55,32 @@ class Pretence:
         """What the discovery sensor does when files appear or change."""
         self.instance.add_dynamic_partitions(DATASETS, [dataset])
         self.instance.report_runless_asset_event(
-            dg.AssetMaterialization("labelled_texts", partition=dataset, tags={"dagster/data_version": version})
+            dg.AssetMaterialization(
+                asset_key("labelled_texts"), partition=dataset, tags={"dagster/data_version": version}
+            )
         )
 
     def tick(self) -> dict[str, list[str]]:
         """Stages that the sensor would ask for, by dataset, in the graph's order."""
         found = dg.evaluate_automation_conditions(
-            defs=dg.Definitions([labelled_texts, *self.stages()]), instance=self.instance, cursor=self.cursor
+            defs=dg.Definitions([TEXTS, *self.stages()]), instance=self.instance, cursor=self.cursor
         )
         self.cursor = found.cursor
         asked: dict[str, list[str]] = {}
         for name in NAMES:
-            for dataset in sorted(found.get_requested_partitions(dg.AssetKey(name))):
+            for dataset in sorted(found.get_requested_partitions(asset_key(name))):
                 asked.setdefault(str(dataset), []).append(name)
         return asked
 
     def run(self, dataset: str, names: Iterable[str]) -> bool:
         """What the daemon does with a request: one run of those assets."""
-        job = dg.define_asset_job("requested", NAMES)
+        job = dg.define_asset_job("requested", [asset_key(name) for name in NAMES])
         return (
-            dg.Definitions([labelled_texts, *self.stages()], jobs=[job])
+            dg.Definitions([TEXTS, *self.stages()], jobs=[job])
             .resolve_job_def("requested")
             .execute_in_process(
                 partition_key=dataset,
-                asset_selection=[dg.AssetKey(name) for name in names],
+                asset_selection=[asset_key(name) for name in names],
                 instance=self.instance,
                 raise_on_error=False,
             )
@@ -94,11 +101,11 @@ class Pretence:
 def after(name: str) -> list[str]:
     """The stage and everything that reads it, directly or not."""
     graph = defs.resolve_asset_graph()
-    found = {dg.AssetKey(name)}
+    found = {asset_key(name)}
     for stage in NAMES:
-        if graph.get(dg.AssetKey(stage)).parent_keys & found:
-            found.add(dg.AssetKey(stage))
-    return [stage for stage in NAMES if dg.AssetKey(stage) in found]
+        if graph.get(asset_key(stage)).parent_keys & found:
+            found.add(asset_key(stage))
+    return [stage for stage in NAMES if asset_key(stage) in found]
 
 
 @pytest.fixture
@@ -111,26 +118,44 @@ def pretence() -> Pretence:
 
 @pytest.fixture
 def settled(pretence: Pretence) -> Pretence:
+    for name in ("one", "two"):
+        assert pretence.run(name, NAMES)
     pretence.settle()
     return pretence
 
 
-def test_switched_on_it_asks_for_every_dataset_that_has_no_results_once(pretence: Pretence) -> None:
-    assert pretence.tick() == {"one": NAMES, "two": NAMES}
-    assert pretence.tick() == {}
+def both_new() -> Pretence:
+    """Two datasets that nobody has run yet, which are to be run all the same."""
+    told = Pretence(new_too=True)
+    for name in ("one", "two"):
+        told.arrive(name, "a")
+    return told
 
 
-def test_switched_on_it_leaves_finished_datasets_alone(pretence: Pretence) -> None:
+def test_told_so_it_asks_for_every_dataset_that_has_no_results_once() -> None:
+    told = both_new()
+    assert told.run("two", NAMES)
+    assert told.tick() == {"one": NAMES}
+    assert told.tick() == {}
+
+
+def test_switched_on_it_asks_for_nothing_that_nobody_asked_for(pretence: Pretence) -> None:
     assert pretence.run("one", NAMES)
-    assert pretence.tick() == {"two": NAMES}
+    for _ in range(2):
+        assert pretence.tick() == {}
+    pretence.arrive("two", "b")
+    pretence.code["corpus"] = "changed"
+    assert pretence.tick() == {"one": NAMES}
+    # Once someone has begun with it, it is looked after as the others are.
+    assert pretence.run("two", ["corpus"])
+    assert pretence.tick()["two"] == NAMES[1:]
 
 
 def test_changed_files_refresh_that_dataset_in_one_request(settled: Pretence) -> None:
     settled.arrive("one", "b")
     settled.arrive("three", "a")
-    assert settled.tick() == {"one": NAMES, "three": NAMES}
-    for name in ("one", "three"):
-        assert settled.run(name, NAMES)
+    assert settled.tick() == {"one": NAMES}
+    assert settled.run("one", NAMES)
     assert settled.tick() == {}
 
 
@@ -160,7 +185,8 @@ def test_a_stage_made_by_hand_with_new_content_refreshes_what_reads_it(settled: 
     assert settled.tick() == {"one": [name for name in after("activations") if name != "activations"]}
 
 
-def test_several_datasets_run_at_once_ask_for_nothing_while_they_run(pretence: Pretence) -> None:
+def test_several_datasets_run_at_once_ask_for_nothing_while_they_run() -> None:
+    pretence = both_new()
     asked = []
     assert pretence.tick() == {"one": NAMES, "two": NAMES}
     # "two" ends between two ticks of the run of "one", and is then not the last to have been updated.
@@ -172,9 +198,8 @@ def test_several_datasets_run_at_once_ask_for_nothing_while_they_run(pretence: P
     assert asked == [{}, {}]
 
 
-def test_a_run_that_ends_while_a_tick_is_evaluated_is_not_started_again(
-    pretence: Pretence, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_ends_while_a_tick_is_evaluated_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretence = both_new()
     assert pretence.tick() == {"one": NAMES, "two": NAMES}
     asked = []
 
@@ -213,7 +238,6 @@ def test_a_failed_stage_is_tried_again_on_the_next_change_and_not_before(settled
 def test_a_failed_new_dataset_is_tried_again_when_its_code_changes(settled: Pretence) -> None:
     settled.broken.add("sae_checkpoints")
     settled.arrive("new", "a")
-    assert settled.tick() == {"new": NAMES}
     assert not settled.run("new", NAMES)
     assert settled.tick() == {}
     settled.code["sae_checkpoints"] = "repaired"
@@ -257,9 +281,9 @@ def test_files_that_change_while_they_are_read_are_read_again(settled: Pretence)
 def test_every_stage_has_the_rule_and_the_sensor_reaches_it() -> None:
     graph = defs.resolve_asset_graph()
     for name in NAMES:
-        condition = graph.get(dg.AssetKey(name)).automation_condition
+        condition = graph.get(asset_key(name)).automation_condition
         assert condition is not None
         assert condition.get_label() == "refresh"
     sensor = defs.get_sensor_def("refresh")
     assert isinstance(sensor, dg.AutomationConditionSensorDefinition)
-    assert sensor.asset_selection.resolve(graph) >= {dg.AssetKey(name) for name in NAMES}
+    assert sensor.asset_selection.resolve(graph) >= {asset_key(name) for name in NAMES}

@@ -13,13 +13,14 @@ from hsae_dagster.assets.concepts_to_test import concepts_to_test, holdout_texts
 from hsae_dagster.assets.gold import check_gold, gold_offer
 from hsae_dagster.assets.holdout_plan import PLAN_FILE, freeze_plan
 from hsae_dagster.assets.judging import Judging, agreement, judge_all, second_opinion
-from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_annotation, turn_at_servers
+from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_annotation
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.observations import text_sides
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.dataset.spec_server import MANNER
 from hsae_dagster.errors import MethodError
+from hsae_dagster.op_tags import llm_pool
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_frame, write_frame, write_json
@@ -34,7 +35,8 @@ CODE_VERSION = "5"
     deps=["corpus", "embeddings", "activations", "interpretations"],
     partitions_def=datasets,
     group_name=GROUP,
-    kinds={"openai", "parquet"},
+    kinds={"parquet"},
+    pool=llm_pool(),
     code_version=CODE_VERSION,
     check_specs=checks.specs(NAME),
 )
@@ -99,10 +101,9 @@ def _make(stage: Stage, upstream: dict[str, StoredObject], folder: Path) -> None
     if offer := gold_offer(stage.dataset):
         stage.report(offer)
     judging = Judging(concepts, asked["text_id"].to_list(), asked["text"].to_list())
-    with turn_at_servers(stage, settings.model):
-        judgement = judge_all(stage, annotator, [judging])[0]
-        calibration = agreement(stage, annotator, single, judging, judgement.answers)
-        second = second_opinion(stage, account, judging, judgement.answers)
+    judgement = judge_all(stage, annotator, [judging])[0]
+    calibration = agreement(stage, annotator, single, judging, judgement.answers)
+    second = second_opinion(stage, account, judging, judgement.answers)
     answers, probe = judgement.answers, None
     if settings.distil:
         answers, table = distilling.label_the_rest(

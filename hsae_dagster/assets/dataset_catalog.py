@@ -7,7 +7,7 @@ import dagster as dg
 from hsae_dagster.assets.stage import GROUP, explained, table
 from hsae_dagster.dataset.discovery import Dataset, badly_named_folders, dataset_names, files_fingerprint, load_dataset
 from hsae_dagster.errors import DatasetError, FilesMissingError
-from hsae_dagster.partitions import DATASETS, datasets
+from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
 
 labelled_texts = dg.AssetSpec(
@@ -26,7 +26,7 @@ def dataset_catalog(context: dg.AssetExecutionContext, project: Project) -> dg.M
     with explained():
         found, problems = scan(project)
         names = [dataset.name for dataset, _ in found]
-        context.instance.add_dynamic_partitions(DATASETS, names)
+        context.instance.add_dynamic_partitions(project.partitions_name, names)
         for problem in problems:
             context.log.warning(problem)
         pending = waiting(project)
@@ -42,7 +42,7 @@ def dataset_catalog(context: dg.AssetExecutionContext, project: Project) -> dg.M
                 "datasets": table(rows),
                 "not usable": table(problem_rows) if problem_rows else "none",
                 "retired": ", ".join(gone) or "none",
-                "not usable yet": table([{"waiting": w} for w in pending]) if pending else "none",
+                "not usable yet": table([{"waiting": w} for w in pending.values()]) if pending else "none",
             }
         )
 
@@ -53,9 +53,11 @@ def retired(instance: dg.DagsterInstance, project: Project) -> list[str]:
     Their partitions are taken away, so that nothing runs them; their records, results and reports stay, and belong to
     them again when the folder returns.
     """
-    recorded = instance.get_materialized_partitions(labelled_texts.key) | instance.get_materialized_partitions(
-        dg.AssetKey("corpus")
-    )
+    recorded = {
+        name
+        for asset in ("labelled_texts", "corpus")
+        for name in instance.get_materialized_partitions(project.key(asset))
+    }
     return sorted(recorded - set(dataset_names(project.data)))
 
 
@@ -79,14 +81,14 @@ def scan(
     return found, problems
 
 
-def waiting(project: Project) -> list[str]:
-    """A sentence for each dataset whose files have yet to be obtained, with how that is done."""
-    found = []
+def waiting(project: Project) -> dict[str, str]:
+    """By dataset whose files have yet to be obtained, a sentence with how that is done."""
+    found = {}
     for name in dataset_names(project.data):
         try:
             load_dataset(project.data, name).file_paths()
         except FilesMissingError as error:
-            found.append(str(error))
+            found[name] = str(error)
         except DatasetError:
             continue  # `scan` tells
     return found

@@ -9,11 +9,12 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster import checks
-from hsae_dagster.assets.spending import account_of, account_summary, announce, turn_at_servers
+from hsae_dagster.assets.spending import account_of, account_summary, announce
 from hsae_dagster.assets.stage import GROUP, Stage, explained
 from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.keys import set_fingerprint
+from hsae_dagster.op_tags import llm_pool
 from hsae_dagster.partitions import datasets
 from hsae_dagster.providers.account import Account
 from hsae_dagster.providers.base import Embedder
@@ -33,6 +34,7 @@ CODE_VERSION = "2"
     partitions_def=datasets,
     group_name=GROUP,
     kinds={"lancedb"},
+    pool=llm_pool(),
     code_version=CODE_VERSION,
     check_specs=checks.specs(NAME),
 )
@@ -97,8 +99,7 @@ def _fill(
         )
 
     if missing.height:
-        with turn_at_servers(stage, stage.dataset.spec.embedding.model):
-            embedder.embed_all(missing["text"].to_list(), size, keep, stage.report)
+        embedder.embed_all(missing["text"].to_list(), size, keep, stage.report)
     seconds = time.monotonic() - started
     if not missing.height:
         stage.report("no new text to embed")

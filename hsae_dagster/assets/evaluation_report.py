@@ -34,6 +34,7 @@ from hsae_dagster.dataset.gold import gold_hash
 from hsae_dagster.partitions import datasets
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.ladder import ladder_sentences
+from hsae_dagster.report.links import report_address
 from hsae_dagster.report.reference import reference_summary
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_frame, write_frame, write_json
@@ -90,13 +91,14 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
         page = project.results / "reports" / f"{stage.dataset.name}.html"
         described = _describe(stored, summary, page)
         if checks.sound(verdicts):
-            record, page = publish(log, stage.dataset, stored, identities)
+            record, page = publish(log, stage.dataset, stored, identities, project.key(NAME).to_user_string())
             stage.report(f"{summary['confirmed']} of {summary['tested']} hypotheses confirmed; report: {page}")
             reasons = staleness(project.store, record, files_fingerprint(stage.dataset))
-            for event in card_events(context, stored, log, record, status_words(reasons)):
+            for event in card_events(context, project, stored, record, status_words(reasons)):
                 context.log_event(event)
             described |= {
-                "cards": card_links(record),
+                "open the report": dg.MetadataValue.url(report_address(stage.dataset.name)),
+                "cards": card_links(project, record),
                 "all evaluations": dg.MetadataValue.path(str(page.with_suffix("") / "index.html")),
             }
         return stage.finish(stored, described, verdicts)

@@ -1,87 +1,86 @@
 """`hypothesis_card`: one partition per dataset and rank, written by `evaluation_report`'s own step."""
 
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
 
-from hsae_dagster.assets.card_status import RETIRED, STATUS, card_metadata
+from hsae_dagster.assets.card_status import RETIRED, STATUS
 from hsae_dagster.assets.stage import GROUP
 from hsae_dagster.core.comparison import Standing, compare
 from hsae_dagster.core.lineage import FILES, EvaluationRecord, Origin
-from hsae_dagster.partitions import card_partition, cards
 from hsae_dagster.report.cards import escape_markdown
 from hsae_dagster.report.changes import change_words, standing_effect
-from hsae_dagster.report.links import asset_address, link, run_address, when
-from hsae_dagster.report.wording import capitalised, count, number, one_line, percent
+from hsae_dagster.report.links import asset_address, card_partition, dataset_of_card, link, run_address, when
+from hsae_dagster.report.wording import capitalised, count, number, one_line, p_value, percent
+from hsae_dagster.resources import Project
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "hypothesis_card"
 
-with warnings.catch_warnings():
-    # The mapping is marked beta; the constraints file pins the version it was tried on.
-    warnings.simplefilter("ignore", dg.BetaWarning)
-    _FROM_EVALUATION = dg.AssetDep(
-        "evaluation_report", partition_mapping=dg.MultiToSingleDimensionPartitionMapping("dataset")
-    )
-
 hypothesis_card = dg.AssetSpec(
     NAME,
-    deps=[_FROM_EVALUATION],
-    partitions_def=cards,
+    # Of all of them, as far as Dagster's graph can say; which evaluation a card is from stands on the card.
+    deps=[dg.AssetDep("evaluation_report", partition_mapping=dg.AllPartitionMapping())],
+    partitions_def=dg.DynamicPartitionsDefinition(name="hypotheses"),
     group_name=GROUP,
     kinds={"report"},
     description="The claim, its evidence, its verdict and everything it came from: one card per hypothesis. "
     "Written when `evaluation_report` is materialized, marked *stale* when something it rests on changes without the "
-    "rest; a rank no longer used is shown as *retired*.",
+    "rest; when an evaluation has fewer hypotheses, the cards left over are *retired* and their partitions removed.",
 )
 
 
 def card_events(
-    context: dg.AssetExecutionContext, stored: StoredObject, log: LineageLog, record: EvaluationRecord, status: str
+    context: dg.AssetExecutionContext, project: Project, stored: StoredObject, record: EvaluationRecord, status: str
 ) -> Iterator[dg.AssetMaterialization]:
-    """One event per hypothesis, and one per rank that had a card and has none now."""
-    told = stored.json("_cards.json")
-    shared = _Shared(context.instance, log, record, status)
-    used = set()
-    for row in record.hypotheses:
-        partition = card_partition(record.dataset, row["rank"])
-        used.add(str(partition))
+    """One event per hypothesis, and one per number that had a card and has none now; their partitions follow."""
+    told, instance = stored.json("_cards.json"), context.instance
+    shared = _Shared(instance, project, record, status)
+    numbered = {card_partition(record.dataset, place): (place, row) for place, row in enumerate(record.hypotheses, 1)}
+    present = {key for key in instance.get_dynamic_partitions(project.cards_name) if _is_of(key, record)}
+    instance.add_dynamic_partitions(project.cards_name, list(numbered))
+    for partition, (place, row) in numbered.items():
         yield dg.AssetMaterialization(
-            NAME,
+            project.key(NAME),
             partition=partition,
-            metadata=_metadata(row, told[row["hypothesis_id"]], shared),
+            metadata={"number": place, **_metadata(row, told[row["hypothesis_id"]], shared)},
             tags={"dagster/data_version": f"{row['hypothesis_id']}-{record.key}"},
         )
-    for key in sorted(context.instance.get_materialized_partitions(dg.AssetKey(NAME))):
-        old = cards.get_partition_key_from_str(key)
-        if old.keys_by_dimension["dataset"] != record.dataset or str(old) in used:
-            continue
-        # Told once: a rank that is retired already stays so.
-        if card_metadata(context.instance, old).get("badge") != RETIRED:
-            yield dg.AssetMaterialization(NAME, partition=old, metadata=_retired(record))
+    for old in sorted(present - set(numbered)):
+        yield dg.AssetMaterialization(project.key(NAME), partition=old, metadata=_retired(project, record))
+        instance.delete_dynamic_partition(project.cards_name, old)
 
 
-def card_links(record: EvaluationRecord) -> dg.MarkdownMetadataValue:
-    """A list of an evaluation's hypotheses, each a link to its card."""
+def card_links(project: Project, record: EvaluationRecord) -> dg.MarkdownMetadataValue:
+    """A table of an evaluation's hypotheses, each claim a link to its card."""
     task = str(record.summary["task"])
-    lines = []
-    for row in record.hypotheses:
-        address = asset_address(NAME, str(card_partition(record.dataset, row["rank"])))
+    lines = ["| no. | claim | effect | Holm p | badge |", "|---|---|---|---|---|"]
+    for place, row in enumerate(record.hypotheses, 1):
+        address = _address(project, NAME, card_partition(record.dataset, place))
         effect = escape_markdown(standing_effect(Standing.of(row), task))
-        lines.append(f"- {link(capitalised(one_line(row['claim'])), address)}: {row['badge']}, {effect}")
-    return dg.MetadataValue.md("\n".join(lines) or "There is no hypothesis.")
+        claim = link(capitalised(one_line(row["claim"])), address)
+        p = p_value(float("nan") if row["p_holm"] is None else row["p_holm"])
+        lines.append(f"| {place} | {claim} | {effect} | {escape_markdown(p)} | {row['badge']} |")
+    return dg.MetadataValue.md("\n".join(lines) if record.hypotheses else "There is no hypothesis.")
 
 
-def _retired(record: EvaluationRecord) -> dict[str, Any]:
+def _is_of(partition: str, record: EvaluationRecord) -> bool:
+    return dataset_of_card(partition) == record.dataset
+
+
+def _address(project: Project, asset: str, partition: str) -> str:
+    return asset_address(project.key(asset).to_user_string(), partition)
+
+
+def _retired(project: Project, record: EvaluationRecord) -> dict[str, Any]:
     return {
         STATUS: RETIRED,
         "badge": RETIRED,
-        "why": "The last evaluation has no hypothesis of this rank; its earlier cards are among the historical events.",
+        "why": "The last evaluation has no hypothesis of this number; its earlier cards are among the events.",
         "evaluation": dg.MetadataValue.md(
-            link("the last evaluation", asset_address("evaluation_report", record.dataset))
+            link("the last evaluation", _address(project, "evaluation_report", record.dataset))
         ),
     }
 
@@ -89,8 +88,9 @@ def _retired(record: EvaluationRecord) -> dict[str, Any]:
 class _Shared:
     """What all cards of an evaluation have in common, looked up once."""
 
-    def __init__(self, instance: dg.DagsterInstance, log: LineageLog, record: EvaluationRecord, status: str) -> None:
-        self.record, self.status = record, status
+    def __init__(self, instance: dg.DagsterInstance, project: Project, record: EvaluationRecord, status: str) -> None:
+        self.project, self.record, self.status = project, record, status
+        log = LineageLog(project.store)
         self.runs = {o.run_id: instance.has_run(o.run_id) for o in (*record.origins, record.evaluation)}
         self.task = str(record.summary["task"])
         self.previous = log.previous(record)
@@ -119,7 +119,9 @@ class _Shared:
             if self.runs[origin.run_id]
             else f"{escape_markdown(run)} of other records"
         )
-        opened = link(f"{origin.asset} of {self.record.dataset}", asset_address(origin.asset, self.record.dataset))
+        opened = link(
+            f"{origin.asset} of {self.record.dataset}", _address(self.project, origin.asset, self.record.dataset)
+        )
         return dg.MetadataValue.md(
             f"{opened}, data version `{origin.data_version[:12]}`, code version "
             f"{escape_markdown(origin.code_version)}, made {escape_markdown(when(origin.created))} by {made}"
@@ -145,7 +147,7 @@ def _metadata(row: Mapping[str, Any], told: Mapping[str, str], shared: _Shared) 
         "selected": _selected(row, shared),
         **_asked(row, shared),
         f"from {FILES}": dg.MetadataValue.md(
-            f"{link(f'{FILES} of {record.dataset}', asset_address(FILES, record.dataset))}, data version "
+            f"{link(f'{FILES} of {record.dataset}', _address(shared.project, FILES, record.dataset))}, data version "
             f"`{record.files[:12]}`"
         ),
         **origins,

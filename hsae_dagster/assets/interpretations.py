@@ -18,7 +18,7 @@ from hsae_dagster.assets.candidate_scores import Judged, Split, judge_candidates
 from hsae_dagster.assets.claim_material import MOST_TEXTS, Material
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.found_claims import find_claims, records_of
-from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_interpretation, turn_at_servers
+from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_interpretation
 from hsae_dagster.assets.stage import GROUP, Stage, explained, table
 from hsae_dagster.assets.text_units import blocks_of_vectors, read_text_units, read_unit_codes, text_vectors
 from hsae_dagster.core.concept import Concept
@@ -30,6 +30,7 @@ from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.spec import DatasetSpec, Interpretation
 from hsae_dagster.dataset.spec_server import MANNER
 from hsae_dagster.errors import MethodError
+from hsae_dagster.op_tags import llm_pool
 from hsae_dagster.partitions import datasets
 from hsae_dagster.providers.base import Annotator, InterpretationRequest, Interpreter
 from hsae_dagster.resources import Project
@@ -50,7 +51,8 @@ _FIRST_DRAW = 1
     deps=["corpus", "embeddings", "activations", "selected_neurons"],
     partitions_def=datasets,
     group_name=GROUP,
-    kinds={"openai", "scikitlearn"},
+    kinds={"scikitlearn"},
+    pool=llm_pool(),
     code_version=CODE_VERSION,
     check_specs=checks.specs(NAME),
 )
@@ -60,7 +62,7 @@ def interpretations(context: dg.AssetExecutionContext, project: Project) -> dg.M
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
         upstream = [stage.upstream(name) for name in ("corpus", "activations", "selected_neurons")]
-        make = _find if spec.interpretation.model == "lexical" else _write_in_turn
+        make = _find if spec.interpretation.model == "lexical" else _write
         stored = stage.build(config_of(spec), upstream, lambda folder: make(stage, upstream, folder))
         records = stored.json("concepts.json")
         readable = [record for record in records if record["concept"]]
@@ -100,11 +102,6 @@ def _find(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
 def _seen(material: Material) -> dict[str, list[str]]:
     by_split = material.texts.group_by("split").agg(pl.col("text_id").sort())
     return {"train": [], "validation": [], "fidelity": [], **dict(by_split.iter_rows())}
-
-
-def _write_in_turn(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
-    with turn_at_servers(stage, stage.dataset.spec.interpretation.model, stage.dataset.spec.annotation.model):
-        _write(stage, upstream, folder)
 
 
 def _write(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:

@@ -38,8 +38,12 @@ def overview(context: dg.AssetExecutionContext, project: Project) -> dg.Material
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": len(lines),
-                "datasets": dg.MetadataValue.md(overview_markdown(lines)),
-                "best hypotheses": dg.MetadataValue.md(best_markdown(lines)),
+                "datasets": dg.MetadataValue.md(
+                    overview_markdown(lines, project.key("evaluation_report").to_user_string())
+                ),
+                "best hypotheses": dg.MetadataValue.md(
+                    best_markdown(lines, project.key("hypothesis_card").to_user_string())
+                ),
                 "stale": ", ".join(stale) or "none",
                 "paid calls": sum(line.calls for line in lines),
                 "page": dg.MetadataValue.path(str(page)),
@@ -91,7 +95,11 @@ def _best(record: EvaluationRecord) -> list[Standing]:
 
 def _said(record: EvaluationRecord, standings: list[Standing]) -> tuple[HypothesisLine, ...]:
     task = str(record.summary["task"])
-    return tuple(HypothesisLine(s.hypothesis_id, s.claim, standing_effect(s, task), s.rank, s.badge) for s in standings)
+    numbers = {row["hypothesis_id"]: number for number, row in enumerate(record.hypotheses, 1)}
+    return tuple(
+        HypothesisLine(s.hypothesis_id, s.claim, standing_effect(s, task), numbers[s.hypothesis_id], s.badge)
+        for s in standings
+    )
 
 
 def spending(log: LineageLog, record: EvaluationRecord) -> tuple[int, float | None]:

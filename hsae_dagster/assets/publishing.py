@@ -6,7 +6,7 @@ cards (`assets.hypothesis_card`).
 Layout under results/reports:
     <dataset>.html                       the page of the current evaluation
     <dataset>/<evaluation>.html          the page of every evaluation, for ever
-    <dataset>/<evaluation>/<table>.…     its tables as Parquet and CSV
+    <dataset>/<evaluation>/<table>.…     its tables as Parquet and CSV, listed in index.html
     <dataset>/<evaluation>-changes.html  what changed since the evaluation before
     <dataset>/annotations.…              held-out texts and their claims in the current evaluation, as Parquet and CSV
     <dataset>/index.html                 the evaluations of a dataset
@@ -21,7 +21,8 @@ from hsae_dagster.assets.identity import Identity
 from hsae_dagster.core.comparison import Standing, compare
 from hsae_dagster.core.lineage import EvaluationRecord
 from hsae_dagster.dataset.discovery import Dataset, file_versions, files_fingerprint
-from hsae_dagster.report.archive import EvaluationLine, render_comparison, render_index
+from hsae_dagster.report.archive import EvaluationLine, render_comparison, render_index, render_tables, with_places
+from hsae_dagster.report.links import asset_address, dagster_root, ui_root
 from hsae_dagster.report.tables import csv_bytes
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster.storage.lineage import LineageLog
@@ -49,11 +50,11 @@ _KEPT = (
 
 
 def publish(
-    log: LineageLog, declared: Dataset, stored: StoredObject, identities: Mapping[str, Identity]
+    log: LineageLog, declared: Dataset, stored: StoredObject, identities: Mapping[str, Identity], asset: str
 ) -> tuple[EvaluationRecord, Path]:
     """Record an evaluation as the current one and write its pages; returns the record and the page's path.
 
-    Publishing the current evaluation again changes no byte.
+    Publishing the current evaluation again changes no byte. `asset` is the key of the evaluation's asset in Dagster.
     """
     rows = [_row(row, identities) for row in read_frame(stored.file("hypotheses.parquet")).iter_rows(named=True)]
     dataset, summary = declared.name, stored.json("evaluation.json")
@@ -61,18 +62,24 @@ def publish(
     folder = log.store.root / "reports"
     own = folder / dataset
     page = stored.file("_report.html").read_bytes()
-    write_atomically(own / f"{record.key}.html", page)
+    dagster = f"{dagster_root()}{asset_address(asset, dataset).removeprefix(ui_root())}"
+    write_atomically(own / f"{record.key}.html", with_places(page, record.key, dagster))
+    tables = []
     for table in sorted(stored.folder.glob("*.parquet")):
-        content = {".parquet": table.read_bytes(), ".csv": csv_bytes(read_frame(table))}
+        frame = read_frame(table)
+        tables.append((table.stem, frame.height))
+        content = {".parquet": table.read_bytes(), ".csv": csv_bytes(frame)}
         for folder_of in (own / record.key, *([own] if table.name == ANNOTATIONS else [])):
             for ending, written in content.items():
                 write_atomically(folder_of / f"{table.stem}{ending}", written)
+    listed = render_tables(dataset, record.key, record.number, tables)
+    write_atomically(own / record.key / "index.html", listed.encode())
     previous = log.previous(record)
     if previous is not None:
         write_atomically(own / f"{record.key}-changes.html", comparison_page(previous, record).encode())
     write_atomically(own / "index.html", render_index(dataset, _lines(log.records(dataset))).encode())
     current = folder / f"{dataset}.html"
-    write_atomically(current, page)
+    write_atomically(current, with_places(page, record.key, dagster, f"{dataset}/"))
     return record, current
 
 

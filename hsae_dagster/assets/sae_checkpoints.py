@@ -24,7 +24,7 @@ from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.assets.untrained import GRID, declared, trainings, twins, unfinished
 from hsae_dagster.dataset.saes import SAE, AutoSizes
 from hsae_dagster.gpu_wait import taken, were_taken
-from hsae_dagster.op_tags import GPU_OP_TAGS, GPU_POOL
+from hsae_dagster.op_tags import GPU_OP_TAGS, gpu_pool
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_arrays, read_frame, write_json
@@ -101,7 +101,7 @@ def list_untrained(context: dg.OpExecutionContext, project: Project) -> Iterator
         yield dg.DynamicOutput(None, mapping_key=key)
 
 
-@dg.op(name="train", ins={"one": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing), tags=GPU_OP_TAGS, pool=GPU_POOL)
+@dg.op(name="train", ins={"one": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing), tags=GPU_OP_TAGS, pool=gpu_pool())
 def train(context: dg.OpExecutionContext, project: Project) -> None:
     """Train one autoencoder, or choose by the grid. What is stored already when it starts is not trained again."""
     with explained():

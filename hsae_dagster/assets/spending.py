@@ -8,9 +8,7 @@ length, on the texts that will be read; everything else is counted from the requ
 already holds.
 """
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,15 +20,12 @@ from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.fidelity import column
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.spec import DatasetSpec
-from hsae_dagster.op_tags import LLM_POOL
 from hsae_dagster.providers.account import Account
 from hsae_dagster.providers.base import AnnotationTask, Annotator, InterpretationRequest, Interpreter
 from hsae_dagster.providers.estimate import Estimate
 from hsae_dagster.providers.ledger import Ledger, total
 from hsae_dagster.resources import Project
 
-# Between looks whether a slot is free.
-POLL_SECONDS = 1.0
 ORDINARY = "mentions something that many texts of this kind mention, number {}"
 
 
@@ -48,6 +43,7 @@ def open_account(
         budget_calls=spending.budget_calls,
         tier=spending.tier,
         selection=selection,
+        environment=project.model_server.environment,
     )
 
 
@@ -56,34 +52,6 @@ def account_of(stage: Stage) -> Account:
     selected = stage.context.job_def.asset_layer.selected_asset_keys
     names = tuple(sorted(key.to_user_string() for key in selected))
     return open_account(stage.project, stage.dataset, stage.asset, stage.context.run.run_id, names)
-
-
-@contextmanager
-def turn_at_servers(stage: Stage, *models: str) -> Iterator[None]:
-    """Hold a slot of Dagster's pool `llm` while a stage asks one of the models, if any of them is at a server.
-
-    HSAE_CONCURRENCY limits the requests of one process; with one slot, which is the pool's default, it limits those of
-    all runs. Stages that ask nobody take none. A run that died gives its slot back as it does a GPU's (`lost_runs`).
-    """
-    storage, run_id, holder = stage.context.instance.event_log_storage, stage.context.run.run_id, f"{stage.asset} asks"
-    if not any(asks_a_server(model) for model in models) or not storage.supports_global_concurrency_limits:
-        yield
-        return
-    known = {pool.name for pool in storage.get_pool_limits()}
-    # Without a default for pools there is no limit.
-    if LLM_POOL not in known and not storage.initialize_concurrency_limit_to_default(LLM_POOL):
-        yield
-        return
-    told = False
-    try:
-        while not storage.claim_concurrency_slot(LLM_POOL, run_id, holder).is_claimed:
-            if not told:
-                stage.report(f"another run asks a server; this one goes on when the pool `{LLM_POOL}` has a slot free")
-            told = True
-            time.sleep(POLL_SECONDS)
-        yield
-    finally:
-        storage.free_concurrency_slot_for_step(run_id, holder)
 
 
 def asks_a_server(model: str) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from hsae_dagster.assets.card_status import restated_cards
 from hsae_dagster.checks import sound
@@ -62,7 +63,8 @@ class Stage:
             DatasetError: the dataset's declaration cannot be used.
         """
         end_with_worker(context.instance, context.run.run_id)
-        return Stage(context, project, load_dataset(project.data, context.partition_key), asset, code_version)
+        dataset = project.run_settings.applied(load_dataset(project.data, context.partition_key))
+        return Stage(context, project, dataset, asset, code_version)
 
     def report(self, message: str) -> None:
         """Tell the run's log, and whoever listens to this package's logger, how far the work is."""
@@ -120,14 +122,16 @@ class Stage:
             self.project.store.point(self.dataset.name, stored)
             self._restate_cards()
         shown = {
+            **_tabular(stored),
             **metadata,
             "folder": dg.MetadataValue.path(str(stored.folder)),
             "made by run": stored.run_id,
             "reused": stored.reused,
+            **({"told at launch": dg.MetadataValue.json(told)} if (told := self.project.run_settings.told) else {}),
             "upstream versions": dg.MetadataValue.json(dict(stored.inputs.upstream)),
         }
         return dg.MaterializeResult(
-            asset_key=self.asset,
+            asset_key=self.project.key(self.asset),
             metadata=shown,
             data_version=dg.DataVersion(stored.data_version),
             check_results=list(checks),
@@ -139,8 +143,30 @@ class Stage:
         if record is None or record.origin(self.asset) is None:
             return
         reasons = staleness(self.project.store, record, files_fingerprint(self.dataset))
-        for event in restated_cards(self.context.instance, record, reasons):
+        for event in restated_cards(self.context.instance, self.project, record, reasons):
             self.context.log_event(event)
+
+
+# The table that an asset is, where it is one; what its columns are, readers see without opening it.
+_TABLES = {
+    "corpus": "texts.parquet",
+    "activations": "texts.parquet",
+    "selected_neurons": "neurons.parquet",
+    "annotation_matrix": "annotations.parquet",
+    "evaluation_report": "hypotheses.parquet",
+}
+
+
+def _tabular(stored: StoredObject) -> dict[str, Any]:
+    """Rows and columns of a stage's table, under the names that Dagster knows."""
+    if stored.asset not in _TABLES:
+        return {}
+    frame = pl.scan_parquet(stored.file(_TABLES[stored.asset]))
+    columns = [dg.TableColumn(name, type=str(dtype)) for name, dtype in frame.collect_schema().items()]
+    return {
+        "dagster/row_count": int(frame.select(pl.len()).collect().item()),
+        "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns=columns)),
+    }
 
 
 def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:

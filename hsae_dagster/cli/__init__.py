@@ -21,6 +21,7 @@ from hsae_dagster.cli import (
     new,
     run,
     samples,
+    serve,
     start,
     text,
     try_text,
@@ -52,6 +53,7 @@ main.add_command(samples.sample)
 main.add_command(run.run)
 main.add_command(samples.demo)
 main.add_command(start.ui)
+main.add_command(serve.serve)
 main.add_command(new.new)
 main.add_command(new.check)
 main.add_command(cost.cost)

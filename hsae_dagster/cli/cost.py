@@ -5,7 +5,7 @@ Belongs here: the table for people. Does not belong here: counting (`assets.cost
 
 import click
 
-from hsae_dagster.cli.findings import columns
+from hsae_dagster.cli.findings import columns, terminal_width
 from hsae_dagster.home import prepare_home
 from hsae_dagster.resources import Project, project_root
 
@@ -45,7 +45,7 @@ def cost(dataset: str, trial: bool) -> None:
         }
         for stage, model, estimate, basis in [*lines, ("all", "", total, "")]
     ]
-    for line in columns(rows):
+    for line in columns(rows, terminal_width()):
         click.echo(line)
     spending = declared.spec.spending
     spent = open_account(project, declared, "cost", "estimate").ledger.spent(dataset)
@@ -69,18 +69,18 @@ def _make_corpus(project: Project, dataset: str) -> None:
     """The texts, which cost nothing, where they are not there yet."""
     import dagster as dg
 
-    from hsae_dagster.assets.corpus import corpus
+    from hsae_dagster.definitions import STAGES
     from hsae_dagster.errors import HsaeError, StorageError
-    from hsae_dagster.partitions import DATASETS
 
     try:
         project.store.current(dataset, "corpus")
     except StorageError:
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-        with dg.DagsterInstance.get() as instance:
-            instance.add_dynamic_partitions(DATASETS, [dataset])
+        # Not on the records: whoever asks for a price has not asked for the dataset, and `refresh` must not take it so.
+        with dg.DagsterInstance.ephemeral() as instance:
+            instance.add_dynamic_partitions(project.partitions_name, [dataset])
             made = dg.materialize(
-                [corpus],
+                [stage for stage in STAGES if stage.key == project.key("corpus")],
                 partition_key=dataset,
                 instance=instance,
                 resources={"project": project},

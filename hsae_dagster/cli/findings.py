@@ -3,12 +3,16 @@
 Belongs here: tables for people. Does not belong here: the report (`report`) or running anything (`run`).
 """
 
+import shutil
+import sys
 from math import nan
 from typing import Any
 
 import click
 
 from hsae_dagster.resources import Project
+
+_WIDEST, _NARROWEST = 78, 16  # characters of a column, and of one that gives way
 
 
 def print_findings(dataset: str, seconds: float) -> None:
@@ -22,7 +26,7 @@ def print_findings(dataset: str, seconds: float) -> None:
     summary, rows = stored.json("evaluation.json"), stored.json("_table.json")
     used = "texts never used before" if summary["look"] == 1 else "held-out texts that an earlier look has used"
     click.echo(f"\nWhat goes with {summary['outcome']} in `{dataset}`, tested on {used}:\n")
-    for line in columns(rows):
+    for line in columns(rows, terminal_width()):
         click.echo(line)
     found, tested = summary["confirmed"], summary["tested"]
     click.echo(f"\n{found} of {tested} claims confirmed (corrected for all tests; alpha {summary['alpha']:g}).")
@@ -37,15 +41,25 @@ def print_findings(dataset: str, seconds: float) -> None:
     click.echo(f"Done in {seconds:.0f} s.")
 
 
-def columns(rows: list[dict[str, Any]]) -> list[str]:
-    """Rows as aligned text; the first column takes what width is left."""
+def terminal_width() -> int | None:
+    """Characters that fit a line, or None where nobody reads it on a terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def columns(rows: list[dict[str, Any]], width: int | None = None) -> list[str]:
+    """Rows as aligned text, no line longer than `width`; the widest columns give way."""
     if not rows:
         return ["(nothing found: no claim was tested)"]
     names = list(rows[0])
     cells = [[str(row[name]) for name in names] for row in [dict(zip(names, names, strict=True)), *rows]]
     widths = [max(len(row[j]) for row in cells) for j in range(len(names))]
-    widths[0] = min(widths[0], 78)
-    return ["  ".join(_fit(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    widths = [min(size, _WIDEST) for size in widths]
+    if width is not None:
+        for j in sorted(range(len(widths)), key=lambda j: -widths[j]):
+            spare = width - sum(widths) - 2 * (len(widths) - 1)
+            widths[j] = min(widths[j], max(_NARROWEST, widths[j] + spare))
+    lines = ["  ".join(_fit(cell, size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return [_fit(line, width).rstrip() for line in lines] if width else lines
 
 
 def _fit(cell: str, width: int) -> str:

@@ -17,16 +17,16 @@ def register(*, others: bool = True) -> list[str]:
     import dagster as dg
 
     from hsae_dagster.assets.dataset_catalog import scan, waiting
-    from hsae_dagster.partitions import DATASETS
 
-    found, problems = scan(Project.here())
+    project = Project.here()
+    found, problems = scan(project)
     names = [dataset.name for dataset, _ in found]
     with dg.DagsterInstance.get() as instance:
-        instance.add_dynamic_partitions(DATASETS, names)
+        instance.add_dynamic_partitions(project.partitions_name, names)
     if not others:
         return names
     for problem in problems:
         click.echo(f"  not usable: {problem}")
-    for pending in waiting(Project.here()):
-        click.echo(f"  not usable yet: {pending}")
+    if pending := waiting(project):
+        click.echo(f"Without texts yet: {', '.join(pending)} (`hsae sample NAME` or `hsae fetch NAME` gets them)")
     return names

@@ -361,6 +361,13 @@ class DatasetSpec(Section):
     judge: Judge = Judge()
     spending: Spending = Spending()
     inference: Inference = Inference()
+    # Left out of what results are made from: it says when to look again, not what is found.
+    freshness: float | None = Field(
+        None,
+        gt=0,
+        exclude=True,
+        description="Days after which `watch` tells that the last evaluation is too old; never without it.",
+    )
 
     hypotheses: tuple[OwnHypothesis, ...] = Field(
         (), max_length=50, description="Hypotheses of your own, judged and tested beside the found ones."

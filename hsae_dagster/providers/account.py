@@ -9,7 +9,8 @@ what it did cost is settled when it comes back, so almost all of the budget can 
 """
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -56,6 +57,7 @@ class Account:
         tier: how requests are paid.
         selection: assets of the run, or None for all; a batch's answers go on with them.
         trial: told what happens when estimates try servers out; None for estimates that ask nobody.
+        environment: with the address and key of the server to ask.
         totals: what this stage took so far.
     """
 
@@ -68,6 +70,7 @@ class Account:
     tier: Tier = "standard"
     selection: tuple[str, ...] | None = None
     trial: Callable[[str], None] | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     totals: Totals = field(default_factory=Totals)
 
     def turn(self, report: Callable[[str], None]) -> AbstractContextManager[object]:

@@ -4,6 +4,8 @@ Belongs here: the choice, and the error for a name that is none of them. Does no
 imported only when chosen, so that loading a code location loads no model library.
 """
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +43,7 @@ def make_embedder(spec: Embedding, account: Account | None = None) -> Embedder:
 
     return OpenAIEmbedder(
         model,
-        server=server_of(spec.server, "embedding.server"),
+        server=server_of(spec.server, "embedding.server", _environment(account)),
         account=account,
         max_tokens=spec.max_tokens,
         dimensions=spec.dimensions,
@@ -56,7 +58,7 @@ def make_interpreter(spec: Interpretation, account: Account | None = None, *, as
     """
     from hsae_dagster.providers.openai_interpreter import OpenAIInterpreter
 
-    model, server, provider = _reader("interpretation", spec, asks=asks)
+    model, server, provider = _reader("interpretation", spec, account, asks=asks)
     interpreter = OpenAIInterpreter(
         model,
         server=server,
@@ -92,7 +94,7 @@ def make_annotator(
         return LexicalAnnotator(closeness)
     from hsae_dagster.providers.openai_annotator import OpenAIAnnotator
 
-    model, server, provider = _reader("annotation", spec, asks=asks)
+    model, server, provider = _reader("annotation", spec, account, asks=asks)
     annotator = OpenAIAnnotator(
         model,
         server=server,
@@ -109,14 +111,21 @@ def make_annotator(
     return annotator
 
 
-def _reader(section: str, spec: Interpretation | Annotation, *, asks: bool) -> tuple[str, "Server", str]:
+def _environment(account: Account | None) -> Mapping[str, str]:
+    return account.environment if account else os.environ
+
+
+def _reader(
+    section: str, spec: Interpretation | Annotation, account: Account | None, *, asks: bool
+) -> tuple[str, "Server", str]:
     """Name, server and provider of a language model that writes or judges."""
     from hsae_dagster.providers.openai_server import Server, server_of
 
     field = f"{section}.model"
     provider, _, named = spec.model.partition(":")
     if provider != "local":
-        return _openai_model(field, spec.model, READERS), server_of(spec.server, f"{section}.server"), "openai"
+        server = server_of(spec.server, f"{section}.server", _environment(account))
+        return _openai_model(field, spec.model, READERS), server, "openai"
     from hsae_dagster.providers.local_server import local_identity, local_server
 
     path = Path(named.strip()).expanduser()

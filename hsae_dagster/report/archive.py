@@ -58,6 +58,34 @@ def render_index(dataset: str, lines: Sequence[EvaluationLine]) -> str:
     )
 
 
+def with_places(page: bytes, key: str, dagster: str, folder: str = "") -> bytes:
+    """A report's page with links to its tables, to earlier evaluations and to Dagster.
+
+    Args:
+        page: as it was made, one file that leads nowhere.
+        key: short name of the evaluation.
+        dagster: address of the evaluation's page there.
+        folder: of the dataset's evaluations, as seen from the page, with its slash.
+    """
+    places = template("places.html.j2").render(folder=folder, key=key, dagster=dagster)
+    return page.replace(b"<!-- places -->\n", places.encode(), 1)
+
+
+def render_tables(dataset: str, key: str, number: int, tables: Sequence[tuple[str, int]]) -> str:
+    """The list of an evaluation's tables, each with its number of rows, as one HTML document."""
+    return str(
+        template("tables.html.j2").render(
+            css=style(),
+            title=f"{dataset}: tables",
+            eyebrow=f"evaluation {number}",
+            dataset=dataset,
+            key=key,
+            number=number,
+            tables=tables,
+        )
+    )
+
+
 def render_comparison(
     dataset: str, before: EvaluationLine, after: EvaluationLine, changes: Sequence[Change], task: str
 ) -> str:

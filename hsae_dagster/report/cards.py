@@ -146,7 +146,7 @@ def guidance_words(hypothesis: Hypothesis, content: ReportContent) -> str:
 
 
 def hypotheses_table(content: ReportContent) -> list[dict[str, str]]:
-    """One row per hypothesis, in the report's order, for a terminal or a Dagster table; plain text, one line each.
+    """One row per hypothesis, in the report's order and with its numbers; plain text, one line each.
 
     Where controls are declared, the effect beside them has a column of its own; where a verdict needs a word on its
     rule, all rows have a column for it.
@@ -154,6 +154,7 @@ def hypotheses_table(content: ReportContent) -> list[dict[str, str]]:
     whys = [why_words(h) for h in content.hypotheses]
     return [
         {
+            "no.": str(number),
             "claim": one_line(h.claim),
             "effect": effect_brief(h.test.separation, content.task),
             **({CONTROLLED: partial_brief(h.test.adjusted, content.task)} if content.controls else {}),
@@ -162,7 +163,7 @@ def hypotheses_table(content: ReportContent) -> list[dict[str, str]]:
             "badge": h.badge,
             **({"why": why} if any(whys) else {}),
         }
-        for h, why in zip(content.hypotheses, whys, strict=True)
+        for number, (h, why) in enumerate(zip(content.hypotheses, whys, strict=True), 1)
     ]
 
 

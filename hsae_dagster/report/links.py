@@ -12,16 +12,28 @@ from urllib.parse import quote, urlencode
 from hsae_dagster.errors import HsaeError
 from hsae_dagster.report.cards import escape_markdown
 
+REPORTS_PORT = 3001
+
 
 def link(words: str, address: str) -> str:
     """A link; the words show as themselves."""
     return f"[{escape_markdown(words)}]({address})"
 
 
-def asset_address(asset: str, partition: str | None = None) -> str:
-    """An asset's page, opened at a partition."""
+def asset_address(key: str, partition: str | None = None) -> str:
+    """The page of an asset (`hsae/corpus`), opened at a partition."""
     query = f"?{urlencode({'view': 'partitions', 'partition': partition}, quote_via=quote)}" if partition else ""
-    return f"{ui_root()}/assets/{quote(asset)}{query}"
+    return f"{ui_root()}/assets/{quote(key)}{query}"
+
+
+def card_partition(dataset: str, number: int) -> str:
+    """Partition key of the card of one hypothesis, by its number everywhere: `reviews|h01` is the report's first."""
+    return f"{dataset}|h{number:02d}"
+
+
+def dataset_of_card(partition: str) -> str:
+    """The dataset of a card's partition."""
+    return partition.rpartition("|")[0]
 
 
 def run_address(run_id: str) -> str:
@@ -42,6 +54,18 @@ def ui_root() -> str:
             "whole address, such as https://example.org/dagster; or leave it out."
         )
     return root
+
+
+def dagster_root() -> str:
+    """What an address of Dagster begins with on a page that is not Dagster's own; `hsae ui` sets HSAE_DAGSTER_URL."""
+    root, here = ui_root(), os.environ.get("HSAE_DAGSTER_URL", "").rstrip("/") or "http://127.0.0.1:3000"
+    return root if root.startswith("http") else f"{here}{root}"
+
+
+def report_address(dataset: str) -> str:
+    """Where `hsae serve`, which `hsae ui` starts beside Dagster, shows a report; HSAE_REPORTS_URL moves it."""
+    root = os.environ.get("HSAE_REPORTS_URL", "").strip().rstrip("/") or f"http://127.0.0.1:{REPORTS_PORT}"
+    return f"{root}/{quote(dataset)}.html"
 
 
 def when(moment: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hsae_dagster.report.cards import escape_markdown
-from hsae_dagster.report.links import asset_address, link, when
+from hsae_dagster.report.links import asset_address, card_partition, link, when
 from hsae_dagster.report.templates import style, template
 from hsae_dagster.report.wording import capitalised, count, number, short_claim
 
@@ -17,12 +17,12 @@ LISTED_FROM = 5
 
 @dataclass(frozen=True)
 class HypothesisLine:
-    """One of a dataset's hypotheses; its effect is written out."""
+    """One of a dataset's hypotheses, by its number in the report; its effect is written out."""
 
     hypothesis_id: str
     claim: str
     effect: str
-    rank: int
+    number: int
     badge: str
 
 
@@ -80,24 +80,24 @@ def render_overview(lines: Sequence[DatasetLine]) -> str:
     )
 
 
-def overview_markdown(lines: Sequence[DatasetLine]) -> str:
-    """A table for Dagster, with links to each dataset's evaluation."""
+def overview_markdown(lines: Sequence[DatasetLine], evaluation: str) -> str:
+    """A table for Dagster, with links to each dataset's evaluation, which is an asset of this key."""
     say = escape_markdown
     rows = ["| dataset | confirmed | evaluated | status | spent |", "|---|---|---|---|---|"]
     for line in lines:
-        opened = link(line.dataset, asset_address("evaluation_report", line.dataset))
+        opened = link(line.dataset, asset_address(evaluation, line.dataset))
         figures = f"{line.confirmed} of {line.tested} | {say(line.day)} | {say(line.status)} | {say(line.spent)}"
         rows.append(f"| {opened} | {figures} |")
     return "\n".join(rows)
 
 
-def best_markdown(lines: Sequence[DatasetLine]) -> str:
-    """The strongest hypotheses of every dataset, with links to their cards."""
+def best_markdown(lines: Sequence[DatasetLine], cards: str) -> str:
+    """The strongest hypotheses of every dataset, with links to their cards, which are an asset of this key."""
     say = escape_markdown
     rows = ["| dataset | hypothesis | effect |", "|---|---|---|"]
     for line in lines:
         for best in line.best:
-            card = asset_address("hypothesis_card", f"{line.dataset}|h{best.rank:02d}")
+            card = asset_address(cards, card_partition(line.dataset, best.number))
             rows.append(
                 f"| {say(line.dataset)} | {link(capitalised(short_claim(best.claim, 90)), card)} | {say(best.effect)} |"
             )

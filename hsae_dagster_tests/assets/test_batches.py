@@ -38,8 +38,8 @@ class Batched:
         return self.workspace.run("asked", *(stages or ("annotation_matrix",)))
 
     def tick(self) -> dg.SensorResult | dg.SkipReason:
-        context = dg.build_sensor_context(resources={"project": self.workspace.project})
-        found = batch_answers(context)
+        with dg.build_sensor_context(resources={"folders": self.workspace.project}) as context:
+            found = batch_answers(context)
         assert isinstance(found, dg.SensorResult | dg.SkipReason)
         return found
 
@@ -94,7 +94,7 @@ def test_submit_wait_collect_and_go_on(batched: Batched) -> None:
     assert isinstance(found, dg.SensorResult)
     (request,) = found.run_requests or []
     assert (request.partition_key, request.run_key) == ("asked", "batch0")
-    names = {key.to_user_string() for key in request.asset_selection or []}
+    names = {key.path[-1] for key in request.asset_selection or []}
     assert names >= {"annotation_matrix", "evaluation_report"}
     assert isinstance(batched.tick(), dg.SkipReason)
     run = batched.run("annotation_matrix", "evaluation_report")

@@ -44,7 +44,7 @@ def markdown(run: Run) -> dict[str, str]:
 
 def test_what_dagster_renders_holds_only_our_own_markup(injected: tuple[Workspace, Run]) -> None:
     lines = gather(injected[0].project)
-    shown = markdown(injected[1]) | {"overview": overview_markdown(lines), "best": best_markdown(lines)}
+    shown = markdown(injected[1]) | {"overview": overview_markdown(lines, "e"), "best": best_markdown(lines, "c")}
     assert len(shown) > 40
     for place, value in shown.items():
         rest = SAFE.sub("", value)

@@ -12,12 +12,12 @@ from hsae_dagster.assets.card_status import card_metadata
 from hsae_dagster.dataset.discovery import files_fingerprint, load_dataset
 from hsae_dagster.dataset.rows import read_rows
 from hsae_dagster.keys import text_id
-from hsae_dagster.partitions import card_partition
 from hsae_dagster.report.excerpts import excerpt
+from hsae_dagster.report.links import card_partition
 from hsae_dagster.report.wording import one_line
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster.storage.lineage import LineageLog
-from hsae_dagster_tests.assets.workspace import NAMES, Workspace, tiny_texts
+from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key, tiny_texts
 from hsae_dagster_tests.conftest import Finished
 
 DATASETS = ("ratings", "parties", "duels")
@@ -53,7 +53,7 @@ def test_every_link_of_every_card_leads_to_what_dagster_has(finished: Finished, 
 
 
 def latest(instance: dg.DagsterInstance, asset: str, partition: str) -> dg.AssetMaterialization:
-    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[partition])
+    wanted = dg.AssetRecordsFilter(asset_key=asset_key(asset), asset_partitions=[partition])
     event = instance.fetch_materializations(wanted, limit=1).records[0].asset_materialization
     assert event is not None
     return event
@@ -114,7 +114,11 @@ def test_every_quoted_text_stands_in_the_files_and_every_quote_in_its_text(finis
 def statuses(workspace: Workspace, instance: dg.DagsterInstance, dataset: str = "ratings") -> list[str]:
     record = LineageLog(workspace.store).latest(dataset)
     assert record is not None
-    return [card_metadata(instance, card_partition(dataset, row["rank"]))["status"] for row in record.hypotheses]
+    return [card_of(workspace, instance, dataset, number)["status"] for number in range(1, len(record.hypotheses) + 1)]
+
+
+def card_of(workspace: Workspace, instance: dg.DagsterInstance, dataset: str, number: int) -> dict[str, Any]:
+    return card_metadata(instance, workspace.project, card_partition(dataset, number))
 
 
 def test_a_card_says_stale_when_something_changed_without_the_rest_and_current_when_it_changes_back(
@@ -140,7 +144,7 @@ def test_a_card_says_stale_when_something_changed_without_the_rest_and_current_w
 
 def cards_written(run: Any) -> list[str]:
     events = run.result.get_asset_materialization_events()
-    return [str(e.partition) for e in events if e.asset_key == dg.AssetKey("hypothesis_card")]
+    return [str(e.partition) for e in events if e.asset_key == asset_key("hypothesis_card")]
 
 
 def test_an_evaluation_of_results_that_do_not_fit_together_is_stale_from_the_start(copied: Workspace) -> None:
@@ -178,9 +182,9 @@ def test_a_reworded_claim_keeps_its_hypothesis_and_the_card_says_what_changed(co
     assert len(kept) >= 2
     reworded = {key for key in kept if ids[0][key] != ids[1][key]}
     assert reworded
-    for row in second.hypotheses:
+    for number, row in enumerate(second.hypotheses, 1):
         known = row["known_by"]
-        card = run.cards[str(card_partition("ratings", row["rank"]))]
+        card = run.cards[card_partition("ratings", number)]
         if row["hypothesis_id"] in reworded:
             assert known["was"] == ids[0][row["hypothesis_id"]]
             assert known["correlation"] >= 0.7 or known["cosine"] >= 0.9
@@ -227,14 +231,22 @@ def test_the_evaluation_links_to_every_card(finished: Finished, dataset: str) ->
     assert (finished.workspace.project.results / "reports" / dataset / "index.html").is_file()
 
 
-def test_a_rank_is_retired_once(copied: Workspace) -> None:
+def test_cards_have_a_partition_each_and_those_left_over_are_retired_once_and_lose_theirs(copied: Workspace) -> None:
     instance = dg.DagsterInstance.ephemeral()
-    ranks = range(len(cards_written(copied.run("ratings", "evaluation_report", instance=instance))))
-    assert len(ranks) >= 2
+
+    def partitions(dataset: str) -> set[str]:
+        return {key for key in instance.get_dynamic_partitions(copied.project.cards_name) if key.startswith(dataset)}
+
+    assert copied.run("parties", "evaluation_report", instance=instance).success
+    numbers = range(1, 1 + len(cards_written(copied.run("ratings", "evaluation_report", instance=instance))))
+    assert len(numbers) >= 2
+    assert partitions("ratings") == {card_partition("ratings", number) for number in numbers}
     copied.declare("ratings", None, selection={"n": 1})
     stages = NAMES[NAMES.index("selected_neurons") :]
     copied.run("ratings", *stages, instance=instance)
-    retired = [card_metadata(instance, card_partition("ratings", rank))["badge"] == "retired" for rank in ranks]
-    assert retired == [rank > 0 for rank in ranks]
+    assert partitions("ratings") == {"ratings|h01"}
+    assert "parties|h01" in partitions("parties")
+    retired = [card_of(copied, instance, "ratings", number)["badge"] == "retired" for number in numbers]
+    assert retired == [number > 1 for number in numbers]
     again = copied.run("ratings", "evaluation_report", instance=instance)
-    assert cards_written(again) == ["ratings|h00"]
+    assert cards_written(again) == ["ratings|h01"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import dagster as dg
 import polars as pl
 import pytest
 from click.testing import CliRunner
@@ -17,7 +18,9 @@ from click.testing import CliRunner
 from hsae_dagster import cli
 from hsae_dagster.assets.asked import asked_about_text, asked_for_words
 from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster.definitions import defs
 from hsae_dagster.errors import DatasetError
+from hsae_dagster.resources import ModelServer, RunSettings
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster_tests.assets import scripted
@@ -315,3 +318,41 @@ def declined(workspace: Workspace) -> str:
     with pytest.raises(DatasetError) as error:
         load_dataset(workspace.project.data, "asked")
     return str(error.value)
+
+
+def test_a_server_given_as_a_resource_is_asked_whatever_the_environment_says(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.declare("asked", tiny_texts(), **scripted.MODELS)
+    with Loopback(scripted.chat, scripted.embed) as server:
+        os.environ |= {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_API_KEY": "another"}
+        given = ModelServer(base_url=server.url, api_key=KEY)
+        run = workspace.run("asked", "corpus", "embeddings", model_server=given)
+        assert run.success, {step: run.sentence(step) for step in run.failures}
+        assert server.calls
+
+
+def test_what_a_run_is_told_replaces_the_declaration_for_that_run_and_is_shown(copied: Workspace) -> None:
+    told = RunSettings(n=1, budget_usd=3.0)
+    run = copied.run("ratings", model_server=ModelServer(), run_settings=told)
+    assert run.success, {step: run.sentence(step) for step in run.failures}
+    assert len(run.cards) == 1
+    assert run.metadata("evaluation_report")["told at launch"] == {
+        "selection": {"n": 1},
+        "spending": {"budget_usd": 3.0},
+    }
+    again = copied.run("ratings")
+    assert len(again.cards) > 1 and "told at launch" not in again.metadata("evaluation_report")
+    # The same words as for a field of dataset.yaml that cannot be.
+    refused = copied.run("ratings", "corpus", run_settings=RunSettings(n=-3))
+    assert "`selection.n` is -3" in refused.sentence("corpus")
+
+
+def test_the_run_config_of_the_job_takes_what_a_run_is_told_and_the_server_is_an_environment_variable() -> None:
+    job = defs.resolve_job_def("analyse_dataset")
+    config = {"resources": {"run_settings": {"config": {"n": 5, "interpretation_model": "openai:gpt-5-mini"}}}}
+    assert dg.validate_run_config(job, config)
+    with pytest.raises(dg.DagsterInvalidConfigError):
+        dg.validate_run_config(job, {"resources": {"run_settings": {"config": {"claims": 5}}}})
+    os.environ["OPENAI_API_KEY"] = "sk-secret"
+    here = ModelServer.here()
+    assert "sk-secret" not in repr(here) and isinstance(here.api_key, dg.EnvVar)

@@ -89,7 +89,7 @@ def test_without_their_files_they_wait_and_disturb_nobody(presets: Workspace) ->
     found, problems = scan(presets.project)
     assert [dataset.name for dataset, _ in found] == ["mine"]
     assert not problems
-    told = waiting(presets.project)
+    told = list(waiting(presets.project).values())
     assert len(told) == len(PRESETS)
     for name, sentence in zip(sorted(PRESETS), told, strict=True):
         assert f"`{name}`" in sentence

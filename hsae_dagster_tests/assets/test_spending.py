@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,10 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from hsae_dagster.assets import spending
 from hsae_dagster.assets.asking_again import ask_again
 from hsae_dagster.assets.cost_estimate import FINISHED, estimate_costs
 from hsae_dagster.core.judge_probes import RULES
 from hsae_dagster.dataset.discovery import load_dataset
-from hsae_dagster.op_tags import LLM_POOL
 from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster_tests.assets import scripted
@@ -153,33 +150,6 @@ def test_calls_are_within_15_percent_of_what_was_told_before_anything_was_select
         sys.stderr.write(told + "\n")
         assert counted[stage].estimate.calls == pytest.approx(paid[stage], rel=0.15), stage
         assert rough[stage].estimate.calls == pytest.approx(paid[stage], rel=0.15), stage
-
-
-def test_runs_that_ask_a_server_take_turns_and_others_do_not_wait(
-    ready: Selected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(spending, "POLL_SECONDS", 0.02)
-    workspace = ready.workspace
-    home = tmp_path / "home"
-    home.mkdir()
-    pools = {"concurrency": {"pools": {"default_limit": 1}}}
-    with dg.DagsterInstance.local_temp(str(home), overrides=pools) as instance, ThreadPoolExecutor(1) as threads:
-        storage = instance.event_log_storage
-        assert storage.initialize_concurrency_limit_to_default(LLM_POOL)
-        assert storage.claim_concurrency_slot(LLM_POOL, "another run", "its step").is_claimed
-        workspace.declare("offline", tiny_texts())
-        assert workspace.run("offline", upto="interpretations", instance=instance).success
-        waiting = threads.submit(workspace.run, "asked", "interpretations", instance=instance)
-        before = len(ready.server.calls)
-        with pytest.raises(TimeoutError):
-            waiting.result(timeout=3)
-        assert len(ready.server.calls) == before
-        storage.free_concurrency_slot_for_step("another run", "its step")
-        run = waiting.result(timeout=120)
-        assert run.success
-        assert len(told(run, "another run asks a server")) == 1
-        assert storage.get_concurrency_info(LLM_POOL).active_slot_count == 0
-        assert len(ready.server.calls) > before
 
 
 def test_a_budget_of_calls_stops_each_stage_before_it_is_passed_and_more_budget_goes_on(ready: Selected) -> None:

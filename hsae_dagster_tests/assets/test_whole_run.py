@@ -9,9 +9,9 @@ import pytest
 
 from hsae_dagster.checks import CHECKS
 from hsae_dagster.dataset.discovery import files_fingerprint, load_dataset
-from hsae_dagster.partitions import card_partition
+from hsae_dagster.report.links import card_partition
 from hsae_dagster.storage.frames import read_codes, read_frame
-from hsae_dagster_tests.assets.workspace import NAMES, TOPICS, Workspace, topic_of
+from hsae_dagster_tests.assets.workspace import NAMES, TOPICS, Workspace, asset_key, topic_of
 from hsae_dagster_tests.conftest import Finished
 
 DATASETS = ("ratings", "parties", "duels")
@@ -118,9 +118,10 @@ def test_each_hypothesis_has_a_card_with_its_lineage(finished: Finished, dataset
     run, workspace = finished.runs[dataset], finished.workspace
     hypotheses = read_frame(workspace.current(dataset, "evaluation_report").file("hypotheses.parquet"))
     assert hypotheses.height >= 2
-    assert set(run.cards) == {f"{dataset}|h{rank:02d}" for rank in hypotheses["rank"]}
-    for row in hypotheses.iter_rows(named=True):
-        card = run.cards[str(card_partition(dataset, row["rank"]))]
+    assert set(run.cards) == {card_partition(dataset, number + 1) for number in range(hypotheses.height)}
+    for number, row in enumerate(hypotheses.iter_rows(named=True), 1):
+        card = run.cards[card_partition(dataset, number)]
+        assert card["number"] == number
         assert card["claim"] == row["claim"]
         assert card["badge"] == row["badge"]
         assert card["effect"] == pytest.approx(row["effect_estimate"], rel=1e-3)
@@ -135,7 +136,7 @@ def test_each_hypothesis_has_a_card_with_its_lineage(finished: Finished, dataset
 
 
 def test_cards_are_partitions_that_dagster_knows(finished: Finished) -> None:
-    written = finished.instance.get_materialized_partitions(dg.AssetKey("hypothesis_card"))
+    written = finished.instance.get_materialized_partitions(asset_key("hypothesis_card"))
     assert written == {key for run in finished.runs.values() for key in run.cards}
 
 
@@ -158,21 +159,35 @@ def test_the_report_is_one_page_that_asks_for_nothing(finished: Finished, datase
     assert finished.runs[dataset].metadata("evaluation_report")["report"].endswith(f"reports/{dataset}.html")
     assert page.lower().startswith("<!doctype html>")
     assert "<script" not in page
-    assert not re.search(r"""(src|href)\s*=\s*["']?(?!["']?(data:|#))""", page)
+    kept = finished.workspace.current(dataset, "evaluation_report").file("_report.html").read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href)\s*=\s*["']?(?!["']?(data:|#))""", kept)
+    # The published one leads to what lies beside it, and to Dagster.
+    leads = [link for link in re.findall(r'href="([^"]+)"', page) if link not in kept]
+    *beside, dagster = leads
+    assert dagster == f"http://127.0.0.1:3000/assets/hsae/evaluation_report?view=partitions&amp;partition={dataset}"
+    reports = finished.workspace.project.results / "reports"
+    assert [(reports / link).is_file() for link in beside] == [True, True]
+    tables = (reports / beside[1]).parent
+    listed = re.findall(r'href="([a-z_]+\.(?:csv|parquet))"', (tables / "index.html").read_text(encoding="utf-8"))
+    assert set(listed) == {path.name for path in tables.iterdir()} - {"index.html"}
+    told = finished.runs[dataset].metadata("evaluation_report")
+    assert told["open the report"] == f"http://127.0.0.1:3001/{dataset}.html"
+    for number in range(1, len(finished.runs[dataset].cards) + 1):
+        assert f"| {number} | [" in told["cards"]
 
 
 def test_ranks_that_are_no_longer_used_are_retired(copied: Workspace) -> None:
     instance = dg.DagsterInstance.ephemeral()
     before = copied.run("ratings", "evaluation_report", instance=instance)
     # Two topics matter, and there is a claim for each at least.
-    assert set(before.cards) == {f"ratings|h{rank:02d}" for rank in range(len(before.cards))}
+    assert set(before.cards) == {card_partition("ratings", number + 1) for number in range(len(before.cards))}
     assert len(before.cards) >= 2
     copied.declare("ratings", None, selection={"n": 1})
     stages = NAMES[NAMES.index("selected_neurons") :]
     after = copied.run("ratings", *stages, instance=instance)
     assert after.success
     retired = {key: card["badge"] == "retired" for key, card in after.cards.items()}
-    assert retired == {key: key != "ratings|h00" for key in before.cards}
+    assert retired == {key: key != "ratings|h01" for key in before.cards}
     # Another dataset's cards are none of its business.
     other = copied.run("parties", "evaluation_report", instance=instance)
     assert {key.split("|")[0] for key in other.cards} == {"parties"}
@@ -199,3 +214,12 @@ def test_a_failed_structural_check_leaves_the_last_good_result_current(
     # What is upstream of the failure succeeded and is current.
     assert changed <= {"datasets/ratings/corpus.json", "datasets/ratings/sae_checkpoints.json"}
     assert "datasets/ratings/sae_checkpoints.json" in changed
+
+
+def test_what_is_a_table_tells_its_rows_and_columns_under_the_names_that_dagster_knows(finished: Finished) -> None:
+    run, workspace = finished.runs["ratings"], finished.workspace
+    for asset, file in (("corpus", "texts"), ("annotation_matrix", "annotations"), ("evaluation_report", "hypotheses")):
+        frame = read_frame(workspace.current("ratings", asset).file(f"{file}.parquet"))
+        told = run.metadata(asset)
+        assert told["dagster/row_count"] == frame.height
+        assert [column.name for column in told["dagster/column_schema"].columns] == frame.columns

@@ -17,12 +17,12 @@ import polars as pl
 import yaml
 
 from hsae_dagster.definitions import STAGES
-from hsae_dagster.partitions import DATASETS
+from hsae_dagster.partitions import DATASETS, KEY_PREFIX
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.objects import ObjectStore, StoredObject
 from hsae_dagster.whole_files import unsealed
 
-NAMES = [stage.key.to_user_string() for stage in STAGES]
+NAMES = [stage.key.path[-1] for stage in STAGES]
 TOPICS = {
     "cooking": ("soup", "oven", "garlic", "recipe", "flour", "butter"),
     "sailing": ("boat", "harbour", "anchor", "sail", "wave", "captain"),
@@ -36,6 +36,11 @@ PATTERNS = (
     "A {} and one more {} was all we saw.",
     "There was a {} next to the {}.",
 )
+
+
+def asset_key(asset: str) -> dg.AssetKey:
+    """Key of one of our assets in a project that chose no other names."""
+    return dg.AssetKey([KEY_PREFIX, asset])
 
 
 def topic_of(text: str) -> str:
@@ -127,20 +132,20 @@ class Run:
     def event(self, asset: str) -> dg.AssetMaterialization:
         """The materialization of an asset in this run."""
         events = self.result.asset_materializations_for_node(asset)
-        (event,) = [event for event in events if event.asset_key == dg.AssetKey(asset)]
+        (event,) = [event for event in events if event.asset_key == asset_key(asset)]
         return event
 
     @cached_property
     def checks(self) -> dict[str, dg.AssetCheckEvaluation]:
         """Check results by `asset.check`."""
         found = (e.asset_check_evaluation_data for e in self.result.all_events if e.event_type_value == _CHECKED)
-        return {f"{check.asset_key.to_user_string()}.{check.check_name}": check for check in found}
+        return {f"{check.asset_key.path[-1]}.{check.check_name}": check for check in found}
 
     @property
     def cards(self) -> dict[str, dict[str, Any]]:
         """Metadata of the cards this run wrote, by their partition's key."""
         events = self.result.asset_materializations_for_node("evaluation_report")
-        cards = [event for event in events if event.asset_key == dg.AssetKey("hypothesis_card")]
+        cards = [event for event in events if event.asset_key == asset_key("hypothesis_card")]
         return {str(card.partition): {k: v.value for k, v in card.metadata.items()} for card in cards}
 
 
@@ -155,7 +160,11 @@ class Workspace:
 
     @property
     def project(self) -> Project:
-        return Project(data_dir=str(self.root / "data"), results_dir=str(self.root / "results"))
+        return self.given()
+
+    def given(self, **fields: Any) -> Project:
+        """The project with something in it that is not as by default."""
+        return Project(data_dir=str(self.root / "data"), results_dir=str(self.root / "results"), **fields)
 
     @property
     def store(self) -> ObjectStore:
@@ -181,16 +190,20 @@ class Workspace:
         *stages: str,
         upto: str | None = None,
         instance: dg.DagsterInstance | None = None,
+        **resources: Any,
     ) -> Run:
-        """Materialize the named stages (default all, or all up to `upto`) in this process."""
+        """Materialize the named stages (default all, or all up to `upto`) in this process.
+
+        `resources` replace those of the project.
+        """
         wanted = stages or NAMES[: NAMES.index(upto) + 1 if upto else None]
         instance = instance or dg.DagsterInstance.ephemeral()
         instance.add_dynamic_partitions(DATASETS, [dataset])
         result = dg.materialize(
-            [stage for stage in STAGES if stage.key.to_user_string() in wanted],
+            [stage for stage in STAGES if stage.key.path[-1] in wanted],
             partition_key=dataset,
             instance=instance,
-            resources={"project": self.project},
+            resources={"project": self.given(**resources)},
             raise_on_error=False,
         )
         return Run(dataset, result, instance)

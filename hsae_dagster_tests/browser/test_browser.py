@@ -20,13 +20,14 @@ from hsae_dagster.assets.overview import gather, write_overview
 from hsae_dagster.home import TEMPLATE
 from hsae_dagster.partitions import DATASETS
 from hsae_dagster_tests.assets.injected import NAME, declare_injected
-from hsae_dagster_tests.assets.workspace import NAMES, Workspace, tiny_texts
+from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key, tiny_texts
 from hsae_dagster_tests.browser.pages import browser, chromium, dagster_server, violations
+from hsae_dagster_tests.live.processes import free_port, processes
 
 pytestmark = pytest.mark.slow
 
 FRESH = "fresh"
-CARD = f"/assets/hypothesis_card?view=partitions&partition={NAME}%7Ch00"
+CARD = f"/assets/hsae/hypothesis_card?view=partitions&partition={NAME}%7Ch01"
 PATIENCE = 60_000  # milliseconds; a busy machine is slow, a broken page is never there
 
 
@@ -55,13 +56,23 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     workspace.declare(FRESH, tiny_texts())
     home.mkdir()
     shutil.copy(TEMPLATE, home / "dagster.yaml")
+    # Links that runs write lead to the server of the reports beside Dagster.
+    reports = free_port()
+    os.environ["HSAE_REPORTS_URL"] = f"http://127.0.0.1:{reports}"
     with dg.DagsterInstance.from_config(str(home)) as instance:
         run = workspace.run(NAME, instance=instance)
         assert run.success, {step: run.sentence(step) for step in run.failures}
         instance.add_dynamic_partitions(DATASETS, [FRESH])
     write_overview(workspace.project, gather(workspace.project))
     project = workspace.project
-    with dagster_server(home, project.data, project.results) as address, browser() as launched:
+    serve = "hsae_dagster", "serve", "--port", str(reports)
+    environment = {"HSAE_HOME": str(workspace.root), "DAGSTER_HOME": str(home)}
+    with (
+        processes(root / "logs", **environment) as beside,
+        dagster_server(home, project.data, project.results) as address,
+        browser() as launched,
+    ):
+        beside.python("serve", "-m", *serve)
         yield Site(address, launched, workspace, home)
 
 
@@ -73,24 +84,67 @@ def keep(page: Any, name: str, *, whole: bool = False) -> None:
 
 
 def test_the_graph_shows_every_stage(site: Site) -> None:
-    page = site.open("/locations/hsae_dagster/asset-groups/hsae", 1700, 1000)
+    page = site.open("/asset-groups", 1700, 1000)
     for name in (*NAMES, "hypothesis_card", "labelled_texts"):
         page.get_by_text(name, exact=True).first.wait_for()
     keep(page, "graph")
     page.close()
 
 
+def test_the_report_opens_from_the_ui_and_leads_to_its_tables_and_back(site: Site) -> None:
+    page = site.open(f"/assets/hsae/evaluation_report?view=partitions&partition={NAME}")
+    row = page.locator("tr", has=page.get_by_text("open the report", exact=True))
+    link = row.get_by_role("link", name=re.compile(rf"/{NAME}\.html"))
+    link.wait_for()
+    keep(page, "evaluation_report", whole=True)
+    page.goto(str(link.get_attribute("href")))
+    page.get_by_role("heading", name=NAME).first.wait_for()
+    keep(page, "report_served")
+    page.get_by_role("link", name="Tables", exact=True).click()
+    page.get_by_role("link", name=re.compile("^CSV of hypotheses")).wait_for()
+    assert violations(page) == []
+    keep(page, "tables")
+    page.get_by_role("link", name="All evaluations").click()
+    page.get_by_role("link", name=re.compile("^Parquet and CSV")).first.wait_for()
+    page.go_back()
+    page.get_by_role("link", name="The report of this evaluation").click()
+    leads = page.get_by_role("link", name="In Dagster").get_attribute("href")
+    assert str(leads).endswith(f"/assets/hsae/evaluation_report?view=partitions&partition={NAME}")
+    page.close()
+
+
+def test_only_hypotheses_that_exist_have_a_partition(site: Site) -> None:
+    page = site.open("/assets/hsae/hypothesis_card?view=partitions")
+    page.get_by_text(f"{NAME}|h01", exact=True).first.wait_for()
+    assert page.get_by_text("Missing", exact=True).count() <= 1  # the legend
+    assert "h20" not in page.inner_text("body")
+    keep(page, "cards")
+    page.close()
+
+
+def test_dark_pages_are_readable_too(site: Site) -> None:
+    page = site.chromium.new_page(viewport={"width": 1100, "height": 900}, color_scheme="dark")
+    page.set_default_timeout(PATIENCE)
+    page.goto(f"{os.environ['HSAE_REPORTS_URL']}/{NAME}.html")
+    assert violations(page) == []
+    keep(page, "report_dark")
+    page.get_by_role("link", name="Tables", exact=True).click()
+    assert violations(page) == []
+    keep(page, "tables_dark")
+    page.close()
+
+
 def test_a_partition_is_materialized_by_clicking(site: Site) -> None:
-    page = site.open(f"/assets/corpus?view=partitions&partition={FRESH}")
+    page = site.open(f"/assets/hsae/corpus?view=partitions&partition={FRESH}")
     page.get_by_role("button", name="Materialize").first.click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_text(FRESH, exact=True).first.wait_for()
     dialog.get_by_role("button", name=re.compile("Launch 1 run")).click()
     with dg.DagsterInstance.from_config(str(site.home)) as instance:
         end = time.monotonic() + PATIENCE / 1000
-        while FRESH not in instance.get_materialized_partitions(dg.AssetKey("corpus")) and time.monotonic() < end:
+        while FRESH not in instance.get_materialized_partitions(asset_key("corpus")) and time.monotonic() < end:
             page.wait_for_timeout(500)
-    page.goto(f"{site.address}/assets/corpus?view=partitions&partition={FRESH}")
+    page.goto(f"{site.address}/assets/hsae/corpus?view=partitions&partition={FRESH}")
     page.get_by_text("rows read", exact=True).first.wait_for()  # what the run says of what it made
     keep(page, "materialized")
     page.close()
@@ -108,7 +162,7 @@ def test_a_card_leads_to_the_checkpoint_and_to_the_run(site: Site) -> None:
     assert histogram.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
     keep(page, "card")
     page.get_by_role("link", name=f"sae_checkpoints of {NAME}").click()
-    page.wait_for_url(re.compile(rf"/assets/sae_checkpoints\?view=partitions&partition={NAME}"))
+    page.wait_for_url(re.compile(rf"/assets/hsae/sae_checkpoints\?view=partitions&partition={NAME}"))
     page.get_by_text("autoencoders", exact=True).first.wait_for()
     keep(page, "checkpoint")
     page.go_back()

@@ -15,7 +15,7 @@ from typing import Any
 
 import dagster as dg
 
-from hsae_dagster_tests.assets.workspace import Workspace
+from hsae_dagster_tests.assets.workspace import Workspace, asset_key
 from hsae_dagster_tests.live.processes import Processes, free_port, make_home, processes, wait_for
 
 LOCATION = "hsae_dagster"
@@ -41,7 +41,7 @@ _RAISED = Path(__file__).with_name("raised.json")
 _raised = json.loads(_RAISED.read_text()) if _RAISED.exists() else {}
 
 def _version(spec):
-    name = spec.key.to_user_string()
+    name = spec.key.path[-1]
     return spec.replace_attributes(code_version=_raised[name]) if name in _raised else spec
 
 defs = _project.defs.map_asset_specs(func=_version) if _raised else _project.defs
@@ -99,9 +99,19 @@ class DagsterUI:
     def backfill(self, assets: list[str], partitions: list[str]) -> None:
         query = """mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) {
             __typename ... on PythonError { message } } }"""
-        keys = [{"path": [asset]} for asset in assets]
+        keys = [{"path": asset_key(asset).path} for asset in assets]
         answer = self.ask(query, p={"assetSelection": keys, "partitionNames": partitions})
         assert answer["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess", answer
+
+    def launch(self, partition: str) -> str:
+        """Start the job of every stage for a dataset; the run's id."""
+        query = """mutation($p: ExecutionParams!) { launchRun(executionParams: $p) {
+            __typename ... on PythonError { message } ... on LaunchRunSuccess { run { runId } } } }"""
+        tags = [{"key": "dagster/partition", "value": partition}]
+        selector = {**REPOSITORY, "jobName": "analyse_dataset"}
+        answer = self.ask(query, p={"selector": selector, "runConfigData": {}, "executionMetadata": {"tags": tags}})
+        assert answer["launchRun"]["__typename"] == "LaunchRunSuccess", answer
+        return str(answer["launchRun"]["run"]["runId"])
 
     def runs(self) -> list[dg.DagsterRun]:
         return list(self.instance.get_runs())
@@ -123,7 +133,7 @@ class DagsterUI:
         return Counter(
             (
                 run.tags["dagster/partition"],
-                frozenset(key.to_user_string() for key in run.asset_selection or []),
+                frozenset(chosen.path[-1] for chosen in run.asset_selection or []),
             )
             for run in runs
         )
@@ -135,11 +145,11 @@ def _failed(entry: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def dagster_ui(folder: Path, workspace: Workspace) -> Iterator[DagsterUI]:
+def dagster_ui(folder: Path, workspace: Workspace, **more: str) -> Iterator[DagsterUI]:
     """`dg dev` on a free port of this machine; every process it started is gone afterwards."""
     project, home, port = folder / "dg", make_home(folder / "home"), free_port()
     code = project / "live_project"
-    code.mkdir(parents=True)
+    code.mkdir(parents=True, exist_ok=True)  # it may be started a second time
     (project / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
     (code / "__init__.py").touch()
     (code / "definitions.py").write_text(CODE_LOCATION, encoding="utf-8")
@@ -149,6 +159,7 @@ def dagster_ui(folder: Path, workspace: Workspace) -> Iterator[DagsterUI]:
         "HSAE_RESULTS_DIR": workspace.project.results_dir,
         "HSAE_EXECUTOR": "in_process",
         "HSAE_LOOK_SECONDS": "3",
+        **more,
     }
     with (
         processes(project, **environment) as running,

@@ -9,6 +9,7 @@ import dagster as dg
 
 from hsae_dagster.definitions import defs
 from hsae_dagster.partitions import DATASETS
+from hsae_dagster_tests.assets.workspace import asset_key
 
 
 def analyse() -> dg.JobDefinition:
@@ -23,7 +24,7 @@ if __name__ == "__main__":
             dg.reconstructable(analyse),
             instance=instance,
             tags={"dagster/partition": dataset},
-            asset_selection=[dg.AssetKey(stage) for stage in stages],
+            asset_selection=[asset_key(stage) for stage in stages],
             raise_on_error=False,
         )
         sys.exit(0 if done.success else 1)

@@ -18,7 +18,7 @@ import dagster as dg
 import pytest
 
 from hsae_dagster.gpu_wait import CHECK
-from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
+from hsae_dagster_tests.assets.workspace import Workspace, asset_key, tiny_texts
 from hsae_dagster_tests.live.processes import CHECKOUT, Processes, free_port, make_home, processes, wait_for
 
 STAGES = ["corpus", "embeddings", "sae_checkpoints"]
@@ -65,7 +65,7 @@ class Elsewhere:
 
     def check(self) -> Any:
         """The last verdict on whether a worker took the GPU step."""
-        key = dg.AssetCheckKey(dg.AssetKey(GPU_STAGE), CHECK)
+        key = dg.AssetCheckKey(asset_key(GPU_STAGE), CHECK)
         records = self.instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
         event = records[0].event.dagster_event if records and records[0].event else None
         found = event.event_specific_data if event else None

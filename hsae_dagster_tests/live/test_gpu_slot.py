@@ -6,6 +6,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.storage.tags import TagType, get_tag_type
+from dagster._core.utils import make_new_run_id
 
 from hsae_dagster.lost_runs import end_lost_runs, free_slots, lost_runs
 from hsae_dagster.op_tags import GPU_POOL
@@ -68,11 +70,13 @@ def test_two_runs_never_hold_the_slot_together_and_a_killed_run_gives_it_back(tm
         assert instance.event_log_storage.get_concurrency_info(GPU_POOL).active_run_ids == set()
 
 
-def unfinished_run(instance: dg.DagsterInstance, tags: dict[str, str]) -> dg.DagsterRun:
+def unfinished_run(instance: dg.DagsterInstance, worker: Worker | None, of_run: str = "") -> dg.DagsterRun:
     @dg.job
     def nothing() -> None: ...
 
-    run = instance.create_run_for_job(nothing, tags=tags)
+    run_id = make_new_run_id()
+    tags = worker.tags(of_run or run_id) if worker else {}
+    run = instance.create_run_for_job(nothing, tags=tags, run_id=run_id)
     instance.report_dagster_event(
         dg.DagsterEvent(event_type_value=dg.DagsterEventType.RUN_START.value, job_name=run.job_name), run.run_id
     )
@@ -85,13 +89,14 @@ def test_only_runs_whose_process_is_certainly_gone_are_ended() -> None:
     elsewhere = Worker("another-machine", 1, 1.0)
     with dg.instance_for_test() as instance:
         runs = {
-            name: unfinished_run(instance, tags)
-            for name, tags in {
-                "ours": here.tags,
-                "ended": ended.tags,
-                "elsewhere": elsewhere.tags,
-                "unnamed": {},
-                "garbled": {"hsae/worker": "x y z"},
+            name: unfinished_run(instance, *worker)
+            for name, worker in {
+                "ours": (here,),
+                "ended": (ended,),
+                "elsewhere": (elsewhere,),
+                "unnamed": (None,),
+                # Tried again: it has the tags of the run before it, whose process is gone.
+                "inherited": (ended, make_new_run_id()),
             }.items()
         }
         assert end_lost_runs(instance) == [runs["ended"].run_id]
@@ -104,10 +109,14 @@ def test_only_runs_whose_process_is_certainly_gone_are_ended() -> None:
         assert f"pid {here.pid}" in told.message
 
 
-def test_a_worker_is_read_back_from_its_tag() -> None:
+def test_a_worker_is_read_back_from_its_tag_which_the_ui_does_not_show() -> None:
     here = Worker.here()
-    known = Worker.of(here.tags)
-    assert known is not None
-    assert (known.host, known.pid) == (here.host, here.pid)
-    assert not known.is_gone()
-    assert Worker.of({}) is None
+    with dg.instance_for_test() as instance:
+        run = unfinished_run(instance, here)
+        known = Worker.of(run)
+        assert known is not None
+        assert (known.host, known.pid) == (here.host, here.pid)
+        assert not known.is_gone()
+        assert Worker.of(unfinished_run(instance, None)) is None
+        (ours,) = [tag for tag in run.tags if "hsae" in tag]
+        assert get_tag_type(ours) is TagType.HIDDEN

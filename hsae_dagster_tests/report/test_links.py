@@ -21,7 +21,7 @@ def test_links_begin_where_the_ui_is_served(told: str | None, root: str, monkeyp
     if told is not None:
         monkeypatch.setenv("HSAE_UI_URL", told)
     assert run_address("a1") == f"{root}/runs/a1"
-    assert asset_address("corpus", "a|b") == f"{root}/assets/corpus?view=partitions&partition=a%7Cb"
+    assert asset_address("hsae/corpus", "a|b") == f"{root}/assets/hsae/corpus?view=partitions&partition=a%7Cb"
 
 
 def test_what_is_no_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,6 +232,7 @@ def test_the_table_has_one_plain_row_per_hypothesis():
     content = make_content("pairwise", (make_hypothesis(0, task="pairwise", effect=make_effect(0.08, 0.04)),))
     assert hypotheses_table(content) == [
         {
+            "no.": "1",
             "claim": "says “portrait”, “lacks”, “slow”, “worst” or “music”",
             "effect": "58 % [54, 62]",
             "p": "< 0.001",

@@ -19,6 +19,7 @@ from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.dataset.rows import read_rows
 from hsae_dagster.keys import set_fingerprint
+from hsae_dagster.partitions import DATASETS
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.vectors import VectorTable
 from hsae_dagster.whole_files import sealed, write_atomically
@@ -49,19 +50,20 @@ def _datasets(yard: Yard) -> Tally:
     for n in range(count):
         workspace.declare(f"d{n:03d}", tiny_texts(200, seed=n))
     instance = dg.DagsterInstance.ephemeral()
-    resources = {"project": workspace.project}
+    resources = {"project": workspace.project, "folders": workspace.project}
     cursor, seconds = None, []
     for _ in range(3):
         context = dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources)
         begun = time.monotonic()
-        found = dataset_arrivals(context)
+        with context:
+            found = dataset_arrivals(context)
         seconds.append(time.monotonic() - begun)
         cursor = found.cursor if isinstance(found, dg.SensorResult) else context.cursor
         if isinstance(found, dg.SensorResult):
             for request in found.dynamic_partitions_requests or []:
                 instance.add_dynamic_partitions(str(request.partitions_def_name), list(request.partition_keys))
     seconds.append(_timed(lambda: dg.materialize([dataset_catalog], instance=instance, resources=resources)))
-    tally.expect(len(instance.get_dynamic_partitions("datasets")) == count, "a dataset is no partition")
+    tally.expect(len(instance.get_dynamic_partitions(DATASETS)) == count, "a dataset is no partition")
     for named, took in zip(("first tick", "second tick", "third tick", "catalog"), seconds, strict=True):
         tally.expect(took <= TICK_SECONDS, f"{named}: {took:.1f} s")
     tally.note = ", ".join(f"{took:.1f} s" for took in seconds)

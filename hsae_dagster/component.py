@@ -1,0 +1,54 @@
+"""`HsaeComponent`: the whole pipeline inside somebody else's Dagster project, from a few lines of YAML.
+
+Belongs here: what may be chosen there, with its description. Does not belong here: building it (`definitions`).
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import dagster as dg
+from pydantic import ConfigDict, Field
+
+from hsae_dagster.partitions import DATASETS, KEY_PREFIX
+
+
+class HsaeComponent(dg.Component, dg.Model, dg.Resolvable):
+    """What in labelled texts predicts an outcome: texts to tested hypotheses, one partition per dataset.
+
+    Put one into a project: `dg scaffold defs hsae_dagster.HsaeComponent texts`. Datasets are folders, each with its
+    dataset.yaml, and become partitions by themselves; `hsae fields` lists what may stand in that file.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    data_dir: str = Field("data", description="One folder per dataset; relative to the project's folder, or absolute.")
+    results_dir: str = Field("results", description="Everything that is made; relative to the project's, or absolute.")
+    key_prefix: str = Field(KEY_PREFIX, description="First part of every asset's key.", pattern="^[A-Za-z0-9_]+$")
+    partitions_name: str = Field(
+        DATASETS, description="Name of the partitions, one per dataset; no other location of the instance may use it."
+    )
+    sensors: list[Literal["dataset_arrivals", "lost_runs", "watch", "refresh", "batch_answers", "nightly"]] = Field(
+        default=["dataset_arrivals", "lost_runs", "watch", "refresh", "batch_answers", "nightly"],
+        description="What may run by itself. `dataset_arrivals`, `lost_runs` and `watch` are on from the start "
+        "and cost nothing; the others start runs and are off until someone switches them on.",
+    )
+    owners: list[str] = Field([], description="Of every asset: `team:name` or an e-mail address.")
+    tags: dict[str, str] = Field({}, description="Of every asset.")
+    refresh_new: bool = Field(
+        False, description="Whether `refresh` and `nightly` also run datasets that nobody has run yet."
+    )
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Assets, checks, job, sensors and schedule under the chosen names."""
+        from hsae_dagster.definitions import Manner, project_definitions
+        from hsae_dagster.resources import Project
+
+        root = Path(context.project_root)
+        project = Project(
+            data_dir=str(root / self.data_dir),
+            results_dir=str(root / self.results_dir),
+            key_prefix=self.key_prefix,
+            partitions_name=self.partitions_name,
+            refresh_new=self.refresh_new,
+        )
+        return project_definitions(project, Manner(self.owners, self.tags, self.sensors))
