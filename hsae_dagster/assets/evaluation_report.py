@@ -32,14 +32,13 @@ from hsae_dagster.dataset.gold import gold_hash
 from hsae_dagster.partitions import datasets
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.ladder import ladder_sentences
-from hsae_dagster.report.reference import reference_summary
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_frame, write_frame, write_json
 from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "evaluation_report"
-CODE_VERSION = "20"
+CODE_VERSION = "21"
 _READ = ("corpus", "interpretations", "annotation_matrix")  # whether or not there is anything to do
 
 
@@ -195,7 +194,6 @@ def _summarise(content: ReportContent) -> dict[str, Any]:
         "versions": dict(content.versions),
         "look": content.look.number if content.look else 1,
         "family": content.family,
-        "reference": reference_summary(content),
         "plan": content.look.plan if content.look else "",
         "negative_controls": [asdict(control) for control in content.negative_controls],
     }
@@ -229,7 +227,6 @@ def _describe(stored: StoredObject, summary: dict[str, Any], page: Path) -> dict
         ),
         "fit ladder": figures["ladder"],
         "where the signal is lost": summary["reading"],
-        "as HypotheSAEs would print it": dg.MetadataValue.json(summary["reference"]),
     }
 
 
