@@ -2,21 +2,18 @@
 
 Belongs here: executor definitions and their limits. Does not belong here: which steps need a GPU (`op_tags`).
 
-Every executor is wrapped, so that a run names the process that executes it (`workers`) and, where steps are given to
-workers elsewhere, tells when a GPU step finds none (`gpu_wait`). The libraries of Ray, Celery and Kubernetes are
-extras, imported only when chosen.
+Every executor is wrapped, so that a run names the process that executes it (`workers`). The libraries of Ray and
+Kubernetes are extras, imported only when chosen.
 """
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import dagster as dg
 from dagster._core.execution.retries import RetryMode
 
 from hsae_dagster.errors import HsaeError
-from hsae_dagster.gpu_wait import watching
 from hsae_dagster.op_tags import DEVICE_TAG, GPU_OP_TAGS
 from hsae_dagster.workers import Worker
 
@@ -36,21 +33,9 @@ PASSED_ON = [
     "OPENAI_BASE_URL",
 ]
 
-RAY_REMEDY = "Add a node with a GPU to the Ray cluster (`ray start --address=<head> --num-gpus=1`)."
-CELERY_REMEDY = "Start a GPU worker where the GPU is: `hsae worker --gpu`."
-K8S_REMEDY = "Let the cluster have a node with `nvidia.com/gpu`."
-
-
-def celery_config() -> dict[str, str]:
-    """Broker and result backend: HSAE_CELERY_BROKER and HSAE_CELERY_BACKEND, by default a Redis on this machine."""
-    return {
-        "broker": os.environ.get("HSAE_CELERY_BROKER", "redis://127.0.0.1:6379/0"),
-        "backend": os.environ.get("HSAE_CELERY_BACKEND", "redis://127.0.0.1:6379/1"),
-    }
-
 
 def choose_executor() -> dg.ExecutorDefinition:
-    """The executor named by HSAE_EXECUTOR: `multiprocess` (default), `in_process`, `ray`, `celery` or `k8s`.
+    """The executor named by HSAE_EXECUTOR: `multiprocess` (default), `in_process`, `ray` or `k8s`.
 
     Raises:
         HsaeError: the variable names another, or the library of the one it names is not installed.
@@ -60,7 +45,6 @@ def choose_executor() -> dg.ExecutorDefinition:
         "multiprocess": _multiprocess,
         "in_process": lambda: _wrapped(dg.in_process_executor),
         "ray": _ray,
-        "celery": _celery,
         "k8s": _k8s,
     }
     if name not in makers:
@@ -92,30 +76,22 @@ def _ray() -> dg.ExecutorDefinition:
     config: dict[str, Any] = {"env_vars": [name for name in PASSED_ON if os.environ.get(name)]}
     if os.environ.get("RAY_ADDRESS"):
         config["address"] = os.environ["RAY_ADDRESS"]
-    return _wrapped(ray_executor, "Ray", RAY_REMEDY).configured({"ray": config})
-
-
-def _celery() -> dg.ExecutorDefinition:
-    from dagster_celery import celery_executor
-
-    return _wrapped(celery_executor, "Celery", CELERY_REMEDY).configured(celery_config())
+    return _wrapped(ray_executor).configured({"ray": config})
 
 
 def _k8s() -> dg.ExecutorDefinition:
     from dagster_k8s import k8s_job_executor
 
-    return _wrapped(k8s_job_executor, "Kubernetes", K8S_REMEDY)
+    return _wrapped(k8s_job_executor)
 
 
-def _wrapped(
-    definition: dg.ExecutorDefinition, elsewhere: str | None = None, remedy: str = ""
-) -> dg.ExecutorDefinition:
-    """The same executor with our attention to it; `elsewhere` names it if its steps run on workers of its own."""
+def _wrapped(definition: dg.ExecutorDefinition) -> dg.ExecutorDefinition:
+    """The same executor with our attention to it."""
 
     def create(init_context: dg.InitExecutorContext) -> dg.Executor:
         make = definition.executor_creation_fn
         assert make is not None
-        return _Attended(make(init_context), elsewhere, remedy)
+        return _Attended(make(init_context))
 
     return dg.ExecutorDefinition(
         name=definition.name,
@@ -127,13 +103,10 @@ def _wrapped(
 
 
 class _Attended(dg.Executor):
-    """Runs another executor: names the process beforehand, watches GPU steps meanwhile."""
+    """Runs another executor: names the process beforehand."""
 
-    def __init__(self, inner: dg.Executor, elsewhere: str | None, remedy: str) -> None:
-        self._inner, self._elsewhere, self._remedy = inner, elsewhere, remedy
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)  # the Celery loop asks its executor for more than the interface has
+    def __init__(self, inner: dg.Executor) -> None:
+        self._inner = inner
 
     @property
     def retries(self) -> RetryMode:
@@ -141,8 +114,4 @@ class _Attended(dg.Executor):
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
         plan_context.instance.add_run_tags(plan_context.run_id, Worker.here().tags)
-        attention = (
-            watching(plan_context, execution_plan, self._elsewhere, self._remedy) if self._elsewhere else nullcontext()
-        )
-        with attention:
-            yield from self._inner.execute(plan_context, execution_plan)
+        yield from self._inner.execute(plan_context, execution_plan)

@@ -16,14 +16,13 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster import checks
-from hsae_dagster.assets.autoencoders import Lessons, choose_device, train_one
+from hsae_dagster.assets.autoencoders import Lessons, train_one
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.imported_sae import declaration, import_one
 from hsae_dagster.assets.sae_sizes import choose_sae
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.assets.untrained import GRID, declared, trainings, twins, unfinished
 from hsae_dagster.dataset.saes import SAE, AutoSizes
-from hsae_dagster.gpu_wait import taken, were_taken
 from hsae_dagster.op_tags import GPU_OP_TAGS, GPU_POOL
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
@@ -95,7 +94,6 @@ def list_untrained(context: dg.OpExecutionContext, project: Project) -> Iterator
 def train(context: dg.OpExecutionContext, project: Project) -> None:
     """Train one autoencoder, or choose by the grid. What is stored already when it starts is not trained again."""
     with explained():
-        taken(context, choose_device())
         made, key = Checkpoints.open(context, project), context.get_mapping_key()
         if key == GRID:
             made.build()
@@ -112,8 +110,9 @@ def gather(context: dg.OpExecutionContext, project: Project) -> dg.MaterializeRe
         stored = made.build()
         records = stored.json("saes.json")
         learned = {"training texts": len(made.lessons.texts["train"]), "training units": len(made.lessons.ids["train"])}
-        verdicts = [*_check(stored, records), were_taken(context, NAME)]
-        return made.stage.finish(stored, _describe(records) | learned | _describe_choice(stored), verdicts)
+        return made.stage.finish(
+            stored, _describe(records) | learned | _describe_choice(stored), _check(stored, records)
+        )
 
 
 def _graph(corpus: Any, embeddings: Any) -> dict[str, Any]:
