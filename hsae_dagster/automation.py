@@ -45,7 +45,7 @@ def dataset_arrivals(context: dg.SensorEvaluationContext, project: Project) -> d
     """
     if not project.data.is_dir():  # a drive that is not mounted retires nobody
         return dg.SkipReason(f"there is no folder {project.data}")
-    seen = _read_cursor(context.cursor)
+    seen = json.loads(context.cursor or "{}")
     stamps: dict[str, str] = {}
 
     def fingerprint(dataset: Dataset) -> str:
@@ -89,12 +89,6 @@ def dataset_arrivals(context: dg.SensorEvaluationContext, project: Project) -> d
         ],
         cursor=cursor,
     )
-
-
-def _read_cursor(cursor: str | None) -> dict[str, tuple[str, str]]:
-    """(data version, stamp) by dataset; the cursors of earlier releases hold the version alone."""
-    kept = json.loads(cursor or "{}")
-    return {name: (value, "") if isinstance(value, str) else (value[0], value[1]) for name, value in kept.items()}
 
 
 def refresh_condition(stages: list[str]) -> dg.AutomationCondition[dg.AssetKey]:
