@@ -58,6 +58,7 @@ def config_of(spec: DatasetSpec) -> dict[str, Any]:
 
 
 def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, folder: Path) -> None:
+    """Every concept judged on every holdout text, the plan written down before any of them is read."""
     from hsae_dagster.providers.registry import make_annotator
 
     settings = stage.dataset.spec.annotation
