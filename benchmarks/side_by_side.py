@@ -24,9 +24,9 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.reference_table import reference_table
 from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.core.observations import observation_matrix
-from hsae_dagster.core.reference_table import reference_table
 from hsae_dagster.core.selection import Selection, select_neurons
 from hsae_dagster.storage.checkpoints import load_sae
 from hsae_dagster.storage.frames import read_codes, read_frame

@@ -46,7 +46,7 @@ def dataset_arrivals(context: dg.SensorEvaluationContext, folders: Project) -> d
     """
     if not folders.data.is_dir():  # a drive that is not mounted retires nobody
         return dg.SkipReason(f"there is no folder {folders.data}")
-    seen = _read_cursor(context.cursor)
+    seen = json.loads(context.cursor or "{}")
     stamps: dict[str, str] = {}
 
     def fingerprint(dataset: Dataset) -> str:
@@ -104,12 +104,6 @@ def _partition_requests(
             yield dg.AddDynamicPartitionsRequest(name, added)
         if removed:
             yield dg.DeleteDynamicPartitionsRequest(name, removed)
-
-
-def _read_cursor(cursor: str | None) -> dict[str, tuple[str, str]]:
-    """(data version, stamp) by dataset; the cursors of earlier releases hold the version alone."""
-    kept = json.loads(cursor or "{}")
-    return {name: (value, "") if isinstance(value, str) else (value[0], value[1]) for name, value in kept.items()}
 
 
 def refresh_condition(stages: Sequence[dg.AssetKey], *, new_too: bool = False) -> dg.AutomationCondition[dg.AssetKey]:

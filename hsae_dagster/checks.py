@@ -22,7 +22,6 @@ CHECKS: dict[str, dict[str, tuple[bool, str]]] = {
     },
     "sae_checkpoints": {
         "weights_are_finite": (True, "No weight is NaN or infinite."),
-        "a_worker_took_it": (False, "A worker with what the step needs took it within HSAE_GPU_WAIT seconds (120)."),
         "few_dead_neurons": (False, "Fewer than half of the neurons never fire on training texts."),
         "explains_variance": (False, "The reconstruction explains at least a tenth of validation variance."),
         "fires_as_declared": (False, "At inference k neurons fire per text, give or take a half of k."),

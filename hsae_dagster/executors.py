@@ -2,9 +2,8 @@
 
 Belongs here: executor definitions and their limits. Does not belong here: which steps need a GPU (`op_tags`).
 
-Every executor is wrapped, so that a run names the process that executes it (`workers`) and, where steps are given to
-workers elsewhere, tells when a GPU step finds none (`gpu_wait`). The libraries of Ray, Celery and Kubernetes are
-extras, imported only when chosen.
+Every executor is wrapped, so that a run names the process that executes it (`workers`). The libraries of Ray and
+Kubernetes are extras, imported only when chosen.
 """
 
 import os
@@ -17,7 +16,6 @@ from dagster._core.errors import DagsterExecutionInterruptedError, raise_executi
 from dagster._core.execution.retries import RetryMode
 
 from hsae_dagster.errors import HsaeError
-from hsae_dagster.gpu_wait import watching
 from hsae_dagster.op_tags import DEVICE_TAG, GPU_OP_TAGS
 from hsae_dagster.workers import Worker
 
@@ -37,21 +35,9 @@ PASSED_ON = [
     "OPENAI_BASE_URL",
 ]
 
-RAY_REMEDY = "Add a node with a GPU to the Ray cluster (`ray start --address=<head> --num-gpus=1`)."
-CELERY_REMEDY = "Start a GPU worker where the GPU is: `hsae worker --gpu`."
-K8S_REMEDY = "Let the cluster have a node with `nvidia.com/gpu`."
-
-
-def celery_config() -> dict[str, str]:
-    """Broker and result backend: HSAE_CELERY_BROKER and HSAE_CELERY_BACKEND, by default a Redis on this machine."""
-    return {
-        "broker": os.environ.get("HSAE_CELERY_BROKER", "redis://127.0.0.1:6379/0"),
-        "backend": os.environ.get("HSAE_CELERY_BACKEND", "redis://127.0.0.1:6379/1"),
-    }
-
 
 def choose_executor() -> dg.ExecutorDefinition:
-    """The executor named by HSAE_EXECUTOR: `multiprocess` (default), `in_process`, `ray`, `celery` or `k8s`.
+    """The executor named by HSAE_EXECUTOR: `multiprocess` (default), `in_process`, `ray` or `k8s`.
 
     Raises:
         HsaeError: the variable names another, or the library of the one it names is not installed.
@@ -61,7 +47,6 @@ def choose_executor() -> dg.ExecutorDefinition:
         "multiprocess": _multiprocess,
         "in_process": lambda: _wrapped(dg.in_process_executor),
         "ray": _ray,
-        "celery": _celery,
         "k8s": _k8s,
     }
     if name not in makers:
@@ -98,31 +83,23 @@ def _ray() -> dg.ExecutorDefinition:
     config: dict[str, Any] = {"env_vars": [name for name in PASSED_ON if os.environ.get(name)]}
     if os.environ.get("RAY_ADDRESS"):
         config["address"] = os.environ["RAY_ADDRESS"]
-    return _wrapped(ray_executor, "Ray", RAY_REMEDY).configured({"ray": config})
-
-
-def _celery() -> dg.ExecutorDefinition:
-    from dagster_celery import celery_executor
-
-    return _wrapped(celery_executor, "Celery", CELERY_REMEDY).configured(celery_config())
+    return _wrapped(ray_executor).configured({"ray": config})
 
 
 def _k8s() -> dg.ExecutorDefinition:
     from dagster_k8s import k8s_job_executor
 
-    return _wrapped(k8s_job_executor, "Kubernetes", K8S_REMEDY)
+    return _wrapped(k8s_job_executor)
 
 
-def _wrapped(
-    definition: dg.ExecutorDefinition, elsewhere: str | None = None, remedy: str = "", *, terminal: bool = False
-) -> dg.ExecutorDefinition:
-    """The same executor with our attention to it; `elsewhere` names it if its steps run on workers of its own."""
+def _wrapped(definition: dg.ExecutorDefinition, *, terminal: bool = False) -> dg.ExecutorDefinition:
+    """The same executor with our attention to it."""
     here = definition is dg.in_process_executor
 
     def create(init_context: dg.InitExecutorContext) -> dg.Executor:
         make = definition.executor_creation_fn
         assert make is not None
-        return _Attended(make(init_context), elsewhere, remedy, here=here, terminal=terminal)
+        return _Attended(make(init_context), here=here, terminal=terminal)
 
     return dg.ExecutorDefinition(
         name=definition.name,
@@ -134,16 +111,10 @@ def _wrapped(
 
 
 class _Attended(dg.Executor):
-    """Runs another executor: names the process beforehand, watches GPU steps and interrupts meanwhile."""
+    """Runs another executor: names the process beforehand, and heeds interrupts meanwhile."""
 
-    def __init__(
-        self, inner: dg.Executor, elsewhere: str | None, remedy: str, *, here: bool = False, terminal: bool = False
-    ) -> None:
-        self._inner, self._elsewhere, self._remedy = inner, elsewhere, remedy
-        self._here, self._terminal = here, terminal
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)  # the Celery loop asks its executor for more than the interface has
+    def __init__(self, inner: dg.Executor, *, here: bool = False, terminal: bool = False) -> None:
+        self._inner, self._here, self._terminal = inner, here, terminal
 
     @property
     def retries(self) -> RetryMode:
@@ -151,13 +122,9 @@ class _Attended(dg.Executor):
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
         plan_context.instance.add_run_tags(plan_context.run_id, Worker.here().tags(plan_context.run_id))
-        attention = (
-            watching(plan_context, execution_plan, self._elsewhere, self._remedy) if self._elsewhere else nullcontext()
-        )
         events = self._inner.execute(plan_context, execution_plan)
         try:
-            with attention:
-                yield from _interruptible(events) if self._here else events
+            yield from _interruptible(events) if self._here else events
         except DagsterExecutionInterruptedError:
             if self._terminal:  # or Dagster would call it a failure, and try it again
                 plan_context.instance.report_run_canceling(plan_context.dagster_run)

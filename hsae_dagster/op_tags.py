@@ -1,8 +1,8 @@
 """Tags and pools that say where a step may run, and how many at once: the one place, read by every executor.
 
-`hsae/device` limits GPU steps within a run of the multiprocess executor; the other keys are read by Ray, Celery and
-Kubernetes executors when one of them is chosen. Pools limit steps across runs (dagster.yaml): those that train and
-those that may ask a server. Depends on nothing of this project.
+`hsae/device` limits GPU steps within a run of the multiprocess executor; the other keys are read by Ray and Kubernetes
+executors when one of them is chosen. Pools limit steps across runs (dagster.yaml): those that train and those that may
+ask a server. Depends on nothing of this project.
 """
 
 import os
@@ -12,12 +12,10 @@ from typing import Any
 
 GPU_POOL = "gpu"
 LLM_POOL = "llm"
-GPU_QUEUE = "gpu"
 DEVICE_TAG = "hsae/device"
 
 GPU_OP_TAGS: dict[str, Any] = {
     DEVICE_TAG: "gpu",
-    "dagster-celery/queue": GPU_QUEUE,
     "dagster-ray/config": '{"num_gpus": 1, "num_cpus": 1}',
     "dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}},
 }
@@ -28,7 +26,7 @@ _GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
 
 def gpu_pool() -> str | None:
     """The pool of steps that train, or None where steps run on this machine and it has no GPU to wait for."""
-    elsewhere = os.environ.get("HSAE_EXECUTOR", "") in ("ray", "celery", "k8s")
+    elsewhere = os.environ.get("HSAE_EXECUTOR", "") in ("ray", "k8s")
     return GPU_POOL if elsewhere or _has_gpu() else None
 
 

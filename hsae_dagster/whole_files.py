@@ -54,7 +54,7 @@ def sealed(record: Mapping[str, Any], *, sort_keys: bool = True) -> bytes:
 
 
 def unsealed(path: Path) -> dict[str, Any]:
-    """A record as it was sealed; one from before there were seals is taken as it is.
+    """A record as it was sealed.
 
     Raises:
         OSError: the file cannot be read.
@@ -63,8 +63,7 @@ def unsealed(path: Path) -> dict[str, Any]:
     record = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
     if not isinstance(record, dict):
         raise ValueError("it holds no JSON object")
-    seal = record.pop(SEAL, None)
-    if seal is not None and seal != hash_json(record):
+    if record.pop(SEAL, None) != hash_json(record):
         raise ValueError("its content is not what was written")
     return record
 

@@ -141,14 +141,6 @@ def test_a_file_is_read_again_only_when_its_size_or_time_changes(
     assert read == ["one", "two"]
 
 
-def test_a_cursor_of_the_first_release_is_understood(watcher: Watcher) -> None:
-    first = watcher.events()
-    watcher.cursor = json.dumps(first)
-    assert watcher.events() == {}
-    watcher.workspace.declare("one", tiny_texts(31))
-    assert set(watcher.events()) == {"one"}
-
-
 def test_a_lost_instance_gets_its_partitions_back_without_a_new_event(watcher: Watcher) -> None:
     watcher.tick()
     watcher.instance = dg.DagsterInstance.ephemeral()

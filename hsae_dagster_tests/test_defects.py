@@ -14,12 +14,12 @@ import polars as pl
 import pytest
 
 import hsae_dagster
+from benchmarks.reference_table import reference_table
 from hsae_dagster.assets.concepts_to_test import chosen_concepts
 from hsae_dagster.core import joint_fit
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.core.inference import HoldoutDesign, benjamini_hochberg, holm, test_hypotheses
-from hsae_dagster.core.reference_table import reference_table
 from hsae_dagster.keys import text_id
 from hsae_dagster.providers import registry
 from hsae_dagster.providers.base import Annotations

@@ -180,10 +180,10 @@ def test_every_asset_says_what_it_is() -> None:
 def test_an_unknown_executor_is_refused_by_name() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import hsae_dagster.definitions"],
-        env={**os.environ, "HSAE_EXECUTOR": "celery?"},
+        env={**os.environ, "HSAE_EXECUTOR": "dask?"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode != 0
-    assert "HSAE_EXECUTOR is `celery?`" in done.stderr
+    assert "HSAE_EXECUTOR is `dask?`" in done.stderr

@@ -68,6 +68,7 @@ def upstream_of(spec: DatasetSpec) -> tuple[str, ...]:
 
 
 def _make(stage: Stage, upstream: dict[str, StoredObject], folder: Path) -> None:
+    """Every concept judged on every holdout text, the plan written down before any of them is read."""
     from hsae_dagster.providers.registry import make_annotator
 
     corpus, interpretations = upstream["corpus"], upstream["interpretations"]

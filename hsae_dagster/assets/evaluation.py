@@ -20,7 +20,6 @@ from hsae_dagster.assets.identity import Identity
 from hsae_dagster.assets.ladder import neuron_features, observed, word_features
 from hsae_dagster.assets.near_neurons import read_families
 from hsae_dagster.assets.negative_controls import run_negative_controls
-from hsae_dagster.assets.reference_evaluation import evaluate_as_reference
 from hsae_dagster.assets.size_choice import read_choice
 from hsae_dagster.assets.stage import Stage
 from hsae_dagster.assets.text_units import StrongestUnits
@@ -141,9 +140,6 @@ def evaluate(
         look=look,
         family=decided.family.size,
         negative_controls=run_negative_controls(stage, upstream, inputs.holdout, design, alpha),
-        reference=evaluate_as_reference(
-            design, [identities[record["concept"]["concept_id"]].hypothesis_id for record in inputs.records]
-        ),
     )
 
 

@@ -35,7 +35,6 @@ from hsae_dagster.partitions import datasets
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.ladder import ladder_sentences
 from hsae_dagster.report.links import report_address
-from hsae_dagster.report.reference import reference_summary
 from hsae_dagster.resources import Project
 from hsae_dagster.storage.frames import read_frame, write_frame, write_json
 from hsae_dagster.storage.lineage import LineageLog, staleness
@@ -220,7 +219,6 @@ def _summarise(content: ReportContent) -> dict[str, Any]:
         "look": content.look.number if content.look else 1,
         "round": content.round,
         "family": content.family,
-        "reference": reference_summary(content),
         "plan": content.look.plan if content.look else "",
         "negative_controls": [asdict(control) for control in content.negative_controls],
     }
@@ -256,7 +254,6 @@ def _describe(stored: StoredObject, summary: dict[str, Any], page: Path) -> dict
         ),
         "fit ladder": figures["ladder"],
         "where the signal is lost": summary["reading"],
-        "as HypotheSAEs would print it": dg.MetadataValue.json(summary["reference"]),
     }
 
 

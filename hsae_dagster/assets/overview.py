@@ -123,8 +123,4 @@ def _told(log: LineageLog, record: EvaluationRecord, asset: str) -> dict[str, An
         stored = log.store.at(origin.place)
     except StorageError:
         return {}
-    for name in ("_spending.json", "_calls.json"):
-        if stored.file(name).is_file():
-            found = stored.json(name)
-            return found if isinstance(found, dict) else {"paid calls": found}
-    return {}
+    return stored.json("_spending.json") if stored.file("_spending.json").is_file() else {}

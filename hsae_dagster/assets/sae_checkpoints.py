@@ -23,7 +23,6 @@ from hsae_dagster.assets.sae_sizes import choose_sae
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.assets.untrained import GRID, declared, trainings, twins, unfinished
 from hsae_dagster.dataset.saes import SAE, AutoSizes
-from hsae_dagster.gpu_wait import taken, were_taken
 from hsae_dagster.op_tags import GPU_OP_TAGS, gpu_pool
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
@@ -105,7 +104,6 @@ def list_untrained(context: dg.OpExecutionContext, project: Project) -> Iterator
 def train(context: dg.OpExecutionContext, project: Project) -> None:
     """Train one autoencoder, or choose by the grid. What is stored already when it starts is not trained again."""
     with explained():
-        taken(context, choose_device())
         made, key = Checkpoints.open(context, project), context.get_mapping_key()
         if key == GRID:
             made.build()
@@ -122,8 +120,9 @@ def gather(context: dg.OpExecutionContext, project: Project) -> dg.MaterializeRe
         stored = made.build()
         records = stored.json("saes.json")
         learned = {"training texts": len(made.lessons.texts["train"]), "training units": len(made.lessons.ids["train"])}
-        verdicts = [*_check(stored, records), were_taken(context, NAME)]
-        return made.stage.finish(stored, _describe(records) | learned | _describe_choice(stored), verdicts)
+        return made.stage.finish(
+            stored, _describe(records) | learned | _describe_choice(stored), _check(stored, records)
+        )
 
 
 def _graph(corpus: Any, embeddings: Any) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from hsae_dagster.cli import (
     start,
     text,
     try_text,
-    worker,
 )
 from hsae_dagster.errors import HsaeError
 
@@ -60,7 +59,6 @@ main.add_command(cost.cost)
 main.add_command(ask_again.ask_again)
 main.add_command(asked.asked)
 main.add_command(new.fields)
-main.add_command(worker.worker)
 main.add_command(lineage.lineage)
 main.add_command(text.text)
 main.add_command(try_text.try_text)

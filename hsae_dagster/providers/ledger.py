@@ -299,10 +299,8 @@ class Ledger:
 
         with lance_explained(sentence):
             table = self._open_or_create()
-            # A table from before there were checksums has none, and gets none.
-            checked = CHECKSUM in table.schema.names
-            added = [{**row, CHECKSUM: _checksum(row)} if checked else dict(row) for row in rows]
-            table.add(pa.Table.from_pylist(added, schema=_schema(checked=checked)))
+            added = [{**row, CHECKSUM: _checksum(row)} for row in rows]
+            table.add(pa.Table.from_pylist(added, schema=_schema()))
 
     def _journals(self) -> list[Record]:
         # Read before the table: what is folded meanwhile is seen twice rather than not at all.
@@ -318,12 +316,7 @@ class Ledger:
             return []
         if hashes is not None:
             rows = rows.filter(pc.is_in(rows["request_hash"], value_set=pa.array(list(hashes), pa.string())))
-        found = []
-        for row in rows.to_pylist():
-            checksum = row.pop(CHECKSUM, None)
-            if checksum is None or checksum == _checksum(row):
-                found.append(row)
-        return found
+        return [row for row in rows.to_pylist() if row.pop(CHECKSUM) == _checksum(row)]
 
     def _rows(self, where: str, columns: list[str] | None = None) -> "pa.Table | None":
         with lance_explained(self._unreadable):
@@ -412,7 +405,7 @@ def _checksum(row: Mapping[str, Any]) -> str:
     return hash_json(dict(row))
 
 
-def _schema(*, checked: bool = True) -> "pa.Schema":
+def _schema() -> "pa.Schema":
     import pyarrow as pa
 
     text, count, real = pa.string(), pa.int64(), pa.float64()
@@ -438,6 +431,6 @@ def _schema(*, checked: bool = True) -> "pa.Schema":
         "request_id": text,
         "seconds": real,
         "created": count,
-        **({CHECKSUM: text} if checked else {}),
+        CHECKSUM: text,
     }
     return pa.schema(list(fields.items()))

@@ -21,13 +21,12 @@ from hsae_dagster.providers.model_table import ModelProfile, Usage
 from hsae_dagster.providers.openai_batch_creation import create, look_for
 from hsae_dagster.providers.openai_faults import quoted, refusal
 from hsae_dagster.providers.openai_replies import Reply, read_response
+from hsae_dagster.providers.openai_request import Client
 from hsae_dagster.providers.openai_server import Asker, Server
 from hsae_dagster.providers.plan import Body, Plan, wire
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-
-    from hsae_dagster.providers.openai_client import OpenAIClient
 
 # OpenAI's limits of one batch.
 MOST_REQUESTS, MOST_BYTES = 50_000, 190_000_000
@@ -42,7 +41,7 @@ class BatchRound:
     """One look at the batches of an account: collect, submit, and say what is still under way."""
 
     def __init__(
-        self, client: "OpenAIClient", account: Account, bodies: Sequence[Body], prompt_hash: str | None, report: Report
+        self, client: Client, account: Account, bodies: Sequence[Body], prompt_hash: str | None, report: Report
     ) -> None:
         self.client = client
         self.account = account

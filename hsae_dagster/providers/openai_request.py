@@ -8,20 +8,24 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import unit_interval
+from hsae_dagster.providers.account import Account
 from hsae_dagster.providers.estimate import duration
+from hsae_dagster.providers.known_servers import KnownServer
+from hsae_dagster.providers.model_table import ModelProfile
 from hsae_dagster.providers.openai_dialect import LENGTH_WORDS, Dialect, weaker
 from hsae_dagster.providers.openai_faults import error_in, quoted, refusal, status_in, stopped
 from hsae_dagster.providers.openai_http import Answer, Connection, LostError
 from hsae_dagster.providers.openai_replies import Reply, read_response
+from hsae_dagster.providers.openai_server import Asker, Server
 from hsae_dagster.providers.pacing import Pace
 from hsae_dagster.providers.plan import Body, wire
 
 if TYPE_CHECKING:
-    from hsae_dagster.providers.openai_client import OpenAIClient
+    from openai import AsyncOpenAI
 
 # A flex request waits for spare capacity.
 FLEX_TIMEOUT = 900.0
@@ -35,11 +39,28 @@ MAY_BE_FORM = {400, 404, 405, 415, 422}
 _SCHEMA = re.compile(r"response_format|schema|grammar")
 
 
+class Client(Protocol):
+    """Whoever asks (`OpenAIClient`), as far as requests and batches know it."""
+
+    asker: Asker
+    server: Server
+    account: Account | None
+    profile: ModelProfile
+    known: KnownServer
+
+    @property
+    def tier(self) -> str:
+        """How requests are paid."""
+
+    def connect(self) -> "AsyncOpenAI":
+        """The server through the SDK."""
+
+
 class Request:
     """Use once: `await reply()`, with a turn of the pace taken."""
 
     def __init__(
-        self, client: "OpenAIClient", connection: Connection, body: Body, pace: Pace, say: Callable[[str], None]
+        self, client: Client, connection: Connection, body: Body, pace: Pace, say: Callable[[str], None]
     ) -> None:
         self.client = client
         self.server = client.server

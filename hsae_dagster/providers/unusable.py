@@ -12,7 +12,7 @@ from hsae_dagster.providers.openai_replies import Reply
 from hsae_dagster.providers.progress import commonest
 
 if TYPE_CHECKING:
-    from hsae_dagster.providers.openai_client import OpenAIClient
+    from hsae_dagster.providers.openai_request import Client
 
 # From the place of a request and its reply: why the reply holds nothing usable, or None.
 Problem = Callable[[int, Reply], str | None]
@@ -43,7 +43,7 @@ def advice(reason: str) -> str:
     return next((told for words, told in _ADVICE.items() if words in reason), _OTHERWISE)
 
 
-def nothing_came(client: "OpenAIClient", problems: Sequence[str], which: str) -> ProviderError:
+def nothing_came(client: "Client", problems: Sequence[str], which: str) -> ProviderError:
     """Several requests brought nothing usable, so the next ones will not either."""
     reason, times = commonest(problems)
     often = f"most often ({times} of {len(problems)})" if times < len(problems) else "each time"
@@ -53,7 +53,7 @@ def nothing_came(client: "OpenAIClient", problems: Sequence[str], which: str) ->
     )
 
 
-def require_some(client: "OpenAIClient", problems: Sequence[str | None]) -> None:
+def require_some(client: "Client", problems: Sequence[str | None]) -> None:
     """Raise ProviderError if there were replies and each had a problem: a stage with none usable is not finished."""
     found = [problem for problem in problems if problem is not None]
     if problems and len(found) == len(problems):

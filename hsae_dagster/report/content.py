@@ -12,7 +12,6 @@ from hsae_dagster.core.analysis_plan import Look
 from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.core.joint_fit import Fit
 from hsae_dagster.core.negative_controls import NegativeControl
-from hsae_dagster.core.reference_table import ReferenceTable
 
 
 @dataclass(frozen=True)
@@ -23,21 +22,6 @@ class SplitCount:
     observations: int
     texts: int
     clusters: int
-
-
-@dataclass(frozen=True)
-class ReferenceEvaluation:
-    """The evaluation table of HypotheSAEs, for comparison.
-
-    Attributes:
-        hypothesis_ids: in the order of the table's rows.
-        table: None where none could be made.
-        reason: why there is none; empty if there is one.
-    """
-
-    hypothesis_ids: tuple[str, ...]
-    table: ReferenceTable | None
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +88,6 @@ class ReportContent:
         look: which look at the holdout this is.
         family: tests that the correction counts, those of earlier looks included.
         negative_controls: discoveries where there is nothing, or nothing special, to discover; may be empty.
-        reference: the table of HypotheSAEs from the same annotations; None where it was not made.
         sizes: what `saes: auto` tried and took; None where sizes were declared or could not be measured.
     """
 
@@ -129,7 +112,6 @@ class ReportContent:
     look: Look | None = None
     family: int = 0
     negative_controls: tuple[NegativeControl, ...] = ()
-    reference: ReferenceEvaluation | None = None
     sizes: SizeChoice | None = None
     round: int = 1
 

@@ -9,6 +9,7 @@ Everything that comes from data or models passes the template's escaping.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from hsae_dagster.core.ladder import read_ladder
@@ -18,7 +19,6 @@ from hsae_dagster.report.cards import CONTROLLED, card_markdown, hypotheses_tabl
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.figures import fit_ladder, forest_plot
 from hsae_dagster.report.ladder import ladder_sentences
-from hsae_dagster.report.reference import reference_view
 from hsae_dagster.report.rungs import grouped, rung_name
 from hsae_dagster.report.settings import flat_settings
 from hsae_dagster.report.subgroups import subgroup_view
@@ -28,6 +28,7 @@ from hsae_dagster.report.wording import (
     metric_name,
     metric_words,
     number,
+    one_line,
 )
 
 __all__ = ["card_markdown", "hypotheses_table", "render_report"]
@@ -69,8 +70,7 @@ def render_report(content: ReportContent) -> str:
         controlled=CONTROLLED if content.controls else "",
         ladder=fit_ladder(content.fits, content.floor, metric),
         fits=[(title, [_fit_row(fit) for fit in own]) for title, own in grouped(content.fits)],
-        reading=list(ladder_sentences(read_ladder(content.fits, content.floor), content.sizes)),
-        reference=reference_view(content),
+        reading=[*ladder_sentences(read_ladder(content.fits, content.floor), content.sizes), *_published(content)],
         subgroups=subgroup_view(content),
         metric=metric_name(metric),
         metric_words=metric_words(metric),
@@ -79,6 +79,13 @@ def render_report(content: ReportContent) -> str:
         threats=list(prose.threats(content)),
         settings=list(flat_settings(content.settings)),
     )
+
+
+def _published(content: ReportContent) -> Iterator[str]:
+    """What others printed for these texts, as dataset.yaml quotes it; never mixed with what was measured."""
+    quoted = content.settings.get("published")
+    if quoted:
+        yield f"Published, not measured here: {one_line(quoted)}"
 
 
 def _badge_counts(content: ReportContent) -> list[tuple[str, str, str, int]]:

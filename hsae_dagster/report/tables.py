@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import polars as pl
 
 from hsae_dagster.report.content import ReportContent
-from hsae_dagster.report.reference import REFERENCE_SCHEMA, reference_records
 from hsae_dagster.report.settings import flat_settings
 from hsae_dagster.report.subgroups import SUBGROUP_SCHEMA, subgroup_records
 
@@ -54,7 +53,6 @@ def report_tables(content: ReportContent) -> dict[str, pl.DataFrame]:
             list(content.unreadable), {"rank": pl.Int64, "sae_id": text, "sae_column": pl.Int64, "reason": text}
         ),
         "subgroups": _frame(subgroup_records(content), SUBGROUP_SCHEMA),
-        "reference_table": _frame(reference_records(content), REFERENCE_SCHEMA),
         "settings": _frame(list(flat_settings(content.settings)), {"setting": text, "value": text}),
         "versions": _frame(list(content.versions.items()), {"asset": text, "data_version": text}),
     }

@@ -108,15 +108,15 @@ class VectorTable:
             if table is None:
                 table = self._connect().create_table(self.name, data=self._batch(ids, vectors), mode="overwrite")
             elif ids:
-                table.add(self._batch(ids, vectors, checked="checksum" in table.schema.names))
+                table.add(self._batch(ids, vectors))
             self._version = int(table.version)
 
-    def _batch(self, ids: list[str], vectors: np.ndarray, *, checked: bool = True) -> "pa.Table":
+    def _batch(self, ids: list[str], vectors: np.ndarray) -> "pa.Table":
         import pyarrow as pa
 
         flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), self.embedding_set.dimensions)
-        columns = [pa.array(ids), flat, *([pa.array(_checksums(ids, vectors))] if checked else [])]
-        return pa.table(columns, schema=self._schema(checked=checked))
+        columns = [pa.array(ids), flat, pa.array(_checksums(ids, vectors))]
+        return pa.table(columns, schema=self._schema())
 
     def being_filled(self, waiting: Callable[[], None]) -> AbstractContextManager[object]:
         """The right to look for missing vectors and add them, which one process has at a time.
@@ -204,14 +204,13 @@ class VectorTable:
         table = self._open()
         return None if table is None else int(table.version)
 
-    def _schema(self, *, checked: bool) -> "pa.Schema":
+    def _schema(self) -> "pa.Schema":
         import pyarrow as pa
 
         vector = pa.list_(pa.float32(), self.embedding_set.dimensions)
         meta = {"model": self.embedding_set.model, "set_id": self.embedding_set.set_id}
         fields = [pa.field("text_id", pa.string(), nullable=False), pa.field("vector", vector)]
-        # Tables from before there were checksums have none, and get none.
-        fields += [pa.field("checksum", pa.uint32())] if checked else []
+        fields.append(pa.field("checksum", pa.uint32()))
         return pa.schema(fields, metadata=meta)
 
     def _rows(self, table: Any) -> Iterator["pa.RecordBatch"]:
@@ -220,12 +219,11 @@ class VectorTable:
 
         with self._explained("read"):
             for batch in table.search().limit(None).to_batches(_BATCH_ROWS):
-                if "checksum" in batch.schema.names:
-                    vectors = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
-                    sums = _checksums(batch.column("text_id").to_pylist(), vectors.reshape(batch.num_rows, -1))
-                    whole = sums == batch.column("checksum").to_numpy(zero_copy_only=False)
-                    if not whole.all():
-                        batch = batch.filter(pa.array(whole))
+                vectors = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
+                sums = _checksums(batch.column("text_id").to_pylist(), vectors.reshape(batch.num_rows, -1))
+                whole = sums == batch.column("checksum").to_numpy(zero_copy_only=False)
+                if not whole.all():
+                    batch = batch.filter(pa.array(whole))
                 yield batch.select(["text_id", "vector"])
 
     def _listed(self, table: Any) -> set[str]:

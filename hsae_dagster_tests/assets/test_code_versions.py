@@ -29,7 +29,6 @@ EXCLUDED = {
     "assets.stage",
     "assets.card_status",
     "checks",
-    "gpu_wait",
     "op_tags",
     "partitions",
     "resources",

@@ -9,8 +9,8 @@ import statsmodels.api as sm
 from scipy.special import expit
 from scipy.stats import ttest_ind
 
-from hsae_dagster.core.reference_table import reference_table
-from hsae_dagster.core.separated_logit import firth_logit, separates
+from benchmarks.reference_table import reference_table
+from benchmarks.separated_logit import firth_logit, separates
 from hsae_dagster.errors import MethodError
 from hsae_dagster_tests.core.reference import record
 from hsae_dagster_tests.core.reference_evaluation import reference_scores

@@ -302,15 +302,6 @@ def test_an_answer_that_changed_on_disk_counts_as_absent(tmp_path: Path) -> None
     assert set(Ledger(tmp_path).find(["a" * 32, "b" * 32], "host/v1", "m")) == {"b" * 32}
 
 
-def test_a_ledger_from_before_there_were_checksums_is_read_and_appended_to(tmp_path: Path) -> None:
-    import lancedb
-
-    (tmp_path / "lancedb").mkdir()
-    lancedb.connect(str(tmp_path / "lancedb")).create_table(ledgers.TABLE, schema=ledgers._schema(checked=False))
-    Ledger(tmp_path).append([entry("a")])
-    assert Ledger(tmp_path).find(["a"], "host/v1", "m")["a"].answer == '{"a": 1}'
-
-
 def test_a_damaged_ledger_names_itself_and_what_to_do(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.append([entry("a")])

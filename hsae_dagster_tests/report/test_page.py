@@ -429,3 +429,9 @@ def test_doubts_follow_the_content():
         assert part in doubtful
     sound = "".join(Page(render_report(make_content(hypotheses=make_hypotheses(2)))).text)
     assert "only 12 clusters" not in sound and "No cluster column" not in sound
+
+
+def test_published_figures_are_marked_and_only_there_where_declared() -> None:
+    assert "Published, not measured here" not in render_report(make_content())
+    page = render_report(make_content(settings={"published": "AUC 0.695,\n14 of 20."}))
+    assert "Published, not measured here: AUC 0.695, 14 of 20." in page

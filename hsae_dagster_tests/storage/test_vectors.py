@@ -99,15 +99,6 @@ def test_rows_that_another_process_added_meanwhile_are_not_added_again(tmp_path:
     assert sorted(rows) == ids
 
 
-def test_a_table_from_before_there_were_checksums_is_read_and_appended_to(tmp_path: Path) -> None:
-    table = VectorTable(tmp_path, "d", FAMILY)
-    ids, vectors = [f"{i:032x}" for i in range(2)], np.ones((2, FAMILY.dimensions), dtype=np.float32)
-    table._connect().create_table(table.name, data=table._batch(ids[:1], vectors[:1], checked=False))
-    table.append(ids[1:], vectors[1:])
-    assert table.keys() == set(ids)
-    np.testing.assert_array_equal(table.read(ids), vectors)
-
-
 def test_a_damaged_table_and_one_never_committed_are_no_riddle(tmp_path: Path) -> None:
     table = VectorTable(tmp_path, "d", FAMILY)
     folder = tmp_path / "lancedb" / f"{table.name}.lance"

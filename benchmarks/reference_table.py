@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hsae_dagster.core.separated_logit import firth_logit, separates
+from benchmarks.separated_logit import firth_logit, separates
 from hsae_dagster.errors import MethodError
 
 NAN = float("nan")
