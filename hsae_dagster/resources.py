@@ -73,7 +73,7 @@ class RunSettings(dg.ConfigurableResource):
     @property
     def told(self) -> dict[str, dict[str, Any]]:
         """What is told, as it would stand in dataset.yaml."""
-        fields = {
+        fields: dict[str, dict[str, Any]] = {
             "selection": {"n": self.n},
             "interpretation": {"model": self.interpretation_model},
             "annotation": {"model": self.annotation_model},

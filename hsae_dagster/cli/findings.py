@@ -53,7 +53,9 @@ def columns(rows: list[dict[str, Any]], width: int | None = None) -> list[str]:
     cells = [[str(row[name]) for name in names] for row in [dict(zip(names, names, strict=True)), *rows]]
     widths = [max(len(row[j]) for row in cells) for j in range(len(names))]
     widths = [min(size, _WIDEST) for size in widths]
-    for j in sorted(range(len(widths)), key=lambda j: -widths[j]) if width else ():
+    for j in sorted(range(len(widths)), key=lambda j: -widths[j]):
+        if width is None:
+            break
         spare = width - sum(widths) - 2 * (len(widths) - 1)
         widths[j] = min(widths[j], max(_NARROWEST, widths[j] + spare))
     lines = ["  ".join(_fit(cell, size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in cells]

@@ -9,12 +9,16 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hsae_dagster.home import prepare_home
 from hsae_dagster.report.links import REPORTS_PORT
 from hsae_dagster.resources import Project, project_root
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 HOST = "127.0.0.1"
 
@@ -41,7 +45,7 @@ def serve_beside(port: int) -> None:
     subprocess.Popen([sys.executable, "-m", "hsae_dagster", "serve", "--port", str(port), "--with-parent"])
 
 
-def reports_app(folder: Path) -> "object":
+def reports_app(folder: Path) -> "Starlette":
     """The files of a folder and nothing else, for whoever asks by this machine's own name.
 
     Another name would be that of a site in the same browser which had its address changed to this machine's.
