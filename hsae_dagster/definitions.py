@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -40,11 +40,10 @@ _STAGES: dict[str, Sequence[dg.AssetsDefinition]] = {
     "model": [sae_checkpoints, activations, selected_neurons],
     "hypotheses": [interpretations, annotation_matrix, evaluation_report],
 }
-_AROUND: dict[str, Sequence[dg.AssetsDefinition | dg.AssetSpec]] = {
-    "texts": [labelled_texts],
-    "hypotheses": [hypothesis_card],
-    "catalog": [dataset_catalog, overview],
-}
+# Written by others: a sensor, and the step of `evaluation_report`.
+_WRITTEN = {"texts": labelled_texts, "hypotheses": hypothesis_card}
+_CATALOG = [dataset_catalog, overview]
+Asset = TypeVar("Asset", dg.AssetsDefinition, dg.AssetSpec)
 SENSORS = ("dataset_arrivals", "lost_runs", "watch", "refresh", "batch_answers", "nightly")
 
 
@@ -76,9 +75,7 @@ def stages_of(project: Project, manner: Manner) -> list[dg.AssetsDefinition]:
         [project.key(stage.key.path[-1]) for stages in _STAGES.values() for stage in stages],
         new_too=project.refresh_new,
     )
-    placed: list[dg.AssetsDefinition] = [
-        _placed(stage, group, project, manner) for group, stages in _STAGES.items() for stage in stages
-    ]
+    placed = [_placed(stage, group, project, manner) for group, stages in _STAGES.items() for stage in stages]
     if "refresh" not in manner.sensors:  # or Dagster would add a sensor of its own for the rule
         return placed
     return list(dg.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=condition), placed))
@@ -95,7 +92,8 @@ def project_definitions(
         executor: of its job; Dagster's default, or the one of whatever it is merged into, without one.
     """
     stages = stages_of(project, manner)
-    around = [_placed(each, group, project, manner) for group, several in _AROUND.items() for each in several]
+    written = [_placed(spec, group, project, manner) for group, spec in _WRITTEN.items()]
+    catalog = [_placed(asset, "catalog", project, manner) for asset in _CATALOG]
     keys = [stage.key for stage in stages]
     job = dg.define_asset_job(
         JOB,
@@ -110,7 +108,7 @@ def project_definitions(
     with warnings.catch_warnings():
         # Links to code are marked beta; the constraints file pins the version they were tried on.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        assets = dg.with_source_code_references([*around, *stages])
+        assets = dg.with_source_code_references([*written, *catalog, *stages])
     return dg.Definitions(
         assets=assets,
         jobs=[job],
@@ -136,15 +134,7 @@ def _resources(project: Project) -> dict[str, Project | ModelServer | Any]:
     }
 
 
-@overload
-def _placed(asset: dg.AssetsDefinition, group: str, project: Project, manner: Manner) -> dg.AssetsDefinition: ...
-@overload
-def _placed(
-    asset: dg.AssetsDefinition | dg.AssetSpec, group: str, project: Project, manner: Manner
-) -> dg.AssetsDefinition | dg.AssetSpec: ...
-def _placed(
-    asset: dg.AssetsDefinition | dg.AssetSpec, group: str, project: Project, manner: Manner
-) -> dg.AssetsDefinition | dg.AssetSpec:
+def _placed(asset: Asset, group: str, project: Project, manner: Manner) -> Asset:
     """An asset under its key in this project, with its group, partitions, owners and tags."""
 
     def place(spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -154,7 +144,9 @@ def _placed(
             spec = spec.replace_attributes(partitions_def=dg.DynamicPartitionsDefinition(name=name))
         return spec.merge_attributes(owners=list(manner.owners), tags=dict(manner.tags))
 
-    names = [each.key.path[-1] for several in (*_STAGES.values(), *_AROUND.values()) for each in several]
+    names = [spec.key.path[-1] for spec in _WRITTEN.values()]
+    for several in (*_STAGES.values(), _CATALOG):
+        names += [each.key.path[-1] for each in several]
     renamed = {dg.AssetKey(name): project.key(name) for name in names}
     if isinstance(asset, dg.AssetSpec):
         deps = [dg.AssetDep(renamed[dep.asset_key], partition_mapping=dep.partition_mapping) for dep in asset.deps]
