@@ -1,5 +1,6 @@
 """`annotation_matrix`: every chosen concept judged on every holdout text: yes, no, or missing, never guessed."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hsae_dagster.assets.judging import Judging, agreement, judge_all
 from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_annotation
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.concept import Concept
+from hsae_dagster.core.cross_fitting import tested
 from hsae_dagster.core.observations import text_sides
 from hsae_dagster.dataset.spec import Annotation, DatasetSpec
 from hsae_dagster.errors import MethodError
@@ -67,7 +69,7 @@ def _make(stage: Stage, corpus: StoredObject, interpretations: StoredObject, fol
     # Before any holdout text is read: what will be asked of it is written down for good.
     plan = freeze_plan(stage, corpus, records)
     write_json(folder / PLAN_FILE, {"fingerprint": plan.fingerprint, "holdout": plan.holdout})
-    concepts = [concept_of(record["concept"]) for record in records]
+    concepts = distinct_concepts(records)
     observations, texts = holdout_texts(corpus, settings)
     account = account_of(stage)
     annotator = make_annotator(settings, account, closeness=UnitCloseness.of(stage, corpus))
@@ -118,9 +120,14 @@ def _nothing(stage: Stage, neurons: list[dict[str, Any]]) -> str:
     )
 
 
+def distinct_concepts(records: Sequence[Mapping[str, Any]]) -> list[Concept]:
+    """What is asked about the texts; what both halves found is asked once."""
+    return [concept_of(found) for found in {r["concept"]["concept_id"]: r["concept"] for r in records}.values()]
+
+
 def holdout_texts(corpus: StoredObject, settings: Annotation) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(observations, texts) of the holdout, or of the declared sample of it."""
-    observations = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "holdout")
+    """(observations, texts) of the holdout, or of the declared sample of it; of halves, both test."""
+    observations = tested(read_frame(corpus.file("observations.parquet")))
     observations = _sample_clusters(observations, settings.holdout_sample, settings.seed)
     wanted = pl.concat([observations[side] for side in text_sides(observations)]).unique()
     return observations, read_frame(corpus.file("texts.parquet")).filter(pl.col("text_id").is_in(wanted.to_list()))

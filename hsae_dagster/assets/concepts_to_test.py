@@ -38,13 +38,16 @@ def concepts_to_test(dataset: Dataset, interpretations: StoredObject) -> list[di
 def chosen_concepts(interpretations: StoredObject) -> list[dict[str, Any]]:
     """Records of the neurons with a readable concept (under `concept`), in rank order.
 
-    Two neurons may share a concept: its judgement is made once, and the first of them stands for it.
+    Two neurons may share a concept: its judgement is made once, and the first of them stands for it. Found in both
+    halves, it is tested in both.
     """
     records, seen = [], set()
     for record in interpretations.json("concepts.json"):
-        if record["concept"] and record["concept"]["concept_id"] not in seen:
-            seen.add(record["concept"]["concept_id"])
-            records.append(record)
+        # Written before there were halves, or by a language model, a record has none.
+        half = record.get("half", "")
+        if record["concept"] and (half, record["concept"]["concept_id"]) not in seen:
+            seen.add((half, record["concept"]["concept_id"]))
+            records.append(record | {"half": half})
     return records
 
 
@@ -69,6 +72,7 @@ def _own(dataset: Dataset, own: OwnHypothesis, rank: int) -> dict[str, Any]:
     concept = Concept(own.claim, AUTHOR, definition)
     return {
         "rank": rank,
+        "half": "",
         "column": None,
         "sae_id": "",
         "sae_column": -1,

@@ -8,11 +8,13 @@ import polars as pl
 
 from hsae_dagster import checks
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
-from hsae_dagster.core.corpus import SPLITS, Corpus, Joining, SplitShares, build_corpus
+from hsae_dagster.core.corpus import Corpus, Joining, SplitShares, build_corpus
+from hsae_dagster.core.cross_fitting import placed_in, views
 from hsae_dagster.core.observations import text_sides
 from hsae_dagster.core.placing import Cuts
 from hsae_dagster.dataset.discovery import file_versions, files_stamp
 from hsae_dagster.dataset.feasible import check_sizes, training_units
+from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.partitions import datasets
 from hsae_dagster.report.wording import left_out_words
@@ -45,7 +47,7 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
             "files": file_versions(stage.dataset),
             "task": spec.task,
             "columns": spec.columns.model_dump(mode="json"),
-            "splits": {**spec.splits.model_dump(mode="json"), "fidelity": spec.fidelity_share},
+            "splits": _splits(spec),
             "units": spec.units,
         }
         declared = {name: config[name] for name in ("columns", "splits")}
@@ -61,6 +63,12 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
         return stage.finish(stored, _describe(stored, summary, spec.outcome_name), _check(stored, summary))
 
 
+def _splits(spec: DatasetSpec) -> dict[str, Any]:
+    """What of `splits` decides where rows land; the design that all corpora once had goes without saying."""
+    declared = {**spec.splits.model_dump(mode="json"), "fidelity": spec.fidelity_share}
+    return {name: value for name, value in declared.items() if (name, value) != ("design", "holdout")}
+
+
 def _make(stage: Stage, stamp: str, earlier: Cuts | None, folder: Path) -> None:
     from hsae_dagster.dataset.classes import class_key
     from hsae_dagster.dataset.controls import check_levels
@@ -74,10 +82,12 @@ def _make(stage: Stage, stamp: str, earlier: Cuts | None, folder: Path) -> None:
             f"Dataset `{stage.dataset.name}`: a file in {stage.dataset.folder} changed while it was read. Wait until "
             "it is copied completely, then run again; the refresh does so by itself."
         )
-    shares = SplitShares(splits.validation, stage.dataset.spec.fidelity_share, splits.holdout, splits.salt)
+    halves = splits.design == "two_halves"
+    shares = SplitShares(splits.validation, stage.dataset.spec.fidelity_share, splits.holdout, splits.salt, halves)
     joining = Joining(splits.near_texts, splits.shared_texts)
     made = build_corpus(rows.frame, shares, rows.dropped, joining=joining, cuts=earlier)
-    check_levels(stage.dataset.spec.selection, made.observations)
+    for view in views(made.observations):
+        check_levels(stage.dataset.spec.selection, view)
     write_frame(folder / "texts.parquet", made.texts)
     write_frame(folder / "observations.parquet", made.observations)
     units = make_units(made.texts, stage.dataset.spec.units)
@@ -93,14 +103,15 @@ def _make(stage: Stage, stamp: str, earlier: Cuts | None, folder: Path) -> None:
 
 
 def _summarise(task: str, read: int, made: Corpus) -> dict[str, Any]:
+    texts = placed_in(made.texts)
     by_split = [
         {
-            "split": split,
-            "observations": made.observations.filter(pl.col("split") == split).height,
-            "texts": made.texts.filter(pl.col("split") == split).height,
-            "clusters": made.observations.filter(pl.col("split") == split)["cluster_id"].n_unique(),
+            "split": name,
+            "observations": rows.height,
+            "texts": texts[name].height,
+            "clusters": rows["cluster_id"].n_unique(),
         }
-        for split in SPLITS
+        for name, rows in placed_in(made.observations).items()
     ]
     return {
         "task": task,
@@ -147,12 +158,12 @@ def _describe(stored: StoredObject, summary: dict[str, Any], outcome: str) -> di
 def _check(stored: StoredObject, summary: dict[str, Any]) -> list[dg.AssetCheckResult]:
     observations = read_frame(stored.file("observations.parquet"))
     sides = text_sides(observations)
-    placed = pl.concat([observations.select(pl.col(side).alias("text_id"), "split", "cluster_id") for side in sides])
-    shared = placed.group_by("text_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1).height
-    crossing = placed.group_by("cluster_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1).height
-    values = {
-        split: observations.filter(pl.col("split") == split)["label"].n_unique() for split in ("train", "holdout")
-    }
+    place = "half" if "half" in observations.columns else "split"
+    placed = pl.concat([observations.select(pl.col(side).alias("text_id"), place, "cluster_id") for side in sides])
+    shared = placed.group_by("text_id").agg(pl.col(place).n_unique()).filter(pl.col(place) > 1).height
+    crossing = placed.group_by("cluster_id").agg(pl.col(place).n_unique()).filter(pl.col(place) > 1).height
+    needed = placed_in(observations)
+    values = {name: needed[name]["label"].n_unique() for name in needed if name not in ("validation", "fidelity")}
     dropped = sum(summary["dropped"].values())
     return [
         checks.result(
@@ -170,8 +181,8 @@ def _check(stored: StoredObject, summary: dict[str, Any]) -> list[dg.AssetCheckR
 def _check_balance(observations: pl.DataFrame) -> dg.AssetCheckResult:
     """The commonest label value of each split, and its share of the split's observations."""
     rows = []
-    for split in SPLITS:
-        labels = observations.filter(pl.col("split") == split)["label"]
+    for split, placed in placed_in(observations).items():
+        labels = placed["label"]
         if labels.len():
             value, count = labels.value_counts(sort=True).row(0)
             rows.append({"split": split, "commonest label": float(value), "share": round(count / labels.len(), 4)})

@@ -138,7 +138,7 @@ def _annotation(project: Project, dataset: Dataset, corpus: StoredObject, accoun
         if project.store.finished(_inputs("annotation_matrix", annotation_matrix.CODE_VERSION, config, upstream)):
             return StageCost("annotation_matrix", settings.model, Estimate(), FINISHED)
         records = concepts_to_test(dataset, upstream[1])
-        concepts, basis = [annotation_matrix.concept_of(record["concept"]) for record in records], COUNTED
+        concepts, basis = annotation_matrix.distinct_concepts(records), COUNTED
     _, texts = annotation_matrix.holdout_texts(corpus, settings)
     estimate = estimate_annotation(annotator, single, concepts, texts["text"].to_list(), settings)
     return StageCost("annotation_matrix", settings.model, estimate, basis)

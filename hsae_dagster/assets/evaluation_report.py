@@ -25,7 +25,9 @@ from hsae_dagster.assets.publishing import publish
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.analysis_plan import AnalysisPlan, Look
 from hsae_dagster.core.annotation_error import AnnotationError
+from hsae_dagster.core.cross_fitting import tested
 from hsae_dagster.core.flags import flag_name
+from hsae_dagster.core.hypothesis import Twin
 from hsae_dagster.core.ladder import read_ladder
 from hsae_dagster.dataset.discovery import files_fingerprint
 from hsae_dagster.dataset.gold import gold_hash
@@ -39,7 +41,7 @@ from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "evaluation_report"
-CODE_VERSION = "20"
+CODE_VERSION = "21"
 _READ = ("corpus", "interpretations", "annotation_matrix")  # whether or not there is anything to do
 
 
@@ -71,7 +73,8 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
         records = concepts_to_test(stage.dataset, upstream["interpretations"])
         plan, look = open_look(stage, upstream["corpus"], records, upstream["annotation_matrix"])
         log = LineageLog(project.store)
-        concepts = [{**record, **record["concept"]} for record in records]
+        # What both halves found is one hypothesis.
+        concepts = list({r["concept"]["concept_id"]: {**r, **r["concept"]} for r in reversed(records)}.values())[::-1]
         identities = identify(log, stage.dataset.name, concepts, upstream)
         config = {
             "dataset": stage.dataset.name,
@@ -146,6 +149,8 @@ def _flatten(content: ReportContent) -> pl.DataFrame:
                 **{f"worst_{k}": getattr(h.test.worst, k) for k in ("estimate", "p_value")},
                 "missing": h.test.missing,
                 "decided_by": h.decided_by,
+                "half": h.half,
+                **_twin_columns(h.twin),
                 "p_one_sided": h.p_one_sided,
                 "p_holm": h.p_holm,
                 "q_value": h.q_value,
@@ -160,8 +165,19 @@ def _flatten(content: ReportContent) -> pl.DataFrame:
                 **{f"fidelity_{k}": v for k, v in asdict(h.fidelity).items() if not isinstance(v, tuple)},
             }
         )
-    lists = dict.fromkeys(("flags", "flag_names", "duplicates", "near_copies"), pl.List(pl.String))
-    return pl.DataFrame(rows, schema_overrides=lists, infer_schema_length=None)
+    kinds: dict[str, Any] = dict.fromkeys(("flags", "flag_names", "duplicates", "near_copies"), pl.List(pl.String))
+    figures = ("phi", "p_holm", "p_one_sided", "effect_estimate", "effect_low", "effect_high")
+    kinds |= {f"twin_{name}": pl.Float64 for name in figures} | {"twin_agrees": pl.Boolean}
+    return pl.DataFrame(rows, schema_overrides=kinds, infer_schema_length=None)
+
+
+def _twin_columns(twin: Twin | None) -> dict[str, str | float | bool | None]:
+    """What came of the other half's claim of the same meaning; empty where there is none."""
+    texts, figures = ("claim", "concept_id", "half", "test_key", "badge"), ("phi", "p_holm", "p_one_sided")
+    columns: dict[str, str | float | bool | None] = {f"twin_{k}": getattr(twin, k) if twin else "" for k in texts}
+    columns |= {f"twin_{k}": getattr(twin, k) if twin else None for k in (*figures, "agrees")}
+    ends = ("estimate", "low", "high")
+    return columns | {f"twin_effect_{k}": getattr(twin.effect, k) if twin else None for k in ends}
 
 
 def _error_columns(error: AnnotationError | None) -> dict[str, float | int | None]:
@@ -191,7 +207,6 @@ def _summarise(content: ReportContent) -> dict[str, Any]:
         "outcome": content.outcome,
         "task": content.task,
         "alpha": content.alpha,
-        "holdout_observations": content.splits[-1].observations,
         "versions": dict(content.versions),
         "look": content.look.number if content.look else 1,
         "family": content.family,
@@ -237,8 +252,9 @@ def _check(
     stored: StoredObject, summary: dict[str, Any], upstream: dict[str, StoredObject]
 ) -> list[dg.AssetCheckResult]:
     frame = read_frame(stored.file("hypotheses.parquet"))
-    tested = read_frame(upstream["annotation_matrix"].file("observations.parquet"))
-    outside = tested.filter(pl.col("split") != "holdout").height
+    rows = read_frame(upstream["annotation_matrix"].file("observations.parquet"))
+    held_out = {half: tested(rows, half).height for half in frame["half"].unique()}
+    outside = sum(max(n - held_out[half], 0) for half, n in frame["half", "n"].iter_rows())
     untested = frame["effect_p_value"].is_nan().sum()
     confirmed = frame.filter(pl.col("badge") == "confirmed")
     conflicts = confirmed.filter(pl.col("effect_estimate") * pl.col("partial_estimate") < 0).height

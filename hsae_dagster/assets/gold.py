@@ -4,13 +4,14 @@ Belongs here: lining up gold labels with judged observations. Does not belong he
 any formula (`core.annotation_error`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from hsae_dagster.assets.concepts_to_test import concepts_to_test, is_own
+from hsae_dagster.assets.concepts_to_test import concepts_to_test
 from hsae_dagster.core.annotation_error import (
     AnnotationError,
     Corrected,
@@ -20,9 +21,10 @@ from hsae_dagster.core.annotation_error import (
     kappa,
     post_stratified,
 )
+from hsae_dagster.core.cross_fitting import tested
 from hsae_dagster.core.fidelity import column
 from hsae_dagster.core.inference import HoldoutDesign
-from hsae_dagster.core.observations import text_rows
+from hsae_dagster.core.observations import text_rows, text_sides
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.gold import read_gold, write_sheet
 from hsae_dagster.dataset.spec import Inference
@@ -65,10 +67,14 @@ def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int
     found = project.store.current(dataset.name, "activations")
     rows = text_rows(read_frame(found.file("texts.parquet"))["text_id"], answers["text_id"])
     by_neuron = read_codes(found.file("codes.safetensors"))[rows].tocsc()
+    observations = read_frame(matrix.file("observations.parquet"))
     for record in concepts_to_test(dataset, project.store.current(dataset.name, "interpretations")):
-        key = record["concept"]["concept_id"]
-        judged = answers[key].cast(pl.Int8).fill_null(-1).to_numpy()
-        activation = None if is_own(record) else column(by_neuron, record["column"])
+        key, testing = record["concept"]["concept_id"], tested(observations, record["half"])
+        wanted = pl.concat([testing[side] for side in text_sides(testing)]).unique()
+        unasked = ~answers["text_id"].is_in(wanted.implode()).to_numpy()
+        judged = answers[key].cast(pl.Int8).fill_null(-1).to_numpy().copy()
+        judged[unasked] = -1  # its own half found it, so labels there correct nothing
+        activation = None if record["column"] is None else column(by_neuron, record["column"])
         rows, chance = draw_gold(judged, size, rng, activation)
         order = rng.permutation(len(rows))  # the order must not tell what the judge said
         part = (
@@ -89,11 +95,24 @@ def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int
     return path, sheet.height
 
 
-def annotation_errors(dataset: str, folder: Path, settings: Inference, judged: Judged) -> list[AnnotationError]:
-    """What is known about the errors of each concept's annotation; pairs have no correction (only texts do)."""
+def annotation_errors(
+    dataset: str, folder: Path, settings: Inference, parts: Sequence[Judged]
+) -> list[list[AnnotationError]]:
+    """What is known about the errors of each concept's annotation; pairs have no correction (only texts do).
+
+    Args:
+        dataset: its name.
+        folder: where its gold labels are.
+        settings: of the tests.
+        parts: sets of concepts, each with the texts that test it.
+    """
     gold = read_gold(dataset, folder)
     if gold is not None:
-        _check_known(dataset, gold, judged)
+        _check_known(dataset, gold, parts)
+    return [_errors(gold, settings, judged) for judged in parts]
+
+
+def _errors(gold: pl.DataFrame | None, settings: Inference, judged: Judged) -> list[AnnotationError]:
     found = []
     for j, names in enumerate(judged.names):
         own = None if gold is None else gold.filter(pl.col("concept").is_in(names))
@@ -108,11 +127,15 @@ def annotation_errors(dataset: str, folder: Path, settings: Inference, judged: J
     return found
 
 
-def _check_known(dataset: str, gold: pl.DataFrame, judged: Judged) -> None:
+def _check_known(dataset: str, gold: pl.DataFrame, parts: Sequence[Judged]) -> None:
     """Labels of earlier concepts may stay in the file; labels of no judged text and concept at all are a mistake."""
-    names = [name for pair in judged.names for name in pair]
-    usable = gold.filter(pl.col("concept").is_in(names) & pl.col("text_id").is_in(judged.text_ids.to_list()))
-    if gold.height and usable.is_empty():
+
+    def usable(judged: Judged) -> bool:
+        names = [name for pair in judged.names for name in pair]
+        known = pl.col("concept").is_in(names) & pl.col("text_id").is_in(judged.text_ids.to_list())
+        return not gold.filter(known).is_empty()
+
+    if gold.height and not any(map(usable, parts)):
         raise DatasetError(
             f"Dataset `{dataset}`: none of the {gold.height} labels in gold.csv is about a concept and a held-out text "
             f"of this evaluation. Draw a new sheet with `hsae gold {dataset}`."

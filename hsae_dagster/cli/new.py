@@ -132,7 +132,8 @@ def describe(dataset: "Dataset") -> str:
         DatasetError: it cannot be used.
         MethodError: it is too small to be split, or its strata are too many.
     """
-    from hsae_dagster.core.corpus import SPLITS, Joining, SplitShares, build_corpus
+    from hsae_dagster.core.corpus import Joining, SplitShares, build_corpus
+    from hsae_dagster.core.cross_fitting import placed_in, views
     from hsae_dagster.dataset.classes import among_others
     from hsae_dagster.dataset.controls import check_levels
     from hsae_dagster.dataset.feasible import check_labels, check_sizes, training_units
@@ -142,13 +143,14 @@ def describe(dataset: "Dataset") -> str:
 
     splits = dataset.spec.splits
     rows = read_rows(dataset)
-    shares = SplitShares(splits.validation, dataset.spec.fidelity_share, splits.holdout, splits.salt)
     joining = Joining(splits.near_texts, splits.shared_texts)
+    halves = splits.design == "two_halves"
+    shares = SplitShares(splits.validation, dataset.spec.fidelity_share, splits.holdout, splits.salt, halves)
     corpus = build_corpus(rows.frame, shares, rows.dropped, joining=joining)
-    check_levels(dataset.spec.selection, corpus.observations)
-    counts = dict(corpus.observations.group_by("split").len().iter_rows())
-    placed = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
-    check_labels(dataset, corpus.observations)
+    for view in views(corpus.observations):
+        check_levels(dataset.spec.selection, view)
+        check_labels(dataset, view)
+    placed = ", ".join(f"{name} {part.height:,}" for name, part in placed_in(corpus.observations).items())
     units = make_units(corpus.texts, dataset.spec.units)
     check_sizes(dataset, training_units(corpus.texts, units.text_units), units.kind)
     said = (

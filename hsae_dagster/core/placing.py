@@ -12,7 +12,7 @@ later must not move them.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -28,12 +28,26 @@ _SALTS, _MOST_KEYS = 32, 20_000
 
 @dataclass(frozen=True)
 class SplitShares:
-    """Shares of rows for each split but train, and the salt of the hash."""
+    """Shares of rows for each split but train, and the salt of the hash.
+
+    Attributes:
+        validation: share.
+        fidelity: share.
+        holdout: share; nothing where there are two halves.
+        salt: of the hash.
+        two_halves: whether each half tests what the other found.
+    """
 
     validation: float
     fidelity: float
     holdout: float
     salt: str
+    two_halves: bool = False
+
+    @property
+    def placing(self) -> "SplitShares":
+        """What components are placed by first: two halves, as a holdout of one half, else the shares themselves."""
+        return replace(self, validation=0.0, fidelity=0.0, holdout=0.5) if self.two_halves else self
 
     @property
     def cumulated(self) -> np.ndarray:

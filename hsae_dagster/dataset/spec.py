@@ -88,7 +88,12 @@ class Columns(Section):
 class Splits(Section):
     """Shares of rows. Whatever shares a cluster, a text or nearly a text stays together; new rows move no old ones."""
 
-    holdout: Share = Field(0.3, description="Share of rows that only the final tests read.")
+    design: Literal["holdout", "two_halves"] = Field(
+        "holdout",
+        description="`holdout`: one part of the rows only tests; `two_halves`: claims found in each half are tested on "
+        "the other, which finds more where rows are few.",
+    )
+    holdout: Share = Field(0.3, description="Share of rows that only the final tests read; not with two halves.")
     validation: Share = Field(0.1, description="Share for early stopping and for choosing among candidates.")
     fidelity: Share | None = Field(
         None,
@@ -358,6 +363,26 @@ class DatasetSpec(Section):
             raise ValueError(
                 f"splits.holdout, splits.validation and the tenth on which a model's phrases are compared with "
                 f"their neurons (splits.fidelity) add up to {taken:.2f}; leave at least 0.1 to train on"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _halves_share_what_saw_no_outcome(self) -> "DatasetSpec":
+        if self.splits.design != "two_halves":
+            return self
+        if isinstance(self.files, dict):
+            raise ValueError("splits.design `two_halves` deals rows itself, but files names one per split; list them")
+        if "holdout" in self.splits.model_fields_set:
+            raise ValueError("splits.design `two_halves` has no holdout beside the halves; leave splits.holdout out")
+        if any(sae.label_weight > 0 for sae in self.listed_saes):
+            raise ValueError(
+                "both halves share their autoencoders, so splits.design `two_halves` needs some that no label guided; "
+                "leave label_weight out, or set splits.design to `holdout`"
+            )
+        if self.interpretation.model != "lexical":
+            raise ValueError(
+                "splits.design `two_halves` finds claims offline; set interpretation.model to `lexical`, or "
+                "splits.design to `holdout`"
             )
         return self
 
