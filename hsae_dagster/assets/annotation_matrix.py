@@ -16,7 +16,7 @@ from hsae_dagster.assets.judging import Judging, agreement, judge_all
 from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_annotation
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.concept import Concept
-from hsae_dagster.core.cross_fitting import tested
+from hsae_dagster.core.cross_fitting import rows_that_test
 from hsae_dagster.core.observations import text_sides
 from hsae_dagster.dataset.spec import Annotation, DatasetSpec
 from hsae_dagster.errors import MethodError
@@ -127,7 +127,7 @@ def distinct_concepts(records: Sequence[Mapping[str, Any]]) -> list[Concept]:
 
 def holdout_texts(corpus: StoredObject, settings: Annotation) -> tuple[pl.DataFrame, pl.DataFrame]:
     """(observations, texts) of the holdout, or of the declared sample of it; of halves, both test."""
-    observations = tested(read_frame(corpus.file("observations.parquet")))
+    observations = rows_that_test(read_frame(corpus.file("observations.parquet")))
     observations = _sample_clusters(observations, settings.holdout_sample, settings.seed)
     wanted = pl.concat([observations[side] for side in text_sides(observations)]).unique()
     return observations, read_frame(corpus.file("texts.parquet")).filter(pl.col("text_id").is_in(wanted.to_list()))

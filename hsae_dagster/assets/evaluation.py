@@ -28,7 +28,7 @@ from hsae_dagster.core import joint_fit, ladder
 from hsae_dagster.core.analysis_plan import AnalysisPlan, Family, Look
 from hsae_dagster.core.annotation_error import AnnotationError
 from hsae_dagster.core.badges import Judge, verdict
-from hsae_dagster.core.cross_fitting import HALVES, Said, Side, of_half, tested, twins
+from hsae_dagster.core.cross_fitting import HALVES, Said, Side, of_half, rows_that_test, twins
 from hsae_dagster.core.decision import Decision, decide
 from hsae_dagster.core.evidence import gather_evidence
 from hsae_dagster.core.fidelity import Fidelity, column
@@ -231,7 +231,7 @@ def _read(stage: Stage, upstream: dict[str, StoredObject]) -> list[_Inputs]:
     judged = annotations.join(texts, on="text_id", how="left", maintain_order="left")
     parts = []
     for half, share in shares_of(stage, halves="half" in rows.columns).items():
-        holdout = tested(rows, half)
+        holdout = rows_that_test(rows, half)
         wanted = pl.concat([holdout[side] for side in text_sides(holdout)]).unique()
         own = judged.filter(pl.col("text_id").is_in(wanted.implode()))
         parts.append(_part(stage, half, share, holdout, own, [r for r in records if r["half"] == half]))
@@ -300,6 +300,7 @@ def _hypotheses(
             overturned=bool(not decided.p_worst[j] < settings.alpha),
             judge=_judge(stage.dataset.spec.annotation.model, checked=bool(decided.checked[j])),
             first_look=look.number == 1,
+            halves=bool(inputs.half),
         )
         has = inputs.answers[:, j] == 1
         activation = has.astype(np.float64) if no_neuron else column(by_neuron, record["column"])
@@ -411,7 +412,7 @@ def _ladder(
     features = neuron_features(stage, upstream["activations"], selected, ids, side.half) | word_features(side.texts)
     names = (ladder.EMBEDDINGS, ladder.WORDS, ladder.ALL_NEURONS, ladder.SELECTED, ladder.FIRED)
     features = {name: features[name] for name in names if name in features}
-    rows, held_out = (observed(features, ids, part) for part in (learn, tested(holdout, side.half)))
+    rows, held_out = (observed(features, ids, part) for part in (learn, rows_that_test(holdout, side.half)))
     fits = ladder.measure_rungs(rows, held_out, scorer, lambda name: stage.report(f"fit of {name}"))
     # A half that found nothing says nothing: a constant.
     concepts = np.nan_to_num(design.concepts) if design.concepts.shape[1] else np.zeros((len(design.outcome), 1))

@@ -25,7 +25,7 @@ from hsae_dagster.assets.publishing import publish
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.analysis_plan import AnalysisPlan, Look
 from hsae_dagster.core.annotation_error import AnnotationError
-from hsae_dagster.core.cross_fitting import tested
+from hsae_dagster.core.cross_fitting import rows_that_test
 from hsae_dagster.core.flags import flag_name
 from hsae_dagster.core.hypothesis import Twin
 from hsae_dagster.core.ladder import read_ladder
@@ -253,7 +253,7 @@ def _check(
 ) -> list[dg.AssetCheckResult]:
     frame = read_frame(stored.file("hypotheses.parquet"))
     rows = read_frame(upstream["annotation_matrix"].file("observations.parquet"))
-    held_out = {half: tested(rows, half).height for half in frame["half"].unique()}
+    held_out = {half: rows_that_test(rows, half).height for half in frame["half"].unique()}
     outside = sum(max(n - held_out[half], 0) for half, n in frame["half", "n"].iter_rows())
     untested = frame["effect_p_value"].is_nan().sum()
     confirmed = frame.filter(pl.col("badge") == "confirmed")

@@ -21,7 +21,7 @@ from hsae_dagster.core.annotation_error import (
     kappa,
     post_stratified,
 )
-from hsae_dagster.core.cross_fitting import tested
+from hsae_dagster.core.cross_fitting import rows_that_test
 from hsae_dagster.core.fidelity import column
 from hsae_dagster.core.inference import HoldoutDesign
 from hsae_dagster.core.observations import text_rows, text_sides
@@ -69,7 +69,7 @@ def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int
     by_neuron = read_codes(found.file("codes.safetensors"))[rows].tocsc()
     observations = read_frame(matrix.file("observations.parquet"))
     for record in concepts_to_test(dataset, project.store.current(dataset.name, "interpretations")):
-        key, testing = record["concept"]["concept_id"], tested(observations, record["half"])
+        key, testing = record["concept"]["concept_id"], rows_that_test(observations, record["half"])
         wanted = pl.concat([testing[side] for side in text_sides(testing)]).unique()
         unasked = ~answers["text_id"].is_in(wanted.implode()).to_numpy()
         judged = answers[key].cast(pl.Int8).fill_null(-1).to_numpy().copy()

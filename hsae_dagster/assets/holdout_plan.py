@@ -17,7 +17,7 @@ from hsae_dagster.core.analysis_plan import (
     holdout_fingerprint,
     holdout_keys,
 )
-from hsae_dagster.core.cross_fitting import alpha_shares, seen_from, tested
+from hsae_dagster.core.cross_fitting import alpha_shares, rows_that_test, seen_from
 from hsae_dagster.core.multiple_tests import training_weights
 from hsae_dagster.dataset.spec import Annotation
 from hsae_dagster.storage.frames import read_frame
@@ -64,7 +64,9 @@ def keep_look(stage: Stage, plan: AnalysisPlan, stored: StoredObject) -> None:
 def _plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> tuple[AnalysisPlan, pl.DataFrame]:
     spec = stage.dataset.spec
     observations = read_frame(corpus.file("observations.parquet"))
-    keys = holdout_keys(tested(observations), read_frame(corpus.file("texts.parquet")).select("text_id", "text"))
+    keys = holdout_keys(
+        rows_that_test(observations), read_frame(corpus.file("texts.parquet")).select("text_id", "text")
+    )
     halves = "half" in observations.columns
     weights = _weights(stage, observations, records)
     tests = tuple(
@@ -113,7 +115,7 @@ def _weights(stage: Stage, observations: pl.DataFrame, records: list[dict[str, A
         own = np.array([record["half"] == half for record in records], dtype=bool)
         learned = seen_from(half, observations) if half else observations
         n_train = int((learned["split"] == "train").sum())
-        ratio = float(np.sqrt(tested(observations, half).height / max(n_train, 1)))
+        ratio = float(np.sqrt(rows_that_test(observations, half).height / max(n_train, 1)))
         weights[own] = training_weights(z[own], ratio, share * stage.dataset.spec.inference.alpha)
     return [round(float(weight), 3) for weight in weights]
 

@@ -45,6 +45,7 @@ _KEPT = (
     "p_holm",
     "fidelity_f1",
     "prevalence",
+    "half",
 )
 
 

@@ -207,7 +207,7 @@ def _place(frame: pl.DataFrame, graph: Dependence, atoms: pl.Series, cuts: Cuts,
     declared = (
         pl.when(pl.col("declared_split") == "validation")
         .then(  # a declared validation file serves both choosing and reporting, by component
-            pl.when(pl.col("half") | pl.lit(shares.fidelity == 0))
+            pl.when(pl.col("chooses") | pl.lit(shares.fidelity == 0))
             .then(pl.lit("validation"))
             .otherwise(pl.lit("fidelity"))
         )
@@ -216,7 +216,7 @@ def _place(frame: pl.DataFrame, graph: Dependence, atoms: pl.Series, cuts: Cuts,
     frame = frame.with_columns(
         pl.Series("component", component),
         hashed,
-        half.gather(component).alias("half"),
+        half.gather(component).alias("chooses"),
         halves.gather(component).alias("cluster_id"),
     ).with_columns(pl.coalesce(declared, "hashed").alias("wanted"))
     rank = most_protected([pl.col("wanted")]).max().over("component")

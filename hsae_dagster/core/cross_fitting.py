@@ -85,7 +85,7 @@ def of_half(rows: pl.DataFrame, half: str) -> pl.DataFrame:
     return rows.filter(pl.col("half") == half)
 
 
-def tested(rows: pl.DataFrame, found_in: str = "") -> pl.DataFrame:
+def rows_that_test(rows: pl.DataFrame, found_in: str = "") -> pl.DataFrame:
     """Rows on which claims are tested.
 
     Args:

@@ -80,7 +80,7 @@ def annotation_table(observations: pl.DataFrame, answers: Answers, claims: Seque
         claims: (claim, title) of each column of the answers.
 
     Returns:
-        keys, cluster, outcome, half where there are two; per claim 1, 0 or null (no answer) and what made it hold (empty
+        keys, cluster, outcome, half if there are two; per claim 1, 0 or null (no answer) and what made it hold (empty
         where it does not). For pairs both columns once for each side, as `says_boring_a`, `says_boring_a_because`, …
     """
     rows = {key: row for row, key in enumerate(answers.text_ids)}

@@ -37,6 +37,15 @@ def test_defaults_fill_everything_but_three_fields(tmp_path: Path) -> None:
             "splits: {holdout: 0.8}\nannotation: {model: 'openai:x'}\ninterpretation: {model: 'openai:x'}\n",
             ["splits.fidelity", "1.00", "leave at least 0.1"],
         ),
+        ("splits: {design: two_halves, holdout: 0.3}\n", ["no holdout beside the halves", "leave splits.holdout out"]),
+        (
+            "splits: {design: two_halves}\nsaes: [{m: 8, k: 2, label_weight: 0.1}]\n",
+            ["both halves share their autoencoders", "leave label_weight out"],
+        ),
+        (
+            "splits: {design: two_halves}\nannotation: {model: 'openai:x'}\ninterpretation: {model: 'openai:x'}\n",
+            ["finds claims offline", "set interpretation.model to `lexical`"],
+        ),
         ("interpretation: {sampling: best}\n", ["`interpretation.sampling`", "'best'", "'percentile' or 'top'"]),
         ("interpretation: {bin: [100, 80]}\n", ["`interpretation`", "bin [100.0, 80.0] must rise"]),
         ("interpretation: {low_bin: [0, 90]}\n", ["low_bin [0.0, 90.0] reaches into bin", "80 or below"]),
