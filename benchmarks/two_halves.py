@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, nargs="+", default=[1500])
     parser.add_argument("--count", type=int, default=5, help="corpora with effects, of each size")
     parser.add_argument("--nulls", type=int, default=20, help="corpora without, of the first size")
+    parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=DESIGNS)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/two_halves.jsonl"))
     options = parser.parse_args()
     wanted = list(product(options.texts, range(options.count), [False]))
@@ -98,7 +99,7 @@ def main() -> None:
     for texts, seed, null in wanted:
         # Embeddings do not depend on design or outcome; both designs of a corpus share them.
         with tempfile.TemporaryDirectory() as scratch:
-            for design in DESIGNS:
+            for design in options.designs:
                 if (design, texts, seed, null) not in finished(options.out, "design", "texts", "seed", "null"):
                     root = Path(scratch)
                     append(options.out, cell(root / "data", root / "results", design, texts, seed, null=null))
