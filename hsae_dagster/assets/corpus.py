@@ -65,7 +65,7 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
 
 def _splits(spec: DatasetSpec) -> dict[str, Any]:
     """What of `splits` decides where rows land; the design that all corpora once had goes without saying."""
-    declared = {**spec.splits.model_dump(mode="json"), "fidelity": spec.fidelity_share}
+    declared = {**spec.splits.model_dump(mode="json"), "fidelity": spec.fidelity_share, "design": spec.design}
     return {name: value for name, value in declared.items() if (name, value) != ("design", "holdout")}
 
 
@@ -82,7 +82,8 @@ def _make(stage: Stage, stamp: str, earlier: Cuts | None, folder: Path) -> None:
             f"Dataset `{stage.dataset.name}`: a file in {stage.dataset.folder} changed while it was read. Wait until "
             "it is copied completely, then run again; the refresh does so by itself."
         )
-    halves = splits.design == "two_halves"
+    # Rows that are added do not change the design.
+    halves = earlier.two_halves if earlier else stage.dataset.spec.halves(rows.frame.height)
     shares = SplitShares(splits.validation, stage.dataset.spec.fidelity_share, splits.holdout, splits.salt, halves)
     joining = Joining(splits.near_texts, splits.shared_texts)
     made = build_corpus(rows.frame, shares, rows.dropped, joining=joining, cuts=earlier)

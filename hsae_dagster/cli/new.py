@@ -144,7 +144,7 @@ def describe(dataset: "Dataset") -> str:
     splits = dataset.spec.splits
     rows = read_rows(dataset)
     joining = Joining(splits.near_texts, splits.shared_texts)
-    halves = splits.design == "two_halves"
+    halves = dataset.spec.halves(rows.frame.height)
     shares = SplitShares(splits.validation, dataset.spec.fidelity_share, splits.holdout, splits.salt, halves)
     corpus = build_corpus(rows.frame, shares, rows.dropped, joining=joining)
     for view in views(corpus.observations):

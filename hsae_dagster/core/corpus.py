@@ -16,7 +16,7 @@ Of two halves (`core.cross_fitting`) each has its own train, validation and fide
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -125,7 +125,7 @@ def build_corpus(
     )
     atoms = _atoms(keyed, clusters, graph)
     placing = shares.placing
-    cuts = cuts or cut(atoms, graph.component, placing, FEWEST_COMPONENTS)
+    cuts = replace(cuts or cut(atoms, graph.component, placing, FEWEST_COMPONENTS), two_halves=shares.two_halves)
     placed = _place(keyed, graph, atoms, cuts, placing)
     moved = placed.filter(pl.col("wanted") != pl.col("split")).height
     if joining.shared_texts != "join":

@@ -65,6 +65,7 @@ class Cuts:
         validation: likewise; places from here on are for training.
         attempt: 0 for the declared salt, else the number that is added to it.
         declared: whether the cuts are the declared shares.
+        two_halves: whether what is below the cut of the holdout is a half.
     """
 
     holdout: float
@@ -72,6 +73,7 @@ class Cuts:
     validation: float
     attempt: int = 0
     declared: bool = True
+    two_halves: bool = False
 
     @classmethod
     def by_share(cls, shares: SplitShares) -> "Cuts":

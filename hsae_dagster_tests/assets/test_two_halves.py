@@ -158,3 +158,19 @@ def test_a_second_plan_on_the_same_texts_is_a_second_look_whatever_the_halves(
     assert summary["look"] == 2
     assert summary["family"] > n_first
     assert "which an earlier look has used" in " ".join(hypotheses(workspace)["reason"])
+
+
+def test_a_small_dataset_keeps_its_halves_when_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hsae_dagster.dataset.spec.FEW_ROWS", 350)
+    workspace, rows = Workspace(tmp_path), tiny_texts(400)
+    workspace.declare("tiny", rows.head(300), splits={"design": "auto"})
+    assert workspace.run("tiny", upto="corpus").success
+    before = dict(table(workspace, "corpus", "observations")["text_id", "half"].iter_rows())
+    workspace.declare("tiny", rows, splits={"design": "auto"})
+    assert workspace.run("tiny", upto="corpus").success
+    after = dict(table(workspace, "corpus", "observations")["text_id", "half"].iter_rows())
+    assert len(after) == 400
+    assert {key: after[key] for key in before} == before
+    workspace.declare("tiny", rows, splits={"design": "auto", "salt": "another"})
+    assert workspace.run("tiny", upto="corpus").success
+    assert "half" not in table(workspace, "corpus", "observations").columns, "what was never split is counted anew"
