@@ -28,16 +28,14 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cells import Shared, append, finished, lines, result, run_stages
+from benchmarks.permuted_labels import NO_FITS, NO_LADDER
 from hsae_dagster.assets.concepts_to_test import chosen_concepts
-from hsae_dagster.core.joint_fit import Fit
 from hsae_dagster.resources import Project
 from hsae_dagster.sample_data.adverts import EFFECTS, write_adverts
 from hsae_dagster.storage.frames import read_frame
 
 DATASET, SAES = "job_adverts", [{"m": 32, "k": 4}]
 DESIGNS = ("holdout", "two_halves")
-NO_LADDER = {"fits": [], "floor": [None, None], "why": "left out"}
-NO_FITS = ((Fit("concepts", "R2", 0.0, 0.0, 0.0, "left out"),), (0.0, 0.0))
 
 
 def counted(project: Project, truth: pl.DataFrame, *, null: bool) -> dict[str, Any]:
