@@ -4,7 +4,8 @@
 
 Labels are dealt anew to rows, holdout included; then everything that reads labels runs as ever: training guided by the
 label, selection, wording, judging, tests. Texts do not change, so embeddings and unguided autoencoders are reused. What
-decides nothing is left out: the ladder, negative controls, bootstraps. The family is that of one look at a holdout never used.
+decides nothing is left out: the ladder, negative controls, bootstraps. The family is that of one look at a holdout
+never used.
 With alpha at 0.05 about one permutation in twenty may confirm something by chance; a leak of labels confirms in most.
 
 One JSON line is written for each permutation; a second run goes on after the last. Run it with the project's Python.

@@ -83,8 +83,8 @@ class Cuts:
 
     @property
     def record(self) -> dict[str, float | int | bool]:
-        """As JSON-like data."""
-        return asdict(self)
+        """As JSON-like data; of a holdout as it was before there were halves."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("two_halves", False)}
 
     def split(self, places: np.ndarray) -> np.ndarray:
         """(n,) protection of each place: 3 holdout … 0 train (positions in `SPLITS`)."""
