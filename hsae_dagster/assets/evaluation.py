@@ -188,10 +188,8 @@ def _tested(
     hypotheses = _hypotheses(stage, upstream, inputs, tests, keys, decided, identities, errors, look)
     if spec.selection.interactions or spec.selection.within:
         column_of = {record["rank"]: j for j, record in enumerate(inputs.records)}
-        subgroups = effects_by_subgroup(spec, inputs.holdout, design)
-        # Each part's subgroups are a family of their own, with the part's share of alpha.
-        alpha = inputs.share * spec.inference.alpha
-        hypotheses = tuple(with_subgroups(h, subgroups[column_of[h.rank]], alpha) for h in hypotheses)
+        subgroups = effects_by_subgroup(spec, inputs.holdout, design, inputs.share)
+        hypotheses = tuple(with_subgroups(h, subgroups[column_of[h.rank]], spec.inference.alpha) for h in hypotheses)
     return hypotheses, decided.family
 
 
