@@ -14,13 +14,16 @@ from hsae_dagster.resources import Project
 def print_findings(dataset: str, seconds: float) -> None:
     """Print the claims, the joint fit and where the report lies."""
     from hsae_dagster.core.joint_fit import Fit
+    from hsae_dagster.report.cards import FOUND_IN
     from hsae_dagster.report.rungs import grouped, rung_name
     from hsae_dagster.report.wording import metric_name, plural
 
     project = Project.here()
     stored = project.store.current(dataset, "evaluation_report")
     summary, rows = stored.json("evaluation.json"), stored.json("_table.json")
-    click.echo(f"\nWhat goes with {summary['outcome']} in `{dataset}`, tested on texts never used before:\n")
+    halves = bool(rows) and FOUND_IN in rows[0]
+    where = "each on the half of the texts that it was not found in" if halves else "on texts never used before"
+    click.echo(f"\nWhat goes with {summary['outcome']} in `{dataset}`, tested {where}:\n")
     for line in columns(rows):
         click.echo(line)
     found, tested = summary["confirmed"], summary["tested"]

@@ -35,6 +35,7 @@ _LEADING = re.compile(r"^(?:([-+=])|(\d+)([.)]))(?=\s|[-=]|$)")
 # What a renderer turns into a link by itself; a space of no width after it keeps an address text.
 _SELF_LINKING = re.compile(r"https?:(?=//)|www(?=\.)|@", re.IGNORECASE)
 CONTROLLED = "controls held constant"
+FOUND_IN = "found in"
 SUPPORTING = "Texts that it holds for"
 NEAR_MISSES = "Near misses"
 _SOURCES = {
@@ -184,7 +185,7 @@ def hypotheses_table(content: ReportContent) -> list[dict[str, str]]:
             **({CONTROLLED: partial_brief(h.test.adjusted, content.task)} if content.controls else {}),
             "p": p_value(h.p_holm),
             "holds for": percent(h.test.prevalence),
-            **({"found in": _found_brief(h)} if content.halves else {}),
+            **({FOUND_IN: _found_brief(h)} if content.halves else {}),
             "badge": h.badge,
             **({"why": why} if any(whys) else {}),
         }
