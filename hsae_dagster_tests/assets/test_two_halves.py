@@ -12,6 +12,7 @@ from hsae_dagster.assets.text_trail import text_trail
 from hsae_dagster.assets.trial import try_claims
 from hsae_dagster.core.cross_fitting import HALVES
 from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster.partitions import card_partition
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts
 
@@ -87,7 +88,7 @@ def test_claims_that_both_halves_found_are_one_line_and_the_register_keeps_both_
     assert "twice, in both halves" in page
     assert "each on the half that it was not found in" in page
     assert "half B" in page
-    card = run.cards[f"tiny|{twice['rank'][0]}"]
+    card = run.cards[str(card_partition("tiny", twice["rank"][0]))]
     assert f"half {OTHER[twice['half'][0]].upper()}" in card["tested on"]
 
 
