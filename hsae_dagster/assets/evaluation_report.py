@@ -212,7 +212,10 @@ def _summarise(content: ReportContent) -> dict[str, Any]:
         "family": content.family,
         "reference": reference_summary(content),
         "plan": content.look.plan if content.look else "",
-        "negative_controls": [asdict(control) for control in content.negative_controls],
+        "negative_controls": [
+            {name: value for name, value in asdict(control).items() if name != "any_in_run"}
+            for control in content.negative_controls
+        ],
     }
 
 

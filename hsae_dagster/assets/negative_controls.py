@@ -55,14 +55,19 @@ def run_negative_controls(
             alpha=share * spec.inference.alpha,
             min_positives=spec.inference.min_positives,
         )
-        own = [permuted_concepts(design, rule, 4 * runs, rng)]
-        if half in of_side:  # nothing was learned for the user's own claims
-            codes, ids = read_text_codes(upstream["activations"], half)
-            train = _rows(codes, ids, of_side[half].observations.filter(pl.col("split") == "train"))
-            tested = _rows(codes, ids, holdout)
-            labels = permuted_labels(train, tested, rule, runs, rng)
-            own = [labels, *own, random_neurons(train, tested, selected, rule, rng)]
-        found.append(own)
+        if half not in of_side:  # nothing was learned for the user's own claims
+            found.append([permuted_concepts(design, rule, 4 * runs, rng)])
+            continue
+        codes, ids = read_text_codes(upstream["activations"], half)
+        train = _rows(codes, ids, of_side[half].observations.filter(pl.col("split") == "train"))
+        tested = _rows(codes, ids, holdout)
+        found.append(
+            [
+                permuted_labels(train, tested, rule, runs, rng),
+                permuted_concepts(design, rule, 4 * runs, rng),
+                random_neurons(train, tested, selected, rule, rng),
+            ]
+        )
     names = dict.fromkeys(control.name for own in found for control in own)
     return tuple(together([c for own in found for c in own if c.name == name]) for name in names)
 

@@ -131,6 +131,8 @@ def averaged(ladders: Sequence[Sequence[Fit]]) -> tuple[Fit, ...]:
 
 def averaged_floor(floors: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """(mean, 95th percentile) of a mean of fits to chance, from those of its independent parts."""
+    if len(floors) == 1:
+        return floors[0]
     mean = float(np.mean([low for low, _ in floors]))
     spread = float(np.sqrt(sum((high - low) ** 2 for low, high in floors))) / len(floors)
     return mean, mean + spread
