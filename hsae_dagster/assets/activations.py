@@ -3,7 +3,8 @@
     unit_codes.safetensors, units.parquet     distinct units × neurons, rows by unit_id
     codes.safetensors, texts.parquet          texts × neurons, rows by text_id
     strongest.safetensors                     `rows`: for each entry of the latter, the row of the unit that fired most
-    columns.parquet                           the autoencoder of each neuron, firing rates over texts and over units
+    columns.parquet                           the autoencoder of each neuron, firing rates over texts and over units,
+                                              and the half whose outcomes chose its size (empty: both, or none)
 
 Where each text is its own unit the two codes are one file.
 """
@@ -32,7 +33,7 @@ from hsae_dagster.storage.objects import StoredObject
 from hsae_dagster.storage.vectors import VectorTable
 
 NAME = "activations"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 
 @dg.asset(
@@ -71,7 +72,9 @@ def activations(context: dg.AssetExecutionContext, project: Project) -> dg.Mater
 def _make(stage: Stage, units: TextUnits, checkpoints: StoredObject, vectors: VectorTable, folder: Path) -> None:
     from hsae_dagster.core.codes import concatenate_codes, encode
 
-    saes = {record["sae_id"]: load_sae(checkpoints.folder, record) for record in checkpoints.json("saes.json")}
+    records = checkpoints.json("saes.json")
+    saes = {record["sae_id"]: load_sae(checkpoints.folder, record) for record in records}
+    halves = {record["sae_id"]: record.get("half", "") for record in records}
     blocks: dict[str, list[sp.csr_matrix]] = {sae_id: [] for sae_id in saes}
     for block in blocks_of_vectors(vectors, units.unit_ids):
         for sae_id, sae in saes.items():
@@ -88,6 +91,7 @@ def _make(stage: Stage, units: TextUnits, checkpoints: StoredObject, vectors: Ve
         "column": np.arange(len(sources)),
         "sae_id": [source[0] for source in sources],
         "sae_column": [source[1] for source in sources],
+        "half": [halves[source[0]] for source in sources],
         "firing_rate": _firing_rates(pooled.codes),
         "unit_firing_rate": _firing_rates(unit_codes),
     }

@@ -1,5 +1,6 @@
 """`annotation_matrix`: every chosen concept judged on every holdout text: yes, no, or missing, never guessed."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def _make(stage: Stage, upstream: dict[str, StoredObject], folder: Path) -> None
     # Before any holdout text is read: what will be asked of it is written down for good.
     plan = freeze_plan(stage, corpus, records)
     write_json(folder / PLAN_FILE, {"fingerprint": plan.fingerprint, "holdout": plan.holdout})
-    concepts = [concept_of(record["concept"]) for record in records]
+    concepts = distinct_concepts(records)
     observations, texts = holdout_texts(corpus, settings)
     firing = distilling.firing_of(upstream["activations"], records, texts) if settings.distil else None
     sample = distilling.texts_to_ask(stage.dataset, texts, firing)
@@ -135,6 +136,11 @@ def _make(stage: Stage, upstream: dict[str, StoredObject], folder: Path) -> None
     write_json(folder / "_spending.json", account_summary(account, estimate))
     if judgement.faults:
         write_json(folder / INCOMPLETE, {"answers that asking again may bring": judgement.faults})
+
+
+def distinct_concepts(records: Sequence[Mapping[str, Any]]) -> list[Concept]:
+    """What is asked about the texts; what both halves found is asked once."""
+    return [concept_of(found) for found in {r["concept"]["concept_id"]: r["concept"] for r in records}.values()]
 
 
 def concept_of(record: dict[str, Any]) -> Concept:

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from hsae_dagster.assets import interpretations
-from hsae_dagster.assets.annotation_matrix import concept_of
+from hsae_dagster.assets.annotation_matrix import distinct_concepts
 from hsae_dagster.assets.concepts_to_test import concepts_to_test
 from hsae_dagster.assets.embeddings import vector_table
 from hsae_dagster.assets.spending import open_account
@@ -119,7 +119,7 @@ def asked_about_text(project: Project, dataset: Dataset, hypothesis: dict[str, A
     if not isinstance(annotator, OpenAIAnnotator):
         raise HsaeError(f"Texts of `{dataset.name}` are judged by `{settings.model}`, which is not asked.")
     records = concepts_to_test(dataset, store.current(dataset.name, interpretations.NAME))
-    concepts = [concept_of(record["concept"]) for record in records]
+    concepts = distinct_concepts(records)
     place = next((j for j, each in enumerate(concepts) if each.concept_id == hypothesis["concept_id"]), None)
     texts = read_frame(store.current(dataset.name, "corpus").file("texts.parquet"))
     judged = read_frame(matrix.file("annotations.parquet"))["text_id"]

@@ -15,15 +15,16 @@ import scipy.sparse as sp
 from hsae_dagster.assets.closeness import embedder_of, term_vectors
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.stage import Stage
-from hsae_dagster.assets.text_units import read_text_units
+from hsae_dagster.assets.text_units import read_text_codes, read_text_units
 from hsae_dagster.core.concepts.candidates import Pool, Units, neuron_exemplars, neuron_groups
 from hsae_dagster.core.concepts.choice import Learned, Vocabulary
 from hsae_dagster.core.concepts.residual import Residual
 from hsae_dagster.core.concepts.terms import TermTable, meanings, supported_terms
 from hsae_dagster.core.concepts.words import words_of
+from hsae_dagster.core.cross_fitting import Side, of_half
 from hsae_dagster.core.observations import control_columns, is_pairwise, text_rows, text_sides
 from hsae_dagster.dataset.spec import DatasetSpec
-from hsae_dagster.storage.frames import read_codes, read_frame
+from hsae_dagster.storage.frames import read_frame
 from hsae_dagster.storage.objects import StoredObject
 
 # More texts say little more about which claims to take; beyond it a seeded sample of clusters is read.
@@ -35,7 +36,7 @@ _MOST_TERMS = 3000
 
 @dataclass(frozen=True)
 class Material:
-    """What claims are learned from: every observation outside the holdout, and its texts.
+    """What claims are learned from: every observation of a side outside its holdout, and its texts.
 
     Attributes:
         texts: rows of the corpus (text_id, text, split, cluster_id), ascending text_id.
@@ -52,16 +53,15 @@ class Material:
     task: str
 
     @staticmethod
-    def read(stage: Stage, corpus: StoredObject, activations: StoredObject, selected: StoredObject) -> "Material":
-        """Everything but the holdout, or a sample of its clusters."""
-        texts = read_frame(corpus.file("texts.parquet")).filter(pl.col("split") != "holdout")
-        observations = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") != "holdout")
+    def read(stage: Stage, side: Side, activations: StoredObject, selected: StoredObject) -> "Material":
+        """Everything but the side's holdout, or a sample of its clusters."""
+        texts, observations = (rows.filter(pl.col("split") != "holdout") for rows in (side.texts, side.observations))
         observations = sampled(observations, stage.dataset.spec.interpretation.seed)
         wanted = pl.concat([observations[side] for side in text_sides(observations)]).unique()
         texts = texts.filter(pl.col("text_id").is_in(wanted.implode()))
-        ids = read_frame(activations.file("texts.parquet"))["text_id"]
-        codes = read_codes(activations.file("codes.safetensors"))[text_rows(ids, texts["text_id"])]
-        columns = read_frame(selected.file("neurons.parquet"))["column"].to_list()
+        codes, ids = read_text_codes(activations, side.half)
+        codes = codes[text_rows(ids, texts["text_id"])]
+        columns = of_half(read_frame(selected.file("neurons.parquet")), side.half)["column"].to_list()
         return Material(texts, observations, codes.tocsc(), columns, stage.dataset.spec.task)
 
     @cached_property
@@ -120,9 +120,9 @@ def pool_of(style: Pool, neurons: Sequence[int], fires: sp.csc_matrix, vocabular
     return Pool.together([style, groups, neuron_exemplars(units, neurons)])
 
 
-def least_texts(spec: DatasetSpec, corpus: StoredObject, n_texts: int) -> int:
+def least_texts(spec: DatasetSpec, side: Side, n_texts: int) -> int:
     """Texts of n that a claim needs, so that the holdout can be expected to have enough of them to test it."""
-    held_out = next(s["texts"] for s in corpus.json("summary.json")["splits"] if s["split"] == "holdout")
+    held_out = side.texts.filter(pl.col("split") == "holdout").height
     return max(20, int(np.ceil(1.2 * spec.inference.min_positives * n_texts / max(held_out, 1))))
 
 

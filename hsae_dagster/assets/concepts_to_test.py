@@ -17,6 +17,7 @@ from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.concepts.claims import Cue, Meaning, WordGroup, definition_of
 from hsae_dagster.core.concepts.cues import SIGN_CUES, WORD_CUES
 from hsae_dagster.core.concepts.words import words_of
+from hsae_dagster.core.cross_fitting import rows_that_test
 from hsae_dagster.core.fidelity import Fidelity
 from hsae_dagster.core.observations import text_sides
 from hsae_dagster.dataset.discovery import Dataset
@@ -43,19 +44,22 @@ def concepts_to_test(dataset: Dataset, interpretations: StoredObject) -> list[di
 def chosen_concepts(interpretations: StoredObject) -> list[dict[str, Any]]:
     """Records of the neurons with a readable concept (under `concept`), in rank order.
 
-    Two neurons may share a concept: its judgement is made once, and the first of them stands for it.
+    Two neurons may share a concept: its judgement is made once, and the first of them stands for it. Found in both
+    halves, it is tested in both.
     """
     records, seen = [], set()
     for record in interpretations.json("concepts.json"):
-        if record["concept"] and record["concept"]["concept_id"] not in seen:
-            seen.add(record["concept"]["concept_id"])
-            records.append(record)
+        # Written before there were halves, or by a language model, a record has none.
+        half = record.get("half", "")
+        if record["concept"] and (half, record["concept"]["concept_id"]) not in seen:
+            seen.add((half, record["concept"]["concept_id"]))
+            records.append(record | {"half": half})
     return records
 
 
 def holdout_texts(corpus: StoredObject, settings: Annotation) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(observations, texts) of the holdout, or of the declared sample of it."""
-    observations = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "holdout")
+    """(observations, texts) of the holdout, or of the declared sample of it; of halves, both test."""
+    observations = rows_that_test(read_frame(corpus.file("observations.parquet")))
     observations = _sample_clusters(observations, settings.holdout_sample, settings.seed)
     wanted = pl.concat([observations[side] for side in text_sides(observations)]).unique()
     return observations, read_frame(corpus.file("texts.parquet")).filter(pl.col("text_id").is_in(wanted.to_list()))
@@ -103,6 +107,7 @@ def _own(dataset: Dataset, own: OwnHypothesis, rank: int) -> dict[str, Any]:
     concept = Concept(own.claim, AUTHOR, definition)
     return {
         "rank": rank,
+        "half": "",
         "column": None,
         "sae_id": "",
         "sae_column": -1,

@@ -7,9 +7,10 @@ import dagster as dg
 import polars as pl
 
 from hsae_dagster import checks
-from hsae_dagster.assets.rounds import Admitted, admit, kept, record_of
+from hsae_dagster.assets.rounds import Admitted, admit, kept, placing_of, record_of
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
-from hsae_dagster.core.corpus import SPLITS, Corpus
+from hsae_dagster.core.corpus import Corpus
+from hsae_dagster.core.cross_fitting import placed_in, views
 from hsae_dagster.core.observations import text_sides
 from hsae_dagster.core.placing import Cuts
 from hsae_dagster.dataset.discovery import file_versions, files_stamp
@@ -46,7 +47,7 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
             "files": file_versions(stage.dataset),
             "task": spec.task,
             "columns": spec.columns.model_dump(mode="json"),
-            "splits": {**spec.splits.model_dump(mode="json", exclude={"reserve"}), "fidelity": spec.fidelity_share},
+            "splits": placing_of(spec),
             "units": spec.units,
         }
         record, files = record_of(project.results, stage.dataset), hash_json(config["files"])
@@ -89,7 +90,8 @@ def _make(stage: Stage, admitted: Admitted, folder: Path) -> None:
     from hsae_dagster.dataset.units import make_units
 
     rows, made = admitted.rows, admitted.corpus(stage.dataset)
-    check_levels(stage.dataset.spec.selection, made.observations)
+    for view in views(made.observations):
+        check_levels(stage.dataset.spec.selection, view)
     write_frame(folder / "texts.parquet", made.texts)
     write_frame(folder / "observations.parquet", made.observations)
     units = make_units(made.texts, stage.dataset.spec.units)
@@ -105,14 +107,15 @@ def _make(stage: Stage, admitted: Admitted, folder: Path) -> None:
 
 
 def _summarise(task: str, read: int, made: Corpus) -> dict[str, Any]:
+    texts = placed_in(made.texts)
     by_split = [
         {
-            "split": split,
-            "observations": made.observations.filter(pl.col("split") == split).height,
-            "texts": made.texts.filter(pl.col("split") == split).height,
-            "clusters": made.observations.filter(pl.col("split") == split)["cluster_id"].n_unique(),
+            "split": name,
+            "observations": rows.height,
+            "texts": texts[name].height,
+            "clusters": rows["cluster_id"].n_unique(),
         }
-        for split in SPLITS
+        for name, rows in placed_in(made.observations).items()
     ]
     return {
         "task": task,
@@ -161,12 +164,12 @@ def _describe(stored: StoredObject, summary: dict[str, Any], outcome: str) -> di
 def _check(stored: StoredObject, summary: dict[str, Any]) -> list[dg.AssetCheckResult]:
     observations = read_frame(stored.file("observations.parquet"))
     sides = text_sides(observations)
-    placed = pl.concat([observations.select(pl.col(side).alias("text_id"), "split", "cluster_id") for side in sides])
-    shared = placed.group_by("text_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1).height
-    crossing = placed.group_by("cluster_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1).height
-    values = {
-        split: observations.filter(pl.col("split") == split)["label"].n_unique() for split in ("train", "holdout")
-    }
+    place = "half" if "half" in observations.columns else "split"
+    placed = pl.concat([observations.select(pl.col(side).alias("text_id"), place, "cluster_id") for side in sides])
+    shared = placed.group_by("text_id").agg(pl.col(place).n_unique()).filter(pl.col(place) > 1).height
+    crossing = placed.group_by("cluster_id").agg(pl.col(place).n_unique()).filter(pl.col(place) > 1).height
+    needed = placed_in(observations)
+    values = {name: needed[name]["label"].n_unique() for name in needed if name not in ("validation", "fidelity")}
     dropped = sum(summary["dropped"].values())
     return [
         checks.result(
@@ -184,8 +187,8 @@ def _check(stored: StoredObject, summary: dict[str, Any]) -> list[dg.AssetCheckR
 def _check_balance(observations: pl.DataFrame) -> dg.AssetCheckResult:
     """The commonest label value of each split, and its share of the split's observations."""
     rows = []
-    for split in SPLITS:
-        labels = observations.filter(pl.col("split") == split)["label"]
+    for split, placed in placed_in(observations).items():
+        labels = placed["label"]
         if labels.len():
             value, count = labels.value_counts(sort=True).row(0)
             rows.append({"split": split, "commonest label": float(value), "share": round(count / labels.len(), 4)})

@@ -166,7 +166,7 @@ def _annotation(project: Project, dataset: Dataset, corpus: StoredObject, accoun
         if project.store.finished(_inputs("annotation_matrix", annotation_matrix.CODE_VERSION, config, upstream)):
             return StageCost("annotation_matrix", settings.model, Estimate(), FINISHED)
         records = concepts_to_test(dataset, upstream[1])
-        concepts, basis = [annotation_matrix.concept_of(record["concept"]) for record in records], COUNTED
+        concepts, basis = annotation_matrix.distinct_concepts(records), COUNTED
         firing = distilling.firing_of(upstream[3], records, texts) if settings.distil else None
     asked = texts[distilling.texts_to_ask(dataset, texts, firing).rows]
     estimate = estimate_annotation(annotator, single, concepts, asked["text"].to_list(), dataset.spec)

@@ -44,7 +44,7 @@ def covariate_selection(
 
 
 def effects_by_subgroup(
-    spec: DatasetSpec, holdout: pl.DataFrame, design: HoldoutDesign
+    spec: DatasetSpec, holdout: pl.DataFrame, design: HoldoutDesign, share: float = 1.0
 ) -> list[tuple[SubgroupEffect, ...]]:
     """Effects of every concept at each level of the declared `within` and `interactions`, corrected over all."""
     levels = {name: levels_of(holdout, name) for name in (*spec.selection.within, *spec.selection.interactions)}
@@ -53,7 +53,8 @@ def effects_by_subgroup(
         [
             [effect for name, of in levels.items() for effect in subgroup_effects(design, column, name, of, least)]
             for column in range(design.concepts.shape[1])
-        ]
+        ],
+        share,
     )
 
 

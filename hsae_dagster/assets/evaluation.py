@@ -5,7 +5,7 @@ Belongs here: reading what the tests need and calling core. Does not belong here
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,24 +16,26 @@ from hsae_dagster.assets.concepts_to_test import concepts_to_test, is_own, no_fi
 from hsae_dagster.assets.covariates import effects_by_subgroup, with_subgroups
 from hsae_dagster.assets.distilling import corrected_tests, read_distilled
 from hsae_dagster.assets.gold import Judged, annotation_errors
+from hsae_dagster.assets.holdout_plan import shares_of
 from hsae_dagster.assets.identity import Identity
 from hsae_dagster.assets.ladder import neuron_features, observed, word_features
 from hsae_dagster.assets.near_neurons import read_families
 from hsae_dagster.assets.negative_controls import run_negative_controls
 from hsae_dagster.assets.size_choice import read_choice
 from hsae_dagster.assets.stage import Stage
-from hsae_dagster.assets.text_units import StrongestUnits
+from hsae_dagster.assets.text_units import StrongestUnits, read_sides
 from hsae_dagster.core import joint_fit, ladder
-from hsae_dagster.core.analysis_plan import AnalysisPlan, Look
+from hsae_dagster.core.analysis_plan import AnalysisPlan, Family, Look
 from hsae_dagster.core.annotation_error import AnnotationError
 from hsae_dagster.core.badges import Judge, verdict
+from hsae_dagster.core.cross_fitting import HALVES, Said, Side, of_half, rows_that_test, twins
 from hsae_dagster.core.decision import Decision, decide
 from hsae_dagster.core.evidence import gather_evidence
 from hsae_dagster.core.fidelity import MISSING, Fidelity, column
 from hsae_dagster.core.histogram import activation_histogram
-from hsae_dagster.core.hypothesis import Hypothesis, NearDuplicate
+from hsae_dagster.core.hypothesis import Hypothesis, NearDuplicate, Twin
 from hsae_dagster.core.inference import HoldoutDesign, HypothesisTest, reversed_by_controls, test_hypotheses
-from hsae_dagster.core.observations import holdout_design, outcome_per_text, text_rows
+from hsae_dagster.core.observations import holdout_design, outcome_per_text, text_rows, text_sides
 from hsae_dagster.core.power import minimum_detectable_effect
 from hsae_dagster.core.redundancy import families
 from hsae_dagster.report.content import Guided, ReportContent, SplitCount
@@ -54,10 +56,21 @@ _BADGE_ORDER = {"confirmed": 0, "confirmed, judge unchecked": 1, "suggestive": 2
 
 @dataclass(frozen=True)
 class _Inputs:
-    """Tables the evaluation reads, texts in ascending order of their ids."""
+    """Hypotheses that are tested on the same rows, and tables to test them; texts in ascending order of their ids.
 
-    texts: pl.DataFrame
-    observations: pl.DataFrame
+    Attributes:
+        half: that the hypotheses were found in; empty for one holdout, and for the user's own.
+        share: of alpha.
+        holdout: observations that test them.
+        judged: texts of the holdout.
+        answers: (judged, records) int8.
+        records: of the hypotheses.
+        duplicates: that each stands for.
+        distilled: what a probe judged in the model's place (`distilling`); None where the model judged every text.
+    """
+
+    half: str
+    share: float
     holdout: pl.DataFrame
     judged: pl.DataFrame
     answers: np.ndarray
@@ -71,6 +84,12 @@ class _Inputs:
         if self.distilled is None:
             return self.answers
         return np.where(self.distilled["probability"].is_not_null().to_numpy()[:, None], self.answers, MISSING)
+
+    def design(self, task: str) -> HoldoutDesign:
+        """The design of their tests."""
+        return holdout_design(
+            self.answers, self.judged["text_id"], self.judged["n_words"].to_numpy(), self.holdout, task
+        )
 
     def judged_for(self, design: HoldoutDesign) -> Judged:
         """What the judge said, for the correction by gold labels."""
@@ -91,26 +110,21 @@ def evaluate(
     `identities` gives the hypothesis of each concept, by concept id.
     """
     spec = stage.dataset.spec
-    inputs = _read(stage, upstream)
-    stage.report(f"testing {len(inputs.records)} hypotheses on {inputs.holdout.height:,} holdout observations")
-    design = holdout_design(
-        inputs.answers, inputs.judged["text_id"], inputs.judged["n_words"].to_numpy(), inputs.holdout, spec.task
-    )
-    tests = test_hypotheses(design, min_positives=spec.inference.min_positives)
-    keys = [plan.test_key(record["concept"]["concept_id"]) for record in inputs.records]
-    errors = annotation_errors(stage.dataset.name, stage.dataset.folder, spec.inference, inputs.judged_for(design))
-    if inputs.distilled is not None:
-        tests, errors = corrected_tests(tests, errors, inputs.judged_for(design), inputs.distilled)
-    planned = {test.concept_id: test for test in plan.tests}
-    frozen = [planned[record["concept"]["concept_id"]] for record in inputs.records]
-    ranks, alpha = spec.inference.test == "rank", plan.level
-    decided = decide(tests, errors, frozen, keys, look, alpha, ranks=ranks)
-    hypotheses = _hypotheses(stage, upstream, inputs, tests, keys, decided, identities, errors, look, alpha)
-    if spec.selection.interactions or spec.selection.within:
-        column_of = {record["rank"]: j for j, record in enumerate(inputs.records)}
-        subgroups = effects_by_subgroup(spec, inputs.holdout, design)
-        hypotheses = tuple(with_subgroups(h, subgroups[column_of[h.rank]], alpha) for h in hypotheses)
-    fits, chance = _fits(stage, upstream, inputs, design)
+    parts = _read(stage, upstream)
+    rows = read_frame(upstream["annotation_matrix"].file("observations.parquet"))
+    stage.report(f"testing {sum(len(part.records) for part in parts)} hypotheses on {rows.height:,} observations")
+    designs = [part.design(spec.task) for part in parts]
+    judged = [part.judged_for(design) for part, design in zip(parts, designs, strict=True)]
+    errors = annotation_errors(stage.dataset.name, stage.dataset.folder, spec.inference, judged)
+    made: dict[str, tuple[Hypothesis, ...]] = {}
+    corrections: list[Family] = []
+    for part, design, known in zip(parts, designs, errors, strict=True):
+        made[part.half], family = _tested(stage, upstream, part, design, known, plan, look, identities)
+        corrections.append(family)
+    hypotheses = _joined(made, upstream["annotation_matrix"], spec.inference.same_concept)
+    fits, chance = _fits(stage, upstream, parts, designs)
+    asked = [(part.half, part.share, part.holdout, design) for part, design in zip(parts, designs, strict=True)]
+    controls = run_negative_controls(stage, upstream, asked, plan.level)
     summary = upstream["corpus"].json("summary.json")
     return ReportContent(
         dataset=stage.dataset.name,
@@ -118,7 +132,7 @@ def evaluate(
         task=spec.task,
         outcome=spec.outcome_name,
         cluster=spec.cluster_name,
-        outcome_mean=float(design.outcome.mean()),
+        outcome_mean=float(rows["label"].mean()),  # type: ignore[arg-type]
         splits=tuple(SplitCount(**split) for split in summary["splits"]),
         dropped=summary["dropped"],
         hypotheses=hypotheses,
@@ -131,41 +145,126 @@ def evaluate(
         floor=chance,
         guidance=_guidance(upstream["sae_checkpoints"]),
         sizes=read_choice(upstream["sae_checkpoints"]),
-        alpha=alpha,
+        alpha=plan.level,
         round=summary["round"],
-        bonferroni=decided.family.bonferroni,
+        bonferroni=sum(family.bonferroni for family in corrections),
         settings=spec.model_dump(mode="json"),
         versions={name: stored.data_version for name, stored in upstream.items()},
         run_id=run_id,
         look=look,
-        family=decided.family.size,
-        negative_controls=run_negative_controls(stage, upstream, inputs.holdout, design, alpha),
+        # Every part counts the same tests of earlier looks.
+        family=sum(family.size - family.earlier for family in corrections) + corrections[0].earlier,
+        negative_controls=controls,
     )
 
 
-def _read(stage: Stage, upstream: dict[str, StoredObject]) -> _Inputs:
+def _tested(
+    stage: Stage,
+    upstream: dict[str, StoredObject],
+    inputs: _Inputs,
+    design: HoldoutDesign,
+    errors: list[AnnotationError],
+    plan: AnalysisPlan,
+    look: Look,
+    identities: Mapping[str, Identity],
+) -> tuple[tuple[Hypothesis, ...], Family]:
+    """Hypotheses of one part, and their correction."""
+    spec = stage.dataset.spec
+    tests = test_hypotheses(design, min_positives=spec.inference.min_positives) if inputs.records else []
+    if inputs.distilled is not None:
+        tests, errors = corrected_tests(tests, errors, inputs.judged_for(design), inputs.distilled)
+    keys = [plan.test_key(record["concept"]["concept_id"], inputs.half) for record in inputs.records]
+    planned = {(test.half, test.concept_id): test for test in plan.tests}
+    frozen = [planned[inputs.half, record["concept"]["concept_id"]] for record in inputs.records]
+    decided = decide(
+        tests,
+        errors,
+        frozen,
+        keys,
+        look,
+        plan.level,
+        ranks=spec.inference.test == "rank",
+        share=inputs.share,
+        plan=[plan.test_key(test.concept_id, test.half) for test in plan.tests],
+    )
+    hypotheses = _hypotheses(stage, upstream, inputs, tests, keys, decided, identities, errors, look, plan.level)
+    if spec.selection.interactions or spec.selection.within:
+        column_of = {record["rank"]: j for j, record in enumerate(inputs.records)}
+        subgroups = effects_by_subgroup(spec, inputs.holdout, design, inputs.share)
+        hypotheses = tuple(with_subgroups(h, subgroups[column_of[h.rank]], plan.level) for h in hypotheses)
+    return hypotheses, decided.family
+
+
+def _joined(
+    made: Mapping[str, tuple[Hypothesis, ...]], matrix: StoredObject, threshold: float
+) -> tuple[Hypothesis, ...]:
+    """One list, best verdicts first; claims of both halves that say the same are one line, led by the surer one."""
+    annotations = read_frame(matrix.file("annotations.parquet"))
+
+    def said(h: Hypothesis) -> Said:
+        answers = annotations[h.concept_id].cast(pl.Int8).fill_null(-1).to_numpy()
+        return Said(h.concept_id, h.claim, int(np.sign(h.train_separation)), answers)
+
+    first, second = (list(made.get(half, ())) for half in HALVES)
+    lines = list(made.get("", ()))
+    pairs = twins([said(h) for h in first], [said(h) for h in second], threshold)
+    for i, j, phi in pairs:
+        leading, other = sorted((first[i], second[j]), key=_surest)
+        agrees = first[i].train_separation * second[j].train_separation * phi >= 0
+        lines.append(replace(leading, twin=Twin.of(other, phi, agrees=agrees)))
+    paired = [{pair[k] for pair in pairs} for k in (0, 1)]
+    for found, taken in zip((first, second), paired, strict=True):
+        lines += [h for k, h in enumerate(found) if k not in taken]
+    return tuple(sorted(lines, key=lambda h: (_BADGE_ORDER[h.badge], -abs(np.nan_to_num(h.test.separation.estimate)))))
+
+
+def _surest(h: Hypothesis) -> tuple[int, float, float, int]:
+    return _BADGE_ORDER[h.badge], *np.nan_to_num([h.p_holm, h.p_one_sided], nan=2.0).tolist(), h.rank
+
+
+def _read(stage: Stage, upstream: dict[str, StoredObject]) -> list[_Inputs]:
+    """The hypotheses by the rows that test them: all on one holdout, or those of each half, and the user's own."""
     corpus, matrix = upstream["corpus"], upstream["annotation_matrix"]
-    texts = read_frame(corpus.file("texts.parquet"))
+    texts, rows = read_frame(corpus.file("texts.parquet")), read_frame(matrix.file("observations.parquet"))
     records = concepts_to_test(stage.dataset, upstream["interpretations"])
     annotations = read_frame(matrix.file("annotations.parquet"))
-    judged = annotations.select("text_id").join(texts, on="text_id", how="left", maintain_order="left")
+    judged = annotations.join(texts, on="text_id", how="left", maintain_order="left")
+    distilled = read_distilled(matrix)
+    parts = []
+    for half, share in shares_of(stage, halves="half" in rows.columns).items():
+        holdout = rows_that_test(rows, half)
+        wanted = pl.concat([holdout[side] for side in text_sides(holdout)]).unique()
+        own = judged.filter(pl.col("text_id").is_in(wanted.implode()))
+        parts.append(_part(stage, half, share, holdout, own, [r for r in records if r["half"] == half], distilled))
+    return parts
+
+
+def _part(
+    stage: Stage,
+    half: str,
+    share: float,
+    holdout: pl.DataFrame,
+    judged: pl.DataFrame,
+    records: list[dict[str, Any]],
+    distilled: pl.DataFrame | None,
+) -> _Inputs:
     columns = [record["concept"]["concept_id"] for record in records]
-    answers = annotations.select(pl.col(columns).cast(pl.Int8).fill_null(-1)).to_numpy().astype(np.int8)
-    answers = answers.reshape(annotations.height, len(columns))  # no columns are no rows to polars
+    answers = judged.select(pl.col(columns).cast(pl.Int8).fill_null(-1)).to_numpy().astype(np.int8)
+    answers = answers.reshape(judged.height, len(columns))  # no columns are no rows to polars
     # What the user brings is tested whatever it is like.
     n_found = sum(not is_own(record) for record in records)
     claims = [record["concept"]["predicate"] for record in records[:n_found]]
     kept = families(answers[:, :n_found], claims, stage.dataset.spec.inference.same_concept)
     kept |= {j: () for j in range(n_found, len(records))}
     return _Inputs(
-        texts=texts,
-        observations=read_frame(corpus.file("observations.parquet")),
-        holdout=read_frame(matrix.file("observations.parquet")),
-        judged=judged,
+        half=half,
+        share=share,
+        holdout=holdout,
+        judged=judged.select("text_id", "text", "split", "cluster_id", "n_words"),
         answers=answers[:, list(kept)],
         records=[records[j] for j in kept],
         duplicates=[tuple(_duplicate(records[m.position], m.phi) for m in members) for members in kept.values()],
-        distilled=read_distilled(matrix),
+        distilled=distilled,
     )
 
 
@@ -196,7 +295,7 @@ def _hypotheses(
     outcomes = outcome_per_text(inputs.judged["text_id"], inputs.holdout)
     made = []
     for j, (record, test) in enumerate(zip(inputs.records, tests, strict=True)):
-        fidelity = _fidelity(record["fidelity"]) if record["fidelity"] else no_fidelity()
+        fidelity, neuron = _fidelity(record["fidelity"]) if record["fidelity"] else no_fidelity(), record["column"]
         no_neuron = record["column"] is None
         found = verdict(
             p_holm=float(family.p_holm[j]),
@@ -210,6 +309,7 @@ def _hypotheses(
             overturned=bool(not decided.p_worst[j] < alpha),
             judge=_judge(stage.dataset.spec.annotation.model, checked=bool(decided.checked[j])),
             first_look=look.number == 1,
+            halves=bool(inputs.half),
         )
         has = inputs.answers[:, j] == 1
         activation = has.astype(np.float64) if no_neuron else column(by_neuron, record["column"])
@@ -252,19 +352,20 @@ def _hypotheses(
                 annotation_error=errors[j],
                 test_key=keys[j],
                 duplicates=inputs.duplicates[j],
-                near_copies=near_copies.get(record["column"], ()),
-                stability=stability.get(record["column"], np.nan),
-                found_in=again.get(record["column"], (0, 0))[0],
-                other_seeds=again.get(record["column"], (0, 0))[1],
+                near_copies=near_copies.get((inputs.half, neuron), ()),
+                stability=stability.get((inputs.half, neuron), np.nan),
+                found_in=again.get((inputs.half, neuron), (0, 0))[0],
+                other_seeds=again.get((inputs.half, neuron), (0, 0))[1],
+                half=inputs.half,
                 detectable=minimum_detectable_effect(
                     test.separation.standard_error,
                     test.separation.degrees_of_freedom,
                     # A frozen direction is tested on one side: twice the level of a two-sided test.
-                    (2 if record["train_separation"] else 1) * alpha / max(family.size, 1),
+                    (2 if record["train_separation"] else 1) * inputs.share * alpha / max(family.size, 1),
                 ),
             )
         )
-    return tuple(sorted(made, key=lambda h: (_BADGE_ORDER[h.badge], -abs(np.nan_to_num(h.test.separation.estimate)))))
+    return tuple(made)
 
 
 def _judge(model: str, *, checked: bool) -> Judge:
@@ -282,16 +383,16 @@ def _guidance(checkpoints: StoredObject) -> dict[str, Guided]:
     return found
 
 
-def _stability(selected: StoredObject) -> dict[int, float]:
-    """Selection frequency by the neuron's column."""
-    frame = read_frame(selected.file("neurons.parquet"))
-    return dict(frame.select("column", pl.col("selection_frequency").fill_null(np.nan)).iter_rows())
+def _stability(selected: StoredObject) -> dict[tuple[str, int], float]:
+    """Selection frequency by the half that selected a neuron, and its column."""
+    frame = read_frame(selected.file("neurons.parquet")).with_columns(pl.col("selection_frequency").fill_null(np.nan))
+    return {(half, column): again for half, column, again in frame["half", "column", "selection_frequency"].iter_rows()}
 
 
-def _found_again(selected: StoredObject) -> dict[int, tuple[int, int]]:
-    """In how many of how many other seeds a selected neuron was found, by its column."""
-    frame = read_frame(selected.file("neurons.parquet")).select("column", "found_in", "other_seeds")
-    return {column: (found_in, others) for column, found_in, others in frame.iter_rows()}
+def _found_again(selected: StoredObject) -> dict[tuple[str, int], tuple[int, int]]:
+    """In how many of how many other seeds a neuron was found, by the half that selected it and its column."""
+    frame = read_frame(selected.file("neurons.parquet"))["half", "column", "found_in", "other_seeds"]
+    return {(half, column): (found_in, others) for half, column, found_in, others in frame.iter_rows()}
 
 
 def _fidelity(record: dict[str, Any]) -> Fidelity:
@@ -300,19 +401,30 @@ def _fidelity(record: dict[str, Any]) -> Fidelity:
 
 
 def _fits(
-    stage: Stage, upstream: dict[str, StoredObject], inputs: _Inputs, design: HoldoutDesign
+    stage: Stage, upstream: dict[str, StoredObject], parts: list[_Inputs], designs: list[HoldoutDesign]
 ) -> tuple[tuple[joint_fit.Fit, ...], tuple[float, float]]:
-    """The ladder: what can be predicted at all, what the neurons keep of it, what the concepts in words keep."""
+    """The ladder, the mean of both sides where each half tests what the other found."""
+    design_of = {part.half: design for part, design in zip(parts, designs, strict=True)}
+    found = [_ladder(stage, upstream, side, design_of[side.half]) for side in read_sides(upstream["corpus"])]
+    return joint_fit.averaged([fits for fits, _ in found]), joint_fit.averaged_floor([chance for _, chance in found])
+
+
+def _ladder(
+    stage: Stage, upstream: dict[str, StoredObject], side: Side, design: HoldoutDesign
+) -> tuple[tuple[joint_fit.Fit, ...], tuple[float, float]]:
+    """What can be predicted at all, what the neurons keep of it, what the concepts in words keep."""
     settings, task = stage.dataset.spec.inference, stage.dataset.spec.task
     scorer = joint_fit.Score(task, design.clusters, settings.bootstrap, settings.seed)
-    ids, learn = inputs.texts["text_id"], inputs.observations.filter(pl.col("split") != "holdout")
-    selected = read_frame(upstream["selected_neurons"].file("neurons.parquet"))["column"].to_numpy()
-    features = neuron_features(stage, upstream["activations"], selected, ids) | word_features(inputs.texts)
+    ids, learn = side.texts["text_id"], side.observations.filter(pl.col("split") != "holdout")
+    holdout = read_frame(upstream["annotation_matrix"].file("observations.parquet"))
+    selected = of_half(read_frame(upstream["selected_neurons"].file("neurons.parquet")), side.half)["column"].to_numpy()
+    features = neuron_features(stage, upstream["activations"], selected, ids, side.half) | word_features(side.texts)
     names = (ladder.EMBEDDINGS, ladder.WORDS, ladder.ALL_NEURONS, ladder.SELECTED, ladder.FIRED)
     features = {name: features[name] for name in names if name in features}
-    rows, held_out = (observed(features, ids, part) for part in (learn, inputs.holdout))
+    rows, held_out = (observed(features, ids, part) for part in (learn, rows_that_test(holdout, side.half)))
     fits = ladder.measure_rungs(rows, held_out, scorer, lambda name: stage.report(f"fit of {name}"))
-    concepts = np.nan_to_num(design.concepts)
+    # A half that found nothing says nothing: a constant.
+    concepts = np.nan_to_num(design.concepts) if design.concepts.shape[1] else np.zeros((len(design.outcome), 1))
     folded = {"folds": settings.folds, "seed": settings.seed}
     beside = []
     for name, x in ((ladder.CONCEPTS, concepts), (ladder.CONTROLS, design.controls)):

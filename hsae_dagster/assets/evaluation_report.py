@@ -26,8 +26,10 @@ from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.core.analysis_plan import AnalysisPlan, Look
 from hsae_dagster.core.annotation_error import AnnotationError
 from hsae_dagster.core.cluster_robust import Effect
+from hsae_dagster.core.cross_fitting import rows_that_test
 from hsae_dagster.core.fidelity import Fidelity
 from hsae_dagster.core.flags import flag_name
+from hsae_dagster.core.hypothesis import Twin
 from hsae_dagster.core.ladder import read_ladder
 from hsae_dagster.dataset.discovery import files_fingerprint
 from hsae_dagster.dataset.gold import gold_hash
@@ -41,8 +43,11 @@ from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "evaluation_report"
-CODE_VERSION = "21"
+CODE_VERSION = "22"
 _READ = ("corpus", "interpretations", "annotation_matrix")  # whether or not there is anything to do
+# Of a twin, beside whether it agrees.
+_TWIN_TEXTS, _TWIN_FIGURES = ("claim", "concept_id", "half", "test_key", "badge"), ("phi", "p_holm", "p_one_sided")
+_ENDS = ("estimate", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,8 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
         records = concepts_to_test(stage.dataset, upstream["interpretations"])
         plan, look = open_look(stage, upstream["corpus"], records, upstream["annotation_matrix"])
         log = LineageLog(project.store)
-        concepts = [{**record, **record["concept"]} for record in records]
+        # What both halves found is one hypothesis.
+        concepts = list({r["concept"]["concept_id"]: {**r, **r["concept"]} for r in reversed(records)}.values())[::-1]
         identities = identify(log, stage.dataset.name, concepts, upstream)
         config = {
             "dataset": stage.dataset.name,
@@ -149,6 +155,8 @@ def _flatten(content: ReportContent) -> pl.DataFrame:
                 **{f"worst_{k}": getattr(h.test.worst, k) for k in ("estimate", "p_value")},
                 "missing": h.test.missing,
                 "decided_by": h.decided_by,
+                "half": h.half,
+                **_twin_columns(h.twin),
                 "p_one_sided": h.p_one_sided,
                 "p_holm": h.p_holm,
                 "q_value": h.q_value,
@@ -168,12 +176,15 @@ def _flatten(content: ReportContent) -> pl.DataFrame:
 
 def _schema() -> dict[str, Any]:
     """Columns of `_flatten`, which a report without claims has, too."""
+    twin = [f"twin_{name}" for name in (*_TWIN_TEXTS, *_TWIN_FIGURES, *(f"effect_{end}" for end in _ENDS), "agrees")]
     named: tuple[tuple[Any, str], ...] = (
-        (pl.String, "hypothesis_id claim badge reason concept_id sae_id decided_by rule source test_key"),
+        (pl.String, "hypothesis_id claim badge reason concept_id sae_id decided_by half rule source test_key"),
+        (pl.String, " ".join(twin[: len(_TWIN_TEXTS)])),
+        (pl.Boolean, twin[-1]),
         (pl.List(pl.String), "duplicates near_copies flags flag_names"),
         (pl.Float64, "selection_score train_separation missing p_one_sided p_holm q_value detectable stability"),
         (pl.Float64, "rank_estimate rank_low rank_high rank_p_value worst_estimate worst_p_value variance_inflation"),
-        (pl.Float64, f"prevalence {' '.join(_error_columns(None))}"),
+        (pl.Float64, f"prevalence {' '.join(_error_columns(None))} {' '.join(twin[len(_TWIN_TEXTS) : -1])}"),
         (pl.Int64, "rank sae_column gold_labels n n_with n_clusters"),
     )
     schema = {name: kind for kind, names in named for name in names.split()}
@@ -182,6 +193,13 @@ def _schema() -> dict[str, Any]:
     for prefix, kind in groups:
         schema |= {f"{prefix}_{part.name}": types[part.type] for part in fields(kind) if part.type in types}
     return schema
+
+
+def _twin_columns(twin: Twin | None) -> dict[str, str | float | bool | None]:
+    """What came of the other half's claim of the same meaning; empty where there is none."""
+    columns: dict[str, str | float | bool | None] = {f"twin_{k}": getattr(twin, k) if twin else "" for k in _TWIN_TEXTS}
+    columns |= {f"twin_{k}": getattr(twin, k) if twin else None for k in (*_TWIN_FIGURES, "agrees")}
+    return columns | {f"twin_effect_{k}": getattr(twin.effect, k) if twin else None for k in _ENDS}
 
 
 def _error_columns(error: AnnotationError | None) -> dict[str, float | int | None]:
@@ -214,13 +232,15 @@ def _summarise(content: ReportContent) -> dict[str, Any]:
         "outcome": content.outcome,
         "task": content.task,
         "alpha": content.alpha,
-        "holdout_observations": content.splits[-1].observations,
         "versions": dict(content.versions),
         "look": content.look.number if content.look else 1,
         "round": content.round,
         "family": content.family,
         "plan": content.look.plan if content.look else "",
-        "negative_controls": [asdict(control) for control in content.negative_controls],
+        "negative_controls": [
+            {name: value for name, value in asdict(control).items() if name != "any_in_run"}
+            for control in content.negative_controls
+        ],
     }
 
 
@@ -261,8 +281,9 @@ def _check(
     stored: StoredObject, summary: dict[str, Any], upstream: dict[str, StoredObject]
 ) -> list[dg.AssetCheckResult]:
     frame = read_frame(stored.file("hypotheses.parquet"))
-    tested = read_frame(upstream["annotation_matrix"].file("observations.parquet"))
-    outside = tested.filter(pl.col("split") != "holdout").height
+    rows = read_frame(upstream["annotation_matrix"].file("observations.parquet"))
+    held_out = {half: rows_that_test(rows, half).height for half in frame["half"].unique()}
+    outside = sum(max(n - held_out[half], 0) for half, n in frame["half", "n"].iter_rows())
     untested = frame["effect_p_value"].is_nan().sum()
     confirmed = frame.filter(pl.col("badge") == "confirmed")
     conflicts = confirmed.filter(pl.col("effect_estimate") * pl.col("partial_estimate") < 0).height

@@ -26,6 +26,7 @@ from hsae_dagster.core.concepts.candidates import Pool, Units, style_pool
 from hsae_dagster.core.concepts.choice import FOLDS, MOST_ALIKE, Limits, Path, Pick, Vocabulary, choose_claims
 from hsae_dagster.core.concepts.claims import Meaning, WordGroup, definition_of
 from hsae_dagster.core.concepts.terms import TermTable
+from hsae_dagster.core.cross_fitting import Side
 from hsae_dagster.core.fidelity import column, firing_bounds, measure_fidelity
 from hsae_dagster.core.observations import text_rows
 from hsae_dagster.core.phi import phi, phis
@@ -59,7 +60,7 @@ class Found:
     considered: int
 
 
-def find_claims(stage: Stage, material: Material, corpus: StoredObject, activations: StoredObject) -> Found:
+def find_claims(stage: Stage, material: Material, side: Side, corpus: StoredObject, activations: StoredObject) -> Found:
     """Make candidates, choose among them."""
     spec, texts = stage.dataset.spec, material.texts["text"].to_list()
     units = units_of(stage, corpus, material.texts["text_id"])
@@ -67,7 +68,7 @@ def find_claims(stage: Stage, material: Material, corpus: StoredObject, activati
     stage.report(f"{len(vocabulary.table.families):,} terms are supported by several clusters of {len(texts):,} texts")
     neurons = material.sources(NEURONS_PER_CLAIM * spec.selection.n)
     pool = pool_of(style_pool(texts), neurons, material.fires, vocabulary, _with_codes(units, activations))
-    limits = Limits(spec.selection.n, least_texts(stage.dataset.spec, corpus, material.texts.height))
+    limits = Limits(spec.selection.n, least_texts(stage.dataset.spec, side, material.texts.height))
     stage.report(f"{len(pool.meanings):,} candidates of {len(neurons)} neurons and of style compete with the terms")
     picks, paths = _choose(spec, material, pool, vocabulary, limits)
     meanings = [_meaning(pick, pool, vocabulary.table) for pick in picks]

@@ -4,6 +4,7 @@ Belongs here: lining up gold labels with judged observations. Does not belong he
 any formula (`core.annotation_error`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from hsae_dagster.core.annotation_error import (
     kappa,
     post_stratified,
 )
+from hsae_dagster.core.cross_fitting import rows_that_test
 from hsae_dagster.core.fidelity import column
 from hsae_dagster.core.inference import HoldoutDesign
-from hsae_dagster.core.observations import text_rows
+from hsae_dagster.core.observations import text_rows, text_sides
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.gold import FILE, read_gold, write_sheet
 from hsae_dagster.dataset.spec import Inference
@@ -85,21 +87,24 @@ def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int
             f"Dataset `{dataset.name}` has no claims yet that texts could be labelled for. Make them with `hsae run "
             f"{dataset.name} --until interpretations`; nothing is judged by that."
         )
-    answers = _answers(project, dataset)
+    observations, answers = _answers(project, dataset)
     texts = read_frame(project.store.current(dataset.name, "corpus").file("texts.parquet")).select("text_id", "text")
     rng, parts = np.random.default_rng(_SEED), []
     found = project.store.current(dataset.name, "activations")
     rows = text_rows(read_frame(found.file("texts.parquet"))["text_id"], answers["text_id"])
     by_neuron = read_codes(found.file("codes.safetensors"))[rows].tocsc()
     for record in concepts_to_test(dataset, project.store.current(dataset.name, "interpretations")):
-        key = record["concept"]["concept_id"]
+        key, testing = record["concept"]["concept_id"], rows_that_test(observations, record["half"])
+        wanted = pl.concat([testing[side] for side in text_sides(testing)]).unique()
         activation = None if record["column"] is None else column(by_neuron, record["column"])
         if key in answers.columns:
-            judged = answers[key].cast(pl.Int8).fill_null(-1).to_numpy()
+            judged = answers[key].cast(pl.Int8).fill_null(-1).to_numpy().copy()
         else:
             strong = record["bounds"][0] if activation is not None else None
             judged = np.zeros(answers.height, dtype=np.int8)
             judged[activation >= strong if strong else slice(0)] = 1
+        # Texts of the half that found a claim do not test it, so labels there correct nothing.
+        judged[~answers["text_id"].is_in(wanted.implode()).to_numpy()] = -1
         rows, chance = draw_gold(judged, size, rng, activation)
         order = rng.permutation(len(rows))  # the order must not tell what the judge said
         part = (
@@ -120,21 +125,35 @@ def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int
     return path, sheet.height
 
 
-def _answers(project: Project, dataset: Dataset) -> pl.DataFrame:
-    """Judged texts with their answers, or, where other texts are held out by now or none is judged, those held out."""
+def _answers(project: Project, dataset: Dataset) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Observations that test, and the judged texts with their answers, or the texts alone where these are others."""
     corpus = project.store.current(dataset.name, "corpus")
-    held_out = holdout_texts(corpus, dataset.spec.annotation)[1].select("text_id")
+    observations, texts = holdout_texts(corpus, dataset.spec.annotation)
+    held_out = texts.select("text_id")
     if not project.store.has(dataset.name, "annotation_matrix"):
-        return held_out
+        return observations, held_out
     answers = read_frame(project.store.current(dataset.name, "annotation_matrix").file("annotations.parquet"))
-    return answers if set(answers["text_id"]) == set(held_out["text_id"]) else held_out
+    return observations, answers if set(answers["text_id"]) == set(held_out["text_id"]) else held_out
 
 
-def annotation_errors(dataset: str, folder: Path, settings: Inference, judged: Judged) -> list[AnnotationError]:
-    """What is known about the errors of each concept's annotation; pairs have no correction (only texts do)."""
+def annotation_errors(
+    dataset: str, folder: Path, settings: Inference, parts: Sequence[Judged]
+) -> list[list[AnnotationError]]:
+    """What is known about the errors of each concept's annotation; pairs have no correction (only texts do).
+
+    Args:
+        dataset: its name.
+        folder: where its gold labels are.
+        settings: of the tests.
+        parts: sets of concepts, each with the texts that test it.
+    """
     gold = read_gold(dataset, folder)
     if gold is not None:
-        _check_known(dataset, gold, judged.names, judged.text_ids)
+        _check_known(dataset, gold, [(judged.names, judged.text_ids) for judged in parts])
+    return [_errors(gold, settings, judged) for judged in parts]
+
+
+def _errors(gold: pl.DataFrame | None, settings: Inference, judged: Judged) -> list[AnnotationError]:
     found = []
     for j, names in enumerate(judged.names):
         own = None if gold is None else gold.filter(pl.col("concept").is_in(names))
@@ -162,9 +181,14 @@ def check_gold(dataset: Dataset, interpretations: StoredObject, corpus: StoredOb
     if gold is None:
         return ""
     records = concepts_to_test(dataset, interpretations)
-    names = [(record["concept"]["concept_id"], record["concept"]["predicate"]) for record in records]
-    texts = holdout_texts(corpus, dataset.spec.annotation)[1]["text_id"]
-    usable = _check_known(dataset.name, gold, names, texts)
+    observations = holdout_texts(corpus, dataset.spec.annotation)[0]
+    parts = []
+    for half in dict.fromkeys(record["half"] for record in records):
+        found = (record["concept"] for record in records if record["half"] == half)
+        testing = rows_that_test(observations, half)
+        texts = pl.concat([testing[side] for side in text_sides(testing)]).unique()
+        parts.append(([(concept["concept_id"], concept["predicate"]) for concept in found], texts))
+    usable = _check_known(dataset.name, gold, parts)
     if usable == gold.height:
         return ""
     return (
@@ -173,10 +197,19 @@ def check_gold(dataset: Dataset, interpretations: StoredObject, corpus: StoredOb
     )
 
 
-def _check_known(dataset: str, gold: pl.DataFrame, names: list[tuple[str, str]], text_ids: pl.Series) -> int:
-    """How many labels count. Those of earlier concepts may stay in the file; none at all that counts is a mistake."""
-    known = [name for pair in names for name in pair]
-    usable = gold.filter(pl.col("concept").is_in(known) & pl.col("text_id").is_in(text_ids.to_list())).height
+def _check_known(dataset: str, gold: pl.DataFrame, parts: Sequence[tuple[list[tuple[str, str]], pl.Series]]) -> int:
+    """How many labels count. Those of earlier concepts may stay in the file; none at all that counts is a mistake.
+
+    Args:
+        dataset: its name.
+        gold: its labels.
+        parts: sets of concepts (id and claim), each with the keys of the texts that test it.
+    """
+    counts = pl.lit(value=False)
+    for names, text_ids in parts:
+        known = [name for pair in names for name in pair]
+        counts |= pl.col("concept").is_in(known) & pl.col("text_id").is_in(text_ids.to_list())
+    usable = gold.filter(counts).height
     if gold.height and not usable:
         raise DatasetError(
             f"Dataset `{dataset}`: none of the {gold.height} labels in gold.csv is about a concept and a held-out text "

@@ -18,6 +18,7 @@ from hsae_dagster.core.analysis_plan import (
     holdout_fingerprint,
     holdout_keys,
 )
+from hsae_dagster.core.cross_fitting import alpha_shares, rows_that_test, seen_from
 from hsae_dagster.core.multiple_tests import training_weights
 from hsae_dagster.dataset.spec import Annotation
 from hsae_dagster.storage.frames import read_frame
@@ -55,17 +56,22 @@ def open_look(
 def keep_look(stage: Stage, plan: AnalysisPlan, stored: StoredObject) -> None:
     """Record the p-values of a look, for the family of later ones."""
     frame = read_frame(stored.file("hypotheses.parquet"))
+    twins = frame.filter(pl.col("twin_test_key") != "")
     p_values = dict(frame.select("test_key", "p_one_sided").iter_rows())
+    p_values |= dict(twins.select("twin_test_key", "twin_p_one_sided").iter_rows())
     HoldoutRegister(stage.project.results).keep(plan, p_values)
 
 
 def _plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> tuple[AnalysisPlan, pl.DataFrame]:
     spec = stage.dataset.spec
-    observations = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "holdout")
-    keys = holdout_keys(observations, read_frame(corpus.file("texts.parquet")).select("text_id", "text"))
+    observations = read_frame(corpus.file("observations.parquet"))
+    keys = holdout_keys(
+        rows_that_test(observations), read_frame(corpus.file("texts.parquet")).select("text_id", "text")
+    )
+    halves = "half" in observations.columns
     round_ = corpus.json("summary.json")["round"]
     level = level_of(stage.project.results, stage.dataset, round_)
-    weights = _weights(corpus, observations, records, level)
+    weights = _weights(stage, observations, records, level)
     tests = tuple(
         PlannedTest(
             concept_id=record["concept"]["concept_id"],
@@ -73,6 +79,7 @@ def _plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> 
             source=record.get("source", "found"),
             direction=int(np.sign(record["train_separation"])),
             weight=weight,
+            half=record["half"],
         )
         for record, weight in zip(records, weights, strict=True)
     )
@@ -90,6 +97,7 @@ def _plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> 
             "task": spec.task,
             "effect": "separation, cluster-robust",
             "test": spec.inference.test,
+            **({"design": "two halves"} if halves else {}),
             **spec.columns.model_dump(mode="json", include={"label", "positive", "cluster_by", "controls"}),
         },
         gates={
@@ -101,12 +109,23 @@ def _plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> 
     return plan, keys
 
 
-def _weights(corpus: StoredObject, holdout: pl.DataFrame, records: list[dict[str, Any]], level: float) -> list[float]:
+def shares_of(stage: Stage, *, halves: bool) -> dict[str, float]:
+    """Share of the report's level of the claims found in each half, and of the user's own."""
+    spec = stage.dataset.spec
+    return alpha_shares(halves=halves, own=len(spec.hypotheses), wanted=2 * spec.selection.n)
+
+
+def _weights(stage: Stage, observations: pl.DataFrame, records: list[dict[str, Any]], level: float) -> list[float]:
     """Weights of Holm's correction by what training texts showed, to three decimals; 1 where they showed nothing."""
     z = np.array([record.get("train_z", np.nan) for record in records], dtype=np.float64)
-    splits = read_frame(corpus.file("observations.parquet"))["split"]
-    ratio = float(np.sqrt(holdout.height / max(int((splits == "train").sum()), 1)))
-    return [round(float(w), 3) for w in training_weights(z, ratio, level)]
+    weights = np.ones(len(records))
+    for half, share in shares_of(stage, halves="half" in observations.columns).items():
+        own = np.array([record["half"] == half for record in records], dtype=bool)
+        learned = seen_from(half, observations) if half else observations
+        n_train = int((learned["split"] == "train").sum())
+        ratio = float(np.sqrt(rows_that_test(observations, half).height / max(n_train, 1)))
+        weights[own] = training_weights(z[own], ratio, share * level)
+    return [round(float(weight), 3) for weight in weights]
 
 
 def _prompt_hash(annotation: Annotation) -> str | None:

@@ -20,7 +20,13 @@ from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.found_claims import find_claims, records_of
 from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_interpretation
 from hsae_dagster.assets.stage import GROUP, Stage, explained, table
-from hsae_dagster.assets.text_units import blocks_of_vectors, read_text_units, read_unit_codes, text_vectors
+from hsae_dagster.assets.text_units import (
+    blocks_of_vectors,
+    read_sides,
+    read_text_units,
+    read_unit_codes,
+    text_vectors,
+)
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.concepts.choice import best_of
 from hsae_dagster.core.fidelity import Fidelity, column, firing_bounds
@@ -39,7 +45,7 @@ from hsae_dagster.storage.objects import INCOMPLETE, StoredObject
 from hsae_dagster.storage.vectors import VectorTable
 
 NAME = "interpretations"
-CODE_VERSION = "8"
+CODE_VERSION = "9"
 # Fields of `annotation` that only the holdout's annotation reads.
 NOT_FIDELITY = {"holdout_sample", "distil", "seed", "calibration", "min_agreement", "max_missing"}
 # Of which round of drawing texts they are: those that score a phrase, and from here those that show its mistakes.
@@ -89,19 +95,22 @@ def config_of(spec: DatasetSpec) -> dict[str, Any]:
 def _find(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
     """Claims offline, each its own whole meaning."""
     corpus, activations, selected = upstream
-    material = Material.read(stage, corpus, activations, selected)
-    found = find_claims(stage, material, corpus, activations)
     columns = read_frame(activations.file("columns.parquet"))
-    write_json(folder / "concepts.json", records_of(material, found, columns))
+    records: list[dict[str, Any]] = []
+    choices, read = [], []
+    for side in read_sides(corpus):
+        material = Material.read(stage, side, activations, selected)
+        found = find_claims(stage, material, side, corpus, activations)
+        for record in records_of(material, found, columns):
+            records.append(record | {"rank": len(records), "half": side.half})
+        path = best_of(found.paths)
+        choices.append({"price": path.price, "scores": path.scores.tolist(), "best": path.best, "half": side.half})
+        read.append(material.texts.select("text_id", "split"))
+    write_json(folder / "concepts.json", records)
     write_json(folder / "_spending.json", {})
-    path = best_of(found.paths)
-    write_json(folder / "choice.json", {"price": path.price, "scores": path.scores.tolist(), "best": path.best})
-    write_json(folder / "seen.json", _seen(material))
-
-
-def _seen(material: Material) -> dict[str, list[str]]:
-    by_split = material.texts.group_by("split").agg(pl.col("text_id").sort())
-    return {"train": [], "validation": [], "fidelity": [], **dict(by_split.iter_rows())}
+    write_json(folder / "choice.json", choices)
+    by_split = pl.concat(read).group_by("split").agg(pl.col("text_id").sort())
+    write_json(folder / "seen.json", {"train": [], "validation": [], "fidelity": [], **dict(by_split.iter_rows())})
 
 
 def _write(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
@@ -298,6 +307,7 @@ def _describe(records: list[dict[str, Any]]) -> dict[str, Any]:
     rows = [
         {
             "rank": r["rank"],
+            **({"found in": f"half {r['half'].upper()}"} if r.get("half") else {}),
             "claim": r["concept"]["predicate"] if r["concept"] else r["unreadable"],
             "made from": r.get("from") or "neuron",
             "precision": _rounded(r["fidelity"], "natural_precision"),

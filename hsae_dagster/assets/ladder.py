@@ -6,6 +6,7 @@ them (`core.ladder`) or showing the result (report).
 `selected_neurons` measures the rungs known then on validation clusters, `evaluation_report` all of them on the holdout.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,17 +15,17 @@ import polars as pl
 
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.stage import Stage
-from hsae_dagster.assets.text_units import read_text_units, text_vectors
+from hsae_dagster.assets.text_units import read_text_codes, read_text_units, text_vectors
 from hsae_dagster.core import ladder
+from hsae_dagster.core.cross_fitting import Side
 from hsae_dagster.core.fidelity import column
-from hsae_dagster.core.joint_fit import Fit, Matrix, Score
+from hsae_dagster.core.joint_fit import Fit, Matrix, Score, averaged, averaged_floor
 from hsae_dagster.core.observations import observation_matrix, text_rows
-from hsae_dagster.storage.frames import read_codes, read_frame
 from hsae_dagster.storage.objects import StoredObject
 
 
 def neuron_features(
-    stage: Stage, activations: StoredObject, columns: np.ndarray, text_ids: pl.Series
+    stage: Stage, activations: StoredObject, columns: np.ndarray, text_ids: pl.Series, half: str = ""
 ) -> dict[str, Matrix]:
     """Rungs from the ceiling to fired-or-not for these texts; sparse where they are, dense for selected neurons only.
 
@@ -33,19 +34,21 @@ def neuron_features(
     Args:
         stage: whose embeddings are read.
         activations: the result of that stage.
-        columns: of the selected neurons; without any there are no rungs of theirs.
+        columns: of the selected neurons; without any there are no rungs of theirs, or, of a half, they are constants.
         text_ids: (n,) keys, ascending.
+        half: whose neurons count (`text_units.read_text_codes`).
     """
-    ids = read_frame(activations.file("texts.parquet"))["text_id"]
-    codes = read_codes(activations.file("codes.safetensors"))[text_rows(ids, text_ids)]
+    codes, ids = read_text_codes(activations, half)
+    codes = codes[text_rows(ids, text_ids)]
     by_neuron = codes.tocsc()
     known = {
         ladder.EMBEDDINGS: text_vectors(open_vectors(stage)[1], read_text_units(stage.upstream("corpus")), text_ids),
         ladder.ALL_NEURONS: codes,
     }
-    if not len(columns):
+    if not len(columns) and not half:
         return known
-    dense = np.column_stack([column(by_neuron, j) for j in columns])
+    # A half that found nothing says nothing; without its rungs there would be no mean of both.
+    dense = np.column_stack([column(by_neuron, j) for j in columns] or [np.zeros(len(text_ids))])
     return known | {ladder.SELECTED: dense, ladder.FIRED: (dense > 0).astype(float)}
 
 
@@ -74,9 +77,7 @@ def observed(features: dict[str, Matrix], text_ids: pl.Series, observations: pl.
     )
 
 
-def validation_ladder(
-    stage: Stage, corpus: StoredObject, activations: StoredObject, columns: np.ndarray
-) -> dict[str, Any]:
+def validation_ladder(stage: Stage, side: Side, activations: StoredObject, columns: np.ndarray) -> dict[str, Any]:
     """Rungs known before the holdout is opened: fitted on training clusters, scored on validation clusters.
 
     Validation texts chose when training stopped, and with `saes: auto` the size too, so these values flatter a little;
@@ -86,12 +87,11 @@ def validation_ladder(
         JSON-like: `fits`, `floor` (mean and 95th percentile), and `why` when nothing could be measured.
     """
     settings, task = stage.dataset.spec.inference, stage.dataset.spec.task
-    everything = read_frame(corpus.file("observations.parquet"))
-    learn, checked = (everything.filter(pl.col("split") == split) for split in ("train", "validation"))
+    learn, checked = (side.observations.filter(pl.col("split") == split) for split in ("train", "validation"))
     if checked["cluster_id"].n_unique() < 2 or learn["cluster_id"].n_unique() < 2:
         return {"fits": [], "floor": [np.nan, np.nan], "why": "it needs two clusters of training and of validation"}
-    texts = read_frame(corpus.file("texts.parquet")).filter(pl.col("split").is_in(["train", "validation"]))
-    features = neuron_features(stage, activations, columns, texts["text_id"])
+    texts = side.texts.filter(pl.col("split").is_in(["train", "validation"]))
+    features = neuron_features(stage, activations, columns, texts["text_id"], side.half)
     rows = observed(features, texts["text_id"], learn)
     held_out = observed(features, texts["text_id"], checked)
     scorer = Score(task, held_out.clusters, settings.bootstrap, settings.seed)
@@ -100,6 +100,15 @@ def validation_ladder(
     fired = np.asarray(held_out.features[ladder.FIRED])
     chance = ladder.chance_level(fired, held_out, task, folds=settings.folds, seed=settings.seed)
     return {"fits": [asdict(fit) for fit in fits], "floor": list(chance), "why": ""}
+
+
+def averaged_record(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The stored ladders of both sides as one; the side that was measured where the other was not."""
+    measured = [record for record in records if record["fits"]]
+    if len(measured) < 2:
+        return measured[0] if measured else records[0]
+    fits, floors = zip(*(read_fits(record) for record in measured), strict=True)
+    return {"fits": [asdict(fit) for fit in averaged(fits)], "floor": list(averaged_floor(floors)), "why": ""}
 
 
 def read_fits(record: dict[str, Any]) -> tuple[tuple[Fit, ...], tuple[float, float]]:

@@ -173,17 +173,18 @@ def family_frame(members: tuple[Member, ...]) -> pl.DataFrame:
     return pl.DataFrame([asdict(member) for member in members], schema=schema)
 
 
-def read_families(selected: StoredObject, activations: StoredObject) -> dict[int, tuple[NearCopy, ...]]:
-    """The near-copies that a selected neuron stands for, by its column, the most alike first."""
+def read_families(selected: StoredObject, activations: StoredObject) -> dict[tuple[str, int], tuple[NearCopy, ...]]:
+    """Near-copies that a selected neuron stands for, by the half that selected it and its column, most alike first."""
     places = read_frame(activations.file("columns.parquet")).select("column", "sae_id", "sae_column")
     members = read_frame(selected.file("families.parquet")).join(
         places, left_on="left_out", right_on="column", how="left", maintain_order="left"
     )
     alike = pl.max_horizontal(pl.col("correlation").abs(), "cosine")
-    found: dict[int, tuple[NearCopy, ...]] = {}
+    found: dict[tuple[str, int], tuple[NearCopy, ...]] = {}
     for row in members.sort(alike, descending=True, maintain_order=True).iter_rows(named=True):
         copy = NearCopy(row["sae_id"], row["sae_column"], row["correlation"], row["cosine"])
-        found[row["kept"]] = (*found.get(row["kept"], ()), copy)
+        key = (row["half"], row["kept"])
+        found[key] = (*found.get(key, ()), copy)
     return found
 
 

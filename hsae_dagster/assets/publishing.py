@@ -46,6 +46,7 @@ _KEPT = (
     "p_holm",
     "fidelity_f1",
     "prevalence",
+    "half",
 )
 
 

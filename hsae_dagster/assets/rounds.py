@@ -8,19 +8,23 @@ holdout is not opened again because rows arrived. When enough of them share noth
 become the next round: those are its holdout, tested once at the round's own level, and everything older is learned
 from. Enough is as many rows, of as many independent clusters, as the first holdout had, or `splits.reserve`. Files
 that are declared per split stay what they are declared to be: rows added to a declared holdout are a further look. So
-are files in which as many rows are gone as came, for those were edited.
+are files in which as many rows are gone as came, for those were edited. Of two halves (`core.cross_fitting`) every row
+tests, so there is nothing to keep in reserve, and rows that come after the report wait for good.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from hsae_dagster.core.analysis_plan import holdout_fingerprint, holdout_keys, level
 from hsae_dagster.core.corpus import Corpus, Joining, SplitShares, build_corpus, row_keys
+from hsae_dagster.core.cross_fitting import rows_that_test
 from hsae_dagster.core.placing import Cuts
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.rows import Rows
+from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import hash_json, set_fingerprint
 from hsae_dagster.storage.holdouts import HoldoutRegister
@@ -49,9 +53,11 @@ class Admitted:
 
     def corpus(self, dataset: Dataset) -> Corpus:
         """The corpus of these rows."""
-        splits = dataset.spec.splits
+        spec, splits = dataset.spec, dataset.spec.splits
+        # Rows that are added do not change the design.
+        halves = self.cuts.two_halves if self.cuts else spec.halves(self.rows.frame.height)
         shares = SplitShares(
-            splits.validation, dataset.spec.fidelity_share, splits.holdout, splits.salt, forward=dataset.spec.forward
+            splits.validation, spec.fidelity_share, splits.holdout, splits.salt, two_halves=halves, forward=spec.forward
         )
         joining = Joining(splits.near_texts, splits.shared_texts)
         return build_corpus(self.rows.frame, shares, self.rows.dropped, joining=joining, cuts=self.cuts)
@@ -60,9 +66,14 @@ class Admitted:
 def record_of(results: Path, dataset: Dataset) -> SplitCuts:
     """Where the dataset's record of rows and rounds lies."""
     spec = dataset.spec
-    splits = spec.splits.model_dump(mode="json", exclude={"reserve"})
-    declared = {"columns": spec.columns.model_dump(mode="json"), "splits": {**splits, "fidelity": spec.fidelity_share}}
+    declared = {"columns": spec.columns.model_dump(mode="json"), "splits": placing_of(spec)}
     return SplitCuts(results, dataset.name, declared)
+
+
+def placing_of(spec: DatasetSpec) -> dict[str, Any]:
+    """What of `splits` decides where rows land; the design that all corpora once had goes without saying."""
+    declared = spec.splits.model_dump(mode="json", exclude={"reserve", "design"}) | {"fidelity": spec.fidelity_share}
+    return declared if spec.design == "holdout" else declared | {"design": spec.design}
 
 
 def admit(results: Path | None, dataset: Dataset, rows: Rows) -> Admitted:
@@ -115,7 +126,7 @@ def kept(holdout_round: int, observations: pl.DataFrame, texts: pl.DataFrame) ->
         observations: of the corpus.
         texts: of the corpus.
     """
-    held = observations.filter(pl.col("split") == "holdout")
+    held = rows_that_test(observations)
     keys = holdout_keys(held, texts.select("text_id", "text"))
     return Holdout(holdout_round, holdout_fingerprint(keys), held.height, held["cluster_id"].n_unique())
 
@@ -135,6 +146,11 @@ def _not_yet(results: Path, dataset: Dataset, record: Placed, opened: Admitted, 
     first, settings = record.latest(1), dataset.spec.inference
     now = int(opened.rounds["round"].max())  # type: ignore[arg-type]
     wait = f"{new:,} new rows wait and are not tested yet"
+    if record.cuts.two_halves:
+        return (
+            f"{wait}: two halves test every row there was, and have no fresh reserve. Make a dataset of its own of the "
+            "new rows; for the next dataset that grows, set splits.design to `holdout`."
+        )
     if level(settings.alpha, settings.first_report, now, _spent(results, dataset, now)) <= 0:
         return f"{wait}: {_no_alpha(dataset)}"
     rows, clusters = _enough(dataset, first)

@@ -19,7 +19,7 @@ from hsae_dagster import checks
 from hsae_dagster.assets.autoencoders import Lessons, choose_device, devices, train_one, trained_on
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.imported_sae import declaration, import_one
-from hsae_dagster.assets.sae_sizes import choose_sae
+from hsae_dagster.assets.sae_sizes import choose_saes
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
 from hsae_dagster.assets.untrained import GRID, declared, trainings, twins, unfinished
 from hsae_dagster.dataset.saes import SAE, AutoSizes
@@ -30,7 +30,7 @@ from hsae_dagster.storage.frames import read_arrays, read_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "sae_checkpoints"
-CODE_VERSION = "10"
+CODE_VERSION = "11"
 
 # Share of the validation loss that the last epochs must still take off for an epoch limit to matter.
 STILL_FALLING = 0.005
@@ -73,7 +73,7 @@ class Checkpoints:
             parts = _obtain(self, folder)
             _gather(parts, folder)
             if self.stage.dataset.spec.sae_seeds > 1:
-                _add_seeds(self.lessons, parts, folder)
+                _add_seeds(self.lessons, [part for _, part in parts], folder)
 
         return self.stage.build(_config(self.stage, self.device()), self.upstream, make)
 
@@ -159,16 +159,18 @@ def _declared(stage: Stage) -> dict[str, Any]:
     return {"saes": [declaration(stage.dataset, sae) for sae in spec.saes], "task": spec.task}
 
 
-def _obtain(made: Checkpoints, folder: Path) -> list[StoredObject]:
+def _obtain(made: Checkpoints, folder: Path) -> list[tuple[str, StoredObject]]:
+    """Each autoencoder, with the half whose outcomes chose its size (empty without such)."""
     lessons, spec = made.lessons, made.stage.dataset.spec
     if isinstance(spec.saes, AutoSizes):
-        return [choose_sae(lessons, made.corpus, made.texts, spec.saes.auto, folder)]
-    return [
+        return list(choose_saes(lessons, made.corpus, spec.saes.auto, folder).items())
+    parts = [
         import_one(made.stage, sae, made.vectors_record, lessons.ids, *lessons.vectors.values())
         if sae.checkpoint
         else train_one(lessons, sae)
         for sae in declared(spec, made.texts.height)
     ]
+    return [("", part) for part in parts]
 
 
 def _add_seeds(lessons: Lessons, parts: list[StoredObject], folder: Path) -> None:
@@ -197,11 +199,12 @@ def _link(part: StoredObject, record: dict[str, Any], folder: Path) -> None:
             shutil.copyfile(part.file(name), folder / name)
 
 
-def _gather(parts: list[StoredObject], folder: Path) -> None:
+def _gather(parts: list[tuple[str, StoredObject]], folder: Path) -> None:
     found: dict[str, dict[str, Any]] = {}
-    for part in parts:
+    for half, part in parts:
         record = part.json("sae.json")
-        found.setdefault(record["sae_id"], record)
+        both = record["sae_id"] in found  # the size that both halves chose, or one declared twice
+        found[record["sae_id"]] = record | ({"half": half} if half and not both else {})
         _link(part, record, folder)
     write_json(folder / "saes.json", list(found.values()))
 

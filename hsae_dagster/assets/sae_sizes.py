@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from hsae_dagster.assets.autoencoders import Lessons, describe, train_one
+from hsae_dagster.assets.autoencoders import SPLITS, Lessons, describe, train_one
 from hsae_dagster.assets.claim_material import (
     NEURONS_PER_CLAIM,
     learned_of,
@@ -27,8 +27,10 @@ from hsae_dagster.assets.claim_material import (
     units_of,
     vocabulary_of,
 )
+from hsae_dagster.assets.text_units import read_sides
 from hsae_dagster.core.concepts.candidates import Pool, Units, style_pool
 from hsae_dagster.core.concepts.choice import Learned, Limits, Vocabulary, choose_together, fit, predicted
+from hsae_dagster.core.cross_fitting import Side
 from hsae_dagster.core.observations import text_sides
 from hsae_dagster.core.pooling import pool_codes
 from hsae_dagster.core.sae_choice import ENOUGH_OBSERVATIONS, Candidate, Standing, choose, compare
@@ -55,16 +57,34 @@ def reference_sae(n_texts: int) -> SAE:
     return SAE(m=size.m, k=size.k, **_REFERENCE)
 
 
-def choose_sae(lessons: Lessons, corpus: StoredObject, texts: pl.DataFrame, auto: Auto, folder: Path) -> StoredObject:
-    """Race the grid, write grid.parquet and choice.json, train what is taken to the end and return it.
+def choose_saes(lessons: Lessons, corpus: StoredObject, auto: Auto, folder: Path) -> dict[str, StoredObject]:
+    """Race the grid, write grid.parquet and choice.json, train what is taken to the end; of halves, each takes its own.
 
     Args:
         lessons: what autoencoders learn from.
         corpus: the dataset's.
-        texts: its rows (text_id, text, cluster_id, split), ascending text_id.
         auto: how the choice is made.
         folder: where the record goes.
+
+    Returns:
+        What is taken, by the half whose outcomes chose it (empty without halves).
     """
+    taken, grids, reasons = {}, [], []
+    for side in read_sides(corpus):
+        observed = {split: side.observations.filter(pl.col("split") == split) for split in SPLITS}
+        rows, reason, taken[side.half] = _choose(replace(lessons, observations=observed), corpus, side, auto)
+        grids.append(pl.DataFrame(rows, schema=_COLUMNS).with_columns(pl.lit(side.half).alias("half")))
+        reasons.append(f"half {side.half.upper()}: {reason}" if side.half else reason)
+    write_frame(folder / "grid.parquet", pl.concat(grids))
+    metric = "R2" if lessons.task == "regression" else "AUC"
+    write_json(folder / "choice.json", {"metric": metric, "reason": "; ".join(reasons)})
+    return taken
+
+
+def _choose(
+    lessons: Lessons, corpus: StoredObject, side: Side, auto: Auto
+) -> tuple[list[dict[str, Any]], str, StoredObject]:
+    """A row of the record for each size, why one was taken, and that one."""
     stage, n_units = lessons.stage, len(lessons.ids["train"])
     sizes = grid(n_units, stage.dataset.spec.selection.n)
     race, batch = _Race(lessons, auto), batch_size(n_units)
@@ -73,15 +93,13 @@ def choose_sae(lessons: Lessons, corpus: StoredObject, texts: pl.DataFrame, auto
         rows = [_row(size) for size in sizes]
         place, reason = 0, nobody or ""
         if not nobody:
-            judge = _Judge.of(lessons, corpus, texts)
+            judge = _Judge.of(lessons, corpus, side)
             rows, place, reason = _raced(sizes, race, judge)
         rows[place]["chosen"] = True
         taken = _declared(sizes[place], auto, batch, auto.max_epochs, auto.seed)
         stage.report(f"{describe(taken)} is taken: {reason}")
         trained = train_one(lessons, taken)
-    write_frame(folder / "grid.parquet", pl.DataFrame(rows, schema=_COLUMNS))
-    write_json(folder / "choice.json", {"metric": "R2" if lessons.task == "regression" else "AUC", "reason": reason})
-    return trained
+    return rows, reason, trained
 
 
 _COLUMNS = {
@@ -204,7 +222,7 @@ class _Judge:
     limits: Limits
 
     @staticmethod
-    def of(lessons: Lessons, corpus: StoredObject, texts: pl.DataFrame) -> "_Judge":
+    def of(lessons: Lessons, corpus: StoredObject, side: Side) -> "_Judge":
         """Read what is needed, or a sample of its clusters."""
         stage = lessons.stage
         spec = stage.dataset.spec
@@ -213,10 +231,10 @@ class _Judge:
             [sampled(lessons.observations[split], seed, _MOST_OBSERVATIONS) for split in ("train", "validation")]
         )
         wanted = pl.concat([observations[side] for side in text_sides(observations)]).unique()
-        texts = texts.filter(pl.col("text_id").is_in(wanted.implode()))
+        texts = side.texts.filter(pl.col("text_id").is_in(wanted.implode()))
         learned = learned_of(texts["text_id"], observations, lessons.task)
         part = learned.rows(np.flatnonzero((observations["split"] == "train").to_numpy()))
-        limits = Limits(spec.selection.n, least_texts(spec, corpus, texts.height))
+        limits = Limits(spec.selection.n, least_texts(spec, side, texts.height))
         units = units_of(stage, corpus, texts["text_id"])
         return _Judge(
             lessons,

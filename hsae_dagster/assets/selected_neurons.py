@@ -1,6 +1,6 @@
 """`selected_neurons`: the neurons that predict the label on training texts, ranked."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,24 @@ import scipy.sparse as sp
 
 from hsae_dagster import checks
 from hsae_dagster.assets.covariates import covariate_selection
-from hsae_dagster.assets.ladder import read_fits, validation_ladder
+from hsae_dagster.assets.ladder import averaged_record, read_fits, validation_ladder
 from hsae_dagster.assets.near_neurons import Chosen, SeedTable, Training, choose_neurons, family_frame, training_texts
 from hsae_dagster.assets.size_choice import read_choice
 from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
+from hsae_dagster.assets.text_units import read_sides, read_text_codes
+from hsae_dagster.core.cross_fitting import HALVES, Side, silenced
 from hsae_dagster.core.fidelity import column
 from hsae_dagster.core.ladder import read_ladder
 from hsae_dagster.core.observations import firing_separation, firing_z, observation_matrix
 from hsae_dagster.core.sae_grid import redundancy
 from hsae_dagster.partitions import datasets
 from hsae_dagster.resources import Project
-from hsae_dagster.storage.frames import read_codes, read_frame, write_frame, write_json
+from hsae_dagster.storage.frames import read_frame, write_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "selected_neurons"
 NOTHING = "nothing found: no neuron's association with the outcome holds across clusters"
-CODE_VERSION = "7"
+CODE_VERSION = "8"
 
 
 @dg.asset(
@@ -60,11 +62,11 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
         summary = stored.json("selection.json")
         neurons = read_frame(stored.file("neurons.parquet"))
         stage.report(f"{neurons.height} neurons by {summary['method']}" if neurons.height else NOTHING)
-        distinct = neurons["column"].n_unique()
-        told = {"selected": distinct, "asked for": spec.selection.n, "notes": "; ".join(summary["notes"]) or "none"}
+        distinct, asked = neurons.unique(["half", "column"]).height, spec.selection.n * summary["sides"]
+        told = {"selected": distinct, "asked for": asked, "notes": "; ".join(summary["notes"]) or "none"}
         verdicts = [
             checks.result(NAME, "neurons_are_distinct", distinct == neurons.height, told),
-            checks.result(NAME, "as_many_as_asked", distinct == spec.selection.n, told),
+            checks.result(NAME, "as_many_as_asked", distinct == asked, told),
         ]
         return stage.finish(stored, _describe(neurons, summary) | _describe_ladder(stored, checkpoints), verdicts)
 
@@ -72,28 +74,57 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
 def _make(
     stage: Stage, corpus: StoredObject, checkpoints: StoredObject, activations: StoredObject, folder: Path
 ) -> None:
-    codes = read_codes(activations.file("codes.safetensors"))
-    ids = read_frame(activations.file("texts.parquet"))["text_id"]
-    train = read_frame(corpus.file("observations.parquet")).filter(pl.col("split") == "train")
+    made = [_of_side(stage, side, corpus, checkpoints, activations) for side in read_sides(corpus)]
+    neurons = pl.concat([one.neurons for one in made])
+    write_frame(folder / "neurons.parquet", neurons.with_columns(rank=pl.int_range(pl.len())))
+    write_frame(folder / "families.parquet", pl.concat([one.families for one in made]))
+    write_json(folder / "selection.json", _together([one.summary for one in made]))
+    # Shown, and read by nothing further down: its settings must not make later stages run again.
+    write_json(folder / "_ladder.json", averaged_record([one.ladder for one in made]))
+
+
+@dataclass(frozen=True)
+class _OfSide:
+    """What was selected on one side: as in the files, and the summary of how."""
+
+    neurons: pl.DataFrame
+    families: pl.DataFrame
+    summary: dict[str, Any]
+    ladder: dict[str, Any]
+
+
+def _together(summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    """One summary; of two halves, what both have, and notes that say whose they are."""
+    if len(summaries) == 1:
+        return summaries[0] | {"sides": 1}
+    named = zip(HALVES, summaries, strict=True)
+    notes = [f"half {half.upper()}: {note}" for half, summary in named for note in summary["notes"]]
+    own: dict[str, Any] = {"alpha": None, "path": [], "redundancy": None}
+    return {"method": summaries[0]["method"], **own, "notes": notes, "sides": len(summaries)}
+
+
+def _of_side(
+    stage: Stage, side: Side, corpus: StoredObject, checkpoints: StoredObject, activations: StoredObject
+) -> _OfSide:
+    codes, ids = read_text_codes(activations, side.half)
+    train = side.observations.filter(pl.col("split") == "train")
     observed, label = observation_matrix(codes, ids, train), train["label"].to_numpy()
-    on_texts, text_ids = training_texts(codes, ids, read_frame(corpus.file("texts.parquet")))
+    on_texts, text_ids = training_texts(codes, ids, side.texts)
     training = Training(observed, label, train["cluster_id"].to_numpy(), on_texts, text_ids)
     spec, found = stage.dataset.spec, choose_neurons(stage, corpus, checkpoints, training)
     if spec.selection.within or spec.selection.interactions:
-        kept = _without(observed, found.left_out)
+        kept = silenced(observed, found.left_out)
         found = replace(found, selection=covariate_selection(spec, kept, label, train))
     selection = found.selection
-    chosen = selection.columns
+    chosen, columns = selection.columns, read_frame(activations.file("columns.parquet"))
     neurons = pl.DataFrame(
         {
             "rank": np.arange(len(chosen)),
             "column": np.array(chosen, dtype=np.int64),
             "score": np.array(selection.scores, dtype=np.float64),
-            **_figures(training, found, codes, ids, train, read_frame(activations.file("columns.parquet"))),
+            **_figures(training, found, codes, ids, train, columns),
         }
-    ).join(read_frame(activations.file("columns.parquet")), on="column", how="left", maintain_order="left")
-    write_frame(folder / "neurons.parquet", neurons)
-    write_frame(folder / "families.parquet", family_frame(found.members))
+    ).join(columns.drop("half"), on="column", how="left", maintain_order="left")
     summary = {
         "method": selection.method,
         "alpha": selection.alpha,
@@ -101,12 +132,11 @@ def _make(
         "notes": [*selection.notes, *found.notes],
         "redundancy": redundancy(on_texts[:, chosen].toarray()) if chosen else None,
     }
-    write_json(folder / "selection.json", summary)
-    # Shown, and read by nothing further down: its settings must not make later stages run again.
-    record = {"fits": [], "floor": [np.nan, np.nan], "why": NOTHING}
+    ladder: dict[str, Any] = {"fits": [], "floor": [np.nan, np.nan], "why": NOTHING}
     if chosen:
-        record = validation_ladder(stage, corpus, activations, np.array(chosen))
-    write_json(folder / "_ladder.json", record)
+        ladder = validation_ladder(stage, side, activations, np.array(chosen))
+    families, half = family_frame(found.members), pl.lit(side.half).alias("half")
+    return _OfSide(neurons.with_columns(half), families.with_columns(half), summary, ladder)
 
 
 def _figures(
@@ -119,7 +149,7 @@ def _figures(
     again = elsewhere = np.empty(0)
     if chosen:
         rng = np.random.default_rng(0)
-        kept = _without(training.observed, found.left_out)
+        kept = silenced(training.observed, found.left_out)
         again = selection_frequency(kept, training.label, training.clusters, selection, rng)
         elsewhere = matches_elsewhere(training.observed, chosen, columns.sort("column")["sae_id"].to_list())
     by_neuron = codes.tocsc()
@@ -135,23 +165,13 @@ def _figures(
     }
 
 
-def _without(observed: sp.csr_matrix, left_out: tuple[int, ...]) -> sp.csr_matrix:
-    """The codes with some columns silent, which no method selects."""
-    if not left_out:
-        return observed
-    keep = np.ones(observed.shape[1])
-    keep[list(left_out)] = 0.0
-    silenced = (sp.csr_matrix(observed) @ sp.diags_array(keep)).tocsr()
-    silenced.eliminate_zeros()
-    return sp.csr_matrix(silenced, dtype=observed.dtype)
-
-
 def _describe(neurons: pl.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
     from hsae_dagster.report.figures import selection_path
 
     rows = [
         {
             "rank": row["rank"],
+            **({"half": row["half"].upper()} if row["half"] else {}),
             "neuron": f"{row['sae_id'][:8]}/{row['sae_column']}",
             "score": round(row["score"], 4),
             "outcome when firing": round(row["train_separation"], 4),

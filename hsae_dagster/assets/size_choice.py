@@ -16,6 +16,8 @@ def read_choice(checkpoints: StoredObject) -> SizeChoice | None:
     if not checkpoints.file("grid.parquet").is_file():
         return None
     grid, choice = read_frame(checkpoints.file("grid.parquet")), checkpoints.json("choice.json")
+    # Of two halves both were offered the same sizes; the reason says what each took.
+    grid = grid.filter(pl.col("half") == grid["half"][0])
     if grid["said"].is_null().all():
         return None
     taken = grid.filter(pl.col("chosen")).row(0, named=True)

@@ -49,7 +49,7 @@ class TextTrail:
         rows: (file, row from 1) of every observation with the text; empty when the files have changed or are gone.
         firing: strongest first, at most `MOST_NEURONS`.
         n_firing: neurons that it fires in all.
-        supports: every tested hypothesis for a holdout text; empty for the other splits, which are not judged.
+        supports: every hypothesis that a holdout text tests; empty for the other splits, which test none.
     """
 
     dataset: str
@@ -90,12 +90,12 @@ def text_trail(project: Project, dataset: str, text_id: str) -> TextTrail:
         dataset=dataset,
         text_id=text_id,
         text=row["text"],
-        split=row["split"],
+        split=f"half {row['half'].upper()}" if "half" in row else row["split"],
         cluster_id=row["cluster_id"],
         rows=_rows(project, dataset, text_id),
         firing=firing,
         n_firing=n_firing,
-        supports=_supports(project, dataset, text_id),
+        supports=_supports(project, dataset, text_id, row.get("half")),
     )
 
 
@@ -137,7 +137,8 @@ def _firing(project: Project, dataset: str, text_id: str) -> tuple[tuple[Firing,
     return tuple(found), int(codes.nnz)
 
 
-def _supports(project: Project, dataset: str, text_id: str) -> tuple[Support, ...]:
+def _supports(project: Project, dataset: str, text_id: str, half: str | None) -> tuple[Support, ...]:
+    """What the text was asked as a test: with halves, nothing that its own half found."""
     record = LineageLog(project.store).latest(dataset)
     matrix = record.origin("annotation_matrix") if record else None
     if record is None or matrix is None:
@@ -146,7 +147,7 @@ def _supports(project: Project, dataset: str, text_id: str) -> tuple[Support, ..
     return tuple(
         Support(row["hypothesis_id"], row["claim"], row["badge"], answers[row["concept_id"]])
         for row in record.hypotheses
-        if row["concept_id"] in answers
+        if row["concept_id"] in answers and (half is None or row.get("half", "") != half)
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
+from hsae_dagster.core.cross_fitting import Side, sides, silenced
 from hsae_dagster.core.observations import text_rows
 from hsae_dagster.core.pooling import TextUnits
 from hsae_dagster.storage.frames import read_arrays, read_codes, read_frame
@@ -24,6 +25,12 @@ _BLOCK = 65_536
 def read_text_units(corpus: StoredObject) -> TextUnits:
     """Which units each text of a corpus has."""
     return TextUnits.of(read_frame(corpus.file("units.parquet")), read_frame(corpus.file("text_units.parquet")))
+
+
+def read_sides(corpus: StoredObject) -> list[Side]:
+    """A corpus as each discovery sees it: once, or once from each half."""
+    texts, observations = (read_frame(corpus.file(f"{name}.parquet")) for name in ("texts", "observations"))
+    return sides(texts, observations)
 
 
 def unit_kind(corpus: StoredObject) -> str:
@@ -50,6 +57,23 @@ def blocks_of_vectors(vectors: VectorTable, unit_ids: pl.Series) -> Iterator[np.
     """(block, d) vectors of units in their order, so that not all are held at once."""
     for start in range(0, max(len(unit_ids), 1), _BLOCK):
         yield vectors.read(unit_ids.slice(start, _BLOCK))
+
+
+def read_text_codes(activations: StoredObject, half: str = "") -> tuple[sp.csr_matrix, pl.Series]:
+    """Codes (texts, neurons) and the texts' keys, ascending.
+
+    Args:
+        activations: the result of that stage.
+        half: neurons of an autoencoder whose size the outcomes of the other half chose are silent; empty: none is.
+    """
+    codes, ids = (
+        read_codes(activations.file("codes.safetensors")),
+        read_frame(activations.file("texts.parquet"))["text_id"],
+    )
+    if not half:
+        return codes, ids
+    foreign = read_frame(activations.file("columns.parquet")).filter(~pl.col("half").is_in(["", half]))
+    return silenced(codes, foreign["column"].to_list()), ids
 
 
 def read_unit_codes(activations: StoredObject) -> tuple[sp.csr_matrix, pl.Series]:

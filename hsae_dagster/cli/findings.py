@@ -18,14 +18,18 @@ _WIDEST, _NARROWEST = 78, 16  # characters of a column, and of one that gives wa
 def print_findings(dataset: str, seconds: float) -> None:
     """Print the claims, the joint fit and where the report lies."""
     from hsae_dagster.core.joint_fit import Fit
+    from hsae_dagster.report.cards import FOUND_IN
     from hsae_dagster.report.rungs import grouped, rung_name
     from hsae_dagster.report.wording import metric_name, plural
 
     project = Project.here()
     stored = project.store.current(dataset, "evaluation_report")
     summary, rows = stored.json("evaluation.json"), stored.json("_table.json")
-    used = "texts never used before" if summary["look"] == 1 else "held-out texts that an earlier look has used"
-    click.echo(f"\nWhat goes with {summary['outcome']} in `{dataset}`, tested on {used}:\n")
+    used = "on texts never used before" if summary["look"] == 1 else "on held-out texts that an earlier look has used"
+    if rows and FOUND_IN in rows[0]:
+        used = "each on the half of the texts that it was not found in"
+        used += "" if summary["look"] == 1 else ", which an earlier look has used"
+    click.echo(f"\nWhat goes with {summary['outcome']} in `{dataset}`, tested {used}:\n")
     for line in columns(rows, terminal_width()):
         click.echo(line)
     found, tested = summary["confirmed"], summary["tested"]

@@ -160,7 +160,7 @@ def describe(dataset: "Dataset", rows: "Rows | None" = None, results: Path | Non
     """
     from hsae_dagster.assets.concepts_to_test import check_own
     from hsae_dagster.assets.rounds import admit, level_of
-    from hsae_dagster.core.corpus import SPLITS
+    from hsae_dagster.core.cross_fitting import placed_in, views
     from hsae_dagster.dataset.classes import among_others
     from hsae_dagster.dataset.controls import check_levels
     from hsae_dagster.dataset.feasible import check_labels, check_sizes, training_units
@@ -173,10 +173,10 @@ def describe(dataset: "Dataset", rows: "Rows | None" = None, results: Path | Non
     if results:
         level_of(results, dataset, corpus.round)
     check_own(dataset)
-    check_levels(dataset.spec.selection, corpus.observations)
-    counts = dict(corpus.observations.group_by("split").len().iter_rows())
-    placed = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
-    check_labels(dataset, corpus.observations)
+    for view in views(corpus.observations):
+        check_levels(dataset.spec.selection, view)
+        check_labels(dataset, view)
+    placed = ", ".join(f"{name} {part.height:,}" for name, part in placed_in(corpus.observations).items())
     units = make_units(corpus.texts, dataset.spec.units)
     check_sizes(dataset, training_units(corpus.texts, units.text_units), units.kind)
     said = (

@@ -51,7 +51,7 @@ def _lines(trail: "TextTrail") -> list[str]:
     for firing in trail.firing:
         used = f"  → hypothesis {firing.hypothesis_id}, rank {(firing.rank or 0) + 1}" if firing.hypothesis_id else ""
         lines.append(f"    {firing.sae_id[:8]}/{firing.sae_column:<5} {number(firing.activation, 3)}{used}")
-    if trail.split != "holdout":
+    if trail.split != "holdout" and not trail.split.startswith("half"):
         lines.append(f"  not judged: it is a {trail.split} text, and only holdout texts test hypotheses")
     for support in trail.supports:
         answer = {True: "holds", False: "does not", None: "no answer"}[support.has]

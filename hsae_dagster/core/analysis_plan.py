@@ -17,7 +17,7 @@ last one: Tian and Ramdas 2021, "Online control of the familywise error rate").
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 from zlib import crc32
@@ -54,6 +54,7 @@ class PlannedTest:
         source: `found` by the pipeline or `yours` (written in dataset.yaml).
         direction: sign of the effect expected from training texts or declared; 0 for none.
         weight: of its p-value in Holm's correction, from training texts (`multiple_tests.training_weights`).
+        half: that it was found in where each half tests what the other found; else empty.
     """
 
     concept_id: str
@@ -61,6 +62,7 @@ class PlannedTest:
     source: Source
     direction: int
     weight: float = 1.0
+    half: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,10 @@ class AnalysisPlan:
     @property
     def record(self) -> dict[str, Any]:
         """The plan as JSON-like data."""
-        return {**asdict(self), "tests": [asdict(test) for test in self.tests]}
+        # A plan for a holdout reads, and is keyed, as before there were halves.
+        found = [asdict(test) for test in self.tests]
+        tests = [{name: value for name, value in test.items() if (name, value) != ("half", "")} for test in found]
+        return {**asdict(self), "tests": tests}
 
     @property
     def fingerprint(self) -> str:
@@ -96,12 +101,13 @@ class AnalysisPlan:
         """Family-wise error that its report may spend."""
         return float(self.gates["level"])
 
-    def test_key(self, concept_id: str) -> str:
+    def test_key(self, concept_id: str, half: str = "") -> str:
         """Key of one test: the concept, its judge and the model of the effect that decides, controls included.
 
-        Gates change verdicts, not what is tested.
+        Gates change verdicts, not what is tested. The half that a claim was found in says which rows test it.
         """
-        return hash_json({"concept": concept_id, "annotation": dict(self.annotation), "model": dict(self.model)})[:16]
+        named = {"concept": concept_id, "annotation": dict(self.annotation), "model": dict(self.model)}
+        return hash_json(named | ({"half": half} if half else {}))[:16]
 
 
 @dataclass(frozen=True)
@@ -136,19 +142,30 @@ class Family:
         p_holm: (h,) Holm over this look's tests and those of earlier looks.
         q_value: (h,) Benjamini-Hochberg over the same.
         size: tests in the family.
-        bonferroni: of this look's tests, those below alpha / size.
+        bonferroni: of this look's tests, those below their share of alpha / size.
+        earlier: of `size`, tests of earlier looks alone.
     """
 
     p_holm: np.ndarray
     q_value: np.ndarray
     size: int
     bonferroni: int
+    earlier: int = 0
 
 
 def corrected(
-    p_values: np.ndarray, keys: Sequence[str], look: Look, alpha: float, weights: np.ndarray | None = None
+    p_values: np.ndarray,
+    keys: Sequence[str],
+    look: Look,
+    alpha: float,
+    weights: np.ndarray | None = None,
+    *,
+    share: float = 1.0,
+    planned: Collection[str] = (),
 ) -> Family:
     """Correct this look's p-values over the union with those of earlier looks.
+
+    Where several sets of tests share alpha (`core.cross_fitting`), a corrected p is that of its set over its share.
 
     Args:
         p_values: (h,) of this look, one-sided where a direction was frozen, NaN where nothing could be tested.
@@ -156,17 +173,21 @@ def corrected(
         look: which look it is.
         alpha: for the Bonferroni count.
         weights: (h,) of Holm's correction, as frozen in the plan; None for equal ones. Earlier tests weigh 1.
+        share: of alpha that these tests have.
+        planned: keys of the whole plan, which are no tests of earlier looks alone.
     """
     # A test whose p never came out still had its chance: it counts with p = 1.
-    others = [p if np.isfinite(p) else 1.0 for key, p in sorted(look.earlier.items()) if key not in set(keys)]
+    own_keys = {*keys, *planned}
+    others = [p if np.isfinite(p) else 1.0 for key, p in sorted(look.earlier.items()) if key not in own_keys]
     together = np.concatenate([p_values, np.array(others, dtype=np.float64)])
     h, size = len(p_values), int(np.isfinite(together).sum())
     own = np.ones(h) if weights is None else weights
     return Family(
-        p_holm=weighted_holm(together, np.concatenate([own, np.ones(len(others))]))[:h],
-        q_value=benjamini_hochberg(together)[:h],
+        p_holm=np.minimum(weighted_holm(together, np.concatenate([own, np.ones(len(others))]))[:h] / share, 1.0),
+        q_value=np.minimum(benjamini_hochberg(together)[:h] / share, 1.0),
         size=size,
-        bonferroni=bonferroni_count(p_values, alpha, size),
+        bonferroni=bonferroni_count(p_values, alpha * share, size),
+        earlier=len(others),
     )
 
 

@@ -46,6 +46,7 @@ def verdict(
     overturned: bool = False,
     judge: Judge = "exact",
     first_look: bool = True,
+    halves: bool = False,
 ) -> Verdict:
     """Decide; the first rule that applies gives the verdict.
 
@@ -70,6 +71,7 @@ def verdict(
         overturned: whether the corrected p is not below alpha if missing answers are those that speak most against it.
         judge: how the answers were checked.
         first_look: whether the holdout was never used before.
+        halves: whether the holdout is a half of the texts, which found other claims.
     """
     if untestable or not np.isfinite(p_holm):
         return Verdict("invalid", untestable or "its effect could not be estimated", "not testable")
@@ -80,7 +82,7 @@ def verdict(
         )
     if p_holm < alpha:
         doubt = _doubt(p_holm, reversed_by_controls, overturned)
-        return doubt or _confirmed(f"Holm-corrected {_p(p_holm)} is below {alpha:g}", judge, first_look)
+        return doubt or _confirmed(f"Holm-corrected {_p(p_holm)} is below {alpha:g}", judge, first_look, halves)
     if q_value < alpha and not against:
         reason = f"false discovery rate {_p(q_value, 'q')} is below {alpha:g}, Holm's p is not"
         return Verdict("suggestive", reason, "false discovery rate")
@@ -98,8 +100,11 @@ def _doubt(p_holm: float, reversed_by_controls: bool, overturned: bool) -> Verdi
     return None
 
 
-def _confirmed(holds: str, judge: Judge, first_look: bool) -> Verdict:
+def _confirmed(holds: str, judge: Judge, first_look: bool, halves: bool) -> Verdict:
     held_out = "on texts never used before" if first_look else "on held-out texts that an earlier look has used"
+    if halves:
+        held_out = "on the half of the texts that it was not found in"
+        held_out += "" if first_look else ", which an earlier look has used"
     if judge == "unchecked":
         return Verdict(
             "confirmed, judge unchecked",

@@ -15,10 +15,13 @@ Roles of the splits (each component has exactly one):
 Rows that came after the first holdout was looked at belong to later rounds. Of the last round's rows, components that
 hold nothing older are its holdout, all of them: a fresh reserve. Everything older is learned from, what earlier rounds
 were tested on included, for nothing is tested there again. New rows are so tested first and learned from afterwards.
+
+Of two halves (`core.cross_fitting`) each has its own train, validation and fidelity, and is the other's holdout. They
+have no later rounds.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -74,9 +77,9 @@ class Corpus:
     """A corpus.
 
     Attributes:
-        texts: one row per distinct text, columns `TEXTS_SCHEMA`, sorted by text_id.
+        texts: one row per distinct text, columns `TEXTS_SCHEMA` and, where there are two, its `half`; by text_id.
         observations: one row per labelled text or pair: obs_id, text_id (or text_id_a, text_id_b), label f64,
-            cluster_id (of the component), split, `control:<name>` columns, `time` where there is one, and, where rows
+            cluster_id (of the component), split, `half`, `control:<name>`, `time` where there are such, and, where rows
             of one text lie in several components, `unit:<side>` columns that name the text's family; sorted by obs_id.
         dropped: rows left out, by reason.
         moved: rows whose declared split gave way to a more protected one that something joins them to.
@@ -154,16 +157,19 @@ def build_corpus(
         join_texts=joining.shared_texts == "join",
     )
     atoms = _atoms(keyed, clusters, graph)
-    if cuts is None and shares.forward:
-        cuts = cut_in_time(keyed["time"].to_numpy(), graph.component, shares, FEWEST_COMPONENTS)
-    cuts = cuts or cut(atoms, graph.component, shares, FEWEST_COMPONENTS)
-    placed = _place(keyed, graph, atoms, cuts, shares)
+    placing = shares.placing
+    if cuts is None and placing.forward:
+        cuts = cut_in_time(keyed["time"].to_numpy(), graph.component, placing, FEWEST_COMPONENTS)
+    cuts = replace(cuts or cut(atoms, graph.component, placing, FEWEST_COMPONENTS), two_halves=shares.two_halves)
+    placed = _place(keyed, graph, atoms, cuts, placing)
     moved = placed.filter(pl.col("wanted") != pl.col("split")).height
     if joining.shared_texts != "join":
-        placed, left_out["text of another split"] = _texts_apart(placed, graph, sides, shares, cuts)
-    _check_size(placed, graph, shares)
-    _check_classes(placed)
+        placed, left_out["text of another split"] = _texts_apart(placed, graph, sides, placing, cuts)
+    _check_size(placed, graph, placing)
+    _check_classes(placed, placing)
     _check_times(placed)
+    if shares.two_halves:
+        placed = _halved(placed, shares)
     observations = _observations(placed, content, ids)
     return Corpus(
         texts=_texts(placed, sides, ids),
@@ -263,7 +269,7 @@ def _place(frame: pl.DataFrame, graph: Dependence, atoms: pl.Series, cuts: Cuts,
     declared = (
         pl.when(pl.col("declared_split") == "validation")
         .then(  # a declared validation file serves both choosing and reporting, by component
-            pl.when(pl.col("half") | pl.lit(shares.fidelity == 0))
+            pl.when(pl.col("chooses") | pl.lit(shares.fidelity == 0))
             .then(pl.lit("validation"))
             .otherwise(pl.lit("fidelity"))
         )
@@ -272,11 +278,23 @@ def _place(frame: pl.DataFrame, graph: Dependence, atoms: pl.Series, cuts: Cuts,
     frame = frame.with_columns(
         pl.Series("component", component),
         hashed,
-        half.gather(component).alias("half"),
+        half.gather(component).alias("chooses"),
         halves.gather(component).alias("cluster_id"),
     ).with_columns(pl.coalesce(declared, "hashed").alias("wanted"))
     rank = most_protected([pl.col("wanted")]).max().over("component")
     return frame.with_columns(rank.replace_strict(dict(enumerate(SPLITS)), return_dtype=pl.String).alias("split"))
+
+
+def _halved(placed: pl.DataFrame, shares: SplitShares) -> pl.DataFrame:
+    """Name the halves, and split each, by component, into what is learned from and what chooses."""
+    ends = [shares.fidelity, shares.fidelity + shares.validation]
+    named = placed.select("cluster_id").unique(maintain_order=True)
+    salt = f"{shares.salt}:part"
+    at = named["cluster_id"].map_elements(lambda key: unit_interval(key, salt), return_dtype=pl.Float64)
+    part = np.array(["fidelity", "validation", "train"])[np.searchsorted(ends, at.to_numpy(), side="right")]
+    half = pl.when(pl.col("split") == "holdout").then(pl.lit("a")).otherwise(pl.lit("b")).alias("half")
+    parts = named.with_columns(pl.Series("split", part, dtype=pl.String))
+    return placed.with_columns(half).drop("split").join(parts, on="cluster_id", how="left", maintain_order="left")
 
 
 def _texts_apart(
@@ -323,13 +341,18 @@ def _observations(placed: pl.DataFrame, content: list[str], ids: tuple[str, ...]
     keys = [hash_json([str(cell) for cell in row]) for row in like.iter_rows()]
     controls = [c for c in placed.columns if c.startswith(("control:", "unit:")) or c == "time"]
     frame = placed.with_columns(pl.Series("obs_id", keys, dtype=pl.String))
-    return frame.select("obs_id", *ids, "label", "cluster_id", *controls, "split").sort("obs_id")
+    return frame.select("obs_id", *ids, "label", "cluster_id", *controls, "split", *_half(placed)).sort("obs_id")
+
+
+def _half(placed: pl.DataFrame) -> list[str]:
+    """The column of the halves, where there are any."""
+    return [name for name in placed.columns if name == "half"]
 
 
 def _texts(kept: pl.DataFrame, sides: tuple[str, ...], ids: tuple[str, ...]) -> pl.DataFrame:
     long = pl.concat(
         [
-            kept.select(pl.col(key).alias("text_id"), pl.col(side).alias("text"), "split", "cluster_id")
+            kept.select(pl.col(key).alias("text_id"), pl.col(side).alias("text"), "split", "cluster_id", *_half(kept))
             for side, key in zip(sides, ids, strict=True)
         ]
     )
@@ -337,7 +360,7 @@ def _texts(kept: pl.DataFrame, sides: tuple[str, ...], ids: tuple[str, ...]) -> 
     one = long.sort("text_id", "text", "cluster_id").unique("text_id", keep="first", maintain_order=True)
     words = [len(normalise_text(text).split(" ")) for text in one["text"]]
     return one.with_columns(pl.col("text").str.strip_chars(), pl.Series("n_words", words, dtype=pl.Int32)).select(
-        list(TEXTS_SCHEMA)
+        *TEXTS_SCHEMA, *_half(kept)
     )
 
 
@@ -356,13 +379,18 @@ def _check_size(placed: pl.DataFrame, graph: Dependence, shares: SplitShares) ->
         if share == 0 or (rows >= fewest[0] and held >= fewest[1]):
             continue
         raise MethodError(
-            f"Only {rows:,} observations of {held} independent clusters landed in the {split} split (at least "
+            f"Only {rows:,} observations of {held} independent clusters landed in {_called(split, shares)} (at least "
             f"{fewest[0]} of {fewest[1]} are needed; there are {placed.height:,} observations of "
             f"{total:,} clusters in all). {_remedy(graph)}"
         )
 
 
-def _check_classes(placed: pl.DataFrame) -> None:
+def _called(split: str, shares: SplitShares) -> str:
+    """What a message calls a split while components are placed."""
+    return ("half A" if split == "holdout" else "half B") if shares.two_halves else f"the {split} split"
+
+
+def _check_classes(placed: pl.DataFrame, shares: SplitShares) -> None:
     """Refuse a class that so few clusters have that nothing tells it from what is peculiar to them."""
     if not placed["label"].is_in([0.0, 1.0]).all():
         return
@@ -370,7 +398,7 @@ def _check_classes(placed: pl.DataFrame) -> None:
     for split, label, n in held.filter(pl.col("split").is_in(["train", "holdout"])).iter_rows():
         if n < FEWEST_COMPONENTS:
             raise MethodError(
-                f"Only {n} independent clusters of the {split} split have the label {label:g} (at least "
+                f"Only {n} independent clusters of {_called(split, shares)} have the label {label:g} (at least "
                 f"{FEWEST_COMPONENTS} are needed): what is peculiar to them could not be told from what the label "
                 "says. Bring data of more clusters with that label, or raise the split's share in `splits`."
             )

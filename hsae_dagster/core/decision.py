@@ -9,7 +9,7 @@ where it is declared. Labels of people decide where there are enough of them: al
 with the test that holds controls constant or reads ranks, which they cannot replace; the larger p-value counts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +50,8 @@ def decide(
     alpha: float,
     *,
     ranks: bool,
+    share: float = 1.0,
+    plan: Collection[str] = (),
 ) -> Decision:
     """Choose and correct the p-values.
 
@@ -61,19 +63,25 @@ def decide(
         look: at the holdout.
         alpha: family-wise error.
         ranks: whether the rank test decides.
+        share: of alpha that these hypotheses have.
+        plan: test keys of the whole plan.
     """
+
+    def family(p: np.ndarray, weights: np.ndarray | None) -> Family:
+        return corrected(p, keys, look, alpha, weights, share=share, planned=plan)
+
     found = [_one(test, error, plan, ranks=ranks) for test, error, plan in zip(tests, errors, planned, strict=True)]
     p, worst = (np.array([one[k] for one in found], dtype=np.float64) for k in (0, 1))
     weights = np.array([plan.weight for plan in planned], dtype=np.float64)
     frozen = np.array([plan.direction != 0 for plan in planned])
-    against = corrected(np.where(frozen, 1.0 - p, 1.0), keys, look, alpha).p_holm
+    against = family(np.where(frozen, 1.0 - p, 1.0), None).p_holm
     return Decision(
         p_one_sided=p,
         basis=tuple(one[2] for one in found),
         checked=np.array([one[3] for one in found], dtype=bool),
-        family=corrected(p, keys, look, alpha, weights),
+        family=family(p, weights),
         p_against=against,
-        p_worst=corrected(worst, keys, look, alpha, weights).p_holm,
+        p_worst=family(worst, weights).p_holm,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from hsae_dagster.core.annotation_error import AnnotationError
 from hsae_dagster.core.badges import Badge
+from hsae_dagster.core.cluster_robust import Effect
 from hsae_dagster.core.fidelity import Fidelity
 from hsae_dagster.core.histogram import ActivationHistogram
 from hsae_dagster.core.inference import HypothesisTest
@@ -86,6 +87,51 @@ class NearCopy:
 
 
 @dataclass(frozen=True)
+class Twin:
+    """A claim of the other half that says the same as a hypothesis: what came of its own test.
+
+    Attributes:
+        claim: its predicate.
+        concept_id: key of the concept.
+        half: that it was found in; the other one tested it.
+        phi: correlation of the two annotations over all texts.
+        agrees: whether both were found with the same direction.
+        effect: its separation on the half that tested it.
+        p_holm: its corrected p.
+        p_one_sided: the p that was corrected.
+        test_key: key under which the register of looks keeps the p-value.
+        badge: its verdict.
+    """
+
+    claim: str
+    concept_id: str
+    half: str
+    phi: float
+    agrees: bool
+    effect: Effect
+    p_holm: float
+    p_one_sided: float
+    test_key: str
+    badge: Badge
+
+    @staticmethod
+    def of(other: "Hypothesis", phi: float, *, agrees: bool) -> "Twin":
+        """Of the other half's hypothesis."""
+        return Twin(
+            claim=other.claim,
+            concept_id=other.concept_id,
+            half=other.half,
+            phi=phi,
+            agrees=agrees,
+            effect=other.test.separation,
+            p_holm=other.p_holm,
+            p_one_sided=other.p_one_sided,
+            test_key=other.test_key,
+            badge=other.badge,
+        )
+
+
+@dataclass(frozen=True)
 class Hypothesis:
     """One tested hypothesis.
 
@@ -122,6 +168,8 @@ class Hypothesis:
         found_in: of the other starts of training, in how many its neuron was found again.
         other_seeds: how many there were; 0 where none was trained or there is no neuron.
         annotation_error: what labels by people, or stated accuracy, say about the judge; None if nothing does.
+        half: `a` or `b` where each half tests what the other found: the one that found it; else empty.
+        twin: the other half's claim that says the same, or None.
     """
 
     hypothesis_id: str
@@ -155,3 +203,5 @@ class Hypothesis:
     other_seeds: int = 0
     annotation_error: AnnotationError | None = None
     subgroups: tuple[SubgroupEffect, ...] = ()
+    half: str = ""
+    twin: Twin | None = None

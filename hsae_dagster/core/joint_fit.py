@@ -13,8 +13,8 @@ place of 0.5 with 50 clusters of one class each). And a pair counts both ways ro
 AUC does not depend on which text was called A.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -104,6 +104,38 @@ class Score:
             return (np.nan, np.nan)
         low, high = np.percentile(finite, [2.5, 97.5])
         return float(low), float(high)
+
+
+def averaged(ladders: Sequence[Sequence[Fit]]) -> tuple[Fit, ...]:
+    """The same rungs measured on several disjoint sets of rows, as means; only those that all have.
+
+    Each end of an interval is as far from the mean as independent errors of the parts put it.
+    """
+    first, *others = ladders
+    if not others:
+        return tuple(first)
+    named = [{fit.name: fit for fit in fits} for fits in others]
+    found = []
+    for fit in first:
+        if all(fit.name in fits for fits in named):
+            parts = [fit, *(fits[fit.name] for fits in named)]
+            value = float(np.mean([part.value for part in parts]))
+            below, above = (
+                float(np.sqrt(sum((getattr(part, end) - part.value) ** 2 for part in parts))) / len(parts)
+                for end in ("low", "high")
+            )
+            how = f"{fit.how}, mean of halves"
+            found.append(replace(fit, value=value, low=value - below, high=value + above, how=how))
+    return tuple(found)
+
+
+def averaged_floor(floors: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """(mean, 95th percentile) of a mean of fits to chance, from those of its independent parts."""
+    if len(floors) == 1:
+        return floors[0]
+    mean = float(np.mean([low for low, _ in floors]))
+    spread = float(np.sqrt(sum((high - low) ** 2 for low, high in floors))) / len(floors)
+    return mean, mean + spread
 
 
 def score(task: str, outcome: np.ndarray, predicted: np.ndarray, folds: np.ndarray | None = None) -> float:

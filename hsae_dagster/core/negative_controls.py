@@ -36,7 +36,9 @@ class NegativeControl:
         tested: tests in all of them.
         discoveries: tests that would be called confirmed (Holm within the run, in the training direction), in all.
         runs_with_any: repetitions with at least one.
-        typical_effect: median size of the separation over all tests (NaN where nothing could be tested).
+        typical_effect: median size of the separation over all tests (NaN where nothing could be tested); of several
+            sets of tests, the mean of theirs.
+        any_in_run: (runs) whether each had a discovery.
     """
 
     name: str
@@ -45,6 +47,7 @@ class NegativeControl:
     discoveries: int
     runs_with_any: int
     typical_effect: float
+    any_in_run: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -173,4 +176,22 @@ def _summary(name: str, results: list[tuple[np.ndarray, np.ndarray]]) -> Negativ
         discoveries=int(sum(found.sum() for _, found in results)),
         runs_with_any=int(sum(found.any() for _, found in results)),
         typical_effect=float(np.median(sizes)) if sizes.size else float("nan"),
+        any_in_run=tuple(bool(found.any()) for _, found in results),
+    )
+
+
+def together(parts: Sequence[NegativeControl]) -> NegativeControl:
+    """One control of several sets of tests that share alpha: a run of it is the same run of each."""
+    if len(parts) == 1:
+        return parts[0]
+    any_in_run = tuple(any(run) for run in zip(*(part.any_in_run for part in parts), strict=True))
+    known = [part.typical_effect for part in parts if part.tested]
+    return NegativeControl(
+        name=parts[0].name,
+        runs=parts[0].runs,
+        tested=sum(part.tested for part in parts),
+        discoveries=sum(part.discoveries for part in parts),
+        runs_with_any=sum(any_in_run),
+        typical_effect=float(np.mean(known)) if known else float("nan"),
+        any_in_run=any_in_run,
     )

@@ -13,7 +13,7 @@ them for the next time: rows that are added later must not move them.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -34,16 +34,23 @@ class SplitShares:
     Attributes:
         validation: share.
         fidelity: share.
-        holdout: share.
+        holdout: share; nothing where there are two halves.
         salt: of the hash.
-        forward: whether time decides instead of the hash.
+        two_halves: whether each half tests what the other found.
+        forward: whether time decides instead of the hash; not with two halves.
     """
 
     validation: float
     fidelity: float
     holdout: float
     salt: str
+    two_halves: bool = False
     forward: bool = False
+
+    @property
+    def placing(self) -> "SplitShares":
+        """What components are placed by first: two halves, as a holdout of one half, else the shares themselves."""
+        return replace(self, validation=0.0, fidelity=0.0, holdout=0.5) if self.two_halves else self
 
     @property
     def cumulated(self) -> np.ndarray:
@@ -61,6 +68,7 @@ class Cuts:
         validation: likewise; places from here on are for training.
         attempt: 0 for the declared salt, else the number that is added to it.
         declared: whether the cuts are the declared shares.
+        two_halves: whether what is below the cut of the holdout is a half.
     """
 
     holdout: float
@@ -68,6 +76,7 @@ class Cuts:
     validation: float
     attempt: int = 0
     declared: bool = True
+    two_halves: bool = False
 
     @classmethod
     def by_share(cls, shares: SplitShares) -> "Cuts":
@@ -77,8 +86,8 @@ class Cuts:
 
     @property
     def record(self) -> dict[str, float | int | bool]:
-        """As JSON-like data."""
-        return asdict(self)
+        """As JSON-like data; of a holdout as it was before there were halves."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("two_halves", False)}
 
     def split(self, places: np.ndarray) -> np.ndarray:
         """(n,) protection of each place: 3 holdout … 0 train (positions in `SPLITS`)."""

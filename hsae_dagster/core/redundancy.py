@@ -51,14 +51,26 @@ def families(answers: np.ndarray, claims: Sequence[str], threshold: float) -> di
     found: dict[int, list[Member]] = {}
     for j in range(answers.shape[1]):
         for leader, members in found.items():
-            likeness = phi(answers[:, leader], answers[:, j])
-            same_words = words_shared(claims[leader], claims[j]) >= _WORDS and threshold <= 1
-            if abs(likeness) >= threshold or (same_words and likeness >= _PHI_WITH_WORDS):
-                members.append(Member(j, likeness))
+            alike = likeness((answers[:, leader], answers[:, j]), (claims[leader], claims[j]), threshold)
+            if alike is not None:
+                members.append(Member(j, alike))
                 break
         else:
             found[j] = []
     return {leader: tuple(members) for leader, members in found.items()}
+
+
+def likeness(answers: tuple[np.ndarray, np.ndarray], claims: tuple[str, str], threshold: float) -> float | None:
+    """φ of two concepts that say nearly the same, by the rule of `families`; None where they do not.
+
+    Args:
+        answers: (texts,) int8 of each: 1 yes, 0 no, -1 missing.
+        claims: of each.
+        threshold: of |φ|.
+    """
+    found = phi(*answers)
+    same_words = words_shared(*claims) >= _WORDS and threshold <= 1
+    return found if abs(found) >= threshold or (same_words and found >= _PHI_WITH_WORDS) else None
 
 
 def phi(first: np.ndarray, second: np.ndarray) -> float:

@@ -111,8 +111,11 @@ def _difference(design: HoldoutDesign, column: int, judged: np.ndarray, inside: 
     return replace(found, p_value=np.nan) if found.standard_error == 0 else found
 
 
-def correct(found: Sequence[Sequence[SubgroupEffect]]) -> list[tuple[SubgroupEffect, ...]]:
-    """The same effects (one sequence per concept) with Holm's p over all of them, and over all differences."""
+def correct(found: Sequence[Sequence[SubgroupEffect]], share: float = 1.0) -> list[tuple[SubgroupEffect, ...]]:
+    """The same effects (one sequence per concept) with Holm's p over all of them, and over all differences.
+
+    Where several sets of concepts share alpha, a corrected p is that of its set over its share.
+    """
     effects = np.array([one.effect.p_value for concept in found for one in concept])
     # With two levels the second difference is the first one turned round: one test, told twice.
     tests = [_test_of(j, one, concept) for j, concept in enumerate(found) for one in concept]
@@ -121,7 +124,11 @@ def correct(found: Sequence[Sequence[SubgroupEffect]]) -> list[tuple[SubgroupEff
     p_effects, p_tests = iter(holm(effects)), iter(tests)
     return [
         tuple(
-            replace(one, p_holm=float(next(p_effects)), difference_p_holm=float(adjusted[next(p_tests)]))
+            replace(
+                one,
+                p_holm=float(np.minimum(next(p_effects) / share, 1.0)),
+                difference_p_holm=float(np.minimum(adjusted[next(p_tests)] / share, 1.0)),
+            )
             for one in concept
         )
         for concept in found

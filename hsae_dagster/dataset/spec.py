@@ -17,6 +17,10 @@ Task = Literal["regression", "classification", "pairwise"]
 Percentile = Annotated[float, Field(ge=0.0, le=100.0)]
 
 
+# Below it, `splits.design: auto` takes two halves (docs/inference.md has what they find).
+FEW_ROWS = 5_000
+
+
 class Columns(Section):
     """Which columns of the files hold what."""
 
@@ -93,7 +97,14 @@ class Columns(Section):
 class Splits(Section):
     """Shares of rows. Whatever shares a cluster, a text or nearly a text stays together; new rows move no old ones."""
 
-    holdout: Share = Field(0.3, description="Share of rows that only the final tests read.")
+    design: Literal["holdout", "two_halves", "auto"] = Field(
+        "holdout",
+        description="`holdout`: one part of the rows only tests; `two_halves`: claims found in each half are tested on "
+        f"the other, which finds more where rows are few; `auto`: two halves below {FEW_ROWS:,} rows where claims are "
+        "found and judged offline, no label guides an autoencoder, and neither columns.time nor splits.holdout or "
+        "splits.reserve is declared.",
+    )
+    holdout: Share = Field(0.3, description="Share of rows that only the final tests read; not with two halves.")
     validation: Share = Field(0.1, description="Share for early stopping and for choosing among candidates.")
     fidelity: Share | None = Field(
         None,
@@ -438,6 +449,56 @@ class DatasetSpec(Section):
                 f"their neurons (splits.fidelity) add up to {taken:.2f}; leave at least 0.1 to train on"
             )
         return self
+
+    @model_validator(mode="after")
+    def _halves_share_what_saw_no_outcome(self) -> "DatasetSpec":
+        why = self._why_no_halves()
+        if self.splits.design == "two_halves" and why:
+            raise ValueError(why)
+        return self
+
+    def _why_no_halves(self) -> str | None:
+        """What speaks against two halves, and its remedy; None if nothing does."""
+        if isinstance(self.files, dict):
+            return "splits.design `two_halves` deals rows itself, but files names one per split; list them"
+        if "holdout" in self.splits.model_fields_set:
+            return "splits.design `two_halves` has no holdout beside the halves; leave splits.holdout out"
+        if self.columns.time is not None:
+            return (
+                "splits.design `two_halves` tests earlier rows by what later ones suggest, so it has no columns.time; "
+                "leave that out, or set splits.design to `holdout`"
+            )
+        if self.annotation.distil is not None:
+            return (
+                "annotation.distil labels the rest of one holdout, and splits.design `two_halves` has none; leave "
+                "distil out, or set splits.design to `holdout`"
+            )
+        if self.splits.reserve is not None:
+            return (
+                "splits.design `two_halves` tests every row there is and has no fresh reserve; leave splits.reserve "
+                "out, or set splits.design to `holdout`"
+            )
+        if any(sae.label_weight > 0 for sae in self.listed_saes):
+            return (
+                "both halves share their autoencoders, so splits.design `two_halves` needs some that no label guided; "
+                "leave label_weight out, or set splits.design to `holdout`"
+            )
+        if self.interpretation.model != "lexical":
+            return (
+                "splits.design `two_halves` finds claims offline; set interpretation.model to `lexical`, or "
+                "splits.design to `holdout`"
+            )
+        return None
+
+    @property
+    def design(self) -> str:
+        """`holdout`, `two_halves`, or `auto` where the number of rows decides."""
+        free = self.annotation.model == "lexical" and self._why_no_halves() is None
+        return "holdout" if self.splits.design == "auto" and not free else self.splits.design
+
+    def halves(self, rows: int) -> bool:
+        """Whether each half of so many rows tests what the other found."""
+        return self.design == "two_halves" or (self.design == "auto" and rows < FEW_ROWS)
 
     @model_validator(mode="after")
     def _guidance_is_by_text(self) -> "DatasetSpec":

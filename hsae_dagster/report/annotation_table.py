@@ -45,7 +45,7 @@ def column_names(claims: Sequence[tuple[str, str]]) -> list[str]:
         ['says_boring', 'asks_a_question']
     """
     names: list[str] = []
-    taken = {"text_id", "text_id_a", "text_id_b", "cluster", "outcome"}
+    taken = {"text_id", "text_id_a", "text_id_b", "cluster", "outcome", "half"}
     for place, (claim, title) in enumerate(claims, 1):
         opening = "says " if claim.startswith(_SAYS) else "like " if claim.startswith(_LIKE) else ""
         base = _slug(opening + title) or f"claim_{place}"
@@ -75,19 +75,20 @@ def annotation_table(observations: pl.DataFrame, answers: Answers, claims: Seque
     """One row per held-out observation, which is a text (`text_id`) or a pair (`text_id_a`, `text_id_b`).
 
     Args:
-        observations: of the holdout: text_id, or text_id_a and text_id_b, cluster_id, label.
+        observations: of the holdout: text_id, or text_id_a and text_id_b, cluster_id, label; of two halves, which.
         answers: of their texts.
         claims: (claim, title) of each column of the answers.
 
     Returns:
-        keys, cluster, outcome; per claim 1, 0 or null (no answer) and what made it hold (empty where it does not). For
-        pairs both columns once for each side, as `says_boring_a`, `says_boring_a_because`, `says_boring_b`, …
+        keys, cluster, outcome, half if there are two; per claim 1, 0 or null (no answer) and what made it hold (empty
+        where it does not). For pairs both columns once for each side, as `says_boring_a`, `says_boring_a_because`, …
     """
     rows = {key: row for row, key in enumerate(answers.text_ids)}
     pairs = "text_id_a" in observations.columns
     sides = {"_a": "text_id_a", "_b": "text_id_b"} if pairs else {"": "text_id"}
     columns: dict[str, pl.Series] = {key: observations[key] for key in sides.values()}
     columns |= {"cluster": observations["cluster_id"], "outcome": observations["label"]}
+    columns |= {"half": observations["half"]} if "half" in observations.columns else {}
     places = {ending: [rows[key] for key in observations[side].to_list()] for ending, side in sides.items()}
     for j, name in enumerate(column_names(claims)):
         for ending, own in places.items():

@@ -35,6 +35,7 @@ _LEADING = re.compile(r"^(?:([-+=])|(\d+)([.)]))(?=\s|[-=]|$)")
 # What a renderer turns into a link by itself; a space of no width after it keeps an address text.
 _SELF_LINKING = re.compile(r"https?:(?=//)|www(?=\.)|@", re.IGNORECASE)
 CONTROLLED = "controls held constant"
+FOUND_IN = "found in"
 SUPPORTING = "Texts that it holds for"
 NEAR_MISSES = "Near misses"
 _SOURCES = {
@@ -42,6 +43,7 @@ _SOURCES = {
     "terms": "words of the training texts that go with the outcome",
     "style": "the list of style cues",
 }
+_OTHER = {"a": "b", "b": "a"}
 _WHY = {
     "controls": "changes sign under controls",
     "false discovery rate": "by q, not by Holm",
@@ -92,7 +94,9 @@ def facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str,
     """The figures of a card, in reading order: (name, value)."""
     test = hypothesis.test
     noun = tested_noun(content)
-    yield "Tested on", f"{plural(test.n, noun)}, {plural(test.n_clusters, f'{cluster_noun(content)} cluster')}"
+    on = f"{_half(_OTHER[hypothesis.half])}: " if hypothesis.half else ""
+    yield "Tested on", f"{on}{plural(test.n, noun)}, {plural(test.n_clusters, f'{cluster_noun(content)} cluster')}"
+    yield from _found_in(hypothesis, content)
     yield "Holds for", f"{count(test.n_with)} ({percent(test.prevalence)})"
     yield (
         "Corrected for all tests (Holm)",
@@ -108,6 +112,28 @@ def facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str,
     if hypothesis.sae_id:
         yield "Neuron learned", guidance_words(hypothesis, content)
     yield from trust_facts(hypothesis, content)
+
+
+def _half(half: str) -> str:
+    return f"half {half.upper()}"
+
+
+def _found_in(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str, str]]:
+    """The half that a claim was found in, and what came of the same claim of the other half."""
+    if not hypothesis.half:
+        return
+    twin = hypothesis.twin
+    if twin is None:
+        yield "Found in", _half(hypothesis.half)
+        return
+    alike = "the same claim" if twin.concept_id == hypothesis.concept_id else f"“{one_line(twin.claim)}”"
+    found = "twice, in both halves" if twin.agrees else "in both halves, with opposite directions"
+    yield "Found", found
+    yield (
+        f"The other test, on {_half(hypothesis.half)}",
+        f"of {alike} (φ {number(twin.phi)}), found in {_half(twin.half)}: "
+        f"{effect_brief(twin.effect, content.task)}, Holm {p_phrase('p', twin.p_holm)}; {twin.badge}",
+    )
 
 
 def source_words(hypothesis: Hypothesis) -> str:
@@ -160,11 +186,18 @@ def hypotheses_table(content: ReportContent) -> list[dict[str, str]]:
             **({CONTROLLED: partial_brief(h.test.adjusted, content.task)} if content.controls else {}),
             "p": p_value(h.p_holm),
             "holds for": percent(h.test.prevalence),
+            **({FOUND_IN: _found_brief(h)} if content.halves else {}),
             "badge": h.badge,
             **({"why": why} if any(whys) else {}),
         }
         for number, (h, why) in enumerate(zip(content.hypotheses, whys, strict=True), 1)
     ]
+
+
+def _found_brief(hypothesis: Hypothesis) -> str:
+    if hypothesis.twin is not None and hypothesis.twin.agrees:
+        return "A and B"
+    return hypothesis.half.upper() or "neither"
 
 
 def why_words(hypothesis: Hypothesis) -> str:

@@ -72,7 +72,7 @@ class ReportContent:
         outcome: the outcome in words, with its unit.
         cluster: name of the cluster column, or None when every text stands for itself.
         outcome_mean: mean outcome on the holdout.
-        splits: sizes, in order train, validation, fidelity, holdout.
+        splits: sizes, in order train, validation, fidelity, holdout; or of half A and half B.
         dropped: rows left out, by reason.
         hypotheses: tested ones, in the order to show: by badge, then by size of effect.
         unreadable: selected neurons that no claim speaks for: (rank, sae_id, sae_column, reason); not tested.
@@ -114,6 +114,20 @@ class ReportContent:
     negative_controls: tuple[NegativeControl, ...] = ()
     sizes: SizeChoice | None = None
     round: int = 1
+
+    @property
+    def halves(self) -> bool:
+        """Whether each half of the texts tests what the other found."""
+        return any(split.split.startswith("half ") for split in self.splits)
+
+    def tested_on(self, half: str) -> SplitCount | None:
+        """Size of what tests claims found in a half (`a`, `b`), or of all that tests; None where it is unknown."""
+        testing = {"holdout", "half A", "half B"} - {f"half {half.upper()}"}
+        parts = [split for split in self.splits if split.split in testing]
+        if len(parts) < 2:
+            return parts[0] if parts else None
+        sums = (sum(getattr(part, name) for part in parts) for name in ("observations", "texts", "clusters"))
+        return SplitCount("both halves", *sums)
 
     @property
     def controls(self) -> tuple[str, ...]:

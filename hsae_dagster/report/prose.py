@@ -10,7 +10,7 @@ import numpy as np
 
 from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.core.ladder import WORDS
-from hsae_dagster.report.content import ReportContent, SplitCount
+from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.trust import control_words, look_words, own_effect_words
 from hsae_dagster.report.wording import (
     capitalised,
@@ -47,13 +47,9 @@ def unit(content: ReportContent) -> str:
 
 def tested_noun(content: ReportContent) -> str:
     """What the tests count: pairs, texts, or observations where several rows share a text."""
-    holdout = _holdout(content)
+    holdout = content.tested_on("")
     repeated = holdout is not None and content.task != "pairwise" and holdout.observations != holdout.texts
     return "observation" if repeated else unit(content)
-
-
-def _holdout(content: ReportContent) -> SplitCount | None:
-    return next((split for split in content.splits if split.split == "holdout"), None)
 
 
 def cluster_noun(content: ReportContent) -> str:
@@ -88,6 +84,12 @@ def _found(content: ReportContent) -> str:
     own = sum(h.badge == "confirmed" and h.source == "yours" for h in content.hypotheses)
     verb = _be(tested)[1]
     what = f"{plural(tested, 'claim')} {verb} tested on {_tested_on(content)} that no earlier step had read"
+    if content.halves:
+        twice = sum(h.twin is not None and h.twin.agrees for h in content.hypotheses)
+        what = (
+            f"{plural(tested, 'claim')} {verb} tested on {_tested_on(content)}, each on the half that it was not found "
+            f"in; {count(twice) if twice else 'none'} of them {_be(twice)[1]} found in both halves"
+        )
     if not confirmed:
         return f"No finding: {what}; {'it' if tested == 1 else 'none of them'} is {'not ' * (tested == 1)}confirmed."
     found = confirmed - own
@@ -97,7 +99,7 @@ def _found(content: ReportContent) -> str:
 
 
 def _tested_on(content: ReportContent) -> str:
-    holdout, noun = _holdout(content), tested_noun(content)
+    holdout, noun = content.tested_on(""), tested_noun(content)
     if holdout is None:
         return "held-out texts"
     where = plural(holdout.observations, noun)
@@ -174,11 +176,16 @@ def outcome_sentence(content: ReportContent) -> str:
 def method(content: ReportContent) -> Iterator[tuple[str, str]]:
     """How the figures came about: (what, how)."""
     by = f" Texts of one {cluster_noun(content)} are always in the same split." if content.cluster else ""
-    yield (
-        "Splits",
-        "Claims are found on the training and validation texts and tested once on the held-out texts (the holdout)."
-        + by,
-    )
+    how = "Claims are found on the training and validation texts and tested once on the held-out texts (the holdout)."
+    if content.halves:
+        by = by.replace("split", "half")
+        how = (
+            "Two halves. What each half of the texts suggests (neurons, words, thresholds, directions, the size of "
+            "the autoencoder) is tested once, on the other half, which is held out from all of that. Autoencoders do "
+            "not see the outcome and learn from the texts of both. Claims of both halves that say the same are one "
+            "line, found twice: the surer of its two tests stands there, and the card tells of both."
+        )
+    yield "Splits", how + by
     yield (
         "From text to claim",
         "Texts become embeddings: lists of numbers that stand for what they mean. A sparse autoencoder breaks "
@@ -203,12 +210,14 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
             else ""
         ),
     )
+    tests = sum(1 + (h.twin is not None) for h in content.hypotheses)
     yield (
         "Many tests",
         f"Holm's correction is to hold the chance of even one false confirmation below {error_rate(content.alpha)}; "
         "the simulations in docs/inference.md show how nearly it does, and where not. Dependence that no column and no "
         "equal text shows is not counted. q is the false discovery rate of Benjamini and Hochberg. Plain Bonferroni "
-        f"would keep {content.bonferroni} of {len(content.hypotheses)}.",
+        f"would keep {content.bonferroni} of {tests}."
+        + (" Each half has half of that chance, for its own tests (less what your own claims take)." * content.halves),
     )
     yield (
         "Beside all other claims",
@@ -228,7 +237,8 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
         "Models that may read everything (embeddings, words, neurons) are trained on the other splits. The claims are "
         "judged on the holdout only; their model is trained on a part of its clusters and scored on the others, in "
         "turn, and an AUC compares texts within one part only. Every value is of texts that the model had not seen; "
-        "the floor is the model of the claims on shuffled outcomes.",
+        "the floor is the model of the claims on shuffled outcomes."
+        + (" With two halves, all of this is done from each side, and the mean is told." * content.halves),
     )
 
 
@@ -357,5 +367,5 @@ def _figure_threats(content: ReportContent) -> Iterator[str]:
 
 
 def _missing(hypothesis: Hypothesis, content: ReportContent) -> int:
-    holdout = _holdout(content)
+    holdout = content.tested_on(hypothesis.half)
     return max(0, holdout.observations - hypothesis.test.n) if holdout else 0

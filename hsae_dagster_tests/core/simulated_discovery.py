@@ -6,13 +6,14 @@ from functools import partial
 import numpy as np
 from scipy import stats
 
-from hsae_dagster.core.cross_fitting import Candidate, cross_fit, halves
+from hsae_dagster.core.analysis_plan import Look, corrected
 from hsae_dagster.core.inference import holm
 from hsae_dagster.core.multiple_tests import one_sided, training_weights
 from hsae_dagster_tests.core.simulated_rates import ALPHA, Scenario
 
 Generator = np.random.Generator
 FEATURES, TRUE, CHOSEN = 200, 10, 20
+FIRST_LOOK = Look(number=1, plan="", frozen_before=True, earlier={}, earlier_plans=())
 
 
 def z_values(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -42,21 +43,20 @@ def found_before(rng: Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def found_now(rng: Generator, x: np.ndarray, y: np.ndarray, component: np.ndarray) -> np.ndarray:
-    """Features confirmed by two cross-fitted halves."""
-
-    def discover(rows: np.ndarray) -> list[Candidate[tuple[int, float]]]:
-        z = z_values(x[rows], y[rows])
+    """Features confirmed by two halves of whole components, each of which tests what the other found."""
+    half = (rng.permutation(component.max() + 1) % 2)[component]
+    found = [np.empty(0, dtype=int)]
+    for tested_on in (0, 1):
+        learned, other = half != tested_on, half == tested_on
+        z = z_values(x[learned], y[learned])
         best = np.argsort(-np.abs(z))[:CHOSEN]
         weights = training_weights(z[best], 1.0, ALPHA / 2)
-        return [Candidate((int(j), float(np.sign(z[j]))), float(w)) for j, w in zip(best, weights, strict=True)]
-
-    def test(wanted: Sequence[tuple[int, float]], rows: np.ndarray) -> np.ndarray:
-        z = z_values(x[rows][:, [j for j, _ in wanted]], y[rows])
-        two_sided = 2 * stats.norm.sf(np.abs(z))
-        return np.array([one_sided(p, e, d) for p, e, (_, d) in zip(two_sided, z, wanted, strict=True)])
-
-    claims = cross_fit(halves(component, rng), discover, test)
-    return np.unique([claim.content[0] for claim in claims if claim.p_adjusted < ALPHA]).astype(int)
+        again = z_values(x[other][:, best], y[other])
+        two_sided = 2 * stats.norm.sf(np.abs(again))
+        p = np.array([one_sided(*each) for each in zip(two_sided, again, z[best], strict=True)])
+        family = corrected(p, [str(j) for j in best], FIRST_LOOK, ALPHA, weights, share=0.5)
+        found.append(best[family.p_holm < ALPHA])
+    return np.unique(np.concatenate(found)).astype(int)
 
 
 def _true_ones(n: int, rng: Generator) -> tuple[float, float]:

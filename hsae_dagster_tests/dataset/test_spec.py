@@ -6,7 +6,7 @@ import pytest
 
 from hsae_dagster.dataset.discovery import check_name, dataset_names, files_fingerprint, load_dataset
 from hsae_dagster.dataset.saes import AutoSizes
-from hsae_dagster.dataset.spec import DatasetSpec
+from hsae_dagster.dataset.spec import FEW_ROWS, DatasetSpec
 from hsae_dagster.errors import DatasetError
 
 GOOD = "task: regression\nfiles: texts.csv\ncolumns: {text: text, label: score}\n"
@@ -37,6 +37,15 @@ def test_defaults_fill_everything_but_three_fields(tmp_path: Path) -> None:
         (
             "splits: {holdout: 0.8}\nannotation: {model: 'openai:x'}\ninterpretation: {model: 'openai:x'}\n",
             ["splits.fidelity", "1.00", "leave at least 0.1"],
+        ),
+        ("splits: {design: two_halves, holdout: 0.3}\n", ["no holdout beside the halves", "leave splits.holdout out"]),
+        (
+            "splits: {design: two_halves}\nsaes: [{m: 8, k: 2, label_weight: 0.1}]\n",
+            ["both halves share their autoencoders", "leave label_weight out"],
+        ),
+        (
+            "splits: {design: two_halves}\nannotation: {model: 'openai:x'}\ninterpretation: {model: 'openai:x'}\n",
+            ["finds claims offline", "set interpretation.model to `lexical`"],
         ),
         ("interpretation: {sampling: best}\n", ["`interpretation.sampling`", "'best'", "'percentile' or 'top'"]),
         ("interpretation: {bin: [100, 80]}\n", ["`interpretation`", "bin [100.0, 80.0] must rise"]),
@@ -81,6 +90,24 @@ def test_a_broken_declaration_is_explained(tmp_path: Path, yaml: str, words: lis
         load_dataset(declare(tmp_path, yaml), "mine")
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "few", "many"),
+    [
+        ("", False, False),
+        ("splits: {design: two_halves}\n", True, True),
+        ("splits: {design: auto, validation: 0.15}\n", True, False),
+        ("splits: {design: auto, holdout: 0.4}\n", False, False),
+        ("splits: {design: auto}\nsaes: [{m: 8, k: 2, label_weight: 0.1}]\n", False, False),
+        ("splits: {design: auto}\nannotation: {model: 'openai:x'}\n", False, False),
+    ],
+)
+def test_halves_are_taken_where_they_were_asked_for_or_rows_are_few_and_nothing_is_paid(
+    tmp_path: Path, yaml: str, few: bool, many: bool
+) -> None:
+    spec = load_dataset(declare(tmp_path, GOOD + yaml), "mine").spec
+    assert (spec.halves(FEW_ROWS - 1), spec.halves(FEW_ROWS)) == (few, many)
 
 
 @pytest.mark.parametrize("name", ["a/b", "../up", "Upper", "", ".hidden", "a" * 65, "with space"])

@@ -8,7 +8,7 @@ import pytest
 
 from hsae_dagster.assets.concepts_to_test import no_fidelity
 from hsae_dagster.cli.findings import columns
-from hsae_dagster.core.hypothesis import Evidence, Example
+from hsae_dagster.core.hypothesis import Evidence, Example, Twin
 from hsae_dagster.core.inference import NO_EFFECT_ESTIMATED
 from hsae_dagster.core.joint_fit import Fit
 from hsae_dagster.core.negative_controls import NegativeControl
@@ -435,3 +435,37 @@ def test_published_figures_are_marked_and_only_there_where_declared() -> None:
     assert "Published, not measured here" not in render_report(make_content())
     page = render_report(make_content(settings={"published": "AUC 0.695,\n14 of 20."}))
     assert "Published, not measured here: AUC 0.695, 14 of 20." in page
+
+
+def test_of_two_halves_every_claim_says_where_it_was_found_and_what_tested_it():
+    first, second, third = (make_hypothesis(k) for k in range(3))
+    other = dataclasses.replace(second, half="b", claim="says “the same”", badge="not supported", p_holm=0.7)
+    twice = dataclasses.replace(first, half="a", twin=Twin.of(other, 0.93, agrees=True))
+    against = dataclasses.replace(
+        second, half="b", twin=Twin.of(dataclasses.replace(first, half="a"), -0.9, agrees=False)
+    )
+    own = dataclasses.replace(third, source="yours", badge="suggestive")
+    splits = (SplitCount("half A", 1500, 1500, 80), SplitCount("half B", 1549, 1540, 72))
+    content = make_content(hypotheses=(twice, against, own), splits=splits, dropped={})
+    told = dict(facts(twice, content))
+    assert told["Tested on"].startswith("half B: 3,049")
+    assert told["Found"] == "twice, in both halves"
+    assert "“says “the same”” (φ 0.93), found in half B" in told["The other test, on half A"]
+    assert "Holm p = 0.70; not supported" in told["The other test, on half A"]
+    assert dict(facts(against, content))["Found"] == "in both halves, with opposite directions"
+    assert "Found" not in dict(facts(own, content))
+    assert [row["found in"] for row in hypotheses_table(content)] == ["A and B", "B", "neither"]
+    said = headline(content)
+    assert "3,049 observations of 3,040 texts (152 film clusters), each on the half that it was not found in" in said
+    assert "1 of them was found in both halves" in said
+    text = " ".join(" ".join(Page(render_report(content)).text).split())
+    assert "the surer of its two tests stands there" in text
+    assert "Plain Bonferroni would keep 14 of 5." in text
+    assert "Each half has half of that chance" in text
+    assert "(the holdout)" not in text
+    assert "Found in half" in text
+    # A corpus with a holdout has none of this.
+    plain = make_content()
+    assert not plain.halves
+    assert "found in" not in hypotheses_table(plain)[0]
+    assert not {"Found", "Found in"} & set(dict(facts(plain.hypotheses[0], plain)))

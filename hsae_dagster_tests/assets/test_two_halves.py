@@ -1,0 +1,177 @@
+"""Two halves from files to cards: what each found is tested on the other, and nothing of the other had a part in it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from hsae_dagster.assets.gold import draw_sheet
+from hsae_dagster.assets.text_trail import text_trail
+from hsae_dagster.assets.trial import try_claims
+from hsae_dagster.core.cross_fitting import HALVES
+from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster.report.links import card_partition
+from hsae_dagster.storage.frames import read_frame
+from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts
+
+SPLITS = {"design": "two_halves", "validation": 0.2}
+OWN = [{"claim": "mentions the moon", "terms": ["moon"]}]
+INFERENCE = {"min_positives": 5, "bootstrap": 20, "folds": 3}
+OTHER = {"a": "b", "b": "a"}
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Run]:
+    """The tiny texts, each half testing what the other found; not to be written to."""
+    workspace = Workspace(tmp_path_factory.mktemp("halved"))
+    workspace.declare("tiny", tiny_texts(400), splits=SPLITS, hypotheses=OWN, inference=INFERENCE)
+    run = workspace.run("tiny")
+    assert run.success, {step: run.sentence(step) for step in run.failures}
+    return workspace, run
+
+
+def hypotheses(workspace: Workspace) -> pl.DataFrame:
+    return read_frame(workspace.current("tiny", "evaluation_report").file("hypotheses.parquet"))
+
+
+def table(workspace: Workspace, asset: str, name: str) -> pl.DataFrame:
+    return read_frame(workspace.current("tiny", asset).file(f"{name}.parquet"))
+
+
+def test_every_structural_check_passes_and_both_halves_find(halved: tuple[Workspace, Run]) -> None:
+    workspace, run = halved
+    assert all(check.passed for check in run.checks.values() if check.blocking)
+    neurons = table(workspace, "selected_neurons", "neurons")
+    assert set(neurons["half"]) == set(HALVES)
+    assert neurons["rank"].to_list() == list(range(neurons.height))
+    found = hypotheses(workspace)
+    assert {*found["half"], *found["twin_half"]} >= set(HALVES)
+    assert found.filter(pl.col("badge") == "confirmed").height >= 2, "the tiny texts' topics are found"
+
+
+def test_each_effect_is_that_of_the_half_that_did_not_find_the_claim(halved: tuple[Workspace, Run]) -> None:
+    workspace, _ = halved
+    matrix = table(workspace, "annotation_matrix", "annotations")
+    rows = table(workspace, "annotation_matrix", "observations").join(matrix, on="text_id")
+    assert rows.height == 400, "both halves test"
+
+    def effect(concept: str, half: str) -> float:
+        side = rows.filter(pl.col("half") == OTHER[half]) if half else rows
+        means = side.group_by(concept).agg(pl.col("label").mean())
+        return dict(means.iter_rows())[True] - dict(means.iter_rows())[False]
+
+    found = hypotheses(workspace)
+    for row in found.iter_rows(named=True):
+        assert row["effect_estimate"] == pytest.approx(effect(row["concept_id"], row["half"])), row["claim"]
+        assert row["n"] == (rows["half"] == OTHER[row["half"]]).sum() if row["half"] else 400
+        if row["twin_half"]:
+            assert row["twin_half"] == OTHER[row["half"]]
+            assert row["twin_effect_estimate"] == pytest.approx(effect(row["twin_concept_id"], row["twin_half"]))
+    assert found.filter(pl.col("half") == "")["claim"].to_list() == ["mentions the moon"]
+
+
+def test_claims_that_both_halves_found_are_one_line_and_the_register_keeps_both_tests(
+    halved: tuple[Workspace, Run],
+) -> None:
+    workspace, run = halved
+    found = hypotheses(workspace)
+    assert found["concept_id"].is_unique().all()
+    twice = found.filter(pl.col("twin_agrees"))
+    assert twice.height >= 1, "what the words of a topic do shows in both halves"
+    looks = list((workspace.project.results / "holdouts").glob("*/looks/*.p.json"))
+    assert len(looks) == 1
+    kept = looks[0].read_text(encoding="utf-8")
+    assert all(key in kept for key in [*found["test_key"], *twice["twin_test_key"]])
+    page = Path(run.metadata("evaluation_report")["report"]).read_text(encoding="utf-8")
+    assert "twice, in both halves" in page
+    assert "each on the half that it was not found in" in page
+    assert "half B" in page
+    card = run.cards[card_partition("tiny", found["concept_id"].to_list().index(twice["concept_id"][0]) + 1)]
+    assert f"half {OTHER[twice['half'][0]].upper()}" in card["tested on"]
+
+
+def test_labels_of_one_half_have_no_part_in_what_the_other_finds(halved: tuple[Workspace, Run], tmp_path: Path) -> None:
+    workspace = halved[0].copy_to(tmp_path)
+    before = _found(workspace)
+    placed = table(workspace, "corpus", "observations").join(
+        table(workspace, "corpus", "texts")["text_id", "text"], "text_id"
+    )
+    of_b = placed.filter(pl.col("half") == "b")["text"]
+    file = workspace.root / "data" / "tiny" / "texts.parquet"
+    rows = pl.read_parquet(file)
+    inside = rows["text"].is_in(of_b.to_list()).to_numpy()
+    score = rows["score"].to_numpy().copy()
+    score[inside] = np.random.default_rng(1).permutation(score[inside])
+    rows.with_columns(pl.Series("score", score)).write_parquet(file)
+    assert workspace.run("tiny", upto="interpretations").success
+    after = _found(workspace)
+    again = table(workspace, "corpus", "observations")
+    assert dict(again["text_id", "half"].iter_rows()) == dict(placed["text_id", "half"].iter_rows())
+    assert after["a"] == before["a"]
+    assert after["b"] != before["b"], "what half B finds does follow its labels"
+
+
+def _found(workspace: Workspace) -> dict[str, list[Any]]:
+    """Neurons and claims of each half, without their places in the common list."""
+    neurons = table(workspace, "selected_neurons", "neurons").drop("rank", "other_seeds")
+    records = workspace.current("tiny", "interpretations").json("concepts.json")
+    return {
+        half: [
+            neurons.filter(pl.col("half") == half).fill_nan(None).rows(),
+            [{k: v for k, v in record.items() if k != "rank"} for record in records if record["half"] == half],
+        ]
+        for half in HALVES
+    }
+
+
+def test_what_people_read_of_a_text_is_what_it_tested(halved: tuple[Workspace, Run]) -> None:
+    workspace, _ = halved
+    found = {row["hypothesis_id"]: row["half"] for row in hypotheses(workspace).iter_rows(named=True)}
+    texts = table(workspace, "corpus", "texts")
+    for half in HALVES:
+        trail = text_trail(workspace.project, "tiny", texts.filter(pl.col("half") == half)["text_id"][0])
+        assert trail.split == f"half {half.upper()}"
+        assert {found[support.hypothesis_id] for support in trail.supports} == {OTHER[half], ""}
+    exported = pl.read_parquet(workspace.project.results / "reports" / "tiny" / "annotations.parquet")
+    assert exported["half"].value_counts().height == 2
+    tried = try_claims(workspace.project, "tiny", "There was a moon next to the oven.")[1]
+    assert len(tried) == len(found)
+    sheet, n_rows = draw_sheet(workspace.project, load_dataset(workspace.project.data, "tiny"), 20)
+    asked = pl.read_csv(sheet).join(texts["text_id", "half"], on="text_id")
+    assert asked.height == n_rows
+    once = hypotheses(workspace).filter((pl.col("half") != "") & (pl.col("twin_half") == ""))
+    for row in once.iter_rows(named=True):
+        assert set(asked.filter(pl.col("concept") == row["concept_id"])["half"]) == {OTHER[row["half"]]}
+
+
+def test_a_second_plan_on_the_same_texts_is_a_second_look_whatever_the_halves(
+    halved: tuple[Workspace, Run], tmp_path: Path
+) -> None:
+    workspace = halved[0].copy_to(tmp_path)
+    n_first = hypotheses(workspace).height + hypotheses(workspace)["twin_agrees"].is_not_null().sum()
+    changed = {"splits": {**SPLITS, "salt": "another"}, "hypotheses": OWN, "inference": INFERENCE}
+    workspace.declare("tiny", None, **changed)
+    run = workspace.run("tiny")
+    assert run.success, {step: run.sentence(step) for step in run.failures}
+    summary = workspace.current("tiny", "evaluation_report").json("evaluation.json")
+    assert summary["look"] == 2
+    assert summary["family"] > n_first
+    assert "which an earlier look has used" in " ".join(hypotheses(workspace)["reason"])
+
+
+def test_a_small_dataset_keeps_its_halves_when_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hsae_dagster.dataset.spec.FEW_ROWS", 350)
+    workspace, rows = Workspace(tmp_path), tiny_texts(400)
+    workspace.declare("tiny", rows.head(300), splits={"design": "auto"})
+    assert workspace.run("tiny", upto="corpus").success
+    before = dict(table(workspace, "corpus", "observations")["text_id", "half"].iter_rows())
+    workspace.declare("tiny", rows, splits={"design": "auto"})
+    assert workspace.run("tiny", upto="corpus").success
+    after = dict(table(workspace, "corpus", "observations")["text_id", "half"].iter_rows())
+    assert len(after) == 400
+    assert {key: after[key] for key in before} == before
+    workspace.declare("tiny", rows, splits={"design": "auto", "salt": "another"})
+    assert workspace.run("tiny", upto="corpus").success
+    assert "half" not in table(workspace, "corpus", "observations").columns, "what was never split is counted anew"
