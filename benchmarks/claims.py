@@ -178,14 +178,15 @@ def alike(project: Project, dataset: str) -> float:
     return float(together[np.triu_indices(len(together), 1)].max())
 
 
-def cell(shared: Shared, dataset: str, seed: int) -> dict[str, Any]:
-    """One dataset on one split."""
+def cell(shared: Shared, dataset: str, seed: int, units: str = "auto") -> dict[str, Any]:
+    """One dataset on one split, read by sentences where texts have several (`auto`) or whole (`text`)."""
     started, spent = time.perf_counter(), time.process_time()
-    with shared.apart(dataset, {"splits": {"salt": salt(seed)}, "inference": {"bootstrap": 0}}) as project:
+    changes = {"splits": {"salt": salt(seed)}, "inference": {"bootstrap": 0}, "units": units}
+    with shared.apart(dataset, changes) as project:
         try:
             run_stages(project, dataset)
         except RuntimeError as error:
-            return {"dataset": dataset, "seed": seed, "said": str(error)}
+            return {"dataset": dataset, "seed": seed, "units": units, "said": str(error)}
         summary = result(project, dataset, "evaluation_report").json("evaluation.json")
         agreed, differ = agreement(project, dataset)
         neurons = read_frame(result(project, dataset, "selected_neurons").file("neurons.parquet"))
@@ -195,6 +196,8 @@ def cell(shared: Shared, dataset: str, seed: int) -> dict[str, Any]:
         return {
             "dataset": dataset,
             "seed": seed,
+            "units": units,
+            "distinct units": result(project, dataset, "corpus").json("summary.json")["units"]["distinct"],
             "metric": summary["metric"],
             "fits": {name: summary["fits"].get(name) for name in RUNGS},
             **rivals(project, dataset, summary["task"]),
@@ -218,12 +221,12 @@ def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
     names = ("20 terms (lasso)", "20 topics (k-means)", "20 topics (LDA)")
     yield (
         "| dataset | split | embeddings | words | all neurons | selected | fired | **claims as read** | 20 terms | "
-        "k-means | LDA | confirmed | reader agrees | most alike | neurons found again | m/k | CPU s |"
+        "k-means | LDA | confirmed | reader agrees | most alike | neurons found again | m/k | distinct units | CPU s |"
     )
-    yield "|---|---|" + "---:|" * 15
+    yield "|---|---|" + "---:|" * 16
     for one in cells:
         if "fits" not in one:
-            yield f"| {one['dataset']} | {one['seed'] + 1} | {one['said']} |" + " |" * 14
+            yield f"| {one['dataset']} | {one['seed'] + 1} | {one['said']} |" + " |" * 15
             continue
         again = one["found again"]
         shown = [
@@ -237,6 +240,7 @@ def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
             f"{one['most alike']:.2f}",
             "" if again is None else f"{again:.0%}",
             one["sae"],
+            f"{one['distinct units']:,}" + (" (whole texts)" if one["units"] == "text" else ""),
             f"{one['cpu']:.0f}",
         ]
         yield f"| {' | '.join(shown)} |"
@@ -245,12 +249,15 @@ def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
 def main() -> None:
     parser = arguments(__doc__, "claims")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--units", choices=["auto", "text"], default="auto", help="whole texts, or sentences of several"
+    )
     options = parser.parse_args()
     shared = Shared(options.data, options.results)
     for seed in range(options.seeds):
         for dataset in present(shared, options.datasets or DATASETS):
-            if (dataset, seed) not in finished(options.out, "dataset", "seed"):
-                append(options.out, cell(shared, dataset, seed))
+            if (dataset, seed, options.units) not in finished(options.out, "dataset", "seed", "units"):
+                append(options.out, cell(shared, dataset, seed, options.units))
                 print(f"{dataset}, split {seed + 1}: done", flush=True)
     show(list(table(lines(options.out))), options.table)
 

@@ -34,7 +34,7 @@ from hsae_dagster.core.cross_fitting import Side
 from hsae_dagster.core.observations import text_sides
 from hsae_dagster.core.pooling import pool_codes
 from hsae_dagster.core.sae_choice import ENOUGH_OBSERVATIONS, Candidate, Standing, choose, compare
-from hsae_dagster.core.sae_grid import Size, batch_size, grid, reference_size
+from hsae_dagster.core.sae_grid import Size, batch_size, grid, passes, reference_size
 from hsae_dagster.core.seed_matches import FOUND, found_again
 from hsae_dagster.dataset.saes import SAE, Auto
 from hsae_dagster.report.wording import plural
@@ -96,7 +96,7 @@ def _choose(
             judge = _Judge.of(lessons, corpus, side)
             rows, place, reason = _raced(sizes, race, judge)
         rows[place]["chosen"] = True
-        taken = _declared(sizes[place], auto, batch, auto.max_epochs, auto.seed)
+        taken = _declared(sizes[place], auto, batch, passes(auto.max_epochs, n_units), auto.seed)
         stage.report(f"{describe(taken)} is taken: {reason}")
         trained = train_one(lessons, taken)
     return rows, reason, trained
@@ -141,8 +141,9 @@ class _Race:
 
     def run(self, size: Size, further: int = 0) -> StoredObject:
         """One candidate, from the first seed or a further one."""
-        batch = batch_size(len(self.lessons.ids["train"]))
-        sae = _declared(size, self.auto, batch, self.auto.race_epochs, self.auto.seed + further)
+        n_units = len(self.lessons.ids["train"])
+        epochs = passes(self.auto.race_epochs, n_units)
+        sae = _declared(size, self.auto, batch_size(n_units), epochs, self.auto.seed + further)
         return train_one(self.lessons, sae, quiet=True)
 
 

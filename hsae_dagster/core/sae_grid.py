@@ -48,6 +48,14 @@ def grid(n_units: int, n_select: int) -> list[Size]:
     return found + [size for size in larger if size.m * _UNITS_PER_NEURON <= n_units]
 
 
+def passes(epochs: int, n_units: int) -> int:
+    """Passes over so many units that make as many training steps as `epochs` over 20,000 of them; `epochs` for fewer.
+
+    At least 5, so that early stopping has something to compare.
+    """
+    return min(epochs, max(5, math.ceil(epochs * _MANY_UNITS / max(n_units, 1))))
+
+
 def redundancy(dense: np.ndarray) -> float:
     """Mean |correlation| over pairs of columns of dense (n, q); columns that do not vary count as uncorrelated."""
     q = dense.shape[1]

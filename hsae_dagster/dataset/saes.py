@@ -80,10 +80,12 @@ class Auto(Section):
     """How the size is chosen: candidates are raced for a few epochs, and what is taken is trained to the end."""
 
     race_epochs: int = Field(
-        20, ge=1, description="Passes over the training units after which candidates are compared."
+        20, ge=1, description="Passes over the units after which candidates are compared; fewer over more than 20,000."
     )
     learning_rate: float = Field(2e-3, gt=0.0, description="Adam's step size for every candidate.")
-    max_epochs: int = Field(60, ge=1, description="Most passes over the training units for the one that is taken.")
+    max_epochs: int = Field(
+        60, ge=1, description="Most passes over the units for the one that is taken; fewer over more than 20,000."
+    )
     patience: int = Field(5, ge=1, description="Epochs without improvement before stopping.")
     seed: int = Field(0, ge=0, description="Start of the random stream of every candidate.")
 

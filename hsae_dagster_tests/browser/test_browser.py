@@ -83,11 +83,21 @@ def keep(page: Any, name: str, *, whole: bool = False) -> None:
         page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=whole)
 
 
-def test_the_graph_shows_every_stage(site: Site) -> None:
+def test_the_graph_shows_the_flow_and_every_stage(site: Site) -> None:
     page = site.open("/asset-groups", 1700, 1000)
-    for name in (*NAMES, "hypothesis_card", "labelled_texts"):
-        page.get_by_text(name, exact=True).first.wait_for()
+    for group in ("texts", "model", "hypotheses", "catalog"):
+        page.get_by_text(group, exact=True).first.wait_for()
     keep(page, "graph")
+    shown = {
+        "texts": ["labelled_texts", *NAMES[:2]],
+        "model": NAMES[2:5],
+        "hypotheses": [*NAMES[5:], "hypothesis_card"],
+    }
+    for group, names in shown.items():
+        page.goto(f"{site.address}/locations/hsae_dagster/asset-groups/{group}")
+        for name in names:
+            page.get_by_text(name, exact=True).first.wait_for()
+        keep(page, f"graph_{group}")
     page.close()
 
 

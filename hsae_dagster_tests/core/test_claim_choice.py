@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from hsae_dagster.core.concepts import word_groups
 from hsae_dagster.core.concepts.choice import (
     Learned,
     Limits,
@@ -132,7 +133,10 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("pairs", "taken"), [(False, TEXTS), (True, PAIRS)])
-def test_a_choice_that_is_quick_takes_what_a_slow_one_took(pairs: bool, taken: list[tuple[object, float]]) -> None:
+def test_a_choice_that_is_quick_takes_what_a_slow_one_took(
+    pairs: bool, taken: list[tuple[object, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(word_groups, "CLOSENESS", 0.5)  # as the slow one had it
     learned, pool, vocabulary = _seeded(pairs)
     picks = choose_together(learned, pool, vocabulary, Limits(12, 10), 2.0)
     assert [pick.column if pick.group is None else pick.group.families for pick in picks] == [one for one, _ in taken]

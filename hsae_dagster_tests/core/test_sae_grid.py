@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hsae_dagster.core.sae_grid import Size, batch_size, grid, redundancy, reference_size
+from hsae_dagster.core.sae_grid import Size, batch_size, grid, passes, redundancy, reference_size
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,9 @@ def test_redundancy_is_the_mean_absolute_correlation() -> None:
     assert redundancy(dense) == pytest.approx(wanted)
     assert redundancy(np.column_stack([dense[:, 0], np.ones(200)])) == 0.0
     assert redundancy(dense[:, :1]) == 0.0
+
+
+@pytest.mark.parametrize(("n_units", "expected"), [(1, 60), (20_000, 60), (40_000, 30), (80_000, 15), (10**7, 5)])
+def test_many_units_are_passed_over_less_often(n_units: int, expected: int) -> None:
+    assert passes(60, n_units) == expected
+    assert passes(3, n_units) == 3, "never more than asked for"
