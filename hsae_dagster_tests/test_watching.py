@@ -80,7 +80,7 @@ def test_a_failed_check_and_a_lost_confirmation_are_told_once_and_what_was_befor
         assert confirmed
         copied.declare("ratings", None, inference=STRICT)
         run = copied.run("ratings", "evaluation_report", instance=instance)
-        assert run.success
+        assert run.success, {step: run.sentence(step) for step in run.failures}
         told = watching.tick()
         kinds = [each["kind"] for each in posted]
         assert told == f"{len(posted)} told"
