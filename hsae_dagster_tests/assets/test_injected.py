@@ -79,7 +79,9 @@ def assert_inert(path: Path) -> None:
         assert not [name for name in attributes if name.startswith("on")], (path, tag)
         address = str(attributes.get("href", "#"))
         if address.startswith(f"{dagster_root()}/assets/"):  # the page's own way to the evaluation in Dagster
-            assert re.fullmatch(r"[\w%/-]+\?view=partitions&partition=[\w%-]+", address.removeprefix(dagster_root())), path
+            assert re.fullmatch(r"[\w%/-]+\?view=partitions&partition=[\w%-]+", address.removeprefix(dagster_root())), (
+                path
+            )
             continue
         assert not address.startswith(("javascript", "data", "http")), path
 
