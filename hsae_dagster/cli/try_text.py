@@ -48,7 +48,7 @@ def _read(file: Path) -> str:
 
 def _lines(tried: "list[Tried]", task: str) -> Iterator[str]:
     from hsae_dagster.report.changes import standing_effect
-    from hsae_dagster.report.wording import count, one_line, shorten
+    from hsae_dagster.report.wording import count, one_line, plural, shorten
 
     held = [each for each in tried if each.because]
     yield f"{count(len(held))} of {count(len(tried))} claims {'holds' if len(held) == 1 else 'hold'}."
