@@ -155,6 +155,7 @@ def test_appended_rows_wait_and_are_tested_once_on_a_fresh_reserve_that_costs_wh
     assert (told(workspace)["round"], told(workspace)["look"], told(workspace)["alpha"]) == (2, 1, 0.006)
     assert told(workspace)["family"] == told(workspace)["tested"]
     page = (workspace.project.results / "reports" / "growing.html").read_text(encoding="utf-8")
+    page = page.replace("\N{NO-BREAK SPACE}", " ")
     assert "This is the first refresh" in page
     assert "may err in 0.6 % of cases, and all reports on this dataset together in 5 %" in page
 
