@@ -59,10 +59,18 @@ class Watch:
         return told.skip_message or ""
 
 
+@contextmanager
+def lasting(folder: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance whose records are in a folder of its own."""
+    folder.mkdir()
+    with dg.DagsterInstance.local_temp(str(folder)) as instance:
+        yield instance
+
+
 def test_a_failed_check_and_a_lost_confirmation_are_told_once_and_what_was_before_is_not(
     copied: Workspace, tmp_path: Path
 ) -> None:
-    with webhook() as (address, posted), dg.DagsterInstance.local_temp(str(tmp_path / "home")) as instance:
+    with webhook() as (address, posted), lasting(tmp_path / "home") as instance:
         assert copied.run("ratings", "evaluation_report", instance=instance).success
         watching = Watch(copied, instance, address)
         assert watching.tick() == "nothing to tell"  # what there was when it was switched on is no news
@@ -72,7 +80,7 @@ def test_a_failed_check_and_a_lost_confirmation_are_told_once_and_what_was_befor
         assert confirmed
         copied.declare("ratings", None, inference=STRICT)
         run = copied.run("ratings", "evaluation_report", instance=instance)
-        assert run.success
+        assert run.success, {step: run.sentence(step) for step in run.failures}
         told = watching.tick()
         kinds = [each["kind"] for each in posted]
         assert told == f"{len(posted)} told"
@@ -93,7 +101,7 @@ def test_a_failed_check_and_a_lost_confirmation_are_told_once_and_what_was_befor
 
 
 def test_what_nobody_takes_is_an_error_and_told_again(copied: Workspace, tmp_path: Path) -> None:
-    with dg.DagsterInstance.local_temp(str(tmp_path / "home")) as instance:
+    with lasting(tmp_path / "home") as instance:
         watching = Watch(copied, instance, "http://127.0.0.1:9/secret")
         watching.tick()
         copied.declare("ratings", None, inference=STRICT)

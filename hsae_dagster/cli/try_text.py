@@ -48,10 +48,10 @@ def _read(file: Path) -> str:
 
 def _lines(tried: "list[Tried]", task: str) -> Iterator[str]:
     from hsae_dagster.report.changes import standing_effect
-    from hsae_dagster.report.wording import one_line, plural, shorten
+    from hsae_dagster.report.wording import count, one_line, plural, shorten
 
     held = [each for each in tried if each.because]
-    yield f"{len(held)} of {plural(len(tried), 'claim')} {'holds' if len(held) == 1 else 'hold'}."
+    yield f"{count(len(held))} of {count(len(tried))} claims {'holds' if len(held) == 1 else 'hold'}."
     for each in held:
         yield ""
         yield f"  {shorten(each.standing.claim, _MOST_SHOWN)}"

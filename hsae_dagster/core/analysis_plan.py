@@ -203,7 +203,8 @@ def level(alpha: float, first: float, round_: int, spent: float = 0.0) -> float:
         spent: what earlier rounds have spent.
     """
     share = first if round_ == 1 else (1 - first) * 6 / (math.pi * (round_ - 1)) ** 2
-    left = round(min(alpha * share, alpha - spent), 12)
+    # As a share of alpha, so that rounding away the error of floating point leaves the smallest alpha something.
+    left = round(min(share, 1 - spent / alpha), 12) * alpha
     if left <= 0:
         return 0.0
     digits = 1 - math.floor(math.log10(left))

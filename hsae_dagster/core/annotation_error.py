@@ -243,12 +243,12 @@ def _agreement(judged: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> tup
 
 
 def kappa(first: np.ndarray, second: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """Cohen's kappa (1960) of two annotators' 0/1 labels (n,), rows weighted; NaN where both never vary."""
+    """Cohen's kappa (1960) of two annotators' labels (n,), 0/1 or bool, rows weighted; NaN where both never vary."""
     from sklearn.metrics import cohen_kappa_score
 
-    if not len(first) or (weight is not None and not weight.sum() > 0) or np.ptp([*first, *second]) == 0:
+    labels = np.asarray([first, second], dtype=np.int64)
+    if not labels.size or (weight is not None and not weight.sum() > 0) or np.ptp(labels) == 0:
         return np.nan
-    labels = [np.asarray(each, dtype=np.int64) for each in (first, second)]
     return float(cohen_kappa_score(*labels, sample_weight=weight))
 
 

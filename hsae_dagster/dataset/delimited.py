@@ -85,7 +85,7 @@ def read_delimited(path: Path, encoding: str | None = None) -> ReadTable:
     table = table.with_unusual(unusual)
     if swallowed := _swallowed(reading):
         table = table.with_remark(swallowed)
-    if reading.quoting != "off, escaped" and "\\\\" in text and "\\" not in text.replace("\\\\", ""):
+    if reading.quoting != "off, escaped" and "\\\\" in text and "\\" not in re.sub(r"\\(?:[\\N\t\n])", "", text):
         table = table.with_remark(
             "Every backslash is doubled, as a database writes a single one. They are left as they are; if that is what "
             "they are, export the table as CSV."

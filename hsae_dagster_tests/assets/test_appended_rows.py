@@ -110,7 +110,7 @@ def test_with_all_of_alpha_in_the_first_report_a_refresh_is_told_that_none_is_le
     assert f"{MANY} new rows wait" in said
     assert "earlier reports have spent all of alpha (0.05)" in said
     assert "Make a dataset of its own" in said
-    assert said in describe(load_dataset(workspace.project.data, "growing"), workspace.project.results)
+    assert said in describe(load_dataset(workspace.project.data, "growing"), results=workspace.project.results)
     # What was spent stays spent, whatever is declared afterwards.
     workspace.declare("growing", None, inference=inference | {"first_report": 0.8})
     later = workspace.run("growing", "corpus", instance=first.instance)
@@ -155,6 +155,7 @@ def test_appended_rows_wait_and_are_tested_once_on_a_fresh_reserve_that_costs_wh
     assert (told(workspace)["round"], told(workspace)["look"], told(workspace)["alpha"]) == (2, 1, 0.006)
     assert told(workspace)["family"] == told(workspace)["tested"]
     page = (workspace.project.results / "reports" / "growing.html").read_text(encoding="utf-8")
+    page = page.replace("\N{NO-BREAK SPACE}", " ")
     assert "This is the first refresh" in page
     assert "may err in 0.6 % of cases, and all reports on this dataset together in 5 %" in page
 

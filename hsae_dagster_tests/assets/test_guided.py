@@ -4,8 +4,6 @@ import numpy as np
 import polars as pl
 import yaml
 
-from hsae_dagster.assets.imported_sae import declaration
-from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.storage.frames import read_arrays
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 
@@ -75,11 +73,3 @@ def test_controls_are_part_of_the_key_of_a_guided_autoencoder(copied: Workspace)
         assert copied.run("ratings", upto="sae_checkpoints").success
         ids.append(record_of(copied, "ratings")["sae_id"])
     assert ids[0] != ids[1]
-
-
-def test_a_setting_that_came_later_leaves_the_keys_of_what_was_trained_before(copied: Workspace) -> None:
-    copied.declare("ratings", None, saes=[GUIDED])
-    dataset = load_dataset(copied.root / "data", "ratings")
-    (sae,) = dataset.spec.saes  # type: ignore[misc]
-    assert "input_noise" not in declaration(dataset, sae)
-    assert declaration(dataset, sae.model_copy(update={"input_noise": 1.0}))["input_noise"] == 1.0

@@ -39,11 +39,13 @@ def test_every_link_of_every_card_leads_to_what_dagster_has(finished: Finished, 
         followed = set()
         for address in links(card):
             target = urlsplit(address)
-            _, kind, key = target.path.split("/")
+            _, kind, *path = target.path.split("/")
+            key = path[-1]
             followed.add(key)
             if kind == "runs":
                 assert finished.instance.has_run(key)
                 continue
+            assert dg.AssetKey(path) in {asset_key(name) for name in (*NAMES, "labelled_texts")}
             query = parse_qs(target.query)
             assert (kind, query) == ("assets", {"view": ["partitions"], "partition": [dataset]})
             if key != "labelled_texts":  # which the sensor reports, not a run

@@ -325,7 +325,7 @@ def test_a_server_given_as_a_resource_is_asked_whatever_the_environment_says(tmp
     workspace.declare("asked", tiny_texts(), **scripted.MODELS)
     with Loopback(scripted.chat, scripted.embed) as server:
         os.environ |= {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_API_KEY": "another"}
-        given = ModelServer(base_url=server.url, api_key=KEY)
+        given = ModelServer(base_url=server.base_url, api_key=KEY)
         run = workspace.run("asked", "corpus", "embeddings", model_server=given)
         assert run.success, {step: run.sentence(step) for step in run.failures}
         assert server.calls

@@ -18,7 +18,7 @@ from hsae_dagster_tests.providers.real_model import real_server, weights
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("environment")]
 
 MODEL = "openai:smollm2"
-CANDIDATES = 4
+CANDIDATES = 8
 INTERPRETATION = {"candidates": CANDIDATES, "examples": 4, "bin": [50, 100], "scoring_texts": 20, "max_words": 30}
 ANNOTATION = {
     "model": MODEL,
@@ -28,16 +28,17 @@ ANNOTATION = {
     "min_agreement": 0,
     "max_missing": 0.99,
 }
-# So small a model loses itself in instructions; a prompt of one's own may be as short as it needs.
-SHORT = """{% block system %}You say in a few words what texts are about.{% endblock %}
+# So small a model loses itself in instructions and repeats whatever it is shown of an answer; it can summarise.
+SHORT = """{% block system %}You are a helpful assistant.{% endblock %}
 {% block user %}
+Summarise these {{ positives | length }} of {{ positives | length + negatives | length }} texts
+in one short sentence of your own.
+
 {% for text in positives %}
 <text>
 {{ text }}
 </text>
 {% endfor %}
-These are {{ positives | length }} of {{ positives | length + negatives | length }} texts. What are they about?
-Answer with a JSON object: `observations`, a few words, and `concept`, four to eight words that begin with "mentions".
 {% endblock %}"""
 # It thinks nothing, so an answer that runs away ends soon.
 TABLE = "models: {smollm2: {thinking_tokens: 0}, SmolLM2-135M-Instruct.Q4_1.gguf: {thinking_tokens: 0}}"
@@ -59,22 +60,22 @@ def test_three_hundred_texts_reach_the_report_with_a_real_model(
     workspace: Workspace, request: pytest.FixtureRequest, place: str
 ) -> None:
     """From files to the page. So small a model finds hardly a concept that tells texts apart: two are given."""
-    use("" if place == "in this process" else request.getfixturevalue("address"), workspace.root)
     model = f"local:{weights()}" if place == "in this process" else MODEL
     workspace.declare(
         "asked",
         tiny_texts(),
         selection={"n": 1},
-        interpretation={**INTERPRETATION, "model": model, "prompt": "short.md", "temperature": 0},
+        interpretation={**INTERPRETATION, "model": model, "prompt": "short.md", "temperature": 0.7},
         annotation={**ANNOTATION, "model": model},
         judge={"texts": 4, "min_accuracy": 0},
         hypotheses=[{"claim": "is about boats and the sea"}, {"claim": "is about cooking"}],
     )
     (workspace.root / "data" / "asked" / "short.md").write_text(SHORT, encoding="utf-8")
+    use("" if place == "in this process" else request.getfixturevalue("address"), workspace.root)
     run = workspace.run("asked")
     assert run.success, {step: run.sentence(step) for step in run.failures}
     (record,) = workspace.current("asked", "interpretations").json("concepts.json")
-    # Some of its answers are no phrase, asked for twice; of several samples some give one.
+    # About half of its answers are no phrase, asked for twice; of several samples some give one.
     assert 1 <= len(record["candidates"]) <= CANDIDATES
     for candidate in record["candidates"]:
         assert candidate["author"] == (model if place == "over HTTP" else f"local:{weights().name}")

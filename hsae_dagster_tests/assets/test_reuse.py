@@ -114,18 +114,21 @@ def test_a_dataset_with_the_same_texts_borrows_their_vectors(finished: Finished)
     assert (first["new"], first["borrowed"], first["borrowed from"]) == (300, 0, "none")
 
 
-def test_appended_rows_are_the_only_ones_embedded_and_move_no_old_text(copied: Workspace) -> None:
-    texts = tiny_texts()
+def test_appended_rows_are_the_only_ones_embedded_and_move_no_old_text(tmp_path: Path) -> None:
+    # No report has looked yet: rows join. From the first look on they wait, see test_appended_rows.py.
+    workspace, texts = Workspace(tmp_path), tiny_texts()
+    workspace.declare("ratings", texts)
+    assert workspace.run("ratings", upto="embeddings").success
     # More of the same stream; the last one repeats an old text for another author's rating.
     more = tiny_texts(307)[300:]
     assert more.join(texts, on="text").is_empty()
     again = texts[:1].with_columns(pl.lit(9.0).alias("score"))
-    before = read_frame(copied.current("ratings", "corpus").file("texts.parquet"))
-    copied.declare("ratings", pl.concat([texts, more, again]))
-    run = copied.run("ratings", upto="embeddings")
+    before = read_frame(workspace.current("ratings", "corpus").file("texts.parquet"))
+    workspace.declare("ratings", pl.concat([texts, more, again]))
+    run = workspace.run("ratings", upto="embeddings")
     told = run.metadata("embeddings")
     assert (told["new"], told["kept"]) == (7, 300)
-    after = read_frame(copied.current("ratings", "corpus").file("texts.parquet"))
+    after = read_frame(workspace.current("ratings", "corpus").file("texts.parquet"))
     assert after.join(before, on=before.columns, how="semi").equals(before)
     assert after.height == 307
 

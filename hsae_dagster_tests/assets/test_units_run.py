@@ -197,7 +197,7 @@ def test_nothing_found_ends_in_a_report(workspace: Workspace, tmp_path: Path) ->
     assert run.metadata("interpretations")["dagster/row_count"] == 0
     assert run.metadata("evaluation_report")["dagster/row_count"] == 0
     page = Path(run.metadata("evaluation_report")["report"]).read_text(encoding="utf-8")
-    assert "Nothing found." in page and "It could not be made: no claim was tested." in page
+    assert "Nothing found." in page and "There is nothing to show: no claim was tested." in page
     before, after = (
         read_frame(made.current("long", "evaluation_report").file("hypotheses.parquet")) for made in (workspace, copied)
     )

@@ -183,6 +183,8 @@ def test_levels_of_all_rounds_add_up_to_alpha_and_a_first_report_may_have_it_all
     # What an earlier report has spent beyond its share is not there for a later one.
     assert level(0.05, 0.8, 2, spent=0.05) == 0
     assert level(0.05, 0.8, 2, spent=0.047) == pytest.approx(0.003)
+    # The smallest alpha leaves its first report something, and what has spent more than it leaves nothing.
+    assert [level(1e-30, 0.8, 1), level(1e-30, 0.8, 1, spent=0.04)] == [8e-31, 0.0]
 
 
 def rounds_of_a_null(rng, refreshes, alpha_of, fresh):

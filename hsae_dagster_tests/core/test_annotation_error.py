@@ -140,6 +140,9 @@ def test_kappa_is_cohens():
     repeated = cohen_kappa_score(np.repeat(a, weight), np.repeat(b, weight))
     assert kappa(a.astype(float), b.astype(float), weight.astype(float)) == pytest.approx(repeated)
     assert np.isnan(kappa(np.ones(5), np.ones(5)))
+    # Labels of a probe are booleans.
+    assert kappa(a, b) == pytest.approx(cohen_kappa_score(a, b))
+    assert np.isnan(kappa(np.ones(5, dtype=bool), np.ones(5, dtype=bool)))
 
 
 def test_labels_of_one_cluster_say_why_they_correct_nothing():

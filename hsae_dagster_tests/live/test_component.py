@@ -74,6 +74,7 @@ def project(tmp_path: Path) -> tuple[Workspace, Callable[..., str]]:
         "PYTHONPATH": os.pathsep.join([str(installed(tmp_path / "site")), str(CHECKOUT), str(root)]),
         "VIRTUAL_ENV": sys.prefix,
         "OMP_NUM_THREADS": "1",
+        "HSAE_EXECUTOR": "in_process",
         "HOME": str(tmp_path),  # dg keeps a cache there
     }
 
