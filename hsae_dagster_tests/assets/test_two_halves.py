@@ -1,5 +1,6 @@
 """Two halves from files to cards: what each found is tested on the other, and nothing of the other had a part in it."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,22 @@ INFERENCE = {"min_positives": 5, "bootstrap": 20, "folds": 3}
 OTHER = {"a": "b", "b": "a"}
 
 
+def texts() -> pl.DataFrame:
+    """The tiny texts and neutral ones, so that two topics are not each other's opposite."""
+    rng = np.random.default_rng(5)
+    plain = ["garden", "letter", "window", "ticket", "pencil", "bridge", "carpet", "mirror", "basket", "ladder"]
+    rows = [
+        (f"A {a} and a {b} lay near the {c}.", float(rng.normal(0, 0.4)), f"author {rng.integers(60):02d}")
+        for a, b, c in rng.permutation(list(itertools.permutations(plain, 3)))[:200]
+    ]
+    return pl.concat([tiny_texts(400), pl.DataFrame(rows, schema=["text", "score", "author"], orient="row")])
+
+
 @pytest.fixture(scope="module")
 def halved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Run]:
     """The tiny texts, each half testing what the other found; not to be written to."""
     workspace = Workspace(tmp_path_factory.mktemp("halved"))
-    workspace.declare("tiny", tiny_texts(400), splits=SPLITS, hypotheses=OWN, inference=INFERENCE)
+    workspace.declare("tiny", texts(), splits=SPLITS, hypotheses=OWN, inference=INFERENCE)
     run = workspace.run("tiny")
     assert run.success, {step: run.sentence(step) for step in run.failures}
     return workspace, run
@@ -55,7 +67,7 @@ def test_each_effect_is_that_of_the_half_that_did_not_find_the_claim(halved: tup
     workspace, _ = halved
     matrix = table(workspace, "annotation_matrix", "annotations")
     rows = table(workspace, "annotation_matrix", "observations").join(matrix, on="text_id")
-    assert rows.height == 400, "both halves test"
+    assert rows.height == 600, "both halves test"
 
     def effect(concept: str, half: str) -> float:
         side = rows.filter(pl.col("half") == OTHER[half]) if half else rows
@@ -65,7 +77,7 @@ def test_each_effect_is_that_of_the_half_that_did_not_find_the_claim(halved: tup
     found = hypotheses(workspace)
     for row in found.iter_rows(named=True):
         assert row["effect_estimate"] == pytest.approx(effect(row["concept_id"], row["half"])), row["claim"]
-        assert row["n"] == (rows["half"] == OTHER[row["half"]]).sum() if row["half"] else 400
+        assert row["n"] == (rows["half"] == OTHER[row["half"]]).sum() if row["half"] else 600
         if row["twin_half"]:
             assert row["twin_half"] == OTHER[row["half"]]
             assert row["twin_effect_estimate"] == pytest.approx(effect(row["twin_concept_id"], row["twin_half"]))
