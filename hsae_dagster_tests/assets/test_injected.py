@@ -46,7 +46,8 @@ def markdown(run: Run) -> dict[str, str]:
 def test_what_dagster_renders_holds_only_our_own_markup(injected: tuple[Workspace, Run]) -> None:
     lines = gather(injected[0].project)
     shown = markdown(injected[1]) | {"overview": overview_markdown(lines, "e"), "best": best_markdown(lines, "c")}
-    assert len(shown) > 40
+    # Of every stage, and of the card of each claim.
+    assert len(shown) > 20 and injected[1].cards
     for place, value in shown.items():
         rest = SAFE.sub("", value)
         assert "<" not in rest, place
