@@ -2,7 +2,7 @@
 
 Belongs here: racing the candidates of the grid, judging them by what can be said with them, the record of the choice.
 Does not belong here: the grid (`core.sae_grid`), the rule (`core.sae_choice`), finding claims (`core.concepts`),
-training one (`assets.autoencoders`). Holdout and fidelity texts are never read.
+training one (`assets.autoencoders`). Outcomes of holdout and fidelity texts are never read.
 
 Candidates are raced: a few epochs rank them as well as all would. Only what is taken is trained to the end.
 """

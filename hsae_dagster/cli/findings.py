@@ -25,7 +25,9 @@ def print_findings(dataset: str, seconds: float) -> None:
     project = Project.here()
     stored = project.store.current(dataset, "evaluation_report")
     summary, rows = stored.json("evaluation.json"), stored.json("_table.json")
-    used = "on texts never used before" if summary["look"] == 1 else "on held-out texts that an earlier look has used"
+    used = (
+        "on texts never tested on before" if summary["look"] == 1 else "on held-out texts that an earlier look has used"
+    )
     if rows and FOUND_IN in rows[0]:
         used = "each on the half of the texts that it was not found in"
         used += "" if summary["look"] == 1 else ", which an earlier look has used"

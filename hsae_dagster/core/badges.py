@@ -101,7 +101,7 @@ def _doubt(p_holm: float, reversed_by_controls: bool, overturned: bool) -> Verdi
 
 
 def _confirmed(holds: str, judge: Judge, first_look: bool, halves: bool) -> Verdict:
-    held_out = "on texts never used before" if first_look else "on held-out texts that an earlier look has used"
+    held_out = "on texts never tested on before" if first_look else "on held-out texts that an earlier look has used"
     if halves:
         held_out = "on the half of the texts that it was not found in"
         held_out += "" if first_look else ", which an earlier look has used"

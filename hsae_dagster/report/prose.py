@@ -83,7 +83,8 @@ def _found(content: ReportContent) -> str:
     tested, confirmed = len(content.hypotheses), content.confirmed
     own = sum(h.badge == "confirmed" and h.source == "yours" for h in content.hypotheses)
     verb = _be(tested)[1]
-    what = f"{plural(tested, 'claim')} {verb} tested on {_tested_on(content)} that no earlier step had read"
+    tested_on = f"{_tested_on(content)} whose outcomes no earlier step had read"
+    what = f"{plural(tested, 'claim')} {verb} tested on {tested_on}"
     if content.halves:
         twice = sum(h.twin is not None and h.twin.agrees for h in content.hypotheses)
         what = (
@@ -246,8 +247,9 @@ def _guidance(content: ReportContent) -> str:
     weights = sorted({guided.weight for guided in content.guidance.values()})
     if not any(weights):
         return (
-            "The texts alone: the autoencoder learned to rebuild the embeddings and never saw the outcome. Its neurons "
-            "are what is frequent in the texts, whether or not it goes with the outcome."
+            "The texts alone, held-out ones among them where `saes: auto` chose the size: the autoencoder learned to "
+            "rebuild the embeddings and never saw the outcome. Its neurons are what is frequent in the texts, whether "
+            "or not it goes with the outcome."
         )
     named = " and ".join(f"{weight:g}" for weight in weights if weight)
     some = "The autoencoder" if all(weights) else "One or more of the autoencoders (each card says whether its own)"

@@ -67,9 +67,9 @@ def test_reason_says_the_figure():
 
 
 def test_only_a_first_look_is_at_texts_never_used_before():
-    assert "never used before" in verdict(**SURE).reason
+    assert "never tested on before" in verdict(**SURE).reason
     later = verdict(**SURE, first_look=False).reason
-    assert "never used before" not in later and "an earlier look" in later
+    assert "never tested on before" not in later and "an earlier look" in later
 
 
 @pytest.mark.parametrize("changed", [{}, {"reversed_by_controls": True}])

@@ -66,7 +66,7 @@ def make_hypothesis(
     claim: str | None = None,
     effect: Effect | None = None,
     badge: str = "confirmed",
-    reason: str = "Holm-corrected p = 0.004 is below 0.05 on texts never used before",
+    reason: str = "Holm-corrected p = 0.004 is below 0.05 on texts never tested on before",
     text: str | None = None,
     flags: tuple[str, ...] = (),
     fidelity: Fidelity | None = None,
