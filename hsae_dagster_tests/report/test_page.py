@@ -135,8 +135,8 @@ def test_the_same_content_gives_the_same_bytes_and_no_time(html):
 def test_the_summary_says_what_was_found(html):
     text = " ".join("".join(Page(html).text).replace("\u00a0", " ").split())
     assert (
-        "15 different findings confirmed: 20 claims were tested on 3,049 texts (152 film clusters) that no earlier "
-        "step had read. " in text
+        "15 different findings confirmed: 20 claims were tested on 3,049 texts (152 film clusters) whose outcomes no "
+        "earlier step had read. " in text
     )
     assert "Together the claims predict 41 % of what the embeddings predict" in text
     assert "associated with a lower mean rating: on average 1.10 below texts without this" in text
