@@ -4,12 +4,11 @@ Belongs here: what may be chosen there, with its description. Does not belong he
 """
 
 from pathlib import Path
-from typing import Literal
 
 import dagster as dg
 from pydantic import ConfigDict, Field
 
-from hsae_dagster.partitions import DATASETS, KEY_PREFIX
+from hsae_dagster.partitions import DATASETS, KEY_PREFIX, SENSORS, Sensor
 
 
 class HsaeComponent(dg.Component, dg.Model, dg.Resolvable):
@@ -27,8 +26,8 @@ class HsaeComponent(dg.Component, dg.Model, dg.Resolvable):
     partitions_name: str = Field(
         DATASETS, description="Name of the partitions, one per dataset; no other location of the instance may use it."
     )
-    sensors: list[Literal["dataset_arrivals", "lost_runs", "watch", "refresh", "batch_answers", "nightly"]] = Field(
-        default=["dataset_arrivals", "lost_runs", "watch", "refresh", "batch_answers", "nightly"],
+    sensors: list[Sensor] = Field(
+        default=list(SENSORS),
         description="What may run by itself. `dataset_arrivals`, `lost_runs` and `watch` are on from the start "
         "and cost nothing; the others start runs and are off until someone switches them on.",
     )

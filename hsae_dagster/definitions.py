@@ -27,6 +27,7 @@ from hsae_dagster.automation import dataset_arrivals, nightly, refresh_condition
 from hsae_dagster.batch_answers import batch_answers
 from hsae_dagster.executors import choose_executor
 from hsae_dagster.lost_runs import lost_runs
+from hsae_dagster.partitions import SENSORS
 from hsae_dagster.resources import WEBHOOK, ModelServer, Project, RunSettings
 from hsae_dagster.watching import watch
 
@@ -44,7 +45,6 @@ _STAGES: dict[str, Sequence[dg.AssetsDefinition]] = {
 _WRITTEN = {"texts": labelled_texts, "hypotheses": hypothesis_card}
 _CATALOG = [dataset_catalog, overview]
 Asset = TypeVar("Asset", dg.AssetsDefinition, dg.AssetSpec)
-SENSORS = ("dataset_arrivals", "lost_runs", "watch", "refresh", "batch_answers", "nightly")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Manner:
     Attributes:
         owners: of every asset: `team:research` or an e-mail address.
         tags: of every asset.
-        sensors: which of `SENSORS` there are.
+        sensors: which of `partitions.SENSORS` there are.
     """
 
     owners: Sequence[str] = ()

@@ -21,7 +21,7 @@ import scipy.sparse as sp
 
 from hsae_dagster import checks
 from hsae_dagster.assets.embeddings import open_vectors
-from hsae_dagster.assets.stage import GROUP, Stage, explained, picture
+from hsae_dagster.assets.stage import Stage, explained, picture
 from hsae_dagster.assets.text_units import blocks_of_vectors, read_text_units
 from hsae_dagster.core.pooling import TextUnits, pool_codes
 from hsae_dagster.keys import hash_bytes
@@ -40,7 +40,6 @@ CODE_VERSION = "3"
     name=NAME,
     deps=["corpus", "embeddings", "sae_checkpoints"],
     partitions_def=datasets,
-    group_name=GROUP,
     kinds={"torch", "scipy"},
     code_version=CODE_VERSION,
     check_specs=checks.specs(NAME),

@@ -15,7 +15,7 @@ from hsae_dagster.assets.gold import check_gold, gold_offer
 from hsae_dagster.assets.holdout_plan import PLAN_FILE, freeze_plan
 from hsae_dagster.assets.judging import Judging, agreement, judge_all, second_opinion
 from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_annotation
-from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
+from hsae_dagster.assets.stage import Stage, explained, picture, table
 from hsae_dagster.core.concept import Concept
 from hsae_dagster.core.observations import text_sides
 from hsae_dagster.dataset.spec import DatasetSpec
@@ -35,7 +35,6 @@ CODE_VERSION = "5"
     name=NAME,
     deps=["corpus", "embeddings", "activations", "interpretations"],
     partitions_def=datasets,
-    group_name=GROUP,
     kinds={"parquet"},
     pool=llm_pool(),
     code_version=CODE_VERSION,
@@ -107,9 +106,9 @@ def _make(stage: Stage, upstream: dict[str, StoredObject], folder: Path) -> None
     calibration = agreement(stage, annotator, single, judging, judgement.answers)
     second = second_opinion(stage, account, judging, judgement.answers)
     answers, probe = judgement.answers, None
-    if settings.distil:
+    if firing is not None:
         answers, table = distilling.label_the_rest(
-            stage.project, stage.dataset, upstream, records, texts, sample, answers
+            stage.project, stage.dataset, upstream, records, texts, sample, firing, answers
         )
         write_frame(folder / distilling.FILE, table)
         probe = distilling.agreement_of_probe(table, answers, [concept.concept_id for concept in concepts])

@@ -22,7 +22,7 @@ from hsae_dagster.core.concepts.residual import Residual
 from hsae_dagster.core.concepts.terms import TermTable, meanings, supported_terms
 from hsae_dagster.core.concepts.words import words_of
 from hsae_dagster.core.cross_fitting import Side, of_half
-from hsae_dagster.core.observations import control_columns, is_pairwise, text_rows, text_sides
+from hsae_dagster.core.observations import control_columns, is_pairwise, text_keys, text_rows, text_sides
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.storage.frames import read_frame
 from hsae_dagster.storage.objects import StoredObject
@@ -57,8 +57,7 @@ class Material:
         """Everything but the side's holdout, or a sample of its clusters."""
         texts, observations = (rows.filter(pl.col("split") != "holdout") for rows in (side.texts, side.observations))
         observations = sampled(observations, stage.dataset.spec.interpretation.seed)
-        wanted = pl.concat([observations[side] for side in text_sides(observations)]).unique()
-        texts = texts.filter(pl.col("text_id").is_in(wanted.implode()))
+        texts = texts.filter(pl.col("text_id").is_in(text_keys(observations).implode()))
         codes, ids = read_text_codes(activations, side.half)
         codes = codes[text_rows(ids, texts["text_id"])]
         columns = of_half(read_frame(selected.file("neurons.parquet")), side.half)["column"].to_list()

@@ -19,7 +19,7 @@ from hsae_dagster.core.concepts.cues import SIGN_CUES, WORD_CUES
 from hsae_dagster.core.concepts.words import words_of
 from hsae_dagster.core.cross_fitting import rows_that_test
 from hsae_dagster.core.fidelity import Fidelity
-from hsae_dagster.core.observations import text_sides
+from hsae_dagster.core.observations import text_keys
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.spec import Annotation, OwnHypothesis
 from hsae_dagster.errors import DatasetError
@@ -49,7 +49,7 @@ def chosen_concepts(interpretations: StoredObject) -> list[dict[str, Any]]:
     """
     records, seen = [], set()
     for record in interpretations.json("concepts.json"):
-        # Written before there were halves, or by a language model, a record has none.
+        # Written by a language model, a record has none.
         half = record.get("half", "")
         if record["concept"] and (half, record["concept"]["concept_id"]) not in seen:
             seen.add((half, record["concept"]["concept_id"]))
@@ -61,8 +61,8 @@ def holdout_texts(corpus: StoredObject, settings: Annotation) -> tuple[pl.DataFr
     """(observations, texts) of the holdout, or of the declared sample of it; of halves, both test."""
     observations = rows_that_test(read_frame(corpus.file("observations.parquet")))
     observations = _sample_clusters(observations, settings.holdout_sample, settings.seed)
-    wanted = pl.concat([observations[side] for side in text_sides(observations)]).unique()
-    return observations, read_frame(corpus.file("texts.parquet")).filter(pl.col("text_id").is_in(wanted.to_list()))
+    texts = read_frame(corpus.file("texts.parquet"))
+    return observations, texts.filter(pl.col("text_id").is_in(text_keys(observations).implode()))
 
 
 def _sample_clusters(observations: pl.DataFrame, most: int | None, seed: int) -> pl.DataFrame:

@@ -8,7 +8,7 @@ import polars as pl
 
 from hsae_dagster import checks
 from hsae_dagster.assets.rounds import Admitted, admit, kept, placing_of, record_of
-from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
+from hsae_dagster.assets.stage import Stage, explained, picture, table
 from hsae_dagster.core.corpus import Corpus
 from hsae_dagster.core.cross_fitting import placed_in, views
 from hsae_dagster.core.observations import text_sides
@@ -31,7 +31,6 @@ CODE_VERSION = "4"
     name=NAME,
     deps=["labelled_texts"],
     partitions_def=datasets,
-    group_name=GROUP,
     kinds={"polars", "parquet"},
     code_version=CODE_VERSION,
     check_specs=checks.specs(NAME),

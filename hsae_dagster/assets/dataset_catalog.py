@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from hsae_dagster.assets.stage import GROUP, explained, table
+from hsae_dagster.assets.stage import explained, table
 from hsae_dagster.dataset.discovery import Dataset, badly_named_folders, dataset_names, files_fingerprint, load_dataset
 from hsae_dagster.errors import DatasetError, FilesMissingError
 from hsae_dagster.partitions import datasets
@@ -13,7 +13,6 @@ from hsae_dagster.resources import Project
 labelled_texts = dg.AssetSpec(
     "labelled_texts",
     partitions_def=datasets,
-    group_name=GROUP,
     kinds={"file"},
     description="The files under data/<dataset>/. Not made here: the discovery sensor reports a new data version when "
     "a file or dataset.yaml changes.",

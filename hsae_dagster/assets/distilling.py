@@ -70,6 +70,7 @@ def label_the_rest(
     records: Sequence[dict[str, Any]],
     texts: pl.DataFrame,
     sample: Sample,
+    firing: np.ndarray,
     answers: np.ndarray,
 ) -> tuple[np.ndarray, pl.DataFrame]:
     """What is said of every text: the judge's answers where it was asked, the probe's labels elsewhere.
@@ -77,10 +78,11 @@ def label_the_rest(
     Args:
         project: where vectors are.
         dataset: whose texts they are.
-        upstream: corpus, embeddings and activations.
+        upstream: corpus and embeddings.
         records: of the c concepts.
         texts: the n of the holdout.
         sample: of them, those that were judged.
+        firing: (n, found concepts) activations (`firing_of`).
         answers: (rows of the sample, c) int8: 1 yes, 0 no, -1 missing.
 
     Returns:
@@ -90,7 +92,6 @@ def label_the_rest(
     vectors = text_vectors(
         vector_table(project, dataset, upstream["embeddings"]), read_text_units(upstream["corpus"]), texts["text_id"]
     )
-    firing = firing_of(upstream["activations"], records, texts)
     # A neuron knows more of its claim than a mean of vectors; it weighs as much as one of their coordinates.
     scale = np.sqrt((firing.astype(np.float64) ** 2).mean(axis=0) * vectors.shape[1])
     features = np.column_stack([vectors, firing / np.where(scale > 0, scale, 1.0).astype(np.float32)])

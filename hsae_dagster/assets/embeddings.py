@@ -10,7 +10,7 @@ import polars as pl
 
 from hsae_dagster import checks
 from hsae_dagster.assets.spending import account_of, account_summary, announce
-from hsae_dagster.assets.stage import GROUP, Stage, explained
+from hsae_dagster.assets.stage import Stage, explained
 from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.keys import set_fingerprint
@@ -32,7 +32,6 @@ CODE_VERSION = "2"
     name=NAME,
     deps=["corpus"],
     partitions_def=datasets,
-    group_name=GROUP,
     kinds={"lancedb"},
     pool=llm_pool(),
     code_version=CODE_VERSION,

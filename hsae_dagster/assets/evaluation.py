@@ -35,7 +35,7 @@ from hsae_dagster.core.fidelity import MISSING, Fidelity, column
 from hsae_dagster.core.histogram import activation_histogram
 from hsae_dagster.core.hypothesis import Hypothesis, NearDuplicate, Twin
 from hsae_dagster.core.inference import HoldoutDesign, HypothesisTest, reversed_by_controls, test_hypotheses
-from hsae_dagster.core.observations import holdout_design, outcome_per_text, text_rows, text_sides
+from hsae_dagster.core.observations import holdout_design, outcome_per_text, text_keys, text_rows
 from hsae_dagster.core.power import minimum_detectable_effect
 from hsae_dagster.core.redundancy import families
 from hsae_dagster.report.content import Guided, ReportContent, SplitCount
@@ -233,8 +233,7 @@ def _read(stage: Stage, upstream: dict[str, StoredObject]) -> list[_Inputs]:
     parts = []
     for half, share in shares_of(stage, halves="half" in rows.columns).items():
         holdout = rows_that_test(rows, half)
-        wanted = pl.concat([holdout[side] for side in text_sides(holdout)]).unique()
-        own = judged.filter(pl.col("text_id").is_in(wanted.implode()))
+        own = judged.filter(pl.col("text_id").is_in(text_keys(holdout).implode()))
         parts.append(_part(stage, half, share, holdout, own, [r for r in records if r["half"] == half], distilled))
     return parts
 
@@ -296,7 +295,7 @@ def _hypotheses(
     made = []
     for j, (record, test) in enumerate(zip(inputs.records, tests, strict=True)):
         fidelity, neuron = _fidelity(record["fidelity"]) if record["fidelity"] else no_fidelity(), record["column"]
-        no_neuron = record["column"] is None
+        no_neuron = neuron is None
         found = verdict(
             p_holm=float(family.p_holm[j]),
             q_value=float(family.q_value[j]),
@@ -312,7 +311,7 @@ def _hypotheses(
             halves=bool(inputs.half),
         )
         has = inputs.answers[:, j] == 1
-        activation = has.astype(np.float64) if no_neuron else column(by_neuron, record["column"])
+        activation = has.astype(np.float64) if no_neuron else column(by_neuron, neuron)
         strong = record["bounds"][0] if record["bounds"][0] is not None else np.inf
         evidence = gather_evidence(
             record["concept"]["definition"],

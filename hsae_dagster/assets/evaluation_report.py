@@ -22,7 +22,7 @@ from hsae_dagster.assets.holdout_plan import keep_look, open_look
 from hsae_dagster.assets.hypothesis_card import card_events, card_links
 from hsae_dagster.assets.identity import Identity, identify
 from hsae_dagster.assets.publishing import publish
-from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
+from hsae_dagster.assets.stage import Stage, explained, picture, table
 from hsae_dagster.core.analysis_plan import AnalysisPlan, Look
 from hsae_dagster.core.annotation_error import AnnotationError
 from hsae_dagster.core.cluster_robust import Effect
@@ -63,7 +63,6 @@ class _Asked:
     name=NAME,
     deps=[*UPSTREAM],
     partitions_def=datasets,
-    group_name=GROUP,
     kinds={"statsmodels", "html"},
     code_version=CODE_VERSION,
     check_specs=checks.specs(NAME),

@@ -24,7 +24,7 @@ from hsae_dagster.core.annotation_error import (
 from hsae_dagster.core.cross_fitting import rows_that_test
 from hsae_dagster.core.fidelity import column
 from hsae_dagster.core.inference import HoldoutDesign
-from hsae_dagster.core.observations import text_rows, text_sides
+from hsae_dagster.core.observations import text_keys, text_rows
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.gold import FILE, read_gold, write_sheet
 from hsae_dagster.dataset.spec import Inference
@@ -95,7 +95,6 @@ def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int
     by_neuron = read_codes(found.file("codes.safetensors"))[rows].tocsc()
     for record in concepts_to_test(dataset, project.store.current(dataset.name, "interpretations")):
         key, testing = record["concept"]["concept_id"], rows_that_test(observations, record["half"])
-        wanted = pl.concat([testing[side] for side in text_sides(testing)]).unique()
         activation = None if record["column"] is None else column(by_neuron, record["column"])
         if key in answers.columns:
             judged = answers[key].cast(pl.Int8).fill_null(-1).to_numpy().copy()
@@ -104,7 +103,7 @@ def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int
             judged = np.zeros(answers.height, dtype=np.int8)
             judged[activation >= strong if strong else slice(0)] = 1
         # Texts of the half that found a claim do not test it, so labels there correct nothing.
-        judged[~answers["text_id"].is_in(wanted.implode()).to_numpy()] = -1
+        judged[~answers["text_id"].is_in(text_keys(testing).implode()).to_numpy()] = -1
         rows, chance = draw_gold(judged, size, rng, activation)
         order = rng.permutation(len(rows))  # the order must not tell what the judge said
         part = (
@@ -186,8 +185,7 @@ def check_gold(dataset: Dataset, interpretations: StoredObject, corpus: StoredOb
     for half in dict.fromkeys(record["half"] for record in records):
         found = (record["concept"] for record in records if record["half"] == half)
         testing = rows_that_test(observations, half)
-        texts = pl.concat([testing[side] for side in text_sides(testing)]).unique()
-        parts.append(([(concept["concept_id"], concept["predicate"]) for concept in found], texts))
+        parts.append(([(concept["concept_id"], concept["predicate"]) for concept in found], text_keys(testing)))
     usable = _check_known(dataset.name, gold, parts)
     if usable == gold.height:
         return ""

@@ -1,4 +1,4 @@
-"""`hypothesis_card`: one partition per dataset and rank, written by `evaluation_report`'s own step."""
+"""`hypothesis_card`: one partition per numbered hypothesis of a dataset, written by `evaluation_report`'s own step."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import dagster as dg
 
 from hsae_dagster.assets.card_status import RETIRED, STATUS
-from hsae_dagster.assets.stage import GROUP
 from hsae_dagster.core.comparison import Standing, compare
 from hsae_dagster.core.lineage import FILES, EvaluationRecord, Origin
 from hsae_dagster.report.cards import escape_markdown
@@ -24,7 +23,6 @@ hypothesis_card = dg.AssetSpec(
     # Of all of them, as far as Dagster's graph can say; which evaluation a card is from stands on the card.
     deps=[dg.AssetDep("evaluation_report", partition_mapping=dg.AllPartitionMapping())],
     partitions_def=dg.DynamicPartitionsDefinition(name="hypotheses"),
-    group_name=GROUP,
     kinds={"report"},
     description="The claim, its evidence, its verdict and everything it came from: one card per hypothesis. "
     "Written when `evaluation_report` is materialized, marked *stale* when something it rests on changes without the "

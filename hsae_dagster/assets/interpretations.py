@@ -19,7 +19,7 @@ from hsae_dagster.assets.claim_material import MOST_TEXTS, Material
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.found_claims import find_claims, records_of
 from hsae_dagster.assets.spending import account_of, account_summary, announce, estimate_interpretation
-from hsae_dagster.assets.stage import GROUP, Stage, explained, table
+from hsae_dagster.assets.stage import Stage, explained, table
 from hsae_dagster.assets.text_units import (
     blocks_of_vectors,
     read_sides,
@@ -56,7 +56,6 @@ _FIRST_DRAW = 1
     name=NAME,
     deps=["corpus", "embeddings", "activations", "selected_neurons"],
     partitions_def=datasets,
-    group_name=GROUP,
     kinds={"scikitlearn"},
     pool=llm_pool(),
     code_version=CODE_VERSION,

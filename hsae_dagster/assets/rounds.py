@@ -112,7 +112,9 @@ def level_of(results: Path, dataset: Dataset, round_: int) -> float:
         MethodError: earlier reports have spent all of alpha.
     """
     settings = dataset.spec.inference
-    found = level(settings.alpha, settings.first_report, round_, _spent(results, dataset, round_))
+    found = level(
+        settings.alpha, settings.first_report, round_, _spent(results, record_of(results, dataset).read(), round_)
+    )
     if found > 0:
         return found
     raise MethodError(f"Dataset `{dataset.name}`: {_no_alpha(dataset)}")
@@ -151,7 +153,7 @@ def _not_yet(results: Path, dataset: Dataset, record: Placed, opened: Admitted, 
             f"{wait}: two halves test every row there was, and have no fresh reserve. Make a dataset of its own of the "
             "new rows; for the next dataset that grows, set splits.design to `holdout`."
         )
-    if level(settings.alpha, settings.first_report, now, _spent(results, dataset, now)) <= 0:
+    if level(settings.alpha, settings.first_report, now, _spent(results, record, now)) <= 0:
         return f"{wait}: {_no_alpha(dataset)}"
     rows, clusters = _enough(dataset, first)
     wanted = f"{rows:,} of them" + (f", of {clusters:,} clusters," if clusters else "")
@@ -175,9 +177,9 @@ def _enough(dataset: Dataset, first: Holdout | None) -> tuple[int, int]:
     return min(first.rows, sample), int(first.clusters * share)
 
 
-def _spent(results: Path, dataset: Dataset, round_: int) -> float:
+def _spent(results: Path, record: Placed | None, round_: int) -> float:
     """What reports of earlier rounds have spent."""
-    record, register = record_of(results, dataset).read(), HoldoutRegister(results)
+    register = HoldoutRegister(results)
     rounds: dict[int, float] = {}
     for one in record.holdouts if record else ():
         if one.round < round_:

@@ -20,7 +20,7 @@ from hsae_dagster.assets.autoencoders import Lessons, choose_device, devices, tr
 from hsae_dagster.assets.embeddings import open_vectors
 from hsae_dagster.assets.imported_sae import declaration, import_one
 from hsae_dagster.assets.sae_sizes import choose_saes
-from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
+from hsae_dagster.assets.stage import Stage, explained, picture, table
 from hsae_dagster.assets.untrained import GRID, declared, trainings, twins, unfinished
 from hsae_dagster.dataset.saes import SAE, AutoSizes
 from hsae_dagster.op_tags import GPU_OP_TAGS, gpu_pool
@@ -136,7 +136,6 @@ sae_checkpoints = dg.graph_asset(
     "imported. Each is trained in a step of its own, on a GPU if there is one.",
     ins={name: dg.AssetIn(name, dagster_type=dg.Nothing) for name in ("corpus", "embeddings")},
     partitions_def=datasets,
-    group_name=GROUP,
     kinds={"torch", "safetensors"},
     code_version=CODE_VERSION,
     check_specs=_CHECKS,

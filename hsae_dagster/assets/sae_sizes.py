@@ -31,7 +31,7 @@ from hsae_dagster.assets.text_units import read_sides
 from hsae_dagster.core.concepts.candidates import Pool, Units, style_pool
 from hsae_dagster.core.concepts.choice import Learned, Limits, Vocabulary, choose_together, fit, predicted
 from hsae_dagster.core.cross_fitting import Side
-from hsae_dagster.core.observations import text_sides
+from hsae_dagster.core.observations import text_keys
 from hsae_dagster.core.pooling import pool_codes
 from hsae_dagster.core.sae_choice import ENOUGH_OBSERVATIONS, Candidate, Standing, choose, compare
 from hsae_dagster.core.sae_grid import Size, batch_size, grid, passes, reference_size
@@ -231,8 +231,7 @@ class _Judge:
         observations = pl.concat(
             [sampled(lessons.observations[split], seed, _MOST_OBSERVATIONS) for split in ("train", "validation")]
         )
-        wanted = pl.concat([observations[side] for side in text_sides(observations)]).unique()
-        texts = side.texts.filter(pl.col("text_id").is_in(wanted.implode()))
+        texts = side.texts.filter(pl.col("text_id").is_in(text_keys(observations).implode()))
         learned = learned_of(texts["text_id"], observations, lessons.task)
         part = learned.rows(np.flatnonzero((observations["split"] == "train").to_numpy()))
         limits = Limits(spec.selection.n, least_texts(spec, side, texts.height))

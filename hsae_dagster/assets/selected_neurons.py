@@ -14,7 +14,7 @@ from hsae_dagster.assets.covariates import covariate_selection
 from hsae_dagster.assets.ladder import averaged_record, read_fits, validation_ladder
 from hsae_dagster.assets.near_neurons import Chosen, SeedTable, Training, choose_neurons, family_frame, training_texts
 from hsae_dagster.assets.size_choice import read_choice
-from hsae_dagster.assets.stage import GROUP, Stage, explained, picture, table
+from hsae_dagster.assets.stage import Stage, explained, picture, table
 from hsae_dagster.assets.text_units import read_sides, read_text_codes
 from hsae_dagster.core.cross_fitting import HALVES, Side, silenced
 from hsae_dagster.core.fidelity import column
@@ -35,7 +35,6 @@ CODE_VERSION = "8"
     name=NAME,
     deps=["corpus", "embeddings", "sae_checkpoints", "activations"],
     partitions_def=datasets,
-    group_name=GROUP,
     kinds={"scikitlearn"},
     code_version=CODE_VERSION,
     check_specs=checks.specs(NAME),

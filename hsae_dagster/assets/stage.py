@@ -24,7 +24,6 @@ from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StageInputs, StoredObject
 from hsae_dagster.workers import end_with_worker
 
-GROUP = "hsae"
 # A terminal command attaches a handler to show progress without Dagster's own events.
 PROGRESS = logging.getLogger("hsae_dagster.progress")
 # Of an asset that is one step, or of one step of an asset that is several.

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from hsae_dagster.core.fidelity import MISSING, Fidelity, wilson_interval
+from hsae_dagster.core.pooling import unit_length
 
 _BLOCK = 1024  # strong texts compared at once
 
@@ -34,8 +35,7 @@ def nearest_silent(
     silent = np.flatnonzero(activation == 0)
     if not len(strong) or not len(silent) or limit == 0:
         return np.zeros(0, dtype=np.int64)
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = vectors / np.where(length > 0, length, 1.0)
+    unit = unit_length(vectors)
     against = unit[silent].T
     best = np.full(len(silent), -np.inf)
     for start in range(0, len(strong), _BLOCK):

@@ -46,6 +46,11 @@ def text_sides(observations: pl.DataFrame) -> list[str]:
     return [column for column in observations.columns if column.startswith("text_id")]
 
 
+def text_keys(observations: pl.DataFrame) -> pl.Series:
+    """Keys of the texts of some observations, each once, in no order."""
+    return pl.concat([observations[side] for side in text_sides(observations)]).unique()
+
+
 def observation_matrix(
     per_text: sp.csr_matrix | np.ndarray, text_ids: pl.Series, observations: pl.DataFrame
 ) -> sp.csr_matrix | np.ndarray:

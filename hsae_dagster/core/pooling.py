@@ -1,6 +1,6 @@
 """What a neuron does on a text, from what it does on the text's units.
 
-Belongs here: which units a text has, as positions; pooling sparse codes of units into sparse codes of texts. Does not
+Belongs here: which units a text has, as positions; pooling sparse codes and vectors of units. Does not
 belong here: cutting texts (`dataset.units`) or encoding units (`core.codes`).
 """
 
@@ -146,3 +146,10 @@ def _pooled(
             pooled = pooled / per_text[text]
     counts = np.bincount(text, minlength=n_texts)
     return pooled.astype(np.float32), columns.astype(np.int32), unit[heads].astype(np.int32), counts
+
+
+def unit_length(vectors: np.ndarray) -> np.ndarray:
+    """Rows of (n, d) scaled to length 1; rows of zeros stay."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    found: np.ndarray = vectors / np.where(length > 0, length, 1.0)
+    return found

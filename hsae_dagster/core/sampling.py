@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from hsae_dagster.core.pooling import TextUnits
+from hsae_dagster.core.pooling import TextUnits, unit_length
 
 # Silent texts that the nearest ones are drawn from, as a multiple of how many are shown: samples differ.
 _NEAREST = 4
@@ -65,9 +65,7 @@ def find_places(
         codes: (n, neurons) CSC of the texts' activations.
         bounds: per neuron, activations of texts that count as strong.
     """
-    vectors = np.concatenate(list(blocks))
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors /= np.where(length > 0, length, 1.0)
+    vectors = unit_length(np.concatenate(list(blocks)))
     n, neurons = codes.shape
     unit, likeness = np.zeros((n, neurons), dtype=np.int32), np.zeros((n, neurons), dtype=np.float32)
     for j, (low, high) in enumerate(bounds):

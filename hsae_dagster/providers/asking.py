@@ -110,6 +110,7 @@ class Round:
         alone = 0 if self.client.known.has_answered else ALONE
         for index in self.plan.todo:
             await self.pace.turn()
+            await self._keep_up()
             body = self.bodies[index]
             worst = self._worst(body, self.plan.questions[index])
             if self.problem is None and self.budget:
@@ -229,6 +230,15 @@ class Round:
             self.problem = self.problem or (
                 error if isinstance(error, HsaeError) else ProviderError(f"{self.client.asker.name}: {error}")
             )
+
+    async def _keep_up(self) -> None:
+        """Wait until fewer answers wait to be written than there may be requests under way.
+
+        What a killed run asks again, and what memory holds, is thereby bounded also where the disk is the slow one.
+        """
+        while len(self.writing) >= self.client.server.concurrency:
+            await asyncio.wait(set(self.writing), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)
 
     async def _written(self) -> None:
         while self.writing:

@@ -73,7 +73,7 @@ def _spending_words(content: ReportContent) -> str:
         )
     return (
         f"This is the {ordinal(content.round - 1)} refresh: its held-out texts came after an earlier report, and share "
-        f"nothing with texts that anything was learned from. It may err in {own} of cases, and all reports on this "
+        f"nothing with texts whose outcomes were learned from. It may err in {own} of cases, and all reports on this "
         f"dataset together in {error_rate(whole)}."
     )
 

@@ -1,3 +1,6 @@
+import dataclasses
+import time
+
 import numpy as np
 import pytest
 
@@ -169,3 +172,22 @@ def test_a_server_error_is_tried_again() -> None:
 
     with Loopback(embed=fails_once) as loopback:
         assert embedder(loopback, dimensions=8).embed(["a"]).shape == (1, 8)
+
+
+def test_a_slow_disk_holds_requests_back() -> None:
+    """What is answered and not yet kept is asked again after a kill, so it must not grow with the corpus."""
+    texts = [f"text {n}" for n in range(40)]
+    unkept = []
+    with Loopback() as loopback:
+        server = dataclasses.replace(loopback.server(), concurrency=3)
+        kept = 0
+
+        def keep(rows: range, vectors: np.ndarray) -> None:
+            nonlocal kept
+            time.sleep(0.05)
+            unkept.append(len(loopback.bodies()) - kept)
+            kept += 1
+
+        OpenAIEmbedder("local", server=server, dimensions=8).embed_all(texts, 1, keep, lambda _: None)
+    assert kept == 40
+    assert max(unkept) <= 2 * 3 - 1

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from hsae_dagster.core.concepts.words import MODIFIERS, is_function_word, stem, words_of
+from hsae_dagster.core.pooling import unit_length
 
 _HAS_DIGIT = re.compile(r"\d")
 # Terms looked at in all: beyond these the rarest go.
@@ -95,14 +96,8 @@ def meanings(table: TermTable, names: np.ndarray, units: Sequence[str], vectors:
     holds = (occurrences(units, forms) @ member).tocsr()
     holds.data[:] = 1.0
     contexts = holds.T @ (vectors - vectors.mean(axis=0))
-    parts = [_unit_rows(names - names.mean(axis=0)), _unit_rows(np.asarray(contexts))]
+    parts = [unit_length(names - names.mean(axis=0)), unit_length(np.asarray(contexts))]
     return np.hstack(parts).astype(np.float32) / np.float32(np.sqrt(2))
-
-
-def _unit_rows(values: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    found: np.ndarray = values / np.where(length > 0, length, 1.0)
-    return found
 
 
 def supported_terms(
