@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := HSAE_EXECUTOR=in_process OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(TESTERS) --dist loadfile
 
-.PHONY: demo ui test test-all torture bench check format install clean clean-all
+.PHONY: demo ui test test-all torture bench check count format install clean clean-all
 
 demo: install ## the main job on real texts, offline, to a report
 	@"$(BIN)/hsae" demo
@@ -30,11 +30,17 @@ torture: install ## kills, damage, a full disk, two at once, bad input, load: wh
 bench: install ## speed and memory beside hypothesaes 2.0.1, about ten minutes; FULL=--full for its largest sizes
 	@"$(BIN)/python" -m benchmarks.speed $(FULL)
 
-check: install ## format, lint, types, definitions
+check: install ## format, lint, types, imports, definitions
 	@"$(BIN)/ruff" format --check .
 	@"$(BIN)/ruff" check .
 	@"$(BIN)/mypy"
+	@"$(BIN)/lint-imports" --no-cache --no-logo
 	@DAGSTER_HOME="$(CURDIR)/.dagster_home" PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" "$(BIN)/dg" check defs
+
+count: install ## lines and files of the product; imports that run upwards or in a circle
+	@find hsae_dagster -name '*.py' -exec cat {} + | wc -l | xargs printf '%s lines in '
+	@find hsae_dagster -name '*.py' | wc -l | xargs printf '%s files\n'
+	@"$(BIN)/lint-imports" --no-cache --no-logo
 
 format: install
 	@"$(BIN)/ruff" format .

@@ -109,10 +109,10 @@ def embedding(url: str, count: int, folder: Path) -> str:
     import polars as pl
 
     from hsae_dagster.keys import text_id
-    from hsae_dagster.providers.account import Account
     from hsae_dagster.providers.ledger import Ledger
-    from hsae_dagster.providers.openai_embedder import OpenAIEmbedder
-    from hsae_dagster.providers.openai_server import Server
+    from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
+    from hsae_dagster.providers.openai.server import Server
+    from hsae_dagster.providers.spending import Account
     from hsae_dagster.storage.vectors import VectorTable
 
     texts = made(count)
@@ -132,11 +132,11 @@ def embedding(url: str, count: int, folder: Path) -> str:
 
 def annotation(url: str, count: int, folder: Path) -> str:
     """Judge and keep; a hash of the answers."""
-    from hsae_dagster.core.concept import Concept
-    from hsae_dagster.providers.account import Account
+    from hsae_dagster.core.concepts.claims import Concept
     from hsae_dagster.providers.ledger import Ledger
-    from hsae_dagster.providers.openai_annotator import OpenAIAnnotator
-    from hsae_dagster.providers.openai_server import Server
+    from hsae_dagster.providers.openai.readers import OpenAIAnnotator
+    from hsae_dagster.providers.openai.server import Server
+    from hsae_dagster.providers.spending import Account
 
     account = Account(Ledger(folder), "bench", "annotation_matrix", "run")
     annotator = OpenAIAnnotator("m", server=Server(url), account=account)

@@ -25,8 +25,7 @@ import yaml
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.dataset.rows import READERS
 from hsae_dagster.definitions import STAGES
-from hsae_dagster.partitions import DATASETS
-from hsae_dagster.resources import Project
+from hsae_dagster.orchestration.project import DATASETS, Project
 from hsae_dagster.storage.objects import ObjectStore, StoredObject
 
 STAGE_NAMES = [stage.key.path[-1] for stage in STAGES]

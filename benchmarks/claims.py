@@ -20,10 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cells import Shared, append, arguments, finished, lines, present, result, run_stages, show
 from benchmarks.signal_kept import salt
-from hsae_dagster.core import joint_fit, ladder
+from hsae_dagster.core.inference import joint_fit
+from hsae_dagster.core.inference import joint_fit as ladder
 from hsae_dagster.core.observations import control_columns, observation_matrix
-from hsae_dagster.resources import Project
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.reader.annotate import annotate
 
 DATASETS = (
@@ -97,8 +98,8 @@ def rivals(project: Project, dataset: str, task: str) -> dict[str, float]:
     topics = LatentDirichletAllocation(_N, random_state=0, max_iter=5).fit(
         (unigrams := CountVectorizer(min_df=5, stop_words="english").fit(words[inside])).transform(words[inside])
     )
-    from hsae_dagster.core.embedding_set import EmbeddingSet
-    from hsae_dagster.core.pooling import TextUnits
+    from hsae_dagster.core.observations import TextUnits
+    from hsae_dagster.keys import EmbeddingSet
     from hsae_dagster.storage.vectors import VectorTable
 
     record = result(project, dataset, "embeddings").json("embeddings.json")

@@ -29,12 +29,12 @@ from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hsae_dagster.core.concept import Concept
-from hsae_dagster.providers.account import Account
+from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.providers.minilm import TOKENIZER, _locate
-from hsae_dagster.providers.openai_annotator import OpenAIAnnotator
-from hsae_dagster.providers.openai_server import Server
+from hsae_dagster.providers.openai.readers import OpenAIAnnotator
+from hsae_dagster.providers.openai.server import Server
+from hsae_dagster.providers.spending import Account
 
 SUBJECTS = (
     "a family",

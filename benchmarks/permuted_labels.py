@@ -26,10 +26,10 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cells import Shared, append, finished, lines, permuted, result, run_stages
-from hsae_dagster.assets.concepts_to_test import chosen_concepts
-from hsae_dagster.core.joint_fit import Fit
-from hsae_dagster.resources import Project
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.core.inference.joint_fit import Fit
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.stages.holdout import chosen_concepts
+from hsae_dagster.storage.artifacts import read_frame
 
 NO_LADDER = {"fits": [], "floor": [None, None], "why": "left out"}
 NO_FITS = ((Fit("concepts", "R2", 0.0, 0.0, 0.0, "left out"),), (0.0, 0.0))
@@ -49,7 +49,7 @@ def permutation(shared: Shared, dataset: str, seed: int, saes: Any) -> dict[str,
     with (
         shared.apart(dataset, changes, partial(permuted, rng=np.random.default_rng(seed))) as project,
         mock.patch("hsae_dagster.assets.selected_neurons.validation_ladder", lambda *_: NO_LADDER),
-        mock.patch("hsae_dagster.assets.evaluation._fits", lambda *_: NO_FITS),
+        mock.patch("hsae_dagster.stages.evaluation._fits", lambda *_: NO_FITS),
     ):
         run_stages(project, dataset, upto="interpretations")
         readable = len(chosen_concepts(result(project, dataset, "interpretations")))

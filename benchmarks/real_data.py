@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import signal_kept
 from benchmarks.cells import append, finished, lines, result, run_stages, show
-from hsae_dagster.core import ladder
-from hsae_dagster.resources import Project
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.core.inference import joint_fit as ladder
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.storage.artifacts import read_frame
 
 # Two proportions differ at the 5 % level.
 _DIFFERENT = 1.96

@@ -31,14 +31,14 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cells import Shared, append, arguments, finished, lines, present, result, run_stages, show
-from hsae_dagster.assets.concepts_to_test import chosen_concepts
 from hsae_dagster.core.observations import text_rows
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.dataset.rows import READERS
 from hsae_dagster.keys import text_id
+from hsae_dagster.orchestration.project import Project
 from hsae_dagster.providers.minilm import MiniLM
-from hsae_dagster.resources import Project
-from hsae_dagster.storage.frames import read_codes, read_frame
+from hsae_dagster.stages.holdout import chosen_concepts
+from hsae_dagster.storage.artifacts import read_codes, read_frame
 
 UNION = "union_of_topics"
 RECOVERED = 0.5

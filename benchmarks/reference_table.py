@@ -2,7 +2,7 @@
 
 Belongs here: the six columns and the joint metrics that the package hypothesaes 2.0.1 reports, equal to its own where
 its problem is well posed, and right where it is not. Does not belong here: the tests that decide what is confirmed
-(`core.inference`): those know clusters and controls, these do not.
+(`core.inference.effects`): those know clusters and controls, these do not.
 
 The joint metrics are in-sample by definition: fitted and scored on the same observations, as the reference does it.
 Where the reference goes wrong: the intercept is always there and is never mistaken for a concept; concepts that do not

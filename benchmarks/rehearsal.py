@@ -33,8 +33,8 @@ import yaml
 from benchmarks.cells import STAGE_NAMES, result
 from benchmarks.rehearsal_world import PLANTED, Counting, World, name_of, publish
 from hsae_dagster.dataset.discovery import load_dataset
-from hsae_dagster.resources import Project
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.storage.artifacts import read_frame
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 # Rows of the published files, in the order train, validation, holdout (pairs for headlines).
@@ -67,7 +67,7 @@ def stage(project: Project, dataset: str, asset: str) -> None:
     import dagster as dg
 
     from hsae_dagster.definitions import STAGES
-    from hsae_dagster.partitions import DATASETS
+    from hsae_dagster.orchestration.project import DATASETS
 
     started = time.perf_counter()
     instance = dg.DagsterInstance.ephemeral()

@@ -11,10 +11,9 @@ import time
 
 import numpy as np
 
-from hsae_dagster.core.codes import encode
-from hsae_dagster.core.sae import SAEConfig
-from hsae_dagster.core.sae_training import train_sae
-from hsae_dagster.core.selection import select_neurons
+from hsae_dagster.core.sae.model import SAEConfig, encode
+from hsae_dagster.core.sae.training import train_sae
+from hsae_dagster.core.selection.methods import select_neurons
 
 FEATURES, ACTIVE, BLOCK = 512, 8, 50_000
 

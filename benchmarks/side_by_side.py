@@ -25,11 +25,10 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.reference_table import reference_table
-from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.core.observations import observation_matrix
-from hsae_dagster.core.selection import Selection, select_neurons
-from hsae_dagster.storage.checkpoints import load_sae
-from hsae_dagster.storage.frames import read_codes, read_frame
+from hsae_dagster.core.selection.methods import Selection, select_neurons
+from hsae_dagster.keys import EmbeddingSet
+from hsae_dagster.storage.artifacts import load_sae, read_codes, read_frame
 from hsae_dagster.storage.objects import ObjectStore
 from hsae_dagster.storage.vectors import VectorTable
 from hsae_dagster_tests.core.reference import load_reference_module

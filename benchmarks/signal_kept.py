@@ -23,14 +23,15 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cells import Shared, append, arguments, finished, lines, present, result, run_stages, show
-from hsae_dagster.assets.text_units import read_text_units, text_vectors
-from hsae_dagster.core import joint_fit, ladder
-from hsae_dagster.core.embedding_set import EmbeddingSet
-from hsae_dagster.core.fidelity import column
+from hsae_dagster.core.concepts.fidelity import column
+from hsae_dagster.core.inference import joint_fit
+from hsae_dagster.core.inference import joint_fit as ladder
 from hsae_dagster.core.observations import observation_matrix
 from hsae_dagster.dataset.discovery import load_dataset
-from hsae_dagster.resources import Project
-from hsae_dagster.storage.frames import read_codes, read_frame
+from hsae_dagster.keys import EmbeddingSet
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.stages.units import read_text_units, text_vectors
+from hsae_dagster.storage.artifacts import read_codes, read_frame
 from hsae_dagster.storage.vectors import VectorTable
 
 DATASETS = (

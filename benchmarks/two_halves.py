@@ -29,10 +29,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cells import Shared, append, finished, lines, result, run_stages
 from benchmarks.permuted_labels import NO_FITS, NO_LADDER
-from hsae_dagster.assets.concepts_to_test import chosen_concepts
-from hsae_dagster.resources import Project
+from hsae_dagster.orchestration.project import Project
 from hsae_dagster.sample_data.adverts import EFFECTS, write_adverts
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.stages.holdout import chosen_concepts
+from hsae_dagster.storage.artifacts import read_frame
 
 DATASET, SAES = "job_adverts", [{"m": 32, "k": 4}]
 DESIGNS = ("holdout", "two_halves")
@@ -73,7 +73,7 @@ def cell(data: Path, results: Path, design: str, texts: int, seed: int, *, null:
     with (
         Shared(data, results).apart(DATASET, changes) as project,
         mock.patch("hsae_dagster.assets.selected_neurons.validation_ladder", lambda *_: NO_LADDER),
-        mock.patch("hsae_dagster.assets.evaluation._fits", lambda *_: NO_FITS),
+        mock.patch("hsae_dagster.stages.evaluation._fits", lambda *_: NO_FITS),
     ):
         run_stages(project, DATASET, upto="interpretations")
         if chosen_concepts(result(project, DATASET, "interpretations")):

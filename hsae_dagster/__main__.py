@@ -1,7 +1,4 @@
-"""`hsae`, also as `python -m hsae_dagster`: nothing is imported before Ctrl-C can be answered in a word.
-
-Belongs here: that alone. Does not belong here: the commands (`hsae_dagster.cli`), which take a second to import.
-"""
+"""`hsae`, also as `python -m hsae_dagster`: nothing is imported before Ctrl-C can be answered in a word."""
 
 import sys
 

@@ -1,14 +1,11 @@
-"""`HsaeComponent`: the whole pipeline inside somebody else's Dagster project, from a few lines of YAML.
-
-Belongs here: what may be chosen there, with its description. Does not belong here: building it (`definitions`).
-"""
+"""`HsaeComponent`: the whole pipeline inside somebody else's Dagster project, from a few lines of YAML."""
 
 from pathlib import Path
 
 import dagster as dg
 from pydantic import ConfigDict, Field
 
-from hsae_dagster.partitions import DATASETS, KEY_PREFIX, SENSORS, Sensor
+from hsae_dagster.orchestration.project import DATASETS, KEY_PREFIX, SENSORS, Sensor
 
 
 class HsaeComponent(dg.Component, dg.Model, dg.Resolvable):
@@ -40,7 +37,7 @@ class HsaeComponent(dg.Component, dg.Model, dg.Resolvable):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Assets, checks, job, sensors and schedule under the chosen names."""
         from hsae_dagster.definitions import Manner, project_definitions
-        from hsae_dagster.resources import Project
+        from hsae_dagster.orchestration.project import Project
 
         root = Path(context.project_root)
         project = Project(

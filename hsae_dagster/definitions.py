@@ -14,22 +14,18 @@ import dagster as dg
 
 from hsae_dagster.assets.activations import activations
 from hsae_dagster.assets.annotation_matrix import annotation_matrix
+from hsae_dagster.assets.automation import batch_answers, dataset_arrivals, nightly, refresh_condition, refresh_sensor
+from hsae_dagster.assets.catalog import dataset_catalog, labelled_texts, overview
 from hsae_dagster.assets.corpus import corpus
-from hsae_dagster.assets.dataset_catalog import dataset_catalog, labelled_texts
 from hsae_dagster.assets.embeddings import embeddings
 from hsae_dagster.assets.evaluation_report import evaluation_report
 from hsae_dagster.assets.hypothesis_card import hypothesis_card
 from hsae_dagster.assets.interpretations import interpretations
-from hsae_dagster.assets.overview import overview
 from hsae_dagster.assets.sae_checkpoints import sae_checkpoints
 from hsae_dagster.assets.selected_neurons import selected_neurons
-from hsae_dagster.automation import dataset_arrivals, nightly, refresh_condition, refresh_sensor
-from hsae_dagster.batch_answers import batch_answers
-from hsae_dagster.executors import choose_executor
-from hsae_dagster.lost_runs import lost_runs
-from hsae_dagster.partitions import SENSORS
-from hsae_dagster.resources import WEBHOOK, ModelServer, Project, RunSettings
-from hsae_dagster.watching import watch
+from hsae_dagster.assets.watching import watch
+from hsae_dagster.orchestration.executors import choose_executor, lost_runs
+from hsae_dagster.orchestration.project import SENSORS, WEBHOOK, ModelServer, Project, RunSettings
 
 # As pyproject.toml and workspace.yaml name this code location: runs are known by it.
 LOCATION = "hsae_dagster"

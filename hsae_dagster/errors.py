@@ -1,8 +1,4 @@
-"""The errors that people read.
-
-Belongs here: exception classes whose message is a finished sentence: what is wrong, where (dataset, file, field,
-row) and the remedy. Does not belong here: anything that knows about Dagster, a model or a file format.
-"""
+"""The errors that people read."""
 
 import errno
 

@@ -1,13 +1,10 @@
-"""Keys that join the tables: every identifier of the house is made here, and only here.
-
-Belongs here: hashes of normalised text, of configurations and of contents. Does not belong here: reading files
-(storage computes file hashes with `hash_bytes`) or choosing what a key is made of (the caller says).
-"""
+"""Keys that join the tables: every identifier of the house is made here, and only here."""
 
 import hashlib
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -53,3 +50,18 @@ def unit_interval(key: str, salt: str) -> float:
     """Place `key` on [0, 1) by hash: uniform over keys, the same for ever for the same salt."""
     digest = hashlib.blake2b(f"{salt}\x00{key}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2.0**64
+
+
+@dataclass(frozen=True)
+class EmbeddingSet:
+    """Vectors that may be compared: made by one model, in one way.
+
+    Attributes:
+        model: provider and model.
+        dimensions: length of a vector.
+        set_id: hash of everything that shapes a vector (model, weights, dimensions, token limit, normalisation).
+    """
+
+    model: str
+    dimensions: int
+    set_id: str

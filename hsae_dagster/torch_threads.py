@@ -1,7 +1,4 @@
-"""How many threads torch may use for a while.
-
-Belongs here: that setting, put back afterwards. Does not belong here: who needs it.
-"""
+"""How many threads torch may use for a while."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from hypothesis import settings
 
-from hsae_dagster.providers import known_servers
+from hsae_dagster.providers.openai import requests as known_servers
 from hsae_dagster.sample_data.planted import write_planted
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_pairs, tiny_texts
 from hsae_dagster_tests.core.reference import COMPARED, VERSION, summary

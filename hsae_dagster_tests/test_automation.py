@@ -8,13 +8,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from hsae_dagster.assets.dataset_catalog import dataset_catalog
-from hsae_dagster.automation import dataset_arrivals, nightly
+from hsae_dagster.assets.automation import dataset_arrivals, nightly
+from hsae_dagster.assets.catalog import dataset_catalog
 from hsae_dagster.dataset.discovery import Dataset, files_fingerprint, load_dataset
 from hsae_dagster.definitions import JOB, defs
 from hsae_dagster.errors import DatasetError
-from hsae_dagster.partitions import DATASETS
-from hsae_dagster.report.links import card_partition
+from hsae_dagster.orchestration.project import DATASETS
+from hsae_dagster.report.archive import card_partition
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key, tiny_texts
 
 
@@ -129,7 +129,7 @@ def test_a_file_is_read_again_only_when_its_size_or_time_changes(
         read.append(dataset.name)
         return files_fingerprint(dataset)
 
-    monkeypatch.setattr("hsae_dagster.automation.files_fingerprint", reading)
+    monkeypatch.setattr("hsae_dagster.assets.automation.files_fingerprint", reading)
     watcher.tick()
     assert not read
     os.utime(watcher.workspace.root / "data" / "one" / "texts.parquet", (1, 1))

@@ -11,9 +11,9 @@ from benchmarks import asking, real_data
 from benchmarks.cells import Shared, append, finished, lines, permuted, run_stages
 from benchmarks.permuted_labels import permutation
 from benchmarks.signal_kept import ARMS, declared, measure, salt, table
-from hsae_dagster.dataset.saes import AutoSizes
+from hsae_dagster.dataset.sections import AutoSizes
 from hsae_dagster.dataset.spec import DatasetSpec
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets.workspace import Workspace
 
 

@@ -3,8 +3,8 @@
 import dagster as dg
 import pytest
 
-from hsae_dagster import checks
 from hsae_dagster.definitions import STAGES
+from hsae_dagster.orchestration import checks
 
 ALL = [(asset, name, blocking) for asset, found in checks.CHECKS.items() for name, (blocking, _) in found.items()]
 

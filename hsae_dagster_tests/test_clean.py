@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hsae_dagster.home import prepare_home
+from hsae_dagster.orchestration.project import prepare_home
 
 CHECKOUT = Path(__file__).parents[1]
 MADE = (

@@ -17,12 +17,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hsae_dagster import cli, definitions
-from hsae_dagster.cli.findings import columns
+from hsae_dagster.cli.run import columns
 from hsae_dagster.definitions import Manner, project_definitions
-from hsae_dagster.home import read_env
-from hsae_dagster.partitions import DATASETS
-from hsae_dagster.report.rungs import rung_name
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.orchestration.project import DATASETS, read_env
+from hsae_dagster.report.wording import rung_name
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key
 from hsae_dagster_tests.conftest import CHECKOUT
 from hsae_dagster_tests.live.processes import wait_for
@@ -348,7 +347,7 @@ def test_the_server_beside_dagster_ends_with_it(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    code = f"from hsae_dagster.cli.serve import serve_beside; serve_beside({port}); import time; time.sleep(120)"
+    code = f"from hsae_dagster.cli.run import serve_beside; serve_beside({port}); import time; time.sleep(120)"
     parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ})
     try:
         wait_for("the reports are served", lambda: _answers(port))

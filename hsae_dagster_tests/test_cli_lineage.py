@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hsae_dagster import cli
-from hsae_dagster.assets.overview import gather, write_overview
-from hsae_dagster.core.lineage import EvaluationRecord
-from hsae_dagster.report.overview import best_markdown, overview_markdown
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.assets.catalog import gather, write_overview
+from hsae_dagster.core.evaluations import EvaluationRecord
+from hsae_dagster.report.archive import best_markdown, overview_markdown
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace
 from hsae_dagster_tests.conftest import CHECKOUT, Finished

@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from hsae_dagster.dataset.discovery import load_dataset
-from hsae_dagster.dataset.proposal import Wishes, propose
-from hsae_dagster.dataset.proposal_yaml import render
+from hsae_dagster.dataset.new.proposal import Wishes, propose, render
 from hsae_dagster_tests.assets.workspace import Workspace
 from hsae_dagster_tests.conftest import CHECKOUT
 from hsae_dagster_tests.test_cli import assert_a_sentence, hsae, settle

@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hsae_dagster import cli
-from hsae_dagster.assets.trial import try_claims
-from hsae_dagster.report.annotation_table import column_names
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.report.content import column_names
+from hsae_dagster.stages.texts import try_claims
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster_tests.conftest import Finished
 from hsae_dagster_tests.test_cli import assert_a_sentence, settle

@@ -15,18 +15,18 @@ import pytest
 
 import hsae_dagster
 from benchmarks.reference_table import reference_table
-from hsae_dagster.assets.concepts_to_test import chosen_concepts
-from hsae_dagster.core import joint_fit
-from hsae_dagster.core.concept import Concept
-from hsae_dagster.core.embedding_set import EmbeddingSet
-from hsae_dagster.core.inference import HoldoutDesign, benjamini_hochberg, holm, test_hypotheses
-from hsae_dagster.keys import text_id
+from hsae_dagster.core.concepts.claims import Concept
+from hsae_dagster.core.inference import joint_fit
+from hsae_dagster.core.inference.effects import benjamini_hochberg, holm, test_hypotheses
+from hsae_dagster.core.observations import HoldoutDesign
+from hsae_dagster.keys import EmbeddingSet, text_id
 from hsae_dagster.providers import registry
 from hsae_dagster.providers.base import Annotations
-from hsae_dagster.providers.estimate import Estimate
-from hsae_dagster.providers.openai_annotator import OpenAIAnnotator
-from hsae_dagster.providers.openai_embedder import cut_to_tokens
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.providers.openai.embedder import cut_to_tokens
+from hsae_dagster.providers.openai.readers import OpenAIAnnotator
+from hsae_dagster.providers.spending import Estimate
+from hsae_dagster.stages.holdout import chosen_concepts
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.vectors import VectorTable
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import TOPICS, Run, Workspace, tiny_texts

@@ -15,10 +15,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from hsae_dagster import op_tags
 from hsae_dagster.definitions import STAGES, Manner, defs, project_definitions
-from hsae_dagster.op_tags import GPU_OP_TAGS, LLM_POOL, gpu_pool, llm_pool
-from hsae_dagster.resources import Project
+from hsae_dagster.orchestration import executors as op_tags
+from hsae_dagster.orchestration.executors import GPU_OP_TAGS, LLM_POOL, gpu_pool, llm_pool
+from hsae_dagster.orchestration.project import Project
 from hsae_dagster_tests.assets.workspace import asset_key
 from hsae_dagster_tests.conftest import Finished
 

@@ -12,8 +12,7 @@ import pytest
 import yaml
 
 from hsae_dagster.cli import main
-from hsae_dagster.dataset.discovery import load_dataset, parse_declaration
-from hsae_dagster.dataset.variants import inherit
+from hsae_dagster.dataset.discovery import inherit, load_dataset, parse_declaration
 from hsae_dagster_tests.conftest import CHECKOUT
 from hsae_dagster_tests.test_cli import hsae, settle, spawn
 

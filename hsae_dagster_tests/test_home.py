@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from hsae_dagster.errors import HsaeError
-from hsae_dagster.home import prepare_home, read_env
+from hsae_dagster.orchestration.project import prepare_home, read_env
 
 EXAMPLE = Path(__file__).parents[1] / ".env.example"
 

@@ -10,9 +10,9 @@ import dagster as dg
 import pytest
 from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
 
-from hsae_dagster.automation import refresh_condition
+from hsae_dagster.assets.automation import refresh_condition
 from hsae_dagster.definitions import STAGES, defs
-from hsae_dagster.partitions import DATASETS
+from hsae_dagster.orchestration.project import DATASETS
 from hsae_dagster_tests.assets.workspace import NAMES, asset_key
 
 TEXTS = defs.resolve_asset_graph().get(asset_key("labelled_texts")).to_asset_spec()

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.rehearsal import SIZES, prepare
 from benchmarks.rehearsal_world import EFFECTS, PLANTED, WORDS, World, features_of, make_texts, name_of
 from hsae_dagster.dataset.discovery import load_dataset
-from hsae_dagster.resources import Project
+from hsae_dagster.orchestration.project import Project
 
 
 def test_a_text_shows_its_features_and_scores_by_them() -> None:

@@ -13,7 +13,7 @@ from benchmarks.speed.__main__ import ROWS, Bench, NotHereError, main, real_acti
 from benchmarks.speed.children import in_child, measured
 from benchmarks.speed.made import load_codes, save_codes, synthetic
 from benchmarks.speed.outcome import HEADER, Row, table
-from hsae_dagster.core.sae import SAEConfig
+from hsae_dagster.core.sae.model import SAEConfig
 from hsae_dagster_tests.core.reference import load_reference_module
 
 CONFIG = SAEConfig(m=48, k=6)

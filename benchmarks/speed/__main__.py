@@ -23,7 +23,7 @@ from benchmarks.speed.children import ROOT
 from benchmarks.speed.machine import facts, roofline
 from benchmarks.speed.made import real, save_codes, synthetic
 from benchmarks.speed.outcome import Row, table
-from hsae_dagster.core.sae import SAEConfig
+from hsae_dagster.core.sae.model import SAEConfig
 from hsae_dagster.storage.objects import ObjectStore
 
 

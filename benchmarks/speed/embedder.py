@@ -1,7 +1,7 @@
 """The bundled embedder beside the published model, run as published: one text per call, float32 arithmetic.
 
 Belongs here: both on the same short sentences, in alternation in one process. Does not belong here: the model
-(`providers.minilm_model`).
+(`providers.minilm`).
 """
 
 import time

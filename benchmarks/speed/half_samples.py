@@ -34,8 +34,8 @@ def row(name: str, codes: Path, rounds: int = 5) -> Row:
 
 def work(path: str, rounds: int) -> dict[str, Any]:
     """In a child: one selection and a hundred half-samples, in alternation."""
-    from hsae_dagster.core.selection import select_neurons
-    from hsae_dagster.core.stability import selection_frequency
+    from hsae_dagster.core.selection.methods import select_neurons
+    from hsae_dagster.core.selection.stability import selection_frequency
 
     codes, outcome = load_codes(path)
     clusters = np.arange(len(outcome))

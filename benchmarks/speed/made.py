@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from hsae_dagster.core.codes import encode
-from hsae_dagster.core.sae import SAEConfig, SparseAutoencoder, sae_from_arrays
+from hsae_dagster.core.sae.model import SAEConfig, SparseAutoencoder, encode, sae_from_arrays
 
 _BLOCK = 8192
 
@@ -108,9 +107,9 @@ def real(results: Path, dataset: str, config: SAEConfig, epochs: int = 5) -> Mad
     """
     import polars as pl
 
-    from hsae_dagster.core.embedding_set import EmbeddingSet
-    from hsae_dagster.core.sae_training import train_sae
-    from hsae_dagster.storage.frames import read_frame
+    from hsae_dagster.core.sae.training import train_sae
+    from hsae_dagster.keys import EmbeddingSet
+    from hsae_dagster.storage.artifacts import read_frame
     from hsae_dagster.storage.objects import ObjectStore
     from hsae_dagster.storage.vectors import VectorTable
 

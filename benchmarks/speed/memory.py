@@ -14,7 +14,7 @@ from benchmarks.speed.children import in_child, measured
 from benchmarks.speed.made import Made
 from benchmarks.speed.outcome import Row
 from benchmarks.speed.selection import _ours, _reference, agree
-from hsae_dagster.core.sae import SparseAutoencoder, sae_from_arrays, state_to_arrays
+from hsae_dagster.core.sae.model import SparseAutoencoder, sae_from_arrays, state_to_arrays
 
 
 def store(folder: Path, made: Made) -> dict[str, str]:
@@ -67,7 +67,7 @@ def rows(size: str, paths: dict[str, str], goal: float | None, rounds: int = 7) 
 
 
 def _loaded(embeddings: str, rest: str) -> tuple[np.ndarray, np.ndarray, SparseAutoencoder]:
-    from hsae_dagster.core.sae import SAEConfig
+    from hsae_dagster.core.sae.model import SAEConfig
 
     with np.load(rest) as held:
         arrays = {name: held[name] for name in ("encoder", "decoder", "input_bias", "neuron_bias")}
@@ -90,7 +90,7 @@ def ours(embeddings: str, rest: str) -> dict[str, Any]:
     """In a child: encode, select."""
     import sklearn.linear_model  # noqa: F401  (libraries belong to the base of both sides)
 
-    from hsae_dagster.core.codes import encode
+    from hsae_dagster.core.sae.model import encode
 
     vectors, outcome, sae = _loaded(embeddings, rest)
     with measured() as encoding:

@@ -138,10 +138,9 @@ def grow(texts: int, dimensions: int, m: int, k: int) -> dict[str, Any]:
     import torch
 
     from benchmarks.speed.made import synthetic
-    from hsae_dagster.core.codes import encode
-    from hsae_dagster.core.sae import SAEConfig
-    from hsae_dagster.core.sae_training import train_sae
-    from hsae_dagster.core.selection import select_neurons
+    from hsae_dagster.core.sae.model import SAEConfig, encode
+    from hsae_dagster.core.sae.training import train_sae
+    from hsae_dagster.core.selection.methods import select_neurons
 
     made = synthetic(texts, dimensions, SAEConfig(m=2 * m, k=k), dead=0.0)
     held = texts // 50

@@ -68,7 +68,7 @@ def ours(path: str, method: str, task: str, rounds: int) -> dict[str, Any]:
 
 
 def _ours(codes: sparse.csr_matrix, outcome: np.ndarray, method: str, task: str, rounds: int) -> dict[str, Any]:
-    from hsae_dagster.core.selection import select_neurons
+    from hsae_dagster.core.selection.methods import select_neurons
 
     target = classes(outcome) if task == "classification" else outcome
     runs = []

@@ -22,8 +22,7 @@ import polars as pl
 
 from benchmarks.speed.children import in_child, measured
 from benchmarks.speed.outcome import Row
-from hsae_dagster.core.embedding_set import EmbeddingSet
-from hsae_dagster.keys import text_id
+from hsae_dagster.keys import EmbeddingSet, text_id
 from hsae_dagster.storage.vectors import VectorTable
 
 _CHUNK = 50_000
@@ -102,7 +101,7 @@ def _vectors(texts: int, dimensions: int, start: int = 0) -> np.ndarray:
 
 def _table(folder: str, dimensions: int) -> VectorTable:
     # Libraries are loaded before the clock starts, on both sides.
-    for name in ("lancedb", "pyarrow.compute", "hsae_dagster.storage.vector_copy"):
+    for name in ("lancedb", "pyarrow.compute", "hsae_dagster.storage.vectors"):
         importlib.import_module(name)
     return VectorTable(Path(folder), "speed", EmbeddingSet("synthetic", dimensions, FAMILY_ID))
 

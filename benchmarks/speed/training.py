@@ -20,9 +20,8 @@ from benchmarks.speed.children import in_child
 from benchmarks.speed.machine import best
 from benchmarks.speed.made import synthetic
 from benchmarks.speed.outcome import Row
-from hsae_dagster.core.sae import SAEConfig, SparseAutoencoder, sae_from_arrays
-from hsae_dagster.core.sae_loss import evaluate
-from hsae_dagster.core.sae_training import SAETrainer, train_sae
+from hsae_dagster.core.sae.model import SAEConfig, SparseAutoencoder, sae_from_arrays
+from hsae_dagster.core.sae.training import SAETrainer, evaluate, train_sae
 from hsae_dagster_tests.core.reference import load_reference_module
 from hsae_dagster_tests.core.reference_sae import twin
 
@@ -199,8 +198,7 @@ def guided_row(name: str, dimensions: int, m: int, k: int, *, rounds: int = 7, s
 
 def guided(dimensions: int, m: int, k: int, rounds: int, steps: int, batch: int = 512) -> dict[str, Any]:
     """In a child: steps with and without guidance by pairs, in alternation."""
-    from hsae_dagster.core.guidance import guidance
-    from hsae_dagster.core.prediction_loss import LabelledRows
+    from hsae_dagster.core.sae.guidance import LabelledRows, guidance
 
     n = batch * _BATCHES
     made = synthetic(n, dimensions, SAEConfig(m=2 * m, k=k))

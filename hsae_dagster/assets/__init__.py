@@ -1,1 +1,1 @@
-"""One thin module per asset: read, call core, write, attach metadata."""
+"""Dagster only: one module per asset that reads, calls a stage, writes and attaches metadata; automation."""

@@ -19,16 +19,13 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from hsae_dagster import checks
-from hsae_dagster.assets.embeddings import open_vectors
-from hsae_dagster.assets.stage import Stage, explained, picture
-from hsae_dagster.assets.text_units import blocks_of_vectors, read_text_units
-from hsae_dagster.core.pooling import TextUnits, pool_codes
+from hsae_dagster.core.observations import TextUnits, pool_codes
 from hsae_dagster.keys import hash_bytes
-from hsae_dagster.partitions import datasets
-from hsae_dagster.resources import Project
-from hsae_dagster.storage.checkpoints import load_sae
-from hsae_dagster.storage.frames import read_codes, read_frame, write_arrays, write_codes, write_frame
+from hsae_dagster.orchestration import checks
+from hsae_dagster.orchestration.project import Project, datasets
+from hsae_dagster.orchestration.stage import Stage, explained, picture
+from hsae_dagster.stages.units import blocks_of_vectors, open_vectors, read_text_units
+from hsae_dagster.storage.artifacts import load_sae, read_codes, read_frame, write_arrays, write_codes, write_frame
 from hsae_dagster.storage.objects import StoredObject
 from hsae_dagster.storage.vectors import VectorTable
 
@@ -69,7 +66,7 @@ def activations(context: dg.AssetExecutionContext, project: Project) -> dg.Mater
 
 
 def _make(stage: Stage, units: TextUnits, checkpoints: StoredObject, vectors: VectorTable, folder: Path) -> None:
-    from hsae_dagster.core.codes import concatenate_codes, encode
+    from hsae_dagster.core.sae.model import concatenate_codes, encode
 
     records = checkpoints.json("saes.json")
     saes = {record["sae_id"]: load_sae(checkpoints.folder, record) for record in records}

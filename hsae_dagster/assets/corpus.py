@@ -6,21 +6,19 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from hsae_dagster import checks
-from hsae_dagster.assets.rounds import Admitted, admit, kept, placing_of, record_of
-from hsae_dagster.assets.stage import Stage, explained, picture, table
 from hsae_dagster.core.corpus import Corpus
-from hsae_dagster.core.cross_fitting import placed_in, views
-from hsae_dagster.core.observations import text_sides
-from hsae_dagster.core.placing import Cuts
+from hsae_dagster.core.observations import Cuts, text_sides
+from hsae_dagster.core.selection.stability import placed_in, views
 from hsae_dagster.dataset.discovery import file_versions, files_stamp
-from hsae_dagster.dataset.feasible import check_sizes, training_units
+from hsae_dagster.dataset.rows import check_sizes, training_units
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.keys import hash_json
-from hsae_dagster.partitions import datasets
+from hsae_dagster.orchestration import checks
+from hsae_dagster.orchestration.project import Project, datasets
+from hsae_dagster.orchestration.stage import Stage, explained, picture, table
 from hsae_dagster.report.wording import left_out_words
-from hsae_dagster.resources import Project
-from hsae_dagster.storage.frames import read_frame, write_frame, write_json
+from hsae_dagster.stages.rounds import Admitted, admit, kept, placing_of, record_of
+from hsae_dagster.storage.artifacts import read_frame, write_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "corpus"
@@ -84,9 +82,9 @@ def _admit(stage: Stage, stamp: str) -> Admitted:
 
 
 def _make(stage: Stage, admitted: Admitted, folder: Path) -> None:
-    from hsae_dagster.dataset.classes import class_key
-    from hsae_dagster.dataset.controls import check_levels
+    from hsae_dagster.dataset.rows import check_levels
     from hsae_dagster.dataset.units import make_units
+    from hsae_dagster.dataset.values import class_key
 
     rows, made = admitted.rows, admitted.corpus(stage.dataset)
     for view in views(made.observations):

@@ -8,41 +8,37 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from hsae_dagster import checks
-from hsae_dagster.assets.spending import account_of, account_summary, announce
-from hsae_dagster.assets.stage import Stage, explained
-from hsae_dagster.core.embedding_set import EmbeddingSet
-from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.keys import set_fingerprint
-from hsae_dagster.op_tags import llm_pool
-from hsae_dagster.partitions import datasets
-from hsae_dagster.providers.account import Account
+from hsae_dagster.orchestration import checks
+from hsae_dagster.orchestration.executors import llm_pool
+from hsae_dagster.orchestration.project import Project, datasets
+from hsae_dagster.orchestration.stage import Stage, explained
 from hsae_dagster.providers.base import Embedder
-from hsae_dagster.providers.estimate import Estimate
-from hsae_dagster.resources import Project
-from hsae_dagster.storage.frames import read_frame, write_json
+from hsae_dagster.providers.spending import Account, Estimate
+from hsae_dagster.stages.spending import account_of, account_summary, announce
+from hsae_dagster.stages.units import EMBEDDINGS, unit_texts
+from hsae_dagster.storage.artifacts import write_json
 from hsae_dagster.storage.objects import StoredObject
 from hsae_dagster.storage.vectors import VectorTable
 
-NAME = "embeddings"
 CODE_VERSION = "2"
 
 
 @dg.asset(
-    name=NAME,
+    name=EMBEDDINGS,
     deps=["corpus"],
     partitions_def=datasets,
     kinds={"lancedb"},
     pool=llm_pool(),
     code_version=CODE_VERSION,
-    check_specs=checks.specs(NAME),
+    check_specs=checks.specs(EMBEDDINGS),
 )
 def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """A LanceDB table (key, vector) of the dataset in its embedding set; new texts are appended batch by batch."""
     from hsae_dagster.providers.registry import make_embedder
 
     with explained():
-        stage = Stage.open(context, project, NAME, CODE_VERSION)
+        stage = Stage.open(context, project, EMBEDDINGS, CODE_VERSION)
         corpus = stage.upstream("corpus")
         account = account_of(stage)
         embedder = make_embedder(stage.dataset.spec.embedding, account)
@@ -54,7 +50,7 @@ def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.Materi
         stored = _record(stage, vectors, texts["text_id"])
         read_back = vectors.read(texts["text_id"])
         check = checks.result(
-            NAME,
+            EMBEDDINGS,
             "every_text_has_a_vector",
             bool(np.isfinite(read_back).all()) and read_back.shape[1] == embedder.embedding_set.dimensions,
             {"texts": texts.height, "dimensions": read_back.shape[1]},
@@ -62,11 +58,6 @@ def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.Materi
         paid = account_summary(account, estimate) if account.totals.calls else {}
         described = {"dagster/row_count": texts.height, **counts, **paid, **stored.json("embeddings.json")}
         return stage.finish(stored, described, [check])
-
-
-def unit_texts(corpus: StoredObject) -> pl.DataFrame:
-    """What is embedded: the distinct units of a corpus, as text_id and text."""
-    return read_frame(corpus.file("units.parquet")).select(text_id="unit_id", text="unit")
 
 
 def _fill(
@@ -129,16 +120,3 @@ def _record(stage: Stage, vectors: VectorTable, ids: pl.Series) -> StoredObject:
 
     # Neither the dataset's name nor the corpus' labels shape a vector, so only keys and model enter.
     return stage.build(content, [], make)
-
-
-def open_vectors(stage: Stage) -> tuple[StoredObject, VectorTable]:
-    """The dataset's current embeddings and their table, for the stages downstream."""
-    stored = stage.upstream(NAME)
-    return stored, vector_table(stage.project, stage.dataset, stored)
-
-
-def vector_table(project: Project, dataset: Dataset, stored: StoredObject) -> VectorTable:
-    """The table that holds the vectors which `stored`, an `embeddings` of the dataset, speaks of."""
-    record = stored.json("embeddings.json")
-    family = EmbeddingSet(record["model"], record["dimensions"], record["set_id"])
-    return VectorTable(project.results, dataset.origin, family)

@@ -11,34 +11,29 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from hsae_dagster import checks
-from hsae_dagster.assets.annotation_export import FILE as ANNOTATIONS
-from hsae_dagster.assets.annotation_export import exported_annotations
-from hsae_dagster.assets.card_status import status_words
-from hsae_dagster.assets.closeness import UnitCloseness
-from hsae_dagster.assets.concepts_to_test import concepts_to_test
-from hsae_dagster.assets.evaluation import UPSTREAM, evaluate
-from hsae_dagster.assets.holdout_plan import keep_look, open_look
 from hsae_dagster.assets.hypothesis_card import card_events, card_links
-from hsae_dagster.assets.identity import Identity, identify
-from hsae_dagster.assets.publishing import publish
-from hsae_dagster.assets.stage import Stage, explained, picture, table
-from hsae_dagster.core.analysis_plan import AnalysisPlan, Look
-from hsae_dagster.core.annotation_error import AnnotationError
-from hsae_dagster.core.cluster_robust import Effect
-from hsae_dagster.core.cross_fitting import rows_that_test
-from hsae_dagster.core.fidelity import Fidelity
-from hsae_dagster.core.flags import flag_name
+from hsae_dagster.core.concepts.fidelity import Fidelity
 from hsae_dagster.core.hypothesis import Twin
-from hsae_dagster.core.ladder import read_ladder
+from hsae_dagster.core.inference.annotation_error import AnnotationError
+from hsae_dagster.core.inference.cluster_robust import Effect
+from hsae_dagster.core.inference.joint_fit import read_ladder
+from hsae_dagster.core.inference.partial_effects import flag_name
+from hsae_dagster.core.inference.plan import AnalysisPlan, Look
+from hsae_dagster.core.selection.stability import rows_that_test
 from hsae_dagster.dataset.discovery import files_fingerprint
-from hsae_dagster.dataset.gold import gold_hash
-from hsae_dagster.partitions import datasets
+from hsae_dagster.dataset.rows import gold_hash
+from hsae_dagster.orchestration import checks
+from hsae_dagster.orchestration.project import Project, datasets
+from hsae_dagster.orchestration.stage import Stage, explained, picture, status_words, table
+from hsae_dagster.report.archive import report_address
 from hsae_dagster.report.content import ReportContent
-from hsae_dagster.report.ladder import ladder_sentences
-from hsae_dagster.report.links import report_address
-from hsae_dagster.resources import Project
-from hsae_dagster.storage.frames import read_frame, write_frame, write_json
+from hsae_dagster.report.page import ladder_sentences
+from hsae_dagster.stages.claims import UnitCloseness
+from hsae_dagster.stages.evaluation import UPSTREAM, evaluate
+from hsae_dagster.stages.holdout import concepts_to_test, keep_look, open_look
+from hsae_dagster.stages.publishing import FILE as ANNOTATIONS
+from hsae_dagster.stages.publishing import Identity, exported_annotations, identify, publish
+from hsae_dagster.storage.artifacts import read_frame, write_frame, write_json
 from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StoredObject
 
@@ -109,10 +104,10 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
 
 
 def _make(stage: Stage, pointed: dict[str, StoredObject], asked: _Asked, folder: Path) -> None:
-    from hsae_dagster.report.card_record import card_record
+    from hsae_dagster.report.cards import card_record, hypotheses_table
+    from hsae_dagster.report.content import report_tables
     from hsae_dagster.report.figures import fit_ladder, forest_plot
-    from hsae_dagster.report.page import hypotheses_table, render_report
-    from hsae_dagster.report.tables import report_tables
+    from hsae_dagster.report.page import render_report
 
     upstream = {name: found if name in _READ else stage.verified(found) for name, found in pointed.items()}
     plan = asked.plan

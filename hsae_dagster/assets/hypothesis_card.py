@@ -5,14 +5,21 @@ from typing import Any
 
 import dagster as dg
 
-from hsae_dagster.assets.card_status import RETIRED, STATUS
-from hsae_dagster.core.comparison import Standing, compare
-from hsae_dagster.core.lineage import FILES, EvaluationRecord, Origin
+from hsae_dagster.core.evaluations import FILES, EvaluationRecord, Origin, Standing, compare
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.orchestration.stage import RETIRED, STATUS
+from hsae_dagster.report.archive import asset_address, card_partition, dataset_of_card, link, run_address, when
 from hsae_dagster.report.cards import escape_markdown
-from hsae_dagster.report.changes import change_words, standing_effect
-from hsae_dagster.report.links import asset_address, card_partition, dataset_of_card, link, run_address, when
-from hsae_dagster.report.wording import capitalised, count, number, one_line, p_value, percent
-from hsae_dagster.resources import Project
+from hsae_dagster.report.wording import (
+    capitalised,
+    change_words,
+    count,
+    number,
+    one_line,
+    p_value,
+    percent,
+    standing_effect,
+)
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.objects import StoredObject
 

@@ -1,8 +1,4 @@
-"""`sae_checkpoints`: the dataset's sparse autoencoders; on the GPU if there is one.
-
-Belongs here: the asset and its steps: listing what is untrained, training each on its own, gathering. Does not belong
-here: what there is to train (`assets.untrained`), training one (`assets.autoencoders`), sizes (`assets.sae_sizes`).
-"""
+"""`sae_checkpoints`: the dataset's sparse autoencoders; on the GPU if there is one."""
 
 import os
 import shutil
@@ -15,18 +11,23 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from hsae_dagster import checks
-from hsae_dagster.assets.autoencoders import Lessons, choose_device, devices, train_one, trained_on
-from hsae_dagster.assets.embeddings import open_vectors
-from hsae_dagster.assets.imported_sae import declaration, import_one
-from hsae_dagster.assets.sae_sizes import choose_saes
-from hsae_dagster.assets.stage import Stage, explained, picture, table
-from hsae_dagster.assets.untrained import GRID, declared, trainings, twins, unfinished
-from hsae_dagster.dataset.saes import SAE, AutoSizes
-from hsae_dagster.op_tags import GPU_OP_TAGS, gpu_pool
-from hsae_dagster.partitions import datasets
-from hsae_dagster.resources import Project
-from hsae_dagster.storage.frames import read_arrays, read_frame, write_json
+from hsae_dagster.dataset.sections import SAE, AutoSizes
+from hsae_dagster.orchestration import checks
+from hsae_dagster.orchestration.executors import GPU_OP_TAGS, gpu_pool
+from hsae_dagster.orchestration.project import Project, datasets
+from hsae_dagster.orchestration.stage import Stage, explained, picture, table
+from hsae_dagster.stages.autoencoders import (
+    Lessons,
+    choose_device,
+    declaration,
+    devices,
+    import_one,
+    train_one,
+    trained_on,
+)
+from hsae_dagster.stages.sizes import GRID, choose_saes, declared, trainings, twins, unfinished
+from hsae_dagster.stages.units import open_vectors
+from hsae_dagster.storage.artifacts import read_arrays, read_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "sae_checkpoints"
@@ -209,8 +210,7 @@ def _gather(parts: list[tuple[str, StoredObject]], folder: Path) -> None:
 
 
 def _describe(records: list[dict[str, Any]]) -> dict[str, Any]:
-    from hsae_dagster.report.figures import loss_curves
-    from hsae_dagster.report.training import training_course
+    from hsae_dagster.report.figures import loss_curves, training_course
 
     names = [f"{r['config']['m']}/{r['config']['k']}" for r in records]
     named = [f"{name} ({place})" if names.count(name) > 1 else name for place, name in enumerate(names, 1)]
@@ -242,7 +242,7 @@ def _describe_choice(stored: StoredObject) -> dict[str, Any]:
     """The whole grid and its figure; nothing where the autoencoders were declared."""
     if not stored.file("grid.parquet").is_file():
         return {}
-    from hsae_dagster.report.sizes import sizes_figure
+    from hsae_dagster.report.figures import sizes_figure
 
     choice, rows = stored.json("choice.json"), read_frame(stored.file("grid.parquet"))
     figure = sizes_figure(rows.rows(named=True), choice["metric"])

@@ -9,21 +9,29 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from hsae_dagster import checks
-from hsae_dagster.assets.covariates import covariate_selection
-from hsae_dagster.assets.ladder import averaged_record, read_fits, validation_ladder
-from hsae_dagster.assets.near_neurons import Chosen, SeedTable, Training, choose_neurons, family_frame, training_texts
-from hsae_dagster.assets.size_choice import read_choice
-from hsae_dagster.assets.stage import Stage, explained, picture, table
-from hsae_dagster.assets.text_units import read_sides, read_text_codes
-from hsae_dagster.core.cross_fitting import HALVES, Side, silenced
-from hsae_dagster.core.fidelity import column
-from hsae_dagster.core.ladder import read_ladder
+from hsae_dagster.core.concepts.fidelity import column
+from hsae_dagster.core.inference.joint_fit import read_ladder
 from hsae_dagster.core.observations import firing_separation, firing_z, observation_matrix
-from hsae_dagster.core.sae_grid import redundancy
-from hsae_dagster.partitions import datasets
-from hsae_dagster.resources import Project
-from hsae_dagster.storage.frames import read_frame, write_frame, write_json
+from hsae_dagster.core.sae.sizes import redundancy
+from hsae_dagster.core.selection.stability import HALVES, Side, silenced
+from hsae_dagster.orchestration import checks
+from hsae_dagster.orchestration.project import Project, datasets
+from hsae_dagster.orchestration.stage import Stage, explained, picture, table
+from hsae_dagster.stages.selection import (
+    Chosen,
+    SeedTable,
+    Training,
+    averaged_record,
+    choose_neurons,
+    covariate_selection,
+    family_frame,
+    read_fits,
+    training_texts,
+    validation_ladder,
+)
+from hsae_dagster.stages.sizes import read_choice
+from hsae_dagster.stages.units import read_sides, read_text_codes
+from hsae_dagster.storage.artifacts import read_frame, write_frame, write_json
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "selected_neurons"
@@ -142,7 +150,7 @@ def _figures(
     training: Training, found: Chosen, codes: sp.csr_matrix, ids: pl.Series, train: pl.DataFrame, columns: pl.DataFrame
 ) -> dict[str, np.ndarray]:
     """What is told of each selected neuron, each (selected,)."""
-    from hsae_dagster.core.stability import matches_elsewhere, selection_frequency
+    from hsae_dagster.core.selection.stability import matches_elsewhere, selection_frequency
 
     selection, chosen = found.selection, found.selection.columns
     again = elsewhere = np.empty(0)
@@ -207,7 +215,7 @@ def _describe(neurons: pl.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
 def _describe_ladder(stored: StoredObject, checkpoints: StoredObject) -> dict[str, Any]:
     """What each rung known so far keeps, on validation texts."""
     from hsae_dagster.report.figures import fit_ladder
-    from hsae_dagster.report.ladder import ladder_sentences
+    from hsae_dagster.report.page import ladder_sentences
     from hsae_dagster.report.wording import number
 
     record = stored.json("_ladder.json")

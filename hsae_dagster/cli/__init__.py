@@ -1,31 +1,24 @@
-"""`hsae`: the few things that are easier in a terminal than in the Dagster UI.
-
-Belongs here: the group and its commands, each in a module of its own; a new command is a module and one line below.
-Does not belong here: any stage's work; every command runs the same assets that the UI runs, on the same records.
-"""
+"""`hsae`: the few things that are easier in a terminal than in the Dagster UI."""
 
 import os
 from typing import Any
 
 import click
 
-from hsae_dagster.cli import (
-    ask_again,
-    asked,
-    card,
-    compare,
-    cost,
-    fetch,
-    gold,
-    lineage,
-    new,
-    run,
-    samples,
-    serve,
-    start,
-    text,
-    try_text,
-)
+from hsae_dagster.cli import inspect as ask_again
+from hsae_dagster.cli import inspect as asked
+from hsae_dagster.cli import inspect as card
+from hsae_dagster.cli import inspect as compare
+from hsae_dagster.cli import inspect as cost
+from hsae_dagster.cli import inspect as gold
+from hsae_dagster.cli import inspect as lineage
+from hsae_dagster.cli import inspect as text
+from hsae_dagster.cli import inspect as try_text
+from hsae_dagster.cli import new, run
+from hsae_dagster.cli import run as fetch
+from hsae_dagster.cli import run as samples
+from hsae_dagster.cli import run as serve
+from hsae_dagster.cli import run as start
 from hsae_dagster.errors import HsaeError
 
 

@@ -1,8 +1,4 @@
-"""`hsae new`, `hsae check` and `hsae fields`: from somebody's file to a dataset that can be run.
-
-Belongs here: options, what is said, the order of steps. Does not belong here: the proposal (`dataset.proposal`) or
-what makes a dataset usable (`dataset.discovery`, `dataset.rows`, `core.corpus`).
-"""
+"""`hsae new`, `hsae check` and `hsae fields`: from somebody's file to a dataset that can be run."""
 
 import itertools
 import sys
@@ -13,15 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from hsae_dagster.errors import DatasetError, MethodError
-from hsae_dagster.home import prepare_home
-from hsae_dagster.resources import Project, project_root
+from hsae_dagster.orchestration.project import Project, prepare_home, project_root
 
 if TYPE_CHECKING:
     from hsae_dagster.dataset.discovery import Dataset
-    from hsae_dagster.dataset.intake import Intake
-    from hsae_dagster.dataset.pairing import Rule
-    from hsae_dagster.dataset.pairing_proposal import PairWishes
-    from hsae_dagster.dataset.proposal import Field, Proposal, Wishes
+    from hsae_dagster.dataset.new.intake import Intake
+    from hsae_dagster.dataset.new.pairs import PairWishes, Rule
+    from hsae_dagster.dataset.new.proposal import Field, Proposal, Wishes
     from hsae_dagster.dataset.rows import Rows
 
 # Bytes of a file that `hsae check` reads a second time, to see whether it can be read otherwise.
@@ -71,9 +65,8 @@ def new(
     by a hash. See docs/pairs.md.
     """
     from hsae_dagster.dataset.discovery import check_name
-    from hsae_dagster.dataset.intake import exists_already, name_for, publish, take_in, write_plain
-    from hsae_dagster.dataset.proposal import Wishes, propose
-    from hsae_dagster.dataset.proposal_yaml import render
+    from hsae_dagster.dataset.new.intake import exists_already, name_for, publish, take_in, write_plain
+    from hsae_dagster.dataset.new.proposal import Wishes, propose, render
 
     prepare_home(project_root())
     how = _how_to_pair(pairs_within, pairs, least_margin, move)
@@ -114,9 +107,9 @@ def new(
 def check(dataset: str) -> None:
     """Check that DATASET can be run: its dataset.yaml, its files, every row, the splits."""
     from hsae_dagster.dataset.discovery import load_dataset
-    from hsae_dagster.dataset.proposal_remarks import strange_texts
+    from hsae_dagster.dataset.new.proposal import strange_texts
     from hsae_dagster.dataset.rows import read_rows
-    from hsae_dagster.dataset.scales import missing_codes
+    from hsae_dagster.dataset.values import missing_codes
 
     prepare_home(project_root())
     loaded = load_dataset(Project.here().data, dataset)
@@ -158,15 +151,13 @@ def describe(dataset: "Dataset", rows: "Rows | None" = None, results: Path | Non
         DatasetError: it cannot be used.
         MethodError: it is too small to be split, or its strata are too many.
     """
-    from hsae_dagster.assets.concepts_to_test import check_own
-    from hsae_dagster.assets.rounds import admit, level_of
-    from hsae_dagster.core.cross_fitting import placed_in, views
-    from hsae_dagster.dataset.classes import among_others
-    from hsae_dagster.dataset.controls import check_levels
-    from hsae_dagster.dataset.feasible import check_labels, check_sizes, training_units
-    from hsae_dagster.dataset.rows import read_rows
+    from hsae_dagster.core.selection.stability import placed_in, views
+    from hsae_dagster.dataset.rows import check_labels, check_levels, check_sizes, read_rows, training_units
     from hsae_dagster.dataset.units import make_units
+    from hsae_dagster.dataset.values import among_others
     from hsae_dagster.report.wording import left_out_words
+    from hsae_dagster.stages.holdout import check_own
+    from hsae_dagster.stages.rounds import admit, level_of
 
     admitted = admit(results, dataset, rows or read_rows(dataset))
     rows, corpus = admitted.rows, admitted.corpus(dataset)
@@ -202,7 +193,7 @@ def describe(dataset: "Dataset", rows: "Rows | None" = None, results: Path | Non
 
 def _otherwise(dataset: "Dataset") -> list[str]:
     """What `hsae new` would read otherwise in files that somebody declared by hand."""
-    from hsae_dagster.dataset.intake import DELIMITED, read_leniently
+    from hsae_dagster.dataset.new.intake import DELIMITED, read_leniently
 
     said = []
     for _, path in dataset.file_paths():
@@ -226,8 +217,8 @@ def _settling(dataset: "Dataset") -> list[str]:
     """Columns of the files within which the outcome does not differ, where no cluster is declared."""
     import polars as pl
 
-    from hsae_dagster.dataset.column_profile import profile
-    from hsae_dagster.dataset.proposal_clusters import with_settling
+    from hsae_dagster.dataset.new.columns import profile
+    from hsae_dagster.dataset.new.roles import with_settling
     from hsae_dagster.dataset.rows import READERS, plain_headers
 
     columns = dataset.spec.columns
@@ -250,7 +241,7 @@ def _settling(dataset: "Dataset") -> list[str]:
 
 def _about_gold(dataset: "Dataset") -> list[str]:
     """What is to be said of labels by people, or of the lack of them."""
-    from hsae_dagster.assets.gold import check_gold, gold_offer
+    from hsae_dagster.stages.gold import check_gold, gold_offer
 
     store, name = Project.here().store, dataset.name
     said = [gold_offer(dataset)]
@@ -262,7 +253,7 @@ def _about_gold(dataset: "Dataset") -> list[str]:
 def _how_to_pair(
     within: str | None, rule: "Rule | None", least_margin: float | None, move: bool
 ) -> "PairWishes | None":
-    from hsae_dagster.dataset.pairing_proposal import PairWishes
+    from hsae_dagster.dataset.new.pairs import PairWishes
 
     if within is None:
         if rule or least_margin is not None:
@@ -277,8 +268,8 @@ def _pair(
     intake: "Intake", source: Path, wishes: "Wishes", how: "PairWishes", aside: Path
 ) -> "tuple[Intake, Proposal, list[Field]]":
     """Write the pairs of a table into `aside` and go on with them as if they had been given."""
-    from hsae_dagster.dataset.intake import Intake
-    from hsae_dagster.dataset.pairing_proposal import FILE, pair_up
+    from hsae_dagster.dataset.new.intake import Intake
+    from hsae_dagster.dataset.new.pairs import FILE, pair_up
 
     if isinstance(intake.files, dict):
         raise DatasetError(
@@ -305,8 +296,7 @@ def _try_out(name: str, declaration: str, intake: "Intake", plain: Path) -> str:
     """Read the files by the proposed declaration, as every stage will, before anything is written."""
     import shutil
 
-    from hsae_dagster.dataset.discovery import Dataset, parse_declaration
-    from hsae_dagster.plain_yaml import load_yaml
+    from hsae_dagster.dataset.discovery import Dataset, load_yaml, parse_declaration
 
     folder = intake.paths[0].parent
     if intake.rewritten:

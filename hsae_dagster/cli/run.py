@@ -1,29 +1,114 @@
-"""`hsae run`: every asset of one dataset, in this process, on the records that the UI shows.
-
-Belongs here: starting the job, progress, an interrupt and a failure's sentence. Does not belong here: any stage's work
-(`assets`).
-"""
+"""`hsae run`, `demo`, `sample`, `fetch`, `init`, `ui`: from nothing to a finished run."""
 
 import io
 import logging
 import os
+import shutil
+import socket
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from math import nan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from hsae_dagster.cli.findings import print_findings
-from hsae_dagster.cli.registered import register
 from hsae_dagster.errors import HsaeError
-from hsae_dagster.home import prepare_home
-from hsae_dagster.resources import Project, project_root
+from hsae_dagster.orchestration.project import Project, prepare_home, project_root
+from hsae_dagster.report.archive import REPORTS_PORT
 
 if TYPE_CHECKING:
     import dagster as dg
     from rich.progress import Progress
+    from starlette.applications import Starlette
+
+
+def register(*, others: bool = True) -> list[str]:
+    """Make every usable dataset a partition; returns their names.
+
+    Args:
+        others: say which datasets cannot be used, and why.
+    """
+    import dagster as dg
+
+    from hsae_dagster.assets.catalog import scan, waiting
+
+    project = Project.here()
+    found, problems = scan(project)
+    names = [dataset.name for dataset, _ in found]
+    with dg.DagsterInstance.get() as instance:
+        instance.add_dynamic_partitions(project.partitions_name, names)
+    if not others:
+        return names
+    for problem in problems:
+        click.echo(f"  not usable: {problem}")
+    if pending := waiting(project):
+        click.echo(f"Without texts yet: {', '.join(pending)} (`hsae sample NAME` or `hsae fetch NAME` gets them)")
+    return names
+
+
+_WIDEST, _NARROWEST = 78, 16  # characters of a column, and of one that gives way
+
+
+def print_findings(dataset: str, seconds: float) -> None:
+    """Print the claims, the joint fit and where the report lies."""
+    from hsae_dagster.core.inference.joint_fit import Fit
+    from hsae_dagster.report.cards import FOUND_IN
+    from hsae_dagster.report.wording import grouped, metric_name, plural, rung_name
+
+    project = Project.here()
+    stored = project.store.current(dataset, "evaluation_report")
+    summary, rows = stored.json("evaluation.json"), stored.json("_table.json")
+    used = (
+        "on texts never tested on before" if summary["look"] == 1 else "on held-out texts that an earlier look has used"
+    )
+    if rows and FOUND_IN in rows[0]:
+        used = "each on the half of the texts that it was not found in"
+        used += "" if summary["look"] == 1 else ", which an earlier look has used"
+    click.echo(f"\nWhat goes with {summary['outcome']} in `{dataset}`, tested {used}:\n")
+    for line in columns(rows, terminal_width()):
+        click.echo(line)
+    found, tested = summary["confirmed"], summary["tested"]
+    click.echo(f"\n{found} of {tested} claims confirmed (corrected for all tests; alpha {summary['alpha']:g}).")
+    if summary["unreadable"]:
+        click.echo(f"No claim speaks for {plural(summary['unreadable'], 'selected neuron')}.")
+    click.echo(f"\nHow well they predict together, on held-out texts ({metric_name(summary['metric'])}):")
+    for title, own in grouped([Fit(name, "", value, nan, nan, "") for name, value in summary["fits"].items()]):
+        for fit in own:
+            click.echo(f"  {title:<22} {rung_name(fit.name):<24} {fit.value:6.3f}")
+    click.echo(f"  {'Chance':<22} {'shuffled outcomes':<24} {summary['floor'][0]:6.3f}")
+    click.echo(f"\nReport: {project.results / 'reports' / f'{dataset}.html'}")
+    click.echo(f"Done in {seconds:.0f} s.")
+
+
+def terminal_width() -> int | None:
+    """Characters that fit a line, or None where nobody reads it on a terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def columns(rows: list[dict[str, Any]], width: int | None = None) -> list[str]:
+    """Rows as aligned text, no line longer than `width`; the widest columns give way."""
+    if not rows:
+        return ["(nothing found: no claim was tested)"]
+    names = list(rows[0])
+    cells = [[str(row[name]) for name in names] for row in [dict(zip(names, names, strict=True)), *rows]]
+    widths = [max(len(row[j]) for row in cells) for j in range(len(names))]
+    widths = [min(size, _WIDEST) for size in widths]
+    if width is not None:
+        for j in sorted(range(len(widths)), key=lambda j: -widths[j]):
+            spare = width - sum(widths) - 2 * (len(widths) - 1)
+            widths[j] = min(widths[j], max(_NARROWEST, widths[j] + spare))
+    lines = ["  ".join(_fit(cell, size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return [_fit(line, width).rstrip() for line in lines] if width else lines
+
+
+def _fit(cell: str, width: int) -> str:
+    return cell.ljust(width) if len(cell) <= width else cell[: width - 1] + "…"
+
 
 KEPT = "Finished stages are kept; the same command goes on from there."
 INTERRUPTED = 130  # what a shell expects of a command that Ctrl-C has ended
@@ -46,8 +131,8 @@ def materialize(dataset: str, until: str | None = None) -> None:
     """
     prepare_home(project_root())
     started = time.monotonic()
-    from hsae_dagster.assets.gold import gold_offer
     from hsae_dagster.dataset.discovery import load_dataset
+    from hsae_dagster.stages.gold import gold_offer
 
     declared = load_dataset(Project.here().data, dataset)
     declared.file_paths()
@@ -74,7 +159,7 @@ def _execute(dataset: str, until: str | None, started: float) -> "list[dg.Dagste
     from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
     from hsae_dagster.definitions import LOCATION, defs
-    from hsae_dagster.executors import terminal_executor
+    from hsae_dagster.orchestration.executors import terminal_executor
 
     job = defs.resolve_job_def("analyse_dataset").with_executor_def(terminal_executor())
     chosen = _stages(job, until)
@@ -130,9 +215,9 @@ def _stages(job: "dg.JobDefinition", until: str | None) -> "list[dg.AssetKey]":
 
 def _refused(dataset: str, events: "list[dg.DagsterEvent]") -> str | None:
     """The sentence of a structural check that failed: as `hsae check` says it, else what it demands."""
-    from hsae_dagster.checks import CHECKS
     from hsae_dagster.cli.new import describe
     from hsae_dagster.dataset.discovery import load_dataset
+    from hsae_dagster.orchestration.checks import CHECKS
 
     checked = (e.asset_check_evaluation_data for e in events if e.event_type_value == "ASSET_CHECK_EVALUATION")
     failed = next((each for each in checked if each.blocking and not each.passed), None)
@@ -175,7 +260,7 @@ class _Screen(logging.Handler):
 
     def hear(self, event: "dg.DagsterEvent", instance: "dg.DagsterInstance") -> None:
         """What the run does next."""
-        from hsae_dagster.executors import is_blocked
+        from hsae_dagster.orchestration.executors import is_blocked
 
         if is_blocked(event):
             self.say(waiting_words(str(event.step_key), instance), "yellow")
@@ -189,7 +274,7 @@ class _Screen(logging.Handler):
 
 def waiting_words(step: str, instance: "dg.DagsterInstance") -> str:
     """What a step waits for that has no slot of its pool: which other run holds it."""
-    from hsae_dagster.op_tags import GPU_POOL, LLM_POOL
+    from hsae_dagster.orchestration.executors import GPU_POOL, LLM_POOL
 
     what = {GPU_POOL: "training step", LLM_POOL: "step that asks a model"}
     pool = GPU_POOL if step.startswith("sae_checkpoints") else LLM_POOL
@@ -234,3 +319,160 @@ def _own_stdout() -> TextIO:
     except (OSError, io.UnsupportedOperation):
         return sys.stdout
     return os.fdopen(copy, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+
+
+DEMO, FALLBACK = "movie_reviews", "planted"
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+def sample(names: tuple[str, ...]) -> None:
+    """Fetch sample datasets by name (all of them without a name)."""
+    prepare_home(project_root())
+    for name in names or tuple(sample_names()):
+        problem = obtain(name)
+        if problem and names:
+            raise click.ClickException(problem)
+
+
+@click.command()
+def demo() -> None:
+    """The main job on real texts, offline and without a key, from download to report."""
+    # First, because .env may say that the data lie elsewhere.
+    prepare_home(project_root())
+    problem = obtain(DEMO)
+    if problem:
+        click.echo(f"\n{problem}\nGoing on with `{FALLBACK}`, texts made by this project, which need no network.\n")
+        obtain(FALLBACK)
+    dataset = FALLBACK if problem else DEMO
+    materialize(dataset)
+    click.echo("\nLook at it in Dagster:  make ui")
+
+
+def sample_names() -> list[str]:
+    """Names of the samples that this project can make."""
+    from hsae_dagster.sample_data.registry import SAMPLES
+
+    return list(SAMPLES)
+
+
+def obtain(name: str) -> str | None:
+    """Fetch one sample; returns what went wrong in a sentence, or None."""
+    from hsae_dagster.sample_data.registry import prepare_sample
+
+    root = project_root()
+    try:
+        prepare_sample(name, Project.here().data, root / "downloads", lambda message: click.echo(f"  {message}"))
+    except HsaeError as error:
+        click.echo(f"  {name}: {error}")
+        return f"`{name}` could not be fetched: {error}"
+    return None
+
+
+@click.command()
+@click.argument("experiments", nargs=-1)
+def fetch(experiments: tuple[str, ...]) -> None:
+    """Fetch the published files of EXPERIMENTS (headlines, yelp, congress; all without a name) from Hugging Face."""
+    from hsae_dagster.sample_data.fetch import EXPERIMENTS, fetch_published
+
+    prepare_home(project_root())
+    for name in experiments or EXPERIMENTS:
+        for path in fetch_published(name, Project.here().data, click.echo):
+            click.echo(f"  {path}")
+
+
+HOST = "127.0.0.1"
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=REPORTS_PORT, show_default=True, help="On this machine.")
+@click.option("--with-parent", is_flag=True, hidden=True, help="End when the process that started this one does.")
+def serve(port: int, with_parent: bool) -> None:
+    """Show the reports to browsers of this machine, read only, until Ctrl-C."""
+    import uvicorn
+
+    prepare_home(project_root())
+    folder = Project.here().results / "reports"
+    folder.mkdir(parents=True, exist_ok=True)
+    if with_parent:
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    else:
+        click.echo(f"Reports: http://{HOST}:{port}/  (Ctrl-C stops it)")
+    uvicorn.run(reports_app(folder), host=HOST, port=port, log_level="warning")
+
+
+def serve_beside(port: int) -> None:
+    """Serve the reports as long as this process lives, whatever it becomes."""
+    subprocess.Popen([sys.executable, "-m", "hsae_dagster", "serve", "--port", str(port), "--with-parent"])
+
+
+def reports_app(folder: Path) -> "Starlette":
+    """The files of a folder and nothing else, for whoever asks by this machine's own name.
+
+    Another name would be that of a site in the same browser which had its address changed to this machine's.
+    """
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.routing import Mount
+    from starlette.staticfiles import StaticFiles
+
+    here = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    return Starlette(routes=[Mount("/", StaticFiles(directory=folder, html=True))], middleware=[here])
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(0)
+
+
+@click.command()
+def init() -> None:
+    """Write .env and the Dagster home, so that terminal and UI share their records."""
+    home = prepare_home(project_root())
+    click.echo(f"Records are kept in {home}")
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port on this machine.")
+@click.option("--sample", "samples", multiple=True, help="Fetch this sample first; may be given several times.")
+def ui(port: int, samples: tuple[str, ...]) -> None:
+    """Open Dagster on this machine with every dataset under data/ ready to materialize."""
+    prepare_home(project_root())
+    if not _is_free(port):
+        raise click.ClickException(
+            f"Port {port} on this machine is taken, perhaps by another Dagster. "
+            f"Stop it, or choose another: make ui PORT={port + 10}"
+        )
+    register(others=False)  # before anything that takes time and may be interrupted
+    for name in samples:
+        if problem := obtain(name):
+            raise click.ClickException(problem)
+    names = register()
+    click.echo(f"Datasets ready: {', '.join(names) or 'none'}")
+    click.echo(f"Dagster opens at http://127.0.0.1:{port}  (Ctrl-C stops it)")
+    os.environ.setdefault("HSAE_DAGSTER_URL", f"http://127.0.0.1:{port}")
+    reports = port % 65535 + 1
+    if _is_free(reports):
+        os.environ.setdefault("HSAE_REPORTS_URL", f"http://127.0.0.1:{reports}")
+        serve_beside(reports)
+        click.echo(f"Reports are at http://127.0.0.1:{reports}")
+    else:
+        click.echo(f"Reports are not served: port {reports} on this machine is taken.")
+    click.echo("Assets → corpus … evaluation_report → Materialize → choose a dataset")
+    binary = Path(sys.executable).with_name("dg")
+    # dg warns unless the environment it runs in is also the activated one.
+    os.environ |= {"VIRTUAL_ENV": sys.prefix, "PATH": f"{binary.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    os.chdir(project_root())
+    os.execv(binary, [str(binary), "dev", "--host", "127.0.0.1", "--port", str(port)])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -1,34 +1,17 @@
-"""Rows to a corpus: keys, repeats, components, splits.
+"""Rows to a corpus: keys, repeats, and the components of everything that makes rows dependent.
 
-Belongs here: who lands in which split and why a row is left out. Does not belong here: reading files or checking labels
-(`dataset.rows`), what joins rows (`core.dependence`), where a component lands (`core.placing`).
-
-No row is left out because of its outcome: 300 times "thanks", 255 of them helpful, are 300 rows. Only a row whose
-declared id was read before, with the same content, is a repeat.
-
-Roles of the splits (each component has exactly one):
-    train       SAE weights, neuron selection, and what the interpreter sees
-    validation  early stopping, choice among candidate concepts
-    fidelity    reported fidelity of the chosen concepts; nothing is chosen on it
-    holdout     the tests, once
-
-Rows that came after the first holdout was looked at belong to later rounds. Of the last round's rows, components that
-hold nothing older are its holdout, all of them: a fresh reserve. Everything older is learned from, what earlier rounds
-were tested on included, for nothing is tested there again. New rows are so tested first and learned from afterwards.
-
-Of two halves (`core.cross_fitting`) each has its own train, validation and fidelity, and is the other's holdout. They
-have no later rounds.
+Equal and nearly equal texts are found here too.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
+import scipy.sparse as sp
 
-from hsae_dagster.core.dependence import NEAR, TEXTS, Dependence, folded_keys
-from hsae_dagster.core.near_texts import folded
-from hsae_dagster.core.placing import (
+from hsae_dagster.core.observations import (
     SPLITS,
     Cuts,
     SplitShares,
@@ -41,7 +24,206 @@ from hsae_dagster.core.placing import (
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import hash_json, normalise_text, text_id, unit_interval
 
-__all__ = ["FEWEST_COMPONENTS", "SPLITS", "Corpus", "Joining", "SplitShares", "build_corpus", "row_keys"]
+# Shorter texts are compared as wholes: one word of ten is what they say, one of thirty a name in a form.
+_FEWEST_WORDS = 20
+# Numbers, links and handles stay where they are most of a text.
+_FEWEST_LEFT = 5
+_BANDS, _BAND_ROWS = 16, 4
+_SEED = 1
+_BATCH = 20_000
+_LINK = r"(?:https?://|www\.)\S+|\S+@\S+\.\S+"
+_HANDLE = r"(?:\brt\s+)?@\w+"
+_NUMBER = r"\b\d+(?:[.,:]\d+)*\b"
+_UNSPACED = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}])"
+
+
+def folded(texts: pl.Series, *, copies: bool = True) -> pl.Series:
+    """Each text without what copies differ in: case, punctuation, links, handles and numbers.
+
+    Links, handles and numbers stay where fewer than five words would be left, and punctuation where nothing would. Two
+    headlines of an experiment that differ in a number are one text here: they are two observations all the same
+    (`keys.text_id`), but on one side of every split, as one could be guessed from the other.
+
+    Args:
+        texts: (n,) str.
+        copies: False to leave links, handles and numbers in, where they are what texts say.
+
+    Returns:
+        (n,) str; equal for texts that are one text. Scripts without spaces get one between all characters.
+    """
+    plain = texts.str.normalize("NFKC").str.to_lowercase()
+    light = _without(_without(plain, r"\p{P}+"), r"\s+")
+    light = pl.select(pl.when(light == "").then(plain.str.strip_chars()).otherwise(light)).to_series()
+    if not copies:
+        return light.alias("folded")
+    bare = _without(_without(_without(plain, _LINK), _HANDLE), _NUMBER)
+    bare = _without(_without(bare, r"\p{P}+"), r"\s+")
+    bare = bare.str.replace_all(_UNSPACED, " $1 ").str.replace_all(r"\s+", " ").str.strip_chars()
+    enough = bare.str.count_matches(" ") >= _FEWEST_LEFT - 1
+    return pl.select(pl.when(enough).then(bare).otherwise(light)).to_series().alias("folded")
+
+
+def near_equal(texts: pl.Series, threshold: float) -> np.ndarray:
+    """Pairs of nearly equal texts, enough of them to connect each family.
+
+    Args:
+        texts: (n,) distinct folded texts, in an order that does not depend on the order of the rows.
+        threshold: least overlap (Jaccard) of their sets of word pairs.
+
+    Returns:
+        (e, 2) int64 positions.
+    """
+    long = np.flatnonzero((texts.str.count_matches(" ") >= _FEWEST_WORDS - 1).to_numpy())
+    if len(long) < 2:
+        return np.empty((0, 2), dtype=np.int64)
+    wanted = texts.gather(long).to_list()
+    buckets = _buckets(_signatures(wanted))
+    kept: list[tuple[int, int]] = []
+    shingles: dict[int, set[str]] = {}
+    for first, other in sorted(buckets):
+        for position in (first, other):
+            if position not in shingles:
+                shingles[position] = set(_word_pairs(wanted[position]))
+        a, b = shingles[first], shingles[other]
+        if len(a & b) >= threshold * len(a | b):
+            kept.append((first, other))
+    return long[np.array(kept, dtype=np.int64).reshape(-1, 2)]
+
+
+def _without(texts: pl.Series, pattern: str) -> pl.Series:
+    return texts.str.replace_all(pattern, " ").str.strip_chars()
+
+
+def _word_pairs(text: str) -> list[str]:
+    return [f"{a} {b}" for a, b in pairwise(text.split(" "))]
+
+
+def _signatures(texts: list[str]) -> np.ndarray:
+    """(n, bands × rows) uint32 MinHash signatures of the sets of word pairs."""
+    from rensa import RMinHash
+
+    made = np.empty((len(texts), _BANDS * _BAND_ROWS), dtype=np.uint32)
+    for start in range(0, len(texts), _BATCH):
+        sets = [_word_pairs(text) for text in texts[start : start + _BATCH]]
+        digests = RMinHash.digests_from_token_sets(sets, _BANDS * _BAND_ROWS, _SEED)
+        made[start : start + len(sets)] = np.asarray(digests, dtype=np.uint32)
+    return made
+
+
+def _buckets(signatures: np.ndarray) -> set[tuple[int, int]]:
+    """Candidates: each member of a band's bucket with the bucket's first."""
+    found: set[tuple[int, int]] = set()
+    for band in range(_BANDS):
+        part = signatures[:, band * _BAND_ROWS : (band + 1) * _BAND_ROWS]
+        frame = pl.DataFrame(part, schema=[f"h{i}" for i in range(_BAND_ROWS)]).with_row_index("at")
+        first = frame.with_columns(pl.col("at").min().over([f"h{i}" for i in range(_BAND_ROWS)]).alias("first"))
+        met = first.filter(pl.col("first") != pl.col("at")).select("first", "at")
+        found.update(met.iter_rows())
+    return found
+
+
+NEAR = "nearly equal texts"
+TEXTS = "equal texts"
+
+
+@dataclass(frozen=True)
+class Dependence:
+    """The graph of n rows.
+
+    Attributes:
+        hubs: by source (a cluster column, `equal texts`), the (n, 2) int64 of row and hub; a row of a pair has two
+            rows there. Hubs of one source are numbered from 0.
+        names: by source, what each hub is called.
+        near: (e, 2) hubs of `equal texts` that are nearly equal.
+        component: (n,) int64, numbered from 0 in the order of first rows.
+    """
+
+    hubs: Mapping[str, np.ndarray]
+    names: Mapping[str, pl.Series]
+    near: np.ndarray
+    component: np.ndarray
+
+    @classmethod
+    def of(
+        cls, keys: Mapping[str, pl.Series], sides: list[pl.Series], *, near: float, join_texts: bool
+    ) -> "Dependence":
+        """Join rows.
+
+        Args:
+            keys: by cluster column, the (n,) folded key of each row.
+            sides: the texts (n,) of each row, one series, or two for pairs.
+            near: least overlap of nearly equal texts; above 1 none are sought, and numbers, links and handles count.
+            join_texts: whether rows of one text belong together; else texts are hubs of their own that join nothing.
+        """
+        n = len(sides[0])
+        hubs, names = {}, {}
+        for name, key in keys.items():
+            hubs[name], names[name] = _hubs([key])
+        hubs[TEXTS], names[TEXTS] = _hubs([folded(side, copies=near <= 1) for side in sides])
+        pairs = near_equal(names[TEXTS], near) if near <= 1 else np.empty((0, 2), dtype=np.int64)
+        made = cls(hubs, names, pairs, np.zeros(n, dtype=np.int64))
+        skipped = frozenset() if join_texts else frozenset({TEXTS, NEAR})
+        return cls(hubs, names, pairs, made.joined(skipped))
+
+    def joined(self, without: frozenset[str] = frozenset()) -> np.ndarray:
+        """(n,) component of each row where some sources join nothing."""
+        n, offset, rows, columns = len(self.component), len(self.component), [], []
+        for source, edges in self.hubs.items():
+            if source not in without:
+                rows.append(edges[:, 0])
+                columns.append(edges[:, 1] + offset)
+                if source == TEXTS and NEAR not in without:
+                    rows.append(self.near[:, 0] + offset)
+                    columns.append(self.near[:, 1] + offset)
+            offset += len(self.names[source])
+        ends = [np.concatenate(part) if part else np.empty(0, dtype=np.int64) for part in (rows, columns)]
+        graph = sp.coo_matrix((np.ones(len(ends[0]), dtype=bool), tuple(ends)), shape=(offset, offset))
+        return _renumbered(sp.csgraph.connected_components(graph, directed=False)[1][:n])
+
+    def text_families(self) -> np.ndarray:
+        """(texts,) family of each hub of `equal texts`: nearly equal ones share one."""
+        n = len(self.names[TEXTS])
+        graph = sp.coo_matrix((np.ones(len(self.near), dtype=bool), tuple(self.near.T)), shape=(n, n))
+        return np.asarray(sp.csgraph.connected_components(graph, directed=False)[1], dtype=np.int64)
+
+    def blame(self) -> tuple[str, str, int]:
+        """What makes the largest component large: the source, its hub with most rows there, and their number."""
+        sizes = np.bincount(self.component)
+        largest = np.flatnonzero(self.component == sizes.argmax())
+        reached = {}
+        sources = [*self.hubs, *([NEAR] if len(self.near) else [])]
+        for source in sources:
+            without = frozenset({source} | ({NEAR} if source == TEXTS else set()))
+            reached[source] = int(np.bincount(self.joined(without)[largest]).max())
+        # The last source wins a tie: texts are blamed before a column that was declared.
+        source = min(reversed(sources), key=lambda name: reached[name])
+        edges = self.hubs[TEXTS if source == NEAR else source]
+        inside = edges[np.isin(edges[:, 0], largest), 1]
+        hub = self.text_families()[inside] if source == NEAR else inside
+        counts = np.bincount(hub)
+        name = self.names[TEXTS][int(inside[hub == counts.argmax()][0])] if source == NEAR else None
+        return source, name or self.names[source][int(counts.argmax())], int(counts.max())
+
+
+def folded_keys(keys: pl.Series) -> pl.Series:
+    """Cluster keys without what spreadsheets add: spaces around and within, case, Unicode composition."""
+    return keys.str.normalize("NFKC").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
+
+
+def _hubs(columns: list[pl.Series]) -> tuple[np.ndarray, pl.Series]:
+    """Edges (row, hub) and the hubs' names, ascending."""
+    long = pl.concat([column.alias("name").to_frame().with_row_index("row") for column in columns])
+    names = long["name"].unique().sort()
+    edges = long.join(names.to_frame("name").with_row_index("hub"), on="name", how="left", maintain_order="left")
+    return edges.select(pl.col("row").cast(pl.Int64), pl.col("hub").cast(pl.Int64)).to_numpy(), names
+
+
+def _renumbered(labels: np.ndarray) -> np.ndarray:
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    order = np.empty(len(first), dtype=np.int64)
+    order[np.argsort(first, kind="stable")] = np.arange(len(first))
+    return order[inverse]
+
 
 TEXTS_SCHEMA = {
     "text_id": pl.String,

@@ -1,19 +1,219 @@
-"""The record of one hypothesis: claim, evidence, verdict and keys. The unit of the product.
+"""The record of one hypothesis, the unit of the product: claim, evidence, verdict and keys.
 
-Belongs here: the fields that cards, tables and reports show, with their meaning. Does not belong here: how any of them
-is computed or drawn.
+The verdict comes with the rule that gave it; the evidence is texts around the claim: for it, near it, against it.
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
-from hsae_dagster.core.annotation_error import AnnotationError
-from hsae_dagster.core.badges import Badge
-from hsae_dagster.core.cluster_robust import Effect
-from hsae_dagster.core.fidelity import Fidelity
-from hsae_dagster.core.histogram import ActivationHistogram
-from hsae_dagster.core.inference import HypothesisTest
-from hsae_dagster.core.subgroups import SubgroupEffect
+import numpy as np
+import polars as pl
+
+from hsae_dagster.core.concepts.claims import Closeness, because, meaning_of
+from hsae_dagster.core.concepts.fidelity import Fidelity
+from hsae_dagster.core.inference.annotation_error import AnnotationError
+from hsae_dagster.core.inference.cluster_robust import Effect
+from hsae_dagster.core.inference.effects import HypothesisTest
+from hsae_dagster.core.inference.subgroups import SubgroupEffect
+
+POWER = 0.8
+
+
+def minimum_detectable_effect(
+    standard_error: float, degrees_of_freedom: float, level: float, power: float = POWER
+) -> float:
+    """The smallest true effect (its size) that a two-sided t test at `level` finds with probability `power`.
+
+    Bloom (1995, "Minimum detectable effects"): standard error × (t at 1 - level / 2 + t at `power`), both with the
+    test's degrees of freedom. With `level` = alpha / H it is what Holm's first step finds, so what any step finds.
+
+    Args:
+        standard_error: of the estimate.
+        degrees_of_freedom: of its t distribution.
+        level: of the single test.
+        power: wanted.
+
+    Returns:
+        In the unit of the estimate; NaN where there is no standard error.
+    """
+    from scipy import stats
+
+    if not (np.isfinite(standard_error) and degrees_of_freedom > 0 and 0 < level < 1):
+        return float("nan")
+    reach = stats.t.ppf(1 - level / 2, degrees_of_freedom) + stats.t.ppf(power, degrees_of_freedom)
+    return float(standard_error * reach)
+
+
+Badge = Literal["confirmed", "confirmed, judge unchecked", "suggestive", "not supported", "invalid"]
+# How the answers behind a test were checked: by words that cannot err, by people's labels, or not at all.
+Judge = Literal["exact", "gold", "unchecked"]
+
+Rule = Literal[
+    "Holm",
+    "judge unchecked",
+    "missing answers",
+    "false discovery rate",
+    "controls",
+    "direction",
+    "not testable",
+    "no evidence",
+]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A badge, the sentence that explains it, and the name of the rule that decided."""
+
+    badge: Badge
+    reason: str
+    rule: Rule
+
+
+def verdict(
+    *,
+    p_holm: float,
+    q_value: float,
+    alpha: float,
+    estimate: float,
+    expected_sign: float,
+    untestable: str | None,
+    reversed_by_controls: bool = False,
+    p_against: float = 1.0,
+    overturned: bool = False,
+    judge: Judge = "exact",
+    first_look: bool = True,
+    halves: bool = False,
+) -> Verdict:
+    """Decide; the first rule that applies gives the verdict.
+
+    not testable         invalid: it could not be tested.
+    direction            invalid: it holds against the direction that it was selected or declared for.
+    controls             suggestive: Holm's p is below alpha, but the effect changes sign under controls.
+    missing answers      suggestive: Holm's p is below alpha, but the missing answers could overturn it.
+    judge unchecked      confirmed, judge unchecked: as below, judged by a model that no labels of people checked.
+    Holm                 confirmed: Holm's p is below alpha.
+    false discovery rate suggestive: q is below alpha, in the expected direction.
+    no evidence          not supported.
+
+    Args:
+        p_holm: Holm-corrected one-sided p over the whole family, looks included.
+        q_value: Benjamini-Hochberg q over the same.
+        alpha: family-wise error.
+        estimate: the separation.
+        expected_sign: direction on training texts, or declared; 0 for none.
+        untestable: why it could not be tested, or None.
+        reversed_by_controls: whether the effect beyond doubt changes sign with controls held constant.
+        p_against: Holm-corrected p of the opposite direction.
+        overturned: whether the corrected p is not below alpha if missing answers are those that speak most against it.
+        judge: how the answers were checked.
+        first_look: whether the holdout was never used before.
+        halves: whether the holdout is a half of the texts, which found other claims.
+    """
+    if untestable or not np.isfinite(p_holm):
+        return Verdict("invalid", untestable or "its effect could not be estimated", "not testable")
+    against = expected_sign != 0 and np.sign(estimate) != np.sign(expected_sign)
+    if p_against < alpha or (p_holm < alpha and against):
+        return Verdict(
+            "invalid", "its effect on the holdout runs against the direction it was selected for", "direction"
+        )
+    if p_holm < alpha:
+        doubt = _doubt(p_holm, reversed_by_controls, overturned)
+        return doubt or _confirmed(f"Holm-corrected {_p(p_holm)} is below {alpha:g}", judge, first_look, halves)
+    if q_value < alpha and not against:
+        reason = f"false discovery rate {_p(q_value, 'q')} is below {alpha:g}, Holm's p is not"
+        return Verdict("suggestive", reason, "false discovery rate")
+    return Verdict("not supported", f"Holm-corrected {_p(p_holm)} is not below {alpha:g}", "no evidence")
+
+
+def _doubt(p_holm: float, reversed_by_controls: bool, overturned: bool) -> Verdict | None:
+    """What keeps a test that holds from confirming, or None."""
+    holds = f"the test holds (Holm-corrected {_p(p_holm)}) but"
+    if reversed_by_controls:
+        turned = f"{holds} the effect changes sign when text length and controls are held constant"
+        return Verdict("suggestive", turned, "controls")
+    if overturned:
+        return Verdict("suggestive", f"{holds} the missing answers could overturn it", "missing answers")
+    return None
+
+
+def _confirmed(holds: str, judge: Judge, first_look: bool, halves: bool) -> Verdict:
+    held_out = "on texts never tested on before" if first_look else "on held-out texts that an earlier look has used"
+    if halves:
+        held_out = "on the half of the texts that it was not found in"
+        held_out += "" if first_look else ", which an earlier look has used"
+    if judge == "unchecked":
+        return Verdict(
+            "confirmed, judge unchecked",
+            f"{holds} {held_out}; no labels of people have checked the model that judged them",
+            "judge unchecked",
+        )
+    labelled = ", corrected by labels of people" if judge == "gold" else ""
+    return Verdict("confirmed", f"{holds} {held_out}{labelled}", "Holm")
+
+
+def _p(value: float, symbol: str = "p") -> str:
+    """`p = 0.012`, or `p < 0.001` where three decimals would show a zero."""
+    return f"{symbol} = {value:.3f}" if value >= 0.001 else f"{symbol} < 0.001"
+
+
+BINS = 24
+
+
+@dataclass(frozen=True)
+class ActivationHistogram:
+    """Counts of judged texts by activation.
+
+    Attributes:
+        edges: of the bins over firing texts, ascending, one more than there are bins; empty when none fires.
+        having: firing texts that have the concept, by bin.
+        lacking: firing texts without the concept (judged no, or not judged), by bin.
+        silent_having: texts with the concept on which the neuron is silent.
+        silent_lacking: the other silent texts.
+        strong: activation from which on firing counts as strong, or None.
+    """
+
+    edges: tuple[float, ...]
+    having: tuple[int, ...]
+    lacking: tuple[int, ...]
+    silent_having: int
+    silent_lacking: int
+    strong: float | None
+
+    @property
+    def firing(self) -> int:
+        """Texts that fire the neuron."""
+        return sum(self.having) + sum(self.lacking)
+
+    @property
+    def texts(self) -> int:
+        """All texts counted."""
+        return self.firing + self.silent_having + self.silent_lacking
+
+
+def activation_histogram(activation: np.ndarray, answers: np.ndarray, strong: float) -> ActivationHistogram:
+    """Count texts.
+
+    Args:
+        activation: (n,) of the neuron, 0 where it is silent.
+        answers: (n,) int8: 1 has the concept, 0 has not, -1 missing.
+        strong: lower bound of strong firing; infinite when the neuron never fired on training texts.
+    """
+    fires, has = activation > 0, answers == 1
+    edges = np.linspace(0.0, float(activation.max()), BINS + 1) if fires.any() else np.empty(0)
+    counts = [
+        tuple(int(n) for n in np.histogram(activation[fires & side], edges)[0]) if fires.any() else ()
+        for side in (has, ~has)
+    ]
+    return ActivationHistogram(
+        edges=tuple(float(edge) for edge in edges),
+        having=counts[0],
+        lacking=counts[1],
+        silent_having=int((~fires & has).sum()),
+        silent_lacking=int((~fires & ~has).sum()),
+        strong=float(strong) if np.isfinite(strong) else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -71,7 +271,7 @@ class NearDuplicate:
 
 @dataclass(frozen=True)
 class NearCopy:
-    """A neuron that made room for the one it nearly copies (`core.distinct`); nothing was written or tested for it.
+    """A neuron that made room for the one it nearly copies (`variants`); nothing was written or tested for it.
 
     Attributes:
         sae_id: key of its autoencoder.
@@ -205,3 +405,73 @@ class Hypothesis:
     subgroups: tuple[SubgroupEffect, ...] = ()
     half: str = ""
     twin: Twin | None = None
+
+
+_SHOWN = 3
+# Row of a judged text -> its unit that fired the neuron most; empty where none did.
+UnitOf: TypeAlias = Callable[[int], str]
+
+
+def gather_evidence(
+    definition: Mapping[str, Any] | None,
+    texts: pl.DataFrame,
+    answers: np.ndarray,
+    activation: np.ndarray,
+    strong: float,
+    outcome: np.ndarray,
+    effect: float,
+    *,
+    closeness: Closeness | None = None,
+    unit_of: UnitOf = lambda row: "",
+) -> Evidence:
+    """Pick examples, deterministically; short texts first where activations are equal.
+
+    Args:
+        definition: what executes the concept, or None where only a reader can judge.
+        texts: judged holdout texts (text_id, text, n_words), n rows.
+        answers: (n,) int8.
+        activation: (n,) of the neuron.
+        strong: activation from which on firing counts as strong.
+        outcome: (n,) outcome of each text.
+        effect: estimated separation; its sign says which outcomes speak against the claim.
+        closeness: of units with quoted sentences.
+        unit_of: the unit of a text that fired the neuron most.
+    """
+    centre = float(np.nanmean(outcome))
+    against = np.nan_to_num((centre - outcome) * np.sign(effect if np.isfinite(effect) else 1.0))
+    yes, no = answers == 1, answers == 0
+    meaning = meaning_of(definition) if definition else None
+    n_words = texts["n_words"].to_numpy()
+
+    def because_of(text: str) -> tuple[str, ...]:
+        return because(meaning, text, closeness)[:8] if meaning else ()
+
+    def pick(mask: np.ndarray, key: np.ndarray) -> tuple[Example, ...]:
+        rows = np.flatnonzero(mask)
+        rows = rows[np.lexsort((rows, n_words[rows], -key[rows]))][:_SHOWN]
+        return tuple(_example(texts, int(row), outcome, activation, because_of, unit_of) for row in rows)
+
+    return Evidence(
+        supporting=pick(yes, activation),
+        near_misses=pick(no & (activation > 0) & (activation >= strong), activation),
+        counterexamples=pick(yes & (against > 0), against),
+    )
+
+
+def _example(
+    texts: pl.DataFrame,
+    row: int,
+    outcome: np.ndarray,
+    activation: np.ndarray,
+    because_of: Callable[[str], Sequence[str]],
+    unit_of: UnitOf,
+) -> Example:
+    text = texts["text"][row]
+    return Example(
+        texts["text_id"][row],
+        text,
+        float(outcome[row]),
+        float(activation[row]),
+        tuple(because_of(text)),
+        unit_of(row),
+    )

@@ -1,15 +1,221 @@
-"""From texts to labelled observations: the rows that selection and tests read.
+"""Labelled observations, the rows that selection and tests read: their splits, their texts, their units."""
 
-Belongs here: lining up codes, annotations and controls of texts with observations or pairs of them. Does not belong
-here: estimating anything.
-"""
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from hsae_dagster.core.inference import HoldoutDesign
 from hsae_dagster.errors import MethodError
+from hsae_dagster.keys import unit_interval
+
+# In order of protection: a component wanted by two splits belongs to the later one.
+SPLITS = ("train", "validation", "fidelity", "holdout")
+# Shares of rows may miss the declared ones by so much before the cuts follow the rows, and another salt is tried.
+_CLOSE, _GOOD = 0.03, 0.05
+_SALTS, _MOST_KEYS = 32, 20_000
+
+
+@dataclass(frozen=True)
+class SplitShares:
+    """Shares of rows for each split but train, and the salt of the hash.
+
+    Attributes:
+        validation: share.
+        fidelity: share.
+        holdout: share; nothing where there are two halves.
+        salt: of the hash.
+        two_halves: whether each half tests what the other found.
+        forward: whether time decides instead of the hash; not with two halves.
+    """
+
+    validation: float
+    fidelity: float
+    holdout: float
+    salt: str
+    two_halves: bool = False
+    forward: bool = False
+
+    @property
+    def placing(self) -> "SplitShares":
+        """What components are placed by first: two halves, as a holdout of one half, else the shares themselves."""
+        return replace(self, validation=0.0, fidelity=0.0, holdout=0.5) if self.two_halves else self
+
+    @property
+    def cumulated(self) -> np.ndarray:
+        """(3,) ends of holdout, fidelity and validation on [0, 1)."""
+        return np.cumsum([self.holdout, self.fidelity, self.validation])
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Where the splits end on [0, 1), and the number of the salt.
+
+    Attributes:
+        holdout: places below it are the holdout's.
+        fidelity: likewise, from there.
+        validation: likewise; places from here on are for training.
+        attempt: 0 for the declared salt, else the number that is added to it.
+        declared: whether the cuts are the declared shares.
+        two_halves: whether what is below the cut of the holdout is a half.
+    """
+
+    holdout: float
+    fidelity: float
+    validation: float
+    attempt: int = 0
+    declared: bool = True
+    two_halves: bool = False
+
+    @classmethod
+    def by_share(cls, shares: SplitShares) -> "Cuts":
+        """The declared shares as cuts."""
+        holdout, fidelity, validation = (float(end) for end in shares.cumulated)
+        return cls(holdout, fidelity, validation)
+
+    @property
+    def record(self) -> dict[str, float | int | bool]:
+        """As JSON-like data; of a holdout as it was before there were halves."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("two_halves", False)}
+
+    def split(self, places: np.ndarray) -> np.ndarray:
+        """(n,) protection of each place: 3 holdout … 0 train (positions in `SPLITS`)."""
+        return 3 - np.searchsorted([self.holdout, self.fidelity, self.validation], places, side="right")
+
+
+def places(keys: pl.Series, component: np.ndarray, salt: str, attempt: int = 0) -> np.ndarray:
+    """Smallest hash of each component's keys.
+
+    Args:
+        keys: (n,) of each row.
+        component: (n,) int of each row, from 0.
+        salt: of the hash.
+        attempt: number of the salt.
+
+    Returns:
+        (components,) float64 in [0, 1).
+    """
+    salted = f"{salt}#{attempt}" if attempt else salt
+    distinct = pl.DataFrame({"key": keys, "component": component}).unique()
+    hashed = distinct["key"].map_elements(lambda key: unit_interval(key, salted), return_dtype=pl.Float64)
+    found = np.ones(int(component.max()) + 1)
+    np.minimum.at(found, distinct["component"].to_numpy(), hashed.to_numpy())
+    return found
+
+
+def places_in_time(time: np.ndarray, component: np.ndarray) -> np.ndarray:
+    """Places (components,) in [0, 1] that fall with each component's latest time, whatever other rows there are.
+
+    Args:
+        time: (n,) seconds or any number that orders rows.
+        component: (n,) int of each row, from 0.
+    """
+    found = np.ones(int(component.max()) + 1)
+    np.minimum.at(found, component, np.arctan2(1e9, time) / np.pi)
+    return found
+
+
+def cut_in_time(time: np.ndarray, component: np.ndarray, shares: SplitShares, fewest: int) -> Cuts:
+    """Cuts of a forward split; components of one time are never parted. Arguments as in `cut` and `places_in_time`."""
+    moments, of = np.unique(places_in_time(time, component), return_inverse=True)
+    sizes = np.bincount(of, np.bincount(component))
+    return _by_rows(moments, sizes, shares, min(fewest, max(len(moments) // 2, 1)), 0)
+
+
+def cut(keys: pl.Series, component: np.ndarray, shares: SplitShares, fewest: int) -> Cuts:
+    """Cuts that give about the declared shares of rows.
+
+    Args:
+        keys: (n,) of each row.
+        component: (n,) int of each row, from 0.
+        shares: as declared.
+        fewest: components that holdout and train should have, at least; the other splits should have one.
+    """
+    sizes = np.bincount(component).astype(np.float64)
+    few = keys.n_unique() <= _MOST_KEYS
+    best, least = Cuts.by_share(shares), np.inf
+    for attempt in range(_SALTS if few else 1):
+        at = places(keys, component, shares.salt, attempt)
+        if attempt == 0 and _miss(best, at, sizes, shares, fewest) <= _CLOSE:
+            return best
+        made = _by_rows(at, sizes, shares, fewest, attempt)
+        miss = _miss(made, at, sizes, shares, fewest)
+        if miss < least:
+            best, least = made, miss
+        if least <= _GOOD:
+            break
+    return best
+
+
+def _by_rows(at: np.ndarray, sizes: np.ndarray, shares: SplitShares, fewest: int, attempt: int) -> Cuts:
+    """Components in the order of their places; each split ends where its share of rows is nearest.
+
+    Few components go first to what cannot do without them: `fewest` to holdout and train, one to each other split.
+    """
+    order = np.argsort(at, kind="stable")
+    sorted_at = at[order]
+    ends = np.concatenate([[0.0], np.cumsum(sizes[order]) / sizes.sum()])
+    between = np.concatenate([[0.0], (sorted_at[1:] + sorted_at[:-1]) / 2, [1.0]])
+    chosen: list[int] = []
+    needed = [fewest * (shares.holdout > 0), int(shares.fidelity > 0), int(shares.validation > 0), fewest]
+    for i, wanted in enumerate(shares.cumulated):
+        start = chosen[-1] if chosen else 0
+        nearest = int(np.abs(ends - wanted).argmin()) if needed[i] else start
+        most = max(len(at) - sum(needed[i + 1 :]), start)
+        chosen.append(min(max(nearest, start + needed[i]), most))
+    holdout, fidelity, validation = (float(between[i]) for i in chosen)
+    return Cuts(holdout, fidelity, validation, attempt, declared=False)
+
+
+def _miss(cuts: Cuts, at: np.ndarray, sizes: np.ndarray, shares: SplitShares, fewest: int) -> float:
+    """Largest difference of a split's share of rows from the declared one; a split of too few components counts 1."""
+    split = cuts.split(at)
+    wanted = np.array([1 - float(shares.cumulated[-1]), shares.validation, shares.fidelity, shares.holdout])
+    rows = np.bincount(split, sizes, minlength=4) / sizes.sum()
+    enough = np.array([fewest, 1, 1, fewest])
+    short = (np.bincount(split, minlength=4) < enough) & (wanted > 0)
+    return float(np.abs(rows - wanted).max() + short.sum())
+
+
+def most_protected(splits: Sequence[pl.Expr]) -> pl.Expr:
+    """The most protected of several splits by name, as positions in `SPLITS`."""
+    ranks = {split: i for i, split in enumerate(SPLITS)}
+    return pl.max_horizontal(*[split.replace_strict(ranks, return_dtype=pl.Int8) for split in splits])
+
+
+@dataclass(frozen=True)
+class HoldoutDesign:
+    """Everything a test reads.
+
+    Attributes:
+        concepts: (n, h) float64; 1 or 0 per text, -1, 0 or 1 per pair, NaN where the annotation is missing.
+        outcome: (n,) float64; 0 or 1 for classification and pairs.
+        clusters: (n,) keys of the unit that observations share.
+        controls: (n, c) float64, to hold constant in partial effects; for pairs, A minus B.
+        task: regression, classification or pairwise.
+        units: (n, u) int64 further units that rows of several clusters share (texts; the items of pairs), or None.
+        controls_decide: whether controls were declared, so that the effect with them held constant is the one that is
+            shown, corrected and judged.
+    """
+
+    concepts: np.ndarray
+    outcome: np.ndarray
+    clusters: np.ndarray
+    controls: np.ndarray
+    task: str
+    units: np.ndarray | None = None
+    controls_decide: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse designs whose parts do not fit together."""
+        n = len(self.outcome)
+        if not len(self.concepts) == len(self.clusters) == len(self.controls) == n:
+            raise MethodError("The holdout's annotations, outcomes, clusters and controls differ in length.")
+        if not np.isfinite(self.outcome).all():
+            raise MethodError("An outcome of the holdout is missing or not finite; the corpus should not hold it.")
+
 
 # More are refused when rows are read; a corpus from before that may have them.
 _MOST_CATEGORIES = 61
@@ -81,7 +287,7 @@ def firing_separation(fires: np.ndarray, text_ids: pl.Series, observations: pl.D
 def firing_z(fires: np.ndarray, text_ids: pl.Series, observations: pl.DataFrame) -> float:
     """Z of `firing_separation` as if observations were independent; NaN where it has none.
 
-    It orders hypotheses by what training rows say of them (`multiple_tests.training_weights`) and tests nothing.
+    It orders hypotheses by what training rows say of them (`core.inference.plan.training_weights`) and tests nothing.
     """
     label = observations["label"].to_numpy()
     fired = observation_matrix(fires.astype(float)[:, None], text_ids, observations)[:, 0]
@@ -198,3 +404,144 @@ def control_columns(observations: pl.DataFrame) -> list[np.ndarray]:
             known = np.isfinite(numbers)
             columns.append(np.where(known, numbers, numbers[known].mean() if known.any() else 0.0))
     return columns
+
+
+Pool = Literal["max", "mean", "sum"]
+
+# Activations of units that are sorted at once; some 100 MB.
+_BLOCK_ENTRIES = 2**21
+
+
+@dataclass(frozen=True)
+class TextUnits:
+    """Which units each text has.
+
+    Attributes:
+        text_ids: (texts,) keys, ascending.
+        unit_ids: (units,) keys, ascending, distinct.
+        starts: (texts + 1,) int64; the units of text i are `rows[starts[i] : starts[i + 1]]`, in order.
+        rows: int64 positions in `unit_ids`.
+    """
+
+    text_ids: pl.Series
+    unit_ids: pl.Series
+    starts: np.ndarray
+    rows: np.ndarray
+
+    @staticmethod
+    def of(units: pl.DataFrame, text_units: pl.DataFrame) -> "TextUnits":
+        """From the tables of a corpus (`dataset.units`): ascending unit_id, and by text_id and position."""
+        text_ids = text_units["text_id"].unique().sort()
+        starts = text_units["text_id"].search_sorted(text_ids).to_numpy().astype(np.int64)
+        rows = text_rows(units["unit_id"], text_units["unit_id"])
+        return TextUnits(text_ids, units["unit_id"], np.append(starts, text_units.height), rows)
+
+    @property
+    def are_texts(self) -> bool:
+        """Whether each text is its own one unit."""
+        return len(self.text_ids) == len(self.unit_ids) == len(self.rows) and bool(
+            (self.text_ids == self.unit_ids).all()
+        )
+
+    def of_texts(self, text_ids: pl.Series) -> "TextUnits":
+        """Some of the texts, ascending, and only the units that they have.
+
+        Raises:
+            MethodError: a text is not there.
+        """
+        texts = text_rows(self.text_ids, text_ids)
+        counts = np.diff(self.starts)[texts]
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        places = np.repeat(self.starts[texts] - starts[:-1], counts) + np.arange(starts[-1])
+        wanted, rows = np.unique(self.rows[places], return_inverse=True)
+        return TextUnits(text_ids, self.unit_ids.gather(wanted), starts, rows.astype(np.int64))
+
+    def mean(self, per_unit: np.ndarray) -> np.ndarray:
+        """Mean of each text's rows of a (units, d) matrix, (texts, d) in its precision; repetitions count."""
+        counts = np.diff(self.starts)
+        weights = np.repeat(1.0 / counts, counts).astype(per_unit.dtype)
+        member = sp.csr_matrix((weights, self.rows, self.starts), shape=(len(self.text_ids), len(self.unit_ids)))
+        return np.asarray(member @ per_unit)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Codes of texts.
+
+    Attributes:
+        codes: (texts, neurons) float32 CSR, columns ascending; a neuron that is silent on all units has no entry.
+        strongest: (entries,) int32, parallel to `codes.data`: the unit with the largest activation (position in
+            `unit_ids`; of equal ones the first in the text), whatever the pooling.
+    """
+
+    codes: sp.csr_matrix
+    strongest: np.ndarray
+
+
+def pool_codes(unit_codes: sp.csr_matrix, units: TextUnits, how: Pool = "max") -> Pooled:
+    """Pool the activations of units over the texts that have them, a block of texts at a time.
+
+    Args:
+        unit_codes: (units, neurons) CSR of positive activations, rows as `units.unit_ids`.
+        units: which texts have which.
+        how: `max`; `mean` over all units of a text, silent ones and repetitions included; or `sum`.
+    """
+    if units.are_texts:
+        codes = sp.csr_matrix(unit_codes, dtype=np.float32)
+        codes.sort_indices()
+        return Pooled(codes, np.repeat(np.arange(codes.shape[0], dtype=np.int32), np.diff(codes.indptr)))
+    parts = [_pooled(unit_codes, units, first, last, how) for first, last in _blocks(unit_codes, units)]
+    data, columns, strongest, counts = (np.concatenate(part) for part in zip(*parts, strict=True))
+    starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+    index_type = np.int32 if len(data) < 2**31 else np.int64
+    shape = (len(units.text_ids), unit_codes.shape[1])
+    codes = sp.csr_matrix((data, columns.astype(index_type), starts.astype(index_type)), shape=shape)
+    codes.has_sorted_indices = True
+    return Pooled(codes, strongest)
+
+
+def _blocks(unit_codes: sp.csr_matrix, units: TextUnits) -> Iterator[tuple[int, int]]:
+    """First and last text (exclusive) of each block; a text is never divided."""
+    entries = np.concatenate([[0], np.cumsum(np.diff(unit_codes.indptr)[units.rows], dtype=np.int64)])[units.starts]
+    first, n = 0, len(units.text_ids)
+    while True:
+        last = min(n, max(first + 1, int(np.searchsorted(entries, entries[first] + _BLOCK_ENTRIES, side="right")) - 1))
+        yield first, last
+        if last >= n:
+            return
+        first = last
+
+
+def _pooled(
+    unit_codes: sp.csr_matrix, units: TextUnits, first: int, last: int, how: Pool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Values, columns, strongest units and number of entries by text."""
+    starts = units.starts[first : last + 1]
+    rows = units.rows[starts[0] : starts[-1]]
+    per_text, n_texts = np.diff(starts), last - first
+    gathered = unit_codes[rows]
+    per_row = np.diff(gathered.indptr)
+    text = np.repeat(np.repeat(np.arange(n_texts), per_text), per_row)
+    unit = np.repeat(rows, per_row)
+    values = gathered.data.astype(np.float64)
+    key = text * unit_codes.shape[1] + gathered.indices
+    # Stable, so that of equal activations the first in the text comes first.
+    order = np.lexsort((-values, key))
+    key, values, unit = key[order], values[order], unit[order]
+    heads = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]])) if len(key) else np.empty(0, dtype=np.int64)
+    text, columns = np.divmod(key[heads], unit_codes.shape[1])
+    if how == "max":
+        pooled = values[heads]
+    else:
+        pooled = np.add.reduceat(values, heads) if len(heads) else values
+        if how == "mean":
+            pooled = pooled / per_text[text]
+    counts = np.bincount(text, minlength=n_texts)
+    return pooled.astype(np.float32), columns.astype(np.int32), unit[heads].astype(np.int32), counts
+
+
+def unit_length(vectors: np.ndarray) -> np.ndarray:
+    """Rows of (n, d) scaled to length 1; rows of zeros stay."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    found: np.ndarray = vectors / np.where(length > 0, length, 1.0)
+    return found

@@ -1,11 +1,8 @@
-"""Finding datasets under data/ and reading their declarations.
-
-Belongs here: folder names that are partitions, dataset.yaml to `DatasetSpec` with errors that name file, field, value
-and remedy, and the fingerprint of a dataset's files. Does not belong here: reading rows (`rows`).
-"""
+"""Finding datasets under data/, and reading their declarations, also of one that extends another."""
 
 import hashlib
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +11,91 @@ import yaml
 from pydantic import ValidationError
 
 from hsae_dagster.dataset.spec import DatasetSpec
-from hsae_dagster.dataset.variants import inherit
 from hsae_dagster.errors import DatasetError, FilesMissingError
 from hsae_dagster.keys import hash_json
-from hsae_dagster.plain_yaml import load_yaml
+
+
+class _OnceEach(yaml.SafeLoader):
+    """Safe; two equal keys are an error with both places; `yes`, `No` and `on` are words, as in YAML 1.2.
+
+    Classes are called so, and NO is Norway.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML looks there
+        first: [
+            (tag, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$") if tag.endswith(":bool") else pattern)
+            for tag, pattern in resolvers
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        first: dict[str, Any] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in first:
+                line = first[key.value].line + 1
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"`{key.value}` stands here and in line {line}; keep one of them", key.start_mark
+                )
+            if isinstance(key, yaml.ScalarNode):
+                first[key.value] = key.start_mark
+        return super().construct_mapping(node, deep)
+
+
+def load_yaml(text: str) -> Any:
+    """The value of one YAML document; None where it is empty.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, asks for an object of code, or gives a key of a mapping twice.
+        ValueError: an impossible date or number.
+        RecursionError: brackets without end.
+    """
+    loader = _OnceEach(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+def inherit(name: str, own: dict[str, Any], base: Any) -> dict[str, Any]:
+    """The declaration of a variant: `own` merged into `base`.
+
+    Args:
+        name: of the variant.
+        own: its declaration, with `extends`.
+        base: the declaration of the dataset it extends.
+
+    Raises:
+        DatasetError: the variant extends itself or another variant, or names files.
+    """
+    extended = own["extends"]
+    if extended == name:
+        raise DatasetError(f"Dataset `{name}` extends itself. Name another dataset in `extends`, or leave it out.")
+    if not isinstance(base, dict):
+        raise DatasetError(
+            f"Dataset `{name}` extends `{extended}`, whose dataset.yaml holds no fields. Correct that one."
+        )
+    if "extends" in base:
+        raise DatasetError(
+            f"Dataset `{name}` extends `{extended}`, which itself extends `{base['extends']}`. Extend a dataset that "
+            "has files of its own, and repeat the settings that differ."
+        )
+    if "files" in own:
+        raise DatasetError(
+            f"Dataset `{name}` extends `{extended}` and so reads its files; take out `files`, or `extends` to declare "
+            "a dataset of its own."
+        )
+    return merge(base, own)
+
+
+def merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `own`: sections are merged field by field, everything else (lists too) is replaced."""
+    merged = dict(base)
+    for field, value in own.items():
+        below = merged.get(field)
+        merged[field] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
 
 _LONGEST_NAME = 1000
 # Fields that name a file with a prompt, by section.

@@ -1,8 +1,4 @@
-"""Every field of dataset.yaml as a page, from the declarations themselves.
-
-Belongs here: laying out names, types, limits, defaults and meanings. Does not belong here: any meaning; each field's
-own description (`spec`) is the only place that says it.
-"""
+"""Every field of dataset.yaml as a page, from the declarations themselves."""
 
 import json
 import re

@@ -1,21 +1,18 @@
-"""A dataset's files as one validated frame of observations.
-
-Belongs here: reading parquet, csv, tsv, jsonl and json, checking columns, texts and labels, and saying exactly which
-row of which file is at fault. Does not belong here: splitting, deduplicating and keys (`core.corpus`).
-
-The frame has the columns: `file` str, `row` i64 (from 1), `declared_split` str | null, `text` str (or `text_a`,
-`text_b`), `label` f64, `cluster` str | null (further columns of `cluster_by` as `cluster:<name>`), `id` str | null
-where rows are numbered, `time` f64 where it is declared, and each declared control as `control:<name>` (f64 or str).
-"""
+"""A dataset's files as one validated frame of observations, and what it is too small or too uniform for."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
-from hsae_dagster.dataset.classes import (
+from hsae_dagster.dataset.discovery import Dataset
+from hsae_dagster.dataset.spec import Selection, guidance_needs_texts
+from hsae_dagster.dataset.times import read_times
+from hsae_dagster.dataset.values import (
     class_key,
     class_name,
     class_sizes,
@@ -24,12 +21,197 @@ from hsae_dagster.dataset.classes import (
     listed,
     listed_classes,
     one_against_the_rest,
+    why_no_number,
+    without_percent_signs,
 )
-from hsae_dagster.dataset.controls import check_categories, check_not_outcome
-from hsae_dagster.dataset.discovery import Dataset
-from hsae_dagster.dataset.percents import why_no_number, without_percent_signs
-from hsae_dagster.dataset.times import read_times
-from hsae_dagster.errors import DatasetError
+from hsae_dagster.errors import DatasetError, MethodError
+from hsae_dagster.keys import hash_bytes
+
+# A category needs this many rows, on average; so many categories are always allowed, and never more than so many.
+_ROWS_PER_CATEGORY = 50
+_ALWAYS = 31
+_EVER = 61
+# Of what divides the rows, each level is selected in, or tested, on its own.
+MOST_LEVELS = 30
+# A column settles the outcome if its levels agree more often than chance would let them once in a thousand tables; of
+# the rows beyond the first of each level so few may disagree, for labels err; and there must be so many such rows.
+_CHANCE, _ERRING, _FEWEST_REPEATS = 1e-3, 0.02, 0.05
+# A control of numbers that follows the outcome's order so closely, in so many rows, is the outcome.
+_SAME_ORDER, _FEWEST_ROWS = 0.999, 20
+
+
+def most_categories(rows: int) -> int:
+    """Categories of a control that so many rows can hold constant: one for every 50, at least 31, at most 61."""
+    return min(max(rows // _ROWS_PER_CATEGORY, _ALWAYS), _EVER)
+
+
+def check_categories(dataset: Dataset, frame: pl.DataFrame) -> None:
+    """Refuse controls with too many categories; a missing value is a category of its own.
+
+    Args:
+        dataset: as declared.
+        frame: its rows, with a column `control:<name>` for each control, text where it is a category.
+
+    Raises:
+        DatasetError: with the control, its categories and what to do.
+    """
+    most = most_categories(frame.height)
+    for name in dataset.spec.columns.controls:
+        column = frame[f"control:{name}"]
+        found = column.n_unique()
+        if column.dtype != pl.String or found <= most:
+            continue
+        remedy = "Group its values in the data file (weeks into months, say), or leave it out of columns.controls."
+        if name in dataset.spec.columns.clusters or found > frame.height / 5:
+            remedy = (
+                f"Leave it out of columns.controls; to compare texts that share a value of `{name}`, make pairs of "
+                f"them: `hsae new FILE --pairs-within {shlex.quote(name)}`."
+            )
+        raise DatasetError(
+            f"Dataset `{dataset.name}`: the control `{name}` has {found:,} categories; with {frame.height:,} rows at "
+            f"most {most} can be held constant. {remedy}"
+        )
+
+
+def settles(level: pl.Series, label: pl.Series) -> bool:
+    """Whether rows of one level have one outcome, up to a few errors and more often than by chance.
+
+    Args:
+        level: (n,) of a column, null where it has no value.
+        label: (n,) the outcome, likewise.
+    """
+    from scipy.stats import binom
+
+    rows = pl.DataFrame({"level": level, "label": label}).drop_nulls()
+    counts = rows.group_by("level", "label").len()
+    levels = counts.group_by("level").agg(pl.col("len").max().alias("agreeing"))
+    repeats = rows.height - levels.height
+    if repeats < max(_FEWEST_REPEATS * rows.height, 1):
+        return False
+    disagreeing = rows.height - int(levels["agreeing"].sum())
+    alike = float(((rows["label"].value_counts()["count"] / rows.height) ** 2).sum())
+    by_chance = binom.sf(repeats - disagreeing - 1, repeats, alike)
+    return disagreeing <= _ERRING * repeats and bool(by_chance < _CHANCE)
+
+
+def check_not_outcome(dataset: Dataset, frame: pl.DataFrame) -> None:
+    """Refuse controls that are the outcome, or settle it: with one held constant nothing is left to explain.
+
+    Args:
+        dataset: as declared.
+        frame: its rows, with `label` and a column `control:<name>` for each control.
+
+    Raises:
+        DatasetError: with the control.
+    """
+    for name in dataset.spec.columns.controls:
+        both = pl.DataFrame({"x": frame[f"control:{name}"], "y": frame["label"]}).drop_nulls()
+        if both["x"].dtype.is_numeric():
+            both = both.filter(pl.col("x").cast(pl.Float64).is_finite())
+            rho = both.select(pl.corr("x", "y", method="spearman")).item() if both.height >= _FEWEST_ROWS else None
+            same = rho is not None and abs(rho) >= _SAME_ORDER
+        else:
+            same = False
+        if same or settles(both["x"], both["y"]):
+            raise DatasetError(
+                f"Dataset `{dataset.name}`: the control `{name}` settles the outcome `{dataset.spec.columns.label}`: "
+                "rows that share a value of it share the outcome, so with it held constant nothing is left to explain. "
+                f"Leave `{name}` out of columns.controls; if it says where rows come from, name it in "
+                "columns.cluster_by."
+            )
+
+
+def levels_of(observations: pl.DataFrame, name: str) -> np.ndarray:
+    """The level of a control that each observation belongs to, (observations,) str; `(none)` where it is missing.
+
+    Raises:
+        MethodError: the control has more than `MOST_LEVELS` levels.
+    """
+    values = observations[f"control:{name}"].cast(pl.String).fill_null("(none)")
+    if values.n_unique() > MOST_LEVELS:
+        raise MethodError(
+            f"The column `{name}` has {values.n_unique()} levels; strata and subgroups need a category with at most "
+            f"{MOST_LEVELS}. Group its values in the data file, or take it out of selection.within and interactions."
+        )
+    return np.array(values.to_list(), dtype=str)
+
+
+def check_levels(selection: Selection, observations: pl.DataFrame) -> None:
+    """Refuse before the work what selection on training rows, or effects on the holdout, would refuse after it.
+
+    Args:
+        selection: as declared.
+        observations: with their split and a column `control:<name>` for each control.
+
+    Raises:
+        MethodError: a stratum or subgroup has too many levels.
+    """
+    for split in ("train", "holdout"):
+        rows = observations.filter(pl.col("split") == split)
+        for name in (*selection.within, *selection.interactions):
+            levels_of(rows, name)
+
+
+def check_labels(dataset: Dataset, observations: pl.DataFrame) -> None:
+    """Refuse labels that are the same throughout training or holdout observations.
+
+    Raises:
+        MethodError: with the split and the value.
+    """
+    for split in ("train", "holdout"):
+        values = observations.filter(pl.col("split") == split)["label"].unique()
+        if values.len() == 1:
+            raise MethodError(
+                f"Dataset `{dataset.name}`: every label of the {split} split is {values[0]:g}, so nothing can be "
+                "learned or tested there. Bring more rows of the rarer outcome, take another columns.label or "
+                "columns.positive, or change splits.salt."
+            )
+
+
+def training_units(texts: pl.DataFrame, text_units: pl.DataFrame) -> int:
+    """How many different units the training texts have, from which autoencoders learn.
+
+    Args:
+        texts: with their split, by `text_id`.
+        text_units: which units each text has (`dataset.units.TEXT_UNITS_SCHEMA`).
+    """
+    return text_units.join(texts.filter(pl.col("split") == "train"), on="text_id", how="semi")["unit_id"].n_unique()
+
+
+def check_sizes(dataset: Dataset, n_train: int, kind: str) -> None:
+    """Refuse autoencoders and numbers of neurons that so few training units, or so few neurons, cannot give.
+
+    Args:
+        dataset: as declared.
+        n_train: different units that autoencoders learn from.
+        kind: of the units: text, sentence or paragraph.
+
+    Raises:
+        MethodError: with both numbers.
+        DatasetError: a declared checkpoint is missing.
+    """
+    spec, wanted = dataset.spec, dataset.spec.selection.n
+    trained = [sae for sae in spec.listed_saes if sae.checkpoint is None]
+    for sae in spec.listed_saes:
+        if sae.checkpoint is not None:
+            dataset.checkpoint_path(sae.checkpoint)
+    too_wide = next((sae.m for sae in trained if sae.m > n_train), None)
+    if too_wide is not None:
+        raise MethodError(
+            f"Dataset `{dataset.name}`: an autoencoder of m = {too_wide} neurons cannot be trained on {n_train} "
+            f"training {kind}s. Lower `saes.m` to a tenth of them or less, or bring more texts."
+        )
+    if kind != "text" and any(sae.label_weight > 0 for sae in trained):
+        raise MethodError(f"Dataset `{dataset.name}`: {guidance_needs_texts(kind)}.")
+    # Of a checkpoint the file tells the size; of a size that is chosen only the largest is known.
+    most = sum(sae.m for sae in trained) if trained else n_train
+    if len(trained) == len(spec.listed_saes) and most < wanted:
+        have = f"`saes` has {most} in all" if trained else f"{n_train} training {kind}s can give no more than that"
+        raise MethodError(
+            f"Dataset `{dataset.name}`: {wanted} neurons were asked for (selection.n), but {have}. Lower selection.n, "
+            "train a wider SAE, or bring more texts."
+        )
+
 
 READERS = {
     ".parquet": pl.read_parquet,
@@ -356,3 +538,77 @@ def _check_labels(dataset: Dataset, frame: pl.DataFrame) -> None:
         number = "If the numbers have an order, set task to `regression` instead."
         remedy = f"{_ONE_AGAINST_THE_REST} {number}" if task == "classification" else _NUMERIC[task]
         raise DatasetError(f"{where}: a {task} label must be 0 or 1; found {listed(frame['class'])}. {remedy}")
+
+
+FILE = "gold.csv"
+SHEET_COLUMNS = ("concept", "claim", "text_id", "text", "probability", "annotator", "label")
+GOLD_SCHEMA = {
+    "text_id": pl.String,
+    "concept": pl.String,
+    "label": pl.Int8,
+    "probability": pl.Float64,
+    "annotator": pl.String,
+}
+_YES, _NO = {"1", "1.0", "yes", "true", "y"}, {"0", "0.0", "no", "false", "n"}
+
+
+def gold_hash(folder: Path) -> str | None:
+    """Fingerprint of a dataset's gold.csv, or None when it has none."""
+    path = folder / FILE
+    return hash_bytes(path.read_bytes()) if path.is_file() else None
+
+
+def read_gold(dataset: str, folder: Path) -> pl.DataFrame | None:
+    """Labels by people, columns `GOLD_SCHEMA`, rows without a label left out; None when there is no gold.csv.
+
+    Raises:
+        DatasetError: the file cannot be read, lacks a column, or holds a label or probability that is none.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        raw = pl.read_csv(path, infer_schema=False, encoding="utf8")
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DatasetError(f"Dataset `{dataset}`: {path} cannot be read as CSV in UTF-8: {reason}") from error
+    for column in ("text_id", "concept", "label"):
+        if column not in raw.columns:
+            raise DatasetError(
+                f"Dataset `{dataset}`: {path.name} has no column `{column}` (it has {', '.join(raw.columns)}). "
+                f"`hsae gold {dataset}` writes a sheet with all of them."
+            )
+    rows = raw.with_row_index("row", offset=2).with_columns(
+        pl.col("label").fill_null("").str.strip_chars().str.to_lowercase(),
+        (pl.col("probability") if "probability" in raw.columns else pl.lit(None, pl.String)).alias("probability"),
+        (pl.col("annotator") if "annotator" in raw.columns else pl.lit(None, pl.String))
+        .fill_null("")
+        .alias("annotator"),
+    )
+    rows = rows.filter(pl.col("label") != "")
+    _check(dataset, rows, ~pl.col("label").is_in([*_YES, *_NO]), "label", "Write yes or no, or leave it empty.")
+    chance = pl.col("probability").cast(pl.Float64, strict=False)
+    wrong = pl.col("probability").is_not_null() & ~chance.is_between(0, 1, closed="right").fill_null(value=False)
+    _check(dataset, rows, wrong, "probability", "Keep the number that the drawn sheet gave, or leave it empty.")
+    return rows.select(
+        pl.col("text_id").str.strip_chars(),
+        pl.col("concept").str.strip_chars(),
+        pl.col("label").is_in([*_YES]).cast(pl.Int8).alias("label"),
+        chance.alias("probability"),
+        "annotator",
+    )
+
+
+def _check(dataset: str, rows: pl.DataFrame, wrong: pl.Expr, column: str, remedy: str) -> None:
+    bad = rows.filter(wrong)
+    if bad.height:
+        raise DatasetError(
+            f"Dataset `{dataset}`: {FILE}, row {bad['row'][0]}: {column} is `{bad[column][0]}` "
+            f"({bad.height} such rows). {remedy}"
+        )
+
+
+def write_sheet(path: Path, rows: pl.DataFrame) -> None:
+    """The sheet that people fill in, columns `SHEET_COLUMNS`; it does not say what the judge said."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows.select(SHEET_COLUMNS).write_csv(path)

@@ -1,17 +1,21 @@
-"""dataset.yaml as typed, documented fields.
-
-Belongs here: every field a dataset may declare, its default (fit for ~10,000 texts), its meaning and its limits.
-Does not belong here: reading the data files (`rows`), finding datasets (`discovery`), or anything a stage computes.
-"""
+"""dataset.yaml as typed, documented fields."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from hsae_dagster.dataset.saes import SAE, AutoSizes, SAEs
-from hsae_dagster.dataset.section import Names, Section, Share, Values
-from hsae_dagster.dataset.spec_inference import Inference, OwnHypothesis
-from hsae_dagster.dataset.spec_server import ServerFields
+from hsae_dagster.dataset.sections import (
+    SAE,
+    AutoSizes,
+    Inference,
+    Names,
+    OwnHypothesis,
+    SAEs,
+    Section,
+    ServerFields,
+    Share,
+    Values,
+)
 
 Task = Literal["regression", "classification", "pairwise"]
 Percentile = Annotated[float, Field(ge=0.0, le=100.0)]

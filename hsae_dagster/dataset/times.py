@@ -1,8 +1,4 @@
-"""When each row was: dates, times and numbers that order rows, as one number.
-
-Belongs here: reading a column of `columns.time`. Does not belong here: what follows for splits (`core.placing`) and
-variances (`core.observations`).
-"""
+"""When each row was: dates, times and numbers that order rows, as one number."""
 
 from pathlib import Path
 

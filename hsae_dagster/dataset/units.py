@@ -1,13 +1,4 @@
-"""Texts cut into the units that mean something: sentences, paragraphs, or the text as it is.
-
-Belongs here: where a text is cut, what a unit reads like, the two tables of units. Does not belong here: keys and
-splits of texts (`core.corpus`), what a unit's neurons say of its text (`core.pooling`).
-
-Sentence ends are found by `sentencex`, which knows abbreviations, initials and the full stops of some 300 languages.
-Line breaks end a unit unless the text is wrapped to a width. HTML tags are dropped and entities decoded in what a unit
-reads like; offsets always refer to the text as it came. Spans tile the text: every character but white space around
-them lies in exactly one unit.
-"""
+"""Texts cut into the units that mean something: sentences, paragraphs, or the text as it is."""
 
 import html
 import re

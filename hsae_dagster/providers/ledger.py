@@ -1,20 +1,16 @@
 """The ledger: every answer of a paid model, kept for ever, by the hash of what was asked.
 
-Belongs here: the append-only table and how it is read. Does not belong here: asking (`openai_client`), what may be
-spent (`account`), vectors (`storage.vectors`): of an embeddings request only the usage is kept.
-
-The first usable answer to a request wins, whoever asked and for whichever dataset, so nothing is paid twice. A request
-that failed is not an answer and is asked again by the next run. One that holds nothing usable is an answer too, until
-it is taken back (`take_back`). Writers only append, which LanceDB lets several processes do at once. Lance does not
-check what it reads from disk, so every row has a checksum; an answer that is not what was written counts as absent.
-
-Answers are in the journal of their round first (`journal`), one line each as they arrive; every reading here sees those
-too. A request that was sent and of which nothing more is known was perhaps paid: it counts with the most it could cost.
+And its journal, written line by line as answers arrive.
 """
 
+import errno
+import fcntl
 import json
+import os
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +18,124 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hsae_dagster.errors import ProviderError
-from hsae_dagster.keys import hash_json
-from hsae_dagster.lance_tables import has_version, lance_explained
-from hsae_dagster.providers.journal import FOLDER, Journal, Record, left_behind, read_all
-from hsae_dagster.providers.model_table import NO_TOKENS, Usage
-from hsae_dagster.providers.openai_replies import is_refusal, readable_now
-from hsae_dagster.whole_files import locked
+from hsae_dagster.keys import hash_bytes, hash_json
+from hsae_dagster.providers.replies import NO_TOKENS, Usage, is_refusal, readable_now
+from hsae_dagster.storage.objects import locked
+from hsae_dagster.storage.vectors import has_version, lance_explained
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+FOLDER = "llm_journal"
+# Where there are no locks, a journal that nobody has written to for so long was left behind.
+LEFT_BEHIND_SECONDS = 24 * 3600.0
+
+
+@dataclass
+class Record:
+    """What a journal says.
+
+    Attributes:
+        answers: rows of the ledger, as they were written.
+        intents: rows of requests that were sent, or about to be, and of whose end it says nothing, by request.
+    """
+
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    intents: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def take(self, line: Mapping[str, Any]) -> None:
+        """One line."""
+        row = line["row"]
+        if line["is"] == "intent":
+            self.intents[row["request_hash"]] = row
+            return
+        self.intents.pop(row["request_hash"], None)
+        if line["is"] == "answer":
+            self.answers.append(row)
+
+
+class Journal:
+    """The journal of one round; not to be shared between threads."""
+
+    def __init__(self, root: Path) -> None:
+        folder = root / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.jsonl"
+        self.record = Record()
+        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        with suppress(OSError):  # no locks here
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def intend(self, row: Mapping[str, Any]) -> None:
+        """A request is about to be sent; `row` is what it counts as if nothing more is heard of it."""
+        self._write("intent", row)
+
+    def answered(self, row: Mapping[str, Any]) -> None:
+        """It was answered."""
+        self._write("answer", row)
+
+    def came_to_nothing(self, request_hash: str) -> None:
+        """It failed, and nothing is paid for it."""
+        self._write("nothing", {"request_hash": request_hash})
+
+    def close(self, *, keep: bool = False) -> None:
+        """Its content is elsewhere (or is to stay for the next to come)."""
+        if not keep:
+            self.path.unlink(missing_ok=True)
+        os.close(self._file)
+
+    def _write(self, kind: str, row: Mapping[str, Any]) -> None:
+        line = {"is": kind, "row": dict(row)}
+        self.record.take(line)
+        data = json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        os.write(self._file, hash_bytes(data).encode() + b" " + data + b"\n")
+
+
+def read_all(root: Path) -> Iterator[tuple[Path, Record]]:
+    """Every journal there is, live or left behind."""
+    for path in sorted((root / FOLDER).glob("*.jsonl")):
+        with suppress(FileNotFoundError):  # folded meanwhile: it is in the table
+            yield path, read(path)
+
+
+def read(path: Path) -> Record:
+    """A journal's whole lines; what is not what was written is left out."""
+    record = Record()
+    for data in path.read_bytes().split(b"\n"):
+        try:
+            checksum, _, written = data.partition(b" ")
+            if checksum.decode() == hash_bytes(written):
+                record.take(json.loads(written.decode("utf-8", "surrogatepass")))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return record
+
+
+def left_behind(root: Path) -> Iterator[tuple[Path, Record]]:
+    """Journals whose process is gone; each is locked until the next is asked for, so that one process takes it."""
+    for path in sorted((root / FOLDER).glob("*.jsonl")):
+        try:
+            file = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            continue
+        try:
+            if _is_left(file, path):
+                yield path, read(path)
+        finally:
+            os.close(file)
+
+
+def _is_left(file: int, path: Path) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            raise
+        return time.time() - os.fstat(file).st_mtime > LEFT_BEHIND_SECONDS
+    return path.exists()
+
 
 TABLE = "llm_calls"
 CHECKSUM = "checksum"
@@ -44,7 +149,7 @@ class Entry:
     """One answer.
 
     Attributes:
-        request_hash: of the whole body and the server (`openai_client.request_hash`).
+        request_hash: of the whole body and the server (`providers.openai.client.request_hash`).
         kind: `chat` or `embeddings`; `intent`: sent, and its answer never seen; `taken back`: unusable answers to the
             request from before this row count no longer.
         dataset, stage, run_id: on whose account it was asked first.

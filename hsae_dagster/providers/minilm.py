@@ -1,32 +1,242 @@
-"""The bundled embedder: all-MiniLM-L6-v2, int8 weights, on torch. No network, no key.
-
-Belongs here: locating the two installed files, checking them, tokens, and which texts go through the model together.
-Does not belong here: the model (`minilm_model`).
-
-Only texts of the same number of tokens go through the model together, so there is no padding. The last bits of a vector
-may still differ with the company it is computed in, therefore who keeps whom company follows from the texts alone:
-`order` sorts what lacks a vector, and `embed` cuts what it is given in a fixed way. A run that was killed between two
-writes finds the rest of the same order, cuts the same batches and gives the very bytes of an undisturbed run. Texts
-that are added later are in batches of their own.
-"""
+"""The bundled embedder: all-MiniLM-L6-v2, int8 weights in whole numbers, on torch. No network, no key."""
 
 import hashlib
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.errors import ProviderError
-from hsae_dagster.keys import hash_json
+from hsae_dagster.keys import EmbeddingSet, hash_json
 from hsae_dagster.providers.base import Keep, Report
-from hsae_dagster.providers.estimate import Estimate
+from hsae_dagster.providers.spending import Estimate
 from hsae_dagster.torch_threads import one_thread
+
+if TYPE_CHECKING:
+    import torch
+
+WIDTH, HEADS, LAYERS, EPSILON = 384, 12, 6, 1e-12
+# Into how many shares the values of a channel are split where a layer norm's output is multiplied: 32 more columns.
+SHARES = {99: 8, 223: 8, 63: 6, 157: 6, 267: 3, 303: 3, 338: 3, 383: 3}
+LOWEST_GELU = 0.17
+_DTYPES: dict[object, np.dtype[Any]] = {1: np.dtype("<f4"), 3: np.dtype("i1"), 7: np.dtype("<i8")}  # by ONNX's numbers
+_Linear = Callable[["torch.Tensor"], "torch.Tensor"]
+
+
+class Model:
+    """The network, ready to run; one instance may be used by several threads."""
+
+    def __init__(self, path: Path) -> None:
+        import torch
+
+        stored = {name: torch.from_numpy(array) for name, array in read_initializers(path)}
+        product = exact_product()
+        self._words, self._positions = (
+            stored[f"inner.embeddings.{name}_embeddings.weight_q"].float()
+            * stored[f"inner.embeddings.{name}_embeddings.weight_scale"]
+            for name in ("word", "position")
+        )
+        self._positions += stored["inner.embeddings.token_type_embeddings.weight"][0]
+        self._norm = _norm(stored, "inner.embeddings")
+        # The exporter numbered the matrices in the order of their use: query, key, value, output, up, down.
+        numbered = [name.removesuffix("_q") for name in stored if name.startswith("val_") and name.endswith("_q")]
+        numbered.sort(key=lambda name: int(name.removeprefix("val_")))
+        self._layers = [_Layer(stored, i, numbered[6 * i : 6 * i + 6], product) for i in range(LAYERS)]
+
+    def vectors(self, ids: np.ndarray) -> np.ndarray:
+        """Unit vectors (n, 384) float32 of n texts of the same number of tokens, ids (n, tokens) int64."""
+        import torch
+        from torch.nn import functional
+
+        with torch.inference_mode():
+            n, tokens = ids.shape
+            x = functional.embedding(torch.from_numpy(ids), self._words) + self._positions[:tokens]
+            x = functional.layer_norm(x, (WIDTH,), *self._norm, EPSILON).view(n * tokens, WIDTH)
+            for layer in self._layers:
+                x = layer(x, n, tokens)
+            mean: np.ndarray = functional.normalize(x.view(n, tokens, WIDTH).mean(1)).numpy()
+        return mean
+
+
+class _Layer:
+    """One of the six transformer layers."""
+
+    def __init__(
+        self,
+        stored: dict[str, "torch.Tensor"],
+        number: int,
+        names: list[str],
+        product: Callable[["torch.Tensor"], _Linear],
+    ) -> None:
+        import torch
+
+        prefix = f"inner.encoder.layer.{number}"
+        weights = [stored[f"{name}_q"] for name in names]
+        scales = [stored[f"{name}_scale"][0] for name in names]
+        attention = [stored[f"{prefix}.attention.self.{name}.bias"] for name in ("query", "key", "value")]
+        biases = [stored[f"{prefix}.{name}.dense.bias"] for name in ("attention.output", "intermediate", "output")]
+        self._qkv = _after_norm(product, torch.cat(weights[:3], 1), torch.cat(scales[:3]), torch.cat(attention))
+        self._mix = _plain(product, weights[3], scales[3], biases[0])
+        self._up = _after_norm(product, weights[4], scales[4], biases[1])
+        self._down = _after_gelu(product, weights[5], scales[5], biases[2])
+        self._norms = _norm(stored, f"{prefix}.attention.output"), _norm(stored, f"{prefix}.output")
+
+    def __call__(self, x: "torch.Tensor", n: int, tokens: int) -> "torch.Tensor":
+        from torch.nn import functional
+
+        q, k, v = self._qkv(x).view(n, tokens, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n * tokens, WIDTH)
+        x = functional.layer_norm(self._mix(mixed).add_(x), (WIDTH,), *self._norms[0], EPSILON)
+        return functional.layer_norm(
+            self._down(functional.gelu(self._up(x))).add_(x), (WIDTH,), *self._norms[1], EPSILON
+        )
+
+
+def exact_product() -> Callable[["torch.Tensor"], _Linear]:
+    """The fastest way this machine has to multiply whole numbers exactly.
+
+    Processors without dot products of int8 saturate sums of two such products. There float32 holds the whole numbers,
+    whose sums stay below 2^24 and so are exact too, and takes three times as long.
+    """
+    import torch
+
+    # The largest products there are, which saturate if any do.
+    x, extreme = torch.full((64, WIDTH), 127.0), torch.full((WIDTH, WIDTH), 127, dtype=torch.int8)
+    try:
+        exact = torch.equal(integer_product(extreme)(x.clone()), float_product(extreme)(x.clone()))
+    except RuntimeError:
+        exact = False
+    return integer_product if exact else float_product
+
+
+def integer_product(weights: "torch.Tensor") -> _Linear:
+    """X (rows, inputs) between -127 and 127, rounded in place, times int8 weights (inputs, outputs), as float32."""
+    import torch
+
+    return lambda x: torch._int_mm(x.round_().to(torch.int8), weights).float()
+
+
+def float_product(weights: "torch.Tensor") -> _Linear:
+    """The same in float32."""
+    whole = weights.float()
+    return lambda x: x.round_().matmul(whole)
+
+
+def _plain(
+    product: Callable[["torch.Tensor"], _Linear], weights: "torch.Tensor", scales: "torch.Tensor", bias: "torch.Tensor"
+) -> _Linear:
+    import torch
+
+    multiply, scales = product(weights), scales / 127
+
+    def linear(x: "torch.Tensor") -> "torch.Tensor":
+        # Two passes, each many times faster than torch's one for both.
+        peak = torch.maximum(x.amax(1, keepdim=True), -x.amin(1, keepdim=True))
+        y = multiply(x * (127 / peak)).mul_(scales)
+        return torch.addcmul(bias, y, peak, out=y)
+
+    return linear
+
+
+def _after_norm(
+    product: Callable[["torch.Tensor"], _Linear], weights: "torch.Tensor", scales: "torch.Tensor", bias: "torch.Tensor"
+) -> _Linear:
+    import torch
+
+    more = torch.tensor([channel for channel, shares in SHARES.items() for _ in range(shares - 1)])
+    share = torch.ones(WIDTH)
+    share[list(SHARES)] = 1 / torch.tensor(list(SHARES.values()))
+    linear = _plain(product, torch.cat([weights, weights[more]]), scales, bias)
+
+    def split(x: "torch.Tensor") -> "torch.Tensor":
+        shared = x * share
+        return linear(torch.cat([shared, shared.index_select(1, more)], 1))
+
+    return split
+
+
+def _after_gelu(
+    product: Callable[["torch.Tensor"], _Linear], weights: "torch.Tensor", scales: "torch.Tensor", bias: "torch.Tensor"
+) -> _Linear:
+    """Values from -0.17 to a token's largest are moved to lie evenly around 0; what that takes away is added after."""
+    import torch
+
+    multiply, moved = product(weights), weights.float().sum(0) * scales
+    scales, bias = scales / 127, bias - LOWEST_GELU * moved
+
+    def linear(x: "torch.Tensor") -> "torch.Tensor":
+        half = (x.amax(1, keepdim=True) + LOWEST_GELU) / 2
+        y = multiply(torch.addcmul(LOWEST_GELU * 127 / half - 127, x, 127 / half)).mul_(scales)
+        y.add_(moved)
+        return torch.addcmul(bias, y, half, out=y)
+
+    return linear
+
+
+def _norm(stored: dict[str, "torch.Tensor"], prefix: str) -> tuple["torch.Tensor", "torch.Tensor"]:
+    return stored[f"{prefix}.LayerNorm.weight"], stored[f"{prefix}.LayerNorm.bias"]
+
+
+def read_initializers(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and values of an ONNX file's stored tensors, those with raw data."""
+    # ModelProto.graph is field 7, GraphProto.initializer 5; of a tensor: dims 1, data_type 2, name 8, raw_data 9.
+    for number, graph in _fields(memoryview(path.read_bytes())):
+        for kind, tensor in _fields(graph) if number == 7 else ():
+            if kind != 5:
+                continue
+            parts: dict[int, list[int | memoryview]] = {}
+            for part, value in _fields(tensor):
+                parts.setdefault(part, []).append(value)
+            dtype = _DTYPES.get(parts[2][0])
+            if dtype is not None and 9 in parts:
+                array = np.frombuffer(parts[9][0], dtype)  # type: ignore[arg-type]
+                yield bytes(parts[8][0]).decode(), array.reshape(_dims(parts.get(1, []))).copy()
+
+
+def _dims(values: list["int | memoryview"]) -> list[int]:
+    """A repeated number, packed or not."""
+    found: list[int] = []
+    for value in values:
+        if isinstance(value, int):
+            found.append(value)
+            continue
+        at = 0
+        while at < len(value):
+            number, at = _varint(value, at)
+            found.append(number)
+    return found
+
+
+def _fields(message: "memoryview | int") -> Iterator[tuple[int, "memoryview | int"]]:
+    """Field numbers and values of a protocol buffer message."""
+    assert isinstance(message, memoryview)
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        number, kind = key >> 3, key & 7
+        if kind == 0:
+            value, at = _varint(message, at)
+            yield number, value
+            continue
+        size, at = _varint(message, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
+        yield number, message[at : at + size]
+        at += size
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+
 
 # (installed package, file in it, sha256). The packages are data here: they are located, never imported.
 WEIGHTS = (
@@ -103,8 +313,6 @@ class MiniLM:
     @cached_property
     def _model(self) -> tuple[Any, Any]:
         from tokenizers import Tokenizer
-
-        from hsae_dagster.providers.minilm_model import Model
 
         tokenizer = Tokenizer.from_file(str(_locate(*TOKENIZER)))
         tokenizer.no_padding()

@@ -1,17 +1,231 @@
-"""Pages beside the report: a dataset's evaluations, and what changed between two of them.
+"""Pages and lines beside the report.
 
-Belongs here: putting records of evaluations into words and templates. Does not belong here: the report of one
-evaluation (`page`), finding what changed (`core.comparison`).
+All datasets, a dataset's evaluations, what changed, where a hypothesis comes from.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+import os
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, urlencode
 
-from hsae_dagster.core.comparison import Change, Standing
-from hsae_dagster.report.changes import change_words, standing_effect
-from hsae_dagster.report.links import when
-from hsae_dagster.report.templates import style, template
-from hsae_dagster.report.wording import one_line, plural
+from hsae_dagster.core.evaluations import FILES, Change, EvaluationRecord, Origin, Standing
+from hsae_dagster.core.inference.cluster_robust import Effect
+from hsae_dagster.errors import HsaeError
+from hsae_dagster.report.canvas import NEGATIVE, POSITIVE
+from hsae_dagster.report.cards import escape_markdown
+from hsae_dagster.report.page import style, template
+from hsae_dagster.report.wording import (
+    NOT_ESTIMABLE,
+    capitalised,
+    change_words,
+    count,
+    effect_figure,
+    number,
+    one_line,
+    p_value,
+    percent,
+    plural,
+    short_claim,
+    shorten,
+    shown,
+    standing_effect,
+)
+
+REPORTS_PORT = 3001
+
+
+def link(words: str, address: str) -> str:
+    """A link; the words show as themselves."""
+    return f"[{escape_markdown(words)}]({address})"
+
+
+def asset_address(key: str, partition: str | None = None) -> str:
+    """The page of an asset (`hsae/corpus`), opened at a partition."""
+    query = f"?{urlencode({'view': 'partitions', 'partition': partition}, quote_via=quote)}" if partition else ""
+    return f"{ui_root()}/assets/{quote(key)}{query}"
+
+
+def card_partition(dataset: str, number: int) -> str:
+    """Partition key of the card of one hypothesis, by its number everywhere: `reviews|h01` is the report's first."""
+    return f"{dataset}|h{number:02d}"
+
+
+def dataset_of_card(partition: str) -> str:
+    """The dataset of a card's partition."""
+    return partition.rpartition("|")[0]
+
+
+def run_address(run_id: str) -> str:
+    """A run's page."""
+    return f"{ui_root()}/runs/{quote(run_id, safe='')}"
+
+
+def ui_root() -> str:
+    """What every address begins with: HSAE_UI_URL (a path such as `/dagster`, or a whole URL), by default nothing.
+
+    Raises:
+        HsaeError: the variable is neither.
+    """
+    root = os.environ.get("HSAE_UI_URL", "").strip().rstrip("/")
+    if root and not root.startswith(("/", "http://", "https://")):
+        raise HsaeError(
+            f"HSAE_UI_URL is `{root}`. Set it to the path under which Dagster is served, such as /dagster, or to its "
+            "whole address, such as https://example.org/dagster; or leave it out."
+        )
+    return root
+
+
+def dagster_root() -> str:
+    """What an address of Dagster begins with on a page that is not Dagster's own; `hsae ui` sets HSAE_DAGSTER_URL."""
+    root, here = ui_root(), os.environ.get("HSAE_DAGSTER_URL", "").rstrip("/") or "http://127.0.0.1:3000"
+    return root if root.startswith("http") else f"{here}{root}"
+
+
+def report_address(dataset: str) -> str:
+    """Where `hsae serve`, which `hsae ui` starts beside Dagster, shows a report; HSAE_REPORTS_URL moves it."""
+    root = os.environ.get("HSAE_REPORTS_URL", "").strip().rstrip("/") or f"http://127.0.0.1:{REPORTS_PORT}"
+    return f"{root}/{quote(dataset)}.html"
+
+
+def when(moment: str) -> str:
+    """`2026-11-24 06:50 UTC` of an ISO 8601 moment."""
+    return datetime.fromisoformat(moment).strftime("%Y-%m-%d %H:%M UTC")
+
+
+_Row = Mapping[str, Any]
+_PREFIX = {"hsae": "urn:hsae:"}
+# What a record keeps of a text beside a hypothesis: (role, text_id, text).
+Quoted = tuple[str, str, str]
+
+
+def lineage_lines(
+    record: EvaluationRecord, hypothesis_id: str, history: Sequence[EvaluationRecord], quoted: Sequence[Quoted]
+) -> Iterator[str]:
+    """A hypothesis and everything it came from, from the claim down to the files; one line each.
+
+    Args:
+        record: the evaluation to walk.
+        hypothesis_id: of one of its hypotheses.
+        history: every evaluation that had it, oldest first.
+        quoted: the texts on its card.
+    """
+    row = record.hypothesis(hypothesis_id)
+    assert row is not None  # the caller found the record by it
+    task = str(record.summary["task"])
+    yield f"{hypothesis_id}  {capitalised(one_line(row['claim']))}"
+    yield f"  {row['badge']}: {one_line(row['reason'])}"
+    yield f"  effect {standing_effect(Standing.of(row), task)}, on {one_line(str(record.summary['outcome']))}"
+    yield f"  concept {row['concept_id']}, neuron {row['sae_id']}/{row['sae_column']}, rank {row['rank'] + 1}"
+    yield ""
+    yield f"{record.dataset}, evaluation {record.number}, published {when(record.published)}, rests on:"
+    for origin in (record.evaluation, *reversed(record.origins)):
+        made = ", ".join(origin.upstream) or FILES
+        yield (
+            f"  {origin.asset:<18} {origin.data_version[:12]}  code {origin.code_version:<3} {when(origin.created)}  "
+            f"run {origin.run_id[:8]}  from {made}"
+        )
+    yield f"  {FILES:<18} {record.files[:12]}"
+    for sentence in record.mixed:
+        yield f"  beware: {sentence}"
+    if quoted:
+        yield ""
+        yield f"{plural(len(quoted), 'text')} on its card (see them with `hsae text <id>`):"
+        for role, text_id, _ in quoted:
+            yield f"  {role:<9} {text_id}"
+    yield ""
+    yield "Its evaluations:"
+    for past in history:
+        standing = Standing.of(past.hypothesis(hypothesis_id) or row)
+        effect = standing_effect(standing, task)
+        yield f"  {past.number:>3}  {when(past.published)}  {standing.badge:<13} {effect}  (report {past.key})"
+
+
+def prov_document(
+    record: EvaluationRecord, hypothesis_id: str, quoted: Sequence[Quoted], version: str
+) -> dict[str, Any]:
+    """The same as a PROV-JSON document; every name that it uses is declared in it.
+
+    Args:
+        record: the evaluation to walk.
+        hypothesis_id: of one of its hypotheses.
+        quoted: the texts on its card; their words do not enter, their keys do.
+        version: of this package, the agent of every step.
+    """
+    row = record.hypothesis(hypothesis_id)
+    assert row is not None
+    document = _Prov(version)
+    files = document.entity(
+        f"files/{record.dataset}/{record.files}", {"prov:type": FILES, "hsae:dataset": record.dataset}
+    )
+    known = {origin.asset: document.result(origin) for origin in (*record.origins, record.evaluation)}
+    for origin in (*record.origins, record.evaluation):
+        used = [known[name] for name in origin.upstream if name in known] or [files]
+        document.step(origin, known[origin.asset], used)
+    general = document.entity(f"hypothesis/{hypothesis_id}", {"prov:type": "hypothesis"})
+    found = document.entity(
+        f"hypothesis/{hypothesis_id}/{record.key}",
+        {
+            "prov:type": "hypothesis as evaluated",
+            "prov:label": one_line(row["claim"]),
+            "hsae:badge": row["badge"],
+            **{f"hsae:{name}": row[name] for name in ("concept_id", "sae_id", "sae_column", "rank")},
+            **{
+                f"hsae:{name}": row[name]
+                for name in ("effect_estimate", "effect_low", "effect_high")
+                if row[name] is not None
+            },
+        },
+    )
+    document.relate("specializationOf", {"prov:specificEntity": found, "prov:generalEntity": general})
+    document.relate(
+        "wasDerivedFrom", {"prov:generatedEntity": found, "prov:usedEntity": known[record.evaluation.asset]}
+    )
+    for role, text_id, _ in quoted:
+        text = document.entity(f"text/{text_id}", {"prov:type": "text"})
+        document.relate("wasDerivedFrom", {"prov:generatedEntity": text, "prov:usedEntity": known["corpus"]})
+        document.relate("wasInfluencedBy", {"prov:influencee": found, "prov:influencer": text, "prov:role": role})
+    return document.content
+
+
+class _Prov:
+    """A document that grows."""
+
+    def __init__(self, version: str) -> None:
+        self.content: dict[str, Any] = {"prefix": dict(_PREFIX), "entity": {}, "activity": {}, "agent": {}}
+        self.agent = "hsae:software"
+        self.content["agent"][self.agent] = {"prov:type": "prov:SoftwareAgent", "prov:label": f"hsae_dagster {version}"}
+
+    def entity(self, name: str, facts: Mapping[str, Any]) -> str:
+        self.content["entity"].setdefault(f"hsae:{name}", dict(facts))
+        return f"hsae:{name}"
+
+    def result(self, origin: Origin) -> str:
+        return self.entity(
+            f"result/{origin.asset}/{origin.data_version}",
+            {"prov:type": origin.asset, "hsae:dataVersion": origin.data_version, "hsae:place": origin.place},
+        )
+
+    def step(self, origin: Origin, made: str, used: Sequence[str]) -> None:
+        activity = f"hsae:run/{origin.run_id}/{origin.asset}"
+        self.content["activity"][activity] = {
+            "prov:type": origin.asset,
+            "hsae:codeVersion": origin.code_version,
+            "prov:endTime": origin.created,
+        }
+        self.relate("wasGeneratedBy", {"prov:entity": made, "prov:activity": activity, "prov:time": origin.created})
+        self.relate("wasAssociatedWith", {"prov:activity": activity, "prov:agent": self.agent})
+        for source in used:
+            self.relate("used", {"prov:activity": activity, "prov:entity": source})
+            self.relate("wasDerivedFrom", {"prov:generatedEntity": made, "prov:usedEntity": source})
+
+    def relate(self, kind: str, fields: Mapping[str, Any]) -> None:
+        known = self.content.setdefault(kind, {})
+        known[f"_:{kind}{len(known) + 1}"] = dict(fields)
+
 
 _GROUPS = (
     ("appeared", "Appeared", "Hypotheses that the earlier evaluation did not have."),
@@ -132,3 +346,194 @@ def _row(change: Change, task: str) -> dict[str, str]:
 
 def _standing(standing: Standing | None, task: str) -> str:
     return f"{standing.badge}, {standing_effect(standing, task)}" if standing else "–"
+
+
+# From here on, a page lists its datasets at the top.
+LISTED_FROM = 5
+
+
+@dataclass(frozen=True)
+class HypothesisLine:
+    """One of a dataset's hypotheses, by its number in the report; its effect is written out."""
+
+    hypothesis_id: str
+    claim: str
+    effect: str
+    number: int
+    badge: str
+
+
+@dataclass(frozen=True)
+class DatasetLine:
+    """One dataset.
+
+    Attributes:
+        dataset: its name.
+        outcome: in words; empty before the first evaluation.
+        tested: hypotheses.
+        confirmed: of them.
+        hypotheses: all of them, in the report's order.
+        best: the strongest confirmed ones.
+        published: when the last evaluation became current (ISO 8601), or None.
+        evaluations: how many there were.
+        status: `current`, `stale: …`, or why there is no evaluation.
+        calls: paid calls that the current results took.
+        usd: their price, or None where it is not known.
+    """
+
+    dataset: str
+    outcome: str
+    tested: int
+    confirmed: int
+    hypotheses: tuple[HypothesisLine, ...]
+    best: tuple[HypothesisLine, ...]
+    published: str | None
+    evaluations: int
+    status: str
+    calls: int
+    usd: float | None
+
+    @property
+    def day(self) -> str:
+        """When it was evaluated, for people."""
+        return when(self.published) if self.published else "never"
+
+    @property
+    def spent(self) -> str:
+        """Calls and their price."""
+        if not self.calls:
+            return "nothing"
+        price = "price not known" if self.usd is None else f"{number(self.usd, 2)} USD"
+        return f"{count(self.calls)} calls, {price}"
+
+
+def render_overview(lines: Sequence[DatasetLine]) -> str:
+    """The page: a section per dataset, whose hypotheses unfold; closed ones cost a browser next to nothing."""
+    listed = len(lines) >= LISTED_FROM
+    return str(
+        template("overview.html.j2").render(
+            css=style(), title="All datasets", eyebrow="hsae_dagster", lines=lines, listed=listed
+        )
+    )
+
+
+def overview_markdown(lines: Sequence[DatasetLine], evaluation: str) -> str:
+    """A table for Dagster, with links to each dataset's evaluation, which is an asset of this key."""
+    say = escape_markdown
+    rows = ["| dataset | confirmed | evaluated | status | spent |", "|---|---|---|---|---|"]
+    for line in lines:
+        opened = link(line.dataset, asset_address(evaluation, line.dataset))
+        figures = f"{line.confirmed} of {line.tested} | {say(line.day)} | {say(line.status)} | {say(line.spent)}"
+        rows.append(f"| {opened} | {figures} |")
+    return "\n".join(rows)
+
+
+def best_markdown(lines: Sequence[DatasetLine], cards: str) -> str:
+    """The strongest hypotheses of every dataset, with links to their cards, which are an asset of this key."""
+    say = escape_markdown
+    rows = ["| dataset | hypothesis | effect |", "|---|---|---|"]
+    for line in lines:
+        for best in line.best:
+            card = asset_address(cards, card_partition(line.dataset, best.number))
+            rows.append(
+                f"| {say(line.dataset)} | {link(capitalised(short_claim(best.claim, 90)), card)} | {say(best.effect)} |"
+            )
+    return "\n".join(rows) if len(rows) > 2 else "No hypothesis of any dataset is confirmed."
+
+
+WIDTH, _MARGIN, _PER_ROW, _BOX = 860, 28, 5, 146
+_CLAIM_CHARACTERS, _CLAIM_LINES = 60, 3
+_COLOURS = {
+    "confirmed": "#0b5d4a",
+    "confirmed, judge unchecked": "#0b5d4a",
+    "suggestive": "#8a5f0e",
+    "not supported": "#5b6570",
+    "invalid": "#b3372b",
+}
+
+
+def card_svg(record: EvaluationRecord, row: Mapping[str, Any]) -> str:
+    """One hypothesis as an SVG document.
+
+    Args:
+        record: its evaluation.
+        row: of the evaluation's table of hypotheses.
+    """
+    task, outcome = str(record.summary["task"]), str(record.summary["outcome"])
+    effect = Effect(
+        row["effect_estimate"],
+        row["effect_standard_error"],
+        row["effect_low"],
+        row["effect_high"],
+        row["effect_p_value"],
+        row["effect_estimator"],
+    )
+    claim = textwrap.wrap(capitalised(one_line(row["claim"])), _CLAIM_CHARACTERS)[:_CLAIM_LINES]
+    boxes = _boxes(record, str(row["hypothesis_id"]))
+    told = effect_figure(effect, task, outcome)
+    return str(
+        template("card.svg.j2").render(
+            width=WIDTH,
+            height=82 + 28 * len(claim) + 140 + 54 * (1 + boxes[-1]["row"]) + 12,
+            alt=f"{row['badge']}: {' '.join(claim)}; {told}",
+            colour=_COLOURS[row["badge"]],
+            badge=row["badge"],
+            badge_width=24 + 8 * len(row["badge"]),
+            reason=shorten(capitalised(row["reason"]), 92),
+            claim=claim,
+            effect=f"{told}, 95 % interval",
+            strip=_strip(effect, task),
+            facts=_facts(row),
+            step=(WIDTH - 2 * _MARGIN) / 5,
+            boxes=boxes,
+            box_width=_BOX,
+        )
+    )
+
+
+def _facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("Tested on", f"{count(row['n'])}"),
+        ("Clusters", f"{count(row['n_clusters'])}"),
+        ("Holds for", percent(row["prevalence"])),
+        ("p, corrected (Holm)", p_value(row["p_holm"])),
+        ("Of its neuron", _coverage(row)),
+    ]
+
+
+def _coverage(row: Mapping[str, Any]) -> str:
+    if not row["sae_id"]:
+        return "no neuron"
+    precision, recall = (row[f"fidelity_natural_{name}"] for name in ("precision", "recall"))
+    known = all(value is not None and math.isfinite(value) for value in (precision, recall))
+    return f"{percent(precision)} / {percent(recall)}" if known else NOT_ESTIMABLE
+
+
+def _strip(effect: Effect, task: str) -> dict[str, Any] | None:
+    s = shown(effect, task)
+    if not all(math.isfinite(value) for value in (s.low, s.estimate, s.high)):
+        return None
+    reach = 1.15 * max(abs(end - s.zero) for end in (s.low, s.high)) or 1.0
+
+    def place(value: float) -> float:
+        return round(WIDTH / 2 + (WIDTH / 2 - _MARGIN) * (value - s.zero) / reach, 1)
+
+    colour = POSITIVE if s.estimate >= s.zero else NEGATIVE
+    ends = {name: place(getattr(s, name)) for name in ("zero", "low", "high", "estimate")}
+    return {**ends, "colour": colour}
+
+
+def _boxes(record: EvaluationRecord, hypothesis_id: str) -> list[dict[str, Any]]:
+    steps = [(FILES, record.files), *((o.asset, o.data_version) for o in (*record.origins, record.evaluation))]
+    steps.append(("hypothesis_card", hypothesis_id))
+    space = (WIDTH - 2 * _MARGIN - _BOX) / (_PER_ROW - 1)
+    return [
+        {
+            "x": round(_MARGIN + (k % _PER_ROW) * space, 1),
+            "row": k // _PER_ROW,
+            "name": name,
+            "version": version[:12],
+            "last": k == len(steps) - 1 or k % _PER_ROW == _PER_ROW - 1,
+        }
+        for k, (name, version) in enumerate(steps)
+    ]

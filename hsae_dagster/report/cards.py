@@ -1,17 +1,18 @@
-"""Hypotheses for Dagster and the terminal: a card as markdown, all of them as rows.
+"""One hypothesis as people read it: on the page, in Dagster, in a terminal, as a picture."""
 
-Belongs here: markdown and its escaping. Does not belong here: HTML (`page`) or how figures are written (`wording`).
-"""
-
+import base64
+import html
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from hsae_dagster.core.concepts.words import CAPITALS, SIGN_CUES
 from hsae_dagster.core.hypothesis import Example, Hypothesis
+from hsae_dagster.report import prose
+from hsae_dagster.report.canvas import Bar, histogram_bars, histogram_png, histogram_words
 from hsae_dagster.report.content import ReportContent
-from hsae_dagster.report.excerpts import excerpt, marks_of
-from hsae_dagster.report.prose import cluster_noun, held_constant, tested_noun
-from hsae_dagster.report.trust import trust_facts
+from hsae_dagster.report.prose import cluster_noun, held_constant, tested_noun, trust_facts
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
     capitalised,
@@ -27,7 +28,99 @@ from hsae_dagster.report.wording import (
     partial_brief,
     percent,
     plural,
+    shown,
 )
+
+_NOTHING = re.compile(r"(?!)")
+_MOST_CHARACTERS = 700  # a script without spaces is one endless "word"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of an excerpt; `matched` when it made the claim hold."""
+
+    text: str
+    matched: bool
+
+
+def excerpt(text: str, terms: Sequence[str] = (), *, words: int = 60) -> tuple[Segment, ...]:
+    """At most `words` words of the text where most of the terms stand, with an ellipsis where it was cut.
+
+    Args:
+        text: as it stands in the data; entities such as `&amp;` are shown as what they stand for.
+        terms: words, phrases, a sentence or names of style cues; those not found are ignored.
+        words: length of the window.
+    """
+    text = one_line(html.unescape(text))
+    spans = matched_spans(text, terms)
+    start, end = _window(text, spans, words)
+    segments = [Segment("…", False)] if start > 0 else []
+    at = start
+    for left, right in spans:
+        left, right = max(left, start), min(right, end)
+        if left >= right:
+            continue
+        if left > at:
+            segments.append(Segment(text[at:left], False))
+        segments.append(Segment(text[left:right], True))
+        at = right
+    if at < end:
+        segments.append(Segment(text[at:end], False))
+    if end < len(text):
+        segments.append(Segment("…", False))
+    return tuple(segments)
+
+
+def marks_of(example: Example) -> tuple[str, ...]:
+    """What to mark in a quoted text: what makes the claim hold, else the sentence that activates the neuron most."""
+    return example.because or ((example.unit,) if example.unit else ())
+
+
+def matched_spans(text: str, marks: Sequence[str]) -> list[tuple[int, int]]:
+    """Where the marks stand: (start, end) in characters, ascending, not overlapping."""
+    found = [
+        match.span()
+        for mark in marks
+        for match in _pattern(mark).finditer(text)
+        if mark != CAPITALS or match.group().isupper()
+    ]
+    merged: list[tuple[int, int]] = []
+    for left, right in sorted(set(found)):
+        if merged and left < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(right, merged[-1][1]))
+        else:
+            merged.append((left, right))
+    return merged
+
+
+def _pattern(mark: str) -> re.Pattern[str]:
+    """A style cue's signs; else the mark's words, next to each other, whatever stands between them."""
+    if mark in SIGN_CUES:
+        return SIGN_CUES[mark]
+    words = [re.escape(word).replace("'", "['’]") for word in re.findall(r"\w+(?:['’]\w+)*", mark.replace("’", "'"))]
+    return re.compile(r"(?<!\w)" + r"\W+".join(words) + r"(?!\w)", re.IGNORECASE) if words else _NOTHING
+
+
+def _window(text: str, spans: list[tuple[int, int]], words: int) -> tuple[int, int]:
+    """Start and end of the window of `words` words that holds the most matches; the earliest of equals."""
+    places = [match.span() for match in re.finditer(r"\S+", text)]
+    first = 0
+    if len(places) > words and spans:
+        hits = [sum(left < end and right > start for left, right in spans) for start, end in places]
+        totals = [sum(hits[i : i + words]) for i in range(len(places) - words + 1)]
+        best = max(totals)
+        # All windows that reach the best total serve; the middle one of the first run leaves air on both sides.
+        run = next(i for i, total in enumerate(totals) if total == best)
+        last = run
+        while last + 1 < len(totals) and totals[last + 1] == best:
+            last += 1
+        first = 0 if run == 0 else (run + last) // 2
+    shown = places[first : first + words]
+    if not shown:
+        return (0, 0)
+    start, end = shown[0][0], shown[-1][1]
+    return (start, min(end, start + _MOST_CHARACTERS))
+
 
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#!|~$:])")
@@ -234,3 +327,199 @@ def _quote(example: Example, content: ReportContent) -> str:
 
 def _code(key: str) -> str:
     return re.sub(r"[^\w.-]", "", key)
+
+
+BADGE_CLASS = {
+    "confirmed": "confirmed",
+    "confirmed, judge unchecked": "suggestive",
+    "suggestive": "suggestive",
+    "not supported": "unsupported",
+    "invalid": "invalid",
+}
+NEAR_MISSES_NOTE = (
+    "They activate the neuron strongly, but the claim does not hold for them. The sentence that activates it most is "
+    "marked."
+)
+BADGE_SIGN = {
+    "confirmed": "●",
+    "confirmed, judge unchecked": "◍",
+    "suggestive": "◐",
+    "not supported": "○",
+    "invalid": "×",
+}
+
+
+@dataclass(frozen=True)
+class _Quote:
+    """A text shown as evidence."""
+
+    segments: tuple[Segment, ...]
+    outcome: str
+    text_id: str
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """Where an effect lies on the scale that all cards share, in percent of its width."""
+
+    zero: float
+    low: float
+    high: float
+    estimate: float
+    positive: bool
+
+
+@dataclass(frozen=True)
+class _Firing:
+    """How strongly the judged texts activate the neuron: bars in percent, where strong activation begins, words."""
+
+    bars: tuple[Bar, ...]
+    strong: float | None
+    words: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One hypothesis, in words."""
+
+    key: str
+    hypothesis_id: str
+    number: int
+    badge: str
+    badge_class: str
+    sign: str
+    claim: str
+    reason: str
+    effect: str
+    words: str
+    strip: _Strip | None
+    facts: tuple[tuple[str, str], ...]
+    flags: tuple[str, ...]
+    evidence: tuple[tuple[str, str, tuple[_Quote, ...]], ...]
+    asked: bool
+    firing: _Firing | None
+    keys: tuple[tuple[str, str], ...]
+
+
+def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tuple[float, float]) -> Card:
+    """What the card at `position` (from 1) shows; `limits` are the scale of the strips, from `card_limits`."""
+    claim, words = prose.claim_sentence(h, content)
+    return Card(
+        key=f"hypothesis-{position}",
+        hypothesis_id=h.hypothesis_id,
+        number=position,
+        badge=h.badge,
+        badge_class=BADGE_CLASS[h.badge],
+        sign=BADGE_SIGN[h.badge],
+        claim=claim,
+        reason=capitalised(h.reason),
+        effect=effect_figure(h.test.separation, content.task, content.outcome),
+        words=capitalised(words),
+        strip=_strip(h, content.task, limits),
+        facts=tuple(facts(h, content)),
+        flags=h.test.flags,
+        evidence=_evidence_shown(h, content),
+        asked=h.source == "found" and not h.made_from,
+        firing=_firing(h),
+        keys=(
+            ("Hypothesis", h.hypothesis_id),
+            ("Concept", h.concept_id),
+            *_origin(h),
+        ),
+    )
+
+
+def _firing(h: Hypothesis) -> _Firing | None:
+    if h.activations is None:
+        return None
+    bars, strong = histogram_bars(h.activations)
+    return _Firing(bars, strong, histogram_words(h.activations))
+
+
+def _origin(h: Hypothesis) -> Iterator[tuple[str, str]]:
+    """Where a hypothesis comes from, and the keys of its neuron, if there is one."""
+    yield "Source", source_words(h)
+    if h.source == "yours":
+        return
+    if h.sae_id:
+        yield "Autoencoder", h.sae_id
+        yield "Neuron (column)", str(h.sae_column)
+    yield "Rank in selection", str(h.rank + 1)
+    yield "Selection score", number(h.selection_score, 4, signed=True)
+    yield "Difference on training texts", number(h.train_separation, 3, signed=True)
+
+
+def _evidence_shown(h: Hypothesis, content: ReportContent) -> tuple[tuple[str, str, tuple[_Quote, ...]], ...]:
+    groups = (
+        _supporting(h),
+        (NEAR_MISSES, NEAR_MISSES_NOTE, h.evidence.near_misses),
+        (
+            "Against it",
+            "The claim holds for them, but their outcome lies on the other side of the average.",
+            h.evidence.counterexamples,
+        ),
+    )
+    return tuple((title, note, tuple(_quote_shown(e, content) for e in examples)) for title, note, examples in groups)
+
+
+def _supporting(h: Hypothesis) -> tuple[str, str, tuple[Example, ...]]:
+    order = "; those that activate its neuron most come first" if h.sae_id else ""
+    note = (
+        f"The claim holds for them{order}. What makes it hold is marked. "
+        "Their outcomes may lie on either side of the average."
+    )
+    return SUPPORTING, note, h.evidence.supporting
+
+
+def _quote_shown(example: Example, content: ReportContent) -> _Quote:
+    outcome = capitalised(example_outcome(example, content.task, content.outcome))
+    return _Quote(excerpt(example.text, marks_of(example)), outcome, example.text_id)
+
+
+def card_limits(content: ReportContent) -> tuple[float, float]:
+    """The scale that the strips of all cards share."""
+    zero = 50.0 if content.task == "pairwise" else 0.0
+    ends = [zero]
+    for h in content.hypotheses:
+        s = shown(h.test.separation, content.task)
+        ends += [end for end in (s.low, s.estimate, s.high) if math.isfinite(end)]
+    reach = max(abs(end - zero) for end in ends) or 1.0
+    return (zero - reach, zero + reach)
+
+
+def _strip(h: Hypothesis, task: str, limits: tuple[float, float]) -> _Strip | None:
+    s = shown(h.test.separation, task)
+    if not all(math.isfinite(value) for value in (s.low, s.estimate, s.high)):
+        return None
+    left, right = limits
+
+    def place(value: float) -> float:
+        return round(2 + 96 * (value - left) / (right - left), 2)
+
+    return _Strip(place(s.zero), place(s.low), place(s.high), place(s.estimate), s.estimate >= s.zero)
+
+
+def card_record(hypothesis: Hypothesis, content: ReportContent) -> dict[str, str]:
+    """Texts by name: `card` and `activations` are markdown, the others plain."""
+    told = dict(facts(hypothesis, content))
+    return {
+        "card": card_markdown(hypothesis, content),
+        "claim": one_line(hypothesis.claim),
+        "reason": one_line(hypothesis.reason),
+        "words": f"{capitalised(effect_words(hypothesis.test.separation, content.task, content.outcome))}.",
+        "tested": f"{told['Tested on']}; it holds for {told['Holds for']} of them",
+        "source": told["Source"],
+        "coverage": told["How much of its neuron it says"],
+        "activations": _activations(hypothesis),
+    }
+
+
+def _activations(hypothesis: Hypothesis) -> str:
+    histogram = hypothesis.activations
+    if histogram is None:
+        return "not kept"
+    words = escape_markdown(histogram_words(histogram))
+    if not histogram.firing:
+        return words
+    picture = base64.b64encode(histogram_png(histogram)).decode()
+    return f"![histogram of activations](data:image/png;base64,{picture})\n\n{words}"

@@ -1,17 +1,108 @@
-"""What a report shows, before it is drawn.
+"""What a report shows, before it is drawn, and its tables for people who compute on: as Parquet and as CSV."""
 
-Belongs here: the one record from which the page, its figures and the demo's table are made. Does not belong here:
-computing any of it (core) or drawing it (`figures`, `page`).
-"""
-
-from collections.abc import Mapping
+import io
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hsae_dagster.core.analysis_plan import Look
+import numpy as np
+import polars as pl
+
 from hsae_dagster.core.hypothesis import Hypothesis
-from hsae_dagster.core.joint_fit import Fit
-from hsae_dagster.core.negative_controls import NegativeControl
+from hsae_dagster.core.inference.joint_fit import Fit
+from hsae_dagster.core.inference.plan import Look
+from hsae_dagster.core.selection.stability import NegativeControl
+from hsae_dagster.report.wording import flat_settings
+
+BECAUSE = "_because"
+_MOST_CHARACTERS = 40
+_SAYS, _LIKE = "says “", "has a sentence like “"
+_BETWEEN = " | "
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What was judged of the held-out texts.
+
+    Attributes:
+        text_ids: (n,) keys.
+        holds: (n, claims) int8: 1 yes, 0 no, -1 no answer.
+        because: (n, claims) words or sentences that made a claim hold.
+    """
+
+    text_ids: Sequence[str]
+    holds: np.ndarray
+    because: Sequence[Sequence[Sequence[str]]]
+
+
+def column_names(claims: Sequence[tuple[str, str]]) -> list[str]:
+    """A readable, unique name for each (claim, title).
+
+    Examples:
+        >>> column_names([("says “boring” or “dull”", "boring"), ("asks a question", "asks a question")])
+        ['says_boring', 'asks_a_question']
+    """
+    names: list[str] = []
+    taken = {"text_id", "text_id_a", "text_id_b", "cluster", "outcome", "half"}
+    for place, (claim, title) in enumerate(claims, 1):
+        opening = "says " if claim.startswith(_SAYS) else "like " if claim.startswith(_LIKE) else ""
+        base = _slug(opening + title) or f"claim_{place}"
+        name, number = base, 2
+        while {name, name + BECAUSE} & taken:
+            name, number = f"{base}_{number}", number + 1
+        taken |= {name, name + BECAUSE}
+        names.append(name)
+    return names
+
+
+def _slug(words: str) -> str:
+    """ASCII letters, digits and single underscores, beginning with a letter, cut between words."""
+    plain = unicodedata.normalize("NFKD", words.lower()).encode("ascii", "ignore").decode()
+    parts = re.findall(r"[a-z0-9]+", plain.replace("'", ""))
+    kept = parts[:1]
+    for part in parts[1:]:
+        if len("_".join([*kept, part])) > _MOST_CHARACTERS:
+            break
+        kept.append(part)
+    slug = "_".join(kept)[:_MOST_CHARACTERS]
+    # What is left of words in another script says nothing.
+    return slug if slug[:1].isalpha() and slug not in ("says", "like") else ""
+
+
+def annotation_table(observations: pl.DataFrame, answers: Answers, claims: Sequence[tuple[str, str]]) -> pl.DataFrame:
+    """One row per held-out observation, which is a text (`text_id`) or a pair (`text_id_a`, `text_id_b`).
+
+    Args:
+        observations: of the holdout: text_id, or text_id_a and text_id_b, cluster_id, label; of two halves, which.
+        answers: of their texts.
+        claims: (claim, title) of each column of the answers.
+
+    Returns:
+        keys, cluster, outcome, half if there are two; per claim 1, 0 or null (no answer) and what made it hold (empty
+        where it does not). For pairs both columns once for each side, as `says_boring_a`, `says_boring_a_because`, …
+    """
+    rows = {key: row for row, key in enumerate(answers.text_ids)}
+    pairs = "text_id_a" in observations.columns
+    sides = {"_a": "text_id_a", "_b": "text_id_b"} if pairs else {"": "text_id"}
+    columns: dict[str, pl.Series] = {key: observations[key] for key in sides.values()}
+    columns |= {"cluster": observations["cluster_id"], "outcome": observations["label"]}
+    columns |= {"half": observations["half"]} if "half" in observations.columns else {}
+    places = {ending: [rows[key] for key in observations[side].to_list()] for ending, side in sides.items()}
+    for j, name in enumerate(column_names(claims)):
+        for ending, own in places.items():
+            columns |= _of_claim(f"{name}{ending}", j, own, answers)
+    return pl.DataFrame([series.alias(name) for name, series in columns.items()])
+
+
+def _of_claim(name: str, j: int, rows: Sequence[int], answers: Answers) -> Mapping[str, pl.Series]:
+    values = [int(answers.holds[row, j]) for row in rows]
+    return {
+        name: pl.Series([value if value >= 0 else None for value in values], dtype=pl.Int8),
+        f"{name}{BECAUSE}": pl.Series([_BETWEEN.join(answers.because[row][j]) for row in rows], dtype=pl.String),
+    }
 
 
 @dataclass(frozen=True)
@@ -138,3 +229,101 @@ class ReportContent:
     def confirmed(self) -> int:
         """Number of confirmed hypotheses."""
         return sum(hypothesis.badge == "confirmed" for hypothesis in self.hypotheses)
+
+
+_FIGURES = ("estimate", "standard_error", "low", "high", "p_value", "degrees_of_freedom")
+SUBGROUP_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "hypothesis_id": pl.String,
+    "claim": pl.String,
+    "covariate": pl.String,
+    "level": pl.String,
+    "n": pl.Int64,
+    "n_with": pl.Int64,
+    "n_clusters": pl.Int64,
+    **{f"effect_{name}": pl.Float64 for name in _FIGURES},
+    "effect_p_holm": pl.Float64,
+    **{f"difference_{name}": pl.Float64 for name in _FIGURES},
+    "difference_p_holm": pl.Float64,
+}
+
+
+def subgroup_records(content: ReportContent) -> list[tuple[object, ...]]:
+    """Rows of `SUBGROUP_SCHEMA`: every hypothesis in every subgroup with enough texts."""
+    return [
+        (
+            h.hypothesis_id,
+            h.claim,
+            *(getattr(one, name) for name in ("covariate", "level", "n", "n_with", "n_clusters")),
+            *(getattr(one.effect, name) for name in _FIGURES),
+            one.p_holm,
+            *(getattr(one.difference, name) for name in _FIGURES),
+            one.difference_p_holm,
+        )
+        for h in content.hypotheses
+        for one in h.subgroups
+    ]
+
+
+# A spreadsheet runs a cell that begins so (https://owasp.org/www-community/attacks/CSV_Injection).
+_FORMULA = r"^([=+\-@\t\r])"
+
+
+def report_tables(content: ReportContent) -> dict[str, pl.DataFrame]:
+    """Every table of the page that is no figure's: by name."""
+    text = pl.String
+    evidence = [
+        (h.hypothesis_id, role, place, e.text_id, e.outcome, e.activation, list(e.because), e.unit, e.text)
+        for h in content.hypotheses
+        for role, examples in (
+            ("for", h.evidence.supporting),
+            ("near miss", h.evidence.near_misses),
+            ("against", h.evidence.counterexamples),
+        )
+        for place, e in enumerate(examples, 1)
+    ]
+    splits = [(s.split, s.observations, s.texts, s.clusters) for s in content.splits]
+    return {
+        "evidence": _frame(
+            evidence,
+            {
+                "hypothesis_id": text,
+                "role": text,
+                "place": pl.Int64,
+                "text_id": text,
+                "outcome": pl.Float64,
+                "activation": pl.Float64,
+                "because": pl.List(text),
+                "unit": text,
+                "text": text,
+            },
+        ),
+        "splits": _frame(splits, {"split": text, "observations": pl.Int64, "texts": pl.Int64, "clusters": pl.Int64}),
+        "rows_left_out": _frame(list(content.dropped.items()), {"reason": text, "rows": pl.Int64}),
+        "unreadable_neurons": _frame(
+            list(content.unreadable), {"rank": pl.Int64, "sae_id": text, "sae_column": pl.Int64, "reason": text}
+        ),
+        "subgroups": _frame(subgroup_records(content), SUBGROUP_SCHEMA),
+        "settings": _frame(list(flat_settings(content.settings)), {"setting": text, "value": text}),
+        "versions": _frame(list(content.versions.items()), {"asset": text, "data_version": text}),
+    }
+
+
+def csv_bytes(frame: pl.DataFrame) -> bytes:
+    """CSV in UTF-8 that a spreadsheet shows and does not run: a text that looks like a formula gets an apostrophe.
+
+    Lists become their JSON; missing values are empty. The Parquet beside it holds everything as it is.
+    """
+    columns = []
+    for name, kind in frame.schema.items():
+        column = frame[name]
+        if kind.is_nested():
+            column = pl.Series(name, [json.dumps(value, ensure_ascii=False) for value in column.to_list()], pl.String)
+            kind = pl.String()
+        columns.append(column.str.replace(_FORMULA, "'${1}") if kind == pl.String else column)
+    packed = io.BytesIO()
+    pl.DataFrame(columns).write_csv(packed)
+    return packed.getvalue()
+
+
+def _frame(rows: Sequence[tuple[object, ...]], schema: dict[str, pl.DataType | type[pl.DataType]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=schema, orient="row")

@@ -1,18 +1,24 @@
-"""Numbers turned into words that people who are no statisticians understand.
-
-Belongs here: how effects, p-values, shares and fits are written, in one place, so that page, card, table and figure
-never disagree. Does not belong here: markup (`page`, `cards`), whole paragraphs about a report (`prose`).
-
-The words say "associated with", never "causes": nothing here can tell why.
-"""
+"""Numbers turned into words that people who are no statisticians understand; names and order of what is shown."""
 
 import math
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from hsae_dagster.core.evaluations import Change, Standing
 from hsae_dagster.core.hypothesis import Example
-from hsae_dagster.core.inference import Effect
-from hsae_dagster.core.joint_fit import Fit
+from hsae_dagster.core.inference.cluster_robust import Effect
+from hsae_dagster.core.inference.joint_fit import (
+    ALL_NEURONS,
+    CONCEPTS,
+    CONTROLS,
+    EMBEDDINGS,
+    FIRED,
+    SELECTED,
+    WORDS,
+    Fit,
+)
 
 NOT_ESTIMABLE = "not estimable"
 MINUS = "\u2212"
@@ -336,3 +342,111 @@ def metric_words(metric: str) -> str:
     return (
         "AUC is how often a model ranks a text with the outcome above one without it: 0.5 is tossing a coin, 1 always."
     )
+
+
+def standing_effect(standing: Standing, task: str) -> str:
+    """The effect with its interval."""
+    if not math.isfinite(standing.estimate):
+        return NOT_ESTIMABLE
+    return effect_brief(Effect(standing.estimate, math.nan, standing.low, standing.high, math.nan, ""), task)
+
+
+def side_words(standing: Standing | None, p_holm: float | None, task: str) -> str:
+    """One side of a comparison between datasets: verdict, effect and corrected p, or that there is none.
+
+    Args:
+        standing: None where the dataset has no such concept.
+        p_holm: None where it was not tested.
+        task: of the dataset.
+    """
+    if standing is None:
+        return "no such concept"
+    p = p_phrase("p", math.nan if p_holm is None else p_holm)
+    return f"{standing.badge}, {standing_effect(standing, task)}, Holm {p}"
+
+
+def change_words(change: Change, task: str) -> str:
+    """One hypothesis: what became of it, as a sentence without its claim."""
+    if change.before is None:
+        return "New: the evaluation before had no such hypothesis."
+    if change.after is None:
+        return f"Gone: the later evaluation has no such hypothesis (it was {change.before.badge})."
+    if change.kind == "unchanged":
+        return "Unchanged: words, verdict, effect and rank are as before."
+    parts = []
+    if change.verdict:
+        parts.append(f"{change.before.badge} before, {change.after.badge} now")
+    before, after = (standing_effect(side, task) for side in (change.before, change.after))
+    if before != after:
+        beyond = ", outside the earlier interval" if change.effect else ""
+        parts.append(f"effect {before} before, {after} now{beyond}")
+    if change.words:
+        parts.append(f"said as “{one_line(change.before.claim)}” before")
+    if change.rank:
+        parts.append(f"rank {change.before.rank + 1} before, {change.after.rank + 1} now")
+    return f"Moved: {'; '.join(parts)}."
+
+
+_NAMES = {
+    EMBEDDINGS: "embeddings",
+    ALL_NEURONS: "all neurons",
+    SELECTED: "selected neurons",
+    FIRED: "selected, active or not",
+    CONCEPTS: "claims",
+    WORDS: "plain words (TF-IDF)",
+    CONTROLS: "length and controls",
+}
+COMPARISON = "For comparison"
+_GROUPS = (
+    ("What embeddings know", (EMBEDDINGS,)),
+    ("What the neurons keep", (ALL_NEURONS, SELECTED, FIRED)),
+    ("What the claims say", (CONCEPTS,)),
+)
+
+
+def rung_name(name: str) -> str:
+    """The plain name of a rung; any other name as it is."""
+    return _NAMES.get(name, name)
+
+
+def grouped(fits: Sequence[Fit]) -> list[tuple[str, list[Fit]]]:
+    """Fits by group, groups and rungs in reading order; whatever is no rung comes last, for comparison."""
+    known = {name for _, names in _GROUPS for name in names}
+    by_name = {fit.name: fit for fit in fits}
+    groups = [(title, [by_name[name] for name in names if name in by_name]) for title, names in _GROUPS]
+    groups.append((COMPARISON, [fit for fit in fits if fit.name not in known]))
+    return [(title, own) for title, own in groups if own]
+
+
+_LONGEST = 200
+
+
+def flat_settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Nested settings as (dotted name, value) rows, in the order given."""
+    for key, value in settings.items():
+        yield from _flat(str(key), value)
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(f"{name}.{key}", inner)
+    elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+        for position, item in enumerate(value):
+            yield from _flat(f"{name}[{position}]", item)
+    elif isinstance(value, list | tuple):
+        yield name, ", ".join(_scalar(item) for item in value) or "none"
+    else:
+        yield name, _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}" if math.isfinite(value) else "none"
+    # A prompt of one's own is pages long.
+    said = one_line(str(value))
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"

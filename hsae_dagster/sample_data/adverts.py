@@ -1,16 +1,6 @@
-"""Long texts with known properties and known effects: made-up job adverts (`job_adverts`).
+"""Long texts with known properties and known effects.
 
-Belongs here: which advert says what, for which occupation and employer, and the outcome that follows. Does not belong
-here: the words (`adverts_words`, `adverts_occupations`), or how they are messed up (`adverts_mess`).
-
-The model. An advert of 5 to 9 sentences and 60 to 100 words opens with employer, city and occupation, tells two or
-three duties, says each of four properties, or not, in one of ten differently worded sentences, and is filled up with
-boilerplate, so that adverts with more properties are hardly longer. Properties are present independently of each
-other, of occupation and of employer. Employers are of unequal size and have occupations that they prefer. Then
-    share of women among applicants = the occupation's mean + sum of effects of the properties present
-                                      + employer's random intercept (sd 3) + noise (sd 9.5), within 0 and 100
-so that what is left beside occupation and properties has a standard deviation of 10 (employers: intraclass correlation
-0.09), and the occupation explains most of the outcome. Effects sum to zero.
+Made-up job adverts (`job_adverts`), with the mess of real files.
 """
 
 from dataclasses import dataclass
@@ -20,8 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hsae_dagster.errors import MethodError
-from hsae_dagster.sample_data.adverts_mess import laid_out, marked_up, shouted, spelled
-from hsae_dagster.sample_data.adverts_occupations import OCCUPATIONS
 from hsae_dagster.sample_data.adverts_words import (
     BOILERPLATE,
     CITIES,
@@ -31,6 +19,7 @@ from hsae_dagster.sample_data.adverts_words import (
     FORMS,
     HEADINGS,
     MONTHS,
+    OCCUPATIONS,
     OPENINGS,
     PROPERTIES,
     variants,
@@ -38,6 +27,68 @@ from hsae_dagster.sample_data.adverts_words import (
 
 if TYPE_CHECKING:
     import polars as pl
+
+BULLETS = ("- ", "• ", "* ")
+
+
+def laid_out(sentences: list[str], heading: str, rng: np.random.Generator) -> str:
+    """An advert's sentences as one text: mostly a paragraph, else with lines, a heading, or a list without full stops.
+
+    Args:
+        sentences: opening first, closing last.
+        heading: what stands above a list.
+        rng: source of chance.
+    """
+    shape = rng.random()
+    if shape < 0.13:
+        bullet = BULLETS[rng.integers(len(BULLETS))]
+        points = [bullet + sentence.removesuffix(".") for sentence in sentences[1:-1]]
+        return "\n".join([sentences[0], heading, *points, sentences[-1]])
+    if shape < 0.2:
+        middle = len(sentences) // 2
+        return " ".join(sentences[:middle]) + "\n\n" + " ".join(sentences[middle:])
+    if shape < 0.25:
+        return "\n".join(sentences)
+    return " ".join(sentences)
+
+
+def shouted(sentences: list[str], rng: np.random.Generator) -> list[str]:
+    """The sentences, one of them in capitals in one advert of fifteen."""
+    if rng.random() >= 1 / 15:
+        return sentences
+    loud = int(rng.integers(len(sentences)))
+    return [sentence.upper() if i == loud else sentence for i, sentence in enumerate(sentences)]
+
+
+def marked_up(text: str, rng: np.random.Generator) -> str:
+    """The text as a web page or a form left it, in about one advert of five."""
+    fault = rng.random()
+    if fault < 0.05:
+        return text.replace("&", "&amp;").replace("'", "&#39;")
+    if fault < 0.08:
+        return text.replace(" a ", "&nbsp;a ", 2)
+    if fault < 0.10:
+        return text.replace("\n", "<br>\n") if "\n" in text else f"<p>{text}</p>"
+    if fault < 0.17:
+        return text.replace(". ", ".  ")
+    if fault < 0.20:
+        return f" {text}\n"
+    return text
+
+
+def spelled(name: str, rng: np.random.Generator) -> str:
+    """A name as it stands in a column that people filled in: mostly right, sometimes in other case or with blanks."""
+    fault = rng.random()
+    if fault < 0.04:
+        return name + " "
+    if fault < 0.06:
+        return name.upper()
+    if fault < 0.08:
+        return name.lower()
+    if fault < 0.09:
+        return "  " + name
+    return name
+
 
 # In points of the share of women among applicants.
 EFFECTS = {"flexible_hours": 9.0, "tough_tone": -9.0, "nights_and_lifting": -6.0, "paid_training": 6.0}
@@ -144,7 +195,7 @@ def generate_adverts(n_texts: int = 1500, *, seed: int = 0, null: bool = False) 
 
 def write_adverts(folder: Path, n_texts: int = 1500, *, seed: int = 0, null: bool = False) -> tuple[Path, Path]:
     """Write job_adverts.parquet (rows) and truth.parquet under `folder`; return both paths. Arguments as above."""
-    from hsae_dagster.sample_data.tables import write_table
+    from hsae_dagster.sample_data.fetch import write_table
 
     made = generate_adverts(n_texts, seed=seed, null=null)
     rows, truth = folder / "job_adverts.parquet", folder / "truth.parquet"

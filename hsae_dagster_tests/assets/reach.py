@@ -118,6 +118,11 @@ class Package:
         for module in self.modules.values():
             for statement in module.definitions.get("CODE_VERSION", []):
                 found[module.name] = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
+        # A stage whose work is in another module has the version that is declared there.
+        for module in self.modules.values():
+            for base, name in module.imported.get("CODE_VERSION", []):
+                if name == "CODE_VERSION" and base in found:
+                    found[module.name] = found.pop(base)
         return dict(sorted(found.items()))
 
     def reached(self, stage: str, excluded: Iterable[str] = ()) -> dict[str, str]:

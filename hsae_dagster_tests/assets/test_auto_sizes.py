@@ -4,9 +4,9 @@ import polars as pl
 import pytest
 import yaml
 
-from hsae_dagster.assets import sae_sizes
-from hsae_dagster.core.sae_grid import Size
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.core.sae.sizes import Size
+from hsae_dagster.stages import sizes as sae_sizes
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets.workspace import Workspace
 
 FAST = {"race_epochs": 3, "max_epochs": 8}

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets.workspace import NAMES, Run, Workspace, tiny_texts
 
 Change = Callable[[Workspace], Any]

@@ -11,10 +11,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from hsae_dagster.batch_answers import batch_answers
-from hsae_dagster.providers import openai_batch_creation
-from hsae_dagster.providers.batches import BatchRegister
+from hsae_dagster.assets.automation import batch_answers
 from hsae_dagster.providers.ledger import Ledger
+from hsae_dagster.providers.openai import batch as openai_batch_creation
+from hsae_dagster.providers.openai.batch import BatchRegister
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts
 from hsae_dagster_tests.providers.batch_server import BatchServer

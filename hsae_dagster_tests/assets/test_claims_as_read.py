@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hsae_dagster.assets.text_units import read_text_units
 from hsae_dagster.providers.minilm import MiniLM
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.stages.units import read_text_units
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 from hsae_dagster_tests.conftest import Finished
 from hsae_dagster_tests.reader.annotate import annotate

@@ -2,9 +2,9 @@
 
 import pytest
 
-from hsae_dagster.assets import annotation_matrix
-from hsae_dagster.assets.interpretations import config_of
 from hsae_dagster.dataset.spec import DatasetSpec
+from hsae_dagster.stages import annotation as annotation_matrix
+from hsae_dagster.stages.interpretation import config_of
 from hsae_dagster_tests.assets.workspace import declaration
 
 

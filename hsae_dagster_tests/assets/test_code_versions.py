@@ -26,39 +26,26 @@ SNAPSHOT = Path(__file__).with_name("code_versions.json")
 # What cannot shape a result, and why. Everything else that a stage names counts.
 EXCLUDED = {
     # Opening a partition, publishing, and Dagster's glue around it: when and where, never what.
-    "assets.stage",
-    "assets.card_status",
-    "checks",
-    "op_tags",
-    "partitions",
-    "resources",
-    "workers",
+    "orchestration.stage",
+    "orchestration.checks",
+    "orchestration.executors",
+    "orchestration.project",
     # Sentences for people.
     "errors",
     # What dataset.yaml declares: every stage puts what it uses of it into the inputs of its result.
     "dataset.spec",
-    "dataset.spec_inference",
-    "dataset.saes",
-    "dataset.section",
-    # Finished results and records of them, whole or not at all; what is in a file is written by `storage.frames`.
-    "lance_tables",
+    # Finished results and records of them, whole or not at all; what is in a file is written by `storage.artifacts`.
     "storage.lineage",
     "storage.objects",
-    "whole_files",
     # Whether, when and at what cost a model is asked. What is asked and how an answer is read are not excluded.
-    "assets.spending",
-    "providers.account",
-    "providers.asking",
-    "providers.batches",
-    "providers.estimate",
+    "stages.spending",
+    "providers.spending",
+    "providers.openai.client",
+    "providers.openai.batch",
     "providers.ledger",
-    "providers.openai_batch",
-    "providers.openai_batch_creation",
-    "providers.openai_client",
-    "providers.openai_faults",
-    "providers.openai_server",
-    "providers.pacing",
-    "providers.plan",
+    "providers.openai.requests",
+    "providers.openai.server",
+    "providers.openai.request",
 }
 # Pictures and tables for the UI, except for the stage whose result is the report.
 SHOWN, REPORTING = "report", "hsae_dagster.assets.evaluation_report"

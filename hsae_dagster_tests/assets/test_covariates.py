@@ -7,8 +7,8 @@ import pytest
 from hsae_dagster.cli.new import describe
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.errors import DatasetError, MethodError
-from hsae_dagster.report.subgroups import SUBGROUP_SCHEMA
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.report.content import SUBGROUP_SCHEMA
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts, topic_of
 
 

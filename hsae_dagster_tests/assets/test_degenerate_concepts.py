@@ -10,7 +10,7 @@ from unittest import mock
 import polars as pl
 import pytest
 
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import TOPICS, Run, Workspace, tiny_texts, topic_of
 from hsae_dagster_tests.providers.loopback import Loopback, judge_by, shown_concepts, shown_texts

@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hsae_dagster.assets.cost_estimate import estimate_costs
 from hsae_dagster.core.observations import text_rows
 from hsae_dagster.dataset.discovery import load_dataset
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.stages.paid import estimate_costs
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import EFFECTS, Run, Workspace, tiny_texts
 from hsae_dagster_tests.providers.loopback import Loopback, Raw, shown_concepts

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets.workspace import Workspace
 
 SAE = {"m": 12, "k": 6, "max_epochs": 20, "batch_size": 32, "label_weight": 2.0}

@@ -5,11 +5,11 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from hsae_dagster.assets.gold import draw_sheet
 from hsae_dagster.cli import main
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.errors import DatasetError
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.stages.gold import draw_sheet
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 
 

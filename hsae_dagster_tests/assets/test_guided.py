@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import yaml
 
-from hsae_dagster.storage.frames import read_arrays
+from hsae_dagster.storage.artifacts import read_arrays
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 
 PLAIN = {"m": 8, "k": 2, "max_epochs": 6, "batch_size": 32}

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.dataset.discovery import files_fingerprint, load_dataset
 from hsae_dagster.errors import DatasetError
-from hsae_dagster.storage.frames import read_codes, read_frame
+from hsae_dagster.keys import EmbeddingSet
+from hsae_dagster.storage.artifacts import read_codes, read_frame
 from hsae_dagster.storage.vectors import VectorTable
 from hsae_dagster_tests.assets.workspace import Workspace
 from hsae_dagster_tests.core.reference import load_reference_module

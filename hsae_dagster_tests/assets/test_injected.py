@@ -7,9 +7,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from hsae_dagster.assets.overview import gather, write_overview
-from hsae_dagster.report.links import dagster_root
-from hsae_dagster.report.overview import best_markdown, overview_markdown
+from hsae_dagster.assets.catalog import gather, write_overview
+from hsae_dagster.report.archive import best_markdown, dagster_root, overview_markdown
 from hsae_dagster_tests.assets.injected import EVIL, NAME, declare_injected
 from hsae_dagster_tests.assets.workspace import NAMES, Run, Workspace
 from hsae_dagster_tests.report.test_page import Page
@@ -88,7 +87,7 @@ def assert_inert(path: Path) -> None:
 
 
 def test_no_table_is_run_by_a_spreadsheet(injected: tuple[Workspace, Run]) -> None:
-    from hsae_dagster.report.tables import csv_bytes
+    from hsae_dagster.report.content import csv_bytes
 
     frame = pl.DataFrame(
         {"a": ["=1+1", "-x", "@y", "plain", None], "b": [-1.5, 2.0, 0.0, 1.0, None], "c": [["=a"]] * 5}
@@ -104,8 +103,8 @@ def test_no_table_is_run_by_a_spreadsheet(injected: tuple[Workspace, Run]) -> No
 def test_a_picture_of_a_card_is_whole_and_inert(injected: tuple[Workspace, Run]) -> None:
     from xml.etree import ElementTree
 
-    from hsae_dagster.report.card_image import WIDTH, card_svg
-    from hsae_dagster.storage.frames import read_frame
+    from hsae_dagster.report.archive import WIDTH, card_svg
+    from hsae_dagster.storage.artifacts import read_frame
     from hsae_dagster.storage.lineage import LineageLog
 
     workspace, _ = injected

@@ -9,14 +9,14 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from hsae_dagster.assets.card_status import card_metadata
 from hsae_dagster.dataset.discovery import files_fingerprint, load_dataset
 from hsae_dagster.dataset.rows import read_rows
 from hsae_dagster.keys import text_id
-from hsae_dagster.report.excerpts import excerpt
-from hsae_dagster.report.links import card_partition
+from hsae_dagster.orchestration.stage import card_metadata
+from hsae_dagster.report.archive import card_partition
+from hsae_dagster.report.cards import excerpt
 from hsae_dagster.report.wording import one_line
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key, tiny_texts
 from hsae_dagster_tests.conftest import Finished

@@ -5,7 +5,7 @@ import json
 import polars as pl
 import pytest
 
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace
 from hsae_dagster_tests.conftest import Finished

@@ -4,7 +4,7 @@ import re
 
 import polars as pl
 
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets.workspace import TOPICS, Workspace, tiny_texts, topic_of
 
 

@@ -16,12 +16,12 @@ import pytest
 from click.testing import CliRunner
 
 from hsae_dagster import cli
-from hsae_dagster.assets.asked import asked_about_text, asked_for_words
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.definitions import defs
 from hsae_dagster.errors import DatasetError
-from hsae_dagster.resources import ModelServer, RunSettings
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.orchestration.project import ModelServer, RunSettings
+from hsae_dagster.stages.paid import asked_about_text, asked_for_words
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import TOPICS, Run, Workspace, tiny_texts, topic_of

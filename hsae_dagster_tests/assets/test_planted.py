@@ -9,7 +9,7 @@ import pytest
 
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.sample_data.planted import EFFECTS
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets.workspace import Workspace
 
 pytestmark = pytest.mark.slow

@@ -7,11 +7,10 @@ import re
 import polars as pl
 import pytest
 
-from hsae_dagster.core.inference import Effect
-from hsae_dagster.report.card_view import BADGE_SIGN
-from hsae_dagster.report.rungs import rung_name
-from hsae_dagster.report.wording import effect_brief, number, p_value, percent
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.core.inference.cluster_robust import Effect
+from hsae_dagster.report.cards import BADGE_SIGN
+from hsae_dagster.report.wording import effect_brief, number, p_value, percent, rung_name
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.objects import StoredObject
 from hsae_dagster_tests.assets.workspace import Workspace
 

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import yaml
 
-from hsae_dagster.assets.dataset_catalog import scan, waiting
+from hsae_dagster.assets.catalog import scan, waiting
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster_tests.assets import scripted

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from hsae_dagster.providers.ledger import Ledger
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 from hsae_dagster_tests.providers.loopback import Loopback

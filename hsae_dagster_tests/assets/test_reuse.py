@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from hsae_dagster.storage.frames import read_codes, read_frame
+from hsae_dagster.storage.artifacts import read_codes, read_frame
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace, tiny_texts
 from hsae_dagster_tests.conftest import Finished
 

@@ -18,15 +18,15 @@ import polars as pl
 import pytest
 import torch
 
-from hsae_dagster.assets.asked import asked_for_words
-from hsae_dagster.core.concept import Concept
-from hsae_dagster.core.embedding_set import EmbeddingSet
+from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.core.observations import text_rows
 from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster.keys import EmbeddingSet
 from hsae_dagster.providers import registry
 from hsae_dagster.providers.base import Annotations, AnnotationTask
-from hsae_dagster.providers.estimate import Estimate
-from hsae_dagster.storage.frames import read_codes, read_frame
+from hsae_dagster.providers.spending import Estimate
+from hsae_dagster.stages.paid import asked_for_words
+from hsae_dagster.storage.artifacts import read_codes, read_frame
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import Workspace
 from hsae_dagster_tests.core.reference import load_reference_module

@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from hsae_dagster.assets import autoencoders
-from hsae_dagster.dataset.saes import SAE
+from hsae_dagster.dataset.sections import SAE
+from hsae_dagster.stages import autoencoders
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts
 from hsae_dagster_tests.live.processes import make_home, processes
 

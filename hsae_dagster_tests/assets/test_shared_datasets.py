@@ -13,9 +13,9 @@ import pytest
 import hsae_dagster
 from hsae_dagster.cli.new import describe
 from hsae_dagster.dataset.discovery import load_dataset
-from hsae_dagster.dataset.proposal import Wishes, propose
+from hsae_dagster.dataset.new.proposal import Wishes, propose
 from hsae_dagster.errors import MethodError
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets.workspace import Workspace
 
 BESIDE = Path(hsae_dagster.__file__).resolve().parents[2] / "shared" / "datasets"

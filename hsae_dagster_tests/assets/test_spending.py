@@ -12,12 +12,11 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from hsae_dagster.assets.asking_again import ask_again
-from hsae_dagster.assets.cost_estimate import FINISHED, estimate_costs
-from hsae_dagster.core.judge_probes import RULES
+from hsae_dagster.core.concepts.fidelity import RULES
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.providers.ledger import Ledger
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.stages.paid import FINISHED, ask_again, estimate_costs
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts
 from hsae_dagster_tests.providers.accounts import priced

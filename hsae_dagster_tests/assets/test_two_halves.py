@@ -8,13 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hsae_dagster.assets.gold import draw_sheet
-from hsae_dagster.assets.text_trail import text_trail
-from hsae_dagster.assets.trial import try_claims
-from hsae_dagster.core.cross_fitting import HALVES
+from hsae_dagster.core.selection.stability import HALVES
 from hsae_dagster.dataset.discovery import load_dataset
-from hsae_dagster.report.links import card_partition
-from hsae_dagster.storage.frames import read_frame
+from hsae_dagster.report.archive import card_partition
+from hsae_dagster.stages.gold import draw_sheet
+from hsae_dagster.stages.texts import text_trail, try_claims
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts
 
 SPLITS = {"design": "two_halves", "validation": 0.2}

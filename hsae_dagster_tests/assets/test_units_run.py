@@ -6,17 +6,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hsae_dagster.assets.embeddings import vector_table
-from hsae_dagster.assets.text_units import (
+from hsae_dagster.core.inference import joint_fit as ladder
+from hsae_dagster.core.selection import variants as across_clusters
+from hsae_dagster.keys import text_id
+from hsae_dagster.stages.units import (
     read_strongest,
     read_text_units,
     read_unit_codes,
     text_vectors,
     unit_kind,
+    vector_table,
 )
-from hsae_dagster.core import across_clusters, ladder
-from hsae_dagster.keys import text_id
-from hsae_dagster.storage.frames import read_codes, read_frame
+from hsae_dagster.storage.artifacts import read_codes, read_frame
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 
 SAE = {"m": 16, "k": 2, "max_epochs": 20, "batch_size": 64}
@@ -76,7 +77,7 @@ def test_embeddings_are_of_sentences_and_shared_with_texts_that_are_one(workspac
 
 
 def test_autoencoders_learn_from_distinct_training_sentences(workspace: Workspace) -> None:
-    from hsae_dagster.assets.autoencoders import Lessons
+    from hsae_dagster.stages.autoencoders import Lessons
 
     corpus = workspace.current("long", "corpus")
     lessons, free = (

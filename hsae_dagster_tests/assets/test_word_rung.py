@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from hsae_dagster.assets.ladder import word_features
-from hsae_dagster.core import ladder
+from hsae_dagster.core.inference import joint_fit as ladder
+from hsae_dagster.stages.selection import word_features
 
 
 def test_texts_without_words_have_no_rung_of_words() -> None:

@@ -17,10 +17,8 @@ import polars as pl
 import yaml
 
 from hsae_dagster.definitions import STAGES
-from hsae_dagster.partitions import DATASETS, KEY_PREFIX
-from hsae_dagster.resources import Project
-from hsae_dagster.storage.objects import ObjectStore, StoredObject
-from hsae_dagster.whole_files import unsealed
+from hsae_dagster.orchestration.project import DATASETS, KEY_PREFIX, Project
+from hsae_dagster.storage.objects import ObjectStore, StoredObject, unsealed
 
 NAMES = [stage.key.path[-1] for stage in STAGES]
 TOPICS = {

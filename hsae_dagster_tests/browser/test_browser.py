@@ -16,9 +16,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from hsae_dagster.assets.overview import gather, write_overview
-from hsae_dagster.home import TEMPLATE
-from hsae_dagster.partitions import DATASETS
+from hsae_dagster.assets.catalog import gather, write_overview
+from hsae_dagster.orchestration.project import DATASETS, TEMPLATE
 from hsae_dagster_tests.assets.injected import NAME, declare_injected
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key, tiny_texts
 from hsae_dagster_tests.browser.pages import browser, chromium, dagster_server, violations

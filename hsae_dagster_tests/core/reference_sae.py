@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from hsae_dagster.core.sae import SAEConfig, SparseAutoencoder
+from hsae_dagster.core.sae.model import SAEConfig, SparseAutoencoder
 from hsae_dagster_tests.core.reference import load_reference_module
 
 

@@ -9,11 +9,11 @@ from functools import partial
 
 import numpy as np
 
-from hsae_dagster.core.analysis_plan import Look, PlannedTest
-from hsae_dagster.core.annotation_error import AnnotationError, Corrected, corrected_separation, draw_gold
-from hsae_dagster.core.badges import Judge, verdict
-from hsae_dagster.core.decision import decide
-from hsae_dagster.core.inference import HoldoutDesign, adjusted_separation, holm, separation, test_hypotheses
+from hsae_dagster.core.hypothesis import Judge, verdict
+from hsae_dagster.core.inference.annotation_error import AnnotationError, Corrected, corrected_separation, draw_gold
+from hsae_dagster.core.inference.effects import adjusted_separation, holm, separation, test_hypotheses
+from hsae_dagster.core.inference.plan import Look, PlannedTest, decide
+from hsae_dagster.core.observations import HoldoutDesign
 from hsae_dagster_tests.core.simulated_dependence import DEPENDENT, H, earlier_p
 from hsae_dagster_tests.core.simulated_designs import make_design
 from hsae_dagster_tests.core.simulated_discovery import DISCOVERY

@@ -11,10 +11,9 @@ from functools import partial
 import numpy as np
 from scipy import stats
 
-from hsae_dagster.core import cluster_robust
-from hsae_dagster.core.inference import HoldoutDesign, holm, separation, untestable
-from hsae_dagster.core.observations import with_blocks
-from hsae_dagster.core.sign_flips import sign_flip_p
+from hsae_dagster.core.inference import cluster_robust
+from hsae_dagster.core.inference.effects import holm, separation, sign_flip_p, untestable
+from hsae_dagster.core.observations import HoldoutDesign, with_blocks
 from hsae_dagster_tests.core.simulated_designs import make_design
 from hsae_dagster_tests.core.simulated_rates import ALPHA, Scenario
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hsae_dagster.core.inference import HoldoutDesign, holm, separation
+from hsae_dagster.core.inference.effects import holm, separation
+from hsae_dagster.core.observations import HoldoutDesign
 
 Simulate = Callable[[np.random.Generator], HoldoutDesign]
 

@@ -6,9 +6,8 @@ from functools import partial
 import numpy as np
 from scipy import stats
 
-from hsae_dagster.core.analysis_plan import Look, corrected
-from hsae_dagster.core.inference import holm
-from hsae_dagster.core.multiple_tests import one_sided, training_weights
+from hsae_dagster.core.inference.effects import holm
+from hsae_dagster.core.inference.plan import Look, corrected, one_sided, training_weights
 from hsae_dagster_tests.core.simulated_rates import ALPHA, Scenario
 
 Generator = np.random.Generator

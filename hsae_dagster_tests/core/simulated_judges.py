@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hsae_dagster.core.annotation_error import Corrected, corrected_separation, draw_gold
+from hsae_dagster.core.inference.annotation_error import Corrected, corrected_separation, draw_gold
 
 
 def judged_texts(rng, prevalence, n=5000, effect=0.2, sensitivity=0.85, fpr=0.05, clustered=False):

@@ -13,8 +13,9 @@ import numpy as np
 import statsmodels.api as sm
 from scipy import stats
 
-from hsae_dagster.core.inference import HoldoutDesign, benjamini_hochberg, holm, separation, test_hypotheses
-from hsae_dagster.core.joint_fit import Score, cross_fitted, score
+from hsae_dagster.core.inference.effects import benjamini_hochberg, holm, separation, test_hypotheses
+from hsae_dagster.core.inference.joint_fit import Score, cross_fitted, score
+from hsae_dagster.core.observations import HoldoutDesign
 from hsae_dagster_tests.core.simulated_designs import (
     authors_with_labels,
     independent_texts,

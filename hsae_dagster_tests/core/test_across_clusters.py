@@ -3,8 +3,8 @@
 import numpy as np
 import scipy.sparse as sp
 
-from hsae_dagster.core.across_clusters import across_clusters
-from hsae_dagster.core.selection import select_neurons
+from hsae_dagster.core.selection.methods import select_neurons
+from hsae_dagster.core.selection.variants import across_clusters
 
 
 def world() -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:

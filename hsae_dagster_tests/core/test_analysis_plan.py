@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from hsae_dagster.core.analysis_plan import (
+from hsae_dagster.core.inference.effects import benjamini_hochberg, holm
+from hsae_dagster.core.inference.plan import (
     AnalysisPlan,
     Look,
     PlannedTest,
@@ -14,9 +15,9 @@ from hsae_dagster.core.analysis_plan import (
     holdout_keys,
     level,
     one_holdout,
+    one_sided,
+    training_weights,
 )
-from hsae_dagster.core.inference import benjamini_hochberg, holm
-from hsae_dagster.core.multiple_tests import one_sided, training_weights
 
 
 def make_plan(*concepts, alpha=0.05, annotator="lexical"):

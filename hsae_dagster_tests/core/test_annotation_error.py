@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from hsae_dagster.core.annotation_error import (
+from hsae_dagster.core.inference.annotation_error import (
     attenuation_band,
     corrected_separation,
     draw_gold,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hsae_dagster.core.badges import verdict
+from hsae_dagster.core.hypothesis import verdict
 
 SURE = {
     "p_holm": 0.01,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts import word_groups
+from hsae_dagster.core.concepts import candidates as word_groups
 from hsae_dagster.core.concepts.choice import (
     Learned,
     Limits,
@@ -14,7 +14,7 @@ from hsae_dagster.core.concepts.choice import (
     choose_claims,
     choose_together,
 )
-from hsae_dagster.core.concepts.terms import Family, TermTable, supported_terms
+from hsae_dagster.core.concepts.words import Family, TermTable, supported_terms
 
 FILLER = [f"filler{chr(97 + i)}{chr(97 + j)}" for i in range(20) for j in range(10)]
 

@@ -5,15 +5,22 @@ import polars as pl
 import pytest
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.candidates import Pool, Units, neuron_exemplars, neuron_groups, style_pool
+from hsae_dagster.core.concepts.candidates import (
+    CLOSENESS,
+    MOST_FORMS,
+    Grower,
+    Pool,
+    Residual,
+    Units,
+    neuron_exemplars,
+    neuron_groups,
+    style_pool,
+)
 from hsae_dagster.core.concepts.choice import MOST_ALIKE, Learned, Limits, Vocabulary, choose_claims, choose_together
-from hsae_dagster.core.concepts.claims import Sentences, WordGroup, judge
-from hsae_dagster.core.concepts.exemplars import MOST_SENTENCES
-from hsae_dagster.core.concepts.residual import Residual
-from hsae_dagster.core.concepts.terms import TermTable, occurrences, supported_terms
-from hsae_dagster.core.concepts.word_groups import CLOSENESS, MOST_FORMS, Grower
-from hsae_dagster.core.phi import phi as phi_of
-from hsae_dagster.core.pooling import TextUnits
+from hsae_dagster.core.concepts.claims import MOST_SENTENCES, Sentences, WordGroup, judge
+from hsae_dagster.core.concepts.words import TermTable, occurrences, supported_terms
+from hsae_dagster.core.inference.joint_fit import phi as phi_of
+from hsae_dagster.core.observations import TextUnits
 from hsae_dagster_tests.reader.annotate import annotate
 
 SAID = """wait waits waiting waited minute minutes hour hours queue queues line lines slow slowly late later staff rude

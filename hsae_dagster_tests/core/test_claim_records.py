@@ -6,18 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsae_dagster.core.concepts.claims import (
+    MOST_SENTENCES,
     Cue,
     Length,
     Meaning,
     Sentences,
     WordGroup,
     because,
+    columns_at,
     definition_of,
     judge,
+    least_similarity,
     meaning_of,
+    typical_units,
 )
-from hsae_dagster.core.concepts.cues import CAPITALS, SIGN_CUES, WORD_CUES
-from hsae_dagster.core.concepts.exemplars import MOST_SENTENCES, columns_at, least_similarity, typical_units
+from hsae_dagster.core.concepts.words import CAPITALS, SIGN_CUES, WORD_CUES
 from hsae_dagster.errors import MethodError
 from hsae_dagster_tests.reader.claim import Exemplars, Listed, Named, parse
 

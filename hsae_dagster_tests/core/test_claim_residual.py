@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.residual import Residual, Watched
+from hsae_dagster.core.concepts.candidates import Residual, Watched
 
 
 def made(seed: int, *, pairs: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, sp.csc_matrix]:

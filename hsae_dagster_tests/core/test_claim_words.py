@@ -6,9 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsae_dagster.core.concepts.claims import Cue, Length, WordGroup, because, judge
-from hsae_dagster.core.concepts.cues import SIGN_CUES, WORD_CUES
-from hsae_dagster.core.concepts.terms import meanings, occurrences, supported_terms
-from hsae_dagster.core.concepts.words import words_of
+from hsae_dagster.core.concepts.words import SIGN_CUES, WORD_CUES, meanings, occurrences, supported_terms, words_of
 from hsae_dagster_tests.reader.annotate import annotate
 from hsae_dagster_tests.reader.words import stretches
 

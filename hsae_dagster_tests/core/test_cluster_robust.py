@@ -5,7 +5,7 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from hsae_dagster.core.cluster_robust import (
+from hsae_dagster.core.inference.cluster_robust import (
     _cr2,
     cluster_ols,
     effect,
@@ -209,7 +209,7 @@ def test_errors_of_logit_margins_are_cr2_of_the_last_step_by_its_definition(pair
 def test_blocks_of_clusters_give_what_all_at_once_gives(monkeypatch):
     x, y, clusters = logit_data(12, pairs=False)
     whole = cluster_ols(x, y, clusters, "x")
-    monkeypatch.setattr("hsae_dagster.core.cluster_robust._BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr("hsae_dagster.core.inference.cluster_robust._BLOCK_ELEMENTS", 100)
     for one, other in zip(whole, cluster_ols(x, y, clusters, "x"), strict=True):
         assert other.standard_error == pytest.approx(one.standard_error, rel=1e-10)
         assert other.degrees_of_freedom == pytest.approx(one.degrees_of_freedom, rel=1e-10)

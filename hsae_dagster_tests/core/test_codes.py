@@ -5,10 +5,9 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from hsae_dagster.core import codes as codes_module
-from hsae_dagster.core.codes import concatenate_codes, encode
-from hsae_dagster.core.sae import SAEConfig, SparseAutoencoder
-from hsae_dagster.core.sae_training import calibrate_threshold, column_medians
+from hsae_dagster.core.sae import model as codes_module
+from hsae_dagster.core.sae.model import SAEConfig, SparseAutoencoder, concatenate_codes, encode
+from hsae_dagster.core.sae.training import calibrate_threshold, column_medians
 from hsae_dagster.errors import MethodError
 
 

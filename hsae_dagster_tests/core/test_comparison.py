@@ -1,7 +1,7 @@
 import math
 
-from hsae_dagster.core.comparison import Standing, compare
-from hsae_dagster.report.changes import change_words
+from hsae_dagster.core.evaluations import Standing, compare
+from hsae_dagster.report.wording import change_words
 
 
 def standing(key: str, **changes: object) -> Standing:

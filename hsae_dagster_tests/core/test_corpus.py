@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsae_dagster.core.corpus import SPLITS, Joining, SplitShares, build_corpus, row_keys
+from hsae_dagster.core.corpus import Joining, build_corpus, row_keys
+from hsae_dagster.core.observations import SPLITS, SplitShares
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import set_fingerprint, text_id
 

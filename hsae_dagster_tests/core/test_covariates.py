@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from hsae_dagster.core.covariates import _within_moments, select_within
-from hsae_dagster.core.selection import select_neurons
+from hsae_dagster.core.selection.methods import select_neurons
+from hsae_dagster.core.selection.variants import _within_moments, select_within
 from hsae_dagster.errors import MethodError
 
 

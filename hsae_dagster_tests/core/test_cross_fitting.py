@@ -4,11 +4,20 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hsae_dagster.core.analysis_plan import corrected
-from hsae_dagster.core.corpus import SplitShares, build_corpus
-from hsae_dagster.core.cross_fitting import Said, alpha_shares, placed_in, rows_that_test, sides, twins
-from hsae_dagster.core.joint_fit import Fit, averaged, averaged_floor
-from hsae_dagster.core.negative_controls import NegativeControl, together
+from hsae_dagster.core.corpus import build_corpus
+from hsae_dagster.core.inference.joint_fit import Fit, averaged, averaged_floor
+from hsae_dagster.core.inference.plan import corrected
+from hsae_dagster.core.observations import SplitShares
+from hsae_dagster.core.selection.stability import (
+    NegativeControl,
+    Said,
+    alpha_shares,
+    placed_in,
+    rows_that_test,
+    sides,
+    together,
+    twins,
+)
 from hsae_dagster.errors import MethodError
 from hsae_dagster_tests.core.simulated_designs import at_most
 from hsae_dagster_tests.core.simulated_discovery import DISCOVERY, FIRST_LOOK

@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 
-from hsae_dagster.core.cluster_robust import _cr2
-from hsae_dagster.core.inference import separation
-from hsae_dagster.core.multiway import sharing_variance
-from hsae_dagster.core.wild_bootstrap import wild_cluster_test
+from hsae_dagster.core.inference.cluster_robust import _cr2, sharing_variance, wild_cluster_test
+from hsae_dagster.core.inference.effects import separation
 from hsae_dagster_tests.core.simulated_audit import AUDIT
 from hsae_dagster_tests.core.simulated_designs import make_design
 

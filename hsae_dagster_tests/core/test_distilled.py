@@ -5,8 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from hsae_dagster.core.annotation_error import Corrected
-from hsae_dagster.core.distilled import distilled_separation, draw_sample, probe_labels
+from hsae_dagster.core.inference.annotation_error import Corrected, distilled_separation, draw_sample, probe_labels
 
 DIMENSIONS = 16
 EFFECT = 0.3

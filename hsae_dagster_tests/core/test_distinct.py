@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from hsae_dagster.core.distinct import Limits, near_copies, select_distinct
-from hsae_dagster.core.seed_matches import found_again
-from hsae_dagster.core.selection import select_neurons
+from hsae_dagster.core.selection.methods import select_neurons
+from hsae_dagster.core.selection.stability import found_again
+from hsae_dagster.core.selection.variants import Limits, near_copies, select_distinct
 
 LIMITS = Limits(correlation=0.6, cosine=0.8)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hsae_dagster.core.inference import separation
+from hsae_dagster.core.inference.effects import separation
 from hsae_dagster_tests.core.simulated_designs import (
     at_most,
     authors_with_labels,

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster.core.concepts.claims import Sentences, WordGroup, definition_of
-from hsae_dagster.core.evidence import gather_evidence
+from hsae_dagster.core.hypothesis import gather_evidence
 
 TEXTS = pl.DataFrame(
     {

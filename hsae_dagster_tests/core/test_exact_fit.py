@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hsae_dagster.core import flags
-from hsae_dagster.core.exact_fit import exact_fit_p
-from hsae_dagster.core.flags import flag_name
-from hsae_dagster.core.inference import separation, test_hypotheses
+from hsae_dagster.core.inference import partial_effects as flags
+from hsae_dagster.core.inference.effects import exact_fit_p, separation, test_hypotheses
+from hsae_dagster.core.inference.partial_effects import flag_name
 from hsae_dagster_tests.core.simulated_designs import make_design, with_column
 
 

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsae_dagster.core.fidelity import (
+from hsae_dagster.core.concepts.fidelity import (
     column,
     firing_bounds,
     measure_fidelity,

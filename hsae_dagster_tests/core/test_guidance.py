@@ -9,18 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from hsae_dagster.core.guidance import (
+from hsae_dagster.core.inference.joint_fit import score
+from hsae_dagster.core.sae.guidance import (
     LabelHead,
+    LabelledRows,
     PairedBatches,
+    PredictionLoss,
     guidance,
     labelled_rows,
     likeness,
     side_by_side,
 )
-from hsae_dagster.core.joint_fit import score
-from hsae_dagster.core.prediction_loss import LabelledRows, PredictionLoss
-from hsae_dagster.core.sae import SAEConfig, SparseAutoencoder
-from hsae_dagster.core.sae_training import column_medians, train_sae
+from hsae_dagster.core.sae.model import SAEConfig, SparseAutoencoder
+from hsae_dagster.core.sae.training import column_medians, train_sae
 from hsae_dagster.errors import MethodError
 
 SHAPES = [

@@ -8,14 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hsae_dagster.core.badges import verdict
-from hsae_dagster.core.codes import encode
-from hsae_dagster.core.guidance import guidance, labelled_rows
-from hsae_dagster.core.inference import HoldoutDesign, benjamini_hochberg, holm, test_hypotheses
-from hsae_dagster.core.observations import firing_separation, observation_matrix
-from hsae_dagster.core.sae import SAEConfig
-from hsae_dagster.core.sae_training import train_sae
-from hsae_dagster.core.selection import select_neurons
+from hsae_dagster.core.hypothesis import verdict
+from hsae_dagster.core.inference.effects import benjamini_hochberg, holm, test_hypotheses
+from hsae_dagster.core.observations import HoldoutDesign, firing_separation, observation_matrix
+from hsae_dagster.core.sae.guidance import guidance, labelled_rows
+from hsae_dagster.core.sae.model import SAEConfig, encode
+from hsae_dagster.core.sae.training import train_sae
+from hsae_dagster.core.selection.methods import select_neurons
 from hsae_dagster_tests.core.simulated_designs import at_most
 
 SPLITS = ("train", "validation", "holdout")

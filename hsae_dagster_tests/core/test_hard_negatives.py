@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from hsae_dagster.core.fidelity import measure_fidelity, wilson_interval
-from hsae_dagster.core.hard_negatives import nearest_silent, with_hard_negatives
+from hsae_dagster.core.concepts.fidelity import measure_fidelity, nearest_silent, wilson_interval, with_hard_negatives
 
 STRONG = (1.0, np.inf)
 

@@ -8,14 +8,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from hsae_dagster.core.inference import (
-    HoldoutDesign,
-    benjamini_hochberg,
-    bonferroni_count,
-    holm,
-    separation,
-    test_hypotheses,
-)
+from hsae_dagster.core.inference.effects import benjamini_hochberg, bonferroni_count, holm, separation, test_hypotheses
+from hsae_dagster.core.observations import HoldoutDesign
 from hsae_dagster.errors import MethodError
 from hsae_dagster_tests.core.simulated_designs import make_design, numbers, small_design, turn_round, with_column
 

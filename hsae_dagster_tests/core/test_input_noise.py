@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from hsae_dagster.core.guidance import LabelledRows, guidance
-from hsae_dagster.core.input_noise import InputNoise
-from hsae_dagster.core.joint_fit import score
-from hsae_dagster.core.sae import SAEConfig
-from hsae_dagster.core.sae_training import train_sae
+from hsae_dagster.core.inference.joint_fit import score
+from hsae_dagster.core.sae.guidance import LabelledRows, guidance
+from hsae_dagster.core.sae.model import SAEConfig
+from hsae_dagster.core.sae.training import InputNoise, train_sae
 
 
 def read_twice(level: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import r2_score, roc_auc_score
 
-from hsae_dagster.core.joint_fit import Predictions, Score, cluster_folds, cross_fitted, floor, score, trained
+from hsae_dagster.core.inference.joint_fit import Predictions, Score, cluster_folds, cross_fitted, floor, score, trained
 
 
 def grouped(seed, groups=50, size=5, columns=1, shared_label=True, task="classification"):

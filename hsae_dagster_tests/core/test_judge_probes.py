@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hsae_dagster.core.judge_probes import RULES, Rule, examine, make_probes
+from hsae_dagster.core.concepts.fidelity import RULES, Rule, examine, make_probes
 from hsae_dagster_tests.assets.workspace import tiny_texts
 
 TEXTS = [

@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsae_dagster.core.joint_fit import Fit, Score
-from hsae_dagster.core.ladder import (
+from hsae_dagster.core.inference.joint_fit import (
     ALL_NEURONS,
     CONCEPTS,
     EMBEDDINGS,
     FIRED,
     RUNGS,
     SELECTED,
+    Fit,
     Rows,
+    Score,
     chance_level,
     measure_rungs,
     read_ladder,

@@ -8,9 +8,9 @@ from scipy import sparse
 from sklearn.linear_model import Lasso
 from sklearn.preprocessing import StandardScaler
 
-from hsae_dagster.core import lasso
-from hsae_dagster.core.lasso import LassoPath, PathPoint, bisect_alpha, choose_lasso
-from hsae_dagster.core.standardised import StandardisedCodes
+from hsae_dagster.core.selection import lasso
+from hsae_dagster.core.selection.lasso import LassoPath, PathPoint, bisect_alpha, choose_lasso
+from hsae_dagster.core.selection.standardised import StandardisedCodes
 from hsae_dagster_tests.core.reference_selection import topk_codes
 
 

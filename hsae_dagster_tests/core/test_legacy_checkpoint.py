@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from hsae_dagster.core.codes import encode
+from hsae_dagster.core.sae.model import encode
 from hsae_dagster.errors import StorageError
-from hsae_dagster.storage.legacy_checkpoint import load_legacy_checkpoint
+from hsae_dagster.storage.artifacts import load_legacy_checkpoint
 from hsae_dagster_tests.core.reference import load_reference_module, record
 
 VARIANTS = {

@@ -1,12 +1,7 @@
 import numpy as np
 import pytest
 
-from hsae_dagster.core.matching import (
-    LEAST_SHARED,
-    annotation_correlation,
-    direction_cosine,
-    match_hypotheses,
-)
+from hsae_dagster.core.evaluations import LEAST_SHARED, annotation_correlation, direction_cosine, match_hypotheses
 
 NAN = np.nan
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from hsae_dagster.core.joint_fit import without_relation
-from hsae_dagster.core.negative_controls import Rows, Rule, permuted_concepts, permuted_labels, random_neurons
+from hsae_dagster.core.inference.joint_fit import without_relation
+from hsae_dagster.core.selection.stability import Rows, Rule, permuted_concepts, permuted_labels, random_neurons
 from hsae_dagster_tests.core.simulated_designs import make_design
 
 

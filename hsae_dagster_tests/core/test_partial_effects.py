@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
-from hsae_dagster.core.inference import test_hypotheses
-from hsae_dagster.core.partial_effects import partial_effects
+from hsae_dagster.core.inference.effects import test_hypotheses
+from hsae_dagster.core.inference.partial_effects import partial_effects
 from hsae_dagster_tests.core.simulated_designs import make_design, numbers, small_design, with_column
 
 

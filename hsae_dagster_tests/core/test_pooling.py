@@ -7,8 +7,8 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsae_dagster.core import pooling
-from hsae_dagster.core.pooling import Pool, TextUnits, pool_codes
+from hsae_dagster.core import observations as pooling
+from hsae_dagster.core.observations import Pool, TextUnits, pool_codes
 
 
 def places(units_of: list[list[int]], n_units: int) -> TextUnits:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hsae_dagster.core.inference import separation
-from hsae_dagster.core.power import minimum_detectable_effect
+from hsae_dagster.core.hypothesis import minimum_detectable_effect
+from hsae_dagster.core.inference.effects import separation
 from hsae_dagster_tests.core.simulated_designs import make_design
 
 

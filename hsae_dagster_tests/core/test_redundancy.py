@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import matthews_corrcoef
 
-from hsae_dagster.core.redundancy import families, phi, words_shared
+from hsae_dagster.core.inference.joint_fit import families, words_shared
+from hsae_dagster.core.inference.joint_fit import phi_where_given as phi
 
 
 def noisy(rng, base, wrong):

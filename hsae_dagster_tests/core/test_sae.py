@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from hsae_dagster.core.codes import concatenate_codes, encode
-from hsae_dagster.core.sae import SAEConfig, SparseAutoencoder, sae_from_arrays, state_to_arrays
-from hsae_dagster.core.sae_loss import evaluate, normalised_mse
-from hsae_dagster.core.sae_training import SAETrainer, shuffled_batches, train_sae
+from hsae_dagster.core.sae.model import (
+    SAEConfig,
+    SparseAutoencoder,
+    concatenate_codes,
+    encode,
+    sae_from_arrays,
+    state_to_arrays,
+)
+from hsae_dagster.core.sae.training import SAETrainer, evaluate, normalised_mse, shuffled_batches, train_sae
 from hsae_dagster.errors import MethodError
 from hsae_dagster_tests.core.reference import record
 from hsae_dagster_tests.core.reference_sae import twin

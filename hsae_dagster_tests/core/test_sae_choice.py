@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from hsae_dagster.core.sae_choice import Candidate, Standing, choose, compare
-from hsae_dagster.core.sae_grid import Size
+from hsae_dagster.core.sae.sizes import Candidate, Size, Standing, choose, compare
 
 N, CLUSTERS = 400, np.arange(400) % 40
 OUTCOME = np.random.default_rng(0).normal(size=N)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hsae_dagster.core.sae_grid import Size, batch_size, grid, passes, redundancy, reference_size
+from hsae_dagster.core.sae.sizes import Size, batch_size, grid, passes, redundancy, reference_size
 
 
 @pytest.mark.parametrize(

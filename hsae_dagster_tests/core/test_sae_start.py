@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from hsae_dagster.core.codes import encode
-from hsae_dagster.core.sae import SAEConfig
-from hsae_dagster.core.sae_start import centroids
-from hsae_dagster.core.sae_training import train_sae
-from hsae_dagster.core.seed_matches import FOUND, found_again
+from hsae_dagster.core.sae.model import SAEConfig, encode
+from hsae_dagster.core.sae.training import centroids, train_sae
+from hsae_dagster.core.selection.stability import FOUND, found_again
 from hsae_dagster.errors import MethodError
 
 

@@ -7,16 +7,19 @@ import pytest
 import torch
 from torch import nn
 
-from hsae_dagster.core.sae import SAEConfig, SparseAutoencoder
-from hsae_dagster.core.sae_loss import evaluate, normalised_mse, spread, squares_about_means, training_loss
-from hsae_dagster.core.sae_training import (
+from hsae_dagster.core.sae.model import BatchCodes, SAEConfig, SparseAutoencoder, largest_columns, largest_positions
+from hsae_dagster.core.sae.training import (
     ExtraLoss,
     SAETrainer,
     calibrate_threshold,
     column_medians,
+    evaluate,
+    normalised_mse,
+    spread,
+    squares_about_means,
     train_sae,
+    training_loss,
 )
-from hsae_dagster.core.sparse_decode import BatchCodes, largest_columns, largest_positions
 from hsae_dagster.errors import MethodError
 from hsae_dagster_tests.core.reference import load_reference_module, record
 from hsae_dagster_tests.core.reference_sae import twin

@@ -3,9 +3,8 @@ import polars as pl
 import pytest
 import scipy.sparse as sp
 
-from hsae_dagster.core.fidelity import firing_bounds
-from hsae_dagster.core.pooling import TextUnits
-from hsae_dagster.core.sampling import find_places, sample_examples
+from hsae_dagster.core.concepts.fidelity import find_places, firing_bounds, sample_examples
+from hsae_dagster.core.observations import TextUnits
 
 
 @pytest.fixture

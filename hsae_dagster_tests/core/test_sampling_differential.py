@@ -6,8 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from hsae_dagster.core.fidelity import firing_bounds
-from hsae_dagster.core.sampling import sample_examples
+from hsae_dagster.core.concepts.fidelity import firing_bounds, sample_examples
 from hsae_dagster_tests.core.reference import load_reference_module, record
 
 BINS = [(90.0, 100.0), (80.0, 100.0), (40.0, 60.0), (0.0, 100.0)]

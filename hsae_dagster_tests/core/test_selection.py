@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from hsae_dagster.core.selection import select_neurons, select_neurons_one_vs_rest
+from hsae_dagster.core.selection.methods import select_neurons, select_neurons_one_vs_rest
 from hsae_dagster.errors import MethodError
 from hsae_dagster_tests.core.reference import load_reference_module, record
 from hsae_dagster_tests.core.reference_selection import reference_lasso, topk_codes

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsae_dagster.core.inference import separation
-from hsae_dagster.core.sign_flips import item_swap_test, sign_flip_p
+from hsae_dagster.core.inference.effects import item_swap_test, separation, sign_flip_p
 from hsae_dagster_tests.core.simulated_designs import at_most, make_design, pairs_within_tests
 
 
@@ -52,7 +51,7 @@ def test_the_sign_of_all_scores_plays_no_part():
 
 
 def test_with_many_clusters_it_agrees_with_students_t():
-    from hsae_dagster.core.cluster_robust import cluster_ols
+    from hsae_dagster.core.inference.cluster_robust import cluster_ols
 
     rng = np.random.default_rng(1)
     for _ in range(10):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from hsae_dagster.core import stability
-from hsae_dagster.core.block_sums import BlockSums
-from hsae_dagster.core.selection import select_neurons
-from hsae_dagster.core.stability import matches_elsewhere, selection_frequency
+from hsae_dagster.core.selection import stability
+from hsae_dagster.core.selection.methods import select_neurons
+from hsae_dagster.core.selection.stability import matches_elsewhere, selection_frequency
+from hsae_dagster.core.selection.standardised import BlockSums
 
 
 def sample(seed=0, n=1200, m=40, strong=3, size=1.0):

@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 from sklearn.preprocessing import StandardScaler
 
-from hsae_dagster.core.standardised import StandardisedCodes, SubsetGram
+from hsae_dagster.core.selection.standardised import StandardisedCodes, SubsetGram
 from hsae_dagster.errors import MethodError
 from hsae_dagster_tests.core.reference_selection import topk_codes
 

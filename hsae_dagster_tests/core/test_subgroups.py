@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
-from hsae_dagster.core.inference import holm, separation
-from hsae_dagster.core.subgroups import correct, subgroup_effects, turns_round
+from hsae_dagster.core.inference.effects import holm, separation
+from hsae_dagster.core.inference.subgroups import correct, subgroup_effects, turns_round
 from hsae_dagster_tests.core.simulated_designs import at_most, make_design, pairs_within_tests, small_design
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hsae_dagster.dataset.column_profile import DATE, profile
 from hsae_dagster.dataset.discovery import Dataset, parse_declaration
-from hsae_dagster.dataset.intake import take_in, write_plain
-from hsae_dagster.dataset.proposal import Field, Proposal, Wishes, propose
+from hsae_dagster.dataset.new.columns import DATE, profile
+from hsae_dagster.dataset.new.intake import take_in, write_plain
+from hsae_dagster.dataset.new.proposal import Field, Proposal, Wishes, propose
 from hsae_dagster.dataset.rows import Rows, read_rows
-from hsae_dagster.dataset.scales import list_separator, missing_codes, scale_of
+from hsae_dagster.dataset.values import list_separator, missing_codes, scale_of
 from hsae_dagster.errors import DatasetError
 
 AGREEMENT = ["Strongly disagree", "Disagree", "Neither agree nor disagree", "Agree", "Strongly agree"]

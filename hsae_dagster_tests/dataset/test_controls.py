@@ -5,9 +5,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from hsae_dagster.dataset.controls import check_levels, levels_of, most_categories
 from hsae_dagster.dataset.discovery import load_dataset
-from hsae_dagster.dataset.rows import read_rows
+from hsae_dagster.dataset.rows import check_levels, levels_of, most_categories, read_rows
 from hsae_dagster.dataset.spec import Selection
 from hsae_dagster.errors import DatasetError, MethodError
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hsae_dagster.dataset.intake import Intake, read_leniently, take_in, write_plain
-from hsae_dagster.dataset.proposal import propose
+from hsae_dagster.dataset.new.intake import Intake, read_leniently, take_in, write_plain
+from hsae_dagster.dataset.new.proposal import propose
 from hsae_dagster.dataset.rows import READERS
 from hsae_dagster.errors import DatasetError
 from hsae_dagster_tests.torture.fuzz import REMEDY

@@ -9,7 +9,8 @@ import re
 import pytest
 from pydantic import BaseModel
 
-from hsae_dagster.dataset import saes, spec
+from hsae_dagster.dataset import sections as saes
+from hsae_dagster.dataset import spec
 from hsae_dagster.dataset.field_reference import field_reference, section_names
 from hsae_dagster_tests.conftest import CHECKOUT
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from hsae_dagster.dataset.intake import name_for, publish, read_leniently, take_in, write_plain
+from hsae_dagster.dataset.new.intake import name_for, publish, read_leniently, take_in, write_plain
 from hsae_dagster.errors import DatasetError
 
 

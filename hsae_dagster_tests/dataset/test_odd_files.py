@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hsae_dagster.dataset.intake import read_leniently, take_in, write_plain
-from hsae_dagster.dataset.records import ReadTable
+from hsae_dagster.dataset.new.columns import ReadTable
+from hsae_dagster.dataset.new.intake import read_leniently, take_in, write_plain
 from hsae_dagster.dataset.rows import READERS
 from hsae_dagster.errors import DatasetError
 

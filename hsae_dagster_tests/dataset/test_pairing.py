@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsae_dagster.dataset import pairing
-from hsae_dagster.dataset.pairing import PAIRS_SCHEMA, TABLE_SCHEMA, mostly_small_groups, pair_within
+from hsae_dagster.dataset.new import pairs as pairing
+from hsae_dagster.dataset.new.columns import mostly_small_groups
+from hsae_dagster.dataset.new.pairs import PAIRS_SCHEMA, TABLE_SCHEMA, pair_within
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.keys import text_id
 

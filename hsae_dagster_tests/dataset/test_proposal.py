@@ -12,10 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsae_dagster.dataset.column_profile import profile
 from hsae_dagster.dataset.discovery import parse_declaration
-from hsae_dagster.dataset.proposal import Proposal, Wishes, propose
-from hsae_dagster.dataset.proposal_yaml import render
+from hsae_dagster.dataset.new.columns import profile
+from hsae_dagster.dataset.new.proposal import Proposal, Wishes, propose, render
 from hsae_dagster.dataset.rows import plain_headers
 from hsae_dagster.errors import DatasetError
 

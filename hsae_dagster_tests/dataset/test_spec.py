@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hsae_dagster.dataset.discovery import check_name, dataset_names, files_fingerprint, load_dataset
-from hsae_dagster.dataset.saes import AutoSizes
+from hsae_dagster.dataset.sections import AutoSizes
 from hsae_dagster.dataset.spec import FEW_ROWS, DatasetSpec
 from hsae_dagster.errors import DatasetError
 

@@ -8,8 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsae_dagster.dataset.discovery import Dataset, file_versions, files_fingerprint, load_dataset
-from hsae_dagster.dataset.variants import merge
+from hsae_dagster.dataset.discovery import Dataset, file_versions, files_fingerprint, load_dataset, merge
 from hsae_dagster.errors import DatasetError, FilesMissingError
 
 BASE = {

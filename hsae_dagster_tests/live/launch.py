@@ -8,7 +8,7 @@ import sys
 import dagster as dg
 
 from hsae_dagster.definitions import defs
-from hsae_dagster.partitions import DATASETS
+from hsae_dagster.orchestration.project import DATASETS
 from hsae_dagster_tests.assets.workspace import asset_key
 
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import psutil
 
-from hsae_dagster.home import TEMPLATE
+from hsae_dagster.orchestration.project import TEMPLATE
 
 CHECKOUT = Path(__file__).parents[2]
 # A busy machine is slow, not wrong; what is waited for is there in seconds on a quiet one.

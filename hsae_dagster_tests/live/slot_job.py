@@ -11,9 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from hsae_dagster.executors import choose_executor
-from hsae_dagster.op_tags import GPU_OP_TAGS, GPU_POOL
-from hsae_dagster.workers import end_with_worker
+from hsae_dagster.orchestration.executors import GPU_OP_TAGS, GPU_POOL, choose_executor, end_with_worker
 
 
 @dg.op(tags=GPU_OP_TAGS, pool=GPU_POOL)

@@ -9,9 +9,7 @@ import pytest
 from dagster._core.storage.tags import TagType, get_tag_type
 from dagster._core.utils import make_new_run_id
 
-from hsae_dagster.lost_runs import end_lost_runs, free_slots, lost_runs
-from hsae_dagster.op_tags import GPU_POOL
-from hsae_dagster.workers import Worker
+from hsae_dagster.orchestration.executors import GPU_POOL, Worker, end_lost_runs, free_slots, lost_runs
 from hsae_dagster_tests.live.processes import is_alive, lines, make_home, processes, wait_for
 
 

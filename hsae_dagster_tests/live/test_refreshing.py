@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from hsae_dagster.partitions import DATASETS
+from hsae_dagster.orchestration.project import DATASETS
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key, tiny_texts
 from hsae_dagster_tests.live.dagster_ui import DagsterUI, dagster_ui
 from hsae_dagster_tests.live.processes import wait_for

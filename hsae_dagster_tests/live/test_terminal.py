@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from hsae_dagster.op_tags import GPU_POOL
+from hsae_dagster.orchestration.executors import GPU_POOL
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace, tiny_texts
 from hsae_dagster_tests.live.dagster_ui import LOCATION, dagster_ui
 from hsae_dagster_tests.live.processes import make_home, processes, wait_for

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hsae_dagster.core.concept import Concept
+from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.dataset.spec import Annotation
 from hsae_dagster.providers.registry import make_annotator
 from hsae_dagster_tests.assets.workspace import tiny_texts

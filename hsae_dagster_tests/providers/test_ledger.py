@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from hsae_dagster.errors import ProviderError
-from hsae_dagster.providers import asking
 from hsae_dagster.providers import ledger as ledgers
 from hsae_dagster.providers.ledger import Entry, Ledger, Spent, total
-from hsae_dagster.providers.model_table import Usage
-from hsae_dagster.providers.openai_client import request_hash
-from hsae_dagster.providers.plan import Body
-from hsae_dagster.whole_files import locked
+from hsae_dagster.providers.openai import client as asking
+from hsae_dagster.providers.openai.client import request_hash
+from hsae_dagster.providers.openai.requests import Body
+from hsae_dagster.providers.replies import Usage
+from hsae_dagster.storage.objects import locked
 from hsae_dagster_tests.providers.accounts import account, body, client, echo, priced, silence
 from hsae_dagster_tests.providers.loopback import KEY, Loopback, Raw, completion, failure
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.speed.embedder import one_by_one
-from hsae_dagster.providers import minilm_model
+from hsae_dagster.providers import minilm as minilm_model
 from hsae_dagster.providers.minilm import TOKENS_PER_BATCH, MiniLM, same_length_batches
 from hsae_dagster.storage.vectors import VectorTable
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts

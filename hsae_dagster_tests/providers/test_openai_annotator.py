@@ -3,11 +3,11 @@ import json
 import numpy as np
 import pytest
 
-from hsae_dagster.core.concept import Concept
+from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.errors import ProviderError
-from hsae_dagster.providers.openai_annotator import OpenAIAnnotator
-from hsae_dagster.providers.openai_server import Server
-from hsae_dagster.providers.prompt import CUT_MARKER
+from hsae_dagster.providers.openai.prompts import CUT_MARKER
+from hsae_dagster.providers.openai.readers import OpenAIAnnotator
+from hsae_dagster.providers.openai.server import Server
 from hsae_dagster_tests.providers.loopback import (
     Loopback,
     Raw,

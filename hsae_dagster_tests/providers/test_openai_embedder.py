@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hsae_dagster.errors import ProviderError
-from hsae_dagster.providers.openai_embedder import (
+from hsae_dagster.providers.openai.embedder import (
     MAX_INPUTS,
     MAX_REQUEST_TOKENS,
     OpenAIEmbedder,
@@ -13,7 +13,7 @@ from hsae_dagster.providers.openai_embedder import (
     estimate_tokens,
     pack,
 )
-from hsae_dagster.providers.openai_server import Server
+from hsae_dagster.providers.openai.server import Server
 from hsae_dagster_tests.providers.loopback import Loopback, Raw, embed_by_hash, embeddings, failure, hash_vector
 
 

@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from hsae_dagster.core.fidelity import firing_bounds
-from hsae_dagster.core.sampling import Places
+from hsae_dagster.core.concepts.fidelity import Places, firing_bounds
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.base import InterpretationRequest, Mistakes
-from hsae_dagster.providers.openai_interpreter import OpenAIInterpreter, begins_with_verb
-from hsae_dagster.providers.openai_server import Server
-from hsae_dagster.providers.prompt import CUT_MARKER
+from hsae_dagster.providers.openai.prompts import CUT_MARKER
+from hsae_dagster.providers.openai.readers import OpenAIInterpreter, begins_with_verb
+from hsae_dagster.providers.openai.server import Server
 from hsae_dagster_tests.providers.loopback import KEY, Loopback, Raw, completion, failure, shown_texts, user_message
 
 N = 200

@@ -5,7 +5,7 @@ import threading
 import time
 from typing import Any
 
-from hsae_dagster.providers.pacing import WINDOW, Pace
+from hsae_dagster.providers.openai.request import WINDOW, Pace
 from hsae_dagster_tests.providers.accounts import body, client, silence
 from hsae_dagster_tests.providers.loopback import Loopback, Raw, failure
 

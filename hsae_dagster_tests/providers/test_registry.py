@@ -6,12 +6,10 @@ import pytest
 
 from hsae_dagster.dataset.spec import Annotation, Embedding, Interpretation
 from hsae_dagster.errors import ProviderError
-from hsae_dagster.providers.lexical import LexicalAnnotator
 from hsae_dagster.providers.minilm import MiniLM
-from hsae_dagster.providers.openai_annotator import OpenAIAnnotator
-from hsae_dagster.providers.openai_embedder import OpenAIEmbedder
-from hsae_dagster.providers.openai_interpreter import OpenAIInterpreter
-from hsae_dagster.providers.registry import make_annotator, make_embedder, make_interpreter
+from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
+from hsae_dagster.providers.openai.readers import OpenAIAnnotator, OpenAIInterpreter
+from hsae_dagster.providers.registry import LexicalAnnotator, make_annotator, make_embedder, make_interpreter
 
 
 @pytest.fixture(autouse=True)

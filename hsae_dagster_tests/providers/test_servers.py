@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hsae_dagster.core.concept import Concept
+from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.errors import ProviderError
-from hsae_dagster.providers import openai_request
-from hsae_dagster.providers.account import Account, BudgetError
 from hsae_dagster.providers.ledger import Entry, Ledger
-from hsae_dagster.providers.openai_annotator import OpenAIAnnotator
-from hsae_dagster.providers.openai_client import request_hash
-from hsae_dagster.providers.openai_embedder import OpenAIEmbedder
-from hsae_dagster.providers.openai_server import Server
-from hsae_dagster.providers.plan import Body
+from hsae_dagster.providers.openai import request as openai_request
+from hsae_dagster.providers.openai.client import request_hash
+from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
+from hsae_dagster.providers.openai.readers import OpenAIAnnotator
+from hsae_dagster.providers.openai.requests import Body
+from hsae_dagster.providers.openai.server import Server
+from hsae_dagster.providers.spending import Account, BudgetError
 from hsae_dagster_tests.providers.accounts import account, priced
 from hsae_dagster_tests.providers.loopback import (
     KEY,
@@ -285,7 +285,7 @@ def test_three_requests_are_enough_to_find_out(chat: Any) -> None:
 
 
 def test_what_was_found_out_is_known_to_the_next_process(tmp_path: Path) -> None:
-    from hsae_dagster.providers import known_servers
+    from hsae_dagster.providers.openai import requests as known_servers
 
     chat, _ = FIELDS["temperature (o-series)"]
     with Loopback(chat) as loopback:

@@ -5,11 +5,11 @@ import math
 import numpy as np
 
 from hsae_dagster.core.concepts.claims import WordGroup
-from hsae_dagster.core.fidelity import Fidelity, wilson_interval
-from hsae_dagster.core.histogram import activation_histogram
-from hsae_dagster.core.hypothesis import Evidence, Example, Hypothesis
-from hsae_dagster.core.inference import NO_EFFECT_ESTIMATED, Effect, HypothesisTest
-from hsae_dagster.core.joint_fit import Fit
+from hsae_dagster.core.concepts.fidelity import Fidelity, wilson_interval
+from hsae_dagster.core.hypothesis import Evidence, Example, Hypothesis, activation_histogram
+from hsae_dagster.core.inference.cluster_robust import NO_EFFECT_ESTIMATED, Effect
+from hsae_dagster.core.inference.effects import HypothesisTest
+from hsae_dagster.core.inference.joint_fit import Fit
 from hsae_dagster.report.content import Guided, ReportContent, SplitCount
 
 OUTCOMES = {

@@ -9,10 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hsae_dagster.core.concepts.claims import Cue, Length, Sentences, WordGroup, because, judge
-from hsae_dagster.core.concepts.reasons import reasons
-from hsae_dagster.report.annotation_table import Answers, annotation_table
-from hsae_dagster.report.tables import csv_bytes
+from hsae_dagster.core.concepts.claims import Cue, Length, Sentences, WordGroup, because, judge, reasons
+from hsae_dagster.report.content import Answers, annotation_table, csv_bytes
 from hsae_dagster_tests.conftest import CHECKOUT
 
 TEXTS = ("A boring film. It’s dull!", "I sent it back.", "Not boring? =1+1", "It went back to the shop. Fine.")

@@ -5,11 +5,10 @@ import math
 
 import pytest
 
-from hsae_dagster.core.ladder import RUNGS, read_ladder
+from hsae_dagster.core.inference.joint_fit import RUNGS, read_ladder
 from hsae_dagster.report.cards import card_markdown
 from hsae_dagster.report.content import Guided, SizeChoice
-from hsae_dagster.report.ladder import ladder_sentences
-from hsae_dagster.report.page import render_report
+from hsae_dagster.report.page import ladder_sentences, render_report
 from hsae_dagster_tests.core.test_ladder import fits, losing_most
 from hsae_dagster_tests.report.make_content import make_content, make_hypotheses
 

@@ -6,17 +6,16 @@ from itertools import pairwise
 
 import pytest
 
-from hsae_dagster.assets.concepts_to_test import no_fidelity
-from hsae_dagster.cli.findings import columns
+from hsae_dagster.cli.run import columns
 from hsae_dagster.core.hypothesis import Evidence, Example, Twin
-from hsae_dagster.core.inference import NO_EFFECT_ESTIMATED
-from hsae_dagster.core.joint_fit import Fit
-from hsae_dagster.core.negative_controls import NegativeControl
-from hsae_dagster.report.cards import escape_markdown, facts
-from hsae_dagster.report.content import SplitCount
-from hsae_dagster.report.page import card_markdown, hypotheses_table, render_report
+from hsae_dagster.core.inference.cluster_robust import NO_EFFECT_ESTIMATED
+from hsae_dagster.core.inference.joint_fit import Fit
+from hsae_dagster.core.selection.stability import NegativeControl
+from hsae_dagster.report.cards import card_markdown, escape_markdown, facts, hypotheses_table
+from hsae_dagster.report.content import SplitCount, report_tables
+from hsae_dagster.report.page import render_report
 from hsae_dagster.report.prose import headline
-from hsae_dagster.report.tables import report_tables
+from hsae_dagster.stages.holdout import no_fidelity
 from hsae_dagster_tests.report.make_content import (
     OUTCOMES,
     make_content,

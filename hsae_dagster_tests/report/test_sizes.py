@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hsae_dagster.report.sizes import sizes_figure
+from hsae_dagster.report.figures import sizes_figure
 
 
 def row(m: int, said: float | None, agreement: float | None = None, chosen: bool = False) -> dict[str, Any]:

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsae_dagster.core.concepts.cues import CAPITALS
-from hsae_dagster.core.inference import NO_EFFECT_ESTIMATED, Effect
-from hsae_dagster.core.joint_fit import Fit
+from hsae_dagster.core.concepts.words import CAPITALS
+from hsae_dagster.core.inference.cluster_robust import NO_EFFECT_ESTIMATED, Effect
+from hsae_dagster.core.inference.joint_fit import Fit
 from hsae_dagster.report import wording
-from hsae_dagster.report.excerpts import excerpt, matched_spans
+from hsae_dagster.report.cards import excerpt, matched_spans
 from hsae_dagster_tests.report.make_content import OUTCOMES, make_effect
 
 MISSING = "not estimable"

@@ -7,7 +7,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from hsae_dagster.sample_data import movie, speeches
+from hsae_dagster.sample_data import registry as movie
+from hsae_dagster.sample_data import registry as speeches
 
 
 def tar_gz(members: dict[str, bytes]) -> bytes:

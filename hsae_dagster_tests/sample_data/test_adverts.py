@@ -13,12 +13,12 @@ from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import hash_json
 from hsae_dagster.sample_data import adverts
 from hsae_dagster.sample_data.adverts import Adverts, generate_adverts
-from hsae_dagster.sample_data.adverts_occupations import OCCUPATIONS
 from hsae_dagster.sample_data.adverts_words import (
     BOILERPLATE,
     CLOSINGS,
     FAMILIES,
     FORMS,
+    OCCUPATIONS,
     OPENINGS,
     PROPERTIES,
     variants,

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from hsae_dagster.errors import DatasetError
-from hsae_dagster.sample_data import movie
+from hsae_dagster.sample_data import registry as movie
 from hsae_dagster_tests.sample_data.archives import films_archive, ratings_archive, tar_gz
 
 RATED = [

@@ -9,7 +9,8 @@ import statsmodels.api as sm
 
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import hash_json
-from hsae_dagster.sample_data import planted, planted_words
+from hsae_dagster.sample_data import planted
+from hsae_dagster.sample_data import planted as planted_words
 from hsae_dagster.sample_data.planted import Planted, generate_planted
 from hsae_dagster.sample_data.registry import SAMPLES
 

@@ -14,7 +14,7 @@ import pytest
 
 from hsae_dagster.dataset.discovery import file_digest, load_dataset
 from hsae_dagster.errors import DatasetError
-from hsae_dagster.sample_data.published import EXPERIMENTS, RECORD, REPOSITORY, fetch_published
+from hsae_dagster.sample_data.fetch import EXPERIMENTS, RECORD, REPOSITORY, fetch_published
 from hsae_dagster_tests.conftest import CHECKOUT
 
 pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")

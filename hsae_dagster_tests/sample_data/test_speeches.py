@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from hsae_dagster.errors import DatasetError
-from hsae_dagster.sample_data import speeches
+from hsae_dagster.sample_data import registry as speeches
 from hsae_dagster_tests.sample_data.archives import speeches_archive
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hsae_dagster.core.analysis_plan import AnalysisPlan, PlannedTest, holdout_fingerprint, holdout_keys
+from hsae_dagster.core.inference.plan import AnalysisPlan, PlannedTest, holdout_fingerprint, holdout_keys
 from hsae_dagster.errors import StorageError
-from hsae_dagster.storage.holdouts import HoldoutRegister
+from hsae_dagster.storage.records import HoldoutRegister
 
 
 def keys(n=300, seed=0, first=0):

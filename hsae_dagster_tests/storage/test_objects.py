@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from hsae_dagster.errors import StorageError
-from hsae_dagster.storage.objects import ObjectStore, StageInputs
-from hsae_dagster.whole_files import write_atomically
+from hsae_dagster.storage.objects import ObjectStore, StageInputs, write_atomically
 
 INPUTS = StageInputs("stage", "1", {"n": 2}, {"up": "v1"})
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.errors import StorageError
-from hsae_dagster.storage import vector_copy, vectors
+from hsae_dagster.keys import EmbeddingSet
+from hsae_dagster.storage import vectors
+from hsae_dagster.storage import vectors as vector_copy
 from hsae_dagster.storage.vectors import VectorTable
 
 FAMILY = EmbeddingSet("test", 8, "f" * 32)

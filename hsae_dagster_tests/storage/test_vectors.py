@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.errors import StorageError
+from hsae_dagster.keys import EmbeddingSet
 from hsae_dagster.storage.vectors import VectorTable
 
 FAMILY = EmbeddingSet("test", 4, "f" * 32)

@@ -16,15 +16,14 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from hsae_dagster.dataset.discovery import Dataset, files_fingerprint, load_dataset
-from hsae_dagster.dataset.intake import take_in
-from hsae_dagster.dataset.proposal import propose
+from hsae_dagster.dataset.new.intake import take_in
+from hsae_dagster.dataset.new.proposal import propose
 from hsae_dagster.dataset.rows import read_rows
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import HsaeError
-from hsae_dagster.providers.openai_annotator import read_judgements
-from hsae_dagster.providers.openai_interpreter import read_concept
-from hsae_dagster.providers.openai_replies import read_content, read_response
-from hsae_dagster.storage.legacy_checkpoint import load_legacy_checkpoint
+from hsae_dagster.providers.openai.readers import read_concept, read_judgements
+from hsae_dagster.providers.replies import read_content, read_response
+from hsae_dagster.storage.artifacts import load_legacy_checkpoint
 from hsae_dagster_tests.assets.workspace import declaration, tiny_texts
 from hsae_dagster_tests.torture import odd
 from hsae_dagster_tests.torture.tally import Tally

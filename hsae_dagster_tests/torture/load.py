@@ -11,18 +11,17 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from hsae_dagster.assets.dataset_catalog import dataset_catalog
-from hsae_dagster.assets.overview import gather, write_overview
-from hsae_dagster.automation import dataset_arrivals
-from hsae_dagster.core.corpus import SplitShares, build_corpus
-from hsae_dagster.core.embedding_set import EmbeddingSet
+from hsae_dagster.assets.automation import dataset_arrivals
+from hsae_dagster.assets.catalog import dataset_catalog, gather, write_overview
+from hsae_dagster.core.corpus import build_corpus
+from hsae_dagster.core.observations import SplitShares
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.dataset.rows import read_rows
-from hsae_dagster.keys import set_fingerprint
-from hsae_dagster.partitions import DATASETS
+from hsae_dagster.keys import EmbeddingSet, set_fingerprint
+from hsae_dagster.orchestration.project import DATASETS
 from hsae_dagster.storage.lineage import LineageLog
+from hsae_dagster.storage.objects import sealed, write_atomically
 from hsae_dagster.storage.vectors import VectorTable
-from hsae_dagster.whole_files import sealed, write_atomically
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 from hsae_dagster_tests.torture.children import Child, Said, finished_run, run_stages
 from hsae_dagster_tests.torture.tally import Tally

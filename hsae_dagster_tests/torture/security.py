@@ -11,7 +11,7 @@ import polars as pl
 
 from hsae_dagster.dataset.discovery import check_name, load_dataset
 from hsae_dagster.errors import DatasetError, StorageError
-from hsae_dagster.storage.legacy_checkpoint import load_legacy_checkpoint
+from hsae_dagster.storage.artifacts import load_legacy_checkpoint
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 from hsae_dagster_tests.providers.loopback import KEY, Raw
 from hsae_dagster_tests.torture.children import Child

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hsae_dagster.core.embedding_set import EmbeddingSet
 from hsae_dagster.errors import HsaeError
+from hsae_dagster.keys import EmbeddingSet
 from hsae_dagster.providers.ledger import TABLE, Entry, Ledger
-from hsae_dagster.providers.model_table import Usage
-from hsae_dagster.providers.plan import canonical
-from hsae_dagster.storage.holdouts import HoldoutRegister
+from hsae_dagster.providers.openai.requests import canonical
+from hsae_dagster.providers.replies import Usage
 from hsae_dagster.storage.lineage import LineageLog
+from hsae_dagster.storage.records import HoldoutRegister
 from hsae_dagster.storage.vectors import VectorTable
 from hsae_dagster_tests.storage.test_holdouts import keys, plan
 from hsae_dagster_tests.torture.children import Child, finished_run, start_run

@@ -1,22 +1,347 @@
-"""Candidate claims: what neurons say, and how texts are written.
+"""Candidate claims: word groups and exemplars, from what neurons say and how texts are written."""
 
-Belongs here: word groups and exemplars of each neuron, style cues, lengths, and the texts that hold each. Does not
-belong here: word groups grown on the outcome (`word_groups`), which candidates are taken (`choice`). No label is read.
-"""
-
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.claims import Cue, Length, Meaning, Sentences, WordGroup
-from hsae_dagster.core.concepts.cues import SIGN_CUES, WORD_CUES, count_words, has_sign
-from hsae_dagster.core.concepts.exemplars import SIMILARITIES, closest, columns_at, least_similarity, typical_units
-from hsae_dagster.core.concepts.terms import TermTable, occurrences
-from hsae_dagster.core.concepts.word_groups import CLOSENESS, MOST_FORMS
-from hsae_dagster.core.phi import phi_matrix
-from hsae_dagster.core.pooling import TextUnits
+from hsae_dagster.core.concepts.claims import (
+    SIMILARITIES,
+    Cue,
+    Length,
+    Meaning,
+    Sentences,
+    WordGroup,
+    closest,
+    columns_at,
+    least_similarity,
+    typical_units,
+)
+from hsae_dagster.core.concepts.words import SIGN_CUES, WORD_CUES, TermTable, count_words, has_sign, occurrences
+from hsae_dagster.core.inference.joint_fit import phi_matrix
+from hsae_dagster.core.observations import TextUnits
+
+_TINY = 1e-9
+
+
+@dataclass(frozen=True)
+class Gains:
+    """What each of p columns would add.
+
+    Attributes:
+        sums: (p,) product with the residual.
+        left: (p,) squared length of the column beside the basis.
+        explained: (p,) share of the outcome's squares that it would explain.
+        strength: (p,) signed cluster-robust t statistic of its coefficient (CR0).
+    """
+
+    sums: np.ndarray
+    left: np.ndarray
+    explained: np.ndarray
+    strength: np.ndarray
+
+
+class Watched:
+    """Sparse columns (n, p) about whose gains a growing basis is asked again and again: what does not change is kept.
+
+    Attributes:
+        across: (p, n) CSR, the columns transposed.
+        squares: (p,) squared length of each column.
+        owners: for each pair of a cluster and a column that meet, by column: the column.
+    """
+
+    def __init__(self, columns: sp.csc_matrix, clusters: np.ndarray) -> None:
+        """Prepare; `clusters` are (n,) int64 from 0."""
+        self.across = columns.T.tocsr() if columns.dtype == np.float64 else columns.T.tocsr().astype(np.float64)
+        self._clusters = int(clusters.max(initial=-1)) + 1
+        data, rows, p = self.across.data, self.across.indices, columns.shape[1]
+        column = np.repeat(np.arange(p), np.diff(self.across.indptr))
+        self.squares = np.bincount(column, weights=data**2, minlength=p)
+        meets, self._slots = np.unique(column * max(self._clusters, 1) + clusters[rows], return_inverse=True)
+        self.owners, inside = np.divmod(meets, max(self._clusters, 1))
+        starts = np.searchsorted(self.owners, np.arange(p + 1))
+        self._sums = sp.csc_matrix((np.zeros(len(meets)), inside, starts), shape=(self._clusters, p))
+        self._seen = np.zeros((p, 0))
+
+    def products(self, basis: np.ndarray) -> np.ndarray:
+        """(p, q) products with an orthonormal basis (n, q) that begins with the one that was asked about before."""
+        known = self._seen.shape[1]
+        if known < basis.shape[1]:
+            self._seen = np.column_stack([self._seen, self.across @ basis[:, known:]])
+        return self._seen[:, : basis.shape[1]]
+
+    def cluster_sums(self, values: np.ndarray) -> sp.csc_matrix:
+        """(clusters, p) CSC: sum over each cluster of a column times values (n,)."""
+        weights = self.across.data * values[self.across.indices]
+        self._sums.data = np.bincount(self._slots, weights=weights, minlength=len(self.owners))
+        return self._sums
+
+
+class Residual:
+    """An outcome, and what a basis of columns leaves of it.
+
+    Attributes:
+        values: (n,) float64, the residual.
+        basis: (n, q) float64 with orthonormal columns.
+        coefficients_of: the outcome is `basis @ basis.T @ y + values`.
+    """
+
+    def __init__(self, outcome: np.ndarray, held: np.ndarray, clusters: np.ndarray) -> None:
+        """Start from columns that are held constant.
+
+        Args:
+            outcome: (n,) float64.
+            held: (n, c) float64: an intercept (none for pairs) and controls.
+            clusters: (n,) int64 from 0.
+        """
+        self.outcome, self.clusters = outcome, clusters
+        self.n_clusters = int(clusters.max(initial=-1)) + 1
+        self.basis = _orthonormal(held) if held.shape[1] else np.zeros((len(outcome), 0))
+        self.values = outcome - self.basis @ (self.basis.T @ outcome)
+        self.total = float(self.values @ self.values)
+
+    @property
+    def noise(self) -> float:
+        """Variance of what is left."""
+        return max(float(self.values @ self.values) / max(len(self.values) - self.basis.shape[1], 1), _TINY)
+
+    def gains(self, columns: "sp.csc_matrix | Watched") -> Gains:
+        """What each column of a sparse (n, p) matrix would add beside the basis.
+
+        Args:
+            columns: the matrix, or one that is asked about again and again (`Watched`).
+        """
+        watched = columns if isinstance(columns, Watched) else Watched(columns, self.clusters)
+        sums = np.asarray(watched.across @ self.values).ravel()
+        seen = watched.products(self.basis)
+        squares = watched.squares
+        left = squares - (seen**2).sum(axis=1)
+        able = left > _TINY * np.maximum(squares, 1.0)
+        safe = np.where(able, left, 1.0)
+        explained = np.where(able, sums**2 / safe / max(self.total, _TINY), 0.0)
+        # The products r_i (x_i - Q Q'x_i), summed within clusters; the second part is dense in i, so it is taken
+        # cluster by cluster: sum over i in g of r_i Q_i.
+        scores = self._cluster_scores(watched, seen)
+        spread = np.sqrt(np.maximum(scores, _TINY))
+        return Gains(sums, left, explained, np.where(able, sums / spread, 0.0))
+
+    def gain(self, column: np.ndarray) -> tuple[float, float]:
+        """Share explained and strength (see `Gains`) of one column (n,)."""
+        product, seen = float(column @ self.values), column @ self.basis
+        square = float(column @ column)
+        left = square - float(seen @ seen)
+        if left <= _TINY * max(square, 1.0):
+            return 0.0, 0.0
+        sums = np.bincount(self.clusters, weights=self.values * (column - self.basis @ seen))
+        strength = product / math.sqrt(max(float(sums @ sums), _TINY))
+        return product**2 / left / max(self.total, _TINY), strength
+
+    def _cluster_scores(self, watched: "Watched", seen: np.ndarray) -> np.ndarray:
+        """(p,) sum over clusters of the squared cluster sums of residual times column beside the basis."""
+        own = watched.cluster_sums(self.values)
+        # |own - basis seen'|² = |own|² - 2 own·(basis seen') + seen (basis'basis) seen'
+        squares = np.bincount(watched.owners, weights=own.data**2, minlength=own.shape[1])
+        if not self.basis.shape[1]:
+            return squares
+        n = len(self.values)
+        groups = sp.csr_matrix((self.values, (self.clusters, np.arange(n))), shape=(self.n_clusters, n))
+        basis = np.asarray(groups @ self.basis)
+        cross = ((own.T @ basis) * seen).sum(axis=1)
+        return squares - 2 * np.asarray(cross).ravel() + ((seen @ (basis.T @ basis)) * seen).sum(axis=1)
+
+    def take(self, column: np.ndarray) -> None:
+        """Add a column (n,) to the basis."""
+        fresh = column - self.basis @ (self.basis.T @ column)
+        fresh -= self.basis @ (self.basis.T @ fresh)
+        length = float(np.linalg.norm(fresh))
+        if length <= _TINY * max(float(np.linalg.norm(column)), 1.0):
+            return
+        fresh /= length
+        self.basis = np.column_stack([self.basis, fresh])
+        self.values = self.values - fresh * (fresh @ self.values)
+
+
+def _orthonormal(held: np.ndarray) -> np.ndarray:
+    left, spread, _ = np.linalg.svd(held, full_matrices=False)
+    return left[:, spread > 1e-10 * max(float(spread.max(initial=0.0)), _TINY)]
+
+
+# Terms that a group lists at most, inflections included.
+MOST_FORMS = 12
+# Cosine with the group's centre that a term needs, by `terms.meanings`. At 0.4 groups miss plain synonyms; at less they
+# take in strangers.
+CLOSENESS = 0.3
+
+
+@dataclass(frozen=True)
+class Group:
+    """Families of a group, strongest first.
+
+    Attributes:
+        families: columns of the term table.
+        sign: +1 or -1, of its association with the outcome.
+        explained: squares of the outcome that it explains beside what is taken.
+        holds: (texts,) bool, which texts have it.
+    """
+
+    families: tuple[int, ...]
+    sign: float
+    explained: float
+    holds: np.ndarray
+
+    def terms(self, table: TermTable) -> tuple[str, ...]:
+        """Every term of the group, all inflections, in the order in which the families joined."""
+        return tuple(form for family in self.families for form in table.families[family].forms)
+
+
+class Grower:
+    """Grows groups of one term table for one set of observations."""
+
+    def __init__(self, table: TermTable, vectors: np.ndarray, design: sp.csr_matrix) -> None:
+        """Prepare.
+
+        Args:
+            table: terms and the texts that hold them.
+            vectors: (families, d) float32 unit vectors of the families' names.
+            design: (n, texts) CSR, see the module's docstring.
+        """
+        self.table, self.design = table, design
+        self.columns: sp.csc_matrix = (design @ table.matrix).tocsc()
+        self._across = design.T.tocsr()
+        self._weight = np.asarray(abs(design).sum(axis=0)).ravel()
+        self._forms = np.array([len(family.forms) for family in table.families], dtype=np.int64)
+        self._exact = vectors.astype(np.float64)
+        self._likeness: dict[int, np.ndarray] = {}
+        self._faced: tuple[np.ndarray, _Faced] | None = None
+
+    def grow(self, residual: Residual, seed: int, able: np.ndarray, price: float) -> Group:
+        """The group that grows from one family.
+
+        Args:
+            residual: what is to be explained.
+            seed: a column of the table.
+            able: (families,) bool, which may join: their own association has the seed's sign.
+            price: squares of the outcome that a further term must explain.
+        """
+        faced = self._face(residual)
+        state = _State.start(self._rows(seed), faced)
+        families, forms, alike = [seed], int(self._forms[seed]), self._alike(seed)
+        sign = float(np.sign(state.product)) or 1.0
+        while True:
+            near = alike >= CLOSENESS * max(np.sqrt(max(float(alike[families].sum()), 0.0)), 1e-12)
+            fits = near & able & (self._forms <= MOST_FORMS - forms)
+            fits[families] = False
+            candidates = np.flatnonzero(fits)
+            if not len(candidates):
+                break
+            best = state.best([self._rows(int(family)) for family in candidates], faced, sign)
+            if best is None:
+                break
+            family = int(candidates[best])
+            grown = state.joined(self._rows(family), faced)
+            if grown.explained < state.explained + price or np.sign(grown.product) != sign:
+                break
+            state = grown
+            families.append(family)
+            forms += int(self._forms[family])
+            alike = alike + self._alike(family)
+        return Group(tuple(families), sign, state.explained, state.holds)
+
+    def _face(self, residual: Residual) -> "_Faced":
+        """Products with a residual, kept until it changes."""
+        if self._faced is None or self._faced[0] is not residual.values:
+            products = np.column_stack(
+                [self._across @ residual.values, self._weight, np.asarray(self._across @ residual.basis)]
+            )
+            self._faced = residual.values, _Faced(self.design, self._across, products)
+        return self._faced[1]
+
+    def _alike(self, family: int) -> np.ndarray:
+        """(families,) products of all vectors with one."""
+        if family not in self._likeness:
+            self._likeness[family] = self._exact @ self._exact[family]
+        return self._likeness[family]
+
+    def _rows(self, family: int) -> np.ndarray:
+        matrix = self.table.matrix
+        return matrix.indices[matrix.indptr[family] : matrix.indptr[family + 1]]
+
+
+@dataclass(frozen=True)
+class _Faced:
+    """What growing reads of a residual.
+
+    Attributes:
+        design: (n, texts) CSR.
+        across: its transpose, CSR.
+        products: (texts, 2 + q) float64: of each text with the residual, its weight, of it with the basis.
+    """
+
+    design: sp.csr_matrix
+    across: sp.csr_matrix
+    products: np.ndarray
+
+
+@dataclass(frozen=True)
+class _State:
+    """A group while it grows: texts that hold it, and its column's products with the residual, the basis and itself."""
+
+    holds: np.ndarray
+    product: float
+    seen: np.ndarray
+    square: float
+    turned: np.ndarray
+
+    @staticmethod
+    def start(rows: np.ndarray, faced: _Faced) -> "_State":
+        texts, width = faced.products.shape
+        empty = _State(np.zeros(texts, dtype=bool), 0.0, np.zeros(width - 2), 0.0, np.zeros(texts))
+        return empty.joined(rows, faced)
+
+    @property
+    def explained(self) -> float:
+        left = self.square - float(self.seen @ self.seen)
+        return self.product**2 / left if left > 1e-9 else 0.0
+
+    def joined(self, rows: np.ndarray, faced: _Faced) -> "_State":
+        fresh = rows[~self.holds[rows]]
+        holds = self.holds.copy()
+        holds[fresh] = True
+        column = np.asarray(faced.design @ holds.astype(np.float64))
+        added = faced.products[fresh].sum(axis=0)
+        return _State(
+            holds, self.product + float(added[0]), self.seen + added[2:], float(column @ column), faced.across @ column
+        )
+
+    def best(self, candidates: Sequence[np.ndarray], faced: _Faced, sign: float) -> int | None:
+        """Position of the candidate (rows of texts) that would explain most; None if none has fresh texts of its sign.
+
+        The squared length of a pair's column is that of disjoint texts, which is right but for pairs of which both
+        texts are fresh; `joined` computes it exactly.
+        """
+        rows = np.concatenate(candidates)
+        fresh = ~self.holds[rows]
+        starts = np.concatenate([[0], np.cumsum([len(own) for own in candidates])])
+        kept = np.concatenate([[0], np.cumsum(fresh)])[starts]
+        shape = (len(candidates), len(self.holds))
+        members = sp.csr_matrix((np.ones(int(fresh.sum())), rows[fresh], kept), shape=shape)
+        sums = members @ faced.products
+        product, added, seen = self.product + sums[:, 0], sums[:, 1], self.seen + sums[:, 2:]
+        left = self.square + 2 * (members @ self.turned) + added - (seen**2).sum(axis=1)
+        value = np.where(
+            (left > 1e-9) & (added > 0) & (np.sign(product) == sign), product**2 / np.maximum(left, 1e-9), -1
+        )
+        best = int(value.argmax())
+        return best if value[best] > 0 else None
+
+
+def strongest_seeds(strength: np.ndarray, explained: np.ndarray, most: int) -> Sequence[int]:
+    """Families to grow from: those that explain most alone and hold across clusters."""
+    order = np.argsort(-np.where(np.abs(strength) > 2.0, explained, -1.0), kind="stable")[:most]
+    return [int(j) for j in order if abs(strength[j]) > 2.0]
+
 
 # Shares of texts below and above which the length bands lie.
 _BANDS = (0.2, 0.8)

@@ -1,26 +1,13 @@
-"""Which claims are taken: n chosen together for what they say of the outcome, fewer where no more helps.
-
-Belongs here: forward selection over ready candidates and over word groups grown on the way; how many are worth having.
-Does not belong here: making candidates (`candidates`), testing claims (`core.inference`).
-
-Everything is learned from clusters that may be learned from, never from the holdout. A claim is taken for what it
-explains beside those taken before and what is held constant; one that nearly repeats another is passed over. A
-candidate that saw no outcome costs one price, a word group grown on the outcome one for each word it chose, because
-each choice fits some noise (as in the risk inflation criterion of Foster and George 1994). Price and number of claims
-are those of the best fit in cross-validation over whole clusters, in each fold of which everything is chosen anew, and
-of numbers that fit about as well the least (Hastie, Tibshirani and Friedman 2009, sections 7.10.1 and 7.10.2).
-"""
+"""Which claims are taken: n chosen together for what they say of the outcome, fewer where no more helps."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.residual import Residual, Watched
-from hsae_dagster.core.concepts.terms import TermTable
-from hsae_dagster.core.concepts.word_groups import Group, Grower, strongest_seeds
-from hsae_dagster.core.joint_fit import cluster_folds, score
-from hsae_dagster.core.phi import phis
+from hsae_dagster.core.concepts.candidates import Group, Grower, Residual, Watched, strongest_seeds
+from hsae_dagster.core.concepts.words import TermTable
+from hsae_dagster.core.inference.joint_fit import cluster_folds, phis, score
 
 # Largest |φ| of two claims over the texts that they were learned from.
 MOST_ALIKE = 0.5
@@ -42,7 +29,7 @@ class Learned:
         outcome: (n,) float64; of pairs 1/2 is subtracted.
         held: (n, c) float64, what is held constant: controls, and an intercept unless these are pairs.
         clusters: (n,) int64 from 0.
-        design: (n, texts) float64 CSR of 1 and -1 (see `word_groups`).
+        design: (n, texts) float64 CSR of 1 and -1 (see `core.concepts.candidates`).
         task: regression, classification or pairwise.
     """
 

@@ -1,19 +1,49 @@
-"""The kinds of claims, each with its printed sentence and its executable meaning, which are the same thing.
-
-Belongs here: word groups, exemplars, style cues and length bands as records; their sentences; judging texts by them;
-which words or sentence made a claim hold. Does not belong here: finding them (`candidates`), choosing among them
-(`choice`), or phrases of a language model, which only a reader can judge.
-"""
+"""Claims and concepts: every kind with its printed sentence and its executable meaning, which are the same thing."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
+import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.cues import SIGN_CUES, WORD_CUES, count_words, has_sign
-from hsae_dagster.core.concepts.terms import occurrences
+from hsae_dagster.core.concepts.words import SIGN_CUES, WORD_CUES, count_words, has_sign, occurrences
 from hsae_dagster.errors import MethodError
+from hsae_dagster.keys import concept_id
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A predicate about a text.
+
+    Attributes:
+        predicate: in words, as a verb phrase whose subject is the text ("asks a question").
+        author: who proposed it (`lexical`, `openai:<model>`).
+        definition: what executes it, JSON-like (`core.concepts.claims`), or None when only a reader can judge it.
+        details: facts about its making that do not change what it means (prompt hash, seed).
+    """
+
+    predicate: str
+    author: str
+    definition: Mapping[str, Any] | None = None
+    details: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """JSON-like form."""
+        return {
+            "concept_id": self.concept_id,
+            "predicate": self.predicate,
+            "author": self.author,
+            "definition": self.definition,
+            "details": dict(self.details),
+        }
+
+    @property
+    def concept_id(self) -> str:
+        """Key of the concept: its predicate and definition."""
+        return concept_id(self.predicate, self.definition)
+
 
 # (texts, sentences) -> cosine of the closest unit of each text with each sentence, and that unit.
 Closeness: TypeAlias = Callable[[Sequence[str], Sequence[str]], tuple[np.ndarray, list[list[str]]]]
@@ -210,3 +240,159 @@ def because(meaning: Meaning, text: str, closeness: Closeness | None = None) -> 
     if terms:
         return tuple(terms[j] for j in np.sort(occurrences([text], terms).indices))
     return (meaning.claim,) if judge([meaning], [text])[0, 0] else ()
+
+
+# Similarities that are tried; none below is a claim people could follow.
+SIMILARITIES = (0.65, 0.7, 0.75, 0.8)
+MOST_SENTENCES = 3
+# Words of an exemplar: long enough to say something, short enough to be read at a glance.
+_FEWEST_WORDS, _MOST_WORDS = 3, 16
+# Strongest units of a neuron among which its exemplars are looked for.
+_STRONGEST = 40
+_BLOCK = 2**22
+# Pairs of units drawn to learn how alike they are by chance.
+_DRAWN = 20_000
+
+
+@dataclass(frozen=True)
+class Exemplars:
+    """Rows of units that stand for a claim, most typical first."""
+
+    units: tuple[int, ...]
+
+
+def least_similarity(vectors: np.ndarray, rng: np.random.Generator) -> float:
+    """The similarity below which two units of a corpus are called alike for its boilerplate.
+
+    Three standard deviations above the mean of units drawn by chance: where all texts begin alike ("A bill to …"),
+    sentences must be closer than elsewhere to be alike in what they say.
+    """
+    first = rng.integers(len(vectors), size=_DRAWN)
+    # Never a unit and itself, which small corpora would have many of.
+    second = (first + rng.integers(1, max(len(vectors), 2), size=_DRAWN)) % len(vectors)
+    cosines = (vectors[first] * vectors[second]).sum(axis=1)
+    return float(cosines.mean() + 3 * cosines.std())
+
+
+def typical_units(
+    activation: np.ndarray,
+    units: np.ndarray,
+    vectors: np.ndarray,
+    n_words: np.ndarray,
+    *,
+    coherent: float,
+    sets: int = 2,
+) -> list[Exemplars]:
+    """Sets of exemplars of one neuron: one sentence, and up to three that are close to each other.
+
+    Args:
+        activation: (f,) of the neuron on the units that fire it.
+        units: (f,) rows of these units.
+        vectors: (units, d) float32 of unit length.
+        n_words: (units,) words of each unit.
+        coherent: cosine that any two exemplars of one claim need.
+        sets: most different centres to start from.
+
+    Returns:
+        At most `2 * sets` sets, none where no short unit fires.
+    """
+    short = (n_words[units] >= _FEWEST_WORDS) & (n_words[units] <= _MOST_WORDS)
+    order = np.lexsort((units[short], -activation[short]))[:_STRONGEST]
+    rows, strength = units[short][order], activation[short][order]
+    if not len(rows):
+        return []
+    alike = vectors[rows] @ vectors[rows].T
+    found: list[Exemplars] = []
+    left = np.ones(len(rows), dtype=bool)
+    for _ in range(sets):
+        if not left.any():
+            break
+        # Typical: close to many strong ones.
+        typical = np.where(left, (alike * strength[None, :] * left[None, :]).sum(axis=1), -np.inf)
+        centre = int(typical.argmax())
+        members = _spread(centre, alike, coherent)
+        found.append(Exemplars((int(rows[centre]),)))
+        if len(members) > 1:
+            found.append(Exemplars(tuple(int(rows[m]) for m in members)))
+        left &= alike[centre] < coherent
+    return found
+
+
+def _spread(centre: int, alike: np.ndarray, least: float) -> list[int]:
+    """Up to three units, coherent with each other, that together lie close to most of the others."""
+    members = [centre]
+    covered = alike[centre].copy()
+    while len(members) < MOST_SENTENCES:
+        coherent = (alike[members] >= least).all(axis=0) & (alike[members] < 0.95).all(axis=0)
+        if not coherent.any():
+            break
+        reach = np.maximum(covered[None, :], alike)
+        gain = np.where(coherent, np.minimum(reach, 0.7).clip(min=0.4).sum(axis=1), -np.inf)
+        best = int(gain.argmax())
+        members.append(best)
+        covered = np.maximum(covered, alike[best])
+    return members
+
+
+def closest(sentences: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """(units, q) float32 cosine of each unit with each of q sentences, in blocks; both of unit length."""
+    out = np.empty((len(vectors), len(sentences)), dtype=np.float32)
+    size = max(1, _BLOCK // max(len(sentences), 1))
+    for start in range(0, len(vectors), size):
+        out[start : start + size] = vectors[start : start + size] @ sentences.T
+    return out
+
+
+def columns_at(likeness: np.ndarray, sets: Sequence[Sequence[int]], similarities: Sequence[float]) -> sp.csc_matrix:
+    """(texts, sets × similarities) CSC: which texts have some sentence of each set at each similarity."""
+    parts = []
+    for members in sets:
+        top = likeness[:, list(members)].max(axis=1)
+        parts += [top >= similarity for similarity in similarities]
+    return sp.csc_matrix(np.column_stack(parts).astype(np.float32)) if parts else sp.csc_matrix((len(likeness), 0))
+
+
+def reasons(
+    meanings: Sequence[Meaning | None], texts: Sequence[str], holds: np.ndarray, closeness: Closeness | None = None
+) -> list[list[tuple[str, ...]]]:
+    """For each text and claim, the words that were found or the unit that is closest; empty where it does not hold.
+
+    Args:
+        meanings: the claims; None for a phrase, which only a reader can explain.
+        texts: n texts.
+        holds: (n, claims) bool.
+        closeness: of units with quoted sentences; without it, sentences are not explained.
+
+    Returns:
+        n lists of as many tuples as there are claims; a cue of signs or a length is explained by its own name.
+    """
+    found: list[list[tuple[str, ...]]] = [[()] * len(meanings) for _ in texts]
+    terms = sorted({term for meaning in meanings for term in terms_of(meaning)})
+    place = {term: j for j, term in enumerate(terms)}
+    where = occurrences(texts, terms)
+    present = [set(where.indices[where.indptr[i] : where.indptr[i + 1]].tolist()) for i in range(len(texts))]
+    for j, meaning in enumerate(meanings):
+        own = terms_of(meaning)
+        for i in np.flatnonzero(holds[:, j]):
+            if own:
+                found[i][j] = tuple(term for term in own if place[term] in present[i])
+            elif meaning is not None and not isinstance(meaning, Sentences):
+                found[i][j] = (meaning.claim,)
+    _closest_units(found, meanings, texts, holds, closeness)
+    return found
+
+
+def _closest_units(
+    found: list[list[tuple[str, ...]]],
+    meanings: Sequence[Meaning | None],
+    texts: Sequence[str],
+    holds: np.ndarray,
+    closeness: Closeness | None,
+) -> None:
+    for j, meaning in enumerate(meanings):
+        rows = np.flatnonzero(holds[:, j]).tolist()
+        if closeness is None or not isinstance(meaning, Sentences) or not rows:
+            continue
+        likeness, units = closeness([texts[i] for i in rows], meaning.sentences)
+        for i, best, own in zip(rows, likeness.argmax(axis=1), units, strict=True):
+            found[i][j] = (own[int(best)],)

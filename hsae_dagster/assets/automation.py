@@ -1,0 +1,242 @@
+"""What runs by itself: schedules, and sensors of files, stale results and batches."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from hsae_dagster.assets.catalog import scan
+from hsae_dagster.dataset.discovery import Dataset, dataset_names, files_fingerprint, files_stamp
+from hsae_dagster.errors import DatasetError, HsaeError
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.orchestration.stage import outdated_cards
+from hsae_dagster.providers.ledger import Ledger
+from hsae_dagster.providers.openai.batch import BatchRecord, BatchRegister
+from hsae_dagster.providers.spending import Account
+from hsae_dagster.report.archive import card_partition, dataset_of_card
+from hsae_dagster.storage.lineage import LineageLog
+
+if TYPE_CHECKING:
+    from hsae_dagster.providers.openai.server import Server
+
+# Seconds between two looks at data/, and between two decisions of `refresh`.
+LOOK_SECONDS = int(os.environ.get("HSAE_LOOK_SECONDS") or 30)
+
+
+@dg.sensor(
+    minimum_interval_seconds=LOOK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="A new folder under data/ becomes a partition; changed files become a new version of `labelled_texts`; "
+    "the partitions of a folder that is gone are removed, its results stay. Costs nothing, starts nothing.",
+)
+def dataset_arrivals(context: dg.SensorEvaluationContext, folders: Project) -> dg.SensorResult | dg.SkipReason:
+    """A new folder under data/ becomes a partition; changed files become a new data version of `labelled_texts`.
+
+    The folder of a dataset that is gone takes its partition along; records, results and report stay, and are found
+    again when it returns. Files are read only if their size or time of change differ from the last tick's.
+
+    Raises:
+        DatasetError: some dataset cannot be used and there is nothing else to tell: the sentences of all of them, as
+            the tick's error. Whatever changed in the others was told by the tick before.
+    """
+    if not folders.data.is_dir():  # a drive that is not mounted retires nobody
+        return dg.SkipReason(f"there is no folder {folders.data}")
+    seen = json.loads(context.cursor or "{}")
+    stamps: dict[str, str] = {}
+
+    def fingerprint(dataset: Dataset) -> str:
+        stamps[dataset.name] = files_stamp(dataset)
+        version, stamp = seen.get(dataset.name, ("", ""))
+        return version if stamp == stamps[dataset.name] else files_fingerprint(dataset)
+
+    found, problems = scan(folders, fingerprint)
+    now = {dataset.name: (version, stamps[dataset.name]) for dataset, version in found}
+    for problem in problems:
+        context.log.warning(problem)
+    changed = [name for name, (version, _) in now.items() if seen.get(name, ("", ""))[0] != version]
+    known = set(context.instance.get_dynamic_partitions(folders.partitions_name))
+    new = [name for name in now if name not in known]
+    gone = sorted(known - set(dataset_names(folders.data)))
+    texts = folders.key("labelled_texts")
+    cursor = json.dumps({**seen, **now}, sort_keys=True)
+    if not (changed or new or gone):
+        if problems:
+            raise DatasetError(" ".join(problems))
+        context.update_cursor(cursor)  # a file written again with the same content is read once, not at every tick
+        return dg.SkipReason(f"none of {len(now)} datasets changed")
+    return dg.SensorResult(
+        dynamic_partitions_requests=list(_partition_requests(context.instance, folders, new, gone)),
+        asset_events=[
+            *(
+                dg.AssetMaterialization(texts, partition=name, tags={"dagster/data_version": now[name][0]})
+                for name in changed
+            ),
+            # An observation, because a materialization would ask for a refresh.
+            *(
+                dg.AssetObservation(
+                    texts,
+                    partition=name,
+                    metadata={"state": "retired", "why": f"{folders.data / name / 'dataset.yaml'} is gone"},
+                )
+                for name in gone
+            ),
+            *outdated_cards(context.instance, folders, {name: now[name][0] for name in changed}),
+        ],
+        cursor=cursor,
+    )
+
+
+def _partition_requests(
+    instance: dg.DagsterInstance, project: Project, new: list[str], gone: list[str]
+) -> Iterator[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest]:
+    """Partitions of datasets that have come or gone, and of the hypotheses that they have."""
+    log = LineageLog(project.store)
+    records = [record for record in map(log.latest, new) if record]
+    cards = [card_partition(each.dataset, number + 1) for each in records for number in range(len(each.hypotheses))]
+    left = [key for key in instance.get_dynamic_partitions(project.cards_name) if dataset_of_card(key) in gone]
+    for name, added, removed in ((project.partitions_name, new, gone), (project.cards_name, cards, left)):
+        if added:
+            yield dg.AddDynamicPartitionsRequest(name, added)
+        if removed:
+            yield dg.DeleteDynamicPartitionsRequest(name, removed)
+
+
+def refresh_condition(stages: Sequence[dg.AssetKey], *, new_too: bool = False) -> dg.AutomationCondition[dg.AssetKey]:
+    """When a stage of a dataset is asked for: it is missing, its code changed, or what it reads has new content.
+
+    Of datasets that nobody has asked for, which have no corpus yet, nothing is asked for.
+
+    Everything downstream is asked for in the same run, so that a change is one run of its dataset; a stage of that run
+    whose inputs have come out equal keeps its result. Content that comes out equal outside of such a run (the same
+    data version) asks for nothing. While a run of the dataset is under way, the next one waits for it.
+
+    Unlike `AutomationCondition.eager`, datasets that were there before the rule was first switched on count as missing,
+    and a parent made again with the same data version does not count as updated.
+
+    Args:
+        stages: keys of all stages of a dataset, the corpus first.
+        new_too: datasets that nobody has asked for as well.
+    """
+    rule = dg.AutomationCondition
+    # `updated & new content & not by a run that makes this stage too`, written with `since` because only that operator
+    # keeps the time of the update, by which a change that came while a stage ran is told from one its run has seen.
+    same, together = ~rule.data_version_changed(), rule.data_version_changed() & rule.executed_with_root_target()
+    new_input = rule.any_deps_match(rule.newly_updated().since(same | together))
+    unseen = new_input.since(rule.newly_updated()) & new_input.since(rule.newly_requested())
+    # Not on the tick that sees another stage's update: of several datasets that were updated since the last tick,
+    # `executed_with_root_target` knows only the latest, and whether this stage followed is certain one tick later.
+    stages_read = dg.AssetSelection.assets(*stages)
+    settling = rule.any_deps_match(rule.newly_updated()).allow(stages_read)
+    # In the same run as what it reads. Needs no memory: a parent is not asked for while the dataset is busy.
+    alongside = rule.any_deps_match(rule.will_be_requested())
+    seen_to = rule.newly_requested() | rule.newly_updated()
+    # Missing since a run of it failed is no cause, whoever started that run.
+    missing = rule.newly_missing().since(seen_to | rule.execution_failed().newly_true())
+    due = alongside | (unseen & ~settling) | missing | rule.code_version_changed().since(seen_to)
+    busy = rule.asset_matches(stages[0], rule.in_progress())
+    for stage in stages[1:]:
+        busy = busy | rule.asset_matches(stage, rule.in_progress())
+    # Nor on the first tick without a run: Dagster tells apart which updates a tick may see, but not which ends of runs,
+    # so a run that ends while the tick is evaluated looks ended before the updates of its last stages are seen.
+    calm = ~busy & ~(~busy).newly_true()
+    unsettled = busy.since(calm).with_label("a run of the dataset is under way, or was at the last look")
+    wanted = due if new_too else due & ~rule.asset_matches(stages[0], rule.missing())
+    return (wanted & ~rule.any_deps_missing() & ~busy & ~unsettled).with_label("refresh")
+
+
+def refresh_sensor(stages: Sequence[dg.AssetKey]) -> dg.AutomationConditionSensorDefinition:
+    """The sensor that starts what `refresh_condition` asks for."""
+    return dg.AutomationConditionSensorDefinition(
+        "refresh",
+        target=dg.AssetSelection.assets(*stages),
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        minimum_interval_seconds=LOOK_SECONDS,
+        # One run per dataset, not one backfill over them: each stands and fails by itself.
+        emit_backfills=False,
+        description="Starts a run for a dataset when its files, its dataset.yaml or a stage's code have changed since "
+        "the last run, or a stage has no result: one run, of what is downstream of the change, once no other run of "
+        "the dataset is under way. Acts only on datasets that have been run before (by hand or `hsae run`), on "
+        "samples and new ones only with HSAE_REFRESH_NEW=1. Never repeats a failed run. Stopped until switched on, for "
+        "runs may cost money.",
+    )
+
+
+@dg.schedule(
+    job_name="analyse_dataset",
+    cron_schedule="0 2 * * *",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="At 02:00 UTC, every dataset that has been run before: finished stages are kept, failed ones are tried "
+    "again. Stopped until switched on.",
+)
+def nightly(context: dg.ScheduleEvaluationContext, folders: Project) -> Iterator[dg.RunRequest]:
+    """Every dataset that someone has run before, or with HSAE_REFRESH_NEW=1 every dataset."""
+    found, problems = scan(folders)
+    for problem in problems:
+        context.log.warning(problem)
+    known = set(context.instance.get_dynamic_partitions(folders.partitions_name))
+    for dataset, _ in found:
+        ours = dg.RunsFilter(tags={"dagster/partition": dataset.name})
+        if dataset.name in known and (folders.refresh_new or context.instance.get_runs(ours, limit=1)):
+            day = context.scheduled_execution_time.date().isoformat()
+            yield dg.RunRequest(run_key=f"{dataset.name} {day}", partition_key=dataset.name)
+
+
+SECONDS = 60
+
+
+@dg.sensor(
+    minimum_interval_seconds=SECONDS,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    job_name="analyse_dataset",
+    description="Collects batches of paid models that have ended and goes on with the runs that waited for them. "
+    "Stopped until switched on; without it, running the stage again collects as well.",
+)
+def batch_answers(context: dg.SensorEvaluationContext, folders: Project) -> dg.SensorResult | dg.SkipReason:
+    """Batches that have ended are collected into the ledger, and their runs go on where they waited."""
+    register = BatchRegister(folders.results)
+    under_way = [record for record in register.all() if not record.collected]
+    if not under_way:
+        return dg.SkipReason("no batch is under way")
+    from hsae_dagster.providers.openai.server import server_from_environment
+
+    try:
+        server = server_from_environment(folders.model_server.environment)
+        ended = [record for record in under_way if _collect(folders, register, record, server)]
+    except HsaeError as error:
+        return dg.SkipReason(f"{len(under_way)} batches are under way, but: {error}")
+    left = {(record.dataset, record.stage) for record in register.all() if not record.collected}
+    ready = {(r.dataset, r.stage): r for r in ended if (r.dataset, r.stage) not in left}
+    if not ready:
+        return dg.SkipReason(f"{len(under_way) - len(ended)} batches are under way")
+    return dg.SensorResult(run_requests=[_request(folders, record) for record in ready.values()])
+
+
+def _collect(project: Project, register: BatchRegister, record: BatchRecord, server: "Server") -> bool:
+    from hsae_dagster.providers.openai.batch import collect
+    from hsae_dagster.providers.openai.client import OpenAIClient, run_sync
+    from hsae_dagster.providers.openai.server import Asker
+    from hsae_dagster.providers.replies import profile_of
+
+    if record.server != server.endpoint:
+        return False
+    client = OpenAIClient(Asker("model", record.model, "lexical"), server)
+    account = Account(Ledger(project.results), record.dataset, record.stage, record.run_id)
+
+    async def look() -> bool:
+        async with client.connect() as connection:
+            return await collect(connection, server, record, account, profile_of(record.model), register)
+
+    return run_sync(look())
+
+
+def _request(project: Project, record: BatchRecord) -> dg.RunRequest:
+    named = [dg.AssetKey.from_user_string(key) for key in record.selection or ()]
+    selection = named or [project.key(record.stage)]
+    return dg.RunRequest(
+        run_key=record.batch_id,
+        partition_key=record.dataset,
+        asset_selection=selection,
+        tags={".dagster/hsae_batch": record.batch_id},
+    )

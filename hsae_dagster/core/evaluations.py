@@ -1,0 +1,244 @@
+"""Evaluations as records: where one came from, and two of them side by side, hypotheses matched one to one."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+
+FILES = "labelled_texts"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One result that an evaluation rests on.
+
+    Attributes:
+        asset: the stage that made it.
+        place: its folder, relative to the results folder.
+        data_version: fingerprint of its content.
+        code_version: of the stage that made it.
+        run_id: the run that made it.
+        created: when (ISO 8601, UTC).
+        upstream: data version of each result that it was made from.
+    """
+
+    asset: str
+    place: str
+    data_version: str
+    code_version: str
+    run_id: str
+    created: str
+    upstream: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """One published evaluation.
+
+    Attributes:
+        dataset: partition key.
+        number: from 1, in the order of publication.
+        published: when it became current (ISO 8601, UTC).
+        evaluation: its own result.
+        files: data version of the dataset's files and declaration that its corpus was made from.
+        origins: everything it rests on, in the order of the stages.
+        mixed: sentences about results that were made from other versions than those the evaluation read.
+        summary: figures of the whole evaluation (JSON-like).
+        hypotheses: rows (JSON-like): keys, claim, badge, effect, and how the hypothesis was known again.
+    """
+
+    dataset: str
+    number: int
+    published: str
+    evaluation: Origin
+    files: str
+    origins: tuple[Origin, ...]
+    mixed: tuple[str, ...]
+    summary: Mapping[str, Any]
+    hypotheses: tuple[Mapping[str, Any], ...]
+
+    @property
+    def key(self) -> str:
+        """Short name of the evaluation: what its result was made from (12 hexadecimal characters)."""
+        return PurePosixPath(self.evaluation.place).name[:12]
+
+    def origin(self, asset: str) -> Origin | None:
+        """What it rests on of one asset."""
+        return next((origin for origin in self.origins if origin.asset == asset), None)
+
+    def hypothesis(self, hypothesis_id: str) -> Mapping[str, Any] | None:
+        """The row of one hypothesis, or None."""
+        return next((row for row in self.hypotheses if row["hypothesis_id"] == hypothesis_id), None)
+
+
+SAME_CLAIM = 0.7  # correlation from which on two concepts are had by the same texts
+SAME_NEURON = 0.9  # cosine from which on two decoder directions are one neuron ...
+AKIN = 0.5  # ... unless the concepts written for it agree on fewer texts than this
+LEAST_SHARED = 50  # texts that both have judged, below which a correlation says nothing
+
+
+@dataclass(frozen=True)
+class Match:
+    """Two hypotheses that are one.
+
+    Attributes:
+        old: position among the old ones.
+        new: position among the new ones.
+        correlation: phi of their annotations on shared texts, or NaN.
+        cosine: of their neurons' decoder directions, or NaN.
+    """
+
+    old: int
+    new: int
+    correlation: float
+    cosine: float
+
+
+def annotation_correlation(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Phi coefficients of annotations on the same texts.
+
+    Args:
+        old: (n, h) int8, 1 yes, 0 no, -1 missing; rows are shared texts.
+        new: (n, k) int8, the same rows.
+
+    Returns:
+        (h, k) float64; NaN where fewer than `LEAST_SHARED` texts have both answers, or one of the two never varies.
+    """
+    judged_old, judged_new = (old >= 0).astype(np.float64), (new >= 0).astype(np.float64)
+    yes_old, yes_new = (old == 1).astype(np.float64), (new == 1).astype(np.float64)
+    n = judged_old.T @ judged_new
+    both = yes_old.T @ yes_new
+    first, second = yes_old.T @ judged_new, judged_old.T @ yes_new
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = np.sqrt(first * (n - first) * second * (n - second))
+        phi = (n * both - first * second) / spread
+    return np.where((n >= LEAST_SHARED) & (spread > 0), phi, np.nan)
+
+
+def direction_cosine(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Cosines (h, k) of decoder directions (h, d) and (k, d); NaN for a direction of length zero."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (old, new)]
+    cosine: np.ndarray = units[0].astype(np.float64) @ units[1].astype(np.float64).T
+    return cosine
+
+
+def match_hypotheses(correlation: np.ndarray, cosine: np.ndarray) -> list[Match]:
+    """The one-to-one assignment of largest total similarity among pairs that may be one hypothesis.
+
+    Two may be one when the same texts have both concepts (`SAME_CLAIM`), or when their neuron is the same
+    (`SAME_NEURON`) and their concepts, where that can be told, are at least akin (`AKIN`).
+
+    Args:
+        correlation: (h, k) of annotations, NaN where unknown.
+        cosine: (h, k) of decoder directions, NaN where unknown (another embedding model).
+
+    Returns:
+        Matches in the order of the new ones.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    known = np.stack([correlation, cosine])
+    told = np.isfinite(known)
+    with np.errstate(invalid="ignore"):
+        able = (correlation >= SAME_CLAIM) | ((cosine >= SAME_NEURON) & ~(correlation < AKIN))
+    mean = np.where(told, known, 0.0).sum(axis=0) / np.maximum(told.sum(axis=0), 1)
+    gain = np.where(able, mean, 0.0)
+    rows, columns = linear_sum_assignment(gain, maximize=True)
+    found = [
+        Match(int(i), int(j), float(correlation[i, j]), float(cosine[i, j]))
+        for i, j in zip(rows, columns, strict=True)
+        if able[i, j]
+    ]
+    return sorted(found, key=lambda match: match.new)
+
+
+Kind = Literal["appeared", "vanished", "moved", "unchanged"]
+_ORDER = {"appeared": 0, "moved": 1, "vanished": 2, "unchanged": 3}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one hypothesis stands in one evaluation; effects in outcome units, NaN where not estimable."""
+
+    hypothesis_id: str
+    rank: int
+    claim: str
+    badge: str
+    estimate: float
+    low: float
+    high: float
+
+    @staticmethod
+    def of(row: Mapping[str, Any]) -> "Standing":
+        """From a row of the table of hypotheses, or of a record made from one (null stands for NaN)."""
+        effect = {
+            name: math.nan if row[f"effect_{name}"] is None else float(row[f"effect_{name}"])
+            for name in ("estimate", "low", "high")
+        }
+        return Standing(row["hypothesis_id"], row["rank"], row["claim"], row["badge"], **effect)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One hypothesis in two evaluations.
+
+    Attributes:
+        kind: appeared, vanished, moved or unchanged.
+        before: its standing in the earlier one, None when it appeared.
+        after: its standing in the later one, None when it vanished.
+        verdict: whether the badge differs.
+        effect: whether the later estimate lies outside the earlier interval, or stopped or began to be estimable.
+        words: whether the claim's words differ.
+        rank: whether its place in selection differs.
+    """
+
+    kind: Kind
+    before: Standing | None
+    after: Standing | None
+    verdict: bool = False
+    effect: bool = False
+    words: bool = False
+    rank: bool = False
+
+    @property
+    def standing(self) -> Standing:
+        """The later standing, or the last one that it had."""
+        found = self.after or self.before
+        assert found is not None  # a change is of something
+        return found
+
+
+def by_concept(rows: Iterable[Mapping[str, Any]]) -> list[Standing]:
+    """Standings keyed by their concepts, for `compare` between datasets, whose hypotheses have ids of their own."""
+    return [Standing.of({**row, "hypothesis_id": row["concept_id"]}) for row in rows]
+
+
+def compare(before: Iterable[Standing], after: Iterable[Standing]) -> list[Change]:
+    """Every hypothesis of either evaluation, in the order appeared, moved, vanished, unchanged, then as given."""
+    old, new = ({s.hypothesis_id: s for s in side} for side in (before, after))
+    changes = [_change(old.get(key), standing) for key, standing in new.items()]
+    changes += [Change("vanished", standing, None) for key, standing in old.items() if key not in new]
+    return sorted(changes, key=lambda change: _ORDER[change.kind])
+
+
+def _change(before: Standing | None, after: Standing) -> Change:
+    if before is None:
+        return Change("appeared", None, after)
+    differs = {
+        "verdict": before.badge != after.badge,
+        "effect": _moved(before, after),
+        "words": before.claim != after.claim,
+        "rank": before.rank != after.rank,
+    }
+    return Change("moved" if any(differs.values()) else "unchanged", before, after, **differs)
+
+
+def _moved(before: Standing, after: Standing) -> bool:
+    known = math.isfinite(before.estimate), math.isfinite(after.estimate)
+    if known[0] != known[1]:
+        return True
+    return known[0] and not before.low <= after.estimate <= before.high

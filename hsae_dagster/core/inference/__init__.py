@@ -1,0 +1,1 @@
+"""Tests, effects, corrections, and what a holdout was asked."""

@@ -1,0 +1,416 @@
+"""Which neurons predict the label: the one front door to neuron selection, and scores of one neuron at a time."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from hsae_dagster.core.selection.lasso import PathChoice, PathPoint, choose_lasso
+from hsae_dagster.core.selection.logistic import choose_logistic
+from hsae_dagster.core.selection.standardised import StandardisedCodes
+from hsae_dagster.errors import MethodError
+
+METHODS = ("lasso", "correlation", "separation")
+N_TOP_ACTIVATING = 100
+
+Metric = Callable[[np.ndarray, np.ndarray], float]
+
+
+def correlations(matrix: StandardisedCodes, target: np.ndarray) -> np.ndarray:
+    """Pearson r of every column with the target, (m,); 0 for constant columns.
+
+    Args:
+        matrix: standardised codes, n x m.
+        target: (n,) float64, not constant.
+    """
+    centred = target - target.mean()
+    return matrix.transposed_product(centred) / (matrix.n_rows * centred.std())
+
+
+def separation_scores(
+    matrix: StandardisedCodes, target: np.ndarray, n_top_activating: int = N_TOP_ACTIVATING
+) -> np.ndarray:
+    """Mean target of the rows where a neuron fires most, minus that of the rows where it is exactly 0.
+
+    The first mean is over the n_top_activating largest positive activations. A neuron with fewer positive rows uses
+    those it has (the reference fills up with rows on which the neuron is silent). Rows tied with the last one let in
+    share its place equally, so the score does not depend on row order. Negative activations (pairwise codes) are
+    neither firing nor zero.
+
+    Args:
+        matrix: standardised codes, n x m.
+        target: (n,) float64.
+        n_top_activating: rows in the first mean, at most.
+
+    Returns:
+        (m,) scores; NaN for a neuron that never fires or is never zero.
+    """
+    by_column = matrix.by_column
+    values, row_target = by_column.data, target[by_column.indices]
+    filled = np.flatnonzero(matrix.fires)
+
+    def per_column(weights: np.ndarray) -> np.ndarray:
+        sums = np.zeros(matrix.n_columns)
+        if len(filled):
+            sums[filled] = np.add.reduceat(weights, by_column.indptr[filled], dtype=np.float64)
+        return sums
+
+    last = np.repeat(_last_let_in(by_column.indptr, values, n_top_activating), matrix.fires)
+    above, tied = values > last, values == last
+    n_above, n_tied = per_column(above), per_column(tied)
+    n_firing = per_column(values > 0)
+    n_top = np.minimum(n_firing, n_top_activating)
+    shared = per_column(row_target * tied) * (n_top - n_above) / np.maximum(n_tied, 1)
+    n_zero = matrix.n_rows - matrix.fires
+    zero_sum = target.sum() - per_column(row_target)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        top = np.where(n_firing > 0, (per_column(row_target * above) + shared) / n_top, np.nan)
+        return top - np.where(n_zero > 0, zero_sum / n_zero, np.nan)
+
+
+def _last_let_in(indptr: np.ndarray, values: np.ndarray, n_top: int) -> np.ndarray:
+    """For each column its n_top-th largest positive value; 0 where it has no more than n_top of them."""
+    last = np.zeros(len(indptr) - 1)
+    for j in np.flatnonzero(np.diff(indptr) > n_top):
+        column = values[indptr[j] : indptr[j + 1]].copy()
+        column.partition(len(column) - n_top)
+        last[j] = max(column[len(column) - n_top], 0.0)
+    return last
+
+
+def load_metric(path: str) -> Metric:
+    """The function at "package.module:function".
+
+    Raises:
+        MethodError: the path has another form, or nothing callable is there.
+    """
+    module_name, colon, name = path.partition(":")
+    if not (colon and module_name and name):
+        raise MethodError(
+            f"Unknown selection method {path!r}. Use one of {', '.join(METHODS)}, or the import path of your own "
+            "metric as package.module:function."
+        )
+    try:
+        metric = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise MethodError(
+            f"The selection metric {path!r} cannot be imported: {error}. Install the package that holds it in the "
+            "environment of this code location, or correct the path."
+        ) from error
+    if not callable(metric):
+        raise MethodError(f"The selection metric {path!r} is a {type(metric).__name__}, not a function.")
+    return metric
+
+
+def custom_scores(matrix: StandardisedCodes, target: np.ndarray, usable: np.ndarray, metric: Metric) -> np.ndarray:
+    """The metric on every usable column, one dense column at a time; NaN elsewhere."""
+    scores = np.full(matrix.n_columns, np.nan)
+    for j in np.flatnonzero(usable):
+        # A fresh copy of the target: a metric that changes its arguments must not change the next score.
+        scores[j] = float(metric(matrix.dense_column(int(j)), target.copy()))
+    return scores
+
+
+TASKS = ("regression", "classification")
+_NAMED = 10
+
+
+@dataclass(frozen=True)
+class SelectedNeuron:
+    """One selected neuron.
+
+    Attributes:
+        rank: 1 for the neuron with the largest score in size.
+        column: its column in the codes.
+        score: standardised lasso coefficient, Pearson r, separation, or the custom metric; signed.
+    """
+
+    rank: int
+    column: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was selected, and how.
+
+    Attributes:
+        method: "lasso", "correlation", "separation" or the import path of a metric.
+        task: "regression" or "classification".
+        neurons: by rank.
+        alpha: penalty weight of the lasso solution; None for other methods.
+        path: visits of the search over alpha, in order; empty for other methods.
+        notes: remarks in words on anything that did not go by the plain rule.
+        dead: columns with one value on all rows, left out.
+        duplicates: (kept, left out) pairs of columns with correlation 1 or -1.
+    """
+
+    method: str
+    task: str
+    neurons: tuple[SelectedNeuron, ...]
+    alpha: float | None
+    path: tuple[PathPoint, ...]
+    notes: tuple[str, ...]
+    dead: tuple[int, ...]
+    duplicates: tuple[tuple[int, int], ...]
+
+    @property
+    def columns(self) -> list[int]:
+        """Columns of the selected neurons, by rank."""
+        return [neuron.column for neuron in self.neurons]
+
+    @property
+    def scores(self) -> list[float]:
+        """Scores of the selected neurons, by rank."""
+        return [neuron.score for neuron in self.neurons]
+
+
+def select_neurons(
+    codes: sparse.csr_matrix | sparse.csr_array,
+    target: np.ndarray,
+    n_select: int,
+    *,
+    method: str = "lasso",
+    task: str = "regression",
+    without: Sequence[int] = (),
+    fewer: bool = False,
+) -> Selection:
+    """Select the neurons that best predict the target.
+
+    Args:
+        codes: (n, m) sparse activations; signed for pairwise differences Z_A - Z_B.
+        target: (n,) numbers; under classification any two distinct values (the larger is the positive class).
+        n_select: number of neurons, 1 <= n_select <= live, distinct neurons.
+        method: "lasso" (L1-penalised linear model, logistic under classification), "correlation" (Pearson r),
+            "separation" (see `separation_scores`), or "package.module:function" with
+            fn(column: (n,) float64, target: (n,) float64) -> float, ranked by size.
+        task: "regression" or "classification".
+        without: columns that may not be selected.
+        fewer: whether to do with the live, distinct neurons there are where they are fewer than n_select, even none.
+
+    Returns:
+        The selection: n_select neurons by rank. Otherwise fewer only where the lasso path ends with fewer, with a note.
+
+    Raises:
+        MethodError: unknown task or method; a target with missing values, one value, or (classification) more than
+            two; as many rows as the codes do not have; n_select < 1 or above the number of live, distinct neurons.
+    """
+    target = _checked_target(target, task)
+    matrix = StandardisedCodes(codes)
+    candidates = _Candidates(matrix)
+    candidates.usable[list(without)] = False
+    if fewer:
+        n_select = min(n_select, candidates.able(target, method))
+        if n_select == 0:
+            return candidates.nothing(method, task)
+    return candidates.select(target, n_select, method, task)
+
+
+def select_for_each(
+    codes: sparse.csr_matrix | sparse.csr_array,
+    targets: Sequence[np.ndarray],
+    n_select: int,
+    *,
+    method: str = "lasso",
+    task: str = "regression",
+) -> list[Selection]:
+    """`select_neurons` for each of several targets on the same codes, whose moments are computed once.
+
+    Where fewer than n_select neurons are live and distinct, those are selected.
+    """
+    candidates = _Candidates(StandardisedCodes(codes))
+    n_select = min(n_select, int(candidates.usable.sum()))
+    return [candidates.select(_checked_target(target, task), n_select, method, task) for target in targets]
+
+
+def select_neurons_one_vs_rest(
+    codes: sparse.csr_matrix | sparse.csr_array,
+    labels: np.ndarray,
+    n_select: int,
+    *,
+    method: str = "lasso",
+) -> dict[str | int | float | bool, Selection]:
+    """Select neurons for each class of a multiclass label against all the others.
+
+    Args:
+        codes: (n, m) sparse activations.
+        labels: (n,) class labels, strings or numbers.
+        n_select: number of neurons for each class.
+        method: as in `select_neurons`; the task is classification.
+
+    Returns:
+        Label -> selection, in sorted order of the labels. Two labels give two mirrored selections.
+
+    Raises:
+        MethodError: as `select_neurons`, or labels with missing values or a single class.
+    """
+    values = _one_dimensional(labels)
+    classes = np.unique(values)
+    if len(classes) < 2:
+        raise MethodError(
+            f"One-vs-rest needs at least two classes, but every label is {classes[0]!r}. Check the label column."
+        )
+    candidates = _Candidates(StandardisedCodes(codes))
+    return {
+        label.item(): candidates.select((values == label).astype(np.float64), n_select, method, "classification")
+        for label in classes
+    }
+
+
+class _Candidates:
+    """The columns that may be selected; found once, used for any number of targets."""
+
+    def __init__(self, matrix: StandardisedCodes) -> None:
+        self.matrix = matrix
+        live = ~matrix.constant
+        self.dead = tuple(np.flatnonzero(~live).tolist())
+        self.duplicates = tuple(matrix.copies(live))
+        self.usable = live.copy()
+        self.usable[[copy for _, copy in self.duplicates]] = False
+        self.notes: list[str] = []
+        if self.dead:
+            n_zero = int(np.count_nonzero(matrix.mean[list(self.dead)] == 0))
+            self.notes.append(
+                f"{len(self.dead)} of {matrix.n_columns} neurons have one value on all rows ({n_zero} never fire) "
+                f"and were left out: {_named(self.dead)}."
+            )
+        if self.duplicates:
+            pairs = [f"{copy} (kept as {kept})" for kept, copy in self.duplicates]
+            self.notes.append(
+                f"{len(pairs)} neurons carry the same information as another and were left out: {_named(pairs)}."
+            )
+
+    def able(self, target: np.ndarray, method: str) -> int:
+        """How many columns can be selected: `separation` has no score for one that fires on every row."""
+        scores = separation_scores(self.matrix, target) if method == "separation" else np.zeros(len(self.usable))
+        return int((self.usable & np.isfinite(scores)).sum())
+
+    def nothing(self, method: str, task: str) -> Selection:
+        """The selection where no column is left."""
+        return Selection(method, task, (), None, (), tuple(self.notes), self.dead, self.duplicates)
+
+    def select(self, target: np.ndarray, n_select: int, method: str, task: str) -> Selection:
+        self._check(target, n_select)
+        if method == "lasso":
+            choice = self._lasso(target, n_select, task)
+            return self._ranked(choice.columns, choice.coefficients, n_select, method, task, choice)
+        if method == "correlation":
+            scores = correlations(self.matrix, target)
+        elif method == "separation":
+            scores = separation_scores(self.matrix, target)
+        else:
+            scores = custom_scores(self.matrix, target, self.usable, load_metric(method))
+        return self._by_score(scores, n_select, method, task)
+
+    def _check(self, target: np.ndarray, n_select: int) -> None:
+        if len(target) != self.matrix.n_rows:
+            raise MethodError(
+                f"The target has {len(target)} rows and the codes have {self.matrix.n_rows}. "
+                "Join both on the text id before selecting."
+            )
+        if n_select < 1:
+            raise MethodError(f"n_select is {n_select}; ask for at least one neuron.")
+        n_usable = int(self.usable.sum())
+        if n_usable < n_select:
+            raise MethodError(
+                f"{n_select} neurons were asked for, but only {n_usable} of {self.matrix.n_columns} are live "
+                f"and distinct ({len(self.dead)} dead or constant, {len(self.duplicates)} copies). "
+                f"Ask for at most {n_usable}, or train a wider SAE."
+            )
+
+    def _lasso(self, target: np.ndarray, n_select: int, task: str) -> PathChoice:
+        if task == "classification":
+            return choose_logistic(self.matrix, target == target.max(), self.usable, n_select)
+        return choose_lasso(self.matrix, target, self.usable, n_select)
+
+    def _by_score(self, scores: np.ndarray, n_select: int, method: str, task: str) -> Selection:
+        columns = np.flatnonzero(self.usable & np.isfinite(scores))
+        without = np.flatnonzero(self.usable & ~np.isfinite(scores))
+        notes: tuple[str, ...] = ()
+        if len(without):
+            reason = "never fire or are never zero" if method == "separation" else "got no finite score"
+            notes = (f"{len(without)} live neurons {reason} and were left out: {_named(without.tolist())}.",)
+        if len(columns) < n_select:
+            raise MethodError(
+                f"{n_select} neurons were asked for, but {method} has a score for {len(columns)} of them only. "
+                + " ".join([*self.notes, *notes])
+                + f" Ask for at most {len(columns)}, or use another method."
+            )
+        choice = PathChoice(float("nan"), columns, scores[columns], (), notes)
+        return self._ranked(columns, scores[columns], n_select, method, task, choice)
+
+    def _ranked(
+        self, columns: np.ndarray, scores: np.ndarray, n_select: int, method: str, task: str, choice: PathChoice
+    ) -> Selection:
+        # Sizes that differ by rounding only are ties, or the order would hang on the order of additions.
+        sizes = np.round(np.abs(scores) / max(float(np.abs(scores).max(initial=0.0)), 1e-300), 11)
+        order = np.lexsort((columns, -sizes))[:n_select]
+        neurons = tuple(
+            SelectedNeuron(rank, int(columns[i]), float(scores[i])) for rank, i in enumerate(order, start=1)
+        )
+        return Selection(
+            method=method,
+            task=task,
+            neurons=neurons,
+            alpha=None if np.isnan(choice.alpha) else choice.alpha,
+            path=choice.visits,
+            notes=(*self.notes, *choice.notes),
+            dead=self.dead,
+            duplicates=self.duplicates,
+        )
+
+
+def _checked_target(target: np.ndarray, task: str) -> np.ndarray:
+    """The target as (n,) float64, two-valued under classification."""
+    if task not in TASKS:
+        raise MethodError(f"Unknown task {task!r}. Use one of {', '.join(TASKS)} (pairwise codes are classification).")
+    values = _one_dimensional(target)
+    numbers = np.issubdtype(values.dtype, np.number) or values.dtype == bool
+    if numbers and task == "regression" and values.min() < values.max():
+        return values.astype(np.float64)
+    distinct = np.unique(values)
+    if len(distinct) < 2:
+        raise MethodError(
+            f"Every row of the target has the same value ({distinct[0]!r}), so nothing can predict it. "
+            "Check the label column and the split."
+        )
+    if task == "classification" and len(distinct) > 2:
+        raise MethodError(
+            f"The target has {len(distinct)} classes and classification takes two. Use "
+            "select_neurons_one_vs_rest, or task = regression if the label is a number with an order."
+        )
+    if numbers:
+        return values.astype(np.float64)
+    if task == "regression":
+        raise MethodError(
+            f"A regression target must be numbers; this one holds {type(distinct[0].item()).__name__} values such as "
+            f"{distinct[0]!r}. Use task = classification, or map the labels to numbers."
+        )
+    return (values == distinct[1]).astype(np.float64)
+
+
+def _one_dimensional(target: np.ndarray) -> np.ndarray:
+    """A non-empty (n,) array without missing values; objects become numbers or strings."""
+    values = np.asarray(target)
+    if values.ndim != 1 or len(values) == 0:
+        raise MethodError(f"The target must be one value a row; got an array of shape {values.shape}.")
+    if values.dtype == object:
+        missing = np.array([v is None or v != v for v in values])
+    elif np.issubdtype(values.dtype, np.inexact):
+        missing = ~np.isfinite(values)
+    else:
+        missing = np.zeros(len(values), dtype=bool)
+    if missing.any():
+        raise MethodError(
+            f"The target has {int(missing.sum())} missing or infinite values (first at row {int(np.argmax(missing))}). "
+            "Drop these rows from the codes and the target before selecting."
+        )
+    return np.array(values.tolist()) if values.dtype == object else values
+
+
+def _named(items: tuple | list) -> str:
+    """The first few items in words."""
+    shown = ", ".join(str(item) for item in items[:_NAMED])
+    return shown if len(items) <= _NAMED else f"{shown} and {len(items) - _NAMED} more"

@@ -1,0 +1,352 @@
+"""Selection under demands: distinct neurons, within strata, for effects that change, holding across clusters."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from scipy import sparse
+
+from hsae_dagster.core.selection.methods import Selection, select_neurons
+from hsae_dagster.errors import MethodError
+
+FOLDS = 5
+# Folds that must agree with the sign over all rows, clusters in which a neuron must fire, and the largest share of its
+# firing that one of them may have.
+_AGREE, _CLUSTERS, _SHARE = 4, 5, 0.5
+# Fewer training clusters say nothing about other ones.
+LEAST_CLUSTERS = 8
+
+
+@dataclass(frozen=True)
+class Across:
+    """What holds.
+
+    Attributes:
+        few: (m,) bool: fires in too few clusters, or mostly in one.
+        turns: (m,) bool: of the others, those whose association changes its sign between folds of clusters.
+    """
+
+    few: np.ndarray
+    turns: np.ndarray
+
+    @property
+    def holds(self) -> np.ndarray:
+        """(m,) bool: whether a neuron may be selected."""
+        return ~(self.few | self.turns)
+
+    def note(self) -> str | None:
+        """How many neurons were left out, in words; None where none was."""
+        if self.holds.all():
+            return None
+        return (
+            f"{int((~self.holds).sum())} of {len(self.few)} neurons were left out because their association rests on "
+            f"few clusters: {int(self.few.sum())} fire in fewer than {_CLUSTERS} or mostly in one, "
+            f"{int(self.turns.sum())} point in different directions in different clusters."
+        )
+
+
+def across_clusters(
+    codes: sp.csr_matrix, outcome: np.ndarray, clusters: np.ndarray, rng: np.random.Generator
+) -> Across:
+    """Ask each neuron's association with the outcome of folds of clusters.
+
+    Args:
+        codes: (n, m) activations of training observations; signed for pairs.
+        outcome: (n,) numbers.
+        clusters: (n,) keys.
+        rng: deals the clusters to folds.
+    """
+    codes, outcome = sp.csr_matrix(codes, dtype=np.float64), np.asarray(outcome, dtype=np.float64)
+    group = np.unique(clusters, return_inverse=True)[1]
+    n_groups = int(group.max(initial=-1)) + 1
+    member = sp.csr_matrix((np.ones(len(group)), (group, np.arange(len(group)))), shape=(n_groups, len(group)))
+    mass = (member @ abs(codes)).tocsc()
+    total = np.asarray(mass.sum(axis=0)).ravel()
+    largest = mass.max(axis=0).toarray().ravel()
+    few = (np.diff(mass.indptr) < _CLUSTERS) | (largest > _SHARE * total)
+    fold = (rng.permutation(n_groups) % FOLDS)[group]
+    folds = (fold[:, None] == np.arange(FOLDS)).astype(np.float64)
+    covariance = _covariance(codes, outcome, folds)
+    overall = _covariance(codes, outcome, np.ones((len(outcome), 1)))
+    agree = (np.sign(covariance) == np.sign(overall)).sum(axis=1)
+    return Across(few, ~few & ((agree < _AGREE) | (overall[:, 0] == 0)))
+
+
+def _covariance(codes: sp.csr_matrix, outcome: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """(m, parts) covariances of each column with the outcome in each part of the rows, (n, parts) of 0 and 1."""
+    sizes = np.maximum(parts.sum(axis=0), 1.0)
+    centred = parts * (outcome[:, None] - (parts * outcome[:, None]).sum(axis=0) / sizes)
+    found: np.ndarray = np.asarray(codes.T @ centred) / sizes
+    # A column that does not vary in a part has rounding for a covariance there.
+    scale = np.asarray(abs(codes).T @ np.abs(centred)) / sizes
+    return np.where(np.abs(found) > 1e-12 * scale, found, 0.0)
+
+
+# Columns and product terms of one Gram matrix: 8 bytes times their number squared.
+MOST_COLUMNS = 6000
+_CONSTANT = 1e-12
+
+
+@dataclass(frozen=True)
+class CovariateTerm:
+    """One selected term.
+
+    Attributes:
+        column: of the neuron.
+        level: of the interacting covariate, or None for the neuron's own term.
+        score: standardised coefficient at the point of the lasso path with as many neurons as were asked for.
+    """
+
+    column: int
+    level: str | None
+    score: float
+
+
+def select_within(
+    codes: sp.csr_matrix, outcome: np.ndarray, strata: np.ndarray, covariates: Sequence[np.ndarray], n_select: int
+) -> list[CovariateTerm]:
+    """The first n_select distinct neurons that the lasso path admits, by their own term or a product term.
+
+    Args:
+        codes: (n, m) activations.
+        outcome: (n,).
+        strata: (n,) keys; one key throughout for none.
+        covariates: each (n,) levels to interact with; may be none.
+        n_select: neurons.
+
+    Returns:
+        One term per neuron (the one that entered first), in order of entry; fewer where the path ends.
+
+    Raises:
+        MethodError: more columns and product terms than `MOST_COLUMNS`, or no variation within strata.
+    """
+    x, terms = _with_products(codes, covariates)
+    if x.shape[1] > MOST_COLUMNS:
+        raise MethodError(
+            f"{x.shape[1]} neurons and product terms are more than covariate-aware selection holds ({MOST_COLUMNS}). "
+            "Use smaller autoencoders, or a covariate with fewer levels."
+        )
+    gram, with_outcome = _within_moments(x, outcome, strata)
+    variance = gram.diagonal()
+    able = np.flatnonzero(variance > _CONSTANT * max(float(variance.max(initial=0.0)), 1e-300))
+    if not able.size or not np.abs(with_outcome[able]).max(initial=0.0) > 0:
+        raise MethodError("Neither label nor neurons vary within strata, so nothing can be selected; drop `within`.")
+    scale = np.sqrt(variance[able])
+    return _first_neurons(
+        gram[np.ix_(able, able)] / np.outer(scale, scale),
+        with_outcome[able] / scale,
+        [terms[j] for j in able],
+        n_select,
+    )
+
+
+def _with_products(
+    codes: sp.csr_matrix, covariates: Sequence[np.ndarray]
+) -> tuple[sp.csr_matrix, list[tuple[int, str | None]]]:
+    """Codes with product terms to their right, and (neuron, level or None) of each column."""
+    terms: list[tuple[int, str | None]] = [(j, None) for j in range(codes.shape[1])]
+    parts = [sp.csr_matrix(codes, dtype=np.float64)]
+    for covariate in covariates:
+        for level in np.unique(covariate)[1:]:
+            inside = (covariate == level).astype(np.float64)
+            # About its mean, so that a product term is not the neuron's own effect once more.
+            parts.append((sp.diags_array(inside - inside.mean()) @ parts[0]).tocsr())
+            terms += [(j, str(level)) for j in range(codes.shape[1])]
+    return sp.hstack(parts, format="csr"), terms
+
+
+def _within_moments(x: sp.csr_matrix, outcome: np.ndarray, strata: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted within-stratum Gram (c, c) and products with the outcome (c,), per unit of weight."""
+    group = np.unique(strata, return_inverse=True)[1]
+    sizes = np.bincount(group).astype(np.float64)
+    weight = 1.0 / (len(sizes) * sizes)  # of each row of a stratum; every stratum weighs the same
+    member = sp.csr_matrix((np.ones(len(group)), (group, np.arange(len(group)))))
+    sums = np.asarray((member @ x).todense())
+    means = sums / sizes[:, None]
+    rows = weight[group]
+    raw = (x.T @ sp.diags_array(rows) @ x).toarray()
+    gram = raw - np.einsum("s,si,sj->ij", weight * sizes, means, means, optimize=True)
+    centred = outcome - (np.bincount(group, outcome) / sizes)[group]
+    return gram, np.asarray(x.T @ (rows * centred)).ravel()
+
+
+def _first_neurons(
+    gram: np.ndarray, with_outcome: np.ndarray, terms: Sequence[tuple[int, str | None]], n_select: int
+) -> list[CovariateTerm]:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import lars_path_gram
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # dependent columns end the path early; what it has counts
+        _, _, path = lars_path_gram(with_outcome, gram, n_samples=1, max_iter=6 * n_select + 10, method="lasso")
+    chosen: dict[int, CovariateTerm] = {}
+    for step in range(1, path.shape[1]):
+        entered = np.flatnonzero((path[:, step] != 0) & (path[:, step - 1] == 0))
+        for k in entered[np.argsort(-np.abs(with_outcome[entered]), kind="stable")]:
+            column, level = terms[k]
+            chosen.setdefault(column, CovariateTerm(column, level, float(with_outcome[k])))
+        if len(chosen) >= n_select:
+            break
+    return list(chosen.values())[:n_select]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How alike two selected neurons may be.
+
+    Attributes:
+        correlation: largest |correlation| of their activations over texts.
+        cosine: largest cosine of their decoder directions.
+    """
+
+    correlation: float
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Member:
+    """A near-copy that was left out, and the selected neuron that stands for it.
+
+    Attributes:
+        kept: column of the selected neuron.
+        left_out: column of the near-copy.
+        correlation: of their activations.
+        cosine: of their decoder directions.
+    """
+
+    kept: int
+    left_out: int
+    correlation: float
+    cosine: float
+
+
+@dataclass(frozen=True)
+class DistinctSelection:
+    """A selection of which no two neurons are near-copies (unless a note says so), and what was left out for that."""
+
+    selection: Selection
+    members: tuple[Member, ...]
+    notes: tuple[str, ...]
+
+
+def select_distinct(
+    codes: sparse.csr_matrix,
+    target: np.ndarray,
+    n_select: int,
+    *,
+    activations: sparse.csr_matrix,
+    directions: np.ndarray,
+    limits: Limits,
+    method: str = "lasso",
+    task: str = "regression",
+    without: Sequence[int] = (),
+    fewer: bool = False,
+) -> DistinctSelection:
+    """Select n neurons no two of which are near-copies: of two, the one of higher rank stays, the other makes room.
+
+    The selection is made again without the near-copies found so far until it holds none, so that the path goes on to
+    further neurons and coefficients are those of a model without copies. If the neurons run out first, near-copies
+    stay in, which is noted.
+
+    Args:
+        codes: (n, m) activations of observations, as `select_neurons` takes them.
+        target: (n,) as there.
+        n_select: number of neurons.
+        activations: (t, m) activations of training texts, over which likeness is measured.
+        directions: (m, d) decoder directions of unit length.
+        limits: how alike two may be.
+        method: as in `select_neurons`.
+        task: as there.
+        without: columns that may not be selected for another reason.
+        fewer: as in `select_neurons`; then no near-copy stays in.
+    """
+    left_out: list[int] = []
+    while True:
+        selection = select_neurons(
+            codes, target, n_select, method=method, task=task, without=[*without, *left_out], fewer=fewer
+        )
+        gone = {*selection.dead, *(copy for _, copy in selection.duplicates), *without, *left_out}
+        found = near_copies(selection.columns, activations, directions, limits)
+        # Where fewer than n will do, no near-copy has to stay.
+        room = len(found) if fewer else codes.shape[1] - len(gone) - n_select
+        if not found or room <= 0:
+            break
+        # The most alike go first, where not all can.
+        worst = sorted(found, key=lambda member: -max(abs(member.correlation), member.cosine))[:room]
+        left_out += [member.left_out for member in worst]
+    notes = []
+    if left_out:
+        notes.append(f"{len(left_out)} near-copies of selected neurons made room for others.")
+    if found:
+        notes.append(
+            f"{len(found)} selected neurons are near-copies of others that were selected: there are not enough neurons "
+            f"to have {n_select} distinct ones. Select fewer, or train a larger autoencoder."
+        )
+    members = _families(selection.columns, left_out, activations, directions, limits)
+    return DistinctSelection(selection, members, tuple(notes))
+
+
+def near_copies(
+    columns: list[int], activations: sparse.csr_matrix, directions: np.ndarray, limits: Limits
+) -> list[Member]:
+    """Neurons that are too like one of higher rank that is none itself.
+
+    Args:
+        columns: by rank.
+        activations: (t, m).
+        directions: (m, d).
+        limits: how alike two may be.
+    """
+    correlation, cosine = likeness_of(columns, columns, activations, directions)
+    kept: list[int] = []
+    found = []
+    for i in range(len(columns)):
+        rival = _closest(correlation[kept, i], cosine[kept, i], limits)
+        if rival is None:
+            kept.append(i)
+        else:
+            j = kept[rival]
+            found.append(Member(columns[j], columns[i], float(correlation[j, i]), float(cosine[j, i])))
+    return found
+
+
+def likeness_of(
+    first: list[int], second: list[int], activations: sparse.csr_matrix, directions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(first, second) correlations of activations, 0 for neurons that do not vary, and cosines of directions."""
+    parts = []
+    for columns in (first, second):
+        dense = activations[:, columns].toarray().astype(np.float64)
+        dense -= dense.mean(axis=0)
+        length = np.linalg.norm(dense, axis=0)
+        parts.append(dense / np.where(length > 0, length, 1.0))
+    return parts[0].T @ parts[1], directions[first] @ directions[second].T
+
+
+def _closest(correlation: np.ndarray, cosine: np.ndarray, limits: Limits) -> int | None:
+    """Place of the most alike beyond the limits, or None."""
+    beyond = (np.abs(correlation) > limits.correlation) | (cosine > limits.cosine)
+    if not beyond.any():
+        return None
+    return int(np.argmax(np.where(beyond, np.maximum(np.abs(correlation), cosine), -np.inf)))
+
+
+def _families(
+    selected: list[int],
+    left_out: list[int],
+    activations: sparse.csr_matrix,
+    directions: np.ndarray,
+    limits: Limits,
+) -> tuple[Member, ...]:
+    """The selected neuron that stands for each near-copy in the end; one that nothing selected resembles has none."""
+    if not left_out:
+        return ()
+    correlation, cosine = likeness_of(selected, left_out, activations, directions)
+    members = []
+    for i, column in enumerate(left_out):
+        place = _closest(correlation[:, i], cosine[:, i], limits)
+        if place is not None:
+            members.append(Member(selected[place], column, float(correlation[place, i]), float(cosine[place, i])))
+    return tuple(members)

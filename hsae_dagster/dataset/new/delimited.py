@@ -1,0 +1,404 @@
+"""Delimited text as programs export it: any encoding, separator, way of quoting, titles, headers of survey tools."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from hsae_dagster.dataset.new.columns import ReadTable, Record, names_at, table_of_records
+from hsae_dagster.dataset.new.encodings import decode
+from hsae_dagster.errors import DatasetError
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
+Quoting = Literal["doubled", "spaced", "escaped", "escaped always", "off", "off, escaped", "single"]
+# In the order they are tried; what each would be called.
+QUOTING: dict[Quoting, str] = {
+    "doubled": "",
+    "spaced": "spaces stood before its quotes",
+    "escaped": 'quotes inside its texts were written as \\"',
+    "escaped always": 'quotes inside its texts were written as \\"',
+    "off": "double quotes that are not around a whole cell were part of the texts (else its rows do not agree)",
+    "off, escaped": "its separators and line breaks inside texts were written after a backslash",
+    "single": "its texts stood in single quotes",
+}
+MOST_FOOTERS = 5
+# A cell in quotes, those inside of it doubled or, all of them, behind a backslash.
+WRAPPED = re.compile(r'"(?:(?:[^"]|"")*|(?:[^"\\]|\\.)*)"', re.DOTALL)
+FAULTS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+# A text may be longer than the csv module allows by itself.
+csv.field_size_limit(2**31 - 1)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A file as one separator and one way of quoting have it.
+
+    Attributes:
+        separator: between cells.
+        quoting: how cells with separators were protected.
+        records: from the line of names on, blank lines left out.
+        fault: why it cannot be so, with the line; None where every record has as many cells as there are names.
+        said: what about it was unusual.
+    """
+
+    separator: str
+    quoting: Quoting
+    records: list[Record]
+    fault: str | None
+    said: tuple[str, ...] = ()
+
+
+def read_delimited(path: Path, encoding: str | None = None) -> ReadTable:
+    """The table in a file, and what is unusual about it.
+
+    Args:
+        path: the file.
+        encoding: as the user names it; None to find it out.
+
+    Raises:
+        DatasetError: it is no table, or has no line of names, with what to do.
+    """
+    data = path.read_bytes()
+    if not data.strip():
+        raise DatasetError(f"{path.name} is empty. Give a table with one row per text.")
+    decoded = decode(data, path, encoding)
+    text, unusual = decoded.text, [decoded.unusual]
+    named = re.match(rf"sep=([{re.escape(''.join(SEPARATORS))}])\r?\n", text)
+    if named:
+        unusual.append(f"its first line was {named[0].strip()}")
+        text = text[named.end() :]
+    reading = _choose(text, named[1] if named else None, path)
+    unusual += _said(reading, path, text)
+    names, *rows = [record.cells for record in reading.records]
+    table = table_of_records(names, rows, reading.separator, path.name)
+    table = table.with_unusual(unusual)
+    if swallowed := _swallowed(reading):
+        table = table.with_remark(swallowed)
+    if reading.quoting != "off, escaped" and "\\\\" in text and "\\" not in re.sub(r"\\(?:[\\N\t\n])", "", text):
+        table = table.with_remark(
+            "Every backslash is doubled, as a database writes a single one. They are left as they are; if that is what "
+            "they are, export the table as CSV."
+        )
+    if not table.unusual and not _reads_the_same(data, reading.separator, table.plain):
+        table = table.with_unusual(["a plain reader would take its quotes or lines otherwise"])
+    return table
+
+
+def _said(reading: Reading, path: Path, text: str) -> list[str]:
+    said = list(reading.said)
+    # The strict reader goes by the ending.
+    if reading.separator != {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower()):
+        said.append(f"its fields were separated by {SEPARATORS[reading.separator]}")
+    said.append(QUOTING[reading.quoting])
+    if "\r" in text and "\n" not in text:
+        said.append("its lines ended in carriage returns alone")
+    return said
+
+
+def _choose(text: str, named: str | None, path: Path) -> Reading:
+    """The first reading in which all rows agree, likelier ones first.
+
+    Raises:
+        DatasetError: they agree in none; with the fault of the likeliest.
+    """
+    order = [named] if named else _separators(text)
+    fault: Reading | None = None
+    for separator in order:
+        # Where every backslash is a mark of MySQL or PostgreSQL, texts hold their escapes and not these.
+        first: list[Quoting] = ["off, escaped"] if separator == "\t" and _escapes_alone(text) else []
+        if first and re.search(r'(?:^|[\t\n])"', text):
+            first = ["doubled", *first]
+        for quoting in dict.fromkeys([*first, *QUOTING]):
+            if not _may_be(text, separator, quoting):
+                continue
+            reading = _read(text, separator, quoting)
+            if reading.fault is None:
+                _check_alone(text, reading, path)
+                return _unswallowed(text, reading)
+            fault = fault or reading
+    lone = _read(text, "\x00", "doubled")
+    if fault is None and lone.fault is None:
+        return Reading(",", "doubled", lone.records, None, lone.said)
+    fault = fault or lone
+    raise DatasetError(
+        f"{path} cannot be read as a table: {fault.fault} Put every text that holds the separator, a double quote or a "
+        "line break into double quotes; programs do so when they save as CSV."
+    )
+
+
+def _escapes_alone(text: str) -> bool:
+    """Whether every backslash is a mark of a database, and one of them shows that it can be nothing else."""
+    bare, nothing = re.subn(r"(?<![^\t\n])\\N(?![^\t\r\n])", "", text.replace("\\\\", ""))
+    bare, inside = re.subn(r"\\[\t\n]", "", bare)
+    return bool(nothing or inside) and "\\" not in bare
+
+
+def _check_alone(text: str, reading: Reading, path: Path) -> None:
+    """Refuse a file that is another table if a backslash before a quote is a mark of it.
+
+    Raises:
+        DatasetError: both readings agree in themselves and not with each other.
+    """
+    if reading.quoting != "doubled" or '\\"' not in text:
+        return
+    other = _read(text, reading.separator, "escaped")
+    if other.fault is None and [r.cells for r in other.records] != [r.cells for r in reading.records]:
+        raise DatasetError(
+            f'{path.name} can be read in two ways, as it is unclear whether \\" ends a field or is a quote inside it. '
+            'Export it again with quotes inside texts doubled (""), as CSV has them.'
+        )
+
+
+def _may_be(text: str, separator: str, quoting: Quoting) -> bool:
+    """Whether a way of quoting is worth a try."""
+    if separator == " " and (quoting.startswith("off") or not text.lstrip().startswith('"')):
+        return False
+    wanted = {"spaced": f'{separator} "', "off": '"', "off, escaped": "\\", "single": "'"}
+    wanted |= dict.fromkeys(("escaped", "escaped always"), '\\"')
+    return quoting not in wanted or wanted[quoting] in text
+
+
+def _separators(text: str) -> list[str]:
+    """Separators by how many the first line has, then those that it has none of, as a title has."""
+    first = re.sub(r'"[^"]*"', "", re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0])
+    counts = {separator: first.count(separator) for separator in SEPARATORS}
+    counts[" "] = min(counts[" "], 1) if first.strip() == "" else 0
+    usual = list(SEPARATORS)
+    return sorted((s for s in usual if s in text), key=lambda s: (-counts[s], usual.index(s)))
+
+
+def _read(text: str, separator: str, quoting: Quoting) -> Reading:
+    try:
+        records = list(_records(text, separator, quoting))
+    except _Broken as error:
+        return Reading(separator, quoting, [], str(error))
+    first = names_at(records)
+    said: list[str] = []
+    if first is None:
+        return Reading(separator, quoting, [], "it has no line of names.")
+    if first:
+        said.append(f"the names of its columns stood on line {records[first].line}, below a title")
+    records = [record for record in records[first:] if record.cells]
+    if quoting == "off":
+        records = _unwrapped(records)
+    names, rows = records[0], records[1:]
+    rows, footers = _without_footers(names, rows)
+    said += footers
+    blank = [record for record in rows if not record.filled]
+    if blank:
+        rows = [record for record in rows if record.filled]
+        said.append(f"{len(blank):,} of its lines held separators alone")
+    if separator != "\x00" and len(names.cells) < 2:
+        return Reading(separator, quoting, [], f"line {names.line:,} has no {SEPARATORS[separator]}.")
+    fitted, how = _fit(names, rows)
+    said += how
+    fault = _disagreement(names, rows) if fitted is None else None
+    return Reading(separator, quoting, fitted or [], fault, tuple(said))
+
+
+def _without_footers(names: Record, rows: list[Record]) -> tuple[list[Record], list[str]]:
+    """Rows without the lines of one cell that programs write below a table, such as `(600 rows)`."""
+    width = len(names.cells)
+    last = len(rows)
+    while last > 1 and len(rows) - last < MOST_FOOTERS and rows[last - 1].filled < 2 < rows[0].filled + 1:
+        last -= 1
+    below = rows[last:]
+    if not below or any(len(record.cells) < width for record in rows[:last]) or len(below) == MOST_FOOTERS:
+        return rows, []
+    if not any(record.filled and len(record.cells) == 1 for record in below):
+        return rows, []
+    shown = next(record.cells[0].strip() for record in below if record.filled)[:60]
+    return rows[:last], [f"a line below its rows was none of them (“{shown}”) and was left out"]
+
+
+def _unescaped(text: str, separator: str) -> Iterator[Record]:
+    r"""Rows in which separators, line breaks and backslashes of texts follow a backslash; `\N` is an empty cell.
+
+    Raises:
+        _Broken: the text holds the signs that stand in for these while it is cut.
+    """
+    signs = {"\\\\": "\ue000", f"\\{separator}": "\ue001", "\\\n": "\ue002"}
+    if any(sign in text for sign in signs.values()):
+        raise _Broken("it holds signs of no meaning (Unicode's private use).")
+    text = text.replace("\r\n", "\n") if text.count("\r\n") == text.count("\n") else text
+    for escaped, sign in signs.items():
+        text = text.replace(escaped, sign)
+    meant = {sign: escaped[-1] for escaped, sign in signs.items()}
+    line = 1
+    for row in text.removesuffix("\n").split("\n"):
+        cells = ["" if cell == "\\N" else cell for cell in row.split(separator)] if row else []
+        yield Record(line, [re.sub("[\ue000-\ue002]", lambda sign: meant[sign[0]], cell) for cell in cells])
+        line += 1 + row.count("\ue002")
+
+
+def _unwrapped(records: list[Record]) -> list[Record]:
+    """Records without the quotes around cells, in columns where a quote that opens a cell nearly always closes it.
+
+    Elsewhere they are part of the texts. Quotes inside such cells are doubled, or all behind a backslash.
+    """
+    width = len(records[0].cells)
+    opened, closed = [0] * width, [0] * width
+    for record in records:
+        for column, cell in enumerate(record.cells[:width]):
+            opened[column] += cell.startswith('"')
+            closed[column] += WRAPPED.fullmatch(cell) is not None
+    columns = {column for column in range(width) if closed[column] > 0.8 * opened[column]}
+    return [
+        Record(
+            record.line,
+            [_bare(cell) if column in columns else cell for column, cell in enumerate(record.cells)],
+        )
+        for record in records
+        if columns
+    ] or records
+
+
+def _bare(cell: str) -> str:
+    if WRAPPED.fullmatch(cell) is None:
+        return cell
+    inside = cell[1:-1]
+    return inside.replace('""', '"') if '""' in inside else inside.replace('\\"', '"')
+
+
+class _Broken(Exception):
+    """Quotes that cannot be as a reading has them; the message names the line."""
+
+
+def _records(text: str, separator: str, quoting: Quoting) -> Iterator[Record]:
+    """Rows with the lines they begin on.
+
+    Raises:
+        _Broken: a quote that is not closed, or closed inside a cell.
+    """
+    off = quoting == "off"
+    if quoting == "off, escaped":
+        yield from _unescaped(text, separator)
+        return
+    if quoting == "escaped":
+        text = re.sub(r'(?<!\\)((?:\\\\)*)\\"', r'\1""', text)
+    elif quoting == "escaped always":
+        text = text.replace('\\"', '""')
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=separator,
+        quotechar="'" if quoting == "single" else '"',
+        strict=not off,
+        skipinitialspace=quoting == "spaced",
+        quoting=csv.QUOTE_NONE if off else csv.QUOTE_MINIMAL,
+    )
+    begun = 1
+    try:
+        for cells in reader:
+            yield Record(begun, cells)
+            begun = reader.line_num + 1
+    except csv.Error as error:
+        end = "unexpected end" in str(error)
+        why = "is never closed" if end else "is closed inside a field, before other characters"
+        raise _Broken(f"a double quote that opens on line {begun:,} {why}.") from None
+
+
+def _fit(names: Record, rows: Sequence[Record]) -> tuple[list[Record] | None, list[str]]:
+    """Records of one width each, and what had to be done to them; None where they do not agree."""
+    width, widths = len(names.cells), {len(record.cells) for record in rows}
+    if widths <= {width} and width > 2 and not any(record.cells[-1].strip() for record in (names, *rows)):
+        return [Record(record.line, record.cells[:-1]) for record in (names, *rows)], ["its lines ended in a separator"]
+    if widths <= {width}:
+        return [names, *rows], []
+    if widths == {width + 1}:
+        if not any(record.cells[-1].strip() for record in rows):
+            cut = [Record(record.line, record.cells[:-1]) for record in rows]
+            return [names, *cut], ["every row ended in a separator"]
+        if not _are_row_names([record.cells[0] for record in rows]):
+            return None, []
+        said = "its first column had no name, as in R's write.table, and is called `row_name`"
+        return [Record(names.line, ["row_name", *names.cells]), *rows], [said]
+    if widths == {width - 1} and not names.cells[-1].strip() and width > 2:
+        return [Record(names.line, names.cells[:-1]), *rows], ["its line of names ended in a separator"]
+    # Programs leave empty cells at the end of a row out; a cut text is another thing.
+    short = [record for record in rows if len(record.cells) < width]
+    if max(widths) == width and len(short) <= 0.5 * len(rows) and not _torn(rows, width):
+        filled = [Record(r.line, r.cells + [""] * (width - len(r.cells))) for r in rows]
+        lines = ", ".join(f"{record.line:,}" for record in short[:5]) + (" …" if len(short) > 5 else "")
+        rows_ended = "1 row" if len(short) == 1 else f"{len(short):,} rows"
+        return [names, *filled], [f"{rows_ended} ended before the last fields, now empty (line {lines})"]
+    return None, []
+
+
+def _are_row_names(cells: Sequence[str]) -> bool:
+    """Whether cells can be names of rows: all different, and numbers or short; else a text was cut at its commas."""
+    short = sum(len(cell.split()) for cell in cells) <= 2 * len(cells)
+    return len(set(cells)) == len(cells) > 1 and short and not any('"' in cell for cell in cells)
+
+
+def _torn(rows: Sequence[Record], width: int) -> bool:
+    """Whether two rows in succession make up one: a line break inside a text that was not put into quotes."""
+    return any(
+        len(one.cells) < width and len(two.cells) < width and len(one.cells) + len(two.cells) == width + 1
+        for one, two in pairwise(rows)
+    ) or any(len(record.cells) == 1 < width for record in rows)
+
+
+def _disagreement(names: Record, rows: Sequence[Record]) -> str:
+    """A sentence about the first row that has more, else fewer, cells than there are names."""
+    width = len(names.cells)
+    others = [record for record in rows if len(record.cells) != width]
+    odd = next((record for record in others if len(record.cells) > width), others[0])
+    top = "the first line" if names.line == 1 else f"line {names.line:,}"
+    return f"line {odd.line:,} has {len(odd.cells)} field{'s' * (len(odd.cells) != 1)}, but {top} has {width} names."
+
+
+def _swallowing(reading: Reading) -> Record | None:
+    """The first record with a cell that holds lines which would be rows of the table."""
+    width = len(reading.records[0].cells)
+    for record in reading.records[1:]:
+        for cell in record.cells:
+            if "\n" not in cell and "\r" not in cell:
+                continue
+            inside = re.split(r"\r\n|\n|\r", cell)[1:-1]
+            if inside and sum(line.count(reading.separator) == width - 1 for line in inside) > 0.5 * len(inside):
+                return record
+    return None
+
+
+def _unswallowed(text: str, reading: Reading) -> Reading:
+    """The same, or with quotes as part of the texts where one that is never closed would make many rows one."""
+    if reading.quoting.startswith("off") or (found := _swallowing(reading)) is None:
+        return reading
+    other = _read(text, reading.separator, "off")
+    if other.fault is not None or any('"' in cell for cell in other.records[0].cells):
+        return reading
+    lines = max(len(re.split(r"\r\n|\n|\r", cell)) for cell in found.cells)
+    said = f"a double quote on line {found.line:,} would make {lines} lines one text, and each of them is a row"
+    return Reading(other.separator, other.quoting, other.records, None, (*other.said, said))
+
+
+def _swallowed(reading: Reading) -> str | None:
+    """A remark on a cell that looks like many rows."""
+    if (record := _swallowing(reading)) is None:
+        return None
+    name, cell = max(
+        zip(reading.records[0].cells, record.cells, strict=True),
+        key=lambda pair: pair[1].count("\n") + pair[1].count("\r"),
+    )
+    breaks = len(re.findall(r"\r\n|\n|\r", cell))
+    return (
+        f"A cell of `{name.strip()}` that begins on line {record.line:,} holds {breaks} line breaks, and its lines "
+        "have as many separators as rows have. If they are rows, correct the double quote there."
+    )
+
+
+def _reads_the_same(data: bytes, separator: str, plain: pl.DataFrame) -> bool:
+    """Whether the strict reader takes the file as it is for the same cells."""
+    try:
+        strict = pl.read_csv(io.BytesIO(data), separator=separator, infer_schema=False)
+    except FAULTS:
+        return False
+    if strict.shape != plain.shape or strict.columns != plain.columns:
+        return False
+    return strict.fill_null("").equals(plain.fill_null(""))

@@ -1,0 +1,575 @@
+"""A dataset.yaml proposed from a look at a table, with its reasons as comments."""
+
+import re
+import shlex
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
+from itertools import groupby
+from typing import Any
+
+import polars as pl
+import yaml
+
+from hsae_dagster.dataset.new.columns import (
+    MISSING_MARKS,
+    MOST_LEVELS,
+    NO_NOTES,
+    WHEN,
+    ColumnProfile,
+    Notes,
+    mostly_small_groups,
+    profile,
+    words_of,
+)
+from hsae_dagster.dataset.new.roles import (
+    ANSWERED,
+    CODE_NAMES,
+    Choice,
+    answer_fields,
+    check_present,
+    choose_cluster,
+    choose_label,
+    choose_pair,
+    choose_positive,
+    choose_text,
+    doubt_large,
+    few_clusters,
+    missing_fields,
+    sort_out,
+    table_of,
+    with_settling,
+)
+from hsae_dagster.dataset.rows import plain_headers
+from hsae_dagster.dataset.times import seconds_of
+from hsae_dagster.errors import DatasetError
+
+# (fewer distinct texts than, neurons to select)
+SMALL = ((1_500, 10), (4_000, 12))
+
+SizeField = tuple[str, Any, str]
+
+
+def size_fields(frame: pl.DataFrame, texts: list[str], cluster: str | None) -> list[SizeField]:
+    """(path, value, reason) of the fields whose default does not fit."""
+    distinct = pl.concat([frame[name].cast(pl.String).drop_nulls().rename("text") for name in texts]).unique()
+    clusters = _as_many_equal(frame[cluster]) if cluster else distinct.len()
+    return [*_splits(clusters, cluster), *_selection(distinct.len())]
+
+
+def _as_many_equal(clusters: pl.Series) -> int:
+    """How many clusters of one size share out the rows as these do: few, where a few hold most of them."""
+    sizes = clusters.drop_nulls().value_counts()["count"].cast(pl.Float64)
+    return round(float(sizes.sum()) ** 2 / float((sizes**2).sum())) if sizes.len() else 0
+
+
+def _selection(n: int) -> list[SizeField]:
+    for limit, select in SMALL:
+        if n < limit:
+            return [("selection.n", select, f"{n:,} distinct texts carry fewer hypotheses than 10,000 (default 20).")]
+    return []
+
+
+def _splits(clusters: int, cluster: str | None) -> list[SizeField]:
+    if clusters >= 500:
+        return []
+    unit = f"clusters (`{cluster}`)" if cluster else "texts"
+    why = f"A tenth of {clusters:,} {unit} would be too few to choose and judge concepts on."
+    return [("splits.validation", 0.15, why)]
+
+
+# Function words of English; nearly every English sentence has one.
+ENGLISH = r"(?i)\b(the|a|an|and|of|to|in|is|it|for|on|with|this|that|was|you)\b"
+
+HTML = (
+    r"(?i)</?(?:p|br|div|span|a|b|i|em|strong|ul|ol|li|h[1-6]|table|td|tr|img)\b[^>]*>|&(?:amp|lt|gt|quot|nbsp|#\d+);"
+)
+# UTF-8 that was taken for Windows-1252 and written as UTF-8 again.
+TWICE_ENCODED = r"Ã[¤¶¼Ÿ©¨ª«¡³±²µ§£]|â€[™œ“”˜¦]|Ð[°-¿]|Â[ £°»«]"
+WORDLESS = r"^[^\p{L}]+$"
+
+
+def remarks(
+    frame: pl.DataFrame, columns: Sequence[ColumnProfile], texts: Sequence[str], label: Choice, task: str
+) -> list[str]:
+    """Sentences on what a person should know of the table before running it."""
+    columns_of_texts = [frame[name].cast(pl.String).rename("text") for name in texts]
+    said, values = [], _looked_at(columns_of_texts)
+    distinct = values.n_unique()
+    if task != "pairwise" and values.len() and distinct < 0.8 * values.len():
+        said.append(f"Many texts occur more than once ({distinct:,} different among the first {values.len():,}).")
+    if label.column.not_numbers and task == "regression":
+        n, example = label.column.not_numbers
+        said.append(
+            f"{n:,} values of `{label.name}` are not numbers (such as “{example}”). Empty or correct those cells; "
+            "until then the dataset is refused."
+        )
+    said += strange_texts(columns_of_texts)
+    lost = [f"`{column.name}`" for column in columns if column.lost]
+    if lost:
+        said.append(
+            f"Numbers of {', '.join(lost)} lost their last digits (in a spreadsheet or as decimals), so that different "
+            "keys may have become equal. Export them as text."
+        )
+    for column in columns:
+        held = column.rows - column.missing
+        if column.name == "" and 0 < held < 0.1 * column.rows and column.words > 1:
+            said.append(
+                f"A column without a name has words in {held:,} of {column.rows:,} rows: what was cut off from a text "
+                "at its separators? Look at these rows in the file."
+            )
+    empty = [column.name for column in columns if column.kind == "empty"]
+    if empty:
+        said.append(f"Empty columns: {', '.join(name or '(without a name)' for name in empty)}.")
+    return said
+
+
+def _looked_at(columns: Sequence[pl.Series]) -> pl.Series:
+    return pl.concat([column.drop_nulls().head(2000) for column in columns])
+
+
+def strange_texts(columns: Sequence[pl.Series], *, bundled: bool = True) -> list[str]:
+    """Remarks on texts that hold more, or other things, than English.
+
+    Args:
+        columns: of texts, str; one, or the two of pairs.
+        bundled: whether the bundled embedder is to read them.
+    """
+    texts, said = _looked_at(columns), []
+    if not texts.len():
+        return []
+    wordless = int((~texts.str.contains(r"\p{L}")).sum())
+    if bundled and wordless < texts.len() / 2 and texts.str.contains(ENGLISH).mean() < 0.5:  # type: ignore[operator]
+        said.append(
+            "Fewer than half of the texts have an English function word. The bundled embedder knows English; for other "
+            "languages name a multilingual one in embedding.model."
+        )
+    marked = int(texts.str.contains(HTML).sum())
+    if marked > 0.05 * texts.len():
+        said.append(
+            f"About {marked / texts.len():.0%} of the texts hold HTML (“{_first(texts, HTML)}”), which would be words "
+            "to every model. Take it out in the data file."
+        )
+    if wordless > 0.1 * texts.len():
+        shown = _first(texts, WORDLESS)[:20]
+        unknown = "The bundled embedder does not know pictures and signs, and word" if bundled else "Word"
+        said.append(
+            f"About {wordless / texts.len():.0%} of the texts have no letter, such as “{shown}”. {unknown} lists "
+            "cannot name them: expect few claims or none."
+        )
+    twice = int(texts.str.contains(TWICE_ENCODED).sum())
+    if twice > 0.01 * texts.len():
+        shown = _first(texts, TWICE_ENCODED)
+        said.append(
+            f"About {twice / texts.len():.0%} of the texts hold signs such as “{shown}”, which stand for one letter: "
+            "they were read in a wrong encoding before. Export them again."
+        )
+    return said
+
+
+def _first(texts: pl.Series, pattern: str) -> str:
+    return str(texts.str.extract(f"({pattern})", 1).drop_nulls()[0])
+
+
+# Of a third of the times, held out, blocks are made.
+FEWEST_TIMES = 30
+# Names of columns that only who made the table understands.
+MEANINGLESS = re.compile(r"(?i)(label|target|outcome|y|dv|value|[qvx]_?\d+.*|var_?\d+|column_?\d+)")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user has decided already; None leaves it to the proposal."""
+
+    task: str | None = None
+    text: str | None = None
+    text_a: str | None = None
+    text_b: str | None = None
+    label: str | None = None
+    positive: str | None = None
+    cluster_by: str | None = None
+    outcome: str | None = None
+
+
+@dataclass(frozen=True)
+class Field:
+    """One line of the proposed dataset.yaml.
+
+    Attributes:
+        path: the field, dotted (`columns.text`).
+        value: what is proposed.
+        why: the reason, one or more sentences.
+        sure: False where something else was nearly as likely.
+        others: what else it could be.
+        active: False for a suggestion that is written as a comment.
+    """
+
+    path: str
+    value: Any
+    why: str = ""
+    sure: bool = True
+    others: tuple[str, ...] = ()
+    active: bool = True
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Proposed fields in the order they are written, and remarks on the data as a whole."""
+
+    fields: tuple[Field, ...]
+    remarks: tuple[str, ...] = dataclass_field(default=())
+
+    @property
+    def unsure(self) -> list[Field]:
+        """Choices that a person should look at."""
+        return [field for field in self.fields if field.active and not field.sure]
+
+    def value(self, path: str) -> Any:
+        """The value of an active field, or None."""
+        return next((field.value for field in self.fields if field.active and field.path == path), None)
+
+    def declaration(self) -> dict[str, Any]:
+        """The active fields as dataset.yaml nests them."""
+        made: dict[str, Any] = {}
+        for item in self.fields:
+            if item.active:
+                *sections, last = item.path.split(".")
+                place = made
+                for section in sections:
+                    place = place.setdefault(section, {})
+                place[last] = item.value
+        return made
+
+
+def propose(
+    frame: pl.DataFrame,
+    files: Any,
+    wishes: Wishes = Wishes(),
+    notes: Notes = NO_NOTES,
+) -> Proposal:
+    """Propose a declaration for a table.
+
+    Args:
+        frame: all rows, as the files hold them.
+        files: the value of `files` in dataset.yaml.
+        wishes: choices already made.
+        notes: on how the file was read.
+
+    Raises:
+        DatasetError: no column can be the text or the outcome, or a wished column does not exist.
+    """
+    frame = plain_headers(frame)
+    columns = profile(frame, notes.lists)
+    _check_wishes(wishes, columns)
+    if frame.is_empty():
+        raise DatasetError("The table has no rows. Give a file with one row per text.")
+    texts = _texts(columns, wishes)
+    taken = [choice.name for choice in texts]
+    label = choose_label(columns, taken, wishes.label, pair=len(texts) == 2)
+    as_number = wishes.task == "regression" or (label.column.scale and not (wishes.positive or wishes.task))
+    positive = None if as_number else choose_positive(label.column, taken, wishes.positive)
+    task = _task(texts, label, positive, wishes)
+    same = [column.name for column in columns if column.name not in taken and _renames(frame, column, label.column)]
+    unwanted = _no_cluster(columns, wishes)
+    cluster = choose_cluster(columns, [*taken, label.name, *same], None if unwanted else wishes.cluster_by)
+    if wishes.cluster_by is None or unwanted:
+        cluster = with_settling(frame, columns, label.column, [*taken, *same], cluster)
+    cluster = doubt_large(frame, cluster) if cluster else None
+    left_out, cluster = (cluster, None) if unwanted else (None, cluster)
+    fields = [
+        Field("description", _description(frame, texts), "One line for the report; say it better."),
+        _outcome(label.column, positive, wishes.outcome),
+        task,
+        Field("files", files),
+        *[
+            Field(f"columns.{role}", c.name, c.why, c.sure, c.others)
+            for role, c in zip(_roles(texts), texts, strict=True)
+        ],
+        Field("columns.label", label.name, label.why, label.sure, label.others),
+    ]
+    if positive is not None and task.value != "regression":
+        fields.append(Field("columns.positive", positive.value, positive.why, positive.sure, positive.others))
+    fields += (
+        _without_cluster(columns, [*taken, label.name], left_out, unwanted)
+        if cluster is None
+        else [Field("columns.cluster_by", cluster.name, cluster.why, cluster.sure, cluster.others)]
+    )
+    fields += _time_fields(frame, columns, [*taken, label.name, *([cluster.name] if cluster else [])])
+    if cluster and task.value == "regression" and mostly_small_groups(frame, cluster.name, label.name):
+        why = f"`hsae new … --pairs-within {shlex.quote(cluster.name)}` compares only texts that share it."
+        fields.append(Field("columns.", None, why, active=False))
+    used = [*taken, label.name, *([cluster.name] if cluster else [])]
+    if task.value != "pairwise":
+        fields += _control_fields(frame, columns, [*used, *same], same, (label.column, positive))
+    answers = answer_fields(label.column, str(task.value))
+    answers += missing_fields(frame, [column for column in columns if column.name in used])
+    fields += [Field(*item) for item in answers]
+    fields += [Field(*item) for item in size_fields(frame, taken, cluster.name if cluster else None)]
+    fields = [_doubted(item, notes.doubts) for item in fields]
+    return Proposal(tuple(fields), (*notes.remarks, *remarks(frame, columns, taken, label, task.value)))
+
+
+def _doubted(item: Field, doubts: Mapping[str, str]) -> Field:
+    """A field that names a column whose values could be read otherwise is not sure."""
+    if not item.path.startswith("columns.") or not isinstance(item.value, str) or item.value not in doubts:
+        return item
+    return replace(item, sure=False, why=f"{item.why} {doubts[item.value]}")
+
+
+def _check_wishes(wishes: Wishes, columns: Sequence[ColumnProfile]) -> None:
+    cluster = None if _no_cluster(columns, wishes) else wishes.cluster_by
+    check_present(columns, (wishes.text, wishes.text_a, wishes.text_b, wishes.label, cluster))
+    if bool(wishes.text_a) != bool(wishes.text_b):
+        raise DatasetError("A pair needs both of its texts: name text_a and text_b, or neither.")
+    if wishes.text and wishes.text_a:
+        raise DatasetError("Name one text column, or the two of a pair, not both.")
+
+
+def _texts(columns: Sequence[ColumnProfile], wishes: Wishes) -> list[Choice]:
+    by_name = {column.name: column for column in columns}
+    if wishes.text_a and wishes.text_b:
+        return [Choice(by_name[name], "As you said.") for name in (wishes.text_a, wishes.text_b)]
+    pair = (
+        None if wishes.text or wishes.task in ("regression", "classification") else choose_pair(columns, wishes.label)
+    )
+    if pair:
+        return list(pair)
+    if wishes.task == "pairwise":
+        raise DatasetError(
+            "No two text columns look like the sides of a pair (as `headline_A` and `headline_B`). Name them with "
+            f"--text-a and --text-b. The table has:\n{table_of(columns)}"
+        )
+    return [choose_text(columns, wishes.text)]
+
+
+def _roles(texts: Sequence[Choice]) -> tuple[str, ...]:
+    return ("text_a", "text_b") if len(texts) == 2 else ("text",)
+
+
+def _task(texts: Sequence[Choice], label: Choice, positive: Choice | None, wishes: Wishes) -> Field:
+    column = label.column
+    if wishes.task:
+        return Field("task", wishes.task, "As you said.")
+    if len(texts) == 2:
+        return Field("task", "pairwise", f"Two texts a row, and `{label.name}` says which one wins.")
+    if column.kind == "flag":
+        return Field("task", "classification", f"`{label.name}` has two values.")
+    if column.scale and wishes.positive is None:
+        why = f"`{label.name}` is a scale in words, so it is read as numbers."
+        return Field("task", "regression", why, False, (f"classification, with “{column.scale[-1]}” as 1",))
+    if column.kind == "number" and positive is None:
+        if CODE_NAMES & set(words_of(column.name)) and column.whole and column.distinct <= MOST_LEVELS:
+            why = f"`{label.name}` is numbers, but its name says that they stand for classes, not amounts."
+            return Field("task", "regression", why, False, ("classification, with --positive NUMBER",))
+        why = f"`{label.name}` is a number with {column.distinct:,} different values."
+        if column.distinct <= 5:
+            why += " If the numbers are names of classes rather than amounts, use classification."
+        return Field("task", "regression", why, sure=column.distinct > 4)
+    others = ("one dataset per class: copy the folder and change columns.positive",)
+    why = f"`{label.name}` has {column.distinct:,} classes; one of them is tested against the rest."
+    return Field("task", "classification", why, column.distinct == 2 or wishes.positive is not None, others)
+
+
+def _description(frame: pl.DataFrame, texts: Sequence[Choice]) -> str:
+    names = " and ".join(choice.name for choice in texts)
+    return f"{frame.height:,} rows of {names}"
+
+
+def _outcome(label: ColumnProfile, positive: Choice | None, wish: str | None) -> Field:
+    """The outcome in words; unsure where the column's name says nothing that a reader could understand."""
+    if wish:
+        return Field("outcome", wish, "As you said.")
+    phrase = outcome_phrase(label, positive)
+    number = positive is None and label.kind == "number"
+    why = "The report says “associated with” or “a higher” before it; put it in words, its unit in brackets."
+    plain = _meaningless(label) and phrase != str(positive.value if positive else "")
+    if plain:
+        why += f" `{label.name}` tells a reader nothing: say what it measures (--outcome “…”)."
+    elif number and "(" not in phrase and not phrase.startswith("number of "):
+        why += f" In which unit is it? (--outcome “{phrase} (…)”)"
+    return Field("outcome", phrase, why, sure=not plain)
+
+
+def outcome_phrase(label: ColumnProfile, positive: Choice | None) -> str:
+    """The outcome's column as a noun phrase that “a higher” can stand before, with its unit or its positive class.
+
+    `ClickRate` is “click rate”, `likes` “number of likes”, the answers “disagree” to “agree” are “agreement with”.
+    """
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|[_\s]+", " ", label.name).split()
+    phrase = " ".join(word if word.isupper() else word.lower() for word in words) or label.name
+    if label.percent and "%" not in phrase:
+        return f"{phrase} (percent)"
+    if positive is None:
+        phrase = _noun(label, phrase)
+        ends = label.ends
+        return f"{phrase} ({ends[0]} to {ends[1]})" if ends and "(" not in phrase else phrase
+    value = str(positive.value).lower()
+    if value in ANSWERED or value in phrase.split():
+        return phrase
+    return str(positive.value) if _meaningless(label) and len(value) > 2 else f"{phrase}: {positive.value}"
+
+
+def _meaningless(label: ColumnProfile) -> bool:
+    """Whether the column's name tells a reader nothing."""
+    return bool(MEANINGLESS.fullmatch(label.name.strip()))
+
+
+def _noun(label: ColumnProfile, phrase: str) -> str:
+    """The phrase as something there can be more of."""
+    if label.scale and re.search(r"agree|stimme|trifft", label.scale[-1].lower()):
+        return "agreement" if phrase in ("agree", "agreement", "agrees") else f"agreement with “{phrase}”"
+    last = phrase.split(" ")[-1] if phrase else ""
+    if label.kind != "number" or not label.whole or "(" in phrase or last in ("sales", "news", "stars"):
+        return phrase
+    counted = re.sub(r"^(?:number of|num|nr|no|n|count of) | counts?$", "", phrase)
+    plural = last.endswith("s") and not last.endswith(("ss", "us", "is"))
+    if counted != phrase:
+        return f"number of {counted if counted.endswith('s') else counted + 's'}"
+    return f"number of {phrase}" if plural else phrase
+
+
+def _no_cluster(columns: Sequence[ColumnProfile], wishes: Wishes) -> bool:
+    """Whether no cluster is wished for; a column of that name is meant first."""
+    return (wishes.cluster_by or "").lower() == "none" and wishes.cluster_by not in {c.name for c in columns}
+
+
+def _without_cluster(
+    columns: Sequence[ColumnProfile], taken: Sequence[str], left_out: Choice | None, unwanted: bool
+) -> list[Field]:
+    """A comment on what it means to have no cluster, and on what could be one."""
+    few = few_clusters(columns, taken)
+    if unwanted:
+        why = (
+            "No cluster, as you said. That gives something up: texts that share an author, a product or an event then "
+            "lie on both sides of a split and count as independent, so intervals are too narrow and more is confirmed "
+            "than holds for others. Equal and nearly equal texts are kept together all the same."
+        )
+        why += f" `{left_out.name}` would have been it: {left_out.why}" if left_out else ""
+    else:
+        why = (
+            "No column names what rows have in common, so every text counts as independent. If some share an author, "
+            "a product or an event, add that column: without it intervals are too narrow."
+        )
+    if few and not left_out:
+        named = ", ".join(f"`{column.name}` ({column.distinct:,} different)" for column in few)
+        why += f" By its name it could be {named}, but so few make wide intervals and uneven splits."
+    return [Field("columns.cluster_by", "…", why, active=False)]
+
+
+def _time_fields(frame: pl.DataFrame, columns: Sequence[ColumnProfile], used: Sequence[str]) -> list[Field]:
+    """The first column that says when, as a suggestion."""
+    for column in columns:
+        named = column.kind == "date" or (column.kind == "number" and WHEN & set(words_of(column.name)))
+        if column.name in used or not named or column.distinct < FEWEST_TIMES or column.missing:
+            continue
+        if seconds_of(frame[column.name]).null_count() == 0:
+            why = (
+                f"`{column.name}` says when. If topics and the outcome drift, as news and fashions do, take this line: "
+                "it trains on earlier rows, holds out later ones, and counts blocks of time as one observation each."
+            )
+            return [Field("columns.time", column.name, why, active=False)]
+    return []
+
+
+def _control_fields(
+    frame: pl.DataFrame,
+    columns: Sequence[ColumnProfile],
+    used: Sequence[str],
+    same: Sequence[str],
+    outcome: tuple[ColumnProfile, Choice | None],
+) -> list[Field]:
+    label, positive = outcome
+    candidates = [
+        column
+        for column in columns
+        if column.name not in used
+        and column.missing == 0
+        and column.distinct > 1
+        and (column.kind in ("number", "flag") or (column.kind == "category" and column.distinct <= 20))
+        and not {"id", "ids", "uuid", "key", "nr", "no"} & set(words_of(column.name))
+    ]
+    usable, parts = sort_out(frame, candidates, label, positive.value if positive else None)
+    fields = []
+    if usable:
+        why = (
+            "Could be held constant beside the text's length. Take only what was settled before the outcome: a "
+            "consequence of the outcome held constant hides effects."
+        )
+        fields.append(Field("columns.controls", usable, why, active=False))
+    if parts:
+        why = f"Not for controls, as the outcome may be made of it or lead to it: {', '.join(parts)}."
+        fields.append(Field("columns.", None, why, active=False))
+    if same:
+        names = ", ".join(f"`{name}`" for name in same)
+        fields.append(
+            Field(
+                "columns.",
+                None,
+                f"{names} says the same as `{label.name}`; not for controls. If it says where rows come from, each "
+                "outcome comes from one source, and what is peculiar to the source cannot be told from the outcome.",
+                active=False,
+            )
+        )
+    return fields
+
+
+def _renames(frame: pl.DataFrame, column: ColumnProfile, label: ColumnProfile) -> bool:
+    """Whether a column is the outcome, a class each, under another name."""
+    if column.name == label.name or not column.levels or not label.levels or column.distinct != label.distinct:
+        return False
+    plain = [pl.col(name).cast(pl.String).str.strip_chars().str.to_lowercase() for name in (column.name, label.name)]
+    pairs = frame.select(plain).filter(pl.all_horizontal(pl.all().is_in(["", *MISSING_MARKS]).not_())).n_unique()
+    return pairs == column.distinct
+
+
+WIDTH = 100
+
+
+def render(proposal: Proposal, source: str) -> str:
+    """The file's text; reading it as YAML gives `proposal.declaration()`."""
+    lines = [f"# Proposed by `hsae new` from a look at {_plain_text(source)}. Every choice is yours to change."]
+    for remark in proposal.remarks:
+        lines += _comment(f"Note: {remark}", "")
+    for section, fields in groupby(proposal.fields, key=lambda field: field.path.rpartition(".")[0]):
+        members = list(fields)
+        indent = ""
+        if section:
+            # A section of suggestions only would be an empty value, which is another thing than no section.
+            lines.append(f"{section}:" if any(field.active for field in members) else f"# {section}:")
+            indent = "  "
+        for field in members:
+            lines += _field(field, indent)
+    return "\n".join(lines) + "\n"
+
+
+def _field(field: Field, indent: str) -> Iterator[str]:
+    said = field.why
+    if field.others:
+        said += f" It could also be: {', '.join(field.others)}."
+    if not field.sure:
+        said = f"UNSURE. {said}"
+    yield from _comment(said.strip(), indent)
+    name = field.path.rpartition(".")[2]
+    if name:
+        yield f"{indent}{'' if field.active else '# '}{name}: {_value(field.value)}"
+
+
+def _comment(said: str, indent: str) -> Iterator[str]:
+    for line in textwrap.wrap(_plain_text(said), WIDTH - len(indent), break_on_hyphens=False):
+        yield f"{indent}# {line}"
+
+
+def _value(value: Any) -> str:
+    """A value on one line, quoted where YAML would read it otherwise."""
+    layout: dict[str, Any] = {"default_flow_style": True, "width": float("inf"), "sort_keys": False}
+    text = yaml.safe_dump(value, allow_unicode=True, **layout).removesuffix("\n").removesuffix("\n...")
+    if len(text.splitlines()) > 1:
+        text = yaml.safe_dump(value, default_style='"', **layout).removesuffix("\n")
+    return text
+
+
+def _plain_text(said: str) -> str:
+    """Names and values of a file may hold line breaks, which would end a comment, and what YAML forbids even there."""
+    joined = " ".join(said.split())
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in joined)

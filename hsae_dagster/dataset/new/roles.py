@@ -1,0 +1,494 @@
+"""Which column plays which role, by the look of its values and by its name; clusters and controls."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import polars as pl
+
+from hsae_dagster.dataset.new.columns import MISSING_MARKS, WHEN, ColumnProfile, words_of
+from hsae_dagster.dataset.rows import settles
+from hsae_dagster.dataset.values import percents
+from hsae_dagster.errors import DatasetError
+
+
+def _names(listed: str) -> frozenset[str]:
+    return frozenset(listed.split())
+
+
+TEXT_NAMES = _names(
+    "text texts review body content comment message headline title tweet post speech abstract document sentence "
+    "description answer response story transcript caption question"
+)
+LABEL_NAMES = _names(
+    "label labels target outcome y score rating ratings stars star grade sentiment polarity winner win won ctr "
+    "clicked engagement accepted result dependent"
+)
+WEAK_LABEL_NAMES = _names(
+    "class category topic type like likes click clicks vote votes view views retweet retweets upvotes reactions "
+    "downloads sales price value recommended"
+)
+# Parts of a date say when, and hardly ever what is to be explained.
+CALENDAR = _names("year month week day weekday hour minute date published created updated posted jahr monat tag stunde")
+# How sure somebody was of an outcome, or a second look at it, is another thing than the outcome.
+BESIDE_NAMES = _names("confidence certainty probability prob gold sd std se error agreement")
+# Of two numbers the relative one is the likelier outcome: a count grows with how many looked.
+RATE_NAMES = _names("rate share ratio percent percentage pct proportion ctr")
+CLUSTER_NAMES = _names(
+    "cluster group author user username speaker person participant respondent patient student senator member writer "
+    "product item film movie book song business store restaurant hotel company school test experiment session thread "
+    "conversation document doc article source site domain outlet url account channel subreddit coder annotator rater "
+    "autor auteur autore benutzer kunde kundin produkt compte utilisateur client usuario cuenta"
+)
+# A name that asks, with or without its question mark.
+ASKING = _names("is are was were has have had did does do can will should ist hat wird")
+# A whole number is a key only if its name says so; these words do.
+KEY_WORDS = _names("id ids uid uuid key code nr no number")
+# Numbers of such a name stand for classes.
+CODE_NAMES = _names("topic topics class category cat code type kind genre group cluster segment theme region party")
+SIDES = (("a", "b"), ("1", "2"), ("0", "1"), ("left", "right"), ("first", "second"), ("x", "y"))
+# What says that the outcome is there and nothing more.
+ANSWERED = ("1", "1.0", "true", "yes", "y", "t", "ja", "oui", "si", "sí")
+YES = (*ANSWERED, "positive", "pos", "win", "won", "good", "spam", "accepted", "pass")
+TWO_ANSWERS = ({"0", "1"}, {"0.0", "1.0"}, {"false", "true"}, {"no", "yes"}, {"n", "y"}, {"ja", "nein"})
+FEWEST_CLUSTERS = 30
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A column (or a value of it) picked for a role."""
+
+    column: ColumnProfile
+    why: str
+    sure: bool = True
+    others: tuple[str, ...] = ()
+    value: Any = None
+
+    @property
+    def name(self) -> str:
+        """The column's name."""
+        return self.column.name
+
+
+def table_of(columns: Sequence[ColumnProfile]) -> str:
+    """The columns as lines for a person."""
+    return "\n".join(f"  {column.name}: {column.said}" for column in columns)
+
+
+def check_present(columns: Sequence[ColumnProfile], wished: Sequence[str | None]) -> None:
+    """Refuse wishes for columns that are not there.
+
+    Raises:
+        DatasetError: with the wished column and those of the table.
+    """
+    known = {column.name for column in columns}
+    for wanted in wished:
+        if wanted and wanted not in known:
+            raise DatasetError(f"There is no column `{wanted}`. The table has:\n{table_of(columns)}")
+
+
+def choose_text(columns: Sequence[ColumnProfile], wish: str | None) -> Choice:
+    """The column with the text.
+
+    Raises:
+        DatasetError: no column holds texts.
+    """
+    if wish:
+        return Choice(_named(columns, wish), "As you said.")
+    found = sorted((c for c in columns if c.kind == "text"), key=_text_score, reverse=True)
+    if not found:
+        raise DatasetError(
+            "No column looks like texts (several words a row, mostly different from row to row). If one is, name it "
+            f"with --text. The table has:\n{table_of(columns)}"
+        )
+    best, *rest = found
+    sure = not rest or _text_score(best) - _text_score(rest[0]) > 1.0
+    return Choice(best, f"{best.said[0].upper()}{best.said[1:]}.", sure, tuple(c.name for c in rest))
+
+
+def _text_score(column: ColumnProfile) -> float:
+    hint = 2.0 if TEXT_NAMES & set(words_of(column.name)) else 0.0
+    return hint + min(column.words, 60.0) / 15.0 + column.distinct / max(column.rows, 1)
+
+
+def choose_pair(columns: Sequence[ColumnProfile], label: str | None) -> tuple[Choice, Choice] | None:
+    """Two text columns whose names differ only by side, where a two-valued column can say which one wins."""
+    texts = [column for column in columns if column.kind == "text"]
+    flags = [column for column in columns if column.kind == "flag" and (label is None or column.name == label)]
+    if not flags:
+        return None
+    for first in texts:
+        for second in texts:
+            side = _side(first.name, second.name)
+            if side:
+                why = f"`{first.name}` and `{second.name}` differ only by {side[0]}/{side[1]}: the sides of a pair."
+                return Choice(first, why), Choice(second, "")
+    return None
+
+
+def _side(first: str, second: str) -> tuple[str, str] | None:
+    one, two = words_of(first), words_of(second)
+    if len(one) != len(two):
+        return None
+    differing = [(x, y) for x, y in zip(one, two, strict=True) if x != y]
+    if len(differing) != 1:
+        return None
+    x, y = differing[0]
+    for a, b in SIDES:
+        if (x, y) == (a, b) or (x.endswith(a) and y.endswith(b) and x[: -len(a)] == y[: -len(b)] != ""):
+            return a, b
+    return None
+
+
+def choose_label(columns: Sequence[ColumnProfile], taken: Sequence[str], wish: str | None, *, pair: bool) -> Choice:
+    """The column with the outcome.
+
+    Raises:
+        DatasetError: no column can be one.
+    """
+    if wish:
+        if wish in taken:
+            raise DatasetError(f"`{wish}` is the text; the outcome must be another column. Name it with --label.")
+        return Choice(_named(columns, wish), "As you said.")
+    kinds = ("flag",) if pair else ("flag", "number", "category")
+    found = [c for c in columns if c.kind in kinds and c.name not in taken and c.distinct > 1]
+    found = sorted(found, key=_label_score, reverse=True)
+    if not found:
+        raise DatasetError(
+            "No column looks like an outcome (a number, or a few classes). Every row needs one: what is to be "
+            f"predicted from the text? If there is one, name it with --label. The table has:\n{table_of(columns)}"
+        )
+    best, *rest = found
+    near = [c for c in rest if _label_score(c) > 0 and _label_score(best) - _label_score(c) < 1.5]
+    named = bool((LABEL_NAMES | WEAK_LABEL_NAMES | RATE_NAMES) & set(words_of(best.name))) or _asks(best)
+    why = f"{best.said[0].upper()}{best.said[1:]}{'; its name says so' if named else ''}."
+    if is_rate(best) and any(c.kind == "number" and not is_rate(c) for c in near):
+        why += " A rate or share was preferred to counts."
+    sure = not near and (named or len(found) == 1)
+    return Choice(best, why, sure, tuple(c.name for c in near[:6]))
+
+
+def _asks(column: ColumnProfile) -> bool:
+    """Whether the name is a question that the column answers."""
+    first = words_of(column.name)[:1]
+    return column.kind == "flag" and (column.name.rstrip().endswith("?") or bool(set(first) & ASKING))
+
+
+def is_rate(column: ColumnProfile) -> bool:
+    """Whether a column of numbers is relative to something: in percent, or named a rate or share."""
+    named = "%" in column.name or bool(RATE_NAMES & set(words_of(column.name)))
+    return column.kind == "number" and (column.percent or named)
+
+
+def _label_score(column: ColumnProfile) -> float:
+    words = set(words_of(column.name))
+    score = {"flag": 1.0, "number": 0.5, "category": 0.3}.get(column.kind, 0.0)
+    score += 2.0 * bool(words & LABEL_NAMES) + 0.8 * (bool(words & WEAK_LABEL_NAMES) or _asks(column))
+    score += 0.3 * ({value.lower() for value, _ in column.levels} in TWO_ANSWERS)
+    score += 1.2 * is_rate(column) - 1.5 * bool(words & CALENDAR)
+    score -= 2.0 * bool(words & KEY_WORDS) + 1.0 * bool(words & CLUSTER_NAMES)
+    score -= 1.0 * (column.kind == "category" and column.distinct > 20) + 1.5 * bool(words & BESIDE_NAMES)
+    return score - 2.0 * column.missing / max(column.rows, 1)
+
+
+def choose_positive(label: ColumnProfile, sides: Sequence[str], wish: str | None) -> Choice | None:
+    """The class counted as 1; None where the label is a number or 0/1 already."""
+    values = [value for value, _ in label.levels]
+    if wish is not None:
+        if label.levels and wish.lower() not in [value.lower() for value in values]:
+            raise DatasetError(f"No row has the value `{wish}` in `{label.name}` (it has {', '.join(values[:10])}).")
+        return Choice(label, "As you said.", value=wish)
+    if label.kind not in ("flag", "category") or {v.lower() for v in values} in ({"0", "1"}, {"0.0", "1.0"}):
+        return None
+    if label.kind == "flag" and {v.lower() for v in values} == {"false", "true"}:
+        return Choice(label, "true counts as 1.", value=True)
+    if len(sides) == 2:
+        return _winner(label, sides)
+    yes = next((value for value in values if value.lower() in YES), None)
+    if yes is not None:
+        rest = tuple(value for value in values[:8] if value != yes)
+        # Beside anything but 0, a 1 may be the first of several codes.
+        return Choice(label, f"“{yes}” counts as 1.", yes not in ("1", "1.0"), rest, yes)
+    # The top of a scale, the rarer of two, the most frequent of many.
+    value = label.scale[-1] if label.scale else values[-1] if label.kind == "flag" else values[0]
+    counted = ", ".join(f"{v} ({n:,})" for v, n in label.levels[:8])
+    order = f" They are a scale, in this order: {', '.join(label.scale)}." if label.scale else ""
+    why = f"The class counted as 1. The classes: {counted}{', …' if len(values) > 8 else ''}.{order}"
+    return Choice(label, why, sure=False, others=tuple(v for v in values[:8] if v != value), value=value)
+
+
+def _winner(label: ColumnProfile, sides: Sequence[str]) -> Choice:
+    """The value by which a label says that the first text wins."""
+    side = _side(*sides) or ("a", "b")
+    first = [v for v, _ in label.levels if v == sides[0] or (words_of(v) or [""])[-1] == side[0]]
+    value = first[0] if first else sorted(v for v, _ in label.levels)[0]
+    why = f"The value that says that `{sides[0]}` wins."
+    return Choice(label, why, bool(first), tuple(v for v, _ in label.levels if v != value), value)
+
+
+def choose_cluster(columns: Sequence[ColumnProfile], taken: Sequence[str], wish: str | None) -> Choice | None:
+    """The column of what rows have in common, if one shows."""
+    if wish:
+        return Choice(_named(columns, wish), "As you said.")
+    found = [c for c in columns if c.name not in taken and _cluster_score(c) >= 1.0]
+    # Of two that fit, the coarser is the safe one: what belongs together stays together.
+    found = sorted(found, key=lambda c: (-_cluster_score(c), c.distinct))
+    if not found:
+        return None
+    best, *rest = found
+    size = (best.rows - best.missing) / best.distinct
+    named = "its name says so, and it" if _cluster_score(best) >= 2.0 else "it"
+    why = f"{best.distinct:,} different, {size:.1f} rows each: {named} repeats. Kept on one side of every split."
+    return Choice(best, why, _cluster_score(best) >= 2.0 and not rest, tuple(c.name for c in rest))
+
+
+def _cluster_score(column: ColumnProfile) -> float:
+    """Below 1 a column cannot be what rows have in common."""
+    words = set(words_of(column.name))
+    key = bool(words & KEY_WORDS)
+    usable = column.kind in ("key", "category", "text") or (column.kind == "number" and column.whole)
+    # What happened at one time, rates alike or lists the same has no more in common than other rows.
+    usable = usable and not words & WHEN and not column.scale and column.separator is None
+    repeats = FEWEST_CLUSTERS <= column.distinct <= 0.9 * max(column.rows - column.missing, 1)
+    # Keys that were rounded join rows that share nothing.
+    if not usable or column.lost or not repeats or column.missing > 0.05 * column.rows:
+        return 0.0
+    score = 2.0 * bool(words & CLUSTER_NAMES) + 1.0 * key
+    if column.kind == "text":
+        return score if score else 0.0
+    return score + (1.0 if column.kind == "key" else 0.0)
+
+
+def few_clusters(columns: Sequence[ColumnProfile], taken: Sequence[str]) -> list[ColumnProfile]:
+    """Columns named like a cluster or a key that have too few values to be proposed as one."""
+    return [
+        c
+        for c in columns
+        if c.name not in taken
+        and (CLUSTER_NAMES | KEY_WORDS) & set(words_of(c.name))
+        and (c.kind == "category" or (c.kind == "number" and c.whole))
+        and 2 < c.distinct < min(FEWEST_CLUSTERS, c.rows / 3)
+    ]
+
+
+def _named(columns: Sequence[ColumnProfile], name: str) -> ColumnProfile:
+    return next(column for column in columns if column.name == name)
+
+
+# path, value, reason, sure, other choices, active
+AnswerField = tuple[str, Any, str, bool, tuple[str, ...], bool]
+
+
+def answer_fields(label: ColumnProfile, task: str) -> list[AnswerField]:
+    """Fields on how the outcome's words become numbers or classes."""
+    fields: list[AnswerField] = []
+    if label.scale and task == "regression":
+        top, below = label.scale[-1], label.scale[-2]
+        why = (
+            f"Its words have an order: read as 1 to {len(label.scale)}. For one class against the rest instead: --task "
+            f"classification --positive {top!r} (or {below!r})."
+        )
+        fields.append(("columns.scale", list(label.scale), why, False, (f"classification with “{top}” as 1",), True))
+    if label.separator is not None and task == "classification":
+        why = f"Cells of `{label.name}` list several classes: 1 where the list holds the positive one."
+        fields.append(("columns.listed", label.separator, why, False, (), True))
+    return fields
+
+
+def missing_fields(frame: pl.DataFrame, needed: Sequence[ColumnProfile]) -> list[AnswerField]:
+    """Which values of the columns that every row needs mean none, and what becomes of rows without one."""
+    fields: list[AnswerField] = []
+    marks = {mark.lower(): mark for column in needed for mark, _ in column.marks}
+    codes = {code for column in needed for code, _ in column.codes}
+    if marks or codes:
+        said = [f"`{c.name}` is {_counted(c.marks)}" for c in needed if c.marks]
+        why = f"{'; '.join(said)}: taken for no value. Leave out what is an answer." if said else ""
+        if codes:
+            outside = "; ".join(f"`{c.name}` is {_counted(c.codes)}" for c in needed if c.codes)
+            why = f"{why} {outside}, far from all other values: a code for no answer? If it is a number, leave it out."
+        fields.append(("columns.missing", [*marks.values(), *sorted(codes)], why.strip(), not codes, (), True))
+    n = int(frame.select(pl.any_horizontal(*[_empty(c, marks, codes) for c in needed]).sum()).item())
+    if n:
+        names = ", ".join(f"`{column.name}`" for column in needed)
+        why = f"{n:,} of {frame.height:,} rows lack one of {names}; they are left out and counted in the report."
+        fields.append(("columns.on_missing", "drop", why, True, (), True))
+    return fields
+
+
+def _empty(column: ColumnProfile, marks: dict[str, str], codes: set[int]) -> pl.Expr:
+    """Whether a cell of a column holds nothing, a mark or a code."""
+    cell = pl.col(column.name).cast(pl.String).str.strip_chars().str.to_lowercase()
+    empty = cell.is_null() | cell.is_in(["", *marks])
+    if codes:
+        number = pl.col(column.name).cast(pl.Float64, strict=False)
+        empty = empty | number.is_in([float(code) for code in codes]).fill_null(False)
+    return empty
+
+
+def _counted(marks: Sequence[tuple[Any, int]]) -> str:
+    return ", ".join(f"“{mark}” in {n:,} row{'s' * (n != 1)}" for mark, n in marks)
+
+
+LARGE = 0.5
+
+
+def with_settling(
+    frame: pl.DataFrame,
+    columns: Sequence[ColumnProfile],
+    label: ColumnProfile,
+    taken: Sequence[str],
+    found: Choice | None,
+) -> Choice | None:
+    """The cluster: if need be a column within whose levels the outcome does not differ, however few these are.
+
+    Rows that share such a level are one observation of the outcome, however many texts they have. A column of few
+    levels without a name that says so may also be the outcome in other words, so the choice is then not sure.
+
+    Args:
+        frame: all rows.
+        columns: their profiles.
+        label: the outcome.
+        taken: columns that are used otherwise or say the same as the outcome.
+        found: the cluster that was chosen by name.
+    """
+    settling = [c for c in columns if c.name not in taken and c.name != label.name and _settles(frame, c, label)]
+    if not settling or (found and found.name in {c.name for c in settling}):
+        return found
+    # The coarsest: what is finer is settled through it.
+    best = min(settling, key=lambda c: c.distinct)
+    why = (
+        f"Rows that share `{best.name}` ({best.distinct:,} different) do not differ in `{label.name}`, so they are one "
+        "observation of it. Kept on one side of every split."
+    )
+    if best.distinct < FEWEST_CLUSTERS and not _named_clusters(best):
+        why += f" If `{best.name}` is the outcome in other words, leave it out (--cluster-by none)."
+    others = [c.name for c in settling if c is not best] + ([found.name] if found else [])
+    return Choice(best, why, False, tuple(others))
+
+
+def _settles(frame: pl.DataFrame, column: ColumnProfile, label: ColumnProfile) -> bool:
+    """Whether the outcome is the same wherever the column is, and no cut or grade of the column."""
+    usable = column.kind in ("key", "category", "text", "flag", "date", "number") and not column.scale
+    usable = usable and not (column.kind == "number" and WHEN & set(words_of(column.name)))
+    if not usable or column.separator is not None or not label.distinct < column.distinct < 0.95 * column.rows:
+        return False
+    level, outcome = (frame.select(_plain(name)).to_series() for name in (column.name, label.name))
+    if not settles(level, outcome):
+        return False
+    return column.kind != "number" or _named_clusters(column) or not _in_order(level, outcome)
+
+
+def _named_clusters(column: ColumnProfile) -> bool:
+    return bool((CLUSTER_NAMES | KEY_WORDS) & set(words_of(column.name)))
+
+
+def _in_order(level: pl.Series, outcome: pl.Series) -> bool:
+    """Whether each outcome has a range of the numbers of its own, so that the outcome was cut from them."""
+    rows = pl.DataFrame({"level": level.cast(pl.Float64, strict=False), "outcome": outcome}).drop_nulls()
+    runs = rows.sort("level")["outcome"].rle_id().n_unique()
+    return runs <= 2 * rows["outcome"].n_unique()
+
+
+def _plain(name: str) -> pl.Expr:
+    """Values as they are compared; null where there is none."""
+    value = pl.col(name).cast(pl.String).str.strip_chars().str.to_lowercase()
+    return pl.when(value.is_in(["", *MISSING_MARKS])).then(None).otherwise(value)
+
+
+def doubt_large(frame: pl.DataFrame, cluster: Choice) -> Choice:
+    """The choice with a doubt where one cluster holds half of the rows: it lands in one split, whole."""
+    values = frame.select(_plain(cluster.name).alias("level")).to_series().drop_nulls()
+    if not values.len():
+        return cluster
+    largest = values.value_counts(sort=True).row(0)
+    share = largest[1] / values.len()
+    if share < LARGE:
+        return cluster
+    why = (
+        f"{cluster.why} One of them, “{str(largest[0])[:40]}”, has {share:.0%} of the rows and lies in one split, "
+        "whole: what is left may be too little to learn from or to test on."
+    )
+    return replace(cluster, why=why, sure=False)
+
+
+# From here on a number says too much of the outcome to be told from a part, or a consequence, of it.
+CLOSE = 0.5
+COUNT_NAMES = frozenset({"count", "counts", "total", "number", "num", "n", "sum"})
+# Words that say nothing of what is measured.
+GENERAL = LABEL_NAMES | RATE_NAMES | CLUSTER_NAMES | TEXT_NAMES | COUNT_NAMES
+GENERAL |= {"mean", "average", "avg", "median", "min", "max", "overall", "the", "an", "of", "in", "per", "to", "and"}
+GENERAL |= ASKING
+
+
+def sort_out(
+    frame: pl.DataFrame, candidates: Sequence[ColumnProfile], label: ColumnProfile, positive: Any
+) -> tuple[list[str], list[str]]:
+    """Candidates for controls, and those left out, each as half a sentence with its reason.
+
+    A number is left out if it shares a word with the outcome's name, if it is a count and the outcome a rate, or if its
+    rank correlation (Spearman) with the outcome is at least `CLOSE` in size. Categories are never left out.
+
+    Args:
+        frame: all rows.
+        candidates: columns not used otherwise.
+        label: the outcome.
+        positive: its class that counts as 1, or None.
+    """
+    outcome = _amounts(frame, label, positive)
+    kept, left_out = [], []
+    for column in candidates:
+        reason = _reason(column, _amounts(frame, column, None), label, outcome)
+        if reason is None:
+            kept.append(column.name)
+        else:
+            left_out.append(f"`{column.name}` ({reason})")
+    return kept, left_out
+
+
+def _reason(
+    column: ColumnProfile, values: pl.Series | None, label: ColumnProfile, outcome: pl.Series | None
+) -> str | None:
+    if values is None:
+        return None
+    if shared := sorted(_telling(column) & _telling(label)):
+        return f"its name says “{shared[0]}”, too"
+    if is_rate(label) and _counts(column, values):
+        return "a count beside a rate"
+    rank = _rank_correlation(values, outcome) if outcome is not None else 0.0
+    return f"rank correlation {rank:.2f}" if abs(rank) >= CLOSE else None
+
+
+def _telling(column: ColumnProfile) -> set[str]:
+    """Words of the name that say what is measured, singular and plural alike."""
+    return {word.removesuffix("s") for word in set(words_of(column.name)) - GENERAL if len(word) > 1}
+
+
+def _counts(column: ColumnProfile, values: pl.Series) -> bool:
+    """Whether a column holds whole numbers from 0 up under the name of things that are counted, such as a plural."""
+    words = words_of(column.name)
+    plural = bool(words) and len(words[-1]) > 3 and words[-1].endswith("s") and not words[-1].endswith("ss")
+    named = plural or bool(set(words) & COUNT_NAMES)
+    return column.kind == "number" and column.whole and named and bool((values.drop_nulls() >= 0).all())
+
+
+def _amounts(frame: pl.DataFrame, column: ColumnProfile, positive: Any) -> pl.Series | None:
+    """The column as f64, null where nothing is known; None for classes, which have no order."""
+    series = frame[column.name]
+    if column.kind == "number":
+        if series.dtype != pl.String:
+            return series.cast(pl.Float64, strict=False)
+        plain = series.str.strip_chars()
+        return percents(plain) if column.percent else plain.cast(pl.Float64, strict=False)
+    first = positive if positive is not None else column.levels[0][0] if column.kind == "flag" else None
+    if first is None:
+        return None
+    plain = series.cast(pl.String).str.strip_chars().str.to_lowercase()
+    return (plain == str(first).lower()).cast(pl.Float64)
+
+
+def _rank_correlation(values: pl.Series, outcome: pl.Series) -> float:
+    """Spearman's rho over the rows where both are known; 0 where either is constant."""
+    both = pl.DataFrame({"x": values, "y": outcome}).fill_nan(None).drop_nulls()
+    rho = both.select(pl.corr("x", "y", method="spearman")).item() if both.height > 2 else None
+    return float(rho) if rho is not None and math.isfinite(rho) else 0.0

@@ -1,0 +1,538 @@
+"""Values as people write them: numbers, percents, names of classes, answers that have an order."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+CURRENCY = r"(?:[$€£¥₹₽₩]|US\$|USD|EUR|GBP|CHF|JPY|INR|Fr\.?|Rs\.?|kr\.?|zł|Kč)"
+SPACE = "[ \u00a0\u202f]"
+MARKED = rf"^\(?\s*[-+\u2212]?\s*{CURRENCY}?\s*[-+\u2212]?\s*([0-9][0-9.,'’ \u00a0\u202f]*)\s*{CURRENCY}?\s*\)?$"
+# The digits alone, by how thousands and decimals are written.
+PLAIN = r"^\d+(\.\d+)?$"
+COMMA = r"^\d+,\d+$"
+POINTS = r"^[1-9]\d{0,2}(\.\d{3})+$"
+COMMAS = r"^[1-9]\d{0,2}(,\d{3})+$"
+EUROPEAN = r"^\d{1,3}(\.\d{3})+,\d+$|^\d{1,3}(\.\d{3}){2,}$"
+AMERICAN = r"^\d{1,3}(,\d{3})+\.\d+$|^\d{1,3}(,\d{3}){2,}$"
+APART = rf"^\d{{1,3}}(({SPACE}|['’])\d{{3}})+([.,]\d+)?$"
+SHARE = 0.9
+LOOKED_AT, LONGEST = 1000, 40
+# So many numbers with three digits after the point speak of thousands, if others have no point.
+FEWEST = 5
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """A table of strings with plain numbers in some columns; what is said of these; doubts, by column."""
+
+    frame: pl.DataFrame
+    said: tuple[str, ...] = ()
+    doubts: Mapping[str, str] = field(default_factory=dict)
+
+
+def plain_amounts(frame: pl.DataFrame, separator: str | None) -> Amounts:
+    """Numbers written plainly, in columns nearly all of whose values are amounts.
+
+    Args:
+        frame: columns of other types than strings are left as they are.
+        separator: of the file's cells; a comma inside a cell of a file separated by commas is never a decimal one.
+    """
+    said: dict[str, list[str]] = {}
+    doubts: dict[str, str] = {}
+    for name in frame.columns:
+        if frame.schema[name] != pl.String:
+            continue
+        made = _amounts(frame[name], separator)
+        if made is None:
+            continue
+        column, how, doubt = made
+        frame = frame.with_columns(column)
+        said.setdefault(how, []).append(f"`{name.strip()}`")
+        if doubt:
+            doubts[name.strip()] = doubt
+    return Amounts(frame, tuple(f"the numbers of {', '.join(names)} {how}" for how, names in said.items()), doubts)
+
+
+def _amounts(column: pl.Series, separator: str | None) -> tuple[pl.Series, str, str] | None:
+    """The column with plain numbers, how they were written and a doubt; None where nothing is to be done."""
+    # A column of texts shows in its first rows.
+    first = column.drop_nulls().head(LOOKED_AT)
+    if not first.str.contains(r"\d").any() or float(first.str.len_chars().mean() or 0) > LONGEST:  # type: ignore[arg-type]
+        return None
+    cells = column.str.strip_chars()
+    digits = cells.str.extract(MARKED, 1).str.strip_chars()
+    known = cells.is_not_null() & (cells != "")
+    if not known.any() or int(digits.is_not_null().sum()) < SHARE * int(known.sum()):
+        return None
+    written = _Written(digits.drop_nulls(), separator)
+    how, doubt = written.thousands()
+    bare = _bare(digits, how)
+    if bare is None:
+        return None
+    number = pl.select(
+        pl.when(cells.str.contains(r"[-\u2212]|^\(.*\)$") & bare.is_not_null()).then(pl.lit("-") + bare).otherwise(bare)
+    ).to_series()
+    marked = bool(cells.filter(digits.is_not_null()).str.contains(rf"{CURRENCY}|\u2212|\(").any())
+    if not how and not marked:
+        return None
+    parts = [how] * bool(how) + ["had a currency or brackets"] * marked
+    result = pl.select(pl.coalesce(number, column)).to_series().alias(column.name)
+    return result, " and ".join(parts), doubt.format(column.name.strip())
+
+
+class _Written:
+    """How the digits of a column are written (strings without sign and currency)."""
+
+    def __init__(self, digits: pl.Series, separator: str | None) -> None:
+        self.digits, self.separator = digits, separator
+
+    def _any(self, pattern: str) -> bool:
+        return bool(self.digits.str.contains(pattern).any())
+
+    def thousands(self) -> tuple[str, str]:
+        """How thousands and decimals are written, `` where plainly; and a doubt."""
+        if self._any(APART):
+            return "had thousands apart", ""
+        european, american = self._any(EUROPEAN), self._any(AMERICAN)
+        points, commas = self._any(r"\."), self._any(",")
+        if european != american:
+            return ("had points of thousands" if european else "had commas of thousands"), ""
+        if commas and not points:
+            return self._commas()
+        if points and not commas:
+            return self._points()
+        return "", ""
+
+    def _commas(self) -> tuple[str, str]:
+        """Commas alone: of thousands if all have three digits after them and others none, else decimal ones."""
+        with_comma = self.digits.filter(self.digits.str.contains(","))
+        # A cell that lists classes, the other thing that it could be, holds a single one now and then.
+        everywhere = with_comma.len() == self.digits.len() and with_comma.n_unique() >= FEWEST
+        if self.separator == "," and everywhere and bool(with_comma.str.contains(r"^\d+,\d{1,2}$").all()):
+            return "had decimal commas", _DECIMAL_DOUBT
+        if bool(with_comma.str.contains(COMMAS).all()) and (self.separator == "," or self._alike(with_comma)):
+            doubt = "" if self.separator == "," else _DOUBT
+            return "had commas of thousands", doubt.replace("MARK", ",")
+        if self.separator in (",", None) or not bool(with_comma.str.contains(COMMA).all()):
+            return "", ""
+        return "had decimal commas", ""
+
+    def _points(self) -> tuple[str, str]:
+        """Points alone: as they are, unless all have three digits after them and others have none."""
+        with_point = self.digits.filter(self.digits.str.contains(r"\."))
+        if not bool(with_point.str.contains(POINTS).all()) or not self._alike(with_point):
+            return "", ""
+        return "had points of thousands", _DOUBT.replace("MARK", ".")
+
+    def _alike(self, marked: pl.Series) -> bool:
+        """Whether enough numbers are marked, and some below a thousand are not."""
+        return marked.n_unique() >= FEWEST and marked.len() < self.digits.len()
+
+
+_DOUBT = (
+    "Every MARK in `{0}` is followed by just three digits, beside numbers without one: read as thousands (1MARK149 is "
+    "1149). If they are decimals, write them with as many digits throughout."
+)
+
+
+_DECIMAL_DOUBT = (
+    "Every value of `{0}` has a comma with one or two digits after it: read as decimals (3,5 is 3.5). If a cell lists "
+    "two classes, write another separator between them."
+)
+
+
+def _bare(digits: pl.Series, how: str) -> pl.Series | None:
+    """Digits with a decimal point at most, null where a cell is no number written so."""
+    swaps = {
+        "": None,
+        "had thousands apart": (rf"{SPACE}|['’]", ",", "."),
+        "had points of thousands": (r"\.", ",", "."),
+        "had commas of thousands": (",", "", ""),
+        "had decimal commas": (None, ",", "."),
+    }
+    swap = swaps[how]
+    bare = digits
+    if swap is not None:
+        remove, old, new = swap
+        bare = bare.str.replace_all(remove, "") if remove else bare
+        bare = bare.str.replace(old, new, literal=True) if old else bare
+    return bare.set(~bare.str.contains(PLAIN).fill_null(False), None)
+
+
+def lost_digits(column: pl.Series) -> bool:
+    """Whether keys were rounded by a spreadsheet or a float: `1.23457E+17`, or numbers too large to be exact."""
+    if column.dtype == pl.String:
+        present = column.drop_nulls().str.strip_chars()
+        rounded = present.str.contains(r"^\d[.,]\d+[eE]\+?1\d$")
+        return bool(present.len()) and bool(rounded.mean() > 0.5)  # type: ignore[operator]
+    if not column.dtype.is_numeric():
+        return False
+    present = column.cast(pl.Float64, strict=False).drop_nulls().drop_nans()
+    if not present.len() or not bool((present.abs() >= 2.0**53).all()):
+        return False
+    return column.dtype.is_float() or bool((present % 1000 == 0).mean() > 0.9)  # type: ignore[operator]
+
+
+_NUMBER = r"[+\-\u2212]?(?:[0-9]+(?:[.,][0-9]+)?|[.,][0-9]+)"
+PERCENT = rf"^\s*{_NUMBER}\s*%\s*$"
+# What may be a thousand as well as one and some decimals.
+_AMBIGUOUS = r"^\s*[+\-\u2212]?[1-9][0-9]{0,2},[0-9]{3}\s*%\s*$"
+# More values than this are amounts, whatever they are called.
+MOST_CLASSES = 50
+
+
+def percents(column: pl.Series) -> pl.Series:
+    """The number before the percent sign of each cell, as written: 1.97 of `1.97%` and of `1,97 %`.
+
+    Args:
+        column: strings.
+
+    Returns:
+        f64, null where the cell is no percent, and where its comma could be of thousands: beside decimal points, or if
+        every comma of the column has just three digits after it.
+    """
+    fits = column.str.contains(PERCENT).fill_null(False)
+    comma = fits & column.str.contains(",", literal=True).fill_null(False)
+    point = fits & column.str.contains(".", literal=True).fill_null(False)
+    if point.any() or column.filter(comma).str.contains(_AMBIGUOUS).all():
+        fits = fits & ~comma
+    plain = column.str.replace(",", ".", literal=True).str.replace("\u2212", "-").str.replace(r"\s*%\s*$", "")
+    return plain.str.strip_chars().cast(pl.Float64, strict=False).set(~fits, None)
+
+
+def known(column: pl.Series) -> pl.Series:
+    """Whether each cell holds more than spaces (bool)."""
+    return column.is_not_null() & (column.str.strip_chars() != "").fill_null(False)
+
+
+def without_percent_signs(frame: pl.DataFrame, names: Sequence[str]) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """The table with numbers (f64) in those of the columns whose known values are all percents; and which these are."""
+    found: list[str] = []
+    for name in names:
+        if frame.schema[name] not in (pl.String, pl.Categorical, pl.Enum):
+            continue
+        column = frame[name].cast(pl.String)
+        filled = known(column)
+        numbers = percents(column)
+        if filled.any() and numbers.is_not_null().sum() == filled.sum():
+            frame, found = frame.with_columns(numbers.alias(name)), [*found, name]
+    return frame, tuple(found)
+
+
+def why_no_number(label: pl.Series, where: str, row: int, remedy: str) -> str:
+    """A sentence about a regression label that is not a number, with what to do.
+
+    Args:
+        label: strings, null where there is none.
+        where: the dataset, file and column, as a sentence begins.
+        row: position of a value that is not a number.
+        remedy: what to do about a column of words.
+    """
+    signed = label.str.ends_with("%").fill_null(False)
+    unsigned = label.is_not_null() & ~signed
+    if signed.any() and unsigned.any():
+        first, second = int(signed.arg_true()[0]), int(unsigned.arg_true()[0])
+        return (
+            f"{where}: row {first + 1} is {label[first]!r} and row {second + 1} is {label[second]!r}, so it is unclear "
+            "what is in percent. End every value in a percent sign (12% is read as 12) or none; name marks of missing "
+            "values in columns.missing."
+        )
+    if signed.any():
+        row = int((label.is_not_null() & percents(label).is_null()).arg_true()[0])
+        remedy = "Write percents as 1.97% or 1,97 % throughout, without separators of thousands."
+    elif (distinct := label.n_unique()) > MOST_CLASSES:
+        remedy = (
+            f"Make the column numeric, with a decimal point and without units or separators of thousands (it has "
+            f"{distinct:,} different values, too many for classes)."
+        )
+    if signed.any() or not label[row].strip()[:1].isdigit():
+        remedy += " If it stands for no value, name it in columns.missing."
+    return f"{where}, row {row + 1}: {label[row]!r} is not a number. {remedy}"
+
+
+FEWEST_ON_SCALE = 4
+MIDDLE = (
+    "neither agree nor disagree, neutral, undecided, not sure, unsure, neither, neither nor, mixed, indifferent, "
+    "teils teils, teils/teils, weder noch, weder/noch, unentschieden, neither satisfied nor dissatisfied, "
+    "neither likely nor unlikely, no opinion"
+)
+# Words of one rank stand on one line; what is in braces is left out or put in.
+FAMILIES = (
+    (
+        "strongly disagree, completely disagree, totally disagree, fully disagree, stimme überhaupt nicht zu, "
+        "stimme gar nicht zu, trifft überhaupt nicht zu, trifft nicht zu",
+        "disagree, mostly disagree, stimme nicht zu",
+        "somewhat disagree, slightly disagree, rather disagree, tend to disagree, stimme eher nicht zu, "
+        "trifft eher nicht zu",
+        MIDDLE,
+        "somewhat agree, slightly agree, rather agree, tend to agree, stimme eher zu, trifft eher zu",
+        "agree, mostly agree, stimme zu, trifft zu",
+        "strongly agree, completely agree, totally agree, fully agree, stimme voll zu, stimme voll und ganz zu, "
+        "trifft voll zu, trifft voll und ganz zu",
+    ),
+    (
+        "very dissatisfied, extremely dissatisfied, completely dissatisfied, very unsatisfied, sehr unzufrieden",
+        "dissatisfied, unsatisfied, unzufrieden",
+        "somewhat dissatisfied, slightly dissatisfied, rather dissatisfied, eher unzufrieden",
+        MIDDLE,
+        "somewhat satisfied, slightly satisfied, rather satisfied, eher zufrieden",
+        "satisfied, zufrieden",
+        "very satisfied, extremely satisfied, completely satisfied, sehr zufrieden",
+    ),
+    (
+        "very unlikely, extremely unlikely, definitely not",
+        "unlikely, probably not",
+        "somewhat unlikely, slightly unlikely",
+        f"{MIDDLE}, possibly, maybe",
+        "somewhat likely, slightly likely",
+        "likely, probably",
+        "very likely, extremely likely, definitely",
+    ),
+    (
+        "never, nie, niemals",
+        "rarely, seldom, selten, almost never, hardly ever",
+        "sometimes, occasionally, manchmal, gelegentlich",
+        "often, frequently, usually, oft, häufig",
+        "very often, almost always, sehr oft, meistens",
+        "always, immer",
+    ),
+    (
+        "very poor, very bad, terrible, awful, sehr schlecht",
+        "poor, bad, schlecht",
+        f"fair, average, ok, okay, acceptable, mittel, {MIDDLE}",
+        "good, gut",
+        "very good, sehr gut, great",
+        "excellent, outstanding, ausgezeichnet",
+    ),
+    (
+        "not at all, none, gar nicht, überhaupt nicht",
+        "slightly, a little, kaum, wenig",
+        "moderately, somewhat, mittelmäßig, teilweise",
+        "very, quite a bit, a lot, ziemlich",
+        "extremely, very much, a great deal, sehr",
+    ),
+    (
+        "not at all important, not important, unimportant",
+        "slightly important, a little important",
+        "moderately important, somewhat important",
+        "important, quite important",
+        "very important",
+        "extremely important",
+    ),
+    (
+        "very negative, strongly negative",
+        "negative, somewhat negative",
+        MIDDLE,
+        "positive, somewhat positive",
+        "very positive, strongly positive",
+    ),
+    ("very low", "low", "medium, moderate", "high", "very high"),
+    ("very easy", "easy", MIDDLE, "difficult, hard", "very difficult, very hard"),
+)
+RANKS: tuple[Mapping[str, int], ...] = tuple(
+    {word: rank for rank, words in enumerate(family) for word in words.split(", ")} for family in FAMILIES
+)
+# Around a word: the number that survey tools put before or after it.
+NUMBERED = re.compile(r"^\(?\d+\)?\s*[-–:.=)]?\s*|\s*[-–:=]?\s*\(?\d+\)?$")
+
+SEPARATORS = ("|", ";", ",")
+BRACKETS = " \t'\"[]{}"
+MOST_MEMBERS = 50
+SHARE_OF_LISTS = 0.05
+
+NEGATIVE_CODES = (-7, -8, -9, -66, -77, -88, -97, -98, -99, -997, -998, -999, -9998, -9999, -99999)
+POSITIVE_CODES = (9, 88, 97, 98, 99, 888, 997, 998, 999, 8888, 9998, 9999, 99999)
+
+
+def scale_of(values: Sequence[str]) -> tuple[str, ...]:
+    """Values from lowest to highest if they are the words of one scale, else none.
+
+    At least `FEWEST_ON_SCALE`, each of a rank of its own: negative, neutral and positive are classes as often.
+    """
+    if len(values) < FEWEST_ON_SCALE:
+        return ()
+    if points := _points(values):
+        return points
+    plain = {value: _plain(value) for value in values}
+    for ranks in RANKS:
+        if all(word in ranks for word in plain.values()):
+            if len({ranks[word] for word in plain.values()}) < len(values):
+                return ()
+            return tuple(sorted(values, key=lambda value: ranks[plain[value]]))
+    return ()
+
+
+def _points(values: Sequence[str]) -> tuple[str, ...]:
+    """`★` to `★★★★★`, `1/5` to `5/5`, `1 star` to `5 stars`, those between that nobody gave included; else none."""
+    for pattern, write in (
+        (r"(?P<mark>[★⭐*])(?P=mark)*(?P<rest>☆*)", lambda n, found: found["mark"] * n),
+        (
+            r"(?P<n>\d+)(?P<rest>(?:\s*/\s*| (?:out )?of | von | sur )\d+(?:\D+)?)",
+            lambda n, found: f"{n}{found['rest']}",
+        ),
+        (r"(?P<n>\d+)(?P<rest>[- ]stars?)", lambda n, found: f"{n}{found['rest']}"),
+    ):
+        found = [f for value in values if (f := re.fullmatch(pattern, value.strip(), re.IGNORECASE))]
+        if len(found) < len(values):
+            continue
+        given = {
+            int(f.groupdict().get("n") or len(f[0]) - len(f["rest"])): v for f, v in zip(found, values, strict=True)
+        }
+        alike = len({(f["rest"] or "").rstrip("s") for f in found if f.groupdict().get("n")}) <= 1
+        if not alike or len(given) < len(values) or not 1 <= min(given) < max(given) <= 11:
+            return ()
+        top = max(found, key=lambda f: len(f[0]))
+        return tuple(given.get(n) or write(n, top) for n in range(1, max(given) + 1))
+    return ()
+
+
+def _plain(value: str) -> str:
+    return " ".join(NUMBERED.sub("", value.strip().lower()).replace("’", "'").split())
+
+
+def members(cells: pl.Series, separator: str) -> pl.Series:
+    """The classes that each cell lists (list of str), null where there are none."""
+    split = cells.cast(pl.String).str.split(separator)
+    bare = split.list.eval(pl.element().str.strip_chars(BRACKETS))
+    bare = bare.list.eval(pl.element().filter(pl.element() != ""))
+    return bare.set(bare.list.len() == 0, None) if bare.dtype != pl.Null else bare
+
+
+def list_separator(present: pl.Series) -> tuple[str, tuple[tuple[str, int], ...]] | None:
+    """What separates classes within cells, and how many cells hold each; None where cells hold one thing each.
+
+    Lists differ in length and share few members; a name such as `Bonn, Germany` has always two parts.
+
+    Args:
+        present: cells without those that hold nothing (str).
+    """
+    for separator in SEPARATORS:
+        several = present.str.contains(separator, literal=True).mean() or 0.0
+        if not SHARE_OF_LISTS < several < 1.0 - SHARE_OF_LISTS:  # type: ignore[operator]
+            continue
+        found = Counter(member for cell in members(present, separator) if cell is not None for member in set(cell))
+        alone = {cell.strip(BRACKETS) for cell in present.unique() if separator not in cell}
+        known = sum(n for member, n in found.items() if member in alone) > 0.8 * sum(found.values())
+        wordy = any(len(member.split()) > 4 for member in found)
+        if 2 < len(found) <= MOST_MEMBERS and known and not wordy and len(found) < present.n_unique():
+            return separator, tuple(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+    return None
+
+
+def missing_codes(numbers: pl.Series) -> tuple[int, ...]:
+    """Values that stand so far outside the others that they can be codes for no answer.
+
+    Args:
+        numbers: f64 without nulls.
+    """
+    values = {float(value) for value in numbers.unique()}
+    below = {code for code in NEGATIVE_CODES if float(code) in values}
+    rest = values - below
+    if below and len(rest) > 1 and min(rest) >= -1:
+        return tuple(sorted(int(code) for code in below))
+    above = {code for code in POSITIVE_CODES if float(code) in values}
+    rest = values - above
+    # Answers of a scale are whole numbers without a gap.
+    if (
+        not above
+        or len(rest) < 2
+        or min(rest) < 0
+        or rest != {float(n) for n in range(int(min(rest)), int(max(rest)) + 1)}
+    ):
+        return ()
+    far = all(code >= 2 * max(rest) if code > 9 else max(rest) <= 7 and len(rest) <= 7 for code in above)
+    return tuple(sorted(above)) if far and max(rest) <= 20 else ()
+
+
+MOST_SHOWN = 6
+
+
+def class_name(value: object) -> str:
+    """A class as it is compared: `true`, `True` and true are one, and so are 1 and 1.0."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return str(int(value)) if float(value).is_integer() else repr(value)
+    text = str(value).strip()
+    return text.lower() if text.lower() in ("true", "false") else text
+
+
+def classes_of(label: pl.Series) -> pl.Series:
+    """Labels as the names of classes, null where there is none."""
+    names = label.fill_nan(None) if label.dtype.is_float() else label
+    names = names.map_elements(class_name, return_dtype=pl.String)
+    return names.set(names == "", None)
+
+
+def class_key(value: object) -> str:
+    """What tells a class from others: more than case, for who wrote `Yes` once and `yes` else meant one."""
+    return class_name(value).lower()
+
+
+def listed_classes(label: pl.Series, separator: str) -> pl.Series:
+    """The classes that each cell lists, joined by `separator` alone; null where there are none."""
+    cells = members(label, separator)
+    return cells.list.eval(pl.element().map_elements(class_name, return_dtype=pl.String)).list.join(separator)
+
+
+def each_class(classes: pl.Series, separator: str | None) -> pl.Series:
+    """One entry for every class of every cell, from `listed_classes`; the same where cells hold one each."""
+    return classes if separator is None else classes.drop_nulls().str.split(separator).explode()
+
+
+def among_others(classes: Mapping[str, int], positive: object) -> tuple[str, int] | None:
+    """What separates classes in cells that list the positive one among others, and how many rows these are; or None.
+
+    Args:
+        classes: rows of each class, as `class_sizes` has them.
+        positive: the class that counts as 1.
+    """
+    wanted = class_key(positive)
+    for separator in SEPARATORS:
+        lists = {name: name.lower().split(separator) for name in classes if separator in name}
+        n = sum(classes[name] for name, found in lists.items() if wanted in [each.strip(BRACKETS) for each in found])
+        if n and wanted not in lists:
+            return separator, n
+    return None
+
+
+def one_against_the_rest(classes: pl.Series, positive: object, separator: str | None = None) -> pl.Series:
+    """1 for the rows of a class and 0 for those of others (f64), null where there is none.
+
+    Args:
+        classes: from `classes_of`; with a separator, from `listed_classes`.
+        positive: the class.
+        separator: between the classes of a cell; 1 then means that the class is among them.
+    """
+    lower = classes.str.to_lowercase()
+    hit = (
+        lower == class_key(positive)
+        if separator is None
+        else lower.str.split(separator).list.contains(class_key(positive))
+    )
+    return hit.cast(pl.Float64).set(classes.is_null(), None)
+
+
+def folded(counts: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """(value, rows), commonest first, with those that differ in case alone as one, under the commonest spelling."""
+    found: dict[str, tuple[str, int]] = {}
+    for value, n in counts:
+        first, before = found.get(value.lower(), (value, 0))
+        found[value.lower()] = (first, before + n)
+    return sorted(found.values(), key=lambda level: (-level[1], level[0]))
+
+
+def class_sizes(classes: pl.Series) -> dict[str, int]:
+    """Rows of each class, largest first, folded."""
+    spelled = classes.alias("class").drop_nulls().value_counts().sort("count", "class", descending=[True, False])
+    return dict(folded(spelled.iter_rows()))
+
+
+def listed(classes: pl.Series) -> str:
+    """The commonest classes with their sizes."""
+    sizes = class_sizes(classes.alias("class"))
+    shown = ", ".join(f"{name!r} ({size:,} row{'s' * (size != 1)})" for name, size in list(sizes.items())[:MOST_SHOWN])
+    return shown + (f" and {len(sizes) - MOST_SHOWN} more" if len(sizes) > MOST_SHOWN else "")

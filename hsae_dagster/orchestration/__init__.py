@@ -1,0 +1,1 @@
+"""Around the assets: project and partitions, executors, runs, checks."""

@@ -1,0 +1,246 @@
+"""What every stage does around its own work: partitions, reuse, errors as sentences, the status of cards."""
+
+import base64
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from hsae_dagster.core.evaluations import EvaluationRecord
+from hsae_dagster.dataset.discovery import Dataset, files_fingerprint, load_dataset
+from hsae_dagster.errors import HsaeError, refusal
+from hsae_dagster.orchestration.checks import sound
+from hsae_dagster.orchestration.executors import end_with_worker
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.report.archive import card_partition
+from hsae_dagster.storage.lineage import LineageLog, staleness
+from hsae_dagster.storage.objects import StageInputs, StoredObject
+
+CARD = "hypothesis_card"
+STATUS, CURRENT, RETIRED = "status", "current", "retired"
+
+
+def status_words(reasons: Sequence[str]) -> str:
+    """`current`, or `stale` with what has changed."""
+    return f"stale: {' '.join(reasons)} Materialize the dataset again." if reasons else CURRENT
+
+
+def card_metadata(instance: dg.DagsterInstance, project: Project, partition: str) -> dict[str, Any]:
+    """What the last event of a card says, plain values by name; empty when there is none."""
+    event = _last(instance, project, partition)
+    return {name: value.value for name, value in event.metadata.items()} if event else {}
+
+
+def restated_cards(
+    instance: dg.DagsterInstance, project: Project, record: EvaluationRecord, reasons: Sequence[str]
+) -> Iterator[dg.AssetMaterialization]:
+    """The cards of an evaluation as they were last written, under a new status.
+
+    Nothing when they are stale (or current) already: during a run several results change one after the other, and one
+    warning is enough.
+    """
+    for number in range(1, len(record.hypotheses) + 1):
+        partition = card_partition(record.dataset, number)
+        event = _last(instance, project, partition)
+        if event is None or event.metadata.get("evaluation data version") != _text(record.evaluation.data_version):
+            continue
+        told = event.metadata.get(STATUS)
+        was_current = told is not None and told.value == CURRENT
+        if was_current == (not reasons):
+            continue
+        yield dg.AssetMaterialization(
+            project.key(CARD),
+            partition=partition,
+            metadata={**event.metadata, STATUS: status_words(reasons)},
+            tags={key: value for key, value in (event.tags or {}).items() if key == "dagster/data_version"},
+        )
+
+
+def outdated_cards(
+    instance: dg.DagsterInstance, project: Project, versions: Mapping[str, str]
+) -> Iterator[dg.AssetMaterialization]:
+    """Cards to mark stale or current, given the data version that each dataset's files have now."""
+    store = project.store
+    log = LineageLog(store)
+    for dataset, version in versions.items():
+        record = log.latest(dataset)
+        if record is not None:
+            yield from restated_cards(instance, project, record, staleness(store, record, version))
+
+
+def _last(instance: dg.DagsterInstance, project: Project, partition: str) -> dg.AssetMaterialization | None:
+    wanted = dg.AssetRecordsFilter(asset_key=project.key(CARD), asset_partitions=[partition])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    return records[0].asset_materialization if records else None
+
+
+def _text(value: str) -> dg.TextMetadataValue:
+    return dg.MetadataValue.text(value)
+
+
+# A terminal command attaches a handler to show progress without Dagster's own events.
+PROGRESS = logging.getLogger("hsae_dagster.progress")
+# Of an asset that is one step, or of one step of an asset that is several.
+StepContext = dg.AssetExecutionContext | dg.OpExecutionContext
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Show an error meant for people as the step's failure, without a traceback as its explanation.
+
+    What the machine refuses (a full disk, a file that may not be read, no memory left) is such an error too.
+    """
+    try:
+        yield
+    except HsaeError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+    except (OSError, MemoryError) as error:
+        raise dg.Failure(description=refusal(error), allow_retries=False) from None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of one dataset in one run."""
+
+    context: StepContext
+    project: Project
+    dataset: Dataset
+    asset: str
+    code_version: str
+
+    @staticmethod
+    def open(context: StepContext, project: Project, asset: str, code_version: str) -> "Stage":
+        """Open the partition of this step.
+
+        Raises:
+            DatasetError: the dataset's declaration cannot be used.
+        """
+        end_with_worker(context.instance, context.run.run_id)
+        dataset = project.run_settings.applied(load_dataset(project.data, context.partition_key))
+        return Stage(context, project, dataset, asset, code_version)
+
+    def report(self, message: str) -> None:
+        """Tell the run's log, and whoever listens to this package's logger, how far the work is."""
+        self.context.log.info(f"{self.dataset.name} · {self.asset}: {message}")
+        PROGRESS.info("%-18s %s", self.asset, message)
+
+    def upstream(self, asset: str) -> StoredObject:
+        """Current, verified result of an upstream asset of this dataset."""
+        return self.project.store.current(self.dataset.name, asset)
+
+    def pointed(self, asset: str) -> StoredObject:
+        """Current result of an upstream asset, its files unread; `verified` before they are."""
+        return self.project.store.pointed(self.dataset.name, asset)
+
+    def verified(self, stored: StoredObject) -> StoredObject:
+        """An upstream result after its files were compared with their hashes."""
+        return self.project.store.verified(self.dataset.name, stored)
+
+    def build(
+        self, config: Mapping[str, Any], upstream: Sequence[StoredObject], make: Callable[[Path], None]
+    ) -> StoredObject:
+        """Make the stage's result, or find it finished from equal inputs.
+
+        What an earlier step of the same run has made is new, not reused.
+        """
+        stored = self.project.store.build(
+            self._inputs(config, upstream),
+            self.context.run.run_id,
+            make,
+            lambda: self.report("another run is making the same result; waiting to take that"),
+        )
+        if stored.run_id == self.context.run.run_id:
+            return replace(stored, reused=False)
+        if stored.reused:
+            self.report("nothing it depends on has changed; the finished result is kept")
+        return stored
+
+    def is_finished(self, config: Mapping[str, Any], upstream: Sequence[StoredObject]) -> bool:
+        """Whether `build` would find the stage's result."""
+        return self.project.store.finished(self._inputs(config, upstream))
+
+    def _inputs(self, config: Mapping[str, Any], upstream: Sequence[StoredObject]) -> StageInputs:
+        return StageInputs(
+            self.asset, self.code_version, config, {stored.asset: stored.data_version for stored in upstream}
+        )
+
+    def finish(
+        self,
+        stored: StoredObject,
+        metadata: Mapping[str, Any],
+        checks: Sequence[dg.AssetCheckResult] = (),
+    ) -> dg.MaterializeResult:
+        """Publish the result as current, unless a structural check fails, and report it to Dagster."""
+        if sound(checks):
+            self.project.store.point(self.dataset.name, stored)
+            self._restate_cards()
+        shown = {
+            **_tabular(stored),
+            **metadata,
+            "folder": dg.MetadataValue.path(str(stored.folder)),
+            "made by run": stored.run_id,
+            "reused": stored.reused,
+            **({"told at launch": dg.MetadataValue.json(told)} if (told := self.project.run_settings.told) else {}),
+            "upstream versions": dg.MetadataValue.json(dict(stored.inputs.upstream)),
+        }
+        return dg.MaterializeResult(
+            asset_key=self.project.key(self.asset),
+            metadata=shown,
+            data_version=dg.DataVersion(stored.data_version),
+            check_results=list(checks),
+        )
+
+    def _restate_cards(self) -> None:
+        """Cards that are out say *stale* as soon as what they rest on changes, and *current* if it changes back."""
+        record = LineageLog(self.project.store).latest(self.dataset.name)
+        if record is None or record.origin(self.asset) is None:
+            return
+        reasons = staleness(self.project.store, record, files_fingerprint(self.dataset))
+        for event in restated_cards(self.context.instance, self.project, record, reasons):
+            self.context.log_event(event)
+
+
+# The table that an asset is, where it is one; what its columns are, readers see without opening it.
+_TABLES = {
+    "corpus": "texts.parquet",
+    "activations": "texts.parquet",
+    "selected_neurons": "neurons.parquet",
+    "annotation_matrix": "annotations.parquet",
+    "evaluation_report": "hypotheses.parquet",
+}
+
+
+def _tabular(stored: StoredObject) -> dict[str, Any]:
+    """Rows and columns of a stage's table, under the names that Dagster knows."""
+    if stored.asset not in _TABLES:
+        return {}
+    frame = pl.scan_parquet(stored.file(_TABLES[stored.asset]))
+    columns = [dg.TableColumn(name, type=str(dtype)) for name, dtype in frame.collect_schema().items()]
+    return {
+        "dagster/row_count": int(frame.select(pl.len()).collect().item()),
+        "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns=columns)),
+    }
+
+
+def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
+    """A figure that the UI shows inline."""
+    return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def table(rows: Sequence[Mapping[str, str | int | float | bool | None]]) -> dg.TableMetadataValue:
+    """A table that the UI shows; every row has the keys of the first."""
+    names = list(rows[0]) if rows else ["(empty)"]
+    kinds = {name: _kind(rows[0][name]) if rows else "string" for name in names}
+    schema = dg.TableSchema(columns=[dg.TableColumn(name, type=kinds[name]) for name in names])
+    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows], schema=schema)
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    return {int: "int", float: "float"}.get(type(value), "string")

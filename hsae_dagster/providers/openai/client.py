@@ -1,0 +1,517 @@
+"""The one door to OpenAI-compatible servers.
+
+Many requests, without those that the ledger knows, within the budget, as fast as the server allows; every answer is
+written as it arrives.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from hsae_dagster.errors import HsaeError, ProviderError
+from hsae_dagster.providers.base import CutPrompts, Progress, Report
+from hsae_dagster.providers.ledger import INTENT, Entry, Experience, Journal, as_row, written
+from hsae_dagster.providers.openai.prompts import Problem, nothing_came, reason_of
+from hsae_dagster.providers.openai.request import Connection, Pace, Request, too_long
+from hsae_dagster.providers.openai.requests import Body, KnownServer, Plan, Question
+from hsae_dagster.providers.openai.server import Asker, Server
+from hsae_dagster.providers.replies import NO_TOKENS, Reply, Usage, profile_of
+from hsae_dagster.providers.spending import Account, Budget, Estimate, estimate_calls
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+T = TypeVar("T")
+# Requests under way when nothing is known of the server yet.
+START = 32
+# Requests of a trial, which show a server's time and whether it works on several at once.
+TRIED = 9
+
+
+class OpenAIClient:
+    """Asks one server on behalf of one field of dataset.yaml, and of an account if there is one."""
+
+    def __init__(self, asker: Asker, server: Server, account: Account | None = None) -> None:
+        self.asker = asker
+        self.server = server
+        self.account = account
+        self.profile = profile_of(asker.model)
+        self.known = KnownServer(account.ledger.uri.parent if account else None, server.endpoint, asker.model)
+
+    @property
+    def tier(self) -> str:
+        """How requests are paid: as declared, where the model has that."""
+        tier = self.account.tier if self.account else "standard"
+        return "standard" if tier == "flex" and not self.profile.flex else tier
+
+    def settings(self, answer_tokens: int, temperature: float | None = None, effort: str | None = None) -> Body:
+        """The fields of a chat request that depend on the model: limit of the answer, effort, temperature.
+
+        Args:
+            answer_tokens: room for the answer itself; room for thoughts is added.
+            temperature: wanted, or None for the server's own.
+            effort: wanted of a model that thinks, or None for the usual one.
+
+        Raises:
+            ProviderError: the model refuses any temperature.
+        """
+        profile = self.profile
+        if temperature is not None and not profile.temperature:
+            raise ProviderError(f"{self.asker.name}: this model takes no temperature. Leave it out of dataset.yaml.")
+        # OpenAI's server and models that think take the second name only; not every other server knows it.
+        effort = effort or profile.reasoning_effort
+        named = self.server.needs_key or effort is not None
+        limit = "max_completion_tokens" if named else "max_tokens"
+        body: Body = {limit: answer_tokens + profile.thinking_tokens}
+        if effort:
+            body["reasoning_effort"] = effort
+        return body if temperature is None else {**body, "temperature": temperature}
+
+    def require_key(self) -> None:
+        """Raise ProviderError if OpenAI's own server is to be asked and there is no key."""
+        if self.server.needs_key and self.server.api_key is None:
+            raise ProviderError(
+                f"{self.asker.name} needs a key for {self.server.endpoint}, and OPENAI_API_KEY is not set. Set it (in "
+                "the environment or .env), set OPENAI_BASE_URL to a server that needs none, or choose "
+                f"`{self.asker.offline}`, which works offline."
+            )
+
+    def estimate(self, bodies: Sequence[Body], prompt_hash: str | None = None, answer_tokens: int = 0) -> Estimate:
+        """What asking these requests would take now.
+
+        Nothing is sent and no key is needed, unless the account asks for a trial of servers it has no answer of yet:
+        then a few of the requests are sent, one alone and the others at once, and their answers kept.
+        """
+        plan = self._plan(bodies)
+        trial = self.account.trial if self.account else None
+        if trial and plan.todo and self.tier != "batch" and self._experience(prompt_hash) is None:
+            # A request for embeddings is a whole batch, and its vectors are kept elsewhere.
+            tried = plan.todo[: TRIED if "messages" in bodies[plan.todo[0]] else 1]
+            self.ask_all([bodies[index] for index in tried], trial, prompt_hash, answer_tokens)
+            plan = self._plan(bodies)
+        return self._estimate(plan, prompt_hash, answer_tokens)
+
+    def estimate_sizes(self, sizes: Sequence[int], prompt_hash: str | None, answer_tokens: int) -> Estimate:
+        """What requests of these sizes would take, where they cannot be written yet."""
+        return estimate_calls(
+            sizes,
+            known=0,
+            answer_tokens=answer_tokens,
+            profile=self.profile,
+            tier=self.tier,
+            start=min(START, self.server.concurrency),
+            most=self.server.concurrency,
+            experience=self._experience(prompt_hash),
+        )
+
+    def _experience(self, prompt_hash: str | None) -> Experience | None:
+        ledger = self.account.ledger if self.account else None
+        return ledger.experience(self.server.endpoint, self.asker.model, prompt_hash) if ledger else None
+
+    def ask_all(
+        self,
+        bodies: Sequence[Body],
+        report: Report,
+        prompt_hash: str | None = None,
+        answer_tokens: int = 0,
+        problem_of: Problem = reason_of,
+        arrived: "Arrived | None" = None,
+    ) -> list[Reply]:
+        """Ask every request that the ledger does not know, equal ones once; replies in the order of `bodies`.
+
+        Args:
+            bodies: request bodies; made as they are read, if they are many.
+            report: told the estimate before, and progress every few seconds and at the end.
+            prompt_hash: of the prompt file they were made from.
+            answer_tokens: expected length of an answer.
+            problem_of: says why a reply holds nothing usable; 20 of those in a row end the round.
+            arrived: called with the place of a request and its reply, in a thread, one after the other.
+
+        Raises:
+            ProviderError: no key; the server refuses key, model or account; it was never reached; 20 requests in a row
+                brought nothing usable; or the ledger cannot be written. What was answered before is in the ledger.
+            TooManyInputsError: an embeddings request holds more texts than the server takes.
+            BudgetError: the next request could pass the budget.
+            BatchPendingError: the tier is `batch`, and answers are still under way.
+        """
+        with self.account.turn(report) if self.account else nullcontext():
+            return self._ask_all(bodies, report, prompt_hash, answer_tokens, problem_of, arrived)
+
+    def _ask_all(
+        self,
+        bodies: Sequence[Body],
+        report: Report,
+        prompt_hash: str | None,
+        answer_tokens: int,
+        problem_of: Problem,
+        arrived: "Arrived | None",
+    ) -> list[Reply]:
+        if self.account:
+            self.account.ledger.take_in()
+        plan = self._plan(bodies)
+        if plan.todo:
+            self.require_key()
+            if self.account:
+                report(f"{self.asker.name}: {self._estimate(plan, prompt_hash, answer_tokens)}")
+        if self.tier == "batch" and self.account and plan.todo and "messages" in bodies[plan.todo[0]]:
+            plan, asked = self._ask_by_batch(self.account, bodies, prompt_hash, report)
+        else:
+            ask = Round(self, bodies, plan, prompt_hash, report, problem_of, arrived)
+            asked = run_sync(ask.run()) if plan.todo else {}
+        if self.account:
+            self.account.totals.costs |= {key: entry.cost_usd for key, entry in plan.known.items()}
+            self.account.ledger.compact()
+        return plan.replies(asked)
+
+    def _ask_by_batch(
+        self, account: Account, bodies: Sequence[Body], prompt_hash: str | None, report: Report
+    ) -> tuple[Plan, dict[str, Reply]]:
+        from hsae_dagster.providers.openai.batch import BatchRound
+
+        failed = run_sync(BatchRound(self, account, bodies, prompt_hash, report).run(lambda: self._plan(bodies)))
+        return self._plan(bodies), failed
+
+    def _plan(self, bodies: Sequence[Body]) -> Plan:
+        ledger = self.account.ledger if self.account else None
+        return Plan.make(bodies, self.server.endpoint, self.asker.model, ledger)
+
+    def _estimate(self, plan: Plan, prompt_hash: str | None, answer_tokens: int) -> Estimate:
+        found = self.estimate_sizes([plan.questions[i].size for i in plan.todo], prompt_hash, answer_tokens)
+        return replace(found, known=len(plan.known))
+
+    def connect(self) -> "AsyncOpenAI":
+        """The SDK's connection, for batches. Use as an asynchronous context manager."""
+        import httpx2
+        import openai
+
+        server = self.server
+        parts = urlsplit(server.base_url)
+        # A proxy has no business between us and ourselves.
+        http = openai.DefaultAioHttpClient(
+            timeout=openai.Timeout(server.timeout, connect=10.0),
+            trust_env=not server.is_loopback,
+            limits=httpx2.Limits(max_connections=8),
+        )
+        return openai.AsyncOpenAI(
+            # The SDK insists on a key; servers that need none ignore it.
+            api_key=server.api_key or "none",
+            base_url=urlunsplit(parts._replace(query="")),
+            default_query=dict(parse_qsl(parts.query)),
+            max_retries=server.max_retries,
+            http_client=http,
+        )
+
+
+def request_hash(body: Body, endpoint: str) -> str:
+    """The key of a request: its whole body and the server. How it is paid (`service_tier`) is not part of a body."""
+    return Question.of(body, endpoint).hash
+
+
+def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end from ordinary code, also where an event loop already runs (a notebook)."""
+    found: list[T] = []
+
+    async def keep() -> None:
+        # `asyncio.run` spells out what its task returns when it gives Ctrl-C back, all vectors of a round among it.
+        found.append(await coroutine)
+
+    if _loop_runs():
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, keep()).result()
+    else:
+        asyncio.run(keep())
+    return found[0]
+
+
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+# As many replies in a row without anything usable mean that the next ones will bring nothing either.
+GIVE_UP_AFTER = 20
+# So many requests are sent one at a time to a server that has not answered yet; then it is taken to answer none.
+ALONE = 3
+# Answers that a journal holds before it is folded into the table.
+FOLD_AT = 5000
+# Called with the place of a request and its reply, in a thread of its own, one after the other.
+Arrived = Callable[[int, Reply], None]
+
+
+class TooManyInputsError(ProviderError):
+    """An embeddings request held more texts than the server takes at once; `inputs` were sent."""
+
+    def __init__(self, said: str, inputs: int) -> None:
+        super().__init__(said)
+        self.inputs = inputs
+
+
+class Round:
+    """One round of requests; `run` once."""
+
+    def __init__(
+        self,
+        client: "OpenAIClient",
+        bodies: Sequence[Body],
+        plan: Plan,
+        prompt_hash: str | None,
+        report: Report,
+        problem_of: Problem,
+        arrived: Arrived | None = None,
+    ) -> None:
+        self.client = client
+        self.account = client.account
+        self.bodies = bodies
+        self.plan = plan
+        self.prompt_hash = prompt_hash
+        self.report = report
+        self.problem_of = problem_of
+        self.arrived = arrived
+        priced = client.profile.priced and client.account is not None
+        self.progress = Progress(len(plan.todo), len(plan.known), priced, report)
+        self.cut = CutPrompts()
+        self.pace = Pace(START, client.server.concurrency)
+        self.replies: dict[str, Reply] = {}
+        self.unusable: list[Entry] = []
+        self.problem: HsaeError | None = None
+        self.journal: Journal | None = None
+        self.budget: Budget | None = None
+        # What all rows of intents have in common.
+        self.blank: dict[str, Any] | None = None
+        # Folding and `arrived` write to disk; one thread keeps them in order and out of the way of requests.
+        self.writer = ThreadPoolExecutor(1)
+        self.writing: set[asyncio.Future[None]] = set()
+
+    async def run(self) -> dict[str, Reply]:
+        """Send every request of the plan; replies by request.
+
+        Raises:
+            ProviderError: what ended the round early.
+        """
+        if self.account:
+            self.budget = self.account.open_budget(self.client.profile.priced, self.client.asker.model)
+            self.journal = self.account.ledger.journal()
+        try:
+            async with Connection(self.client.server) as connection, asyncio.TaskGroup() as group:
+                await self._send_all(connection, group)
+            await self._written()
+        finally:
+            self._close()
+        if self.problem is not None:
+            raise self.problem
+        return self.replies
+
+    async def _send_all(self, connection: Connection, group: asyncio.TaskGroup) -> None:
+        alone = 0 if self.client.known.has_answered else ALONE
+        for index in self.plan.todo:
+            await self.pace.turn()
+            await self._keep_up()
+            body = self.bodies[index]
+            worst = self._worst(body, self.plan.questions[index])
+            if self.problem is None and self.budget:
+                await self._reserve(self.budget, worst)
+            if self.problem is not None:
+                return
+            task = group.create_task(self._one(connection, index, body, worst))
+            if alone and not self.client.known.has_answered:
+                await task
+                alone -= 1
+                self._judge_first(self.replies.get(self.plan.questions[index].hash), alone)
+
+    def _judge_first(self, reply: Reply | None, left: int) -> None:
+        """Whether to go on after a first request that was sent alone."""
+        if reply is None or reply.fault is None or self.problem is not None:
+            return
+        client = self.client
+        if reply.fault == "connection":
+            self.problem = ProviderError(
+                f"{client.asker.name}: {client.server.endpoint} cannot be reached: {reply.reason}. Start the server or "
+                f"correct {client.server.url_name}; `{client.asker.offline}` needs no server."
+            )
+        elif not left or too_long(reply):
+            self.problem = nothing_came(client, self.progress.streak, "first requests")
+
+    async def _reserve(self, budget: Budget, worst: float) -> None:
+        try:
+            await budget.reserve(worst, self.progress.done_and_left)
+        except ProviderError as error:
+            self.problem = error
+
+    async def _one(self, connection: Connection, index: int, body: Body, worst: float) -> None:
+        question, started = self.plan.questions[index], time.monotonic()
+        paid: float | None = worst
+        try:
+            if self.journal and self.account:
+                self.journal.intend(self._intent(self.account, question, worst))
+            reply = await Request(self.client, connection, body, self.pace, self.report).reply()
+            reply = replace(reply, cost_usd=self._cost(reply, worst))
+            paid = reply.cost_usd
+            self._keep(index, reply, time.monotonic() - started)
+        except ProviderError as error:
+            paid = 0.0
+            if self.journal:
+                self.journal.came_to_nothing(question.hash)
+            self.problem = self.problem or error
+        except OSError as error:
+            self.problem = self.problem or ProviderError(
+                f"{self.client.asker.name}: an answer could not be written down: {error.strerror or error}. Make room "
+                "in the results folder and run again; answers written before are kept."
+            )
+        finally:
+            self.pace.left()
+            if self.budget:
+                self.budget.settle(worst, paid)
+
+    def _keep(self, index: int, reply: Reply, seconds: float) -> None:
+        question = self.plan.questions[index]
+        problem = self.problem_of(index, reply)
+        if reply.fault == "size":
+            self.problem = self.problem or TooManyInputsError(str(reply.reason), len(self.bodies[index]["input"]))
+        self.replies[question.hash] = reply
+        if self.account and self.journal:
+            self._record(self.account, self.journal, question, reply, seconds, problem)
+        if self.arrived and reply.reason is None:
+            self._write(lambda: self.arrived(index, reply) if self.arrived else None)
+        said = self.cut.notice(question.size, reply.usage.input) if reply.content is not None else None
+        if said:
+            self.report(f"{self.client.asker.name}: {said}")
+        self.progress.count(reply, problem)
+        if len(self.progress.streak) >= GIVE_UP_AFTER and self.problem is None:
+            self.problem = nothing_came(self.client, self.progress.streak, "requests in a row")
+
+    def _record(
+        self,
+        account: Account,
+        journal: Journal,
+        question: Question,
+        reply: Reply,
+        seconds: float,
+        problem: str | None,
+    ) -> None:
+        totals = account.totals
+        totals.calls += 1
+        totals.failed += reply.fault is not None
+        totals.usage += reply.usage
+        totals.usd += reply.cost_usd or 0.0
+        totals.uncounted += reply.fault is None and not reply.counted and not reply.unpaid
+        if reply.fault is None:
+            totals.costs.setdefault(question.hash, reply.cost_usd)
+            entry = replace(self._entry(account, question, reply, seconds), reason=problem)
+            journal.answered(as_row(entry))
+            if problem is not None and not reply.refused:
+                self.unusable.append(entry)
+            if len(journal.record.answers) >= FOLD_AT:
+                self._fold(account, journal)
+        elif reply.fault != "connection" or reply.unpaid:
+            journal.came_to_nothing(question.hash)
+
+    def _fold(self, account: Account, journal: Journal) -> None:
+        """Go on in a new journal while the full one is put into the table."""
+        self.journal = account.ledger.journal()
+        for row in journal.record.intents.values():
+            self.journal.intend(row)
+        journal.record.intents.clear()
+        self._write(lambda: account.ledger.fold(journal))
+
+    def _write(self, job: Callable[[], None]) -> None:
+        future = asyncio.get_running_loop().run_in_executor(self.writer, job)
+        self.writing.add(future)
+        future.add_done_callback(self._after_writing)
+
+    def _after_writing(self, future: "asyncio.Future[None]") -> None:
+        self.writing.discard(future)
+        error = None if future.cancelled() else future.exception()
+        if error is not None:
+            self.problem = self.problem or (
+                error if isinstance(error, HsaeError) else ProviderError(f"{self.client.asker.name}: {error}")
+            )
+
+    async def _keep_up(self) -> None:
+        """Wait until fewer answers wait to be written than there may be requests under way.
+
+        What a killed run asks again, and what memory holds, is thereby bounded also where the disk is the slow one.
+        """
+        while len(self.writing) >= self.client.server.concurrency:
+            await asyncio.wait(set(self.writing), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)
+
+    async def _written(self) -> None:
+        while self.writing:
+            await asyncio.wait(set(self.writing))
+            await asyncio.sleep(0)
+
+    def _close(self) -> None:
+        self.writer.shutdown()
+        if not self.account or not self.journal:
+            return
+        try:
+            self.account.ledger.fold(self.journal)
+            # What made the round give up is no answer to go on from: the next run asks again.
+            if self.problem is not None and len(self.progress.streak) >= GIVE_UP_AFTER:
+                self.account.ledger.take_back(self.unusable[-len(self.progress.streak) :])
+        except ProviderError as error:
+            self.problem = self.problem or error
+
+    def _intent(self, account: Account, question: Question, worst: float) -> dict[str, Any]:
+        if self.blank is None:
+            self.blank = {**as_row(self._entry(account, question, Reply(), 0.0)), "kind": INTENT}
+        return {
+            **self.blank,
+            "request_hash": question.hash,
+            "sent_bytes": question.size,
+            "cost_usd": worst if self.client.profile.priced else None,
+            "created": time.time_ns(),
+        }
+
+    def _entry(self, account: Account, question: Question, reply: Reply, seconds: float) -> Entry:
+        chat = reply.value is None or isinstance(reply.value, dict)
+        return Entry(
+            request_hash=question.hash,
+            kind="chat" if chat else "embeddings",
+            dataset=account.dataset,
+            stage=account.stage,
+            run_id=account.run_id,
+            server=self.client.server.endpoint,
+            model=self.client.asker.model,
+            prompt_hash=self.prompt_hash,
+            sent_bytes=question.size,
+            answer=reply.content,
+            parsed=written(reply.value) if chat else None,
+            reason=reply.reason,
+            usage=reply.usage,
+            cost_usd=reply.cost_usd,
+            tier=self._paid_tier(reply),
+            model_echo=reply.model_echo,
+            request_id=reply.request_id,
+            seconds=round(seconds, 3),
+        )
+
+    def _paid_tier(self, reply: Reply) -> str:
+        # A server without room for flex may serve, and bill, the ordinary way.
+        refused = self.client.tier == "flex" and (
+            reply.service_tier not in (None, "flex") or "service_tier" in self.client.known.dialect.dropped
+        )
+        return "standard" if refused else self.client.tier
+
+    def _cost(self, reply: Reply, worst: float) -> float | None:
+        """What a reply cost; the most it can have cost where the server did not count."""
+        if reply.unpaid or reply.fault in ("request", "size"):
+            usage: Usage | None = NO_TOKENS
+        else:
+            usage = reply.usage if reply.counted else None
+        if usage is None:
+            return worst if self.client.profile.priced else None
+        return self.client.profile.cost(usage, self._paid_tier(reply))
+
+    def _worst(self, body: Body, question: Question) -> float:
+        """The most a request can cost: every byte a token, the longest answer allowed, the ordinary price."""
+        longest = body.get("max_completion_tokens") or body.get("max_tokens") or 0
+        return self.client.profile.cost(Usage(input=question.size, output=longest)) or 0.0

@@ -1,0 +1,401 @@
+"""One request until it is over: sent over HTTP, put otherwise, sent again, waited for."""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from time import time as now
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from hsae_dagster.errors import ProviderError
+from hsae_dagster.keys import unit_interval
+from hsae_dagster.providers.openai.requests import (
+    LENGTH_WORDS,
+    Body,
+    Dialect,
+    KnownServer,
+    error_in,
+    quoted,
+    refusal,
+    status_in,
+    stopped,
+    weaker,
+    wire,
+)
+from hsae_dagster.providers.openai.server import Asker, Server
+from hsae_dagster.providers.replies import ModelProfile, Reply, read_response
+from hsae_dagster.providers.spending import Account, duration
+
+if TYPE_CHECKING:
+    import aiohttp
+    from openai import AsyncOpenAI
+
+SLOWDOWN = 2.0
+WINDOW = 32
+
+
+class Pace:
+    """Admission of requests, by one event loop."""
+
+    def __init__(self, start: int, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limit = float(min(start, most))
+        self.most = most
+        self.running = 0
+        self.refusals = 0
+        self._clock = clock
+        self._slow_start = True
+        self._resume_at = self._halved_at = -float("inf")
+        self._said_until = -float("inf")
+        self._recent = 0.0
+        self._answers = 0
+        self._quickest = float("inf")
+        self._changed = asyncio.Event()
+
+    async def turn(self) -> None:
+        """Wait until one more request may be sent, and count it as under way."""
+        while self.running >= int(self.limit) or self._clock() < self._resume_at:
+            self._changed.clear()
+            wait = max(self._resume_at - self._clock(), 0.0)
+            try:
+                await asyncio.wait_for(self._changed.wait(), wait or None)
+            except TimeoutError:
+                continue
+        self.running += 1
+
+    def answered(self, seconds: float) -> None:
+        """The server answered one try after `seconds`."""
+        self._answers += 1
+        self._recent += (seconds - self._recent) / min(self._answers, WINDOW)
+        if self._answers >= WINDOW:
+            self._quickest = min(self._quickest, self._recent)
+        # Only a limit that is made use of says anything.
+        if 2 * self.running >= self.limit and not self._queueing():
+            self.limit = min(self.limit + (1.0 if self._slow_start else 1.0 / self.limit), self.most)
+            self._changed.set()
+
+    def left(self) -> None:
+        """A request is over, answered or not."""
+        self.running -= 1
+        self._changed.set()
+
+    def refused(self, sent: float, retry_after: float | None) -> None:
+        """The server said 429 to a try sent at `sent`, and perhaps for how many seconds to wait.
+
+        Refusals of what was sent before the last halving are old news: a burst of them halves once.
+        """
+        self.refusals += 1
+        now = self._clock()
+        if retry_after:
+            self._resume_at = max(self._resume_at, now + retry_after)
+        if sent > self._halved_at:
+            self._halved_at = now
+            self._slow_start = False
+            self.limit = max(self.limit / 2, 1.0)
+
+    def timed_out(self, sent: float) -> bool:
+        """A try sent at `sent` got no answer: the server works on fewer at once. Whether that was news (`refused`)."""
+        if sent <= self._halved_at:
+            return False
+        self.refused(sent, None)
+        return True
+
+    def first_to_say(self, seconds: float) -> bool:
+        """Whether a wait of so many seconds was not told of before."""
+        until = self._clock() + seconds
+        news = until > self._said_until + 1.0
+        self._said_until = max(self._said_until, until)
+        return news
+
+    def _queueing(self) -> bool:
+        return self._recent > SLOWDOWN * self._quickest
+
+
+CONNECT_SECONDS = 10.0
+Loss = Literal["timeout", "unreached", "lost"]
+
+
+class LostError(Exception):
+    """A try without an answer.
+
+    Attributes:
+        how: `timeout`: no byte for as long as is allowed; `unreached`: nobody took the connection; `lost`: it broke.
+    """
+
+    def __init__(self, how: Loss, said: str) -> None:
+        super().__init__(said)
+        self.how = how
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server answered.
+
+    Attributes:
+        status: HTTP status.
+        headers: by name in lower case.
+        body: parsed JSON, or None where it is none.
+        text: the body as it came, without the key.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    text: str
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds to wait, as the server says."""
+        for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+            said = self.headers.get(name)
+            if said is None:
+                continue
+            try:
+                return max(float(said) / divisor, 0.0)
+            except ValueError:
+                pass
+            try:
+                return max(parsedate_to_datetime(said).timestamp() - now(), 0.0)
+            except (TypeError, ValueError):
+                continue
+        return None
+
+
+class Connection:
+    """Use as an asynchronous context manager."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> "Connection":
+        import aiohttp
+
+        server = self.server
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=server.concurrency),
+            # A proxy has no business between us and ourselves.
+            trust_env=not server.is_loopback,
+            headers=server.headers,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def post(self, path: str, data: bytes, timeout: float) -> Answer:
+        """Send one request once.
+
+        Args:
+            path: below the base URL.
+            data: JSON.
+            timeout: seconds without a byte from the server before it counts as lost.
+
+        Raises:
+            LostError: no answer.
+        """
+        import aiohttp
+
+        assert self._session is not None, "the connection is not open"
+        patience = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=timeout)
+        try:
+            async with self._session.post(self.server.url(path), data=data, timeout=patience) as response:
+                text = self.server.redact((await response.read()).decode("utf-8", "replace"))
+                headers = {name.lower(): self.server.redact(value) for name, value in response.headers.items()}
+                return Answer(response.status, headers, _parsed(text), text)
+        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
+            found = LostError("unreached", self._said(error))
+        except TimeoutError:
+            found = LostError("timeout", f"no answer within {timeout:g} s")
+        except (aiohttp.ClientError, OSError) as error:
+            found = LostError("lost", self._said(error))
+        # Raised outside the handler: the library's error, which may hold the key in its request, is not chained.
+        raise found
+
+    def _said(self, error: Exception) -> str:
+        return self.server.redact(" ".join(str(error).split()) or type(error).__name__)[:200]
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+# A flex request waits for spare capacity.
+FLEX_TIMEOUT = 900.0
+# Of a wait that a server asks for: longer ones end the run, shorter ones than the second are not worth a word.
+MOST_WAIT, LEAST_SAID = 300.0, 10.0
+FIRST_BACKOFF, MOST_BACKOFF = 0.5, 8.0
+# One try for each thing that can be put otherwise.
+MOST_FORMS = 8
+MAY_PASS = {408, 409, 425, 429}
+MAY_BE_FORM = {400, 404, 405, 415, 422}
+_SCHEMA = re.compile(r"response_format|schema|grammar")
+
+
+class Client(Protocol):
+    """Whoever asks (`OpenAIClient`), as far as requests and batches know it."""
+
+    asker: Asker
+    server: Server
+    account: Account | None
+    profile: ModelProfile
+    known: KnownServer
+
+    @property
+    def tier(self) -> str:
+        """How requests are paid."""
+
+    def connect(self) -> "AsyncOpenAI":
+        """The server through the SDK."""
+
+
+class Request:
+    """Use once: `await reply()`, with a turn of the pace taken."""
+
+    def __init__(
+        self, client: Client, connection: Connection, body: Body, pace: Pace, say: Callable[[str], None]
+    ) -> None:
+        self.client = client
+        self.server = client.server
+        self.connection = connection
+        self.body = body
+        self.pace = pace
+        self.say = say
+        self.chat = "messages" in body
+        self.flex = client.tier == "flex" and self.chat
+        self.full = {**body, "service_tier": "flex"} if self.flex else body
+        self.dialect: Dialect = client.known.dialect
+        self.forms = self.tries = 0
+
+    async def reply(self) -> Reply:
+        """The reply, after as many tries as are worth it.
+
+        Raises:
+            ProviderError: no further request can succeed.
+        """
+        while True:
+            found = await self._step()
+            if isinstance(found, Reply):
+                return found
+            if isinstance(found, ProviderError):
+                raise found
+            await asyncio.sleep(found)
+
+    async def _step(self) -> Reply | ProviderError | float:
+        """What came of one try: the end, or seconds until the next."""
+        sent = time.monotonic()
+        patience = max(self.server.timeout, FLEX_TIMEOUT) if self.flex else self.server.timeout
+        path = "/chat/completions" if self.chat else "/embeddings"
+        try:
+            answer = await self.connection.post(path, wire(self.dialect.put(self.full)), patience)
+        except LostError as error:
+            return await self._lost(error, sent)
+        if 200 <= answer.status < 300 and not error_in(answer.body):
+            self.pace.answered(time.monotonic() - sent)
+            return self._answered(answer)
+        return self._refused(answer, sent)
+
+    def _answered(self, answer: Answer) -> Reply:
+        if answer.body is None:
+            reply = Reply(reason="the server's answer could not be read: it is not JSON", fault="request")
+        else:
+            inputs = None if self.chat else len(self.body["input"])
+            reply = read_response(answer.body, inputs, answer.headers.get("x-request-id"))
+        if reply.fault:
+            hint = self.server.hint.strip()
+            return Reply(reason=f"{reply.reason}. {hint}" if hint else reply.reason, fault=reply.fault)
+        if self.client.known.answered(self.dialect):
+            self.say(
+                f"{self.client.asker.name}: {self.server.endpoint} refuses some fields; it is asked "
+                f"{self.dialect.differences()}, from now on"
+            )
+        return reply
+
+    async def _lost(self, error: LostError, sent: float) -> Reply | float:
+        advice = ""
+        if error.how == "timeout":
+            advice = "; set HSAE_CONCURRENCY to as many requests as the server works on at once"
+            if self.pace.timed_out(sent):
+                self.say(
+                    f"{self.client.asker.name}: {error}, so at most {int(self.pace.limit)} requests are under way from "
+                    f"now on{advice}"
+                )
+        self.tries += 1
+        if self.tries > self.server.max_retries:
+            return Reply(
+                reason=f"the connection failed: {error}{advice}", fault="connection", unpaid=error.how == "unreached"
+            )
+        if error.how != "timeout":
+            return self._backoff()
+        # It waits behind the others, now fewer.
+        self.pace.left()
+        await self.pace.turn()
+        return 0.0
+
+    def _refused(self, answer: Answer, sent: float) -> Reply | ProviderError | float:
+        status = answer.status if answer.status >= 300 else status_in(answer.body)
+        said = quoted(answer.body, answer.text, self.server)
+        wait = answer.retry_after
+        if status == 429:
+            self.pace.refused(sent, wait if wait is None or wait <= MOST_WAIT else None)
+        form = self._weaker(status, said)
+        if form is not None:
+            self.dialect = form
+            self.forms += 1
+            return 0.0
+        if _may_pass(status, answer):
+            if (wait or 0.0) > MOST_WAIT:
+                return stopped(wait or 0.0, said, self.client.asker, self.server)
+            self.tries += 1
+            if self.tries <= self.server.max_retries:
+                return self._waiting(wait, said)
+        if not self.chat and len(self.body["input"]) > 1 and status in (400, 413, 422, 429, 500):
+            return Reply(reason=f"the server answered {status}: {said}", fault="size")
+        return refusal(status, answer.body, answer.text, self.client.asker, self.server)
+
+    def _waiting(self, wait: float | None, said: str) -> float:
+        if wait is None:
+            return self._backoff()
+        if wait >= LEAST_SAID and self.pace.first_to_say(wait):
+            self.say(
+                f"{self.client.asker.name}: {self.server.endpoint} asks to wait {duration(wait / 60)} ({said}); waiting"
+            )
+        return wait
+
+    def _weaker(self, status: int, said: str) -> Dialect | None:
+        if self.forms >= MOST_FORMS:
+            return None
+        # Several texts are more likely too many than badly asked for.
+        several = not self.chat and len(self.body["input"]) > 1
+        named_only = status in (404, 405) or status >= 500 or several or self.client.known.has_answered
+        if status in MAY_BE_FORM or (status >= 500 and _SCHEMA.search(said)):
+            return weaker(self.dialect, self.full, said, unnamed=not named_only)
+        return None
+
+    def _backoff(self) -> float:
+        # Not all at once again.
+        spread = 0.75 + 0.25 * unit_interval(str(id(self)), str(self.tries))
+        return min(FIRST_BACKOFF * 2 ** (self.tries - 1), MOST_BACKOFF) * spread
+
+
+def _may_pass(status: int, answer: Answer) -> bool:
+    told = answer.headers.get("x-should-retry")
+    if told in ("true", "false"):
+        return told == "true"
+    if "insufficient_quota" in answer.text:
+        return False
+    return status in MAY_PASS or status >= 500
+
+
+def too_long(reply: Reply) -> bool:
+    """Whether a request failed for being longer than the model reads."""
+    return reply.fault is not None and LENGTH_WORDS.search((reply.reason or "").lower()) is not None

@@ -1,0 +1,433 @@
+"""Which of many requests are sent, equal ones once; which fields a server takes; what a failed one means."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from hsae_dagster.errors import ProviderError
+from hsae_dagster.keys import hash_bytes, hash_json
+from hsae_dagster.providers.ledger import Entry, Ledger
+from hsae_dagster.providers.openai.server import Asker, Server
+from hsae_dagster.providers.replies import Reply, read_again
+from hsae_dagster.storage.objects import sealed, unsealed, write_atomically
+
+Body = dict[str, Any]
+
+
+class LazyBodies(Sequence[Body]):
+    """n request bodies, each made when it is read: a million of them take no room."""
+
+    def __init__(self, count: int, make: Callable[[int], Body]) -> None:
+        self._count = count
+        self._make = make
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Body: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Body]: ...
+    def __getitem__(self, index: int | slice) -> Body | Sequence[Body]:
+        if isinstance(index, slice):
+            return [self._make(i) for i in range(*index.indices(self._count))]
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._make(index)
+
+    def __iter__(self) -> Iterator[Body]:
+        return map(self._make, range(self._count))
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request's key and size in bytes."""
+
+    hash: str
+    size: int
+
+    @staticmethod
+    def of(body: Body, endpoint: str) -> "Question":
+        """The key of a body at a server."""
+        data = canonical(body)
+        return Question(hash_bytes(endpoint.encode() + b"\x00" + data), len(data))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known and what is to be asked.
+
+    Attributes:
+        questions: per body.
+        known: first answers of the ledger, by request.
+        todo: indexes of the bodies to send; of equal ones the first. Embeddings are always sent: their vectors are
+            kept elsewhere, by text.
+    """
+
+    questions: list[Question]
+    known: Mapping[str, Entry]
+    todo: list[int]
+
+    @staticmethod
+    def make(bodies: Sequence[Body], endpoint: str, model: str, ledger: Ledger | None) -> "Plan":
+        """Read every body once."""
+        questions: list[Question] = []
+        first: dict[str, int] = {}
+        chat = False
+        for index, body in enumerate(bodies):
+            chat = chat or "messages" in body
+            questions.append(Question.of(body, endpoint))
+            first.setdefault(questions[-1].hash, index)
+        known = ledger.find(list(first), endpoint, model) if ledger and chat else {}
+        return Plan(questions, known, [index for key, index in first.items() if key not in known])
+
+    def replies(self, asked: Mapping[str, Reply]) -> list[Reply]:
+        """Replies in the order of the bodies."""
+        recalled = {key: recall(entry) for key, entry in self.known.items()}
+        return [asked.get(question.hash) or recalled[question.hash] for question in self.questions]
+
+
+def recall(entry: Entry) -> Reply:
+    """A reply as the ledger remembers it; what an earlier reader could not use is read again."""
+    # What an object lacks that was asked for is for whoever asked to see again.
+    value, reason = (None, entry.reason) if entry.parsed is None else (json.loads(entry.parsed), None)
+    again = read_again(entry.reason, entry.answer) if value is None else None
+    if again is not None:
+        value, reason = again.value, again.reason
+    return Reply(
+        value=value,
+        reason=reason,
+        content=entry.answer,
+        usage=entry.usage,
+        model_echo=entry.model_echo,
+        request_id=entry.request_id,
+        cost_usd=entry.cost_usd,
+    )
+
+
+def canonical(body: Body) -> bytes:
+    """A body as it is hashed: fields in the order of their names."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def wire(body: Body) -> bytes:
+    """A body as it is sent: a schema's fields stay in their order, in which a model writes them."""
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+
+
+Form = Literal["json_schema", "json_object", "none"]
+_WEAKER: dict[str, Form] = {"json_schema": "json_object", "json_object": "none"}
+_LIMITS = ("max_tokens", "max_completion_tokens")
+_SCHEMA_WORDS = re.compile(r"response_format|json[_ ]?(schema|object|mode)|structured output|grammar|guided")
+# What a refusal says that no other form of the same request would cure.
+LENGTH_WORDS = re.compile(
+    r"context[_ ](length|window|size)|maximum context|\btoo long\b|too many (input )?tokens"
+    r"|exceed\w* (the )?(available )?(context|model'?s)"
+)
+FILTER_WORDS = re.compile(r"content[_ ]?(filter|management|policy)|responsibleai|safety system")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What is left out or put otherwise for one server and model.
+
+    Attributes:
+        form: how an answer of a given shape is asked for; without `json_schema` the schema stands in the prompt.
+        strict: whether the schema is marked strict.
+        swapped: whether the limit of the answer goes by its other name.
+        system: whether there is a system message; its words stand in the user's otherwise.
+        dropped: fields left out.
+        inputs: most texts of one embeddings request, None where no limit is known.
+    """
+
+    form: Form = "json_schema"
+    strict: bool = True
+    swapped: bool = False
+    system: bool = True
+    dropped: tuple[str, ...] = ()
+    inputs: int | None = None
+
+    def put(self, body: Body) -> Body:
+        """A request as this server takes it."""
+        if replace(self, inputs=None) == PLAIN:
+            return body
+        sent = {name: value for name, value in body.items() if name not in self.dropped}
+        if self.swapped:
+            sent = {_other_limit(name): value for name, value in sent.items()}
+        if "response_format" in sent:
+            self._put_form(sent)
+        if not self.system and "messages" in sent:
+            sent["messages"] = _without_system(sent["messages"])
+        return sent
+
+    def _put_form(self, sent: Body) -> None:
+        asked = sent["response_format"]["json_schema"]
+        if self.form == "json_schema":
+            named = asked if self.strict else {key: value for key, value in asked.items() if key != "strict"}
+            sent["response_format"] = {"type": "json_schema", "json_schema": named}
+            return
+        if self.form == "json_object":
+            sent["response_format"] = {"type": "json_object"}
+        else:
+            del sent["response_format"]
+        schema = json.dumps(asked["schema"], ensure_ascii=False)
+        told = f"Answer with one JSON object that fits this JSON schema, and with nothing else:\n{schema}"
+        first, *rest = sent["messages"]
+        sent["messages"] = [{**first, "content": f"{first['content']}\n\n{told}"}, *rest]
+
+    def differences(self) -> str:
+        """In words, what is put otherwise than usual."""
+        said = [f"without `{name}`" for name in self.dropped]
+        if self.form != "json_schema":
+            where = "as `json_object`, with the schema in the prompt" if self.form == "json_object" else "in the prompt"
+            said.append(f"with the shape of the answer asked for {where}")
+        elif not self.strict:
+            said.append("without `strict`")
+        if self.swapped:
+            said.append("with the other name of the answer's limit")
+        if not self.system:
+            said.append("without a system message")
+        return ", ".join(said)
+
+    def record(self) -> dict[str, Any]:
+        """As JSON-like values."""
+        return {**asdict(self), "dropped": list(self.dropped)}
+
+    @staticmethod
+    def of(record: Mapping[str, Any]) -> "Dialect":
+        """From `record`."""
+        return Dialect(**{**record, "dropped": tuple(record["dropped"])})
+
+
+PLAIN = Dialect()
+
+
+def weaker(dialect: Dialect, body: Body, said: str, *, unnamed: bool) -> Dialect | None:
+    """The form to try next after a refusal, or None where none would help.
+
+    Args:
+        dialect: in which the refused request was put.
+        body: its full form.
+        said: the server's words.
+        unnamed: whether to try weaker forms although the refusal names no field.
+    """
+    words = said.lower()
+    if LENGTH_WORDS.search(words) or FILTER_WORDS.search(words):
+        return None
+    sent = dialect.put(body)
+    named = _named(dialect, sent, words)
+    return named or (_next_unnamed(dialect, sent) if unnamed else None)
+
+
+def _named(dialect: Dialect, sent: Body, words: str) -> Dialect | None:
+    for name in ("reasoning_effort", "temperature", "encoding_format", "dimensions", "service_tier"):
+        if name in sent and (name in words or name.replace("_", " ") in words):
+            return _without(dialect, name)
+    if "encoding_format" in sent and "base64" in words:
+        return _without(dialect, "encoding_format")
+    if "dimensions" in sent and ("matryoshka" in words or "dimension" in words):
+        return _without(dialect, "dimensions")
+    if any(name in sent for name in _LIMITS) and any(name in words for name in _LIMITS) and not dialect.swapped:
+        return replace(dialect, swapped=True)
+    if re.search(r"\bsystem\b", words) and "role" in words and dialect.system and "messages" in sent:
+        return replace(dialect, system=False)
+    if "response_format" in sent and (_SCHEMA_WORDS.search(words) or re.search(r"\bstrict\b", words)):
+        if re.search(r"\bstrict\b", words) and dialect.strict and dialect.form == "json_schema":
+            return replace(dialect, strict=False)
+        return replace(dialect, form=_WEAKER[dialect.form])
+    return None
+
+
+def _next_unnamed(dialect: Dialect, sent: Body) -> Dialect | None:
+    if "response_format" in sent:
+        return replace(dialect, form=_WEAKER[dialect.form])
+    for name in ("encoding_format", "temperature", "reasoning_effort", "dimensions"):
+        if name in sent:
+            return _without(dialect, name)
+    if any(name in sent for name in _LIMITS) and not dialect.swapped:
+        return replace(dialect, swapped=True)
+    return None
+
+
+def _without(dialect: Dialect, name: str) -> Dialect:
+    return replace(dialect, dropped=tuple(sorted({*dialect.dropped, name})))
+
+
+def _other_limit(name: str) -> str:
+    return _LIMITS[1 - _LIMITS.index(name)] if name in _LIMITS else name
+
+
+def _without_system(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    told = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
+    rest = [message for message in messages if message["role"] != "system"]
+    return [{**rest[0], "content": f"{told}\n\n{rest[0]['content']}"}, *rest[1:]] if told and rest else messages
+
+
+FOLDER = "servers"
+_KNOWN: dict[tuple[str, str, str], Dialect] = {}
+# Servers and models that have answered this process: they need not be tried out with one request alone.
+_ANSWERED: set[tuple[str, str, str]] = set()
+
+
+class KnownServer:
+    """One server and model, as seen from one results folder (None: this process only)."""
+
+    def __init__(self, root: Path | None, endpoint: str, model: str) -> None:
+        self._key = (str(root), endpoint, model)
+        self._path = root / FOLDER / f"{hash_json([endpoint, model])}.json" if root else None
+
+    @property
+    def dialect(self) -> Dialect:
+        """How requests are put for it."""
+        if self._key not in _KNOWN:
+            _KNOWN[self._key] = self._read()
+        return _KNOWN[self._key]
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether it has answered this process."""
+        return self._key in _ANSWERED
+
+    def answered(self, dialect: Dialect) -> bool:
+        """Note an answer to a request put so; whether that is news."""
+        _ANSWERED.add(self._key)
+        if replace(dialect, inputs=self.dialect.inputs) == self.dialect:
+            return False
+        self._keep(replace(dialect, inputs=self.dialect.inputs))
+        return True
+
+    def learn_inputs(self, most: int) -> None:
+        """Note how many texts it takes at once."""
+        self._keep(replace(self.dialect, inputs=most))
+
+    def _keep(self, dialect: Dialect) -> None:
+        _KNOWN[self._key] = dialect
+        if self._path:
+            record = {"server": self._key[1], "model": self._key[2], "dialect": dialect.record()}
+            write_atomically(self._path, sealed(record))
+
+    def forget(self) -> None:
+        """Find out anew."""
+        _KNOWN.pop(self._key, None)
+        _ANSWERED.discard(self._key)
+        if self._path:
+            self._path.unlink(missing_ok=True)
+
+    def _read(self) -> Dialect:
+        try:
+            return Dialect.of(unsealed(self._path)["dialect"]) if self._path else PLAIN
+        # No such file, or one that says nothing: found out anew.
+        except (OSError, ValueError, KeyError, TypeError):
+            return PLAIN
+
+
+def forget_all(root: Path) -> None:
+    """Forget every server that was seen from a results folder."""
+    for key in [key for key in _KNOWN if key[0] == str(root)]:
+        _KNOWN.pop(key)
+        _ANSWERED.discard(key)
+    for path in (root / FOLDER).glob("*.json"):
+        path.unlink(missing_ok=True)
+
+
+_KEY_LIKE = re.compile(r"\bsk-[\w*.…-]+")
+_MOST_QUOTED = 200
+_REMEDIES: dict[int | str, str] = {
+    401: "Set {key} to a key that this server accepts and run again.",
+    402: "It wants to be paid: add credit there, or use another key or server, and run again.",
+    403: "The key may not use this model here: use another key or model, or check {url}, and run again.",
+    404: "It knows no such model or address: correct the model's name or {url} and run again.",
+    405: "That is not the address of its API: correct {url} and run again.",
+    "quota": "The account has no credit left: add some, or use another key, and run again.",
+}
+_SHORTEN = {
+    "interpretation.model": "lower interpretation.examples or interpretation.max_words",
+    "annotation.model": "lower annotation.max_words or annotation.concepts_per_call",
+    "embedding.model": "lower embedding.max_tokens",
+}
+
+
+def refusal(status: int, body: Any, text: str, asker: Asker, server: Server) -> Reply | ProviderError:
+    """What an error status (or an `error` in a body) means: the end, or an answer that is missing for a reason."""
+    said = quoted(body, text, server)
+    words = f"{said} {_code(body)}".lower()
+    if LENGTH_WORDS.search(words):
+        return Reply(
+            reason=f"the server answered {status}: {said} (the request is longer than the model reads: "
+            f"{_SHORTEN.get(asker.field, 'shorten it')})",
+            fault="request",
+        )
+    if FILTER_WORDS.search(words) and status in (400, 403, 422):
+        return Reply(reason=f"the server's content filter withheld the answer: {said}", unpaid=True)
+    quota = "insufficient_quota" in words
+    remedy = _REMEDIES["quota"] if quota else _REMEDIES.get(status)
+    if remedy:
+        hint = server.hint if status in (404, 405) else ""
+        return ProviderError(
+            f"{asker.name}: {server.endpoint} refused the request ({status}: {said}). {hint}"
+            + remedy.format(key=server.key_name, url=server.url_name)
+        )
+    return Reply(reason=f"the server answered {status}: {said}", fault="request")
+
+
+def stopped(wait: float, said: str, asker: Asker, server: Server) -> ProviderError:
+    """The server asks to come back much later."""
+    return ProviderError(
+        f"{asker.name}: {server.endpoint} asks to wait {wait / 60:,.0f} minutes: {said or 'no reason given'}. Nothing "
+        "further is asked and every answer so far is kept; run again by then, or use another key or server."
+    )
+
+
+def error_in(body: Any) -> bool:
+    """Whether a body that came with status 200 is an error all the same."""
+    return isinstance(body, Mapping) and bool(body.get("error")) and not body.get("choices") and not body.get("data")
+
+
+def status_in(body: Any) -> int:
+    """The status that such a body names; 400 where it names none."""
+    error = body.get("error")
+    code = error.get("code", error.get("status")) if isinstance(error, Mapping) else None
+    code = int(code) if isinstance(code, str) and code.isdecimal() else code
+    return code if isinstance(code, int) and 400 <= code < 600 else 400
+
+
+def quoted(body: Any, text: str, server: Server) -> str:
+    """What the server said, in one short line, without the key or anything like one."""
+    line = " ".join((_message(body) or _plain(text) or "no word why").split())
+    line = _KEY_LIKE.sub("(key)", server.redact(line))
+    return line if len(line) <= _MOST_QUOTED else line[:_MOST_QUOTED] + "…"
+
+
+def _message(body: Any) -> str:
+    """The words in an error body of any of the usual shapes."""
+    if isinstance(body, str):
+        return body
+    if isinstance(body, list):
+        return "; ".join(filter(None, map(_message, body[:3])))
+    if not isinstance(body, Mapping):
+        return ""
+    if isinstance(body.get("msg"), str):
+        # One entry of FastAPI's `detail`.
+        place = ".".join(str(part) for part in body.get("loc") or ())
+        return f"{place}: {body['msg']}" if place else body["msg"]
+    for name in ("error", "message", "detail", "errors", "msg"):
+        if body.get(name):
+            return _message(body[name]) or json.dumps(body[name])[:_MOST_QUOTED]
+    return ""
+
+
+def _code(body: Any) -> str:
+    """Codes beside the words: of the error, and of an inner one, as Azure has it."""
+    error = body.get("error") if isinstance(body, Mapping) else None
+    if not isinstance(error, Mapping):
+        return ""
+    inner = error.get("innererror")
+    return " ".join(str(part.get("code")) for part in (error, inner) if isinstance(part, Mapping))
+
+
+def _plain(text: str) -> str:
+    """The words of a page, where a proxy answers with one."""
+    return re.sub(r"<[^>]*>", " ", text[:2000])

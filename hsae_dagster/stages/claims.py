@@ -1,0 +1,469 @@
+"""Claims found offline: what they are learned from, how close sentences are, candidates and the choice."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+
+from hsae_dagster.core.concepts.candidates import Pool, Residual, Units, neuron_exemplars, neuron_groups, style_pool
+from hsae_dagster.core.concepts.choice import FOLDS, MOST_ALIKE, Learned, Limits, Path, Pick, Vocabulary, choose_claims
+from hsae_dagster.core.concepts.claims import Concept, Meaning, WordGroup, definition_of
+from hsae_dagster.core.concepts.fidelity import column, firing_bounds, measure_fidelity
+from hsae_dagster.core.concepts.words import TermTable, meanings, supported_terms, words_of
+from hsae_dagster.core.inference.joint_fit import phi, phis
+from hsae_dagster.core.observations import control_columns, is_pairwise, text_keys, text_rows, text_sides
+from hsae_dagster.core.selection.stability import Side, of_half
+from hsae_dagster.dataset.discovery import Dataset
+from hsae_dagster.dataset.rows import levels_of
+from hsae_dagster.dataset.spec import DatasetSpec
+from hsae_dagster.dataset.units import Kind, split_text
+from hsae_dagster.keys import EmbeddingSet, text_id
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.orchestration.stage import Stage
+from hsae_dagster.providers.registry import AUTHOR
+from hsae_dagster.stages.spending import account_of, open_account
+from hsae_dagster.stages.units import (
+    open_vectors,
+    read_text_codes,
+    read_text_units,
+    read_unit_codes,
+    unit_kind,
+    vector_table,
+)
+from hsae_dagster.storage.artifacts import read_frame
+from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.storage.vectors import VectorTable
+
+# Vectors of single terms and of texts that belong to no dataset, shared by all datasets of an embedding set.
+_SHARED = "_terms"
+_BLOCK = 20_000
+
+
+@dataclass(frozen=True)
+class UnitCloseness:
+    """Cosines of the units of texts with sentences.
+
+    Attributes:
+        vectors: the dataset's; a unit that has none there is embedded.
+        embed: (texts) -> (n, d) float32, asked only for what has no vector.
+        kind: what units are.
+    """
+
+    vectors: VectorTable
+    embed: Callable[[Sequence[str]], np.ndarray]
+    kind: Kind
+
+    @staticmethod
+    def of(stage: Stage, corpus: StoredObject) -> "UnitCloseness":
+        """By the dataset's current embeddings."""
+        return UnitCloseness(open_vectors(stage)[1], embedder_of(stage), unit_kind(corpus))  # type: ignore[arg-type]
+
+    @staticmethod
+    def of_results(
+        project: Project, dataset: Dataset, embeddings: StoredObject, corpus: StoredObject
+    ) -> "UnitCloseness":
+        """By stored embeddings, outside a run: what has no vector is embedded and not kept."""
+        from hsae_dagster.providers.registry import make_embedder
+
+        def embed(texts: Sequence[str]) -> np.ndarray:
+            account = open_account(project, dataset, embeddings.asset, "try")
+            return make_embedder(dataset.spec.embedding, account).embed(texts)
+
+        vectors = vector_table(project, dataset, embeddings)
+        return UnitCloseness(vectors, embed, unit_kind(corpus))  # type: ignore[arg-type]
+
+    def __call__(self, texts: Sequence[str], sentences: Sequence[str]) -> tuple[np.ndarray, list[list[str]]]:
+        """(texts, sentences) float32 cosine of the closest unit of each text, and that unit."""
+        quoted = self._of(list(sentences)).T
+        closest = np.empty((len(texts), len(sentences)), dtype=np.float32)
+        best: list[list[str]] = []
+        for start in range(0, len(texts), _BLOCK):
+            units = [self._units(text) for text in texts[start : start + _BLOCK]]
+            starts = np.concatenate([[0], np.cumsum([len(own) for own in units])])
+            likeness = self._of(list(chain.from_iterable(units))) @ quoted
+            for i, own in enumerate(units):
+                mine = likeness[starts[i] : starts[i + 1]]
+                closest[start + i] = mine.max(axis=0)
+                best.append([own[j] for j in mine.argmax(axis=0)])
+        return closest, best
+
+    def _units(self, text: str) -> list[str]:
+        return [unit.text for unit in split_text(text, self.kind)] or [text]
+
+    def _of(self, units: list[str]) -> np.ndarray:
+        """(n, d) vectors of units, each distinct one read or made once."""
+        keys = [text_id(unit) for unit in units]
+        distinct = dict(zip(keys, units, strict=True))
+        ids = pl.Series(sorted(distinct), dtype=pl.String)
+        lacking = self.vectors.lacking(ids)
+        dimensions = self.vectors.embedding_set.dimensions
+        found = np.empty((len(ids), dimensions), dtype=np.float32)
+        found[~lacking] = self.vectors.read(ids.filter(pl.Series(~lacking))) if not lacking.all() else 0
+        if lacking.any():
+            found[lacking] = self.embed([distinct[key] for key in ids.filter(pl.Series(lacking))])
+        return found[ids.search_sorted(pl.Series(keys, dtype=pl.String)).to_numpy()]
+
+
+def embedder_of(stage: Stage) -> Callable[[Sequence[str]], np.ndarray]:
+    """The dataset's embedder, made when it is first asked."""
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        from hsae_dagster.providers.registry import make_embedder
+
+        return make_embedder(stage.dataset.spec.embedding, account_of(stage)).embed(texts)
+
+    return embed
+
+
+def term_vectors(
+    stage: Stage, family: EmbeddingSet, terms: Sequence[str], embed: Callable[[Sequence[str]], np.ndarray]
+) -> np.ndarray:
+    """(n, d) float32 vectors of single terms, kept for every dataset that has the same ones."""
+    table = VectorTable(stage.project.results, _SHARED, family)
+    by_key = {text_id(term): term for term in terms}
+    ids = pl.Series(sorted(by_key), dtype=pl.String)
+    with table.being_filled(lambda: stage.report("another run is embedding terms; waiting for it")):
+        missing = ids.filter(pl.Series(table.lacking(ids))).to_list()
+        if missing:
+            stage.report(f"{len(missing):,} terms are embedded")
+            table.append(missing, embed([by_key[key] for key in missing]))
+    found = table.read(ids)
+    return found[ids.search_sorted(pl.Series([text_id(term) for term in terms], dtype=pl.String)).to_numpy()]
+
+
+# More texts say little more about which claims to take; beyond it a seeded sample of clusters is read.
+MOST_TEXTS = 40_000
+# Neurons that candidates come from, as a multiple of the claims wanted.
+NEURONS_PER_CLAIM = 3
+_MOST_TERMS = 3000
+
+
+@dataclass(frozen=True)
+class Material:
+    """What claims are learned from: every observation of a side outside its holdout, and its texts.
+
+    Attributes:
+        texts: rows of the corpus (text_id, text, split, cluster_id), ascending text_id.
+        observations: labelled observations of these texts.
+        codes: (texts, m) CSC of the neurons' activations.
+        selected: columns of the selected neurons, by rank.
+        task: of the dataset.
+    """
+
+    texts: pl.DataFrame
+    observations: pl.DataFrame
+    codes: sp.csc_matrix
+    selected: Sequence[int]
+    task: str
+
+    @staticmethod
+    def read(stage: Stage, side: Side, activations: StoredObject, selected: StoredObject) -> "Material":
+        """Everything but the side's holdout, or a sample of its clusters."""
+        texts, observations = (rows.filter(pl.col("split") != "holdout") for rows in (side.texts, side.observations))
+        observations = sampled(observations, stage.dataset.spec.interpretation.seed)
+        texts = texts.filter(pl.col("text_id").is_in(text_keys(observations).implode()))
+        codes, ids = read_text_codes(activations, side.half)
+        codes = codes[text_rows(ids, texts["text_id"])]
+        columns = of_half(read_frame(selected.file("neurons.parquet")), side.half)["column"].to_list()
+        return Material(texts, observations, codes.tocsc(), columns, stage.dataset.spec.task)
+
+    @cached_property
+    def learned(self) -> Learned:
+        """The observations as the choice reads them."""
+        return learned_of(self.texts["text_id"], self.observations, self.task)
+
+    @cached_property
+    def fires(self) -> sp.csc_matrix:
+        """(texts, m) float32 CSC of ones."""
+        return sp.csc_matrix(self.codes > 0, dtype=np.float32)
+
+    def sources(self, n: int) -> list[int]:
+        """Neurons that candidates come from: the selected ones, then those that go most with the outcome."""
+        order = strongest(self.learned, self.fires)
+        return list(dict.fromkeys([*self.selected, *order]))[: max(n, len(self.selected))]
+
+
+def learned_of(text_ids: pl.Series, observations: pl.DataFrame, task: str) -> Learned:
+    """Observations as the choice of claims reads them, over texts (ascending keys)."""
+    n = observations.height
+    sides = [text_rows(text_ids, observations[side]) for side in text_sides(observations)]
+    signs = np.repeat([1.0, -1.0][: len(sides)], n)
+    places = (np.tile(np.arange(n), len(sides)), np.concatenate(sides))
+    design = sp.csr_matrix((signs, places), shape=(n, len(text_ids)))
+    pair = is_pairwise(observations)
+    controls = control_columns(observations)
+    held = np.column_stack([np.empty((n, 0)), *([] if pair else [np.ones(n)]), *controls])
+    clusters = np.unique(observations["cluster_id"].to_numpy(), return_inverse=True)[1]
+    outcome = observations["label"].to_numpy().astype(np.float64) - (0.5 if pair else 0.0)
+    return Learned(outcome, held, clusters, design, task)
+
+
+def strongest(learned: Learned, fires: sp.csc_matrix) -> list[int]:
+    """Columns of fires (texts, m) that go with the outcome (|t| > 1), those that go most with it first."""
+    residual = Residual(learned.outcome, learned.held, learned.clusters)
+    strength = np.abs(residual.gains((learned.design @ fires).tocsc()).strength)
+    return [int(j) for j in np.argsort(-strength, kind="stable") if strength[j] > 1.0]
+
+
+def sampled(observations: pl.DataFrame, seed: int, most: int = MOST_TEXTS) -> pl.DataFrame:
+    """All observations, or those of a seeded sample of clusters."""
+    if observations.height <= most:
+        return observations
+    sizes = observations.group_by("cluster_id").len().sort("cluster_id")
+    order = np.random.default_rng(seed).permutation(sizes.height)
+    taken = order[: int(np.searchsorted(np.cumsum(sizes["len"].to_numpy()[order]), most) + 1)]
+    return observations.filter(pl.col("cluster_id").is_in(sizes["cluster_id"].gather(taken).implode()))
+
+
+def pool_of(style: Pool, neurons: Sequence[int], fires: sp.csc_matrix, vocabulary: Vocabulary, units: Units) -> Pool:
+    """Ready candidates: style, and what some neurons (columns of `fires` and of the units' codes) say."""
+    if not neurons:
+        return style
+    groups = neuron_groups(fires[:, neurons], neurons, vocabulary.table, vocabulary.vectors)
+    return Pool.together([style, groups, neuron_exemplars(units, neurons)])
+
+
+def least_texts(spec: DatasetSpec, side: Side, n_texts: int) -> int:
+    """Texts of n that a claim needs, so that the holdout can be expected to have enough of them to test it."""
+    held_out = side.texts.filter(pl.col("split") == "holdout").height
+    return max(20, int(np.ceil(1.2 * spec.inference.min_positives * n_texts / max(held_out, 1))))
+
+
+def vocabulary_of(
+    stage: Stage, texts: pl.DataFrame, observations: pl.DataFrame, learned: Learned, units: Units
+) -> Vocabulary:
+    """Terms of texts (text, cluster_id); where they are very many, those that go most with the outcome.
+
+    Args:
+        stage: its dataset's embedder gives the terms' vectors.
+        texts: rows of the corpus.
+        observations: of these texts; values of their columns are no terms.
+        learned: observations over these texts whose outcome may be looked at.
+        units: of these texts.
+    """
+    table = supported_terms(texts["text"].to_list(), texts["cluster_id"].to_numpy(), taken=_values(observations))
+    if len(table.families) > _MOST_TERMS:
+        residual = Residual(learned.outcome, learned.held, learned.clusters)
+        strength = np.abs(residual.gains((learned.design @ table.matrix).tocsc()).strength)
+        kept = np.sort(np.argsort(-strength, kind="stable")[:_MOST_TERMS])
+        table = TermTable(tuple(table.families[j] for j in kept), table.matrix[:, kept].tocsc())
+    if not table.families:
+        return Vocabulary(table, np.zeros((0, 1), dtype=np.float32))
+    family = open_vectors(stage)[1].embedding_set
+    names = term_vectors(stage, family, [f.name for f in table.families], embedder_of(stage))
+    return Vocabulary(table, meanings(table, names, units.texts, units.vectors))
+
+
+def units_of(stage: Stage, corpus: StoredObject, text_ids: pl.Series) -> Units:
+    """The units of some texts (ascending keys) and their vectors; the codes are left empty."""
+    places = read_text_units(corpus).of_texts(text_ids)
+    units = read_frame(corpus.file("units.parquet"))
+    vectors = open_vectors(stage)[1]
+    return Units(
+        places=places,
+        texts=units["unit"].gather(text_rows(units["unit_id"], places.unit_ids)).to_list(),
+        vectors=vectors.read(places.unit_ids),
+        codes=sp.csc_matrix((len(places.unit_ids), 0), dtype=np.float32),
+        set_id=vectors.embedding_set.set_id,
+    )
+
+
+def _values(observations: pl.DataFrame) -> frozenset[str]:
+    """Values of the cluster and of controls, as terms: a name is no finding about what a text says."""
+    columns = ["cluster_id", *[name for name in observations.columns if name.startswith("control:")]]
+    values = {
+        value for name in columns if observations[name].dtype == pl.String for value in observations[name].drop_nulls()
+    }
+    return frozenset(" ".join(word for word in words_of(value.replace("_", " ")) if word) for value in values)
+
+
+# φ with a neuron's firing from which a claim counts as saying something about that neuron.
+_SAYS = 0.2
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of the choice.
+
+    Attributes:
+        picks: claims taken, in order.
+        meanings: of the picks.
+        neurons: (picks,) the neuron that says it: the one it was made from, else the one it goes with; -1 for none.
+        sources: `neuron`, `terms` or `style` for each.
+        paths: of every price that was tried.
+        considered: ready candidates.
+    """
+
+    picks: list[Pick]
+    meanings: list[Meaning]
+    neurons: list[int]
+    sources: list[str]
+    paths: list[Path]
+    considered: int
+
+
+def find_claims(stage: Stage, material: Material, side: Side, corpus: StoredObject, activations: StoredObject) -> Found:
+    """Make candidates, choose among them."""
+    spec, texts = stage.dataset.spec, material.texts["text"].to_list()
+    units = units_of(stage, corpus, material.texts["text_id"])
+    vocabulary = vocabulary_of(stage, material.texts, material.observations, material.learned, units)
+    stage.report(f"{len(vocabulary.table.families):,} terms are supported by several clusters of {len(texts):,} texts")
+    neurons = material.sources(NEURONS_PER_CLAIM * spec.selection.n)
+    pool = pool_of(style_pool(texts), neurons, material.fires, vocabulary, _with_codes(units, activations))
+    limits = Limits(spec.selection.n, least_texts(stage.dataset.spec, side, material.texts.height))
+    stage.report(f"{len(pool.meanings):,} candidates of {len(neurons)} neurons and of style compete with the terms")
+    picks, paths = _choose(spec, material, pool, vocabulary, limits)
+    meanings = [_meaning(pick, pool, vocabulary.table) for pick in picks]
+    made_from = [-1 if pick.column is None else int(pool.neurons[pick.column]) for pick in picks]
+    goes_with = [_nearest(material, pick.holds) for pick in picks]
+    return Found(
+        picks,
+        meanings,
+        [own if own >= 0 else near for own, near in zip(made_from, goes_with, strict=True)],
+        [_source(pick, own) for pick, own in zip(picks, made_from, strict=True)],
+        paths,
+        len(pool.meanings),
+    )
+
+
+def _with_codes(units: Units, activations: StoredObject) -> Units:
+    codes, known = read_unit_codes(activations)
+    return replace(units, codes=codes[text_rows(known, units.places.unit_ids)].tocsc())
+
+
+def _choose(
+    spec: DatasetSpec, material: Material, pool: Pool, vocabulary: Vocabulary, limits: Limits
+) -> tuple[list[Pick], list[Path]]:
+    """Claims about all observations; where effects may change with a control, about those of each of its levels, too.
+
+    An effect that turns round between two levels leaves nothing over all observations.
+    """
+    learned, seed = material.learned, spec.interpretation.seed
+    picks, paths = choose_claims(learned, pool.columns, vocabulary, limits, seed=seed)
+    for name in spec.selection.interactions:
+        levels = levels_of(material.observations, name)
+        for level in np.unique(levels):
+            rows = np.flatnonzero(levels == level)
+            part = learned.rows(rows)
+            if len(np.unique(part.clusters)) < 2 * FOLDS or len(np.unique(part.outcome)) < 2:
+                continue
+            least = limits.share(len(rows) / len(levels))
+            picks = picks + choose_claims(part, pool.columns, vocabulary, least, seed=seed)[0]
+    if not spec.selection.interactions:
+        return picks, paths
+    taken: list[Pick] = []
+    for pick in sorted(picks, key=lambda each: -each.worth):
+        if all(abs(phi(pick.holds, other.holds)) <= MOST_ALIKE for other in taken):
+            taken.append(pick)
+    return taken[: limits.n], paths
+
+
+def _source(pick: Pick, made_from: int) -> str:
+    if pick.group is not None:
+        return "terms"
+    return "neuron" if made_from >= 0 else "style"
+
+
+def _meaning(pick: Pick, pool: Pool, table: TermTable) -> Meaning:
+    if pick.group is not None:
+        return WordGroup(pick.group.terms(table))
+    return pool.meanings[pick.column or 0]
+
+
+def _nearest(material: Material, holds: np.ndarray) -> int:
+    """The neuron whose firing goes most with a claim; -1 where none goes with it."""
+    fires = material.fires
+    found = phis(fires.T @ holds.astype(np.float64), np.diff(fires.indptr), int(holds.sum()), len(holds))
+    best = int(found.argmax()) if len(found) else -1
+    return best if best >= 0 and found[best] >= _SAYS else -1
+
+
+def records_of(material: Material, found: Found, columns: pl.DataFrame) -> list[dict[str, Any]]:
+    """A record for each claim, then one for each selected neuron about which nothing could be said.
+
+    Args:
+        material: what was learned from.
+        found: what was chosen.
+        columns: of the activations (column, sae_id, sae_column).
+    """
+    places = {row["column"]: row for row in columns.iter_rows(named=True)}
+    validation = (material.texts["split"] != "train").to_numpy()
+    records = []
+    for rank, (pick, meaning) in enumerate(zip(found.picks, found.meanings, strict=True)):
+        neuron = found.neurons[rank]
+        concept = Concept(meaning.claim, AUTHOR, definition_of(meaning), {"title": meaning.title})
+        records.append(
+            {
+                **_place(places, neuron, rank, pick.explained, _separation(material, pick)),
+                **_coverage(material, pick, neuron, validation),
+                "train_z": pick.strength,
+                "candidates": [],
+                "chosen": 0,
+                "concept": concept.record,
+                "unreadable": None,
+                "from": found.sources[rank],
+            }
+        )
+    for neuron in material.selected:
+        said = max((abs(phi(_fires(material, neuron), pick.holds)) for pick in found.picks), default=0.0)
+        if said < _SAYS:
+            records.append(
+                {
+                    **_place(places, neuron, len(records), 0.0, 0.0),
+                    "bounds": [None, None],
+                    "fidelity": None,
+                    "candidates": [],
+                    "chosen": None,
+                    "concept": None,
+                    "unreadable": "no claim that was worth taking says much of it",
+                    "from": "neuron",
+                }
+            )
+    return records
+
+
+def _fires(material: Material, neuron: int) -> np.ndarray:
+    return column(material.codes, neuron) > 0
+
+
+def _place(
+    places: dict[int, dict[str, Any]], neuron: int, rank: int, score: float, separation: float
+) -> dict[str, Any]:
+    row = places.get(neuron)
+    return {
+        "rank": rank,
+        "column": neuron if row else None,
+        "sae_id": row["sae_id"] if row else "",
+        "sae_column": row["sae_column"] if row else -1,
+        "score": score,
+        "train_separation": separation,
+    }
+
+
+def _separation(material: Material, pick: Pick) -> float:
+    """Difference in mean outcome between learned observations with and without; pairs: win share minus 1/2."""
+    learned = material.learned
+    has = np.asarray(learned.design @ pick.holds.astype(np.float64))
+    if learned.task == "pairwise":
+        decided = has != 0
+        value = float((has[decided] * learned.outcome[decided]).mean()) if decided.any() else 0.0
+    else:
+        value = float(learned.outcome[has > 0].mean() - learned.outcome[has == 0].mean())
+    # Controls held constant decide the direction where they are declared.
+    return abs(value) * pick.sign if value != 0 else pick.sign
+
+
+def _coverage(material: Material, pick: Pick, neuron: int, validation: np.ndarray) -> dict[str, Any]:
+    """How much of the neuron the claim says, on validation texts."""
+    if neuron < 0:
+        return {"bounds": [None, None], "fidelity": None}
+    activation = column(material.codes, neuron)
+    bounds = firing_bounds(activation, (80.0, 100.0))
+    rows = validation if validation.sum() >= 50 else np.ones(len(validation), dtype=bool)
+    measured = measure_fidelity(pick.holds[rows].astype(np.int8), activation[rows], bounds)
+    return {"bounds": [bounds[0], bounds[1] if np.isfinite(bounds[1]) else None], "fidelity": asdict(measured)}

@@ -1,0 +1,415 @@
+"""Labels by people, or by a judge of a sample, beside an evaluation, and the effects that they correct."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from hsae_dagster.core.concepts.fidelity import MISSING, column
+from hsae_dagster.core.inference.annotation_error import (
+    AnnotationError,
+    Corrected,
+    Sample,
+    attenuation_band,
+    corrected_separation,
+    distilled_separation,
+    draw_gold,
+    draw_sample,
+    kappa,
+    post_stratified,
+    probe_labels,
+)
+from hsae_dagster.core.inference.cluster_robust import NO_EFFECT_ESTIMATED
+from hsae_dagster.core.inference.effects import HypothesisTest
+from hsae_dagster.core.inference.partial_effects import TOO_FEW_JUDGED, Flag
+from hsae_dagster.core.observations import HoldoutDesign, text_keys, text_rows
+from hsae_dagster.core.selection.stability import rows_that_test
+from hsae_dagster.dataset.discovery import Dataset
+from hsae_dagster.dataset.rows import FILE, read_gold, write_sheet
+from hsae_dagster.dataset.sections import Inference
+from hsae_dagster.errors import DatasetError
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.stages.holdout import concepts_to_test, holdout_texts, is_own
+from hsae_dagster.stages.units import read_text_units, text_vectors, vector_table
+from hsae_dagster.storage.artifacts import read_codes, read_frame
+from hsae_dagster.storage.objects import StoredObject
+
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the judge said, per text and per observation.
+
+    Attributes:
+        text_ids: (texts,) ascending.
+        answers: (texts, concepts) int8: 1 yes, 0 no, -1 missing.
+        observations: of the holdout.
+        design: of the tests; its columns are the concepts.
+        names: (concepts) of (concept_id, claim).
+    """
+
+    text_ids: pl.Series
+    answers: np.ndarray
+    observations: pl.DataFrame
+    design: HoldoutDesign
+    names: list[tuple[str, str]]
+
+
+def gold_offer(dataset: Dataset) -> str:
+    """What to do before a model that nobody has checked is paid to judge, in a sentence; empty where nothing is.
+
+    Pairs have no correction by labels, and words are found without error.
+    """
+    spec = dataset.spec
+    if spec.annotation.model == "lexical" or spec.task == "pairwise" or (dataset.folder / FILE).is_file():
+        return ""
+    return (
+        f"No labels of people check {spec.annotation.model}, which judges: what holds will be “confirmed, judge "
+        f"unchecked”. To have people decide, `hsae run {dataset.name} --until interpretations` stops before anything "
+        f"is judged, and `hsae gold {dataset.name}` draws the texts to label; it can be drawn later, too."
+    )
+
+
+def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int]:
+    """Draw texts for people to label, and write the sheet: half judged yes, the rest no, near misses among them.
+
+    Where nothing has been judged yet, the texts that fire a claim's neuron strongly are drawn in place of those judged
+    yes, and of a claim without a neuron all alike; each text's chance is on the sheet, so the correction is the same.
+
+    Returns:
+        The sheet's path and its number of rows.
+
+    Raises:
+        DatasetError: there are no claims yet.
+    """
+    if not project.store.has(dataset.name, "interpretations"):
+        raise DatasetError(
+            f"Dataset `{dataset.name}` has no claims yet that texts could be labelled for. Make them with `hsae run "
+            f"{dataset.name} --until interpretations`; nothing is judged by that."
+        )
+    observations, answers = _answers(project, dataset)
+    texts = read_frame(project.store.current(dataset.name, "corpus").file("texts.parquet")).select("text_id", "text")
+    rng, parts = np.random.default_rng(_SEED), []
+    found = project.store.current(dataset.name, "activations")
+    rows = text_rows(read_frame(found.file("texts.parquet"))["text_id"], answers["text_id"])
+    by_neuron = read_codes(found.file("codes.safetensors"))[rows].tocsc()
+    for record in concepts_to_test(dataset, project.store.current(dataset.name, "interpretations")):
+        key, testing = record["concept"]["concept_id"], rows_that_test(observations, record["half"])
+        activation = None if record["column"] is None else column(by_neuron, record["column"])
+        if key in answers.columns:
+            judged = answers[key].cast(pl.Int8).fill_null(-1).to_numpy().copy()
+        else:
+            strong = record["bounds"][0] if activation is not None else None
+            judged = np.zeros(answers.height, dtype=np.int8)
+            judged[activation >= strong if strong else slice(0)] = 1
+        # Texts of the half that found a claim do not test it, so labels there correct nothing.
+        judged[~answers["text_id"].is_in(text_keys(testing).implode()).to_numpy()] = -1
+        rows, chance = draw_gold(judged, size, rng, activation)
+        order = rng.permutation(len(rows))  # the order must not tell what the judge said
+        part = (
+            answers[rows[order]]
+            .select("text_id")
+            .with_columns(
+                pl.lit(key).alias("concept"),
+                pl.lit(record["concept"]["predicate"]).alias("claim"),
+                pl.Series("probability", chance[order]),
+                pl.lit("").alias("annotator"),
+                pl.lit("").alias("label"),
+            )
+        )
+        parts.append(part.join(texts, on="text_id", how="left", maintain_order="left"))
+    sheet = pl.concat(parts)
+    path = project.results / "gold" / f"{dataset.name}.csv"
+    write_sheet(path, sheet)
+    return path, sheet.height
+
+
+def _answers(project: Project, dataset: Dataset) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Observations that test, and the judged texts with their answers, or the texts alone where these are others."""
+    corpus = project.store.current(dataset.name, "corpus")
+    observations, texts = holdout_texts(corpus, dataset.spec.annotation)
+    held_out = texts.select("text_id")
+    if not project.store.has(dataset.name, "annotation_matrix"):
+        return observations, held_out
+    answers = read_frame(project.store.current(dataset.name, "annotation_matrix").file("annotations.parquet"))
+    return observations, answers if set(answers["text_id"]) == set(held_out["text_id"]) else held_out
+
+
+def annotation_errors(
+    dataset: str, folder: Path, settings: Inference, parts: Sequence[Judged]
+) -> list[list[AnnotationError]]:
+    """What is known about the errors of each concept's annotation; pairs have no correction (only texts do).
+
+    Args:
+        dataset: its name.
+        folder: where its gold labels are.
+        settings: of the tests.
+        parts: sets of concepts, each with the texts that test it.
+    """
+    gold = read_gold(dataset, folder)
+    if gold is not None:
+        _check_known(dataset, gold, [(judged.names, judged.text_ids) for judged in parts])
+    return [_errors(gold, settings, judged) for judged in parts]
+
+
+def _errors(gold: pl.DataFrame | None, settings: Inference, judged: Judged) -> list[AnnotationError]:
+    found = []
+    for j, names in enumerate(judged.names):
+        own = None if gold is None else gold.filter(pl.col("concept").is_in(names))
+        labelled = own is not None and own.height > 0
+        found.append(
+            AnnotationError(
+                corrected=_corrected(own, judged, j) if own is not None and labelled else None,
+                human_kappa=_human_kappa(own) if own is not None and labelled else float("nan"),
+                band=_band(settings, judged, j),
+            )
+        )
+    return found
+
+
+def check_gold(dataset: Dataset, interpretations: StoredObject, corpus: StoredObject) -> str:
+    """Refuse gold.csv before anything is judged if it cannot be read, or is about none of what will be tested.
+
+    Returns:
+        How many of its labels count for nothing, in a sentence; empty where all count or there is no file.
+
+    Raises:
+        DatasetError: with what is wrong and what to do.
+    """
+    gold = read_gold(dataset.name, dataset.folder)
+    if gold is None:
+        return ""
+    records = concepts_to_test(dataset, interpretations)
+    observations = holdout_texts(corpus, dataset.spec.annotation)[0]
+    parts = []
+    for half in dict.fromkeys(record["half"] for record in records):
+        found = (record["concept"] for record in records if record["half"] == half)
+        testing = rows_that_test(observations, half)
+        parts.append(([(concept["concept_id"], concept["predicate"]) for concept in found], text_keys(testing)))
+    usable = _check_known(dataset.name, gold, parts)
+    if usable == gold.height:
+        return ""
+    return (
+        f"{gold.height - usable:,} of the {gold.height:,} labels in gold.csv are about claims or texts that are not "
+        "tested, and count for nothing."
+    )
+
+
+def _check_known(dataset: str, gold: pl.DataFrame, parts: Sequence[tuple[list[tuple[str, str]], pl.Series]]) -> int:
+    """How many labels count. Those of earlier concepts may stay in the file; none at all that counts is a mistake.
+
+    Args:
+        dataset: its name.
+        gold: its labels.
+        parts: sets of concepts (id and claim), each with the keys of the texts that test it.
+    """
+    counts = pl.lit(value=False)
+    for names, text_ids in parts:
+        known = [name for pair in names for name in pair]
+        counts |= pl.col("concept").is_in(known) & pl.col("text_id").is_in(text_ids.to_list())
+    usable = gold.filter(counts).height
+    if gold.height and not usable:
+        raise DatasetError(
+            f"Dataset `{dataset}`: none of the {gold.height} labels in gold.csv is about a concept and a held-out text "
+            f"of this evaluation. Draw a new sheet with `hsae gold {dataset}`."
+        )
+    return usable
+
+
+def _corrected(own: pl.DataFrame, judged: Judged, column: int) -> Corrected | None:
+    if judged.design.task == "pairwise":
+        return None
+    one = own.group_by("text_id", maintain_order=True).agg(pl.col("label").first(), pl.col("probability").first())
+    texts = judged.text_ids.to_frame("text_id").join(one, on="text_id", how="left", maintain_order="left")
+    answers = judged.answers[:, column]
+    gold = texts["label"].cast(pl.Float64).fill_null(np.nan).to_numpy().copy()
+    gold[answers < 0] = np.nan
+    known = np.isfinite(gold)
+    given = texts["probability"].fill_null(np.nan).to_numpy()
+    probability = given if np.isfinite(given[known]).all() else post_stratified(answers, known)
+    rows = text_rows(judged.text_ids, judged.observations["text_id"])
+    seen = answers[rows] >= 0
+    return corrected_separation(
+        answers[rows][seen].astype(np.float64),
+        judged.design.outcome[seen],
+        judged.design.clusters[seen],
+        gold[rows][seen],
+        probability[rows][seen],
+    )
+
+
+def _human_kappa(own: pl.DataFrame) -> float:
+    people = (
+        own.filter(pl.col("annotator") != "")["annotator"].value_counts().sort("count", "annotator", descending=True)
+    )
+    if people.height < 2:
+        return float("nan")
+    first, second = (own.filter(pl.col("annotator") == name).unique("text_id") for name in people["annotator"][:2])
+    both = first.join(second, on="text_id", suffix="_second")
+    return kappa(both["label"].to_numpy().astype(np.float64), both["label_second"].to_numpy().astype(np.float64))
+
+
+def _band(settings: Inference, judged: Judged, column: int) -> tuple[float, float]:
+    if settings.judge_sensitivity is None or settings.judge_specificity is None or judged.design.task == "pairwise":
+        return (float("nan"), float("nan"))
+    h = judged.design.concepts[:, column]
+    seen = np.isfinite(h)
+    yes = h[seen] == 1
+    if not 0 < yes.mean() < 1:
+        return (float("nan"), float("nan"))
+    y = judged.design.outcome[seen]
+    return attenuation_band(
+        float(y[yes].mean() - y[~yes].mean()), float(yes.mean()), settings.judge_sensitivity, settings.judge_specificity
+    )
+
+
+DISTILLED = "distilled.parquet"
+# Stages that the draw and the probe read.
+READ = ("embeddings", "activations")
+
+
+def texts_to_ask(dataset: Dataset, texts: pl.DataFrame, firing: np.ndarray | None = None) -> Sample:
+    """The texts that the model judges: all, or the declared sample.
+
+    Args:
+        dataset: with its declaration.
+        texts: of the holdout.
+        firing: (texts, concepts) activations (`firing_of`); None before there are any, where the size counts only.
+    """
+    settings = dataset.spec.annotation
+    scores = np.zeros((texts.height, 0)) if firing is None else firing
+    size = settings.distil.sample if settings.distil else texts.height
+    return draw_sample(scores, size, np.random.default_rng([settings.seed, 2]))
+
+
+def in_words(asked: int, texts: int) -> str:
+    """What the sample spares, for logs and estimates."""
+    return f"the model judges {asked:,} of {texts:,} texts, a probe the rest: {asked / texts:.1%} of the calls"
+
+
+def firing_of(activations: StoredObject, records: Sequence[dict[str, Any]], texts: pl.DataFrame) -> np.ndarray:
+    """(texts, found concepts) float32 activations of the concepts' neurons; one's own hypotheses have none."""
+    ids = read_frame(activations.file("texts.parquet"))["text_id"]
+    codes = read_codes(activations.file("codes.safetensors"))[text_rows(ids, texts["text_id"])].tocsc()
+    found = [column(codes, record["column"]) for record in records if not is_own(record)]
+    return np.column_stack(found).astype(np.float32) if found else np.zeros((texts.height, 0), np.float32)
+
+
+def label_the_rest(
+    project: Project,
+    dataset: Dataset,
+    upstream: dict[str, StoredObject],
+    records: Sequence[dict[str, Any]],
+    texts: pl.DataFrame,
+    sample: Sample,
+    firing: np.ndarray,
+    answers: np.ndarray,
+) -> tuple[np.ndarray, pl.DataFrame]:
+    """What is said of every text: the judge's answers where it was asked, the probe's labels elsewhere.
+
+    Args:
+        project: where vectors are.
+        dataset: whose texts they are.
+        upstream: corpus and embeddings.
+        records: of the c concepts.
+        texts: the n of the holdout.
+        sample: of them, those that were judged.
+        firing: (n, found concepts) activations (`firing_of`).
+        answers: (rows of the sample, c) int8: 1 yes, 0 no, -1 missing.
+
+    Returns:
+        (n, c) int8 of both together, missing answers still missing; and the table: text_id; probability, null where
+        the judge was not asked; by concept id whether the probe says yes, for all texts.
+    """
+    vectors = text_vectors(
+        vector_table(project, dataset, upstream["embeddings"]), read_text_units(upstream["corpus"]), texts["text_id"]
+    )
+    # A neuron knows more of its claim than a mean of vectors; it weighs as much as one of their coordinates.
+    scale = np.sqrt((firing.astype(np.float64) ** 2).mean(axis=0) * vectors.shape[1])
+    features = np.column_stack([vectors, firing / np.where(scale > 0, scale, 1.0).astype(np.float32)])
+    clusters = texts["cluster_id"].to_numpy()
+    chance = np.full(texts.height, np.nan)
+    chance[sample.rows] = sample.probability
+    columns: dict[str, Any] = {"text_id": texts["text_id"], "probability": pl.Series(chance).fill_nan(None)}
+    both = np.empty((texts.height, len(records)), np.int8)
+    for j, record in enumerate(records):
+        usable = answers[:, j] != MISSING
+        judged = Sample(sample.rows[usable], sample.probability[usable])
+        rng = np.random.default_rng([dataset.spec.annotation.seed, 3])
+        labels = probe_labels(features, clusters, judged, answers[usable, j].astype(np.float64), rng)
+        columns[record["concept"]["concept_id"]] = pl.Series(labels == 1)
+        both[:, j] = labels
+        both[sample.rows, j] = answers[:, j]
+    return both, pl.DataFrame(columns)
+
+
+def agreement_of_probe(
+    table: pl.DataFrame, answers: np.ndarray, keys: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    """Per concept, how far the probe agrees with the judge on texts whose clusters it did not learn from.
+
+    Args:
+        table: as of `label_the_rest`.
+        answers: (texts, concepts) int8 of both together.
+        keys: ids of the concepts.
+
+    Returns:
+        `agreement`, the share of the holdout on which they say the same, and Cohen's `kappa`, both weighted to natural
+        prevalence; None where they cannot be measured.
+    """
+    chance = table["probability"].fill_null(np.nan).to_numpy()
+    found: dict[str, dict[str, float | None]] = {}
+    for j, key in enumerate(keys):
+        known = np.isfinite(chance) & (answers[:, j] != MISSING)
+        said, probe = answers[known, j] == 1, table[key].to_numpy()[known]
+        weight = 1 / chance[known]
+        beyond_chance = kappa(probe, said, weight)
+        found[key] = {
+            "agreement": float(weight @ (said == probe) / weight.sum()) if known.any() else None,
+            "kappa": beyond_chance if np.isfinite(beyond_chance) else None,
+        }
+    return found
+
+
+def read_distilled(matrix: StoredObject) -> pl.DataFrame | None:
+    """The table of an annotation matrix; None where the model judged every text."""
+    return read_frame(matrix.file(DISTILLED)) if matrix.file(DISTILLED).is_file() else None
+
+
+def corrected_tests(
+    tests: Sequence[HypothesisTest], errors: Sequence[AnnotationError], judged: Judged, table: pl.DataFrame
+) -> tuple[list[HypothesisTest], list[AnnotationError]]:
+    """The tests with the effect that the judge would find on all texts, and beside them how far the probe is right."""
+    found = [_corrected_sample(judged, table, j) for j in range(len(tests))]
+    return (
+        [_with(test, each) for test, each in zip(tests, found, strict=True)],
+        [replace(error, distilled=each) for error, each in zip(errors, found, strict=True)],
+    )
+
+
+def _corrected_sample(judged: Judged, table: pl.DataFrame, j: int) -> Corrected:
+    rows = text_rows(judged.text_ids, judged.observations["text_id"])
+    said = judged.answers[rows, j]
+    chance = table["probability"].fill_null(np.nan).to_numpy()[rows]
+    answers = np.where(np.isfinite(chance), said, np.nan)
+    seen = said != MISSING
+    labels = table[judged.names[j][0]].to_numpy().astype(np.float64)[rows]
+    design = judged.design
+    return distilled_separation(labels[seen], design.outcome[seen], design.clusters[seen], answers[seen], chance[seen])
+
+
+def _with(test: HypothesisTest, found: Corrected) -> HypothesisTest:
+    if not np.isfinite(test.separation.p_value):
+        return test
+    if found.note:
+        why = f"the sample that the model judged is too small for it: {found.note}".replace("labelled", "judged")
+        return replace(
+            test,
+            separation=NO_EFFECT_ESTIMATED,
+            flags=(Flag(TOO_FEW_JUDGED, f"{why}. Raise annotation.distil.sample"), *test.flags),
+        )
+    return replace(test, separation=found.corrected, basis="distilled")

@@ -1,0 +1,261 @@
+"""What a holdout is asked: the concepts to test, and the plan that is frozen before any text is judged."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from hsae_dagster.core.concepts.claims import Concept, Cue, Meaning, WordGroup, definition_of
+from hsae_dagster.core.concepts.fidelity import Fidelity
+from hsae_dagster.core.concepts.words import SIGN_CUES, WORD_CUES, words_of
+from hsae_dagster.core.inference.plan import (
+    AnalysisPlan,
+    Look,
+    PlannedTest,
+    holdout_fingerprint,
+    holdout_keys,
+    training_weights,
+)
+from hsae_dagster.core.observations import text_keys
+from hsae_dagster.core.selection.stability import alpha_shares, rows_that_test, seen_from
+from hsae_dagster.dataset.discovery import Dataset
+from hsae_dagster.dataset.sections import OwnHypothesis
+from hsae_dagster.dataset.spec import Annotation
+from hsae_dagster.errors import DatasetError
+from hsae_dagster.orchestration.stage import Stage
+from hsae_dagster.stages.rounds import level_of
+from hsae_dagster.storage.artifacts import read_frame
+from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.storage.records import HoldoutRegister
+
+AUTHOR = "you"
+_DIRECTIONS = {"positive": 1.0, "negative": -1.0, None: 0.0}
+
+
+def concepts_to_test(dataset: Dataset, interpretations: StoredObject) -> list[dict[str, Any]]:
+    """Records of all concepts to judge and test, found ones first; `source` tells which are the user's.
+
+    Raises:
+        DatasetError: a term of a hypothesis of the user's that the lexical annotator cannot look for.
+    """
+    found = [{**record, "source": "found"} for record in chosen_concepts(interpretations)]
+    first = len(interpretations.json("concepts.json"))
+    return [*found, *(_own(dataset, own, first + i) for i, own in enumerate(dataset.spec.hypotheses))]
+
+
+def chosen_concepts(interpretations: StoredObject) -> list[dict[str, Any]]:
+    """Records of the neurons with a readable concept (under `concept`), in rank order.
+
+    Two neurons may share a concept: its judgement is made once, and the first of them stands for it. Found in both
+    halves, it is tested in both.
+    """
+    records, seen = [], set()
+    for record in interpretations.json("concepts.json"):
+        # Written by a language model, a record has none.
+        half = record.get("half", "")
+        if record["concept"] and (half, record["concept"]["concept_id"]) not in seen:
+            seen.add((half, record["concept"]["concept_id"]))
+            records.append(record | {"half": half})
+    return records
+
+
+def holdout_texts(corpus: StoredObject, settings: Annotation) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(observations, texts) of the holdout, or of the declared sample of it; of halves, both test."""
+    observations = rows_that_test(read_frame(corpus.file("observations.parquet")))
+    observations = _sample_clusters(observations, settings.holdout_sample, settings.seed)
+    texts = read_frame(corpus.file("texts.parquet"))
+    return observations, texts.filter(pl.col("text_id").is_in(text_keys(observations).implode()))
+
+
+def _sample_clusters(observations: pl.DataFrame, most: int | None, seed: int) -> pl.DataFrame:
+    """Whole clusters in random order until the sample is reached; everything when none is asked for."""
+    if most is None or observations.height <= most:
+        return observations
+    sizes = observations.group_by("cluster_id").len().sort("cluster_id")
+    order = np.random.default_rng(seed).permutation(sizes.height)
+    total = np.cumsum(sizes["len"].to_numpy()[order])
+    taken = order[: int(np.searchsorted(total, most) + 1)]
+    return observations.filter(pl.col("cluster_id").is_in(sizes["cluster_id"].to_numpy()[taken].tolist()))
+
+
+def is_own(record: dict[str, Any]) -> bool:
+    """Whether a record is a hypothesis of the user's."""
+    return bool(record["source"] == "yours")
+
+
+def no_fidelity() -> Fidelity:
+    """The fidelity of a concept without a neuron: nothing was measured."""
+    nan, interval = float("nan"), (float("nan"), float("nan"))
+    measures = dict.fromkeys(("recall", "false_positive_rate", "precision", "f1", "legacy_f1", "correlation"), nan)
+    natural = dict.fromkeys(("natural_precision", "natural_recall", "natural_f1"), nan)
+    counts = dict.fromkeys(("n_strong", "n_silent", "n_firing", "n_missing"), 0)
+    intervals = {"recall_interval": interval, "false_positive_interval": interval}
+    return Fidelity(**counts, **measures, **natural, **intervals)  # type: ignore[arg-type]
+
+
+def check_own(dataset: Dataset) -> None:
+    """Refuse, before any work, hypotheses of the user's that the annotator cannot look for.
+
+    Raises:
+        DatasetError: with the hypothesis and its term.
+    """
+    for own in dataset.spec.hypotheses:
+        _own(dataset, own, 0)
+
+
+def _own(dataset: Dataset, own: OwnHypothesis, rank: int) -> dict[str, Any]:
+    lexical = dataset.spec.annotation.model == "lexical"
+    definition = definition_of(_meaning(dataset.name, own)) if lexical else None
+    concept = Concept(own.claim, AUTHOR, definition)
+    return {
+        "rank": rank,
+        "half": "",
+        "column": None,
+        "sae_id": "",
+        "sae_column": -1,
+        "score": float("nan"),
+        "train_separation": _DIRECTIONS[own.direction],
+        "bounds": [0.5, None],
+        "concept": concept.record,
+        "fidelity": None,
+        "source": "yours",
+    }
+
+
+def _meaning(dataset: str, own: OwnHypothesis) -> Meaning:
+    """Any of the terms; or a style cue, where that is the one term.
+
+    Raises:
+        DatasetError: a term has no word, or a cue stands beside other terms.
+    """
+    cues = [term for term in own.terms if term in {**WORD_CUES, **SIGN_CUES}]
+    if cues and len(own.terms) == 1:
+        return Cue(cues[0])
+    if cues:
+        raise DatasetError(
+            f"Dataset `{dataset}`: hypotheses, “{own.claim}”: the style cue `{cues[0]}` stands beside other terms, and "
+            "a claim is either one cue or a list of words. Make it a hypothesis of its own."
+        )
+    return WordGroup(tuple(dict.fromkeys(_term(dataset, own.claim, term) for term in own.terms)))
+
+
+def _term(dataset: str, claim: str, term: str) -> str:
+    """The term as it is looked for: its words in lower case, which must stand in one sentence."""
+    words = words_of(term)
+    if words and None not in words:
+        return " ".join(word for word in words if word)
+    why = "reaches across a sentence's end" if words else "has no word"
+    raise DatasetError(
+        f"Dataset `{dataset}`: hypotheses, “{claim}”: the term `{term}` {why}, so no text can be searched for it. "
+        f"Write one or several neighbouring words, or one style cue ({', '.join([*WORD_CUES, *SIGN_CUES])})."
+    )
+
+
+PLAN_FILE = "_plan.json"
+
+
+def freeze_plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> AnalysisPlan:
+    """Write down what the holdout will be asked, before anything judges its texts.
+
+    Args:
+        stage: of the dataset.
+        corpus: its corpus.
+        records: of the concepts to test, in rank order.
+    """
+    plan, keys = _plan(stage, corpus, records)
+    HoldoutRegister(stage.project.results).freeze(plan, keys)
+    return plan
+
+
+def open_look(
+    stage: Stage, corpus: StoredObject, records: list[dict[str, Any]], matrix: StoredObject
+) -> tuple[AnalysisPlan, Look]:
+    """Count the evaluation that is about to be made, and learn what earlier looks tested."""
+    plan = freeze_plan(stage, corpus, records)
+    judged_under = matrix.json(PLAN_FILE)["fingerprint"] if matrix.file(PLAN_FILE).is_file() else None
+    look = HoldoutRegister(stage.project.results).look(plan, dataset=stage.dataset.name, judged_under=judged_under)
+    if look.number > 1:
+        stage.report(f"look {look.number} at this holdout: what earlier looks tested counts into the family")
+    return plan, look
+
+
+def keep_look(stage: Stage, plan: AnalysisPlan, stored: StoredObject) -> None:
+    """Record the p-values of a look, for the family of later ones."""
+    frame = read_frame(stored.file("hypotheses.parquet"))
+    twins = frame.filter(pl.col("twin_test_key") != "")
+    p_values = dict(frame.select("test_key", "p_one_sided").iter_rows())
+    p_values |= dict(twins.select("twin_test_key", "twin_p_one_sided").iter_rows())
+    HoldoutRegister(stage.project.results).keep(plan, p_values)
+
+
+def _plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> tuple[AnalysisPlan, pl.DataFrame]:
+    spec = stage.dataset.spec
+    observations = read_frame(corpus.file("observations.parquet"))
+    keys = holdout_keys(
+        rows_that_test(observations), read_frame(corpus.file("texts.parquet")).select("text_id", "text")
+    )
+    halves = "half" in observations.columns
+    round_ = corpus.json("summary.json")["round"]
+    level = level_of(stage.project.results, stage.dataset, round_)
+    weights = _weights(stage, observations, records, level)
+    tests = tuple(
+        PlannedTest(
+            concept_id=record["concept"]["concept_id"],
+            claim=record["concept"]["predicate"],
+            source=record.get("source", "found"),
+            direction=int(np.sign(record["train_separation"])),
+            weight=weight,
+            half=record["half"],
+        )
+        for record, weight in zip(records, weights, strict=True)
+    )
+    plan = AnalysisPlan(
+        holdout=holdout_fingerprint(keys),
+        tests=tests,
+        annotation={
+            **spec.annotation.model_dump(
+                mode="json", include={"model", "holdout_sample", "concepts_per_call", "max_words", "seed"}
+            ),
+            **({"distil": spec.annotation.distil.sample} if spec.annotation.distil else {}),
+            "prompt": _prompt_hash(spec.annotation),
+        },
+        model={
+            "task": spec.task,
+            "effect": "separation, cluster-robust",
+            "test": spec.inference.test,
+            **({"design": "two halves"} if halves else {}),
+            **spec.columns.model_dump(mode="json", include={"label", "positive", "cluster_by", "controls"}),
+        },
+        gates={
+            **spec.inference.model_dump(mode="json", include={"alpha", "min_positives", "same_concept"}),
+            "round": round_,
+            "level": level,
+        },
+    )
+    return plan, keys
+
+
+def shares_of(stage: Stage, *, halves: bool) -> dict[str, float]:
+    """Share of the report's level of the claims found in each half, and of the user's own."""
+    spec = stage.dataset.spec
+    return alpha_shares(halves=halves, own=len(spec.hypotheses), wanted=2 * spec.selection.n)
+
+
+def _weights(stage: Stage, observations: pl.DataFrame, records: list[dict[str, Any]], level: float) -> list[float]:
+    """Weights of Holm's correction by what training texts showed, to three decimals; 1 where they showed nothing."""
+    z = np.array([record.get("train_z", np.nan) for record in records], dtype=np.float64)
+    weights = np.ones(len(records))
+    for half, share in shares_of(stage, halves="half" in observations.columns).items():
+        own = np.array([record["half"] == half for record in records], dtype=bool)
+        learned = seen_from(half, observations) if half else observations
+        n_train = int((learned["split"] == "train").sum())
+        ratio = float(np.sqrt(rows_that_test(observations, half).height / max(n_train, 1)))
+        weights[own] = training_weights(z[own], ratio, share * level)
+    return [round(float(weight), 3) for weight in weights]
+
+
+def _prompt_hash(annotation: Annotation) -> str | None:
+    """Hash of the prompt that judges, where a prompt does."""
+    from hsae_dagster.providers.registry import make_annotator
+
+    return make_annotator(annotation, asks=False).prompt_hash

@@ -1,0 +1,414 @@
+"""Asking an annotator: examining a paid judge, what answers rest on, how candidates fit their neurons."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+
+from hsae_dagster.core.concepts.claims import Concept
+from hsae_dagster.core.concepts.fidelity import (
+    MISSING,
+    RULES,
+    Examination,
+    Fidelity,
+    Places,
+    Probes,
+    column,
+    examine,
+    make_probes,
+    measure_fidelity,
+    natural_agreement,
+    nearest_silent,
+    scoring_rows,
+    with_hard_negatives,
+)
+from hsae_dagster.core.inference.annotation_error import kappa
+from hsae_dagster.dataset.spec import Interpretation
+from hsae_dagster.errors import ProviderError
+from hsae_dagster.orchestration.stage import Stage
+from hsae_dagster.providers.base import AnnotationTask, Annotator, Interpreter, Mistakes
+from hsae_dagster.providers.spending import Account
+
+AUTHOR = "rule"
+
+
+def examination(texts: Sequence[str], count: int) -> tuple[Probes, AnnotationTask]:
+    """Questions with known answers on some of the texts, and the task that asks them."""
+    probes = make_probes(list(dict.fromkeys(texts)), count, np.random.default_rng([0, 17]))
+    return probes, AnnotationTask([Concept(rule.predicate, AUTHOR) for rule in RULES], probes.texts)
+
+
+def examine_judge(stage: Stage, annotator: Annotator, texts: Sequence[str]) -> Examination | None:
+    """Put questions with known answers to the judge, stacked as the real ones are; None where none are to be asked.
+
+    The ledger knows the answers of an earlier time, so that a judge is examined once.
+
+    Raises:
+        ProviderError: it gets fewer of them right than `judge.min_accuracy`, or cannot be asked.
+    """
+    from hsae_dagster.providers.openai.readers import OpenAIAnnotator
+
+    settings = stage.dataset.spec.judge
+    if annotator.free or not settings.texts or not texts:
+        return None
+    probes, task = examination(texts, settings.texts)
+    # An answer within a day would come too late to stop anything.
+    judge = annotator.at_once() if isinstance(annotator, OpenAIAnnotator) else annotator
+    answers = judge.annotate(task.concepts, task.texts, stage.report).answers
+    found = examine(probes.truth, answers)
+    said = (
+        f"{found.right} of {found.asked} questions whose answers are known are answered rightly (yes where it is yes: "
+        f"{found.sensitivity:.0%}, no where it is no: {found.specificity:.0%})"
+    )
+    stage.report(f"the judge is examined: {said}")
+    if found.accuracy < settings.min_accuracy:
+        worst, share = found.worst
+        raise ProviderError(
+            f"`annotation.model: {stage.dataset.spec.annotation.model}` is no reliable judge: {said}, worst of all "
+            f"“{worst}” ({share:.0%}). That is {found.accuracy:.2f} on balance, below judge.min_accuracy "
+            f"{settings.min_accuracy:g}; always saying the same makes 0.50. Choose another model, fewer "
+            "annotation.concepts_per_call, or, if you know why, a lower judge.min_accuracy. Nothing else was asked."
+        )
+    return found
+
+
+REASONS_SCHEMA = {"text_id": pl.String, "concept_id": pl.String, "reason": pl.String}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Answers for texts × concepts.
+
+    Attributes:
+        answers: (texts, concepts) int8: 1 yes, 0 no, -1 missing.
+        missing: text_id, concept_id, reason of each missing answer.
+        calls: answers of a paid model that these rest on, whenever they were paid.
+        cost_usd: what those cost; None where no price is known.
+        faults: missing answers that asking again may bring.
+    """
+
+    answers: np.ndarray
+    missing: pl.DataFrame
+    calls: int = 0
+    cost_usd: float | None = 0.0
+    faults: int = 0
+
+
+NOTHING_PAID = Judgement(np.empty((0, 0), np.int8), pl.DataFrame(schema=REASONS_SCHEMA))
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Concepts to judge on texts with the keys `ids`."""
+
+    concepts: Sequence[Concept]
+    ids: Sequence[str]
+    texts: Sequence[str]
+
+
+def judge(
+    stage: Stage, annotator: Annotator, concepts: Sequence[Concept], ids: Sequence[str], texts: Sequence[str]
+) -> Judgement:
+    """Judge every concept on every text."""
+    return judge_all(stage, annotator, [Judging(concepts, ids, texts)])[0]
+
+
+def judge_all(stage: Stage, annotator: Annotator, judgings: Sequence[Judging]) -> list[Judgement]:
+    """Judge several sets of concepts, each on its own texts, in one round of requests.
+
+    Raises:
+        ProviderError: the judge fails its examination (`stages.judging`), or cannot be asked.
+    """
+    if any(each.concepts and each.texts for each in judgings):
+        examine_judge(stage, annotator, [text for each in judgings for text in each.texts])
+    return _judge_all(stage, annotator, judgings)
+
+
+def _judge_all(stage: Stage, annotator: Annotator, judgings: Sequence[Judging]) -> list[Judgement]:
+    tasks = [AnnotationTask(each.concepts, each.texts) for each in judgings]
+    judgements = []
+    for each, found in zip(judgings, annotator.annotate_all(tasks, stage.report), strict=True):
+        rows = [(each.ids[row], each.concepts[column].concept_id, reason) for row, column, reason in found.reasons]
+        missing = pl.DataFrame(rows, schema=REASONS_SCHEMA, orient="row")
+        judgements.append(Judgement(found.answers, missing, found.calls, found.cost_usd, found.faults))
+    return judgements
+
+
+def agreement(
+    stage: Stage, stacked: Annotator, single: Annotator, judging: Judging, answers: np.ndarray
+) -> dict[str, Any] | None:
+    """Share of a random sample of answers that come out the same when each concept is asked alone.
+
+    Half of the sample was answered yes and half no, as far as there are so many: where nearly all answers are alike,
+    agreement on them says nothing. `kappa` is agreement beyond chance; None where all answers are alike. The whole is
+    None where nothing was stacked, or nothing is to be compared.
+    """
+    settings = stage.dataset.spec.annotation
+    if stacked.free or settings.calibration == 0 or min(settings.concepts_per_call, len(judging.concepts)) < 2:
+        return None
+    rows, columns = np.nonzero(answers != MISSING)
+    picked = _balanced(answers[rows, columns], settings.calibration, np.random.default_rng([settings.seed, 1]))
+    tasks = [
+        Judging([judging.concepts[c]], [judging.ids[r]], [judging.texts[r]]) for r, c in _pairs(rows, columns, picked)
+    ]
+    stage.report(f"{len(tasks)} stacked answers are asked again one by one")
+    alone = np.array([found.answers[0, 0] for found in _judge_all(stage, single, tasks)])
+    kept = alone != MISSING
+    stacked_said, alone_said = answers[rows[picked], columns[picked]][kept], alone[kept]
+    same, beyond_chance = stacked_said == alone_said, kappa(stacked_said == 1, alone_said == 1)
+    return {
+        "compared": int(kept.sum()),
+        "agreement": float(same.mean()) if kept.any() else None,
+        "kappa": _finite(beyond_chance),
+        "answered yes": int((stacked_said == 1).sum()),
+    }
+
+
+def second_opinion(stage: Stage, account: Account, judging: Judging, answers: np.ndarray) -> dict[str, Any] | None:
+    """How far a second model agrees on a random sample of the texts; None where none is declared.
+
+    Args:
+        stage: its dataset names the model.
+        account: that pays it.
+        judging: what was judged.
+        answers: (texts, concepts) int8 of the first model.
+
+    Returns:
+        The model, answers compared, κ over all of them, and by concept: κ and both shares of yes (κ None where neither
+        model ever varies).
+    """
+    from hsae_dagster.providers.registry import make_annotator
+
+    settings, first = stage.dataset.spec.judge, stage.dataset.spec.annotation
+    if settings.second is None or not judging.texts:
+        return None
+    spec = first.model_copy(update={"model": settings.second, "server": settings.second_server})
+    rows = np.sort(np.random.default_rng([first.seed, 2]).permutation(len(judging.texts))[: settings.second_texts])
+    sample = Judging(judging.concepts, [judging.ids[r] for r in rows], [judging.texts[r] for r in rows])
+    stage.report(f"{len(rows)} texts are judged by a second model, {settings.second}")
+    other = _judge_all(stage, make_annotator(spec, account), [sample])[0].answers
+    own = answers[rows]
+    both = (own != MISSING) & (other != MISSING)
+    by_concept = {}
+    for j, concept in enumerate(judging.concepts):
+        pair = own[both[:, j], j], other[both[:, j], j]
+        by_concept[concept.concept_id] = {
+            "kappa": _finite(kappa(*pair)),
+            "yes": [float(said.mean()) if len(said) else None for said in pair],
+        }
+    return {
+        "model": settings.second,
+        "compared": int(both.sum()),
+        "kappa": _finite(kappa(own[both], other[both])),
+        "concepts": by_concept,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _balanced(answers: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Places of `count` answers, ascending: half yes and half no, or more of the one where the other runs out."""
+    yes, no = (rng.permutation(np.nonzero(answers == said)[0]) for said in (1, 0))
+    half = min(count // 2, len(yes))
+    of_no = min(count - half, len(no))
+    return np.sort(np.concatenate([yes[: count - of_no], no[:of_no]]))
+
+
+def _pairs(rows: np.ndarray, columns: np.ndarray, picked: np.ndarray) -> list[tuple[int, int]]:
+    return list(zip(rows[picked].tolist(), columns[picked].tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Texts of one split, the codes of the selected neurons on them, their vectors or what is shown of them."""
+
+    ids: list[str]
+    texts: list[str]
+    clusters: np.ndarray
+    codes: sp.csc_matrix
+    vectors: np.ndarray | None = None
+    places: Places | None = None
+
+    def rows(self, rows: np.ndarray) -> "Split":
+        """Some of the texts."""
+        return Split(
+            [self.ids[i] for i in rows],
+            [self.texts[i] for i in rows],
+            self.clusters[rows],
+            self.codes[rows],
+            None if self.vectors is None else self.vectors[rows],
+            None if self.places is None else self.places.of_texts(rows),
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Positions in a split of the texts that a paid annotator reads for one neuron.
+
+    Attributes:
+        drawn: by chance among strong and silent texts, int64, ascending.
+        hard: silent texts nearest to strong ones, int64, ascending; may overlap with `drawn`.
+    """
+
+    drawn: np.ndarray
+    hard: np.ndarray
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Both, ascending and distinct."""
+        return np.union1d(self.drawn, self.hard)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The candidates of one neuron: their fidelity, what its answers rest on, and (split, candidates) answers."""
+
+    scores: list[Fidelity]
+    judgement: Judgement
+    answers: np.ndarray
+
+
+def judge_candidates(
+    stage: Stage,
+    annotator: Annotator,
+    proposals: list[list[Concept]],
+    split: Split,
+    bounds: list[tuple[float, float]],
+    draw: int = 0,
+) -> list[Judged]:
+    """Every candidate of every neuron on one split; a paid annotator judges a sample per neuron, the `draw`th."""
+    activations = [column(split.codes, j) for j in range(len(proposals))]
+    settings = stage.dataset.spec.interpretation
+    if annotator.free:
+        flat = [concept for candidates in proposals for concept in candidates]
+        answers = judge(stage, annotator, flat, split.ids, split.texts).answers
+        own = np.split(answers, np.cumsum([len(candidates) for candidates in proposals])[:-1], axis=1)
+        hard = [_nearest_silent(split, j, *each, None) for j, each in enumerate(zip(activations, bounds, strict=True))]
+        return [
+            Judged(
+                [_measure(each, None, hard[j], activations[j], bounds[j]) for each in own[j].T], NOTHING_PAID, own[j]
+            )
+            for j in range(len(proposals))
+        ]
+    read = [
+        sample_to_read(settings, split, j, *each, draw) for j, each in enumerate(zip(activations, bounds, strict=True))
+    ]
+    judgings = [
+        Judging(candidates, [split.ids[i] for i in sample.rows], [split.texts[i] for i in sample.rows])
+        for candidates, sample in zip(proposals, read, strict=True)
+    ]
+    found = []
+    for j, judgement in enumerate(judge_all(stage, annotator, judgings)):
+        full = np.full((len(activations[j]), len(proposals[j])), MISSING, np.int8)
+        full[read[j].rows] = judgement.answers
+        scores = [_measure(each, read[j].drawn, read[j].hard, activations[j], bounds[j]) for each in full.T]
+        found.append(Judged(scores, judgement, full))
+    return found
+
+
+def mistakes_of(
+    neuron: int, concept: Concept, answers: np.ndarray, activation: np.ndarray, count: int, rng: np.random.Generator
+) -> Mistakes | None:
+    """What a phrase got right and wrong on texts; None where it got nothing wrong.
+
+    Args:
+        neuron: place of its neuron.
+        concept: the phrase.
+        answers: (n,) int8: 1 yes, 0 no, -1 not judged.
+        activation: (n,) of its neuron.
+        count: texts to show in all, a quarter of them right; of the others half firing ones that lack it and half
+            silent ones that have it, as far as there are so many.
+        rng: which are shown.
+    """
+    fires = activation > 0
+    right, missed, silent = (answers == 1) & fires, (answers == 0) & fires, (answers != MISSING) & ~fires
+    mistaken = silent & (answers == 1)
+    if not missed.any() and not mistaken.any():
+        return None
+    wrong = count - count // 4
+    # What there is little of leaves its room to the other.
+    wanted = max(wrong // 2, wrong - int(mistaken.sum())), max(wrong // 2, wrong - int(missed.sum()))
+    shown = [
+        tuple(sorted(rng.permutation(np.flatnonzero(rows))[: max(most, 1)].tolist()))
+        for rows, most in ((right, count // 4), (missed, wanted[0]), (mistaken, wanted[1]))
+    ]
+    return Mistakes(
+        neuron=neuron,
+        phrase=concept.predicate,
+        firing=int((right | missed).sum()),
+        found=int(right.sum()),
+        silent=int(silent.sum()),
+        wrong=int(mistaken.sum()),
+        right=shown[0],
+        missed=shown[1],
+        mistaken=shown[2],
+    )
+
+
+def _measure(
+    answers: np.ndarray,
+    drawn: np.ndarray | None,
+    hard: np.ndarray,
+    activation: np.ndarray,
+    bounds: tuple[float, float],
+) -> Fidelity:
+    """Fidelity on texts as they come (those drawn by chance, None for all), and on hard negatives beside them."""
+    if drawn is None:
+        return with_hard_negatives(measure_fidelity(answers, activation, bounds), answers[hard])
+    as_they_come = np.full_like(answers, MISSING)
+    as_they_come[drawn] = answers[drawn]
+    found = with_hard_negatives(measure_fidelity(as_they_come, activation, bounds), answers[hard])
+    precision, recall, f1 = natural_agreement(answers, activation, bounds, hard)
+    return replace(found, natural_precision=precision, natural_recall=recall, natural_f1=f1)
+
+
+def sample_to_read(
+    settings: Interpretation,
+    split: Split,
+    j: int,
+    activation: np.ndarray,
+    bounds: tuple[float, float],
+    draw: int = 0,
+) -> Sample:
+    """Texts of a split that a paid annotator reads for neuron j, `settings.scoring_texts` at most; others each `draw`.
+
+    A quarter are hard negatives, where vectors tell which those are; the rest strong, weak and silent ones by chance.
+    """
+    reserved = settings.scoring_texts // 4 if split.vectors is not None or split.places is not None else 0
+    rng = np.random.default_rng([settings.seed, j, draw] if draw else [settings.seed, j])
+    drawn = scoring_rows(activation, bounds, settings.scoring_texts - reserved, rng)
+    return Sample(drawn, _nearest_silent(split, j, activation, bounds, reserved))
+
+
+def _nearest_silent(
+    split: Split, j: int, activation: np.ndarray, bounds: tuple[float, float], limit: int | None
+) -> np.ndarray:
+    if split.places is not None:
+        # Of many training texts, as it was found already which are like those that fire.
+        silent = np.flatnonzero(activation == 0)
+        order = np.argsort(-split.places.likeness[silent, j], kind="stable")[:limit]
+        return np.sort(silent[order]).astype(np.int64)
+    if split.vectors is None:
+        return np.zeros(0, dtype=np.int64)
+    return nearest_silent(split.vectors, activation, bounds, limit)
+
+
+def making(
+    interpreter: Interpreter, model: str, candidates: list[Concept], judgements: list[Judgement]
+) -> dict[str, Any]:
+    """Who wrote a neuron's concepts by which prompt, and what writing and scoring them took, whenever it was paid."""
+    paid = [concept.details["cost_usd"] for concept in candidates if "cost_usd" in concept.details]
+    costs = paid + [judgement.cost_usd for judgement in judgements]
+    known = [cost for cost in costs if cost is not None]
+    return {
+        "model": model,
+        "prompt_hash": interpreter.prompt_hash,
+        "calls": len(paid) + sum(judgement.calls for judgement in judgements),
+        "cost_usd": round(sum(sorted(known)), 9) if len(known) == len(costs) else None,
+    }

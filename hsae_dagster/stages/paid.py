@@ -1,0 +1,358 @@
+"""What paid models would take, were asked and answered, and having unusable answers asked again."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+
+from hsae_dagster.core.concepts.claims import Concept
+from hsae_dagster.core.concepts.fidelity import column, firing_bounds
+from hsae_dagster.core.evaluations import EvaluationRecord
+from hsae_dagster.dataset.discovery import Dataset
+from hsae_dagster.dataset.spec import Annotation, Interpretation
+from hsae_dagster.errors import HsaeError, StorageError
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.providers.base import Annotator, Interpreter, Mistakes, Report
+from hsae_dagster.providers.ledger import Entry, Ledger
+from hsae_dagster.providers.openai.client import OpenAIClient, request_hash
+from hsae_dagster.providers.openai.requests import Body, forget_all, recall
+from hsae_dagster.providers.registry import make_annotator, make_embedder, make_interpreter
+from hsae_dagster.providers.spending import Account, Estimate
+from hsae_dagster.stages import annotation, interpretation
+from hsae_dagster.stages.annotation import distinct_concepts
+from hsae_dagster.stages.gold import firing_of, in_words, texts_to_ask
+from hsae_dagster.stages.holdout import AUTHOR, concepts_to_test, holdout_texts
+from hsae_dagster.stages.judging import Split
+from hsae_dagster.stages.spending import (
+    asks_a_server,
+    estimate_annotation,
+    estimate_interpretation,
+    open_account,
+    ordinary,
+)
+from hsae_dagster.stages.units import unit_texts, vector_table
+from hsae_dagster.storage.artifacts import read_frame, write_json
+from hsae_dagster.storage.objects import INCOMPLETE, StageInputs, StoredObject
+from hsae_dagster.storage.vectors import VectorTable
+
+# A rough estimate needs no more to know how long texts are.
+MOST_TEXTS = 5_000
+# Of neurons whose autoencoder is yet to be chosen.
+USUAL_RATE = 1 / 16
+FINISHED = "finished, nothing to ask"
+COUNTED = "counted from the requests themselves"
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One stage.
+
+    Attributes:
+        stage: its name.
+        model: who is asked.
+        estimate: what is left to ask.
+        basis: what the estimate rests on.
+    """
+
+    stage: str
+    model: str
+    estimate: Estimate
+    basis: str
+
+
+def estimate_costs(project: Project, dataset: Dataset, trial: Report | None = None) -> list[StageCost]:
+    """What is left to pay for each stage that asks a paid model. Without a trial nothing is sent, and no key is needed.
+
+    Args:
+        project: where results are.
+        dataset: whose stages.
+        trial: told what happens while servers without any answer yet are tried out with a few of the requests.
+
+    Raises:
+        StorageError: the dataset has no corpus yet.
+        ProviderError: a model's name or table cannot be used.
+    """
+    corpus = project.store.current(dataset.name, "corpus")
+    spec = dataset.spec
+
+    def account(stage: str) -> Account:
+        return replace(open_account(project, dataset, stage, "estimate"), trial=trial)
+
+    found = []
+    if asks_a_server(spec.embedding.model):
+        found.append(_embedding(project, dataset, corpus, account("embeddings")))
+    # Claims found offline ask nobody, whoever judges them afterwards.
+    if asks_a_server(spec.interpretation.model):
+        found.append(_interpretation(project, dataset, corpus, account("interpretations")))
+    if asks_a_server(spec.annotation.model):
+        found.append(_annotation(project, dataset, corpus, account("annotation_matrix")))
+    return found
+
+
+def _embedding(project: Project, dataset: Dataset, corpus: StoredObject, account: Account) -> StageCost:
+    settings = dataset.spec.embedding
+    embedder = make_embedder(settings, account)
+    texts = unit_texts(corpus)
+    family = embedder.known_set()
+    if family is not None:
+        known = VectorTable(project.results, dataset.origin, family).keys()
+        texts = texts.filter(~pl.col("text_id").is_in(list(known)))
+    estimate = embedder.estimate(texts["text"].to_list(), settings.batch_size)
+    return StageCost("embeddings", settings.model, estimate, COUNTED if texts.height else FINISHED)
+
+
+def _interpretation(project: Project, dataset: Dataset, corpus: StoredObject, account: Account) -> StageCost:
+    spec = dataset.spec
+    asked = [spec.interpretation.model, spec.annotation.model]
+    model = ", ".join(dict.fromkeys(name for name in asked if asks_a_server(name)))
+    interpreter = make_interpreter(spec.interpretation, account, asks=False)
+    annotator = make_annotator(spec.annotation, account, asks=False)
+    upstream = _current(project, dataset, ("corpus", "activations", "selected_neurons"))
+    if upstream is None:
+        return StageCost(
+            "interpretations", model, _roughly(dataset, corpus, interpreter, annotator), _before("selected_neurons")
+        )
+    inputs = _inputs("interpretations", interpretation.CODE_VERSION, interpretation.config_of(spec), upstream)
+    if project.store.finished(inputs):
+        return StageCost("interpretations", model, Estimate(), FINISHED)
+    vectors = vector_table(project, dataset, project.store.current(dataset.name, "embeddings"))
+    _, splits, bounds = interpretation.prepare(dataset, upstream, vectors)
+    request = interpretation.interpretation_request(splits["train"], bounds, spec.interpretation)
+    estimate = estimate_interpretation(interpreter, annotator, request, splits, spec)
+    return StageCost("interpretations", model, estimate, "counted, with every candidate scored")
+
+
+def _roughly(dataset: Dataset, corpus: StoredObject, interpreter: Interpreter, annotator: Annotator) -> Estimate:
+    """As many neurons as declared, which fire as often as declared autoencoders let one fire on average."""
+    settings, n = dataset.spec.interpretation, dataset.spec.selection.n
+    texts = read_frame(corpus.file("texts.parquet"))
+    rate = _firing_rate(dataset, corpus)
+    splits = {
+        name: _imagined(texts, name, n, rate, np.random.default_rng([0, number]))
+        for number, name in enumerate(("train", "validation", "fidelity"))
+    }
+    bounds = [firing_bounds(column(splits["train"].codes, j), settings.bin) for j in range(n)]
+    request = interpretation.interpretation_request(splits["train"], bounds, settings)
+    return estimate_interpretation(interpreter, annotator, request, splits, dataset.spec)
+
+
+def _firing_rate(dataset: Dataset, corpus: StoredObject) -> float:
+    """Share of texts on which a neuron fires: by unit k of m, by text at least once among its units."""
+    sizes = [sae.k / sae.m for sae in dataset.spec.listed_saes] or [USUAL_RATE]
+    texts, units = (read_frame(corpus.file(f"{name}.parquet")).height for name in ("texts", "text_units"))
+    return float(1 - (1 - np.mean(sizes)) ** max(units / max(texts, 1), 1.0))
+
+
+def _imagined(texts: pl.DataFrame, split: str, neurons: int, rate: float, rng: np.random.Generator) -> Split:
+    found = texts.filter(pl.col("split") == split).head(MOST_TEXTS)
+    fires = rng.random((found.height, neurons)) < rate
+    codes = sp.csc_matrix(np.where(fires, rng.random(fires.shape), 0.0).astype(np.float32))
+    # Vectors of no meaning, by which some silent text is the nearest to each firing one.
+    vectors = rng.normal(size=(found.height, 8)).astype(np.float32)
+    return Split(found["text_id"].to_list(), found["text"].to_list(), found["cluster_id"].to_numpy(), codes, vectors)
+
+
+def _annotation(project: Project, dataset: Dataset, corpus: StoredObject, account: Account) -> StageCost:
+    settings = dataset.spec.annotation
+    annotator = make_annotator(settings, account, asks=False)
+    single = make_annotator(settings.model_copy(update={"concepts_per_call": 1}), account, asks=False)
+    upstream = _current(project, dataset, annotation.upstream_of(dataset.spec))
+    _, texts = holdout_texts(corpus, settings)
+    # A hypothesis of one's own is judged like those that are found.
+    concepts = ordinary(dataset.spec.selection.n) + [Concept(own.claim, AUTHOR) for own in dataset.spec.hypotheses]
+    basis, firing = _before("interpretations"), None
+    if upstream is not None:
+        config = annotation.config_of(dataset.spec)
+        if project.store.finished(_inputs("annotation_matrix", annotation.CODE_VERSION, config, upstream)):
+            return StageCost("annotation_matrix", settings.model, Estimate(), FINISHED)
+        records = concepts_to_test(dataset, upstream[1])
+        concepts, basis = annotation.distinct_concepts(records), COUNTED
+        firing = firing_of(upstream[3], records, texts) if settings.distil else None
+    asked = texts[texts_to_ask(dataset, texts, firing).rows]
+    estimate = estimate_annotation(annotator, single, concepts, asked["text"].to_list(), dataset.spec)
+    if asked.height < texts.height:
+        basis = f"{basis}; {in_words(asked.height, texts.height)}"
+    return StageCost("annotation_matrix", settings.model, estimate, basis)
+
+
+def _current(project: Project, dataset: Dataset, assets: Sequence[str]) -> list[StoredObject] | None:
+    try:
+        return [project.store.current(dataset.name, asset) for asset in assets]
+    except StorageError:
+        return None
+
+
+def _inputs(asset: str, version: str, config: dict[str, object], upstream: Sequence[StoredObject]) -> StageInputs:
+    return StageInputs(asset, version, config, {stored.asset: stored.data_version for stored in upstream})
+
+
+def _before(asset: str) -> str:
+    return f"rough, `{asset}` is not there yet"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request.
+
+    Attributes:
+        what: what it was about, in words.
+        messages: the prompt, (role, text).
+        entry: its answer in the ledger, or None where that does not know the request.
+    """
+
+    what: str
+    messages: tuple[tuple[str, str], ...]
+    entry: Entry | None
+
+
+def asked_for_words(project: Project, dataset: Dataset, hypothesis: dict[str, Any]) -> list[Asked]:
+    """The requests that asked for candidates of a hypothesis' words.
+
+    Args:
+        project: where results are.
+        dataset: of the hypothesis.
+        hypothesis: its row in an evaluation's record.
+
+    Raises:
+        HsaeError: its words come from no paid model.
+        StorageError: a result it rests on is not there.
+    """
+    from hsae_dagster.providers.openai.readers import OpenAIInterpreter
+
+    store = project.store
+    written = store.current(dataset.name, interpretation.NAME)
+    settings = Interpretation.model_validate(written.inputs.config["interpretation"])
+    account = open_account(project, dataset, interpretation.NAME, "asked")
+    interpreter = make_interpreter(settings, account, asks=False)
+    if not isinstance(interpreter, OpenAIInterpreter):
+        raise HsaeError(
+            f"The words of `{hypothesis['hypothesis_id']}` come from `{settings.model}`, which is not asked."
+        )
+    upstream = [store.current(dataset.name, name) for name in ("corpus", "activations", "selected_neurons")]
+    vectors = vector_table(project, dataset, store.current(dataset.name, "embeddings"))
+    neurons, splits, bounds = interpretation.prepare(dataset, upstream, vectors)
+    request = interpretation.interpretation_request(splits["train"], bounds, settings)
+    places = [
+        j
+        for j, row in enumerate(neurons.iter_rows(named=True))
+        if (row["sae_id"], row["sae_column"]) == (hypothesis["sae_id"], hypothesis["sae_column"])
+    ]
+    if not places:
+        raise HsaeError(
+            f"`{hypothesis['hypothesis_id']}` has no neuron here: its words are yours, and nobody was asked."
+        )
+    bodies = {f"candidate {number}": body for number, body in enumerate(interpreter.bodies_of(places[0], request))}
+    record = written.json("concepts.json")[places[0]]
+    revised = [each["details"]["revises"] for each in record["candidates"] if "revises" in each["details"]]
+    bodies |= {
+        f"better words than “{each['phrase']}”": interpreter.revision_body(_mistakes(each), request) for each in revised
+    }
+    found = []
+    for what, body in bodies.items():
+        found.append(_found(interpreter.client, body, what))
+        entry = found[-1].entry
+        again = interpreter.follow_up(body, recall(entry), request) if entry else None
+        if again is not None:
+            found.append(_found(interpreter.client, again, f"{what}, once more"))
+    return found
+
+
+def _mistakes(record: dict[str, Any]) -> Mistakes:
+    shown = {name: tuple(record[name]) for name in ("right", "missed", "mistaken")}
+    return Mistakes(**{**record, **shown})
+
+
+def asked_about_text(project: Project, dataset: Dataset, hypothesis: dict[str, Any], text_id: str) -> Asked:
+    """The request in which a hypothesis' concept was judged on a holdout text.
+
+    Raises:
+        HsaeError: no paid model judged it, or the text was not judged.
+        StorageError: a result it rests on is not there.
+    """
+    from hsae_dagster.providers.openai.readers import OpenAIAnnotator
+
+    store = project.store
+    matrix = store.current(dataset.name, "annotation_matrix")
+    config = {key: value for key, value in matrix.inputs.config.items() if key in Annotation.model_fields}
+    settings = Annotation.model_validate(config)
+    annotator = make_annotator(settings, open_account(project, dataset, "annotation_matrix", "asked"), asks=False)
+    if not isinstance(annotator, OpenAIAnnotator):
+        raise HsaeError(f"Texts of `{dataset.name}` are judged by `{settings.model}`, which is not asked.")
+    records = concepts_to_test(dataset, store.current(dataset.name, interpretation.NAME))
+    concepts = distinct_concepts(records)
+    place = next((j for j, each in enumerate(concepts) if each.concept_id == hypothesis["concept_id"]), None)
+    texts = read_frame(store.current(dataset.name, "corpus").file("texts.parquet"))
+    judged = read_frame(matrix.file("annotations.parquet"))["text_id"]
+    found = texts.filter(pl.col("text_id").str.starts_with(text_id) & pl.col("text_id").is_in(judged.to_list()))
+    if place is None or found.height != 1:
+        raise HsaeError(
+            f"`{text_id}` is the beginning of {found.height} judged texts of `{dataset.name}`. Give the whole key of a "
+            "holdout text; `hsae text` finds it by its words."
+        )
+    body = annotator.body_with(concepts, place, found["text"][0])
+    return _found(annotator.client, body, f"c{place % annotator.concepts_per_call + 1} on text {found['text_id'][0]}")
+
+
+def hypothesis_of(record: EvaluationRecord, beginning: str) -> dict[str, Any]:
+    """The row of a hypothesis by (the beginning of) its id."""
+    return next(dict(row) for row in record.hypotheses if row["hypothesis_id"].startswith(beginning))
+
+
+def _found(client: OpenAIClient, body: Body, what: str) -> Asked:
+    key = request_hash(body, client.server.endpoint)
+    held = client.account.ledger.find([key], client.server.endpoint, client.asker.model) if client.account else {}
+    return Asked(what, tuple((each["role"], each["content"]) for each in body["messages"]), held.get(key))
+
+
+STAGES = ("interpretations", "annotation_matrix")
+
+
+@dataclass(frozen=True)
+class TakenBack:
+    """What will be asked again.
+
+    Attributes:
+        reasons: why answers were unusable, and how many; commonest first.
+        stages: results that will be made again with the new answers.
+    """
+
+    reasons: dict[str, int]
+    stages: tuple[str, ...]
+
+
+def ask_again(project: Project, dataset: Dataset, *, refusals: bool = False) -> TakenBack:
+    """Take back what no one could use of a dataset's answers, and forget what its servers refused to take.
+
+    Args:
+        project: where the ledger is.
+        dataset: whose answers; those that it shares with the dataset it extends are among them.
+        refusals: also what a model refused or a content filter withheld, which seldom changes.
+
+    Raises:
+        ProviderError: the ledger cannot be read or written.
+    """
+    ledger = Ledger(project.results)
+    ledger.take_in()
+    names = dict.fromkeys((dataset.name, dataset.origin))
+    entries = [entry for name in names for entry in ledger.unusable(name) if refusals or not entry.refused]
+    ledger.take_back(entries)
+    forget_all(project.results)
+    reasons = Counter(str(entry.reason) for entry in entries)
+    stages = tuple(stage for stage in STAGES if _unfinish(project, dataset, stage, entries))
+    return TakenBack(dict(reasons.most_common()), stages)
+
+
+def _unfinish(project: Project, dataset: Dataset, stage: str, entries: list[Entry]) -> bool:
+    lacking = sum(entry.stage == stage for entry in entries)
+    if not lacking:
+        return False
+    try:
+        stored = project.store.pointed(dataset.name, stage)
+    except StorageError:
+        return False
+    write_json(stored.file(INCOMPLETE), {"answers that asking again may bring": lacking})
+    return True

@@ -1,0 +1,392 @@
+"""What selection needs to know: covariates, near-copies and other seeds of neurons, features of the ladder."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+
+from hsae_dagster.core.concepts.fidelity import column
+from hsae_dagster.core.hypothesis import Hypothesis, NearCopy
+from hsae_dagster.core.inference.joint_fit import (
+    ALL_NEURONS,
+    EMBEDDINGS,
+    FIRED,
+    SELECTED,
+    WORDS,
+    Fit,
+    Matrix,
+    Rows,
+    Score,
+    averaged,
+    averaged_floor,
+    chance_level,
+    measure_rungs,
+)
+from hsae_dagster.core.inference.partial_effects import REVERSED_BETWEEN_SUBGROUPS, Flag
+from hsae_dagster.core.inference.subgroups import SubgroupEffect, correct, subgroup_effects, turns_round
+from hsae_dagster.core.observations import HoldoutDesign, observation_matrix, pool_codes, text_rows
+from hsae_dagster.core.selection.methods import SelectedNeuron, Selection, select_neurons
+from hsae_dagster.core.selection.stability import FOUND, Side, found_again
+from hsae_dagster.core.selection.variants import (
+    LEAST_CLUSTERS,
+    Across,
+    DistinctSelection,
+    Limits,
+    Member,
+    across_clusters,
+    select_distinct,
+    select_within,
+)
+from hsae_dagster.dataset.rows import levels_of
+from hsae_dagster.dataset.spec import DatasetSpec
+from hsae_dagster.errors import MethodError
+from hsae_dagster.orchestration.stage import Stage
+from hsae_dagster.stages.units import open_vectors, read_text_codes, read_text_units, text_vectors
+from hsae_dagster.storage.artifacts import load_sae, read_arrays, read_frame
+from hsae_dagster.storage.objects import StoredObject
+
+
+def covariate_selection(
+    spec: DatasetSpec, observed: sp.csr_matrix, label: np.ndarray, train: pl.DataFrame
+) -> Selection:
+    """Neurons selected within strata and by interactions, as `select_neurons` would report them."""
+    strata = _joined(train, spec.selection.within)
+    covariates = [
+        np.array([f"{name} = {level}" for level in levels_of(train, name)]) for name in spec.selection.interactions
+    ]
+    terms = select_within(observed, label, strata, covariates, spec.selection.n)
+    notes = [f"neuron {term.column} by its product with {term.level}" for term in terms if term.level]
+    return Selection(
+        method="lasso:covariates",
+        task="regression" if spec.task == "regression" else "classification",
+        neurons=tuple(SelectedNeuron(rank, term.column, term.score) for rank, term in enumerate(terms, 1)),
+        alpha=None,
+        path=(),
+        notes=tuple(notes),
+        dead=(),
+        duplicates=(),
+    )
+
+
+def effects_by_subgroup(
+    spec: DatasetSpec, holdout: pl.DataFrame, design: HoldoutDesign, share: float = 1.0
+) -> list[tuple[SubgroupEffect, ...]]:
+    """Effects of every concept at each level of the declared `within` and `interactions`, corrected over all."""
+    levels = {name: levels_of(holdout, name) for name in (*spec.selection.within, *spec.selection.interactions)}
+    least = spec.inference.min_positives
+    return correct(
+        [
+            [effect for name, of in levels.items() for effect in subgroup_effects(design, column, name, of, least)]
+            for column in range(design.concepts.shape[1])
+        ],
+        share,
+    )
+
+
+def with_subgroups(hypothesis: Hypothesis, effects: tuple[SubgroupEffect, ...], alpha: float) -> Hypothesis:
+    """The hypothesis with its effects by subgroup, flagged where they point in opposite directions."""
+    turned = turns_round(effects, alpha)
+    if turned is None:
+        return replace(hypothesis, subgroups=effects)
+    up, down = (f"{one.covariate} = {one.level}" for one in turned)
+    doubt = Flag(REVERSED_BETWEEN_SUBGROUPS, f"its effect is positive where {up} and negative where {down}")
+    test = replace(hypothesis.test, flags=(*hypothesis.test.flags, doubt))
+    return replace(hypothesis, subgroups=effects, test=test)
+
+
+def _joined(observations: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """One key per combination of levels; one key throughout without names."""
+    parts = [[f"{name} = {level}" for level in levels_of(observations, name)] for name in names]
+    return np.array([" and ".join(row) for row in zip(*parts, strict=True)]) if parts else np.zeros(observations.height)
+
+
+def neuron_features(
+    stage: Stage, activations: StoredObject, columns: np.ndarray, text_ids: pl.Series, half: str = ""
+) -> dict[str, Matrix]:
+    """Rungs from the ceiling to fired-or-not for these texts; sparse where they are, dense for selected neurons only.
+
+    Where units are parts of texts, the ceiling is what the mean of a text's unit vectors allows.
+
+    Args:
+        stage: whose embeddings are read.
+        activations: the result of that stage.
+        columns: of the selected neurons; without any there are no rungs of theirs, or, of a half, they are constants.
+        text_ids: (n,) keys, ascending.
+        half: whose neurons count (`text_units.read_text_codes`).
+    """
+    codes, ids = read_text_codes(activations, half)
+    codes = codes[text_rows(ids, text_ids)]
+    by_neuron = codes.tocsc()
+    known = {
+        EMBEDDINGS: text_vectors(open_vectors(stage)[1], read_text_units(stage.upstream("corpus")), text_ids),
+        ALL_NEURONS: codes,
+    }
+    if not len(columns) and not half:
+        return known
+    # A half that found nothing says nothing; without its rungs there would be no mean of both.
+    dense = np.column_stack([column(by_neuron, j) for j in columns] or [np.zeros(len(text_ids))])
+    return known | {SELECTED: dense, FIRED: (dense > 0).astype(float)}
+
+
+def word_features(texts: pl.DataFrame) -> dict[str, Matrix]:
+    """TF-IDF of words and pairs of words, weighted and chosen on texts outside the holdout; nothing where none recurs.
+
+    Pictures and signs are no words: a dataset of them has no such rung.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    learn = (texts["split"] != "holdout").to_numpy()
+    words = np.array(texts["text"].to_list(), dtype=object)
+    try:
+        fitted = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit(words[learn])
+    except ValueError:  # its vocabulary is empty
+        return {}
+    return {WORDS: fitted.transform(words)}
+
+
+def observed(features: dict[str, Matrix], text_ids: pl.Series, observations: pl.DataFrame) -> Rows:
+    """Features of texts as rows of observations (pairs by difference)."""
+    return Rows(
+        {name: observation_matrix(matrix, text_ids, observations) for name, matrix in features.items()},
+        observations["label"].to_numpy(),
+        observations["cluster_id"].to_numpy(),
+    )
+
+
+def validation_ladder(stage: Stage, side: Side, activations: StoredObject, columns: np.ndarray) -> dict[str, Any]:
+    """Rungs known before the holdout is opened: fitted on training clusters, scored on validation clusters.
+
+    Validation texts chose when training stopped, and with `saes: auto` the size too, so these values flatter a little;
+    the holdout's do not.
+
+    Returns:
+        JSON-like: `fits`, `floor` (mean and 95th percentile), and `why` when nothing could be measured.
+    """
+    settings, task = stage.dataset.spec.inference, stage.dataset.spec.task
+    learn, checked = (side.observations.filter(pl.col("split") == split) for split in ("train", "validation"))
+    if checked["cluster_id"].n_unique() < 2 or learn["cluster_id"].n_unique() < 2:
+        return {"fits": [], "floor": [np.nan, np.nan], "why": "it needs two clusters of training and of validation"}
+    texts = side.texts.filter(pl.col("split").is_in(["train", "validation"]))
+    features = neuron_features(stage, activations, columns, texts["text_id"], side.half)
+    rows = observed(features, texts["text_id"], learn)
+    held_out = observed(features, texts["text_id"], checked)
+    scorer = Score(task, held_out.clusters, settings.bootstrap, settings.seed)
+    stage.report("ladder: what each step keeps, on validation texts")
+    fits = measure_rungs(rows, held_out, scorer, lambda _: None)
+    fired = np.asarray(held_out.features[FIRED])
+    chance = chance_level(fired, held_out, task, folds=settings.folds, seed=settings.seed)
+    return {"fits": [asdict(fit) for fit in fits], "floor": list(chance), "why": ""}
+
+
+def averaged_record(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The stored ladders of both sides as one; the side that was measured where the other was not."""
+    measured = [record for record in records if record["fits"]]
+    if len(measured) < 2:
+        return measured[0] if measured else records[0]
+    fits, floors = zip(*(read_fits(record) for record in measured), strict=True)
+    return {"fits": [asdict(fit) for fit in averaged(fits)], "floor": list(averaged_floor(floors)), "why": ""}
+
+
+def read_fits(record: dict[str, Any]) -> tuple[tuple[Fit, ...], tuple[float, float]]:
+    """Fits and floor of a stored ladder; what JSON holds as null is not a number."""
+
+    def known(value: Any) -> Any:
+        return np.nan if value is None else value
+
+    fits = tuple(Fit(**{key: known(value) for key, value in fit.items()}) for fit in record["fits"])
+    low, high = (known(value) for value in record["floor"])
+    return fits, (low, high)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What neurons are selected on.
+
+    Attributes:
+        observed: (n, m) activations of training observations.
+        label: (n,).
+        clusters: (n,) keys.
+        on_texts: (t, m) activations of training texts.
+        text_ids: (t,) their keys, ascending.
+    """
+
+    observed: sp.csr_matrix
+    label: np.ndarray
+    clusters: np.ndarray
+    on_texts: sp.csr_matrix
+    text_ids: pl.Series
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A selection with the near-copies left out for it, and how well other seeds find each column.
+
+    Attributes:
+        selection: of the neurons; may be empty.
+        members: near-copies.
+        notes: in words.
+        seeds: of every column; None with one seed.
+        left_out: columns that might not be selected.
+    """
+
+    selection: Selection
+    members: tuple[Member, ...]
+    notes: tuple[str, ...]
+    seeds: "SeedTable | None"
+    left_out: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SeedTable:
+    """How other seeds find each column.
+
+    Attributes:
+        least: (columns,) of the best φ in each other seed the least; NaN for an autoencoder without further seeds.
+        mean: (columns,) of those the mean.
+        found_in: (columns,) int64 other seeds in which it is found (`core.selection.stability.FOUND`).
+        others: (columns,) int64 other seeds there are.
+    """
+
+    least: np.ndarray
+    mean: np.ndarray
+    found_in: np.ndarray
+    others: np.ndarray
+
+    def columns(self, chosen: list[int]) -> dict[str, np.ndarray]:
+        """As columns of neurons.parquet."""
+        found = (self.least, self.mean, self.found_in, self.others)
+        names = ("seed_phi", "seed_phi_mean", "found_in", "other_seeds")
+        return {name: values[chosen] for name, values in zip(names, found, strict=True)}
+
+    @staticmethod
+    def of(best: list[np.ndarray], columns: int) -> "SeedTable":
+        """From the best φ of each column, (columns,), in each other seed; there may be none."""
+        others = np.full(columns, len(best), dtype=np.int64)
+        if not best:
+            nan = np.full(columns, np.nan)
+            return SeedTable(nan, nan, np.zeros(columns, dtype=np.int64), others)
+        phi = np.stack(best)
+        return SeedTable(phi.min(axis=0), phi.mean(axis=0), (phi >= FOUND).sum(axis=0).astype(np.int64), others)
+
+
+def choose_neurons(stage: Stage, corpus: StoredObject, checkpoints: StoredObject, training: Training) -> Chosen:
+    """Select as the dataset asks: plainly, distinct neurons only, or only those that other seeds or clusters bear out.
+
+    Raises:
+        MethodError: too few neurons are left to select from.
+    """
+    spec = stage.dataset.spec
+    seeds = _seed_table(stage, corpus, checkpoints, training)
+    unmatched = _unmatched(stage, seeds)
+    notes, unmatched_n = [], len(unmatched)
+    if unmatched_n:
+        notes.append(f"{unmatched_n} neurons have no match of φ {spec.selection.min_match:g} in every other seed.")
+    across = _across(stage, training)
+    left_out = unmatched
+    if across is not None:
+        notes += filter(None, [across.note()])
+        left_out = sorted({*unmatched, *np.flatnonzero(~across.holds).tolist()})
+    found = _select(stage, checkpoints, training, left_out, fewer=across is not None)
+    return Chosen(found.selection, found.members, (*notes, *found.notes), seeds, tuple(left_out))
+
+
+def _select(
+    stage: Stage, checkpoints: StoredObject, training: Training, left_out: list[int], *, fewer: bool
+) -> DistinctSelection:
+    spec = stage.dataset.spec.selection
+    task = "regression" if stage.dataset.spec.task == "regression" else "classification"
+    how: dict[str, Any] = {"method": spec.method, "task": task, "without": left_out, "fewer": fewer}
+    if spec.distinct is None:
+        plain = select_neurons(training.observed, training.label, spec.n, **how)
+        return DistinctSelection(plain, (), ())
+    return select_distinct(
+        training.observed,
+        training.label,
+        spec.n,
+        activations=training.on_texts,
+        directions=_directions(checkpoints),
+        limits=Limits(**spec.distinct.model_dump()),
+        **how,
+    )
+
+
+def _unmatched(stage: Stage, seeds: SeedTable | None) -> list[int]:
+    """Columns that some other seed has not found as `min_match` asks."""
+    spec = stage.dataset.spec.selection
+    if seeds is None or spec.min_match is None:
+        return []
+    without: list[int] = np.flatnonzero(seeds.least < spec.min_match).tolist()
+    left = len(seeds.least) - len(without)
+    if left < spec.n:
+        raise MethodError(
+            f"Dataset `{stage.dataset.name}`: only {left} neurons have a match of φ {spec.min_match:g} in every other "
+            f"seed, fewer than selection.n = {spec.n}. Lower selection.min_match."
+        )
+    return without
+
+
+def _across(stage: Stage, training: Training) -> Across | None:
+    """Which neurons hold across clusters, where that is asked for; None where it is not."""
+    wanted = stage.dataset.spec.selection.across_clusters
+    if wanted is None:
+        declared = stage.dataset.spec.columns.cluster_by is not None
+        # Who asks for effects that change with a covariate must not lose those that turn between clusters.
+        by_covariate = bool(stage.dataset.spec.selection.within or stage.dataset.spec.selection.interactions)
+        wanted = declared and not by_covariate and len(np.unique(training.clusters)) >= LEAST_CLUSTERS
+    if not wanted:
+        return None
+    return across_clusters(training.observed, training.label, training.clusters, np.random.default_rng(0))
+
+
+def family_frame(members: tuple[Member, ...]) -> pl.DataFrame:
+    """One row per near-copy: column of the kept neuron, its own, correlation, cosine."""
+    schema = {"kept": pl.Int64, "left_out": pl.Int64, "correlation": pl.Float64, "cosine": pl.Float64}
+    return pl.DataFrame([asdict(member) for member in members], schema=schema)
+
+
+def read_families(selected: StoredObject, activations: StoredObject) -> dict[tuple[str, int], tuple[NearCopy, ...]]:
+    """Near-copies that a selected neuron stands for, by the half that selected it and its column, most alike first."""
+    places = read_frame(activations.file("columns.parquet")).select("column", "sae_id", "sae_column")
+    members = read_frame(selected.file("families.parquet")).join(
+        places, left_on="left_out", right_on="column", how="left", maintain_order="left"
+    )
+    alike = pl.max_horizontal(pl.col("correlation").abs(), "cosine")
+    found: dict[tuple[str, int], tuple[NearCopy, ...]] = {}
+    for row in members.sort(alike, descending=True, maintain_order=True).iter_rows(named=True):
+        copy = NearCopy(row["sae_id"], row["sae_column"], row["correlation"], row["cosine"])
+        key = (row["half"], row["kept"])
+        found[key] = (*found.get(key, ()), copy)
+    return found
+
+
+def _directions(checkpoints: StoredObject) -> np.ndarray:
+    """(columns, d) decoder directions, in the order of the codes' columns."""
+    records = checkpoints.json("saes.json")
+    return np.concatenate([read_arrays(checkpoints.file(r["file"]))["decoder"] for r in records]).astype(np.float64)
+
+
+def _seed_table(stage: Stage, corpus: StoredObject, checkpoints: StoredObject, training: Training) -> SeedTable | None:
+    if not checkpoints.file("seeds.json").is_file():
+        return None
+    from hsae_dagster.core.sae.model import encode
+
+    twins, pool = checkpoints.json("seeds.json"), stage.dataset.spec.pool
+    units = read_text_units(corpus).of_texts(training.text_ids)
+    vectors = open_vectors(stage)[1].read(units.unit_ids)
+    parts, start = [], 0
+    for record in checkpoints.json("saes.json"):
+        own = training.on_texts[:, start : start + record["config"]["m"]]
+        start += own.shape[1]
+        further = [load_sae(checkpoints.folder, twin) for twin in twins[record["sae_id"]]]
+        others = [pool_codes(encode(sae, vectors), units, pool).codes for sae in further]
+        parts.append(SeedTable.of([found_again(own, other) for other in others], own.shape[1]))
+    return SeedTable(*(np.concatenate(each) for each in zip(*map(astuple, parts), strict=True)))
+
+
+def training_texts(codes: sp.csr_matrix, ids: pl.Series, texts: pl.DataFrame) -> tuple[sp.csr_matrix, pl.Series]:
+    """Codes of the training texts, and their keys."""
+    wanted = texts.filter(pl.col("split") == "train")["text_id"]
+    return codes[text_rows(ids, wanted)], wanted

@@ -1,0 +1,354 @@
+"""Which autoencoders a dataset gets: those it lists, the rule of thumb, or the best of a measured grid."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+
+from hsae_dagster.core.concepts.candidates import Pool, Units, style_pool
+from hsae_dagster.core.concepts.choice import Learned, Limits, Vocabulary, choose_together, fit, predicted
+from hsae_dagster.core.observations import pool_codes, text_keys
+from hsae_dagster.core.sae.sizes import (
+    ENOUGH_OBSERVATIONS,
+    Candidate,
+    Size,
+    Standing,
+    batch_size,
+    choose,
+    compare,
+    grid,
+    passes,
+    reference_size,
+)
+from hsae_dagster.core.selection.stability import FOUND, Side, found_again
+from hsae_dagster.dataset.sections import SAE, Auto, AutoSizes
+from hsae_dagster.dataset.spec import DatasetSpec
+from hsae_dagster.report.content import SizeChoice
+from hsae_dagster.report.wording import plural
+from hsae_dagster.stages.autoencoders import SPLITS, Lessons, choose_device, describe, inputs_of, train_one, trained_on
+from hsae_dagster.stages.claims import (
+    NEURONS_PER_CLAIM,
+    learned_of,
+    least_texts,
+    pool_of,
+    sampled,
+    strongest,
+    units_of,
+    vocabulary_of,
+)
+from hsae_dagster.stages.units import read_sides
+from hsae_dagster.storage.artifacts import load_sae, read_frame, write_frame, write_json
+from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.torch_threads import one_thread
+
+
+def read_choice(checkpoints: StoredObject) -> SizeChoice | None:
+    """The measured choice behind the autoencoders; None where they were declared or nothing was measured."""
+    if not checkpoints.file("grid.parquet").is_file():
+        return None
+    grid, choice = read_frame(checkpoints.file("grid.parquet")), checkpoints.json("choice.json")
+    # Of two halves both were offered the same sizes; the reason says what each took.
+    grid = grid.filter(pl.col("half") == grid["half"][0])
+    if grid["said"].is_null().all():
+        return None
+    taken = grid.filter(pl.col("chosen")).row(0, named=True)
+    return SizeChoice(tuple(grid.select("m", "k").iter_rows()), taken["m"], taken["k"], choice["reason"])
+
+
+# Quickstart settings of hypothesaes 2.0.1.
+_REFERENCE = {"learning_rate": 5e-4, "max_epochs": 100, "patience": 3}
+# Observations that claims are chosen on to judge a size, at most: which size says most shows in fewer than are tested.
+_MOST_OBSERVATIONS = 10_000
+# What a claim must be worth, in squared t statistics: the middle one of those that the claims of a dataset try.
+_PRICE = 2.0
+
+
+def reference_sae(n_texts: int) -> SAE:
+    """The autoencoder that HypotheSAEs' rule of thumb names for so many texts, trained as its quickstart does."""
+    size = reference_size(n_texts)
+    return SAE(m=size.m, k=size.k, **_REFERENCE)
+
+
+def choose_saes(lessons: Lessons, corpus: StoredObject, auto: Auto, folder: Path) -> dict[str, StoredObject]:
+    """Race the grid, write grid.parquet and choice.json, train what is taken to the end; of halves, each takes its own.
+
+    Args:
+        lessons: what autoencoders learn from.
+        corpus: the dataset's.
+        auto: how the choice is made.
+        folder: where the record goes.
+
+    Returns:
+        What is taken, by the half whose outcomes chose it (empty without halves).
+    """
+    taken, grids, reasons = {}, [], []
+    for side in read_sides(corpus):
+        observed = {split: side.observations.filter(pl.col("split") == split) for split in SPLITS}
+        rows, reason, taken[side.half] = _choose(replace(lessons, observations=observed), corpus, side, auto)
+        grids.append(pl.DataFrame(rows, schema=_COLUMNS).with_columns(pl.lit(side.half).alias("half")))
+        reasons.append(f"half {side.half.upper()}: {reason}" if side.half else reason)
+    write_frame(folder / "grid.parquet", pl.concat(grids))
+    metric = "R2" if lessons.task == "regression" else "AUC"
+    write_json(folder / "choice.json", {"metric": metric, "reason": "; ".join(reasons)})
+    return taken
+
+
+def _choose(
+    lessons: Lessons, corpus: StoredObject, side: Side, auto: Auto
+) -> tuple[list[dict[str, Any]], str, StoredObject]:
+    """A row of the record for each size, why one was taken, and that one."""
+    stage, n_units = lessons.stage, len(lessons.ids["train"])
+    sizes = grid(n_units, stage.dataset.spec.selection.n)
+    race, batch = _Race(lessons, auto), batch_size(n_units)
+    nobody = _why_nobody_can_judge(lessons, sizes)
+    with one_thread():
+        rows = [_row(size) for size in sizes]
+        place, reason = 0, nobody or ""
+        if not nobody:
+            judge = _Judge.of(lessons, corpus, side)
+            rows, place, reason = _raced(sizes, race, judge)
+        rows[place]["chosen"] = True
+        taken = _declared(sizes[place], auto, batch, passes(auto.max_epochs, n_units), auto.seed)
+        stage.report(f"{describe(taken)} is taken: {reason}")
+        trained = train_one(lessons, taken)
+    return rows, reason, trained
+
+
+_COLUMNS = {
+    "m": pl.Int64,
+    "k": pl.Int64,
+    "said": pl.Float64,
+    "standard_error": pl.Float64,
+    "claims": pl.Int64,
+    "agreement": pl.Float64,
+    "chosen": pl.Boolean,
+}
+
+
+def _row(size: Size) -> dict[str, Any]:
+    nothing = {"said": None, "standard_error": None, "claims": None, "agreement": None}
+    return {"m": size.m, "k": size.k, **nothing, "chosen": False}
+
+
+def _why_nobody_can_judge(lessons: Lessons, sizes: list[Size]) -> str | None:
+    train, validation = (frame["label"] for frame in lessons.observations.values())
+    if len(sizes) == 1:
+        return f"the only size that {len(lessons.ids['train']):,} distinct training units carry"
+    if train.n_unique() < 2 or validation.n_unique() < 2:
+        return "the smallest; there are no labels of training and validation texts that differ, to choose by"
+    if len(validation) < ENOUGH_OBSERVATIONS:
+        return (
+            f"the smallest; {len(validation)} validation observations are too few to choose by "
+            f"({ENOUGH_OBSERVATIONS} are enough)"
+        )
+    return None
+
+
+@dataclass(frozen=True)
+class _Race:
+    """Training candidates for a few epochs."""
+
+    lessons: Lessons
+    auto: Auto
+
+    def run(self, size: Size, further: int = 0) -> StoredObject:
+        """One candidate, from the first seed or a further one."""
+        n_units = len(self.lessons.ids["train"])
+        epochs = passes(self.auto.race_epochs, n_units)
+        sae = _declared(size, self.auto, batch_size(n_units), epochs, self.auto.seed + further)
+        return train_one(self.lessons, sae, quiet=True)
+
+
+def _declared(size: Size, auto: Auto, batch: int, epochs: int, seed: int) -> SAE:
+    return SAE(
+        m=size.m,
+        k=size.k,
+        learning_rate=auto.learning_rate,
+        batch_size=batch,
+        max_epochs=epochs,
+        patience=auto.patience,
+        seed=seed,
+        start="centroids",
+    )
+
+
+def _raced(sizes: list[Size], race: _Race, judge: "_Judge") -> tuple[list[dict[str, Any]], int, str]:
+    """A row of the record for each size, the place of the one that is taken, and why."""
+    report = judge.lessons.stage.report
+    coded, candidates = [], []
+    for size in sizes:
+        coded.append(judge.coded(race.run(size)))
+        candidates.append(judge.judged(size, coded[-1]))
+        judged = candidates[-1]
+        said = fit(judge.lessons.task, judged.outcome, judged.predicted)
+        report(f"raced {size.m}/{size.k}: {plural(judged.claims, 'claim')} say {said:.3f} on validation clusters")
+    standing = compare(candidates, judge.clusters, judge.lessons.task)
+    agreement: dict[int, float] = {}
+    for near in standing.near if len(standing.near) > 1 else ():
+        agreement[near] = judge.agreement(coded[near], judge.coded(race.run(sizes[near], 1)))
+        report(f"raced {sizes[near].m}/{sizes[near].k} again: {agreement[near]:.0%} of its neurons are found again")
+    place, reason = choose(standing, agreement)
+    return _rows(candidates, standing, agreement), place, reason
+
+
+def _rows(candidates: list[Candidate], standing: Standing, agreement: dict[int, float]) -> list[dict[str, Any]]:
+    return [
+        _row(candidate.size)
+        | {
+            "said": float(standing.said[place]),
+            "standard_error": float(standing.standard_errors[place]),
+            "claims": candidate.claims,
+            "agreement": agreement.get(place),
+        }
+        for place, candidate in enumerate(candidates)
+    ]
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """What a candidate does: codes (units, m) CSC, and where neurons fire (texts, m), float32 CSC of ones."""
+
+    units: sp.csc_matrix
+    fires: sp.csc_matrix
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """What candidates are judged by, the same for all of them.
+
+    Attributes:
+        lessons: what they learned from.
+        observations: of training and validation clusters, labelled.
+        learned: the same as the choice of claims reads them.
+        units: of their texts.
+        style: candidate claims of style.
+        vocabulary: terms; the outcome of validation observations had no part in them.
+        limits: of the claims.
+    """
+
+    lessons: Lessons
+    observations: pl.DataFrame
+    learned: Learned
+    units: Units
+    style: Pool
+    vocabulary: Vocabulary
+    limits: Limits
+
+    @staticmethod
+    def of(lessons: Lessons, corpus: StoredObject, side: Side) -> "_Judge":
+        """Read what is needed, or a sample of its clusters."""
+        stage = lessons.stage
+        spec = stage.dataset.spec
+        seed = spec.interpretation.seed
+        observations = pl.concat(
+            [sampled(lessons.observations[split], seed, _MOST_OBSERVATIONS) for split in ("train", "validation")]
+        )
+        texts = side.texts.filter(pl.col("text_id").is_in(text_keys(observations).implode()))
+        learned = learned_of(texts["text_id"], observations, lessons.task)
+        part = learned.rows(np.flatnonzero((observations["split"] == "train").to_numpy()))
+        limits = Limits(spec.selection.n, least_texts(spec, side, texts.height))
+        units = units_of(stage, corpus, texts["text_id"])
+        return _Judge(
+            lessons,
+            observations,
+            learned,
+            units,
+            style_pool(texts["text"].to_list()),
+            vocabulary_of(stage, texts, observations, part, units),
+            limits.share(len(part.outcome) / len(learned.outcome)),
+        )
+
+    @cached_property
+    def part(self) -> Learned:
+        """Training observations."""
+        return self.learned.rows(np.flatnonzero((self.observations["split"] == "train").to_numpy()))
+
+    @cached_property
+    def unseen(self) -> Learned:
+        """Validation observations."""
+        return self.learned.rows(np.flatnonzero((self.observations["split"] != "train").to_numpy()))
+
+    @property
+    def clusters(self) -> np.ndarray:
+        """(n,) of the validation observations."""
+        return self.unseen.clusters
+
+    def coded(self, stored: StoredObject) -> _Coded:
+        """What a trained candidate does on the units and texts."""
+        from hsae_dagster.core.sae.model import encode
+
+        codes = encode(load_sae(stored.folder, stored.json("sae.json")), self.units.vectors)
+        per_text = pool_codes(codes, self.units.places, self.lessons.stage.dataset.spec.pool).codes
+        return _Coded(codes.tocsc(), sp.csc_matrix(per_text > 0, dtype=np.float32))
+
+    def judged(self, size: Size, coded: _Coded) -> Candidate:
+        """What can be said with a candidate: claims chosen on training clusters, read on validation clusters."""
+        neurons = strongest(self.part, coded.fires)[: NEURONS_PER_CLAIM * self.limits.n]
+        units = replace(self.units, codes=coded.units)
+        pool = pool_of(self.style, neurons, coded.fires, self.vocabulary, units)
+        picks = choose_together(self.part, pool.columns, self.vocabulary, self.limits, _PRICE)
+        return Candidate(size, len(picks), *predicted(self.part, self.unseen, picks))
+
+    def agreement(self, first: _Coded, second: _Coded) -> float:
+        """Share of the neurons that go most with the outcome that another seed finds again, by the texts they fire on.
+
+        0 where no neuron goes with the outcome.
+        """
+        top = strongest(self.part, first.fires)[: self.limits.n]
+        if not top:
+            return 0.0
+        return float((found_again(first.fires[:, top].tocsr(), second.fires.tocsr()) >= FOUND).mean())
+
+
+# The step that trains and judges all sizes of the grid: they share one read of the embeddings, and each takes seconds.
+GRID = "grid"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One autoencoder to be trained.
+
+    Attributes:
+        key: of its step: letters, digits and underscores.
+        sae: its declaration.
+    """
+
+    key: str
+    sae: SAE
+
+
+def declared(spec: DatasetSpec, n_texts: int) -> list[SAE]:
+    """The autoencoders that are named beforehand, imported ones included; none where the size is measured."""
+    if isinstance(spec.saes, AutoSizes):
+        return []
+    return [reference_sae(n_texts)] if isinstance(spec.saes, str) else list(spec.saes)
+
+
+def twins(spec: DatasetSpec, sae: SAE) -> list[SAE]:
+    """The same autoencoder from each further seed that `sae_seeds` asks for."""
+    return [sae.model_copy(update={"seed": sae.seed + further}) for further in range(1, spec.sae_seeds)]
+
+
+def trainings(spec: DatasetSpec, n_texts: int) -> list[Training]:
+    """Every autoencoder that is named beforehand and has to be trained, further seeds included."""
+    found = []
+    for place, sae in enumerate(declared(spec, n_texts), start=1):
+        if sae.checkpoint:
+            continue
+        name = f"sae{place}_m{sae.m}_k{sae.k}"
+        found.append(Training(name, sae))
+        found += [Training(f"{name}_seed{twin.seed}", twin) for twin in twins(spec, sae)]
+    return found
+
+
+def unfinished(lessons: Lessons, n_texts: int) -> list[Training]:
+    """Those of which no result is stored, from this dataset or another one; of equal ones the first."""
+    left: dict[str, Training] = {}
+    for training in trainings(lessons.stage.dataset.spec, n_texts):
+        if trained_on(lessons, training.sae) is None:
+            left.setdefault(inputs_of(lessons, training.sae, choose_device()).key, training)
+    return list(left.values())
