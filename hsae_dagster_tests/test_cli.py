@@ -220,7 +220,7 @@ def test_ui_starts_dagster_on_loopback_with_every_dataset_registered(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     beside: list[int] = []
-    monkeypatch.setattr(cli.start, "serve_beside", beside.append)
+    monkeypatch.setattr(cli.run, "serve_beside", beside.append)
     done = hsae("ui", "--port", str(port))
     assert done.exit_code == 0, done.output
     assert beside == [port + 1] and f"Reports are at http://127.0.0.1:{port + 1}" in done.output
@@ -245,14 +245,14 @@ def test_ui_fetches_the_samples_asked_for_and_an_interrupt_meanwhile_forgets_no_
 
     (root / "data" / "headlines").mkdir()
     shutil.copy(CHECKOUT / "data" / "headlines" / "dataset.yaml", root / "data" / "headlines")
-    monkeypatch.setattr(cli.start, "fetch", interrupted)
+    monkeypatch.setattr(cli.run, "obtain", interrupted)
     assert "Aborted" in hsae("ui", "--sample", "planted").output
     assert asked == ["planted"]
     with dg.DagsterInstance.from_config(read_env(root / ".env")["DAGSTER_HOME"]) as instance:
         assert set(instance.get_dynamic_partitions(DATASETS)) == {"ratings", "parties", "duels"}
     monkeypatch.setattr(os, "execv", lambda binary, arguments: None)
     monkeypatch.chdir(root)
-    monkeypatch.setattr(cli.start, "serve_beside", lambda port: None)
+    monkeypatch.setattr(cli.run, "serve_beside", lambda port: None)
     (said,) = [line for line in hsae("ui").output.splitlines() if "headlines" in line]
     assert said == "Without texts yet: headlines (`hsae sample NAME` or `hsae fetch NAME` gets them)"
 
@@ -332,7 +332,7 @@ def test_the_reports_are_served_read_only_to_this_machine_and_nothing_beside_the
     (reports / "ratings.html").write_text("<p>a report", encoding="utf-8")
     (reports / "ratings" / "index.html").write_text("<p>all evaluations", encoding="utf-8")
     (tmp_path / "results" / "secret.html").write_text("no", encoding="utf-8")
-    client = TestClient(cli.serve.reports_app(reports), base_url="http://127.0.0.1:3001")
+    client = TestClient(cli.run.reports_app(reports), base_url="http://127.0.0.1:3001")
     assert "a report" in client.get("/ratings.html").text
     assert "all evaluations" in client.get("/ratings/").text
     for path in ("/../secret.html", "/%2e%2e/secret.html", "/ratings/../../secret.html", "/nothing.html"):
