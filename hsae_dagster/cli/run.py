@@ -75,7 +75,7 @@ def print_findings(dataset: str, seconds: float) -> None:
     found, tested = summary["confirmed"], summary["tested"]
     click.echo(f"\n{found} of {tested} claims confirmed (corrected for all tests; alpha {summary['alpha']:g}).")
     if summary["unreadable"]:
-        click.echo(f"No claim speaks for {plural(summary['unreadable'], 'selected neuron')}.")
+        click.echo(f"No claim covers {plural(summary['unreadable'], 'selected neuron')}.")
     click.echo(f"\nHow well they predict together, on held-out texts ({metric_name(summary['metric'])}):")
     for title, own in grouped([Fit(name, "", value, nan, nan, "") for name, value in summary["fits"].items()]):
         for fit in own:

@@ -13,9 +13,9 @@ from hsae_dagster.dataset.spec import DatasetSpec
 
 TITLE = """# dataset.yaml, field by field
 
-Only `task`, `files` and `columns` are required; the other defaults suit about 10,000 texts. Unknown fields and values outside
-their limits are refused with name, value and remedy. `hsae check <dataset>` checks a declaration; `hsae fields` prints this
-page.
+Only `task`, `files` and `columns` are required; the other defaults suit about 10,000 texts. Unknown fields and values
+outside their limits are refused with name, value and remedy. `hsae check <dataset>` checks a declaration; `hsae fields`
+prints this page.
 """
 PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false"}
 LIMITS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))

@@ -69,4 +69,4 @@ def test_of_those_that_say_as_much_the_one_found_again_then_the_smallest(
 
 
 def test_one_that_says_most_needs_no_second_seed() -> None:
-    assert choose(standing((2,), 2), {}) == (2, "most can be said with it")
+    assert choose(standing((2,), 2), {}) == (2, "its claims fit best")

@@ -217,7 +217,7 @@ def test_a_card_holds_the_whole_case():
         "| Source | a neuron of the autoencoder |",
         r"71 % of the texts that it holds for activate the neuron \(precision\); it holds for 54 % of the texts",
         r"activate the neuron \(recall\); r 0.60 |",
-        "| Neuron found again | in 2 of 3 other starts of training |",
+        "| Neuron found again | in 2 of 3 other training seeds |",
         "**Doubts**\n\n- separation and partial effect have opposite signs",
         "**Texts that it holds for**",
         "**Near misses",
@@ -246,7 +246,10 @@ def test_the_table_has_one_plain_row_per_hypothesis():
 def controlled_content():
     """One confirmed and one hypothesis whose effect changes sign, and a declared control whose name is markup."""
     made = make_hypotheses(20)[:2]
-    shown = [dataclasses.replace(h, test=dataclasses.replace(h.test, adjusted=make_effect(0.21, 0.1))) for h in made]
+    plain = make_effect(0.21, 0.1)
+    shown = [
+        dataclasses.replace(h, test=dataclasses.replace(h.test, plain=plain, adjusted=h.test.separation)) for h in made
+    ]
     shown[1] = dataclasses.replace(shown[1], badge="suggestive", rule="controls")
     settings = {"columns": {"text": "text", "controls": ["<b>year"]}}
     return make_content(hypotheses=tuple(shown), settings=settings)
@@ -255,18 +258,20 @@ def controlled_content():
 def test_declared_controls_stand_where_people_look():
     content = controlled_content()
     for row in hypotheses_table(content):
-        assert row["controls held constant"] == "+0.21 [0.11, 0.31]"
+        assert row["without controls"] == "+0.21 [0.11, 0.31]"
     text = " ".join("".join(Page(render_report(content)).text).replace("\u00a0", " ").split())
-    assert "Controls (<b>year): effects, p-values and q are plain, without them." in text
-    assert "with controls held constant +0.21 [0.11, 0.31]." in text
-    assert "Effect [95 %]Controls held constantp (Holm)" in text
+    assert (
+        "Controls (<b>year): effects, intervals, p-values, q and verdicts are with these and text length held" in text
+    )
+    assert "; without controls +0.21 [0.11, 0.31]." in text
+    assert "Effect [95 %]Without controlsp (Holm)" in text
     assert text.count("+0.21 [0.11, 0.31]") == 5  # the strongest, two rows, two cards
     card = card_markdown(content.hypotheses[0], content)
-    assert r"| With controls held constant | +0.21 \[0.11, 0.31\] |" in card
+    assert r"| Without controls | +0.21 \[0.11, 0.31\] |" in card
     plain = make_content()
-    assert "controls held constant" not in hypotheses_table(plain)[0]
+    assert "without controls" not in hypotheses_table(plain)[0]
     card = card_markdown(plain.hypotheses[0], plain)
-    assert "With text length held constant" in card and "controls held constant" not in card
+    assert "With text length held constant" in card and "ithout controls" not in card
     assert "Controls (" not in render_report(plain)
 
 
@@ -320,7 +325,7 @@ def test_near_misses_show_the_sentence_that_activates_the_neuron():
     [
         ({"source": "yours", "sae_id": ""}, "you, in dataset.yaml", "no neuron"),
         ({"made_from": "style", "sae_id": ""}, "the list of style cues", "no neuron"),
-        ({"made_from": "terms"}, "words of the training texts that go with the outcome", "71 % of the texts"),
+        ({"made_from": "terms"}, "words of the training texts associated with the outcome", "71 % of the texts"),
         ({"made_from": ""}, "a language model that read texts of a neuron", "71 % of the texts"),
         ({"fidelity": no_fidelity()}, "a neuron of the autoencoder", "not estimable"),
     ],
