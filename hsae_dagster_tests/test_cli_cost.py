@@ -55,8 +55,8 @@ def test_what_was_taken_at_its_worst_price_is_told(workspace: Workspace) -> None
     done = spawn("cost", "asked")
     assert done.returncode == 0, done.stderr
     said = (
-        "Spent so far: 3 calls, $1.00 (with 1 calls whose tokens the server did not count and 1 calls whose answer "
-        "never arrived, at the most they can have cost)."
+        "Spent so far: 3 calls, $1.00 (with 1 calls whose tokens the server did not count and 1 calls whose "
+        "answer never arrived, counted at their maximum cost)."
     )
     assert said in done.stdout
 

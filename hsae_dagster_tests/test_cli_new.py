@@ -229,4 +229,4 @@ def test_check_says_what_a_run_would_refuse_of_ones_own_hypotheses_and_controls(
     assert "has no word" in refused.output
     columns = {"text": "text", "label": "score", "controls": ["twice"]}
     workspace.declare("twice", tiny_texts(300).with_columns(twice=2 * pl.col("score")), columns=columns)
-    assert "the control `twice` settles the outcome `score`" in hsae("check", "twice").output
+    assert "the control `twice` determines the outcome `score`" in hsae("check", "twice").output

@@ -57,7 +57,7 @@ def _describe(records: list[dict[str, Any]]) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "dagster/row_count": len(readable),
         "claims": table(rows),
-        "neurons that no claim says": sum(r["concept"] is None for r in records),
+        "neurons without a claim": sum(r["concept"] is None for r in records),
     }
     if candidates := _candidate_rows(records):
         metadata["candidates"] = table(candidates)

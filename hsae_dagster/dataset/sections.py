@@ -208,7 +208,8 @@ def _spelled_out(value: object) -> object:
         return AutoSizes()
     if not (value == "reference" or isinstance(value, list | tuple | dict | AutoSizes)):
         raise ValueError(
-            f"{value!r} tells no sizes; write `auto`, `reference`, or a list of autoencoders such as [{{m: 64, k: 16}}]"
+            f"{value!r} is not a choice of sizes; write `auto`, `reference`, or a list of autoencoders such as "
+            "[{m: 64, k: 16}]"
         )
     return {"auto": {}} if value == {"auto": None} else value
 

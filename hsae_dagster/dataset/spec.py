@@ -522,7 +522,7 @@ class DatasetSpec(Section):
         if self.annotation.distil is None:
             return
         if self.annotation.model == "lexical":
-            raise ValueError("annotation.distil spares calls of a language model; `lexical` judges every text for free")
+            raise ValueError("annotation.distil saves calls to a language model; `lexical` judges every text for free")
         unfit = [
             ("a pairwise dataset", self.task == "pairwise"),
             ("columns.controls", bool(self.columns.controls)),

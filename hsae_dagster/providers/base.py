@@ -277,9 +277,9 @@ class CutPrompts:
             return None
         self.told = True
         return (
-            f"the server counted {tokens:,} tokens in a prompt of {sent_bytes:,} bytes: it may have cut it without a "
-            "word. Give the model a longer context there (Ollama: OLLAMA_CONTEXT_LENGTH), or lower `examples` or "
-            "`max_words`"
+            f"the server counted {tokens:,} tokens in a prompt of {sent_bytes:,} bytes: it may have truncated "
+            "it silently. Give the model a longer context there (Ollama: OLLAMA_CONTEXT_LENGTH), or lower "
+            "`examples` or `max_words`"
         )
 
 

@@ -63,7 +63,7 @@ def judge_holdout(stage: Stage, upstream: dict[str, StoredObject], folder: Path)
             "Try smaller autoencoders (`saes`), more candidates, or another interpretation.model."
         )
     if not records:
-        stage.report("nothing found: there is no claim to judge, which is an answer, too")
+        stage.report("nothing found: there is no claim to judge")
     if said := check_gold(stage.dataset, interpretations, corpus):
         stage.report(said)
     # Before any holdout text is read: what will be asked of it is written down for good.

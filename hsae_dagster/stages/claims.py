@@ -420,7 +420,7 @@ def records_of(material: Material, found: Found, columns: pl.DataFrame) -> list[
                     "candidates": [],
                     "chosen": None,
                     "concept": None,
-                    "unreadable": "no claim that was worth taking says much of it",
+                    "unreadable": "no chosen claim covers much of it",
                     "from": "neuron",
                 }
             )
