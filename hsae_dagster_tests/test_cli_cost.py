@@ -41,7 +41,7 @@ def test_a_new_dataset_is_estimated_from_its_texts_without_a_key(workspace: Work
     assert "Spent so far: 0 calls, $0.0000." in done.stdout
     assert "Budget (spending in dataset.yaml): $2.50." in done.stdout
     # Before any of it is spent: how people's labels can decide.
-    assert "No labels of people check openai:gpt-4o-mini" in done.stdout
+    assert "No human labels check the judge openai:gpt-4o-mini" in done.stdout
     assert "`hsae gold asked` draws the texts to label" in done.stdout
     assert not (workspace.project.results / "lancedb" / "llm_calls.lance").exists()
 

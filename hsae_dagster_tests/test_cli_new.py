@@ -170,7 +170,7 @@ def test_a_trial_tells_how_the_file_was_read(root: Path) -> None:
 def test_no_cluster_is_an_answer_too(root: Path) -> None:
     done = hsae("new", str(bring(root, "scores.csv", tiny_texts(600))), "--cluster-by", "none")
     assert done.exit_code == 0, done.output
-    assert "That gives something up" in " ".join(done.output.replace("#", " ").split())
+    assert "The cost: texts that share" in " ".join(done.output.replace("#", " ").split())
     assert load_dataset(root / "data", "scores").spec.columns.cluster_by is None
 
 

@@ -166,7 +166,7 @@ def test_nan_is_never_shown():
 def test_a_report_without_hypotheses_or_fits_says_so():
     content = make_content(hypotheses=(), fits=(), splits=(), versions={}, settings={}, unreadable=(), dropped={})
     text = "".join(Page(render_report(content)).text)
-    assert "Nothing found. Nothing that could be said" in text
+    assert "Nothing found. No claim about the training texts" in text
     assert hypotheses_table(content) == []
 
 
@@ -349,13 +349,13 @@ def test_power_is_no_lower_limit():
     ("runs", "any_found", "said"),
     [
         (20, 0, "(0 of 20 permutations)."),
-        (20, 2, "(2 of 20 permutations; chance gives up to 3 at a family-wise error of 5 %)."),
+        (20, 2, "(2 of 20 permutations; chance alone gives up to 3 at a family-wise error of 5 %)."),
         (
             20,
             5,
-            "chance gives no more than 3 at a family-wise error of 5 %, so on these rows the test may be too gen",
+            "chance alone gives at most 3 at a family-wise error of 5 %, so the test may be too lib",
         ),
-        (5, 1, "chance gives up to 1 at"),
+        (5, 1, "chance alone gives up to 1 at"),
     ],
 )
 def test_false_confirmations_are_held_against_chance(runs, any_found, said):
@@ -367,8 +367,7 @@ def test_false_confirmations_are_held_against_chance(runs, any_found, said):
 def test_the_headline_says_when_plain_words_predict_more():
     content = make_content()
     assert headline(content).endswith(
-        "Plain words predict more than the claims do (R² 0.40 against 0.17): some of what the texts tell is in no "
-        "claim."
+        "Plain words predict more than the claims do (R² 0.40 against 0.17): the claims leave something out."
     )
     without = tuple(f for f in content.fits if f.name != "words (TF-IDF)")
     assert "Plain words" not in headline(make_content(fits=without))
@@ -379,10 +378,10 @@ def test_the_headline_says_when_plain_words_predict_more():
 @pytest.mark.parametrize(
     ("shares", "said"),
     [
-        ((0.7, 0.7, 0.7), "Each of the 3 keeps its direction beyond doubt beside all other claims."),
-        ((0.7, 0.01, -0.7), "Of the 3, 1 keeps its direction"),
-        ((0.7, 0.7, None), "Of the 3, 2 keep their direction"),
-        ((0.01, None, -0.7), "Of the 3, none keep their direction"),
+        ((0.7, 0.7, 0.7), "Each of the 3 clearly keeps its direction with all other claims held constant."),
+        ((0.7, 0.01, -0.7), "Of the 3, 1 clearly keeps its direction"),
+        ((0.7, 0.7, None), "Of the 3, 2 clearly keep their direction"),
+        ((0.01, None, -0.7), "Of the 3, none clearly keep their direction"),
         ((0.7,), None),
     ],
 )
@@ -396,7 +395,7 @@ def test_the_headline_says_how_many_confirmed_claims_stand_beside_the_others(sha
             dataclasses.replace(made, badge="confirmed", test=dataclasses.replace(made.test, partial=partial))
         )
     content = make_content(hypotheses=tuple(hypotheses))
-    assert ("direction beyond doubt" in headline(content)) == (said is not None)
+    assert ("direction with all other claims" in headline(content)) == (said is not None)
     assert said is None or said in headline(content)
 
 
@@ -463,7 +462,7 @@ def test_of_two_halves_every_claim_says_where_it_was_found_and_what_tested_it():
     assert "3,049 observations of 3,040 texts (152 film clusters), each on the half that it was not found in" in said
     assert "1 of them was found in both halves" in said
     text = " ".join(" ".join(Page(render_report(content)).text).split())
-    assert "the surer of its two tests stands there" in text
+    assert "the more significant of the two tests" in text
     assert "Plain Bonferroni would keep 14 of 5." in text
     assert "Each half has half of that chance" in text
     assert "(the holdout)" not in text
