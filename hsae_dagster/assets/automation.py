@@ -104,11 +104,11 @@ def _partition_requests(
 
 
 def refresh_condition(stages: Sequence[dg.AssetKey], *, new_too: bool = False) -> dg.AutomationCondition[dg.AssetKey]:
-    """When a stage of a dataset is asked for: it is missing, its code changed, or what it reads has new content.
+    """When a stage of a dataset is due: it is missing, its code changed, or an input has new content.
 
-    Of datasets that nobody has asked for, which have no corpus yet, nothing is asked for.
+    Datasets that were never run, which have no corpus yet, are not due.
 
-    Everything downstream is asked for in the same run, so that a change is one run of its dataset; a stage of that run
+    Everything downstream is in the same run, so that a change is one run of its dataset; a stage of that run
     whose inputs have come out equal keeps its result. Content that comes out equal outside of such a run (the same
     data version) asks for nothing. While a run of the dataset is under way, the next one waits for it.
 

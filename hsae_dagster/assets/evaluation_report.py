@@ -47,7 +47,7 @@ _ENDS = ("estimate", "low", "high")
 
 @dataclass(frozen=True)
 class _Asked:
-    """What the holdout is asked, which look at it this is, and whose hypotheses the concepts are."""
+    """The plan for the holdout, which look at it this is, and the hypotheses of the concepts."""
 
     plan: AnalysisPlan
     look: Look

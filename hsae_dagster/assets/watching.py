@@ -27,7 +27,7 @@ _CONFIRMED = "confirmed"
 
 @dataclass(frozen=True)
 class News:
-    """One thing that people are told.
+    """One notification.
 
     Attributes:
         kind: `check`, `verdict` or `freshness`.
@@ -49,7 +49,7 @@ class News:
     "`freshness` in dataset.yaml, in its log and to HSAE_WEBHOOK if that is set. Starts nothing.",
 )
 def watch(context: dg.SensorEvaluationContext, folders: Project) -> dg.SkipReason:
-    """Tell each thing once. What could not be posted is an error of the tick, and is told again at the next one.
+    """Send each notification once. One that cannot be posted fails the tick and is sent again at the next.
 
     Raises:
         HsaeError: the address of the webhook is none, or nobody takes what is posted there.

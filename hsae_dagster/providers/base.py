@@ -30,7 +30,7 @@ class Embedder(Protocol):
         ...
 
     def known_set(self) -> EmbeddingSet | None:
-        """`embedding_set` where no server need be asked for it, else None."""
+        """The `embedding_set` if it is known without asking a server, else None."""
         ...
 
     def estimate(self, texts: Sequence[str], batch_size: int) -> Estimate:
@@ -140,7 +140,7 @@ class Interpreter(Protocol):
         Args:
             request: as given to `interpret`.
             mistakes: of phrases, of one neuron each.
-            report: told what is asked and answered.
+            report: receives progress messages.
         """
         ...
 

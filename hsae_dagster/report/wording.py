@@ -1,4 +1,4 @@
-"""Numbers turned into words that people who are no statisticians understand; names and order of what is shown."""
+"""Numbers in words that people who are not statisticians understand; names and order of what is shown."""
 
 import math
 import re
@@ -183,7 +183,7 @@ class Shown:
 
 
 def shown(effect: Effect, task: str) -> Shown:
-    """Scale an effect to the unit in which its task is told."""
+    """Scale an effect to the unit in which its task shows effects."""
     scale, zero = (1.0, 0.0) if task == "regression" else (100.0, 50.0 if task == "pairwise" else 0.0)
     low, high = (zero + scale * end for end in (effect.low, effect.high))
     return Shown(zero + scale * effect.estimate, low, high, zero, _decimals(high - low, task))
@@ -295,7 +295,7 @@ def example_outcome(example: Example, task: str, outcome: str) -> str:
 
 
 def left_out_words(reason: str) -> str:
-    """Why rows were left out, as the corpus records it, said so that its meaning needs no manual."""
+    """Why rows were left out, in words; `reason` is as the corpus records it."""
     return _LEFT_OUT.get(reason, one_line(reason))
 
 
@@ -408,7 +408,7 @@ def rung_name(name: str) -> str:
 
 
 def grouped(fits: Sequence[Fit]) -> list[tuple[str, list[Fit]]]:
-    """Fits by group, groups and rungs in reading order; whatever is no rung comes last, for comparison."""
+    """Fits by group, groups and rungs in reading order; anything else comes last, for comparison."""
     known = {name for _, names in _GROUPS for name in names}
     by_name = {fit.name: fit for fit in fits}
     groups = [(title, [by_name[name] for name in names if name in by_name]) for title, names in _GROUPS]

@@ -118,7 +118,7 @@ def judge_holdout(stage: Stage, upstream: dict[str, StoredObject], folder: Path)
 
 
 def distinct_concepts(records: Sequence[Mapping[str, Any]]) -> list[Concept]:
-    """What is asked about the texts; what both halves found is asked once."""
+    """The concepts to judge; those that both halves found are judged once."""
     return [concept_of(found) for found in {r["concept"]["concept_id"]: r["concept"] for r in records}.values()]
 
 

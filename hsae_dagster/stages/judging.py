@@ -45,7 +45,7 @@ def examination(texts: Sequence[str], count: int) -> tuple[Probes, AnnotationTas
 def examine_judge(stage: Stage, annotator: Annotator, texts: Sequence[str]) -> Examination | None:
     """Put questions with known answers to the judge, stacked as the real ones are; None where none are to be asked.
 
-    The ledger knows the answers of an earlier time, so that a judge is examined once.
+    The ledger keeps the answers, so a judge is examined once.
 
     Raises:
         ProviderError: it gets fewer of them right than `judge.min_accuracy`, or cannot be asked.

@@ -463,7 +463,7 @@ def untestable(design: HoldoutDesign, column: int, min_positives: int) -> Flag |
 
 
 def _one_cluster(h: np.ndarray, clusters: np.ndarray, task: str) -> Flag | None:
-    """Whether a single cluster is (nearly) all there is on one side: what is peculiar to it is told from no concept."""
+    """Whether a single cluster (nearly) fills one side, so that it cannot be separated from the concept."""
     which = ["have the concept"] if task == "pairwise" else ["have the concept", "lack the concept"]
     for side, has in zip([h != 0, h == 0], which, strict=False):
         sizes = np.unique(clusters[side], return_counts=True)[1].astype(np.float64)

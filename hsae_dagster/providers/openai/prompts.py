@@ -180,12 +180,12 @@ _OTHERWISE = "Remove the cause"
 
 
 def reason_of(index: int, reply: Reply) -> str | None:
-    """The reply's own reason, for whoever needs nothing further of it."""
+    """The reply's own reason."""
     return reply.reason
 
 
 def advice(reason: str) -> str:
-    """What to change so that such a reply comes no more."""
+    """The remedy for replies with this reason."""
     return next((told for words, told in _ADVICE.items() if words in reason), _OTHERWISE)
 
 
