@@ -28,7 +28,7 @@ def lineage(what: str, prov: Path | None, evaluation: int | None) -> None:
     """Show where the hypothesis WHAT comes from, down to texts and files.
 
     WHAT may also be a dataset, or (the beginning of) the data version of any result or of a dataset's files: then the
-    hypotheses that came of it are shown.
+    hypotheses that used it are shown.
     """
     from hsae_dagster.storage.lineage import LineageLog
 
@@ -210,7 +210,7 @@ _MOST_SHOWN = 400
 @click.option("--dataset", help="Look in this dataset only.")
 @click.option("--most", type=click.IntRange(1, 100), default=3, show_default=True, help="Texts to show per dataset.")
 def text(wanted: tuple[str, ...], dataset: str | None, most: int) -> None:
-    """Show what came of a text: WANTED is (the beginning of) its key, or words that it contains."""
+    """Show rows, neurons and hypotheses of a text: WANTED is (the beginning of) its key, or words that it contains."""
     from hsae_dagster.stages.texts import find_texts, text_trail
 
     prepare_home(project_root())

@@ -337,7 +337,7 @@ def sample(names: tuple[str, ...]) -> None:
 
 @click.command()
 def demo() -> None:
-    """The main job on real texts, offline and without a key, from download to report."""
+    """Run the pipeline on real sample texts, offline and without a key, from download to report."""
     # First, because .env may say that the data lie elsewhere.
     prepare_home(project_root())
     problem = obtain(DEMO)
@@ -390,7 +390,7 @@ HOST = "127.0.0.1"
 @click.option("--port", type=click.IntRange(1, 65535), default=REPORTS_PORT, show_default=True, help="On this machine.")
 @click.option("--with-parent", is_flag=True, hidden=True, help="End when the process that started this one does.")
 def serve(port: int, with_parent: bool) -> None:
-    """Show the reports to browsers of this machine, read only, until Ctrl-C."""
+    """Serve the reports to browsers on this machine, read-only, until Ctrl-C."""
     import uvicorn
 
     prepare_home(project_root())
