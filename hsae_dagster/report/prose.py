@@ -428,7 +428,7 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
     yield (
         "From text to claim",
         "Texts become embeddings: lists of numbers that represent their meaning. A sparse autoencoder breaks "
-        "these into neurons. Each neuron is zero for most texts; the others activate it (it “fires”). Neurons "
+        "these into neurons. Each neuron is zero for most texts; the others activate it (“fire”). Neurons "
         "that predict the outcome on training texts are selected (the method of HypotheSAEs, arXiv "
         "2502.04382). Claims come from texts that activate them, from words associated with the outcome and "
         "from a list of style cues, and are chosen together. Each claim is then judged on held-out texts "
