@@ -70,7 +70,7 @@ def gold_offer(dataset: Dataset) -> str:
     return (
         f"No human labels check the judge {spec.annotation.model}: claims that hold will be “confirmed, judge "
         f"unchecked”. To label texts first, `hsae run {dataset.name} --until interpretations` stops before "
-        f"anything is judged, and `hsae gold {dataset.name}` draws the texts. You can also label them later."
+        f"anything is judged, and `hsae gold {dataset.name}` draws the texts to label. You can do so later, too."
     )
 
 
