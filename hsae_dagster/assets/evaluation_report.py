@@ -38,7 +38,7 @@ from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StoredObject
 
 NAME = "evaluation_report"
-CODE_VERSION = "22"
+CODE_VERSION = "23"
 _READ = ("corpus", "interpretations", "annotation_matrix")  # whether or not there is anything to do
 # Of a twin, beside whether it agrees.
 _TWIN_TEXTS, _TWIN_FIGURES = ("claim", "concept_id", "half", "test_key", "badge"), ("phi", "p_holm", "p_one_sided")
@@ -47,7 +47,7 @@ _ENDS = ("estimate", "low", "high")
 
 @dataclass(frozen=True)
 class _Asked:
-    """What the holdout is asked, which look at it this is, and whose hypotheses the concepts are."""
+    """The plan for the holdout, which look at it this is, and the hypotheses of the concepts."""
 
     plan: AnalysisPlan
     look: Look

@@ -31,9 +31,10 @@ hypothesis_card = dg.AssetSpec(
     deps=[dg.AssetDep("evaluation_report", partition_mapping=dg.AllPartitionMapping())],
     partitions_def=dg.DynamicPartitionsDefinition(name="hypotheses"),
     kinds={"report"},
-    description="The claim, its evidence, its verdict and everything it came from: one card per hypothesis. "
-    "Written when `evaluation_report` is materialized, marked *stale* when something it rests on changes without the "
-    "rest; when an evaluation has fewer hypotheses, the cards left over are *retired* and their partitions removed.",
+    description="The claim, its evidence, its verdict and everything it came from: one card per hypothesis. Written "
+    "when `evaluation_report` is materialized, marked *stale* when something it depends on changes without the "
+    "rest. When an evaluation has fewer hypotheses, the surplus cards are *retired* and their partitions "
+    "removed.",
 )
 
 
@@ -83,7 +84,7 @@ def _retired(project: Project, record: EvaluationRecord) -> dict[str, Any]:
     return {
         STATUS: RETIRED,
         "badge": RETIRED,
-        "why": "The last evaluation has no hypothesis of this number; its earlier cards are among the events.",
+        "why": "The last evaluation has no hypothesis of this number; earlier cards are in the event history.",
         "evaluation": dg.MetadataValue.md(
             link("the last evaluation", _address(project, "evaluation_report", record.dataset))
         ),
@@ -221,7 +222,7 @@ def _since(row: Mapping[str, Any], shared: _Shared) -> str:
     words = change_words(shared.changes[row["hypothesis_id"]], shared.task)
     known = row.get("known_by") or {}
     if known.get("was"):
-        signs = (("correlation", "its texts agree, φ"), ("cosine", "its neuron points the same way, cosine"))
+        signs = (("correlation", "its texts agree, φ"), ("cosine", "its neuron has the same direction, cosine"))
         found = [f"{sign} {number(known[name])}" for name, sign in signs if known.get(name) is not None]
-        words += f" Known again though its concept changed: {'; '.join(found)}."
+        words += f" Matched although its concept changed: {'; '.join(found)}."
     return f"{words} (Evaluation {shared.record.number} against {shared.previous.number}.)"

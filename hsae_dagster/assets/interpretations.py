@@ -1,7 +1,7 @@
 """`interpretations`: candidate concepts per neuron, scored on texts their author never saw, the best one chosen.
 
 A language model sees training texts only: those it writes from, and those that show what an earlier phrase got wrong.
-Which of its phrases is taken is decided on validation texts; precision and recall that are told come from a third pool.
+Its phrase is chosen on validation texts; the reported precision and recall come from a third set.
 """
 
 from typing import Any
@@ -57,7 +57,7 @@ def _describe(records: list[dict[str, Any]]) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "dagster/row_count": len(readable),
         "claims": table(rows),
-        "neurons that no claim says": sum(r["concept"] is None for r in records),
+        "neurons without a claim": sum(r["concept"] is None for r in records),
     }
     if candidates := _candidate_rows(records):
         metadata["candidates"] = table(candidates)

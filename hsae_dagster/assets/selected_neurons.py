@@ -149,7 +149,7 @@ def _of_side(
 def _figures(
     training: Training, found: Chosen, codes: sp.csr_matrix, ids: pl.Series, train: pl.DataFrame, columns: pl.DataFrame
 ) -> dict[str, np.ndarray]:
-    """What is told of each selected neuron, each (selected,)."""
+    """What is reported of each selected neuron, each (selected,)."""
     from hsae_dagster.core.selection.stability import matches_elsewhere, selection_frequency
 
     selection, chosen = found.selection, found.selection.columns

@@ -99,7 +99,7 @@ def new(
     if dry_run:
         click.echo("Nothing was written (--dry-run).")
         return
-    click.echo(f"\nWrote {target / 'dataset.yaml'}. Look it over, then:\n\n  {_command()} run {name}")
+    click.echo(f"\nWrote {target / 'dataset.yaml'}. Review it, then:\n\n  {_command()} run {name}")
 
 
 @click.command()
@@ -120,8 +120,9 @@ def check(dataset: str) -> None:
     codes = missing_codes(rows.frame["label"]) if loaded.spec.task == "regression" else ()
     if codes:
         click.echo(
-            f"Note: `{loaded.spec.columns.label}` is {' or '.join(map(str, codes))} in some rows, far from all other "
-            f"values: codes for no answer? If so, set columns.missing to {list(codes)} and columns.on_missing to drop."
+            f"Note: `{loaded.spec.columns.label}` is {' or '.join(map(str, codes))} in some rows, far from all "
+            f"other values: codes for missing answers? If so, set columns.missing to {list(codes)} and "
+            "columns.on_missing to drop."
         )
     notes = (_otherwise(loaded), _settling(loaded), _about_gold(loaded), strange_texts(texts, bundled=bundled))
     for said in itertools.chain(*notes):
@@ -187,7 +188,7 @@ def describe(dataset: "Dataset", rows: "Rows | None" = None, results: Path | Non
     if admitted.said:
         said += f" {admitted.said}"
     if corpus.observations.height < 300:
-        said += " That is few: expect concepts to be found only where they are plain."
+        said += " That is few: only obvious concepts will be found."
     return said
 
 
@@ -206,8 +207,8 @@ def _otherwise(dataset: "Dataset") -> list[str]:
             continue
         if found.unusual:
             said.append(
-                f"`hsae new` would read {path.name} otherwise, because {' and '.join(found.unusual)}. Let it make the "
-                "dataset, or write the file plainly."
+                f"`hsae new` would read {path.name} otherwise, because {' and '.join(found.unusual)}. Create "
+                "the dataset with it, or save the file as plain CSV."
             )
         said += found.notes.remarks
     return said
@@ -235,8 +236,8 @@ def _settling(dataset: "Dataset") -> list[str]:
     if cluster is None:
         return []
     if cluster.name == _FILE:
-        return [f"{cluster.why} What is peculiar to a file cannot be told from the outcome."]
-    return [f"{cluster.why} Declare columns.cluster_by: {cluster.name}, or the test takes every text for independent."]
+        return [f"{cluster.why} The outcome cannot be separated from other peculiarities of a file."]
+    return [f"{cluster.why} Declare columns.cluster_by: {cluster.name}, or the test treats every text as independent."]
 
 
 def _about_gold(dataset: "Dataset") -> list[str]:

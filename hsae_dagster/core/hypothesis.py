@@ -146,10 +146,10 @@ def _confirmed(holds: str, judge: Judge, first_look: bool, halves: bool) -> Verd
     if judge == "unchecked":
         return Verdict(
             "confirmed, judge unchecked",
-            f"{holds} {held_out}; no labels of people have checked the model that judged them",
+            f"{holds} {held_out}; no human labels have checked the model that judged them",
             "judge unchecked",
         )
-    labelled = ", corrected by labels of people" if judge == "gold" else ""
+    labelled = ", corrected by human labels" if judge == "gold" else ""
     return Verdict("confirmed", f"{holds} {held_out}{labelled}", "Holm")
 
 

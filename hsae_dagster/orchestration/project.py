@@ -142,7 +142,7 @@ VARIABLES = {"base_url": "OPENAI_BASE_URL", "api_key": "OPENAI_API_KEY", "concur
 
 
 class RunSettings(dg.ConfigurableResource):
-    """What one run is told in place of dataset.yaml: in its run config, where it is recorded and shown.
+    """Settings of one run that override dataset.yaml: in its run config, where it is recorded and shown.
 
     Attributes:
         n: of `selection.n`, most claims to test.
@@ -158,7 +158,7 @@ class RunSettings(dg.ConfigurableResource):
 
     @property
     def told(self) -> dict[str, dict[str, Any]]:
-        """What is told, as it would stand in dataset.yaml."""
+        """The overrides, as they would stand in dataset.yaml."""
         fields: dict[str, dict[str, Any]] = {
             "selection": {"n": self.n},
             "interpretation": {"model": self.interpretation_model},
@@ -172,7 +172,7 @@ class RunSettings(dg.ConfigurableResource):
         """The dataset as this run takes it.
 
         Raises:
-            DatasetError: what is told cannot stand in dataset.yaml.
+            DatasetError: an override is not valid in dataset.yaml.
         """
         if not self.told:
             return dataset
@@ -191,7 +191,7 @@ class Project(dg.ConfigurableResource):
         partitions_name: of the dynamic partitions, one per dataset, which all code locations of an instance share.
         webhook: where `watch` tells what it finds, or empty.
         model_server: that is asked.
-        run_settings: what this run is told.
+        run_settings: overrides for this run.
         refresh_new: whether what runs by itself also runs datasets that nobody has run yet, samples included.
     """
 

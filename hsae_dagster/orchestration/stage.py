@@ -152,7 +152,7 @@ class Stage:
             self._inputs(config, upstream),
             self.context.run.run_id,
             make,
-            lambda: self.report("another run is making the same result; waiting to take that"),
+            lambda: self.report("another run is making the same result; waiting to reuse it"),
         )
         if stored.run_id == self.context.run.run_id:
             return replace(stored, reused=False)

@@ -218,5 +218,5 @@ def _openai_model(field: str, value: str, choices: str) -> str:
     """The <model> of `openai:<model>`."""
     provider, colon, model = value.partition(":")
     if provider != "openai" or not colon or not model.strip():
-        raise ProviderError(f"`{field}` is `{value}`, and there is no such model. Write {choices}.")
+        raise ProviderError(f"`{field}` is `{value}`, which is not a known model. Write {choices}.")
     return model.strip()

@@ -15,7 +15,7 @@ from hsae_dagster.core.inference.joint_fit import (
     read_ladder,
 )
 from hsae_dagster.report import prose
-from hsae_dagster.report.cards import BADGE_CLASS, BADGE_SIGN, CONTROLLED, card_limits, card_view, hypotheses_table
+from hsae_dagster.report.cards import BADGE_CLASS, BADGE_SIGN, PLAIN, card_limits, card_view, hypotheses_table
 from hsae_dagster.report.content import ReportContent, SizeChoice
 from hsae_dagster.report.figures import fit_ladder, forest_plot
 from hsae_dagster.report.prose import subgroup_view
@@ -96,20 +96,20 @@ _BETWEEN = {
 _REMEDIES = {
     ALL_NEURONS: "The autoencoder reconstructs texts without keeping what predicts the outcome. Let the size be chosen "
     "(`saes: auto`), guide it by the label (`label_weight`, 0.1 to begin with), or try a smaller m with a larger k.",
-    SELECTED: "What predicts is spread over more neurons than were selected. Raise `selection.n`, use a smaller m, or "
-    "guide the autoencoder by the label (`label_weight`), which gathers it in fewer neurons.",
-    FIRED: "How strongly a neuron fires says much that firing alone does not. Lower k, so that neurons fire only where "
-    "they have something to say, or use more and narrower neurons (a larger m).",
-    CONCEPTS: "What the neurons know cannot be said in a few short claims. Let more claims be chosen (`selection.n`), "
+    SELECTED: "The signal is spread over more neurons than were selected. Raise `selection.n`, use a smaller m, or "
+    "guide the autoencoder by the label (`label_weight`), which concentrates it in fewer neurons.",
+    FIRED: "How strongly a neuron fires carries information that firing alone does not. Lower k, so that neurons fire "
+    "on fewer texts, or use more and narrower neurons (a larger m).",
+    CONCEPTS: "A few short claims cannot express what the neurons carry. Let more claims be chosen (`selection.n`), "
     "let a language model write and judge them (`interpretation.model`, `annotation.model`), or bring more texts.",
 }
 # The same where the size was chosen by measurement, so that advice to do so would lead nowhere.
 _LEFT = {
-    ALL_NEURONS: "The autoencoder reconstructs texts without keeping what predicts the outcome. {tried} What is left "
-    "to try are more texts, or sizes that were not among these, listed in `saes`.",
-    SELECTED: "What predicts is spread over more neurons than were selected. Raise `selection.n`. {tried}",
-    FIRED: "How strongly a neuron fires says much that firing alone does not. {tried} What is left to try are sizes "
-    "with a lower k or a larger m than these, listed in `saes`.",
+    ALL_NEURONS: "The autoencoder reconstructs texts without keeping what predicts the outcome. {tried} You can still "
+    "try more texts, or other sizes, listed in `saes`.",
+    SELECTED: "The signal is spread over more neurons than were selected. Raise `selection.n`. {tried}",
+    FIRED: "How strongly a neuron fires carries information that firing alone does not. {tried} You can still try "
+    "sizes with a lower k or a larger m than these, listed in `saes`.",
 }
 
 
@@ -121,12 +121,13 @@ def ladder_sentences(reading: Reading, sizes: SizeChoice | None = None) -> Itera
         sizes: what was chosen by measurement, if sizes were.
     """
     if reading.state == "not measured":
-        yield "How much each step keeps of what the embeddings predict could not be measured."
+        yield "What each step keeps of the embeddings' fit could not be measured."
         return
     if reading.state == "no signal":
         yield (
-            "The embeddings themselves predict the outcome no better than chance might, so there is nothing for "
-            "neurons and claims to keep. Another embedding model or more texts may help; or the texts do not tell."
+            "The embeddings themselves predict the outcome no better than chance, so there is nothing for "
+            "neurons and claims to keep. Another embedding model or more texts may help, or the texts do not "
+            "predict this outcome."
         )
         return
     shares = [(_NAMES[name], percent(max(share, 0.0))) for name, share in reading.kept if name != EMBEDDINGS]
@@ -150,8 +151,8 @@ def _tried(sizes: SizeChoice) -> str:
     """What was measured and taken, as a sentence."""
     shapes = ", ".join(f"{m}/{k}" for m, k in sizes.sizes)
     return (
-        f"`saes: auto` raced {plural(len(sizes.sizes), 'autoencoder')} (m/k {shapes}) by what can be said with them on "
-        f"validation clusters, and took {sizes.m}/{sizes.k}: {sizes.reason}."
+        f"`saes: auto` raced {plural(len(sizes.sizes), 'autoencoder')} (m/k {shapes}) by the fit of their "
+        f"claims on validation clusters, and took {sizes.m}/{sizes.k}: {sizes.reason}."
     )
 
 
@@ -189,7 +190,7 @@ def render_report(content: ReportContent) -> str:
         strongest=[(h.hypothesis_id, *prose.strong_words(h, content)) for h in prose.strongest(content)],
         forest=forest,
         rows=hypotheses_table(content),
-        controlled=CONTROLLED if content.controls else "",
+        plain=PLAIN if content.controls else "",
         ladder=fit_ladder(content.fits, content.floor, metric),
         fits=[(title, [_fit_row(fit) for fit in own]) for title, own in grouped(content.fits)],
         reading=[*ladder_sentences(read_ladder(content.fits, content.floor), content.sizes), *_published(content)],

@@ -69,10 +69,10 @@ def _reading(content: ReportContent) -> str:
     holding = sum(one.p_holm < alpha for _, one in every)
     differing = [h for h in content.hypotheses if any(one.difference_p_holm < alpha for one in h.subgroups)]
     return (
-        f"Of {plural(len(every), 'effect')} within subgroups, {holding} {'differs' if holding == 1 else 'differ'} from "
-        f"none after Holm's correction over all of them; the effect of {plural(len(differing), 'hypothesis')} differs "
-        "between subgroups after a correction of its own. Verdicts rest on all held-out texts together and do not read "
-        "this table."
+        f"Of {plural(len(every), 'effect')} within subgroups, {holding} "
+        f"{'differs' if holding == 1 else 'differ'} from zero after Holm's correction over all of them; the "
+        f"effect of {plural(len(differing), 'hypothesis')} differs between subgroups after a correction of its "
+        "own. Verdicts rest on all held-out texts together and do not use this table."
     )
 
 
@@ -116,11 +116,11 @@ def look_words(content: ReportContent) -> str:
         return " ".join(filter(None, (first, _spending_words(content), frozen)))
     own = len(content.hypotheses)
     return (
-        f"This is the {ordinal(look.number)} look at these held-out texts: {plural(look.number - 1, 'other plan')} "
-        f"had been evaluated on them. The correction for many tests counts everything tested in any of them, once: "
-        f"{plural(content.family, 'test')}, of which this report shows {own}. A hypothesis made after reading an "
-        f"earlier report is not tested on unseen texts, and no correction can mend that. {_spending_words(content)} "
-        f"{frozen}"
+        f"This is the {ordinal(look.number)} look at these held-out texts: "
+        f"{plural(look.number - 1, 'other plan')} had been evaluated on them. The correction covers everything "
+        f"that any look tested, each test once: {plural(content.family, 'test')}, of which this report shows "
+        f"{own}. A hypothesis made after reading an earlier report is not tested on unseen texts, and no "
+        f"correction can fix that. {_spending_words(content)} {frozen}"
     ).replace("  ", " ")
 
 
@@ -132,13 +132,13 @@ def _spending_words(content: ReportContent) -> str:
         return ""
     if content.round == 1:
         return (
-            f"It may err in {own} of cases; what that leaves of {error_rate(whole)} is kept for refreshes, which test "
-            "rows that come later."
+            f"Its family-wise error is {own}; the rest of {error_rate(whole)} is reserved for refreshes, which "
+            "test rows that arrive later."
         )
     return (
-        f"This is the {ordinal(content.round - 1)} refresh: its held-out texts came after an earlier report, and share "
-        f"nothing with texts whose outcomes were learned from. It may err in {own} of cases, and all reports on this "
-        f"dataset together in {error_rate(whole)}."
+        f"This is the {ordinal(content.round - 1)} refresh: its held-out texts arrived after an earlier report "
+        f"and share nothing with texts whose outcomes were learned from. Its family-wise error is {own}, that "
+        f"of all reports on this dataset together {error_rate(whole)}."
     )
 
 
@@ -152,17 +152,17 @@ def own_effect_words(content: ReportContent) -> Iterator[str]:
         for test in confirmed
     )
     if own == len(confirmed):
-        yield f"Each of the {own} keeps its direction beyond doubt beside all other claims."
+        yield f"Each of the {own} clearly keeps its direction with all other claims held constant."
         return
     keeps = "keeps its" if own == 1 else "keep their"
-    yield f"Of the {len(confirmed)}, {own or 'none'} {keeps} direction beyond doubt beside all other claims."
+    yield f"Of the {len(confirmed)}, {own or 'none'} clearly {keeps} direction with all other claims held constant."
 
 
 def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str, str]]:
     """Figures of a card on how far to trust it: (name, value)."""
     yield "Power of the test", detectable_words(hypothesis.detectable, content.task)
     if math.isfinite(hypothesis.stability):
-        yield "Neuron selected again", f"from {percent(hypothesis.stability)} of random halves of the training clusters"
+        yield "Neuron selected again", f"in {percent(hypothesis.stability)} of random halves of the training clusters"
     if hypothesis.duplicates:
         near = "; ".join(f"{one_line(d.claim)} (φ {number(d.phi)})" for d in hypothesis.duplicates)
         yield "Stands for near-duplicates", near
@@ -196,10 +196,10 @@ def error_facts(error: AnnotationError, task: str) -> Iterator[tuple[str, str]]:
         probe = error.distilled
         yield (
             "Judged by a probe",
-            f"the model judged {count(probe.n_gold)} of the held-out observations, a probe on their vectors the rest. "
-            f"It finds {percent(probe.sensitivity)} of those that the model says yes to, says yes to "
-            f"{percent(probe.false_positive_rate)} of the others; κ {number(probe.kappa)}. The effect is corrected for "
-            "these errors",
+            f"the model judged {count(probe.n_gold)} of the held-out observations, and a probe on their vectors "
+            f"the rest. The probe finds {percent(probe.sensitivity)} of the model's yes answers and says yes to "
+            f"{percent(probe.false_positive_rate)} of the others; κ {number(probe.kappa)}. The effect is "
+            "corrected for these errors",
         )
     found = error.corrected
     if found is not None and found.note:
@@ -208,7 +208,7 @@ def error_facts(error: AnnotationError, task: str) -> Iterator[tuple[str, str]]:
         yield "Corrected by gold labels", f"{partial_brief(found.corrected, task)} ({plural(found.n_gold, 'label')})"
         yield (
             "The judge against people",
-            f"finds {percent(found.sensitivity)} of the texts that it holds for, says yes to "
+            f"finds {percent(found.sensitivity)} of the texts for which it holds and says yes to "
             f"{percent(found.false_positive_rate)} of the others; κ {number(found.kappa)}",
         )
     if math.isfinite(error.human_kappa):
@@ -229,10 +229,11 @@ def control_words(content: ReportContent) -> Iterator[str]:
             yield f"{capitalised(control.name)}: nothing could be tested."
         elif control.name == "random neurons":
             yield (
-                f"Of {plural(control.tested, 'neuron')} drawn at random from those not selected, {control.discoveries} "
-                f"would be confirmed if tested by whether texts activate them, with a typical effect of "
-                f"{_size(control.typical_effect, content.task)} (the hypotheses here: {_typical(content)}). Random "
-                "neurons are no nulls: the more there are, the less it means to be merely significant."
+                f"Of {plural(control.tested, 'neuron')} drawn at random from those not selected, "
+                f"{control.discoveries} would be confirmed if tested by whether texts activate them, with a "
+                f"typical effect of {_size(control.typical_effect, content.task)} (the hypotheses here: "
+                f"{_typical(content)}). Random neurons are not nulls: the more of them are significant, the "
+                "less significance alone means."
             )
         else:
             what = "neurons selected for" if control.name == "permuted labels" else "the claims of this report against"
@@ -250,8 +251,8 @@ def _chance_words(control: NegativeControl, alpha: float) -> str:
     most = most_by_chance(control.runs, alpha)
     at = f"at a family-wise error of {error_rate(alpha)}"
     if control.runs_with_any <= most:
-        return f"; chance gives up to {most} {at}"
-    return f"; chance gives no more than {most} {at}, so on these rows the test may be too generous"
+        return f"; chance alone gives up to {most} {at}"
+    return f"; chance alone gives at most {most} {at}, so the test may be too liberal on these rows"
 
 
 def _typical(content: ReportContent) -> str:
@@ -276,7 +277,7 @@ _FEW_CLUSTERS = 40  # below it a reader should know (Cameron, Gelbach and Miller
 
 BADGE_MEANINGS = (
     ("confirmed", "the test holds after Holm's correction for all tests, in the expected direction."),
-    ("confirmed, judge unchecked", "the same, judged by a language model that no labels of people have checked."),
+    ("confirmed, judge unchecked", "the same, but a language model judged the texts and no human labels checked it."),
     ("suggestive", "only a weaker test holds (false discovery rate), or the effect changes sign under controls."),
     ("not supported", "the held-out texts do not show it. That is not proof that it is untrue."),
     ("invalid", "it could not be tested, or its effect runs against the direction it was selected for."),
@@ -300,11 +301,6 @@ def cluster_noun(content: ReportContent) -> str:
     return one_line(content.cluster) if content.cluster else unit(content)
 
 
-def held_constant(content: ReportContent) -> str:
-    """What the controlled effect holds constant: the text's length always, controls where they are declared."""
-    return "controls" if content.controls else "text length"
-
-
 def claim_sentence(hypothesis: Hypothesis, content: ReportContent) -> tuple[str, str]:
     """The claim, and what it is associated with, as two halves of one sentence."""
     words = effect_words(hypothesis.test.separation, content.task, content.outcome)
@@ -315,8 +311,8 @@ def headline(content: ReportContent) -> str:
     """How many different findings there are, on what, how many stand beside the others, and whether words beat them."""
     if not content.hypotheses:
         return (
-            "Nothing found. Nothing that could be said of the training texts went with the outcome clearly enough to "
-            "be tested. That is an answer, too."
+            "Nothing found. No claim about the training texts was associated with the outcome clearly enough "
+            "to be tested. That is a result, too."
         )
     return " ".join([_found(content), *own_effect_words(content), *_beaten_by_words(content)])
 
@@ -365,20 +361,19 @@ def strongest(content: ReportContent, limit: int = 5) -> tuple[Hypothesis, ...]:
 
 
 def strong_words(hypothesis: Hypothesis, content: ReportContent) -> tuple[str, str]:
-    """`claim_sentence` for the summary: where controls are declared, with the effect beside them."""
+    """`claim_sentence` for the summary: where controls are declared, with the plain effect beside it."""
     claim, words = claim_sentence(hypothesis, content)
     if not content.controls:
         return claim, words
-    return claim, f"{words}; with controls held constant {partial_brief(hypothesis.test.adjusted, content.task)}"
+    return claim, f"{words}; without controls {effect_brief(hypothesis.test.plain, content.task)}"
 
 
 def _controls_paragraph(content: ReportContent) -> str:
-    """What declared controls do to the figures, and what they do not."""
+    """What declared controls do to the figures."""
     names = ", ".join(one_line(name) for name in content.controls)
     return (
-        f"Controls ({names}): effects, p-values and q are plain, without them. What is left of an effect with them and "
-        "the text's length held constant stands beside it. They decide a verdict in one case only: an effect that "
-        "clearly changes sign under controls is no more than suggestive."
+        f"Controls ({names}): effects, intervals, p-values, q and verdicts are with these and text length held "
+        "constant. The plain effect, without controls, is shown beside each."
     )
 
 
@@ -389,10 +384,9 @@ def summary(content: ReportContent) -> tuple[str, ...]:
         out.append(_controls_paragraph(content))
     if content.confirmed:
         out.append(
-            "Confirmed means: if no claim had anything to do with the outcome, a report like this would confirm even "
-            f"one of them in fewer than {error_rate(content.alpha)} of cases. It means an association that holds on "
-            "new texts, not that what the claim says brings the outcome about. A claim is tested as it reads: its "
-            "words are its whole meaning."
+            "Confirmed means: if no claim were associated with the outcome, fewer than "
+            f"{error_rate(content.alpha)} of such reports would confirm any. It is an association that holds on "
+            "new texts, not a cause. A claim is tested as it reads: its words are its whole meaning."
         )
     if content.fits and content.hypotheses:
         out.append(recovery_words(content.fits, content.floor))
@@ -404,7 +398,7 @@ def _beaten_by_words(content: ReportContent) -> Iterator[str]:
     concepts, words = concepts_fit(content.fits), next((fit for fit in content.fits if fit.name == WORDS), None)
     if concepts and words and words.value > concepts.value:
         figures = f"{metric_name(words.metric)} {number(words.value)} against {number(concepts.value)}"
-        yield (f"Plain words predict more than the claims do ({figures}): some of what the texts tell is in no claim.")
+        yield (f"Plain words predict more than the claims do ({figures}): the claims leave something out.")
 
 
 def outcome_sentence(content: ReportContent) -> str:
@@ -424,22 +418,25 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
     if content.halves:
         by = by.replace("split", "half")
         how = (
-            "Two halves. What each half of the texts suggests (neurons, words, thresholds, directions, the size of "
-            "the autoencoder) is tested once, on the other half, which is held out from all of that. Autoencoders do "
-            "not see the outcome and learn from the texts of both. Claims of both halves that say the same are one "
-            "line, found twice: the surer of its two tests stands there, and the card tells of both."
+            "Two halves. What each half of the texts suggests (neurons, words, thresholds, directions, the "
+            "size of the autoencoder) is tested once, on the other half, which is held out from all of that. "
+            "Autoencoders do not see the outcome and learn from the texts of both. Claims of both halves that "
+            "say the same are one line, found twice: it shows the more significant of the two tests, and the "
+            "card shows both."
         )
     yield "Splits", how + by
     yield (
         "From text to claim",
-        "Texts become embeddings: lists of numbers that stand for what they mean. A sparse autoencoder breaks "
-        "these into neurons. Each neuron is at zero for most texts; the others activate it (“fire”). Neurons that "
-        "predict the outcome on training texts are selected (the method of HypotheSAEs, arXiv 2502.04382). Claims are "
-        "made from what activates them, from words that go with the outcome and from a list of style cues, and are "
-        "chosen together. Each claim is then judged on held-out texts without looking at any neuron or the outcome.",
+        "Texts become embeddings: lists of numbers that represent their meaning. A sparse autoencoder breaks "
+        "these into neurons. Each neuron is zero for most texts; the others activate it (“fire”). Neurons "
+        "that predict the outcome on training texts are selected (the method of HypotheSAEs, arXiv "
+        "2502.04382). Claims come from texts that activate them, from words associated with the outcome and "
+        "from a list of style cues, and are chosen together. Each claim is then judged on held-out texts "
+        "without looking at any neuron or the outcome.",
     )
     yield ("What the neurons learned from", _guidance(content))
-    yield ("Effect", _effect_method(content))
+    held = " Text length and the declared controls are held constant." if content.controls else ""
+    yield ("Effect", _effect_method(content) + held)
     within = f"each {cluster_noun(content)}" if content.cluster else f"clusters (here every {unit(content)} is its own)"
     yield (
         "Interval and test",
@@ -448,8 +445,8 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
         "clusters or outcomes are few; for pairs the classical one), with Student's t at the degrees of freedom of "
         "Imbens and Kolesár. Where clusters are few or unequal, a wild cluster bootstrap counts if it is more cautious."
         + (
-            " The p-value of a share won is by chance alone: how often coins for the signs of clusters give as much "
-            "(mid-p), or, where texts come again in several pairs, the claim dealt to other texts."
+            " The p-value of a share won comes from random sign flips of clusters (mid-p) or, where texts "
+            "recur in several pairs, from assigning the claim to other texts."
             if content.task == "pairwise"
             else ""
         ),
@@ -457,32 +454,31 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
     tests = sum(1 + (h.twin is not None) for h in content.hypotheses)
     yield (
         "Many tests",
-        f"Holm's correction is to hold the chance of even one false confirmation below {error_rate(content.alpha)}; "
-        "the simulations in docs/inference.md show how nearly it does, and where not. Dependence that no column and no "
-        "equal text shows is not counted. q is the false discovery rate of Benjamini and Hochberg. Plain Bonferroni "
-        f"would keep {content.bonferroni} of {tests}."
+        "Holm's correction is meant to keep the chance of any false confirmation below "
+        f"{error_rate(content.alpha)}; the simulations in docs/inference.md show how well it does, and where it "
+        "fails. Dependence that no column and no equal text reveals is not accounted for. q is the false "
+        f"discovery rate of Benjamini and Hochberg. Plain Bonferroni would keep {content.bonferroni} of {tests}."
         + (" Each half has half of that chance, for its own tests (less what your own claims take)." * content.halves),
     )
     yield (
         "Beside all other claims",
         "The same difference with all other claims, text length and the declared controls held constant "
         + ("(least squares)." if content.task == "regression" else "(average marginal effect of a logit).")
-        + " A claim may lose its own effect when another one says nearly the same.",
+        + " A claim can lose its effect here if another claim says nearly the same.",
     )
     yield (
         "Claim and neuron",
-        "A claim is tested as it reads. How much of its neuron it says is told beside it and decides nothing: "
-        "precision is the share of the texts that it holds for that activate the neuron, recall the share of the "
-        "texts that activate the neuron that it holds for, r the correlation of both. Claims made from words or style "
-        "may have no neuron.",
+        "A claim is tested as it reads. How much of its neuron it says does not affect the verdict. Precision: "
+        "of the texts for which the claim holds, the share that activate the neuron. Recall: of the texts that "
+        "activate the neuron, the share for which the claim holds. r: their correlation. Claims made from "
+        "words or style may have no neuron.",
     )
     yield (
         "Joint fit",
-        "Models that may read everything (embeddings, words, neurons) are trained on the other splits. The claims are "
-        "judged on the holdout only; their model is trained on a part of its clusters and scored on the others, in "
-        "turn, and an AUC compares texts within one part only. Every value is of texts that the model had not seen; "
-        "the floor is the model of the claims on shuffled outcomes."
-        + (" With two halves, all of this is done from each side, and the mean is told." * content.halves),
+        "Models of embeddings, words and neurons are trained on the other splits. Claims are judged on the "
+        "holdout only, so their model is cross-fitted over its clusters, and an AUC compares texts within one "
+        "fold only. No model is scored on texts it has seen. The floor is the model of the claims on shuffled "
+        "outcomes." + (" With two halves, each value is the mean over both sides." * content.halves),
     )
 
 
@@ -490,19 +486,21 @@ def _guidance(content: ReportContent) -> str:
     weights = sorted({guided.weight for guided in content.guidance.values()})
     if not any(weights):
         return (
-            "The texts alone, held-out ones among them where `saes: auto` chose the size: the autoencoder learned to "
-            "rebuild the embeddings and never saw the outcome. Its neurons are what is frequent in the texts, whether "
-            "or not it goes with the outcome."
+            "The texts alone, including held-out ones if `saes: auto` chose the size: the autoencoder learned "
+            "to reconstruct the embeddings and never saw the outcome. Its neurons represent what is frequent "
+            "in the texts, whether or not it is associated with the outcome."
         )
     named = " and ".join(f"{weight:g}" for weight in weights if weight)
     some = "The autoencoder" if all(weights) else "One or more of the autoencoders (each card says whether its own)"
     few = [f"{guided.neurons} of {guided.m}" for guided in content.guidance.values() if guided.by_few]
-    source = f" from {' and '.join(few)} neurons, while the others only rebuild (each card says which)" if few else ""
+    source = (
+        f" from {' and '.join(few)} neurons, while the others only reconstruct (each card says which)" if few else ""
+    )
     return (
-        f"{some} learned to rebuild the embeddings and, with weight {named}, to predict the outcome of the training "
-        f"texts{source}. Such neurons lean towards what goes with the outcome, and are no neutral inventory of what "
-        "the texts are about. The outcomes of the holdout played no part in it, so tests, intervals and corrections "
-        "hold all the same."
+        f"{some} learned to reconstruct the embeddings and, with weight {named}, to predict the outcome of the "
+        f"training texts{source}. Such neurons favour what predicts the outcome and are not a neutral inventory "
+        "of the texts. The outcomes of the holdout were not used, so tests, intervals and corrections remain "
+        "valid."
     )
 
 
@@ -526,8 +524,9 @@ def _effect_method(content: ReportContent) -> str:
 def threats(content: ReportContent) -> Iterator[str]:
     """What speaks against trusting the figures, most general first."""
     yield (
-        "These are associations in observed texts. A claim can go with the outcome because of a third thing, such as "
-        "a topic, an author or a time; nothing here shows what would happen if a text were changed."
+        "These are associations in observed texts. A claim can be associated with the outcome because of a "
+        "confounder, such as topic, author or time; nothing here shows what would happen if a text were "
+        "changed."
     )
     yield from _probe_words(content)
     if content.task != "pairwise" and not content.controls:
@@ -560,9 +559,9 @@ def _probe_words(content: ReportContent) -> Iterator[str]:
         )
     yield (
         f"The language model judged {count(asked)} of {count(seen)} held-out observations; the other "
-        f"{percent(1 - asked / seen)} were judged by a probe on their vectors, which {agreement}. Effects, intervals "
-        "and tests of single claims are corrected for its errors; how often a claim holds, effects beside the other "
-        "claims and the joint fit are by its labels."
+        f"{percent(1 - asked / seen)} were judged by a probe on their vectors, which {agreement}. Effects, "
+        "intervals and tests of single claims are corrected for its errors; how often a claim holds, effects "
+        "beside the other claims and the joint fit use its labels uncorrected."
     )
 
 
@@ -571,28 +570,29 @@ def _figure_threats(content: ReportContent) -> Iterator[str]:
     clusters = min((test.n_clusters for test in tests), default=_FEW_CLUSTERS)
     if clusters < _FEW_CLUSTERS:
         yield (
-            f"Some claim rests on only {plural(clusters, 'cluster')}. Its interval allows for so few, but they have to "
-            "be like those that you want to know about."
+            f"At least one claim rests on only {plural(clusters, 'cluster')}. Its interval allows for that, but "
+            "these clusters must be representative."
         )
     recall = [h.fidelity.natural_recall for h in content.hypotheses if h.sae_id and h.fidelity.n_firing]
     if recall:
         yield (
-            f"A claim says only a part of its neuron: the median claim holds for {percent(float(np.median(recall)))} "
-            "of the texts that activate its neuron. The rest of what the neuron knows was not tested."
+            "A claim says only a part of its neuron: the median claim holds for "
+            f"{percent(float(np.median(recall)))} of the texts that activate its neuron. The rest of the "
+            "neuron's information was not tested."
         )
     if (content.settings.get("annotation") or {}).get("model") == "lexical":
         yield (
-            "Claims about words and signs hold wherever these stand: irony, negation (“not good”) and quotation are "
-            "read at face value. A claim that quotes a sentence holds for whatever the embedder finds as close to it "
-            "as the claim says, which a person might not."
+            "Claims about words and signs are read literally: irony, negation (“not good”) and quotation count "
+            "like any other use. A claim that quotes a sentence holds wherever the embedder finds that "
+            "similarity, even if a person would not."
         )
     missing = max((_missing(h, content) for h in content.hypotheses), default=0)
     if missing:
         yield f"Up to {plural(missing, 'held-out observation')} of a claim could not be judged and were left out."
     if content.confirmed > 1:
         yield (
-            "The strongest claims are the ones whose effects came out largest on these very texts; on other texts "
-            "the largest of them will tend to be a little smaller."
+            "The strongest claims are those with the largest effects on these texts; on other texts these "
+            "effects tend to be a little smaller."
         )
     opposite = sum("opposite signs" in flag for test in tests for flag in test.flags)
     if opposite:
@@ -603,11 +603,12 @@ def _figure_threats(content: ReportContent) -> Iterator[str]:
     if content.dropped:
         reasons = "; ".join(f"{left_out_words(reason)}: {count(n)}" for reason, n in content.dropped.items() if n)
         if reasons:
-            yield f"Rows were left out before anything else ({reasons})."
+            yield f"Rows were left out at the start ({reasons})."
     if content.unreadable:
         yield (
-            f"No claim speaks for {plural(len(content.unreadable), 'selected neuron')}. What "
-            f"{'it knows' if len(content.unreadable) == 1 else 'they know'} about the outcome is missing here."
+            f"No claim covers {plural(len(content.unreadable), 'selected neuron')}. What "
+            f"{'it predicts' if len(content.unreadable) == 1 else 'they predict'} about the outcome is missing "
+            "here."
         )
 
 

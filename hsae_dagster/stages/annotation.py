@@ -63,7 +63,7 @@ def judge_holdout(stage: Stage, upstream: dict[str, StoredObject], folder: Path)
             "Try smaller autoencoders (`saes`), more candidates, or another interpretation.model."
         )
     if not records:
-        stage.report("nothing found: there is no claim to judge, which is an answer, too")
+        stage.report("nothing found: there is no claim to judge")
     if said := check_gold(stage.dataset, interpretations, corpus):
         stage.report(said)
     # Before any holdout text is read: what will be asked of it is written down for good.
@@ -118,7 +118,7 @@ def judge_holdout(stage: Stage, upstream: dict[str, StoredObject], folder: Path)
 
 
 def distinct_concepts(records: Sequence[Mapping[str, Any]]) -> list[Concept]:
-    """What is asked about the texts; what both halves found is asked once."""
+    """The concepts to judge; those that both halves found are judged once."""
     return [concept_of(found) for found in {r["concept"]["concept_id"]: r["concept"] for r in records}.values()]
 
 

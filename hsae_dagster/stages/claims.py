@@ -341,7 +341,7 @@ def _choose(
 ) -> tuple[list[Pick], list[Path]]:
     """Claims about all observations; where effects may change with a control, about those of each of its levels, too.
 
-    An effect that turns round between two levels leaves nothing over all observations.
+    An effect that changes sign between two levels cancels out over all observations.
     """
     learned, seed = material.learned, spec.interpretation.seed
     picks, paths = choose_claims(learned, pool.columns, vocabulary, limits, seed=seed)
@@ -420,7 +420,7 @@ def records_of(material: Material, found: Found, columns: pl.DataFrame) -> list[
                     "candidates": [],
                     "chosen": None,
                     "concept": None,
-                    "unreadable": "no claim that was worth taking says much of it",
+                    "unreadable": "no chosen claim covers much of it",
                     "from": "neuron",
                 }
             )

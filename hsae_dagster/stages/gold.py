@@ -68,9 +68,9 @@ def gold_offer(dataset: Dataset) -> str:
     if spec.annotation.model == "lexical" or spec.task == "pairwise" or (dataset.folder / FILE).is_file():
         return ""
     return (
-        f"No labels of people check {spec.annotation.model}, which judges: what holds will be “confirmed, judge "
-        f"unchecked”. To have people decide, `hsae run {dataset.name} --until interpretations` stops before anything "
-        f"is judged, and `hsae gold {dataset.name}` draws the texts to label; it can be drawn later, too."
+        f"No human labels check the judge {spec.annotation.model}: claims that hold will be “confirmed, judge "
+        f"unchecked”. To label texts first, `hsae run {dataset.name} --until interpretations` stops before "
+        f"anything is judged, and `hsae gold {dataset.name}` draws the texts to label. You can do so later, too."
     )
 
 
@@ -194,8 +194,8 @@ def check_gold(dataset: Dataset, interpretations: StoredObject, corpus: StoredOb
     if usable == gold.height:
         return ""
     return (
-        f"{gold.height - usable:,} of the {gold.height:,} labels in gold.csv are about claims or texts that are not "
-        "tested, and count for nothing."
+        f"{gold.height - usable:,} of the {gold.height:,} labels in gold.csv are about claims or texts that are "
+        "not tested, and are ignored."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a holdout is asked: the concepts to test, and the plan that is frozen before any text is judged."""
+"""What is tested on a holdout: the concepts, and the plan that is frozen before any text is judged."""
 
 from typing import Any
 

@@ -251,7 +251,9 @@ def _record(
     ]
     reason = None
     if chosen is None:
-        reason = "no candidate tells firing from silent texts" if candidates else "no candidate could be written"
+        reason = (
+            "no candidate distinguishes firing from silent texts" if candidates else "no candidate could be written"
+        )
     return {
         **{
             key: neuron[key]

@@ -45,7 +45,7 @@ def examination(texts: Sequence[str], count: int) -> tuple[Probes, AnnotationTas
 def examine_judge(stage: Stage, annotator: Annotator, texts: Sequence[str]) -> Examination | None:
     """Put questions with known answers to the judge, stacked as the real ones are; None where none are to be asked.
 
-    The ledger knows the answers of an earlier time, so that a judge is examined once.
+    The ledger keeps the answers, so a judge is examined once.
 
     Raises:
         ProviderError: it gets fewer of them right than `judge.min_accuracy`, or cannot be asked.
@@ -61,17 +61,18 @@ def examine_judge(stage: Stage, annotator: Annotator, texts: Sequence[str]) -> E
     answers = judge.annotate(task.concepts, task.texts, stage.report).answers
     found = examine(probes.truth, answers)
     said = (
-        f"{found.right} of {found.asked} questions whose answers are known are answered rightly (yes where it is yes: "
-        f"{found.sensitivity:.0%}, no where it is no: {found.specificity:.0%})"
+        f"{found.right} of {found.asked} questions with known answers are answered correctly (sensitivity "
+        f"{found.sensitivity:.0%}, specificity {found.specificity:.0%})"
     )
     stage.report(f"the judge is examined: {said}")
     if found.accuracy < settings.min_accuracy:
         worst, share = found.worst
         raise ProviderError(
-            f"`annotation.model: {stage.dataset.spec.annotation.model}` is no reliable judge: {said}, worst of all "
-            f"“{worst}” ({share:.0%}). That is {found.accuracy:.2f} on balance, below judge.min_accuracy "
-            f"{settings.min_accuracy:g}; always saying the same makes 0.50. Choose another model, fewer "
-            "annotation.concepts_per_call, or, if you know why, a lower judge.min_accuracy. Nothing else was asked."
+            f"`annotation.model: {stage.dataset.spec.annotation.model}` is not a reliable judge: {said}, worst "
+            f"on “{worst}” ({share:.0%}). Its balanced accuracy is {found.accuracy:.2f}, below "
+            f"judge.min_accuracy {settings.min_accuracy:g}; a constant answer gives 0.50. Choose another model, "
+            "fewer annotation.concepts_per_call, or, if you know why, a lower judge.min_accuracy. Nothing else "
+            "was asked."
         )
     return found
 

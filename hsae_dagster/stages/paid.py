@@ -243,7 +243,7 @@ def asked_for_words(project: Project, dataset: Dataset, hypothesis: dict[str, An
     ]
     if not places:
         raise HsaeError(
-            f"`{hypothesis['hypothesis_id']}` has no neuron here: its words are yours, and nobody was asked."
+            f"`{hypothesis['hypothesis_id']}` has no neuron here: the words are yours, and no model was asked."
         )
     bodies = {f"candidate {number}": body for number, body in enumerate(interpreter.bodies_of(places[0], request))}
     record = written.json("concepts.json")[places[0]]

@@ -152,7 +152,8 @@ def _not_yet(results: Path, dataset: Dataset, record: Placed, opened: Admitted, 
     except MethodError as error:
         return f"{wait}. So far: {error}"
     found = held["cluster_id"].n_unique()
-    return "" if held.height >= rows and found >= clusters else f"{wait}; so far {held.height:,}, of {found:,}, do."
+    so_far = f"{held.height:,} rows of {found:,} clusters do"
+    return "" if held.height >= rows and found >= clusters else f"{wait}; so far {so_far}."
 
 
 def _enough(dataset: Dataset, first: Holdout | None) -> tuple[int, int]:

@@ -137,7 +137,7 @@ def _row(size: Size) -> dict[str, Any]:
 def _why_nobody_can_judge(lessons: Lessons, sizes: list[Size]) -> str | None:
     train, validation = (frame["label"] for frame in lessons.observations.values())
     if len(sizes) == 1:
-        return f"the only size that {len(lessons.ids['train']):,} distinct training units carry"
+        return f"the only size that {len(lessons.ids['train']):,} distinct training units allow"
     if train.n_unique() < 2 or validation.n_unique() < 2:
         return "the smallest; there are no labels of training and validation texts that differ, to choose by"
     if len(validation) < ENOUGH_OBSERVATIONS:
@@ -185,7 +185,7 @@ def _raced(sizes: list[Size], race: _Race, judge: "_Judge") -> tuple[list[dict[s
         candidates.append(judge.judged(size, coded[-1]))
         judged = candidates[-1]
         said = fit(judge.lessons.task, judged.outcome, judged.predicted)
-        report(f"raced {size.m}/{size.k}: {plural(judged.claims, 'claim')} say {said:.3f} on validation clusters")
+        report(f"raced {size.m}/{size.k}: {plural(judged.claims, 'claim')} reach {said:.3f} on validation clusters")
     standing = compare(candidates, judge.clusters, judge.lessons.task)
     agreement: dict[int, float] = {}
     for near in standing.near if len(standing.near) > 1 else ():

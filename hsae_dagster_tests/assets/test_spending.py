@@ -324,7 +324,7 @@ def test_a_judge_that_knows_nothing_is_not_paid_for(ready: Selected, judge: Any)
     declare(workspace, judge={"texts": 16, "min_accuracy": 0.75})
     before, server.chat = len(server.calls), examined(judge)
     said = workspace.run("asked", "annotation_matrix").sentence("annotation_matrix")
-    assert "`annotation.model: openai:judge` is no reliable judge" in said
+    assert "`annotation.model: openai:judge` is not a reliable judge" in said
     assert "below judge.min_accuracy 0.75" in said
     assert len(server.calls) - before == 16
 

@@ -269,7 +269,7 @@ def test_no_cluster_is_proposed_where_none_is_wanted_and_what_that_gives_up_is_s
     usual, none = propose(reviews(), "r.csv"), propose(reviews(), "r.csv", Wishes(cluster_by="none"))
     assert usual.value("columns.cluster_by") == "User Name" and none.value("columns.cluster_by") is None
     said = next(item.why for item in none.fields if item.path == "columns.cluster_by")
-    assert "That gives something up" in said and "`User Name` would have been it" in said
+    assert "The cost: texts that share" in said and "`User Name` would have been chosen" in said
     named = reviews().rename({"User Name": "none"})
     assert propose(named, "r.csv", Wishes(cluster_by="none")).value("columns.cluster_by") == "none"
 
@@ -305,7 +305,7 @@ def test_a_higher_reads_well_before_the_outcome(name: str, values: Callable[[int
     found = propose(frame, "x.csv", Wishes(label=name))
     assert found.value("outcome") == phrase
     asked = next(item.why for item in found.fields if item.path == "outcome")
-    assert ("In which unit" in asked) == (phrase == "price")
+    assert ("What is its unit" in asked) == (phrase == "price")
 
 
 def test_parts_of_a_date_and_spans_of_time_are_neither_outcome_nor_cluster() -> None:

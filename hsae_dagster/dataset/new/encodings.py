@@ -190,8 +190,8 @@ def _guessed(data: bytes, path: Path) -> Decoded:
         return Decoded(
             text,
             encoding,
-            f"it was in {encoding} by the look of it, not UTF-8 (a line then reads “{shown}”; if that is wrong, name "
-            "the right one with --encoding)",
+            f"it was in {encoding} judging by its content, not UTF-8 (a line then reads “{shown}”; if that is "
+            "wrong, name the right one with --encoding)",
         )
     likely_first = sorted(readings.values(), key=lambda name: WINDOWS.index(name) if name in WINDOWS else len(WINDOWS))
     offered = likely_first or [*WINDOWS[:2], "cp1251", "gb18030", "shift_jis"]

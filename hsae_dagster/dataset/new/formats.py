@@ -64,11 +64,11 @@ def _why(data: bytes, columns: Mapping[str, Sequence[Any]]) -> str:
     if data.startswith(b"\xef\xbb\xbf"):
         return "it began with a byte order mark"
     if any(word in data for word in (b"NaN", b"Infinity")):
-        return "it held NaN or Infinity, which are no JSON"
+        return "it held NaN or Infinity, which are not JSON"
     nested = [name for name, cells in columns.items() if any(isinstance(cell, dict) for cell in cells)]
     if nested:
         return f"the objects in {', '.join(f'`{name}`' for name in nested)} were written as text"
-    return "a plain reader would not take it, or take it otherwise"
+    return "a standard reader would reject or misread it"
 
 
 def _parsed(text: str, path: Path) -> tuple[Any, str]:

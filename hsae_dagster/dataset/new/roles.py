@@ -303,10 +303,13 @@ def missing_fields(frame: pl.DataFrame, needed: Sequence[ColumnProfile]) -> list
     codes = {code for column in needed for code, _ in column.codes}
     if marks or codes:
         said = [f"`{c.name}` is {_counted(c.marks)}" for c in needed if c.marks]
-        why = f"{'; '.join(said)}: taken for no value. Leave out what is an answer." if said else ""
+        why = f"{'; '.join(said)}: read as missing. Remove those that are answers." if said else ""
         if codes:
             outside = "; ".join(f"`{c.name}` is {_counted(c.codes)}" for c in needed if c.codes)
-            why = f"{why} {outside}, far from all other values: a code for no answer? If it is a number, leave it out."
+            why = (
+                f"{why} {outside}, far from all other values: a code for a missing answer? If it is a number, "
+                "remove this line."
+            )
         fields.append(("columns.missing", [*marks.values(), *sorted(codes)], why.strip(), not codes, (), True))
     n = int(frame.select(pl.any_horizontal(*[_empty(c, marks, codes) for c in needed]).sum()).item())
     if n:
@@ -406,8 +409,8 @@ def doubt_large(frame: pl.DataFrame, cluster: Choice) -> Choice:
     if share < LARGE:
         return cluster
     why = (
-        f"{cluster.why} One of them, “{str(largest[0])[:40]}”, has {share:.0%} of the rows and lies in one split, "
-        "whole: what is left may be too little to learn from or to test on."
+        f"{cluster.why} One of them, “{str(largest[0])[:40]}”, has {share:.0%} of the rows, all in one split; "
+        "the rest may be too little to train or test on."
     )
     return replace(cluster, why=why, sure=False)
 
