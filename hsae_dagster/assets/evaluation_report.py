@@ -29,20 +29,11 @@ from hsae_dagster.report.archive import report_address
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.page import ladder_sentences
 from hsae_dagster.stages.claims import UnitCloseness
-from hsae_dagster.stages.evaluation import Upstream, evaluate
+from hsae_dagster.stages.evaluation import UPSTREAM, Upstream, evaluate
 from hsae_dagster.stages.holdout import concepts_to_test, keep_look, open_look
 from hsae_dagster.stages.publishing import Identity, exported_annotations, identify, publish
 from hsae_dagster.storage.lineage import LineageLog, staleness
-from hsae_dagster.storage.outputs import (
-    StoredActivations,
-    StoredCheckpoints,
-    StoredCorpus,
-    StoredEmbeddings,
-    StoredEvaluation,
-    StoredInterpretations,
-    StoredMatrix,
-    StoredSelection,
-)
+from hsae_dagster.storage.outputs import StoredEvaluation
 
 NAME = "evaluation_report"
 CODE_VERSION = "22"
@@ -62,15 +53,7 @@ class _Asked:
 
 @dg.asset(
     name=NAME,
-    deps=[
-        "corpus",
-        "embeddings",
-        "sae_checkpoints",
-        "activations",
-        "selected_neurons",
-        "interpretations",
-        "annotation_matrix",
-    ],
+    deps=[kind.asset for kind in UPSTREAM],
     partitions_def=datasets,
     kinds={"statsmodels", "html"},
     code_version=CODE_VERSION,
@@ -82,15 +65,7 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
         # Which results are current decides whether there is anything to do; the large ones are read only if there is.
-        upstream = Upstream(
-            corpus=stage.upstream(StoredCorpus),
-            embeddings=stage.pointed(StoredEmbeddings),
-            checkpoints=stage.pointed(StoredCheckpoints),
-            activations=stage.pointed(StoredActivations),
-            selected=stage.pointed(StoredSelection),
-            interpretations=stage.upstream(StoredInterpretations),
-            matrix=stage.upstream(StoredMatrix),
-        )
+        upstream = Upstream.current(stage)
         testing = concepts_to_test(stage.dataset, upstream.interpretations)
         plan, look = open_look(stage, upstream.corpus, testing, upstream.matrix)
         log = LineageLog(project.store)

@@ -79,8 +79,7 @@ class Upstream:
     @property
     def outputs(self) -> list[Output]:
         """Those that are read."""
-        found = (self.corpus, self.interpretations, self.embeddings, self.activations)
-        return [output for output in found if output is not None]
+        return [output for output in vars(self).values() if output is not None]
 
     def firing(self, concepts: Sequence[FoundConcept], texts: pl.DataFrame) -> np.ndarray | None:
         """(texts, neurons) activations of the concepts' neurons; None where every text is judged."""

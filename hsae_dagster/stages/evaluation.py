@@ -1,8 +1,9 @@
 """The evaluation of one dataset: from annotations and labels to `ReportContent`, with negative controls."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -87,7 +88,7 @@ from hsae_dagster.storage.outputs import (
 
 @dataclass(frozen=True)
 class Upstream:
-    """What an evaluation reads."""
+    """What an evaluation reads, in the order of the stages."""
 
     corpus: StoredCorpus
     embeddings: StoredEmbeddings
@@ -97,10 +98,19 @@ class Upstream:
     interpretations: StoredInterpretations
     matrix: StoredMatrix
 
+    @staticmethod
+    def current(stage: Stage) -> "Upstream":
+        """The current ones: the large ones unread until there is anything to do (`verify`)."""
+        large = (StoredEmbeddings, StoredCheckpoints, StoredActivations, StoredSelection)
+        return Upstream(*(stage.pointed(kind) if kind in large else stage.upstream(kind) for kind in UPSTREAM))
+
     @property
     def outputs(self) -> list[Output]:
-        """All of it, in the order of the stages."""
+        """All of it."""
         return list(vars(self).values())
+
+
+UPSTREAM: tuple[Any, ...] = tuple(part.type for part in fields(Upstream))
 
 
 def run_negative_controls(
