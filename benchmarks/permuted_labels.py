@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.cells import Shared, append, finished, lines, permuted, result, run_stages
 from hsae_dagster.core.inference.joint_fit import Fit
 from hsae_dagster.orchestration.project import Project
-from hsae_dagster.stages.holdout import chosen_concepts
 from hsae_dagster.storage.artifacts import read_frame
+from hsae_dagster.storage.outputs import StoredInterpretations
 
 NO_LADDER = {"fits": [], "floor": [None, None], "why": "left out"}
 NO_FITS = ((Fit("concepts", "R2", 0.0, 0.0, 0.0, "left out"),), (0.0, 0.0))
@@ -52,7 +52,7 @@ def permutation(shared: Shared, dataset: str, seed: int, saes: Any) -> dict[str,
         mock.patch("hsae_dagster.stages.evaluation._fits", lambda *_: NO_FITS),
     ):
         run_stages(project, dataset, upto="interpretations")
-        readable = len(chosen_concepts(result(project, dataset, "interpretations")))
+        readable = len(StoredInterpretations(result(project, dataset, "interpretations")).distinct)
         decided = []
         if readable:  # with no claim nothing can be confirmed, and judging says so by failing
             run_stages(project, dataset)

@@ -15,6 +15,7 @@ from hsae_dagster.report.archive import DatasetLine, HypothesisLine, best_markdo
 from hsae_dagster.report.wording import standing_effect
 from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import write_atomically
+from hsae_dagster.storage.outputs import Output
 
 labelled_texts = dg.AssetSpec(
     "labelled_texts",
@@ -199,4 +200,4 @@ def _told(log: LineageLog, record: EvaluationRecord, asset: str) -> dict[str, An
         stored = log.store.at(origin.place)
     except StorageError:
         return {}
-    return stored.json("_spending.json") if stored.file("_spending.json").is_file() else {}
+    return Output(stored).spending or {}

@@ -476,8 +476,8 @@ def card(hypothesis: str, file: Path) -> None:
     import polars as pl
 
     from hsae_dagster.report.archive import card_svg
-    from hsae_dagster.storage.artifacts import read_frame
     from hsae_dagster.storage.lineage import LineageLog
+    from hsae_dagster.storage.outputs import StoredEvaluation
 
     prepare_home(project_root())
     log = LineageLog(Project.here().store)
@@ -487,7 +487,7 @@ def card(hypothesis: str, file: Path) -> None:
             f"No evaluation has a hypothesis `{hypothesis}`. `hsae lineage <dataset>` lists them."
         )
     stored = log.store.verified(records[-1].dataset, log.store.at(records[-1].evaluation.place))
-    found = read_frame(stored.file("hypotheses.parquet")).filter(pl.col("hypothesis_id").str.starts_with(hypothesis))
+    found = StoredEvaluation(stored).hypotheses.filter(pl.col("hypothesis_id").str.starts_with(hypothesis))
     try:
         file.write_text(card_svg(records[-1], found.row(0, named=True)), encoding="utf-8")
     except OSError as error:

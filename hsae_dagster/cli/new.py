@@ -243,11 +243,13 @@ def _settling(dataset: "Dataset") -> list[str]:
 def _about_gold(dataset: "Dataset") -> list[str]:
     """What is to be said of labels by people, or of the lack of them."""
     from hsae_dagster.stages.gold import check_gold, gold_offer
+    from hsae_dagster.storage.outputs import StoredCorpus, StoredInterpretations
 
     store, name = Project.here().store, dataset.name
     said = [gold_offer(dataset)]
     if store.has(name, "corpus") and store.has(name, "interpretations"):
-        said.append(check_gold(dataset, store.current(name, "interpretations"), store.current(name, "corpus")))
+        found = StoredInterpretations.current(store, name), StoredCorpus.current(store, name)
+        said.append(check_gold(dataset, *found))
     return [each for each in said if each]
 
 

@@ -59,10 +59,11 @@ def print_findings(dataset: str, seconds: float) -> None:
     from hsae_dagster.core.inference.joint_fit import Fit
     from hsae_dagster.report.cards import FOUND_IN
     from hsae_dagster.report.wording import grouped, metric_name, plural, rung_name
+    from hsae_dagster.storage.outputs import StoredEvaluation
 
     project = Project.here()
-    stored = project.store.current(dataset, "evaluation_report")
-    summary, rows = stored.json("evaluation.json"), stored.json("_table.json")
+    evaluation = StoredEvaluation.current(project.store, dataset)
+    summary, rows = evaluation.summary, evaluation.rows
     used = (
         "on texts never tested on before" if summary["look"] == 1 else "on held-out texts that an earlier look has used"
     )

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,23 +39,21 @@ from hsae_dagster.stages.claims import (
     units_of,
     vocabulary_of,
 )
-from hsae_dagster.stages.units import read_sides
-from hsae_dagster.storage.artifacts import load_sae, read_frame, write_frame, write_json
-from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.storage.outputs import StoredCheckpoints, StoredCorpus, StoredSAE
 from hsae_dagster.torch_threads import one_thread
 
 
-def read_choice(checkpoints: StoredObject) -> SizeChoice | None:
+def read_choice(checkpoints: StoredCheckpoints) -> SizeChoice | None:
     """The measured choice behind the autoencoders; None where they were declared or nothing was measured."""
-    if not checkpoints.file("grid.parquet").is_file():
+    grid = checkpoints.grid
+    if grid is None:
         return None
-    grid, choice = read_frame(checkpoints.file("grid.parquet")), checkpoints.json("choice.json")
     # Of two halves both were offered the same sizes; the reason says what each took.
     grid = grid.filter(pl.col("half") == grid["half"][0])
     if grid["said"].is_null().all():
         return None
     taken = grid.filter(pl.col("chosen")).row(0, named=True)
-    return SizeChoice(tuple(grid.select("m", "k").iter_rows()), taken["m"], taken["k"], choice["reason"])
+    return SizeChoice(tuple(grid.select("m", "k").iter_rows()), taken["m"], taken["k"], checkpoints.choice["reason"])
 
 
 # Quickstart settings of hypothesaes 2.0.1.
@@ -73,33 +70,30 @@ def reference_sae(n_texts: int) -> SAE:
     return SAE(m=size.m, k=size.k, **_REFERENCE)
 
 
-def choose_saes(lessons: Lessons, corpus: StoredObject, auto: Auto, folder: Path) -> dict[str, StoredObject]:
-    """Race the grid, write grid.parquet and choice.json, train what is taken to the end; of halves, each takes its own.
+def choose_saes(lessons: Lessons, corpus: StoredCorpus, auto: Auto) -> tuple[dict[str, StoredSAE], dict[str, Any]]:
+    """Race the grid, train what is taken to the end; of halves, each takes its own.
 
     Args:
         lessons: what autoencoders learn from.
         corpus: the dataset's.
         auto: how the choice is made.
-        folder: where the record goes.
 
     Returns:
-        What is taken, by the half whose outcomes chose it (empty without halves).
+        What is taken, by the half whose outcomes chose it (empty without halves); `grid` and `choice` for the record.
     """
     taken, grids, reasons = {}, [], []
-    for side in read_sides(corpus):
+    for side in corpus.sides:
         observed = {split: side.observations.filter(pl.col("split") == split) for split in SPLITS}
         rows, reason, taken[side.half] = _choose(replace(lessons, observations=observed), corpus, side, auto)
         grids.append(pl.DataFrame(rows, schema=_COLUMNS).with_columns(pl.lit(side.half).alias("half")))
         reasons.append(f"half {side.half.upper()}: {reason}" if side.half else reason)
-    write_frame(folder / "grid.parquet", pl.concat(grids))
     metric = "R2" if lessons.task == "regression" else "AUC"
-    write_json(folder / "choice.json", {"metric": metric, "reason": "; ".join(reasons)})
-    return taken
+    return taken, {"grid": pl.concat(grids), "choice": {"metric": metric, "reason": "; ".join(reasons)}}
 
 
 def _choose(
-    lessons: Lessons, corpus: StoredObject, side: Side, auto: Auto
-) -> tuple[list[dict[str, Any]], str, StoredObject]:
+    lessons: Lessons, corpus: StoredCorpus, side: Side, auto: Auto
+) -> tuple[list[dict[str, Any]], str, StoredSAE]:
     """A row of the record for each size, why one was taken, and that one."""
     stage, n_units = lessons.stage, len(lessons.ids["train"])
     sizes = grid(n_units, stage.dataset.spec.selection.n)
@@ -155,7 +149,7 @@ class _Race:
     lessons: Lessons
     auto: Auto
 
-    def run(self, size: Size, further: int = 0) -> StoredObject:
+    def run(self, size: Size, further: int = 0) -> StoredSAE:
         """One candidate, from the first seed or a further one."""
         n_units = len(self.lessons.ids["train"])
         epochs = passes(self.auto.race_epochs, n_units)
@@ -239,7 +233,7 @@ class _Judge:
     limits: Limits
 
     @staticmethod
-    def of(lessons: Lessons, corpus: StoredObject, side: Side) -> "_Judge":
+    def of(lessons: Lessons, corpus: StoredCorpus, side: Side) -> "_Judge":
         """Read what is needed, or a sample of its clusters."""
         stage = lessons.stage
         spec = stage.dataset.spec
@@ -277,11 +271,11 @@ class _Judge:
         """(n,) of the validation observations."""
         return self.unseen.clusters
 
-    def coded(self, stored: StoredObject) -> _Coded:
+    def coded(self, trained: StoredSAE) -> _Coded:
         """What a trained candidate does on the units and texts."""
         from hsae_dagster.core.sae.model import encode
 
-        codes = encode(load_sae(stored.folder, stored.json("sae.json")), self.units.vectors)
+        codes = encode(trained.sae, self.units.vectors)
         per_text = pool_codes(codes, self.units.places, self.lessons.stage.dataset.spec.pool).codes
         return _Coded(codes.tocsc(), sp.csc_matrix(per_text > 0, dtype=np.float32))
 

@@ -13,8 +13,9 @@ import polars as pl
 from hsae_dagster.core.evaluations import FILES, EvaluationRecord, Origin
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import set_fingerprint
-from hsae_dagster.storage.artifacts import finite, read_frame
+from hsae_dagster.storage.artifacts import finite
 from hsae_dagster.storage.objects import ObjectStore, StoredObject, locked, sealed, unsealed
+from hsae_dagster.storage.outputs import StoredCorpus, StoredEmbeddings, StoredEvaluation
 
 _MIXED = "`{reader}` was made from another version of `{asset}` than the evaluation read"
 
@@ -55,11 +56,11 @@ def trace(store: ObjectStore, dataset: str, evaluation: StoredObject) -> tuple[t
 
 
 def _join_embeddings(store: ObjectStore, found: dict[str, Origin], mixed: list[str]) -> None:
-    """The result of `embeddings` depends on texts alone and names no corpus; the keys tell whether it is this one."""
+    """The result of `embeddings` depends on units alone and names no corpus; the keys tell whether it is this one."""
     if "embeddings" not in found or "corpus" not in found:
         return
-    record = store.at(found["embeddings"].place).json("embeddings.json")
-    ids = read_frame(store.at(found["corpus"].place).file("texts.parquet"))["text_id"]
+    record = StoredEmbeddings(store.at(found["embeddings"].place)).record
+    ids = StoredCorpus(store.at(found["corpus"].place)).units["unit_id"]
     if set_fingerprint(ids, record["set_id"]) == record["fingerprint"]:
         upstream = {"corpus": found["corpus"].data_version}
         found["embeddings"] = replace(found["embeddings"], upstream=upstream)
@@ -184,8 +185,7 @@ class LineageLog:
     def quoted(self, record: EvaluationRecord, hypothesis_id: str) -> list[tuple[str, str, str]]:
         """Texts on a hypothesis' card: (role, text_id, text)."""
         stored = self.store.verified(record.dataset, self.store.at(record.evaluation.place))
-        evidence = read_frame(stored.file("evidence.parquet"))
-        own = evidence.filter(pl.col("hypothesis_id") == hypothesis_id)
+        own = StoredEvaluation(stored).evidence.filter(pl.col("hypothesis_id") == hypothesis_id)
         return list(own.select("role", "text_id", "text").iter_rows())
 
     def __iter__(self) -> Iterator[EvaluationRecord]:

@@ -202,7 +202,7 @@ def test_a_failed_structural_check_leaves_the_last_good_result_current(
     monkeypatch.setattr(
         activations,
         "_check",
-        lambda codes, n, stored: [activations.checks.result("activations", "one_row_per_text", False)],
+        lambda found, n: [activations.checks.result("activations", "one_row_per_text", False)],
     )
     copied.declare("ratings", None, saes=[{"m": 6, "k": 2, "max_epochs": 5, "batch_size": 32}])
     run = copied.run("ratings")
