@@ -11,7 +11,9 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
+from hsae_dagster.core.concepts.candidates import SOURCES
 from hsae_dagster.dataset.sections import SAE, AutoSizes
+from hsae_dagster.extensions import own_sources
 from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.executors import GPU_OP_TAGS, gpu_pool
 from hsae_dagster.orchestration.project import Project, datasets
@@ -153,7 +155,8 @@ def _declared(stage: Stage) -> dict[str, Any]:
     spec = stage.dataset.spec
     if isinstance(spec.saes, AutoSizes):
         judged_by = {"n": spec.selection.n, "pool": spec.pool, "min_positives": spec.inference.min_positives}
-        return {**spec.saes.model_dump(mode="json"), "task": spec.task, **judged_by, "seed": spec.interpretation.seed}
+        judged_by |= {"sources": list(spec.interpretation.sources), "seed": spec.interpretation.seed}
+        return {**spec.saes.model_dump(mode="json"), "task": spec.task, **judged_by, **own_sources(spec, SOURCES)}
     if isinstance(spec.saes, str):
         return {"saes": spec.saes}
     return {"saes": [declaration(stage.dataset, sae) for sae in spec.saes], "task": spec.task}

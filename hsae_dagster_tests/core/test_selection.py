@@ -320,10 +320,10 @@ def test_labels_of_any_two_values_give_the_same_selection():
         ({"n_select": 0}, "at least one"),
         ({"n_select": 9}, "only 8 of 8 are live"),
         ({"task": "ranking"}, "Unknown task 'ranking'"),
-        ({"method": "lars"}, "Unknown selection method 'lars'"),
+        ({"method": "lars"}, r"`selection\.method` is `lars`, which is not known.*`lasso`"),
         ({"method": "no_such_package:score"}, "cannot be imported"),
         ({"method": f"{HERE}:nothing_here"}, "cannot be imported"),
-        ({"method": f"{HERE}:NOT_A_FUNCTION"}, "int, not a function"),
+        ({"method": f"{HERE}:NOT_A_FUNCTION"}, "of type int, not a function"),
     ],
 )
 def test_bad_input_is_refused_with_a_sentence(change, sentence):
