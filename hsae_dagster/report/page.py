@@ -174,8 +174,9 @@ class Section:
     parts: Sequence[str | Figure | pl.DataFrame]
 
 
-# In reading order: key (its template is sections/<key>.html.j2) and title in the navigation.
-SECTIONS = {
+# In reading order, by key: the title of a section with a template of its own (sections/<key>.html.j2), or the function
+# that puts one together.
+SECTIONS: dict[str, str | Callable[[ReportContent], Section]] = {
     "summary": "Summary",
     "effects": "Effects",
     "hypotheses": "Hypotheses",
@@ -222,11 +223,12 @@ class _Placed:
 
 def _sections(content: ReportContent) -> list[_Placed]:
     placed = []
-    for key, title in SECTIONS.items():
+    for key, known in SECTIONS.items():
         if key == _AFTER_OWN:
             names = (content.settings.get("report") or {}).get("sections") or ()
             placed += [_assembled(f"own-{n}", OWN_SECTIONS.find(name)(content)) for n, name in enumerate(names, 1)]
-        placed.append(_Placed(key, title, f"sections/{key}.html.j2"))
+        own_template = f"sections/{key}.html.j2"
+        placed.append(_Placed(key, known, own_template) if isinstance(known, str) else _assembled(key, known(content)))
     return placed
 
 
