@@ -154,9 +154,10 @@ def _declared(stage: Stage) -> dict[str, Any]:
     """What the autoencoders depend on: those listed, or how they are chosen, of which the claims wanted are a part."""
     spec = stage.dataset.spec
     if isinstance(spec.saes, AutoSizes):
-        judged_by = {"n": spec.selection.n, "pool": spec.pool, "min_positives": spec.inference.min_positives}
-        judged_by |= {"sources": list(spec.interpretation.sources), "seed": spec.interpretation.seed}
-        return {**spec.saes.model_dump(mode="json"), "task": spec.task, **judged_by, **own_sources(spec, SOURCES)}
+        limits = {"n": spec.selection.n, "min_positives": spec.inference.min_positives}
+        judged_by: dict[str, Any] = {**limits, "pool": spec.pool, "seed": spec.interpretation.seed}
+        judged_by |= {"sources": list(spec.interpretation.sources), **own_sources(spec, SOURCES)}
+        return {**spec.saes.model_dump(mode="json"), "task": spec.task, **judged_by}
     if isinstance(spec.saes, str):
         return {"saes": spec.saes}
     return {"saes": [declaration(stage.dataset, sae) for sae in spec.saes], "task": spec.task}

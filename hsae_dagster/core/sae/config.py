@@ -14,7 +14,7 @@ class SAEConfig(BaseModel):
         MethodError: a setting is out of range or two settings contradict each other.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, allow_inf_nan=False)
 
     m: int = Field(64, ge=2, description="Neurons in all.")
     k: int = Field(16, ge=1, description="Neurons that may fire per text.")
