@@ -56,6 +56,7 @@ def kitchen(texts):
     return [WordGroup(("soup", "oven", "garlic", "recipe", "flour", "butter"))]
 """,
     "page.py": """
+import polars as pl
 from hsae_dagster.report.canvas import draw
 from hsae_dagster.report.page import Section
 
