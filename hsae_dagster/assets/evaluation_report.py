@@ -19,15 +19,17 @@ from hsae_dagster.core.inference.cluster_robust import Effect
 from hsae_dagster.core.inference.joint_fit import read_ladder
 from hsae_dagster.core.inference.partial_effects import flag_name
 from hsae_dagster.core.inference.plan import AnalysisPlan, Look
+from hsae_dagster.core.selection.methods import METHODS
 from hsae_dagster.core.selection.stability import rows_that_test
 from hsae_dagster.dataset.discovery import files_fingerprint
 from hsae_dagster.dataset.rows import gold_hash
+from hsae_dagster.extensions import own_sources
 from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.project import Project, datasets
 from hsae_dagster.orchestration.stage import Stage, explained, picture, status_words, table
 from hsae_dagster.report.archive import report_address
 from hsae_dagster.report.content import ReportContent
-from hsae_dagster.report.page import ladder_sentences
+from hsae_dagster.report.page import OWN_SECTIONS, ladder_sentences
 from hsae_dagster.stages.claims import UnitCloseness
 from hsae_dagster.stages.evaluation import UPSTREAM, Upstream, evaluate
 from hsae_dagster.stages.holdout import concepts_to_test, keep_look, open_look
@@ -78,6 +80,8 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
             "look": look.record,
             "identities": {concept: identity.hypothesis_id for concept, identity in identities.items()},
             "gold": gold_hash(stage.dataset.folder),
+            # Labels are permuted and neurons selected again by the same method.
+            **own_sources(spec, METHODS, OWN_SECTIONS),
         }
         asked = _Asked(plan, look, identities)
         found = stage.build(

@@ -9,7 +9,9 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
+from hsae_dagster.core.concepts.candidates import SOURCES
 from hsae_dagster.dataset.sections import SAE, AutoSizes
+from hsae_dagster.extensions import own_sources
 from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.executors import GPU_OP_TAGS, gpu_pool
 from hsae_dagster.orchestration.project import Project, datasets
@@ -151,8 +153,10 @@ def _declared(stage: Stage) -> dict[str, Any]:
     """What the autoencoders depend on: those listed, or how they are chosen, of which the claims wanted are a part."""
     spec = stage.dataset.spec
     if isinstance(spec.saes, AutoSizes):
-        judged_by = {"n": spec.selection.n, "pool": spec.pool, "min_positives": spec.inference.min_positives}
-        return {**spec.saes.model_dump(mode="json"), "task": spec.task, **judged_by, "seed": spec.interpretation.seed}
+        limits = {"n": spec.selection.n, "min_positives": spec.inference.min_positives}
+        judged_by: dict[str, Any] = {**limits, "pool": spec.pool, "seed": spec.interpretation.seed}
+        judged_by |= {"sources": list(spec.interpretation.sources), **own_sources(spec, SOURCES)}
+        return {**spec.saes.model_dump(mode="json"), "task": spec.task, **judged_by}
     if isinstance(spec.saes, str):
         return {"saes": spec.saes}
     return {"saes": [declaration(stage.dataset, sae) for sae in spec.saes], "task": spec.task}

@@ -13,7 +13,9 @@ from hsae_dagster.core.concepts.fidelity import column
 from hsae_dagster.core.inference.joint_fit import read_ladder
 from hsae_dagster.core.observations import firing_separation, firing_z, observation_matrix
 from hsae_dagster.core.sae.sizes import redundancy
+from hsae_dagster.core.selection.methods import METHODS
 from hsae_dagster.core.selection.stability import HALVES, Side, silenced
+from hsae_dagster.extensions import own_sources
 from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.project import Project, datasets
 from hsae_dagster.orchestration.stage import Stage, explained, picture, table
@@ -63,6 +65,7 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
             **spec.selection.model_dump(mode="json"),
             "pool": spec.pool,
             "clusters declared": spec.columns.cluster_by is not None,
+            **own_sources(spec, METHODS),
         }
         found = stage.build(
             StoredSelection,

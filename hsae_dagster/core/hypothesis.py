@@ -354,7 +354,7 @@ class Hypothesis:
         evidence: holdout texts.
         rule: name of the rule that gave the verdict.
         source: `found` by the pipeline or `yours` (written in dataset.yaml).
-        made_from: `neuron`, `terms` or `style`: where the claim came from; empty for a phrase or one of yours.
+        made_from: `neuron`, `terms`, `style` or the path of a user's own source; empty for a phrase or one of yours.
         title: one to three words, or the first sentence, that stand for the claim where there is little room.
         p_one_sided: the p-value that was corrected, for the frozen direction.
         decided_by: what gave it: `plain`, `controls` or `distilled`, and `, ranks` and `, gold` where they did too.

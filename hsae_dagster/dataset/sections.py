@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
+from hsae_dagster.core.sae.config import SAEConfig
+
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Range = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
 
@@ -111,61 +113,16 @@ class OwnHypothesis(Section):
         return {"claim": value} if isinstance(value, str) else value
 
 
-class SAE(Section):
+class SAE(SAEConfig):
     """A sparse autoencoder. With several, their neurons stand side by side."""
 
-    m: int = Field(64, ge=2, description="Number of neurons.")
-    k: int = Field(16, ge=1, description="Neurons that may fire per text.")
-    prefixes: tuple[int, ...] | None = Field(None, description="Matryoshka prefixes, rising, the last equal to m.")
-    batch_topk: bool = Field(False, description="Share k over the batch instead of fixing it per text.")
-    aux_k: int | None = Field(None, ge=1, description="Dead neurons revived per step; default min(2k, m).")
-    aux_coef: float = Field(1 / 32, ge=0.0, description="Weight of the loss that revives dead neurons.")
-    dead_after_steps: int = Field(256, ge=1, description="Training steps without firing after which a neuron is dead.")
-    multi_k: int | None = Field(None, ge=1, description="k of a second, denser reconstruction.")
-    multi_coef: float = Field(0.0, ge=0.0, description="Weight of the multi_k reconstruction.")
-    learning_rate: float = Field(1e-3, gt=0.0, description="Adam's step size.")
-    batch_size: int = Field(512, ge=2, description="Texts per step.")
-    clip_grad: float | None = Field(1.0, gt=0.0, description="Gradient clipping norm; null for none.")
-    max_epochs: int = Field(200, ge=1, description="Most passes over the training texts.")
-    patience: int = Field(5, ge=1, description="Epochs without improvement before stopping.")
-    seed: int = Field(0, ge=0, description="Seed of this autoencoder.")
     checkpoint: str | None = Field(
         None,
         description="A checkpoint of HypotheSAEs (SAE_M=…_K=….pt) beside dataset.yaml, used without training.",
     )
-    label_weight: float = Field(
-        0.0, ge=0.0, description="Weight of predicting the training labels from the neurons; 0: unguided."
-    )
-    head_neurons: int | None = Field(
-        None, ge=1, description="With label_weight: only this many neurons, the first ones, predict the label."
-    )
-    distinct_weight: float = Field(
-        0.0, ge=0.0, description="With label_weight: weight of keeping the predicting neurons uncorrelated."
-    )
 
-    input_noise: float = Field(
-        0.0,
-        ge=0.0,
-        description="Noise added to training embeddings, as a multiple of their standard deviation; acts like ridge.",
-    )
-
-    start: Literal["random", "centroids"] = Field(
-        "random",
-        description="Initial directions: random, as in the reference, or centroids of the training units, on "
-        "which more seeds agree.",
-    )
-
-    @model_validator(mode="after")
-    def _sizes_agree(self) -> "SAE":
-        if self.k > self.m:
-            raise ValueError(f"k is {self.k} but m is only {self.m}; k may be at most m")
-        if self.head_neurons and self.head_neurons > self.m:
-            raise ValueError(f"head_neurons is {self.head_neurons} but m is only {self.m}; leave it out for all")
-        if self.label_weight == 0 and (self.head_neurons or self.distinct_weight):
-            raise ValueError("head_neurons and distinct_weight shape guidance by the label; set label_weight above 0")
-        if self.prefixes and (list(self.prefixes) != sorted(set(self.prefixes)) or self.prefixes[-1] != self.m):
-            raise ValueError(f"prefixes {list(self.prefixes)} must rise strictly and end at m = {self.m}")
-        return self
+    # Findings about dataset.yaml name the field inside it.
+    __init__ = BaseModel.__init__
 
     @model_validator(mode="after")
     def _what_is_loaded_is_not_trained(self) -> "SAE":

@@ -151,7 +151,10 @@ class Splits(Section):
 class Embedding(Section):
     """How a text becomes a vector."""
 
-    model: str = Field("minilm", description="`minilm` (bundled, offline) or `openai:<model>`.")
+    model: str = Field(
+        "minilm",
+        description="`minilm` (bundled, offline), `openai:<model>`, or your own function as `package.module:function`.",
+    )
     max_tokens: int = Field(256, ge=8, le=8192, description="Tokens read of each text; the rest is ignored.")
     server: ServerFields = ServerFields()
     dimensions: int | None = Field(None, ge=2, description="Dimensions to request from the model (openai:… only).")
@@ -169,7 +172,7 @@ class Selection(Section):
     """Which neurons predict the label."""
 
     method: str = Field(
-        "lasso", description="`lasso`, `correlation`, `separation`, or a metric as `package.module:function`."
+        "lasso", description="`lasso`, `correlation`, `separation`, or your own metric as `package.module:function`."
     )
     n: int = Field(20, ge=1, le=100, description="Neurons to select.")
     distinct: Distinct | None = Field(
@@ -201,7 +204,16 @@ class Selection(Section):
 class Interpretation(Section):
     """How a neuron becomes a concept in words."""
 
-    model: str = Field("lexical", description="`lexical` (offline), `openai:<model>` or `local:<file.gguf>`.")
+    model: str = Field(
+        "lexical",
+        description="`lexical` (offline), `openai:<model>`, `local:<file.gguf>`, or your own as "
+        "`package.module:function`.",
+    )
+    sources: Annotated[Names, Field(min_length=1)] = Field(
+        ("style", "words", "sentences"),
+        description="Offline: where candidate claims come from beside words that go with the outcome: `style` cues, "
+        "`words` and `sentences` of neurons, or your own as `package.module:function`.",
+    )
     server: ServerFields = ServerFields()
     temperature: float | None = Field(
         None, ge=0, le=2, description="Temperature of a language model; default the server's."
@@ -280,7 +292,9 @@ class Annotation(Section):
     """How concepts are judged on held-out texts."""
 
     model: str = Field(
-        "lexical", description="`lexical` (offline, with the lexical interpreter), `openai:…` or `local:<file.gguf>`."
+        "lexical",
+        description="`lexical` (offline, with the lexical interpreter), `openai:<model>`, `local:<file.gguf>`, or "
+        "your own as `package.module:function`.",
     )
     server: ServerFields = ServerFields()
     temperature: float | None = Field(
@@ -330,6 +344,14 @@ class Spending(Section):
     )
 
 
+class Report(Section):
+    """What stands on the report beside the usual sections."""
+
+    sections: Names = Field(
+        (), description="Sections of your own, as `package.module:function`, shown before the method in this order."
+    )
+
+
 class DatasetSpec(Section):
     """The top level of data/<dataset>/dataset.yaml."""
 
@@ -372,6 +394,7 @@ class DatasetSpec(Section):
     judge: Judge = Judge()
     spending: Spending = Spending()
     inference: Inference = Inference()
+    report: Report = Report()
     # Left out of what results are made from: it says when to look again, not what is found.
     freshness: float | None = Field(
         None,

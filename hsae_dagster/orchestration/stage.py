@@ -13,7 +13,9 @@ import polars as pl
 
 from hsae_dagster.core.evaluations import EvaluationRecord
 from hsae_dagster.dataset.discovery import Dataset, files_fingerprint, load_dataset
+from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import HsaeError, refusal
+from hsae_dagster.extensions import Registry
 from hsae_dagster.orchestration.checks import sound
 from hsae_dagster.orchestration.executors import end_with_worker
 from hsae_dagster.orchestration.project import Project
@@ -104,6 +106,23 @@ def explained() -> Iterator[None]:
         raise dg.Failure(description=refusal(error), allow_retries=False) from None
 
 
+def check_names(spec: DatasetSpec) -> None:
+    """Whether all that a declaration chooses by name is there, before the first stage works for what a later one lacks.
+
+    Raises:
+        HsaeError: a name stands for nothing, or the user's own cannot be imported.
+    """
+    from hsae_dagster.core.concepts.candidates import SOURCES
+    from hsae_dagster.core.selection.methods import METHODS
+    from hsae_dagster.providers.registry import ANNOTATORS, EMBEDDERS, INTERPRETERS
+    from hsae_dagster.report.page import OWN_SECTIONS
+
+    registries: tuple[Registry[Any], ...] = (METHODS, EMBEDDERS, SOURCES, INTERPRETERS, ANNOTATORS, OWN_SECTIONS)
+    for registry in registries:
+        for name in registry.names(spec):
+            registry.find(name)
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage of one dataset in one run."""
@@ -123,6 +142,7 @@ class Stage:
         """
         end_with_worker(context.instance, context.run.run_id)
         dataset = project.run_settings.applied(load_dataset(project.data, context.partition_key))
+        check_names(dataset.spec)
         return Stage(context, project, dataset, asset, code_version)
 
     def report(self, message: str) -> None:

@@ -236,6 +236,8 @@ def source_words(hypothesis: Hypothesis) -> str:
     """Where a claim comes from, in words."""
     if hypothesis.source == "yours":
         return "you, in dataset.yaml"
+    if ":" in hypothesis.made_from:
+        return f"your own source `{hypothesis.made_from}`"
     return _SOURCES.get(hypothesis.made_from, "a language model that read texts of a neuron")
 
 

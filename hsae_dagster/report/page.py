@@ -1,9 +1,12 @@
 """The page that people read: one self-contained HTML file."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from hsae_dagster.core.inference.joint_fit import (
     ALL_NEURONS,
@@ -14,7 +17,10 @@ from hsae_dagster.core.inference.joint_fit import (
     Reading,
     read_ladder,
 )
+from hsae_dagster.errors import MethodError
+from hsae_dagster.extensions import Own, Registry
 from hsae_dagster.report import prose
+from hsae_dagster.report.canvas import Figure
 from hsae_dagster.report.cards import BADGE_CLASS, BADGE_SIGN, PLAIN, card_limits, card_view, hypotheses_table
 from hsae_dagster.report.content import ReportContent, SizeChoice
 from hsae_dagster.report.figures import fit_ladder, forest_plot
@@ -156,16 +162,81 @@ def _tried(sizes: SizeChoice) -> str:
     )
 
 
-# In reading order: key (its template is sections/<key>.html.j2) and title in the navigation.
-SECTIONS = (
-    ("summary", "Summary"),
-    ("effects", "Effects"),
-    ("hypotheses", "Hypotheses"),
-    ("fit", "How much is explained"),
-    ("method", "Method"),
-    ("threats", "Reasons to doubt"),
-    ("cite", "Cite and rerun"),
+@dataclass(frozen=True)
+class Section:
+    """A section that is put together from parts; what is text in them is escaped on the page.
+
+    Attributes:
+        title: its heading, and its name in the navigation.
+        parts: paragraphs (str), figures (`report.canvas.draw`) and tables, in reading order.
+    """
+
+    title: str
+    parts: Sequence[str | Figure | pl.DataFrame]
+
+
+# In reading order, by key: the title of a section with a template of its own (sections/<key>.html.j2), or the function
+# that puts one together.
+SECTIONS: dict[str, str | Callable[[ReportContent], Section]] = {
+    "summary": "Summary",
+    "effects": "Effects",
+    "hypotheses": "Hypotheses",
+    "fit": "How much is explained",
+    "method": "Method",
+    "threats": "Reasons to doubt",
+    "cite": "Cite and rerun",
+}
+# Sections of the user's own stand before this one.
+_AFTER_OWN = "method"
+
+
+def _own_section(own: Own) -> Callable[[ReportContent], Section]:
+    def make(content: ReportContent) -> Section:
+        found = own(content)
+        if not isinstance(found, Section):
+            raise own.wrong(type(found).__name__)
+        for part in found.parts:
+            if not isinstance(part, str | Figure | pl.DataFrame):
+                raise own.wrong(f"a Section that holds {type(part).__name__}")
+        return found
+
+    return make
+
+
+OWN_SECTIONS: Registry[Callable[[ReportContent], Section]] = Registry(
+    "report.sections",
+    {},
+    _own_section,
+    "fn(content: ReportContent) -> Section(title, parts: str, Figure or polars.DataFrame) of hsae_dagster.report.page",
+    MethodError,
 )
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A section on its page: anchor, title, template, and the parts of one that is put together from them."""
+
+    key: str
+    title: str
+    template: str
+    parts: Sequence[tuple[str, Any]] = ()
+
+
+def _sections(content: ReportContent) -> list[_Placed]:
+    placed = []
+    for key, known in SECTIONS.items():
+        if key == _AFTER_OWN:
+            names = (content.settings.get("report") or {}).get("sections") or ()
+            placed += [_assembled(f"own-{n}", OWN_SECTIONS.find(name)(content)) for n, name in enumerate(names, 1)]
+        own_template = f"sections/{key}.html.j2"
+        placed.append(_Placed(key, known, own_template) if isinstance(known, str) else _assembled(key, known(content)))
+    return placed
+
+
+def _assembled(key: str, section: Section) -> _Placed:
+    kinds = {str: "paragraph", Figure: "figure", pl.DataFrame: "table"}
+    parts = [(next(kind for of, kind in kinds.items() if isinstance(part, of)), part) for part in section.parts]
+    return _Placed(key, section.title, "sections/own.html.j2", parts)
 
 
 def render_report(content: ReportContent) -> str:
@@ -179,7 +250,7 @@ def render_report(content: ReportContent) -> str:
     metric = content.fits[0].metric if content.fits else ("R2" if content.task == "regression" else "AUC")
     return template("report.html.j2").render(
         content=content,
-        sections=SECTIONS,
+        sections=_sections(content),
         css=style(),
         cards=cards,
         anchors={h.hypothesis_id: card.key for h, card in zip(content.hypotheses, cards, strict=True)},

@@ -14,7 +14,9 @@ from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.sections import MANNER
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import MethodError
+from hsae_dagster.extensions import own_sources
 from hsae_dagster.orchestration.stage import Stage
+from hsae_dagster.providers.registry import ANNOTATORS
 from hsae_dagster.stages.claims import UnitCloseness
 from hsae_dagster.stages.gold import (
     agreement_of_probe,
@@ -47,9 +49,10 @@ CODE_VERSION = "5"
 def config_of(spec: DatasetSpec) -> dict[str, Any]:
     """What of a declaration the stage reads."""
     config = spec.annotation.model_dump(mode="json", exclude={"min_agreement": True, "max_missing": True, **MANNER})
+    config |= own_sources(spec, ANNOTATORS)
     if spec.judge.second is not None:
         config["judge"] = spec.judge.model_dump(mode="json", include={"second", "second_texts"})
-        config["judge"]["url"] = spec.judge.second_server.url
+        config["judge"] |= {"url": spec.judge.second_server.url, **ANNOTATORS.sources(spec.judge.second)}
     if spec.hypotheses:
         config["hypotheses"] = [own.model_dump(mode="json", include={"claim", "terms"}) for own in spec.hypotheses]
     return config

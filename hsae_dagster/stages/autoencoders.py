@@ -246,10 +246,10 @@ def inputs_of(lessons: Lessons, sae: SAE, device: str) -> StageInputs:
 
 
 def _train(lessons: Lessons, sae: SAE, folder: Path, quiet: bool) -> None:
-    from hsae_dagster.core.sae.model import SAEConfig
+    from hsae_dagster.core.sae.config import SAEConfig
     from hsae_dagster.core.sae.training import train_sae
 
-    config = SAEConfig(**{**sae.model_dump(exclude={"checkpoint"}), "prefixes": sae.prefixes})
+    config = SAEConfig(**sae.model_dump(exclude={"checkpoint"}))
     stage, device, name = lessons.stage, choose_device(), describe(sae)
     train, validation = (lessons.vectors[split] for split in SPLITS)
     held_out = validation if len(validation) > 1 else None

@@ -1,6 +1,6 @@
 """Claims found offline: what they are learned from, how close sentences are, candidates and the choice."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.candidates import Pool, Residual, Units, neuron_exemplars, neuron_groups, style_pool
+from hsae_dagster.core.concepts.candidates import Pool, Residual, Spoken, Units, all_candidates, text_pools
 from hsae_dagster.core.concepts.choice import FOLDS, MOST_ALIKE, Learned, Limits, Path, Pick, Vocabulary, choose_claims
 from hsae_dagster.core.concepts.claims import Concept, Meaning, WordGroup, definition_of
 from hsae_dagster.core.concepts.fidelity import column, firing_bounds, measure_fidelity
@@ -211,12 +211,17 @@ def sampled(observations: pl.DataFrame, seed: int, most: int = MOST_TEXTS) -> pl
     return observations.filter(pl.col("cluster_id").is_in(sizes["cluster_id"].gather(taken).implode()))
 
 
-def pool_of(style: Pool, neurons: Sequence[int], fires: sp.csc_matrix, vocabulary: Vocabulary, units: Units) -> Pool:
-    """Ready candidates: style, and what some neurons (columns of `fires` and of the units' codes) say."""
-    if not neurons:
-        return style
-    groups = neuron_groups(fires[:, neurons], neurons, vocabulary.table, vocabulary.vectors)
-    return Pool.together([style, groups, neuron_exemplars(units, neurons)])
+def pool_of(
+    spec: DatasetSpec,
+    ready: Mapping[str, Pool],
+    neurons: Sequence[int],
+    fires: sp.csc_matrix,
+    vocabulary: Vocabulary,
+    units: Units,
+) -> Pool:
+    """Ready candidates of the declared sources; of neurons, those of some columns of `fires` and the units' codes."""
+    said = Spoken(neurons, fires[:, neurons], vocabulary.table, vocabulary.vectors, units)
+    return all_candidates(spec.interpretation.sources, ready, said)
 
 
 def least_texts(spec: DatasetSpec, side: Side, n_texts: int) -> int:
@@ -283,7 +288,7 @@ class Found:
         picks: claims taken, in order.
         meanings: of the picks.
         neurons: (picks,) the neuron that says it: the one it was made from, else the one it goes with; -1 for none.
-        sources: `neuron`, `terms` or `style` for each.
+        sources: `terms`, or what made the candidate (`Pool.sources`).
         paths: of every price that was tried.
         considered: ready candidates.
     """
@@ -306,9 +311,10 @@ def find_claims(
     stage.report(f"{len(vocabulary.table.families):,} terms are supported by several clusters of {len(texts):,} texts")
     neurons = material.sources(NEURONS_PER_CLAIM * spec.selection.n)
     units = replace(units, codes=activations.on_units(units.places.unit_ids).tocsc())
-    pool = pool_of(style_pool(texts), neurons, material.fires, vocabulary, units)
+    ready = text_pools(spec.interpretation.sources, texts)
+    pool = pool_of(spec, ready, neurons, material.fires, vocabulary, units)
     limits = Limits(spec.selection.n, least_texts(stage.dataset.spec, side, material.texts.height))
-    stage.report(f"{len(pool.meanings):,} candidates of {len(neurons)} neurons and of style compete with the terms")
+    stage.report(f"{len(pool.meanings):,} candidates of {len(neurons)} neurons and of texts compete with the terms")
     picks, paths = _choose(spec, material, pool, vocabulary, limits)
     meanings = [_meaning(pick, pool, vocabulary.table) for pick in picks]
     made_from = [-1 if pick.column is None else int(pool.neurons[pick.column]) for pick in picks]
@@ -317,7 +323,7 @@ def find_claims(
         picks,
         meanings,
         [own if own >= 0 else near for own, near in zip(made_from, goes_with, strict=True)],
-        [_source(pick, own) for pick, own in zip(picks, made_from, strict=True)],
+        ["terms" if pick.column is None else pool.sources[pick.column] for pick in picks],
         paths,
         len(pool.meanings),
     )
@@ -348,12 +354,6 @@ def _choose(
         if all(abs(phi(pick.holds, other.holds)) <= MOST_ALIKE for other in taken):
             taken.append(pick)
     return taken[: limits.n], paths
-
-
-def _source(pick: Pick, made_from: int) -> str:
-    if pick.group is not None:
-        return "terms"
-    return "neuron" if made_from >= 0 else "style"
 
 
 def _meaning(pick: Pick, pool: Pool, table: TermTable) -> Meaning:

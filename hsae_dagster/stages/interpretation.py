@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import polars as pl
 
+from hsae_dagster.core.concepts.candidates import SOURCES
 from hsae_dagster.core.concepts.choice import best_of
 from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.core.concepts.fidelity import Fidelity, column, find_places, firing_bounds
@@ -15,8 +16,10 @@ from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.sections import MANNER
 from hsae_dagster.dataset.spec import DatasetSpec, Interpretation
 from hsae_dagster.errors import MethodError
+from hsae_dagster.extensions import own_sources
 from hsae_dagster.orchestration.stage import Stage
 from hsae_dagster.providers.base import Annotator, InterpretationRequest, Interpreter
+from hsae_dagster.providers.registry import ANNOTATORS, INTERPRETERS
 from hsae_dagster.stages.claims import MOST_TEXTS, Material, concepts_of, find_claims
 from hsae_dagster.stages.judging import Judged, Split, judge_candidates, making, mistakes_of
 from hsae_dagster.stages.spending import account_of, account_summary, announce, estimate_interpretation
@@ -46,9 +49,14 @@ def config_of(spec: DatasetSpec) -> dict[str, Any]:
     if settings.model == "lexical":
         limits = spec.selection.model_dump(mode="json", include={"n", "interactions"})
         limits["min_positives"] = spec.inference.min_positives
-        return {"interpretation": {"model": settings.model, "seed": settings.seed}, "claims": limits}
+        return {
+            "interpretation": settings.model_dump(mode="json", include={"model", "seed", "sources"}),
+            "claims": limits,
+            **own_sources(spec, SOURCES),
+        }
     return {
-        "interpretation": settings.model_dump(mode="json", exclude=MANNER),
+        **own_sources(spec, INTERPRETERS, ANNOTATORS),
+        "interpretation": settings.model_dump(mode="json", exclude={**MANNER, "sources": True}),
         "annotation": spec.annotation.model_dump(mode="json", exclude={**dict.fromkeys(NOT_FIDELITY, True), **MANNER}),
         # A claim that could not be tested is not taken.
         "min_positives": spec.inference.min_positives,

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.candidates import Pool, Units, style_pool
+from hsae_dagster.core.concepts.candidates import Pool, Units, text_pools
 from hsae_dagster.core.concepts.choice import Learned, Limits, Vocabulary, choose_together, fit, predicted
 from hsae_dagster.core.observations import pool_codes, text_keys
 from hsae_dagster.core.sae.sizes import (
@@ -219,7 +219,7 @@ class _Judge:
         observations: of training and validation clusters, labelled.
         learned: the same as the choice of claims reads them.
         units: of their texts.
-        style: candidate claims of style.
+        ready: candidate claims of texts alone, by their source.
         vocabulary: terms; the outcome of validation observations had no part in them.
         limits: of the claims.
     """
@@ -228,7 +228,7 @@ class _Judge:
     observations: pl.DataFrame
     learned: Learned
     units: Units
-    style: Pool
+    ready: dict[str, Pool]
     vocabulary: Vocabulary
     limits: Limits
 
@@ -251,7 +251,7 @@ class _Judge:
             observations,
             learned,
             units,
-            style_pool(texts["text"].to_list()),
+            text_pools(spec.interpretation.sources, texts["text"].to_list()),
             vocabulary_of(stage, texts, observations, part, units),
             limits.share(len(part.outcome) / len(learned.outcome)),
         )
@@ -283,7 +283,8 @@ class _Judge:
         """What can be said with a candidate: claims chosen on training clusters, read on validation clusters."""
         neurons = strongest(self.part, coded.fires)[: NEURONS_PER_CLAIM * self.limits.n]
         units = replace(self.units, codes=coded.units)
-        pool = pool_of(self.style, neurons, coded.fires, self.vocabulary, units)
+        spec = self.lessons.stage.dataset.spec
+        pool = pool_of(spec, self.ready, neurons, coded.fires, self.vocabulary, units)
         picks = choose_together(self.part, pool.columns, self.vocabulary, self.limits, _PRICE)
         return Candidate(size, len(picks), *predicted(self.part, self.unseen, picks))
 

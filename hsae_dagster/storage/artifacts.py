@@ -106,7 +106,7 @@ def save_sae(folder: Path, trained: "TrainedSAE", device: str, head: Mapping[str
 
     arrays = state_to_arrays(trained.sae)
     weights = {name: hash_bytes(array.tobytes()) for name, array in arrays.items()}
-    sae_id = hash_json({"config": asdict(trained.config), "weights": weights})
+    sae_id = hash_json({"config": trained.config.model_dump(mode="json"), "weights": weights})
     file = f"{sae_id}.safetensors"
     write_arrays(folder / file, arrays, {"sae_id": sae_id})
     if head is not None:
@@ -118,7 +118,7 @@ def save_sae(folder: Path, trained: "TrainedSAE", device: str, head: Mapping[str
         "sae_id": sae_id,
         "file": file,
         "head": None if head is None else f"{sae_id}.head.safetensors",
-        "config": asdict(trained.config),
+        "config": trained.config.model_dump(mode="json"),
         "best_epoch": trained.best_epoch,
         "stop_reason": trained.stop_reason,
         "explained_variance": best.explained_variance,
