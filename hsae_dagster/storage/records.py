@@ -314,11 +314,13 @@ class SplitCuts:
         """Have the record be the last that any machine has kept; how many there were."""
         shared = Shared.of(self.results)
         names = shared.names(self._name) if shared else []
-        data = shared.get(names[-1]) if shared and names else None
-        if data is not None:
-            both = json.loads(data)
-            write_atomically(self._path.with_suffix(".parquet"), base64.b64decode(both["rows"]))
-            write_atomically(self._path, both["record"].encode())
+        if shared is None or not names or (self.results / names[-1]).is_file():
+            return len(names)
+        data = shared.get(names[-1]) or b""
+        both = json.loads(data)
+        write_atomically(self._path.with_suffix(".parquet"), base64.b64decode(both["rows"]))
+        write_atomically(self._path, both["record"].encode())
+        write_atomically(self.results / names[-1], data)  # last: what it stands for is here
         return len(names)
 
     @property

@@ -104,6 +104,14 @@ class Shared:
         with self._explained():
             return sorted(one["path"] for part in obstore.list(_client(self.url), f"{folder}/") for one in part)
 
+    def has(self, folder: str) -> bool:
+        """Whether anything is kept below a folder."""
+        import obstore
+
+        with self._explained():
+            found = obstore.list(_client(self.url), f"{folder}/", chunk_size=1)
+            return next((True for part in found if part), False)
+
     def remove(self, name: str) -> None:
         """Forget what is kept under a name."""
         import obstore

@@ -281,7 +281,7 @@ class VectorTable:
 
     def _open(self) -> Any | None:
         folder = f"{self.name}.lance"
-        there = self.shared.names(f"lancedb/{folder}/_versions") if self.shared else has_version(self.uri / folder)
+        there = self.shared.has(f"lancedb/{folder}/_versions") if self.shared else has_version(self.uri / folder)
         if not there:
             return None
         with self._explained("opened"):

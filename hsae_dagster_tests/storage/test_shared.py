@@ -6,21 +6,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from hsae_dagster.core.observations import Cuts
 from hsae_dagster.errors import StorageError
+from hsae_dagster.keys import EmbeddingSet
+from hsae_dagster.storage import vectors
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.objects import INCOMPLETE, ObjectStore, StageInputs
 from hsae_dagster.storage.records import Holdout, HoldoutRegister, SplitCuts
 from hsae_dagster.storage.shared import bind
+from hsae_dagster.storage.vectors import VectorTable
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace, tiny_texts
 from hsae_dagster_tests.live.processes import free_port, processes, wait_for
 from hsae_dagster_tests.storage.test_holdouts import keys, looked, plan
 
 pytest.importorskip("obstore")
 
+FAMILY = EmbeddingSet("test", 3, "f" * 32)
 INPUTS = StageInputs("stage", "1", {"n": 2}, {"up": "v1"})
 
 
@@ -209,6 +214,27 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
         wait_for("the server makes a bucket", created)
         yield f"s3://b{port}/study"
+
+
+@pytest.mark.slow
+def test_vectors_of_two_machines_are_one_table_in_s3(
+    tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "_WORTH_A_COPY", 1)
+    here, there = (VectorTable(bind(tmp_path / name, bucket), "d", FAMILY) for name in ("here", "there"))
+    values = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    assert here.keys() == there.keys() == set()
+    here.append(["a", "b"], values[:2])
+    there.append(["b", "c"], values[1:3])  # both were embedding them: the first stays
+    assert there.lacking(["a", "b", "c", "e"]).tolist() == [False, False, False, True]
+    here.append(["e"], values[3:])
+    for table in (here, there):
+        np.testing.assert_array_equal(table.read(["e", "a", "c", "b"]), values[[3, 0, 2, 1]])
+    other = VectorTable(tmp_path / "there", "other", FAMILY)
+    found, lent, lenders = other.borrow({"a", "z"})
+    assert (found, lenders) == (["a"], ["d"])
+    np.testing.assert_array_equal(lent, values[:1])
+    assert not (tmp_path / "here" / "lancedb").exists() and (tmp_path / "here" / "vector_copies").exists()
 
 
 @pytest.mark.slow
