@@ -141,6 +141,15 @@ def write_overview(project: Project, lines: list[DatasetLine]) -> Path:
     return page
 
 
+def keep_overview(project: Project) -> Path:
+    """The page that lists all reports, written anew where one of them is newer; returns its path."""
+    page = project.results / "reports" / "index.html"
+    reports = [path.stat().st_mtime for path in page.parent.glob("*.html") if path != page]
+    if page.is_file() and page.stat().st_mtime >= max(reports, default=0.0):
+        return page
+    return write_overview(project, gather(project))
+
+
 def _line(log: LineageLog, dataset: str, files: str | None) -> DatasetLine:
     records = log.records(dataset)
     if not records:

@@ -95,11 +95,12 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
             reasons = staleness(project.store, record, files_fingerprint(stage.dataset))
             for event in card_events(context, project, stored, record, status_words(reasons)):
                 context.log_event(event)
-            described |= {
+            first = {
                 "open the report": dg.MetadataValue.url(report_address(stage.dataset.name)),
                 "cards": card_links(project, record),
-                "all evaluations": dg.MetadataValue.path(str(page.with_suffix("") / "index.html")),
             }
+            described = first | described
+            described["all evaluations"] = dg.MetadataValue.path(str(page.with_suffix("") / "index.html"))
         return stage.finish(stored, described, verdicts)
 
 
@@ -246,8 +247,8 @@ def _describe(stored: StoredObject, summary: dict[str, Any], page: Path) -> dict
     }
     fits = [{"predictors": name, summary["metric"]: round(value, 4)} for name, value in summary["fits"].items()]
     return {
-        "dagster/row_count": summary["tested"],
         "confirmed": summary["confirmed"],
+        "hypotheses": table(rows),
         "below Bonferroni": summary["bonferroni"],
         "without a readable concept": summary["unreadable"],
         "look at this holdout": summary["look"],
@@ -261,7 +262,6 @@ def _describe(stored: StoredObject, summary: dict[str, Any], page: Path) -> dict
             if "permuted" in c["name"]
         },
         "report": dg.MetadataValue.path(str(page)),
-        "hypotheses": table(rows),
         "effects": figures["forest"],
         "joint fit": table(
             [*fits, {"predictors": "floor (permuted)", summary["metric"]: round(summary["floor"][0], 4)}]

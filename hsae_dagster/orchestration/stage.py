@@ -180,6 +180,7 @@ class Stage:
             self.project.store.point(self.dataset.name, stored)
             self._restate_cards()
         shown = {
+            **metadata,  # first what people look for
             **_tabular(stored),
             **metadata,
             "folder": dg.MetadataValue.path(str(stored.folder)),

@@ -253,7 +253,9 @@ def test_a_second_machine_reads_everything_from_s3_and_makes_nothing_again(tmp_p
     assert second.success, {step: second.sentence(step) for step in second.failures}
     assert (second.metadata("embeddings")["new"], first.metadata("embeddings")["new"]) == (0, 120)
     assert all(second.metadata(name)["reused"] for name in NAMES)
-    assert there.bytes_of("objects") == here.bytes_of("objects")
+    read = there.bytes_of("objects")  # of an autoencoder alone nothing was read: `sae_checkpoints` has it too
+    assert read.items() <= here.bytes_of("objects").items()
+    assert {name.split("/")[1] for name in read} == set(NAMES)
     assert LineageLog(there.store).records("ratings") == LineageLog(here.store).records("ratings")
     assert len(LineageLog(there.store).records("ratings")) == 1
 
