@@ -11,7 +11,14 @@ from hsae_dagster.dataset.discovery import Dataset, badly_named_folders, dataset
 from hsae_dagster.errors import DatasetError, FilesMissingError, StorageError
 from hsae_dagster.orchestration.project import Project, datasets
 from hsae_dagster.orchestration.stage import CURRENT, explained, status_words, table
-from hsae_dagster.report.archive import DatasetLine, HypothesisLine, best_markdown, overview_markdown, render_overview
+from hsae_dagster.report.archive import (
+    DatasetLine,
+    HypothesisLine,
+    best_markdown,
+    overview_markdown,
+    render_overview,
+    report_address,
+)
 from hsae_dagster.report.wording import standing_effect
 from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import write_atomically
@@ -113,6 +120,7 @@ def overview(context: dg.AssetExecutionContext, project: Project) -> dg.Material
         stale = [line.dataset for line in lines if line.published and line.status != CURRENT]
         return dg.MaterializeResult(
             metadata={
+                "open the list": dg.MetadataValue.url(report_address("index")),
                 "dagster/row_count": len(lines),
                 "datasets": dg.MetadataValue.md(
                     overview_markdown(lines, project.key("evaluation_report").to_user_string())

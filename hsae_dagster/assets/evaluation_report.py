@@ -248,7 +248,6 @@ def _describe(stored: StoredObject, summary: dict[str, Any], page: Path) -> dict
     fits = [{"predictors": name, summary["metric"]: round(value, 4)} for name, value in summary["fits"].items()]
     return {
         "confirmed": summary["confirmed"],
-        "hypotheses": table(rows),
         "below Bonferroni": summary["bonferroni"],
         "without a readable concept": summary["unreadable"],
         "look at this holdout": summary["look"],
@@ -262,6 +261,7 @@ def _describe(stored: StoredObject, summary: dict[str, Any], page: Path) -> dict
             if "permuted" in c["name"]
         },
         "report": dg.MetadataValue.path(str(page)),
+        "hypotheses": table(rows),
         "effects": figures["forest"],
         "joint fit": table(
             [*fits, {"predictors": "floor (permuted)", summary["metric"]: round(summary["floor"][0], 4)}]
