@@ -17,12 +17,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hsae_dagster import cli, definitions
+from hsae_dagster.assets.catalog import keep_overview
 from hsae_dagster.cli.run import columns
 from hsae_dagster.definitions import Manner, project_definitions
 from hsae_dagster.orchestration.project import DATASETS, read_env
 from hsae_dagster.report.wording import rung_name
 from hsae_dagster.storage.artifacts import read_frame
-from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key
+from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key, tiny_texts
 from hsae_dagster_tests.conftest import CHECKOUT
 from hsae_dagster_tests.live.processes import wait_for
 
@@ -332,7 +333,9 @@ def test_the_reports_are_served_read_only_to_this_machine_and_nothing_beside_the
     (reports / "ratings.html").write_text("<p>a report", encoding="utf-8")
     (reports / "ratings" / "index.html").write_text("<p>all evaluations", encoding="utf-8")
     (tmp_path / "results" / "secret.html").write_text("no", encoding="utf-8")
-    client = TestClient(cli.run.reports_app(reports), base_url="http://127.0.0.1:3001")
+    app = cli.run.reports_app(reports, lambda: reports / "ratings" / "index.html")
+    client = TestClient(app, base_url="http://127.0.0.1:3001")
+    assert client.get("/").text == client.get("/index.html").text == "<p>all evaluations"
     assert "a report" in client.get("/ratings.html").text
     assert "all evaluations" in client.get("/ratings/").text
     for path in ("/../secret.html", "/%2e%2e/secret.html", "/ratings/../../secret.html", "/nothing.html"):
@@ -340,6 +343,16 @@ def test_the_reports_are_served_read_only_to_this_machine_and_nothing_beside_the
     for method in ("POST", "PUT", "DELETE"):
         assert client.request(method, "/ratings.html").status_code == 405
     assert client.get("/ratings.html", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_the_list_of_reports_is_there_from_the_start_and_follows_them(workspace: Workspace) -> None:
+    workspace.declare("ratings", tiny_texts(5))
+    page = keep_overview(workspace.project)
+    assert "ratings" in page.read_text(encoding="utf-8")
+    os.utime(page, (1, 1))
+    assert keep_overview(workspace.project).stat().st_mtime == 1  # no report is newer
+    page.with_name("ratings.html").write_text("<p>a report", encoding="utf-8")
+    assert keep_overview(workspace.project).stat().st_mtime > 1
 
 
 def test_the_server_beside_dagster_ends_with_it(tmp_path: Path) -> None:

@@ -98,11 +98,12 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
             reasons = staleness(project.store, record, files_fingerprint(stage.dataset))
             for event in card_events(context, project, found, record, status_words(reasons)):
                 context.log_event(event)
-            described |= {
+            first = {
                 "open the report": dg.MetadataValue.url(report_address(stage.dataset.name)),
                 "cards": card_links(project, record),
-                "all evaluations": dg.MetadataValue.path(str(page.with_suffix("") / "index.html")),
             }
+            described = first | described
+            described["all evaluations"] = dg.MetadataValue.path(str(page.with_suffix("") / "index.html"))
         return stage.finish(found, described, verdicts)
 
 
@@ -253,7 +254,6 @@ def _describe(found: StoredEvaluation, page: Path) -> dict[str, Any]:
     summary = found.summary
     fits = [{"predictors": name, summary["metric"]: round(value, 4)} for name, value in summary["fits"].items()]
     return {
-        "dagster/row_count": summary["tested"],
         "confirmed": summary["confirmed"],
         "below Bonferroni": summary["bonferroni"],
         "without a readable concept": summary["unreadable"],

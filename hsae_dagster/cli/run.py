@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import nan
 from pathlib import Path
@@ -394,14 +394,17 @@ def serve(port: int, with_parent: bool) -> None:
     """Serve the reports to browsers on this machine, read-only, until Ctrl-C."""
     import uvicorn
 
+    from hsae_dagster.assets.catalog import keep_overview
+
     prepare_home(project_root())
-    folder = Project.here().results / "reports"
+    project = Project.here()
+    folder = project.results / "reports"
     folder.mkdir(parents=True, exist_ok=True)
     if with_parent:
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     else:
         click.echo(f"Reports: http://{HOST}:{port}/  (Ctrl-C stops it)")
-    uvicorn.run(reports_app(folder), host=HOST, port=port, log_level="warning")
+    uvicorn.run(reports_app(folder, lambda: keep_overview(project)), host=HOST, port=port, log_level="warning")
 
 
 def serve_beside(port: int) -> None:
@@ -409,19 +412,23 @@ def serve_beside(port: int) -> None:
     subprocess.Popen([sys.executable, "-m", "hsae_dagster", "serve", "--port", str(port), "--with-parent"])
 
 
-def reports_app(folder: Path) -> "Starlette":
+def reports_app(folder: Path, front: Callable[[], Path]) -> "Starlette":
     """The files of a folder and nothing else, for whoever asks by this machine's own name.
+
+    Its first page is the one that `front` gives: there may be reports before anyone has made a list of them.
 
     Another name would be that of a site in the same browser which had its address changed to this machine's.
     """
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.routing import Mount
+    from starlette.responses import FileResponse
+    from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
     here = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
-    return Starlette(routes=[Mount("/", StaticFiles(directory=folder, html=True))], middleware=[here])
+    first = [Route(path, lambda _: FileResponse(front())) for path in ("/", "/index.html")]
+    return Starlette(routes=[*first, Mount("/", StaticFiles(directory=folder, html=True))], middleware=[here])
 
 
 def _end_with_parent(parent: int) -> None:

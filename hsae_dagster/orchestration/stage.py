@@ -200,6 +200,7 @@ class Stage:
             self.project.store.point(self.dataset.name, stored)
             self._restate_cards()
         shown = {
+            **metadata,  # first what people look for
             **_tabular(output),
             **metadata,
             "folder": dg.MetadataValue.path(str(stored.folder)),
