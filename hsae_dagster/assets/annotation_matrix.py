@@ -32,7 +32,7 @@ def annotation_matrix(context: dg.AssetExecutionContext, project: Project) -> dg
         spec = stage.dataset.spec
         upstream = {name: stage.upstream(name) for name in upstream_of(spec)}
         stored = stage.build(
-            config_of(spec), list(upstream.values()), lambda folder: judge_holdout(stage, upstream, folder)
+            config_of(stage.dataset), list(upstream.values()), lambda folder: judge_holdout(stage, upstream, folder)
         )
         matrix = read_frame(stored.file("annotations.parquet"))
         return stage.finish(stored, _describe(stored, matrix), _check(stage, stored, matrix))

@@ -311,6 +311,13 @@ class Judge(Section):
     min_accuracy: float = Field(
         0.75, ge=0.0, le=1.0, description="Mean of its shares of right yes and right no below which the stage stops."
     )
+    examples: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="Texts labelled in gold.csv to show the model for each claim, half of them yes; at most a quarter "
+        "of the labels, and those shown check nothing.",
+    )
     second: str | None = Field(
         None, description="A second model (`openai:…`, `local:…`) that judges some of the texts, to see how both agree."
     )

@@ -10,7 +10,7 @@ from typing import Any
 from hsae_dagster.core.concepts.claims import Closeness, Concept, judge, meaning_of
 from hsae_dagster.dataset.spec import Annotation, Embedding, Interpretation
 from hsae_dagster.errors import ProviderError
-from hsae_dagster.providers.base import Annotations, AnnotationTask, Annotator, Embedder, Interpreter, Report
+from hsae_dagster.providers.base import Annotations, AnnotationTask, Annotator, Embedder, Interpreter, Labelled, Report
 from hsae_dagster.providers.openai.server import Server
 from hsae_dagster.providers.spending import Account, Estimate
 
@@ -159,7 +159,12 @@ def make_interpreter(spec: Interpretation, account: Account | None = None, *, as
 
 
 def make_annotator(
-    spec: Annotation, account: Account | None = None, *, asks: bool = True, closeness: Closeness | None = None
+    spec: Annotation,
+    account: Account | None = None,
+    *,
+    asks: bool = True,
+    closeness: Closeness | None = None,
+    examples: Labelled | None = None,
 ) -> Annotator:
     """The annotator that `annotation.model` names.
 
@@ -168,6 +173,7 @@ def make_annotator(
         account: that paid models charge.
         asks: whether it will be asked, or only described.
         closeness: of units with quoted sentences, for the offline one.
+        examples: texts that people labelled, shown to a language model.
 
     Raises:
         ProviderError: no such annotator, or its key is missing although it `asks`.
@@ -187,6 +193,7 @@ def make_annotator(
         concepts_per_call=spec.concepts_per_call,
         max_words=spec.max_words,
         prompt=spec.prompt,
+        examples=examples,
     )
     if asks:
         annotator.client.require_key()

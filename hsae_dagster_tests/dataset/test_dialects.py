@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import tempfile
 import zlib
@@ -149,6 +150,8 @@ def assert_same(rows: Rows, frame: pl.DataFrame, name: str) -> None:
     assert frame["who"].cast(pl.String).to_list() == [who for *_, who in rows], name
 
 
+# How many times as many files the slow tests write and damage.
+TIMES = int(os.environ.get("HSAE_FUZZ_TIMES", "1"))
 USUAL = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -161,7 +164,7 @@ def test_a_table_comes_back_or_is_refused(name: str, rows: Rows) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DIALECTS)
-@settings(USUAL, max_examples=700)
+@settings(USUAL, max_examples=700 * TIMES)
 @given(rows=tables)
 def test_ten_thousand_tables_come_back_or_are_refused(name: str, rows: Rows) -> None:
     read_back(name, rows)
@@ -320,8 +323,6 @@ def _fate(path: Path, whole: Rows, usual: set[str], told: str) -> str:
         propose(intake.frame, path.name, notes=intake.notes)
     except DatasetError as error:
         assert REMEDY.search(str(error)), (str(error), told)
-    if set(intake.frame.columns) - set(strict.columns):
-        return "refused"  # a mark in a name, such as a second byte order mark: the run misses the column
     assert _plain(strict.select(intake.frame.columns)) == _plain(intake.frame), told
     if _said(intake) - usual:
         return "something is said"
@@ -348,6 +349,6 @@ def test_no_value_changes_in_silence_in_a_damaged_file(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILE_KINDS)
 def test_no_value_changes_in_silence_in_ten_thousand_damaged_files(name: str) -> None:
-    fates = fuzzed(name, 500)
+    fates = fuzzed(name, 500 * TIMES)
     # None of the checks is idle.
     assert len(fates) > 1 and fates["untouched rows are whole"] > 50, fates
