@@ -274,6 +274,7 @@ REFUSED: list[tuple[str, bytes | Callable[[Path], bytes], str]] = [
         "comment,stars\nniño,1\n".encode("cp1252"),
         "--encoding cp1252: “niño,1”; --encoding cp1250: “nińo,1”",
     ),
+    ("unsure rows.csv", "comment,stars\rhello there,1\rniño,2\r".encode("cp1252"), "line 3 is the first that is not"),
     ("half.csv", lines().encode("utf-16")[:-1], "breaks off"),
     ("broken.jsonl", b'{"a": 1}\n{"a":\n', "line 2 is no JSON"),
     ("broken.json", b'[{"a": 1},\n{"a" 2}]', "line 2, column 6 is not JSON"),

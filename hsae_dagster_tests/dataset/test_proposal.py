@@ -202,9 +202,20 @@ def test_numbers_spoilt_by_words_are_pointed_out() -> None:
     assert "1 values of `Star Rating` are not numbers (such as “broken”)" in " ".join(found.remarks)
 
 
-def test_other_languages_are_remarked() -> None:
-    german = [f"Das Hemd war leider zu klein und ging nach der ersten Wäsche kaputt {i}" for i in range(600)]
-    assert any("multilingual" in remark for remark in propose(reviews(**{"Review Text": german}), "r.csv").remarks)
+@pytest.mark.parametrize(
+    ("text", "foreign"),
+    [
+        ("Das Hemd war leider zu klein und ging nach der ersten Wäsche kaputt", True),
+        ("A camisa ficou pequena e a loja demorou a responder, mas a cor é bonita", True),
+        ("Was in dem Paket war, hat an den Ecken gelitten", True),
+        ("The shirt was a bit small, and the shop took a while", False),
+        ("Shop of the year: nice shirts", False),
+    ],
+)
+def test_other_languages_are_remarked(text: str, foreign: bool) -> None:
+    texts = [f"{text} {i}" for i in range(600)]
+    remarks = propose(reviews(**{"Review Text": texts}), "r.csv").remarks
+    assert any("multilingual" in remark for remark in remarks) is foreign
 
 
 @pytest.mark.parametrize(("n", "select"), [(600, 10), (3_000, 12), (9_000, None)])
