@@ -484,6 +484,19 @@ def test_a_number_that_names_who_wrote_settles_and_one_that_the_outcome_was_cut_
     assert propose(graded, "r.csv", Wishes(label="liked")).value("columns.cluster_by") is None
 
 
+def test_the_reason_that_goes_with_one_outcome_is_no_cluster() -> None:
+    rows = 400
+    reason = ["late" if n % 4 else "rude" for n in range(rows // 2)] + [None] * (rows // 2 - 6) + ["glad"] * 6
+    sentiment = ["negative"] * (rows // 2) + ["positive"] * (rows // 2)
+    frame = pl.DataFrame(
+        {"text": [f"we waited {n} minutes for the bus" for n in range(rows)], "reason": reason, "sentiment": sentiment}
+    )
+    proposal = propose(frame, "r.csv", Wishes(label="sentiment"))
+    assert proposal.value("columns.cluster_by") is None
+    whole = frame.with_columns(pl.col("reason").fill_null("nothing of the kind"))
+    assert propose(whole, "r.csv", Wishes(label="sentiment")).value("columns.cluster_by") == "reason"
+
+
 def test_agreement_by_chance_settles_nothing() -> None:
     rng = np.random.default_rng(4)
     keys = [f"k{n}" for n in range(560)] + [f"k{n}" for n in range(40)]
