@@ -146,9 +146,7 @@ def made_new(path: Path) -> None:
 
 def _tables(yard: Yard) -> list[Tally]:
     found = []
-    lines = "".join(
-        json.dumps({"text": f"text {n}", "label": n % 3, "who": "ann"}, ensure_ascii=False) + "\n" for n in range(12)
-    )
+    lines = "".join(json.dumps({"text": f"a text, number {n}", "label": n % 3, "who": "ann"}) + "\n" for n in range(12))
     jsons = odd.records.map(lambda rows: "\n".join(json.dumps(row, default=str) for row in rows).encode())
     arrays = odd.records.map(lambda rows: json.dumps(rows, default=str).encode())
     cells = st.lists(st.lists(odd.texts, max_size=4).map(",".join), max_size=6).map(
