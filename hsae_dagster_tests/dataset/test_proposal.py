@@ -132,6 +132,7 @@ def test_what_the_user_says_is_taken() -> None:
     ("frame", "wishes", "words"),
     [
         (pl.DataFrame({"a": [1, 2], "b": [3, 4]}), Wishes(), ["No column looks like texts", "--text", "a: ", "b: "]),
+        (pl.DataFrame({"words": [["a", "b"], ["c"]], "b": [3, 4]}), Wishes(), ["`words` holds lists or records"]),
         (pl.DataFrame({"text": sentences(50)}), Wishes(), ["No column looks like an outcome", "--label"]),
         (reviews(), Wishes(label="stars"), ["no column `stars`", "Star Rating: number"]),
         (reviews(), Wishes(text_a="Review Text"), ["both of its texts"]),

@@ -100,9 +100,11 @@ def choose_text(columns: Sequence[ColumnProfile], wish: str | None) -> Choice:
         return Choice(_named(columns, wish), "As you said.")
     found = sorted((c for c in columns if c.kind == "text"), key=_text_score, reverse=True)
     if not found:
+        lists = next((column.name for column in columns if column.kind == "other"), None)
+        nested = f"`{lists}` holds lists or records: if they are texts, write each as one. " if lists else ""
         raise DatasetError(
             "No column looks like texts (several words a row, mostly different from row to row). If one is, name it "
-            f"with --text. The table has:\n{table_of(columns)}"
+            f"with --text. {nested}The table has:\n{table_of(columns)}"
         )
     best, *rest = found
     sure = not rest or _text_score(best) - _text_score(rest[0]) > 1.0
