@@ -162,6 +162,20 @@ def test_check_tells_what_new_would_read_otherwise(root: Path) -> None:
     assert "Note" not in hsae("check", "mine").output
 
 
+def test_check_reads_categories_and_decimals_of_parquet(root: Path) -> None:
+    frame = tiny_texts(300).with_columns(
+        pl.Series("party", ["left", "middle", "right"] * 100, dtype=pl.Categorical),
+        pl.Series("kind", ["a", "b", "c"] * 100, dtype=pl.Enum(["a", "b", "c"])),
+        pl.col("score").cast(pl.Decimal(12, 4)).alias("exact"),
+    )
+    (root / "incoming").mkdir()
+    frame.drop("author").write_parquet(root / "incoming" / "factors.parquet")
+    assert hsae("new", str(root / "incoming" / "factors.parquet"), "--label", "score").exit_code == 0
+    done = hsae("check", "factors")
+    assert done.exit_code == 0, done.output
+    assert "can be run: 300 observations" in done.output
+
+
 def test_a_trial_tells_how_the_file_was_read(root: Path) -> None:
     done = hsae("new", str(bring(root, "scores.csv", tiny_texts(300))), "--dry-run")
     assert "scores.csv would be written as scores_plain.csv" in done.output and "semicolons" in done.output

@@ -26,10 +26,12 @@ def annotation_matrix(context: dg.AssetExecutionContext, project: Project) -> dg
     """Holdout texts × concepts, nullable booleans, one column per concept id; null is a missing answer."""
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
-        spec = stage.dataset.spec
         upstream = Upstream.current(project.store, stage.dataset)
         found = stage.build(
-            StoredMatrix, config_of(spec), upstream.outputs, lambda folder: judge_holdout(stage, upstream, folder)
+            StoredMatrix,
+            config_of(stage.dataset),
+            upstream.outputs,
+            lambda folder: judge_holdout(stage, upstream, folder),
         )
         return stage.finish(found, _describe(found), _check(stage, found))
 

@@ -218,7 +218,7 @@ def _settling(dataset: "Dataset") -> list[str]:
     """Columns of the files within which the outcome does not differ, where no cluster is declared."""
     import polars as pl
 
-    from hsae_dagster.dataset.new.columns import profile
+    from hsae_dagster.dataset.new.columns import profile, with_plain_types
     from hsae_dagster.dataset.new.roles import with_settling
     from hsae_dagster.dataset.rows import READERS, plain_headers
 
@@ -226,9 +226,8 @@ def _settling(dataset: "Dataset") -> list[str]:
     paths = [path for _, path in dataset.file_paths()]
     if columns.clusters or sum(path.stat().st_size for path in paths) > LARGEST_READ_TWICE:
         return []
-    parts = [
-        plain_headers(READERS[path.suffix.lower()](path)).with_columns(pl.lit(path.name).alias(_FILE)) for path in paths
-    ]
+    read = [with_plain_types(plain_headers(READERS[path.suffix.lower()](path))) for path in paths]
+    parts = [part.with_columns(pl.lit(path.name).alias(_FILE)) for part, path in zip(read, paths, strict=True)]
     frame = pl.concat(parts, how="diagonal_relaxed")
     found = {column.name: column for column in profile(frame)}
     used = [name for name in (columns.text, columns.text_a, columns.text_b, columns.exclude, columns.id) if name]

@@ -393,11 +393,11 @@ def _check_kinds_agree(dataset: Dataset, read: list[tuple[Path, Rows]]) -> None:
 
 
 def plain_headers(frame: pl.DataFrame) -> pl.DataFrame:
-    """Headers without the spaces around them, which nobody sees; those that would become equal keep theirs.
+    """Headers without what nobody sees, spaces around them and byte order marks; those that would become equal keep it.
 
     `*` and `^x$`, which polars takes for patterns, are put into brackets.
     """
-    plain = [name.strip() for name in frame.columns]
+    plain = [name.replace("\ufeff", "").strip() for name in frame.columns]
     plain = [f"({name})" if name == "*" or re.fullmatch(r"\^.*\$", name) else name for name in plain]
     return frame.rename({name: new for name, new in zip(frame.columns, plain, strict=True) if plain.count(new) == 1})
 

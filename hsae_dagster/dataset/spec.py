@@ -325,6 +325,13 @@ class Judge(Section):
 
     texts: int = Field(16, ge=0, le=500, description="Texts to examine it on, six questions each; 0 for none.")
     min_accuracy: float = Field(0.75, ge=0.0, le=1.0, description="Balanced accuracy below which the stage stops.")
+    examples: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="Texts labelled in gold.csv to show the model for each claim, half of them yes; at most a quarter "
+        "of the labels. Labels that were shown do not check the judge.",
+    )
     second: str | None = Field(
         None, description="A second model (`openai:…`, `local:…`) that judges some of the texts, to measure agreement."
     )

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Protocol
@@ -19,6 +19,8 @@ from hsae_dagster.providers.spending import Estimate, dollars, duration
 Report = Callable[[str], None]
 # Takes the rows of some texts and their vectors, (rows, dimensions) float32.
 Keep = Callable[[range, np.ndarray], None]
+# By predicate: texts that people labelled, and whether they found it in them.
+Labelled = Mapping[str, Sequence[tuple[str, bool]]]
 
 
 class Embedder(Protocol):

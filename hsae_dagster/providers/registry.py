@@ -23,6 +23,7 @@ from hsae_dagster.providers.base import (
     InterpretationRequest,
     Interpreter,
     Keep,
+    Labelled,
     Mistakes,
     Report,
 )
@@ -337,11 +338,15 @@ def _own_interpreter(own: Own) -> Callable[[Interpretation, Account | None, bool
     return make
 
 
-def _lexical(spec: Annotation, account: Account | None, asks: bool, closeness: Closeness | None) -> Annotator:
+def _lexical(
+    spec: Annotation, account: Account | None, asks: bool, closeness: Closeness | None, examples: Labelled | None
+) -> Annotator:
     return LexicalAnnotator(closeness)
 
 
-def _model_annotator(spec: Annotation, account: Account | None, asks: bool, closeness: Closeness | None) -> Annotator:
+def _model_annotator(
+    spec: Annotation, account: Account | None, asks: bool, closeness: Closeness | None, examples: Labelled | None
+) -> Annotator:
     from hsae_dagster.providers.openai.readers import OpenAIAnnotator
 
     model, server, provider = _reader("annotation", spec, account, asks=asks)
@@ -355,6 +360,7 @@ def _model_annotator(spec: Annotation, account: Account | None, asks: bool, clos
         concepts_per_call=spec.concepts_per_call,
         max_words=spec.max_words,
         prompt=spec.prompt,
+        examples=examples,
     )
     if asks:
         annotator.client.require_key()
@@ -369,13 +375,15 @@ INTERPRETERS: Registry[Callable[[Interpretation, Account | None, bool], Interpre
     "fn(request: InterpretationRequest) -> a list of phrases for each neuron",
     ProviderError,
 )
-# The same, and what measures how close units are to quoted sentences.
-ANNOTATORS: Registry[Callable[[Annotation, Account | None, bool, Closeness | None], Annotator]] = Registry(
-    "annotation.model",
-    {"lexical": _lexical, "openai:<model>": _model_annotator, "local:<file.gguf>": _model_annotator},
-    lambda own: lambda spec, account, asks, closeness: OwnAnnotator(own),
-    "fn(claims: list[str], texts: list[str]) -> (texts, claims) of 1, 0 or -1 (no answer)",
-    ProviderError,
+# The same, what measures how close units are to quoted sentences, and texts that people labelled.
+ANNOTATORS: Registry[Callable[[Annotation, Account | None, bool, Closeness | None, Labelled | None], Annotator]] = (
+    Registry(
+        "annotation.model",
+        {"lexical": _lexical, "openai:<model>": _model_annotator, "local:<file.gguf>": _model_annotator},
+        lambda own: lambda spec, account, asks, closeness, examples: OwnAnnotator(own),
+        "fn(claims: list[str], texts: list[str]) -> (texts, claims) of 1, 0 or -1 (no answer)",
+        ProviderError,
+    )
 )
 
 
@@ -389,7 +397,12 @@ def make_interpreter(spec: Interpretation, account: Account | None = None, *, as
 
 
 def make_annotator(
-    spec: Annotation, account: Account | None = None, *, asks: bool = True, closeness: Closeness | None = None
+    spec: Annotation,
+    account: Account | None = None,
+    *,
+    asks: bool = True,
+    closeness: Closeness | None = None,
+    examples: Labelled | None = None,
 ) -> Annotator:
     """The annotator that `annotation.model` names.
 
@@ -398,11 +411,12 @@ def make_annotator(
         account: that paid models charge.
         asks: whether it will be asked, or only described.
         closeness: of units with quoted sentences, for the offline one.
+        examples: texts that people labelled, shown to a language model.
 
     Raises:
         ProviderError: no such annotator, or its key is missing although it `asks`.
     """
-    return ANNOTATORS.find(spec.model)(spec, account, asks, closeness)
+    return ANNOTATORS.find(spec.model)(spec, account, asks, closeness, examples)
 
 
 def _environment(account: Account | None) -> Mapping[str, str]:

@@ -11,8 +11,8 @@ import polars as pl
 from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.dataset.discovery import Dataset
+from hsae_dagster.dataset.rows import gold_hash
 from hsae_dagster.dataset.sections import MANNER
-from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import MethodError
 from hsae_dagster.extensions import own_sources
 from hsae_dagster.orchestration.stage import Stage
@@ -21,10 +21,12 @@ from hsae_dagster.stages.claims import UnitCloseness
 from hsae_dagster.stages.gold import (
     agreement_of_probe,
     check_gold,
+    draw_shown,
     firing_of,
     gold_offer,
     in_words,
     label_the_rest,
+    labelled,
     texts_to_ask,
 )
 from hsae_dagster.stages.holdout import concepts_to_test, freeze_plan, holdout_texts
@@ -43,16 +45,19 @@ from hsae_dagster.storage.outputs import (
 )
 
 NAME = "annotation_matrix"
-CODE_VERSION = "5"
+CODE_VERSION = "6"
 
 
-def config_of(spec: DatasetSpec) -> dict[str, Any]:
-    """What of a declaration the stage reads."""
+def config_of(dataset: Dataset) -> dict[str, Any]:
+    """What of a dataset's folder the stage reads beside its files."""
+    spec = dataset.spec
     config = spec.annotation.model_dump(mode="json", exclude={"min_agreement": True, "max_missing": True, **MANNER})
     config |= own_sources(spec, ANNOTATORS)
     if spec.judge.second is not None:
         config["judge"] = spec.judge.model_dump(mode="json", include={"second", "second_texts"})
         config["judge"] |= {"url": spec.judge.second_server.url, **ANNOTATORS.sources(spec.judge.second)}
+    if spec.judge.examples:
+        config["examples"] = [spec.judge.examples, gold_hash(dataset.folder)]
     if spec.hypotheses:
         config["hypotheses"] = [own.model_dump(mode="json", include={"claim", "terms"}) for own in spec.hypotheses]
     return config
@@ -114,9 +119,13 @@ def judge_holdout(stage: Stage, upstream: Upstream, folder: Path) -> None:
     sample = texts_to_ask(stage.dataset, texts, firing)
     asked = texts[sample.rows]
     account = account_of(stage)
-    annotator = make_annotator(settings, account, closeness=UnitCloseness.of(stage, corpus))
-    single = make_annotator(settings.model_copy(update={"concepts_per_call": 1}), account)
-    estimate = estimate_annotation(annotator, single, concepts, asked["text"].to_list(), stage.dataset.spec)
+    shown = draw_shown(stage.dataset, concepts, texts)
+    examples = labelled(shown, concepts, texts)
+    annotator = make_annotator(settings, account, closeness=UnitCloseness.of(stage, corpus), examples=examples)
+    single = make_annotator(settings.model_copy(update={"concepts_per_call": 1}), account, examples=examples)
+    estimate = estimate_annotation(annotator, concepts, asked["text"].to_list(), stage.dataset.spec, account, examples)
+    if shown:
+        stage.report(f"{sum(map(len, shown.values())):,} labels of gold.csv are shown to the judge and check nothing")
     if asked.height < texts.height:
         stage.report(in_words(asked.height, texts.height))
     announce(stage, account, estimate)
@@ -125,7 +134,7 @@ def judge_holdout(stage: Stage, upstream: Upstream, folder: Path) -> None:
     judging = Judging(concepts, asked["text_id"].to_list(), asked["text"].to_list())
     judgement = judge_all(stage, annotator, [judging])[0]
     calibration = agreement(stage, annotator, single, judging, judgement.answers)
-    second = second_opinion(stage, account, judging, judgement.answers)
+    second = second_opinion(stage, account, judging, judgement.answers, examples)
     answers, probe, distilled = judgement.answers, None, None
     if firing is not None and upstream.embeddings:
         vectors = vector_table(stage.project, stage.dataset, upstream.embeddings)
@@ -143,6 +152,7 @@ def judge_holdout(stage: Stage, upstream: Upstream, folder: Path) -> None:
         "calls": judgement.calls,
         "cost_usd": judgement.cost_usd,
         "second judge": second,
+        "examples": shown,
         "calibration": calibration,
         "claims": {concept.concept_id: concept.predicate for concept in concepts},
         "observations": observations.height,

@@ -236,7 +236,8 @@ def evaluate(
     stage.report(f"testing {sum(len(part.concepts) for part in parts)} hypotheses on {rows.height:,} observations")
     designs = [part.design(spec.task) for part in parts]
     judged = [part.judged_for(design) for part, design in zip(parts, designs, strict=True)]
-    errors = annotation_errors(stage.dataset.name, stage.dataset.folder, spec.inference, judged)
+    shown = upstream.matrix.summary.get("examples", {})
+    errors = annotation_errors(stage.dataset.name, stage.dataset.folder, spec.inference, judged, shown)
     made: dict[str, tuple[Hypothesis, ...]] = {}
     corrections: list[Family] = []
     for part, design, known in zip(parts, designs, errors, strict=True):

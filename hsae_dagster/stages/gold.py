@@ -1,12 +1,13 @@
 """Labels by people, or by a judge of a sample, beside an evaluation, and the effects that they correct."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.core.concepts.fidelity import MISSING, column
 from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.core.inference.annotation_error import (
@@ -32,6 +33,7 @@ from hsae_dagster.dataset.rows import FILE, read_gold, write_sheet
 from hsae_dagster.dataset.sections import Inference
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.orchestration.project import Project
+from hsae_dagster.providers.base import Labelled
 from hsae_dagster.stages.holdout import concepts_to_test, holdout_texts
 from hsae_dagster.stages.units import text_vectors
 from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, StoredInterpretations, StoredMatrix
@@ -137,8 +139,52 @@ def _answers(project: Project, dataset: Dataset, corpus: StoredCorpus) -> tuple[
     return observations, answers if set(answers["text_id"]) == set(held_out["text_id"]) else held_out
 
 
+# Of the labels on each side, yes and no, so few are shown to the judge that the rest can still check it.
+_MOST_SHOWN = 0.25
+
+
+def draw_shown(dataset: Dataset, concepts: Sequence[Concept], texts: pl.DataFrame) -> dict[str, dict[str, bool]]:
+    """Labelled texts that the judge is shown: by concept id, what people said by text_id; empty where none are asked.
+
+    Half of `judge.examples` have the concept and half lack it, drawn by chance, at most a quarter of the labels on
+    each side.
+
+    Args:
+        dataset: with its declaration and gold.csv.
+        concepts: to be judged.
+        texts: of the holdout, with text_id.
+
+    """
+    size = dataset.spec.judge.examples
+    gold = read_gold(dataset.name, dataset.folder) if size else None
+    if gold is None:
+        return {}
+    rng, found = np.random.default_rng([dataset.spec.annotation.seed, 4]), {}
+    for concept in concepts:
+        own = gold.filter(pl.col("concept").is_in([concept.concept_id, concept.predicate]))
+        own = own.unique("text_id", keep="first", maintain_order=True).join(texts, on="text_id", how="semi")
+        sides = [own.filter(pl.col("label") == label)["text_id"].sort().to_list() for label in (1, 0)]
+        takes = [min((size + 1 - n) // 2, int(_MOST_SHOWN * len(side))) for n, side in enumerate(sides)]
+        drawn = [rng.permutation(side)[:take] for side, take in zip(sides, takes, strict=True)]
+        found[concept.concept_id] = {str(key): not n for n, side in enumerate(drawn) for key in side}
+    return {key: shown for key, shown in found.items() if shown}
+
+
+def labelled(shown: Mapping[str, Mapping[str, bool]], concepts: Sequence[Concept], texts: pl.DataFrame) -> Labelled:
+    """The same as the judge reads it: by predicate, the texts and what people said."""
+    by_key = dict(texts.select("text_id", "text").iter_rows())
+    return {
+        concept.predicate: [(by_key[key], said) for key, said in shown.get(concept.concept_id, {}).items()]
+        for concept in concepts
+    }
+
+
 def annotation_errors(
-    dataset: str, folder: Path, settings: Inference, parts: Sequence[Judged]
+    dataset: str,
+    folder: Path,
+    settings: Inference,
+    parts: Sequence[Judged],
+    shown: Mapping[str, Mapping[str, bool]] | None = None,
 ) -> list[list[AnnotationError]]:
     """What is known about the errors of each concept's annotation; pairs have no correction (only texts do).
 
@@ -147,21 +193,24 @@ def annotation_errors(
         folder: where its gold labels are.
         settings: of the tests.
         parts: sets of concepts, each with the texts that test it.
+        shown: labels that the judge has seen (`draw_shown`), which check nothing.
     """
     gold = read_gold(dataset, folder)
     if gold is not None:
         _check_known(dataset, gold, [(judged.names, judged.text_ids) for judged in parts])
-    return [_errors(gold, settings, judged) for judged in parts]
+    return [_errors(gold, settings, judged, shown or {}) for judged in parts]
 
 
-def _errors(gold: pl.DataFrame | None, settings: Inference, judged: Judged) -> list[AnnotationError]:
+def _errors(
+    gold: pl.DataFrame | None, settings: Inference, judged: Judged, shown: Mapping[str, Mapping[str, bool]]
+) -> list[AnnotationError]:
     found = []
     for j, names in enumerate(judged.names):
         own = None if gold is None else gold.filter(pl.col("concept").is_in(names))
         labelled = own is not None and own.height > 0
         found.append(
             AnnotationError(
-                corrected=_corrected(own, judged, j) if own is not None and labelled else None,
+                corrected=_corrected(own, judged, j, shown.get(names[0], {})) if own is not None and labelled else None,
                 human_kappa=_human_kappa(own) if own is not None and labelled else float("nan"),
                 band=_band(settings, judged, j),
             )
@@ -178,7 +227,12 @@ def check_gold(dataset: Dataset, interpretations: StoredInterpretations, corpus:
     Raises:
         DatasetError: with what is wrong and what to do.
     """
-    gold = read_gold(dataset.name, dataset.folder)
+    gold, size = read_gold(dataset.name, dataset.folder), dataset.spec.judge.examples
+    if gold is None and size:
+        raise DatasetError(
+            f"Dataset `{dataset.name}`: judge.examples is {size}, but there is no gold.csv to take examples from. Draw "
+            f"a sheet with `hsae gold {dataset.name}` and label it, or set judge.examples to 0."
+        )
     if gold is None:
         return ""
     concepts = concepts_to_test(dataset, interpretations)
@@ -217,7 +271,7 @@ def _check_known(dataset: str, gold: pl.DataFrame, parts: Sequence[tuple[list[tu
     return usable
 
 
-def _corrected(own: pl.DataFrame, judged: Judged, column: int) -> Corrected | None:
+def _corrected(own: pl.DataFrame, judged: Judged, column: int, shown: Mapping[str, bool]) -> Corrected | None:
     if judged.design.task == "pairwise":
         return None
     one = own.group_by("text_id", maintain_order=True).agg(pl.col("label").first(), pl.col("probability").first())
@@ -228,6 +282,7 @@ def _corrected(own: pl.DataFrame, judged: Judged, column: int) -> Corrected | No
     known = np.isfinite(gold)
     given = texts["probability"].fill_null(np.nan).to_numpy()
     probability = given if np.isfinite(given[known]).all() else post_stratified(answers, known)
+    gold, probability = _unseen(gold, probability, judged.text_ids.is_in(list(shown)).to_numpy())
     rows = text_rows(judged.text_ids, judged.observations["text_id"])
     seen = answers[rows] >= 0
     return corrected_separation(
@@ -237,6 +292,20 @@ def _corrected(own: pl.DataFrame, judged: Judged, column: int) -> Corrected | No
         gold[rows][seen],
         probability[rows][seen],
     )
+
+
+def _unseen(gold: np.ndarray, probability: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels that the judge has not seen, NaN elsewhere, and the probability that a text is among them.
+
+    Those that it has seen were drawn by chance from the labels of yes, and from those of no.
+    """
+    unseen, left = gold.copy(), probability.copy()
+    for said in (0.0, 1.0):
+        side = gold == said
+        if side.any():
+            left[side] *= 1 - (side & shown).sum() / side.sum()
+    unseen[shown] = np.nan
+    return unseen, left
 
 
 def _human_kappa(own: pl.DataFrame) -> float:

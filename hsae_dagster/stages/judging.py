@@ -27,10 +27,10 @@ from hsae_dagster.core.concepts.fidelity import (
     with_hard_negatives,
 )
 from hsae_dagster.core.inference.annotation_error import kappa
-from hsae_dagster.dataset.spec import Interpretation
+from hsae_dagster.dataset.spec import Annotation, DatasetSpec, Interpretation
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.orchestration.stage import Stage
-from hsae_dagster.providers.base import AnnotationTask, Annotator, Interpreter, Mistakes
+from hsae_dagster.providers.base import AnnotationTask, Annotator, Interpreter, Labelled, Mistakes
 from hsae_dagster.providers.spending import Account
 
 AUTHOR = "rule"
@@ -169,7 +169,22 @@ def agreement(
     }
 
 
-def second_opinion(stage: Stage, account: Account, judging: Judging, answers: np.ndarray) -> dict[str, Any] | None:
+def second_judge(spec: DatasetSpec) -> Annotation | None:
+    """How the second model judges: as the first does; None where none is declared."""
+    if spec.judge.second is None:
+        return None
+    return spec.annotation.model_copy(update={"model": spec.judge.second, "server": spec.judge.second_server})
+
+
+def second_rows(spec: DatasetSpec, texts: int) -> np.ndarray:
+    """Which of so many texts the second model judges (int64, ascending)."""
+    drawn = np.random.default_rng([spec.annotation.seed, 2]).permutation(texts)
+    return np.sort(drawn[: spec.judge.second_texts])
+
+
+def second_opinion(
+    stage: Stage, account: Account, judging: Judging, answers: np.ndarray, examples: Labelled
+) -> dict[str, Any] | None:
     """How far a second model agrees on a random sample of the texts; None where none is declared.
 
     Args:
@@ -177,6 +192,7 @@ def second_opinion(stage: Stage, account: Account, judging: Judging, answers: np
         account: that pays it.
         judging: what was judged.
         answers: (texts, concepts) int8 of the first model.
+        examples: that the first one is shown, too.
 
     Returns:
         The model, answers compared, κ over all of them, and by concept: κ and both shares of yes (κ None where neither
@@ -184,14 +200,13 @@ def second_opinion(stage: Stage, account: Account, judging: Judging, answers: np
     """
     from hsae_dagster.providers.registry import make_annotator
 
-    settings, first = stage.dataset.spec.judge, stage.dataset.spec.annotation
-    if settings.second is None or not judging.texts:
+    settings = second_judge(stage.dataset.spec)
+    if settings is None or not judging.texts:
         return None
-    spec = first.model_copy(update={"model": settings.second, "server": settings.second_server})
-    rows = np.sort(np.random.default_rng([first.seed, 2]).permutation(len(judging.texts))[: settings.second_texts])
+    rows = second_rows(stage.dataset.spec, len(judging.texts))
     sample = Judging(judging.concepts, [judging.ids[r] for r in rows], [judging.texts[r] for r in rows])
-    stage.report(f"{len(rows)} texts are judged by a second model, {settings.second}")
-    other = _judge_all(stage, make_annotator(spec, account), [sample])[0].answers
+    stage.report(f"{len(rows)} texts are judged by a second model, {settings.model}")
+    other = _judge_all(stage, make_annotator(settings, account, examples=examples), [sample])[0].answers
     own = answers[rows]
     both = (own != MISSING) & (other != MISSING)
     by_concept = {}
@@ -202,7 +217,7 @@ def second_opinion(stage: Stage, account: Account, judging: Judging, answers: np
             "yes": [float(said.mean()) if len(said) else None for said in pair],
         }
     return {
-        "model": settings.second,
+        "model": settings.model,
         "compared": int(both.sum()),
         "kappa": _finite(kappa(own[both], other[both])),
         "concepts": by_concept,

@@ -23,7 +23,7 @@ from hsae_dagster.providers.registry import make_annotator, make_embedder, make_
 from hsae_dagster.providers.spending import Account, Estimate
 from hsae_dagster.stages import annotation, interpretation
 from hsae_dagster.stages.annotation import distinct_concepts
-from hsae_dagster.stages.gold import in_words, texts_to_ask
+from hsae_dagster.stages.gold import draw_shown, in_words, labelled, texts_to_ask
 from hsae_dagster.stages.holdout import AUTHOR, concepts_to_test, holdout_texts
 from hsae_dagster.stages.judging import Split
 from hsae_dagster.stages.spending import (
@@ -96,7 +96,7 @@ def estimate_costs(project: Project, dataset: Dataset, trial: Report | None = No
     # Claims found offline ask nobody, whoever judges them afterwards.
     if asks_a_server(spec.interpretation.model):
         found.append(_interpretation(project, dataset, corpus, account("interpretations")))
-    if asks_a_server(spec.annotation.model):
+    if asks_a_server(spec.annotation.model) or asks_a_server(spec.judge.second or ""):
         found.append(_annotation(project, dataset, corpus, account("annotation_matrix")))
     return found
 
@@ -165,8 +165,7 @@ def _imagined(texts: pl.DataFrame, split: str, neurons: int, rate: float, rng: n
 
 def _annotation(project: Project, dataset: Dataset, corpus: StoredCorpus, account: Account) -> StageCost:
     settings = dataset.spec.annotation
-    annotator = make_annotator(settings, account, asks=False)
-    single = make_annotator(settings.model_copy(update={"concepts_per_call": 1}), account, asks=False)
+    model = ", ".join(dict.fromkeys(name for name in (settings.model, dataset.spec.judge.second) if name))
     try:
         upstream = annotation.Upstream.current(project.store, dataset)
     except StorageError:
@@ -176,17 +175,20 @@ def _annotation(project: Project, dataset: Dataset, corpus: StoredCorpus, accoun
     concepts = ordinary(dataset.spec.selection.n) + [Concept(own.claim, AUTHOR) for own in dataset.spec.hypotheses]
     basis, firing = _before("interpretations"), None
     if upstream is not None:
-        config = annotation.config_of(dataset.spec)
+        config = annotation.config_of(dataset)
         if project.store.finished(inputs_of("annotation_matrix", annotation.CODE_VERSION, config, upstream.outputs)):
-            return StageCost("annotation_matrix", settings.model, Estimate(), FINISHED)
+            return StageCost("annotation_matrix", model, Estimate(), FINISHED)
         testing = concepts_to_test(dataset, upstream.interpretations)
         concepts, basis = distinct_concepts(testing), COUNTED
         firing = upstream.firing(testing, texts)
     asked = texts[texts_to_ask(dataset, texts, firing).rows]
-    estimate = estimate_annotation(annotator, single, concepts, asked["text"].to_list(), dataset.spec)
+    # Of claims yet to be written nobody has labelled a text.
+    examples = labelled(draw_shown(dataset, concepts, texts), concepts, texts) if upstream is not None else {}
+    annotator = make_annotator(settings, account, asks=False, examples=examples)
+    estimate = estimate_annotation(annotator, concepts, asked["text"].to_list(), dataset.spec, account, examples)
     if asked.height < texts.height:
         basis = f"{basis}; {in_words(asked.height, texts.height)}"
-    return StageCost("annotation_matrix", settings.model, estimate, basis)
+    return StageCost("annotation_matrix", model, estimate, basis)
 
 
 def _read_by_interpretations(project: Project, dataset: Dataset) -> interpretation.Upstream:
@@ -284,12 +286,14 @@ def asked_about_text(project: Project, dataset: Dataset, hypothesis: dict[str, A
     matrix = StoredMatrix.current(store, dataset.name)
     config = {key: value for key, value in matrix.stored.inputs.config.items() if key in Annotation.model_fields}
     settings = Annotation.model_validate(config)
-    annotator = make_annotator(settings, open_account(project, dataset, "annotation_matrix", "asked"), asks=False)
+    concepts = distinct_concepts(concepts_to_test(dataset, StoredInterpretations.current(store, dataset.name)))
+    texts, judged = StoredCorpus.current(store, dataset.name).texts, matrix.annotations["text_id"].to_list()
+    examples = labelled(matrix.summary.get("examples", {}), concepts, texts)
+    account = open_account(project, dataset, "annotation_matrix", "asked")
+    annotator = make_annotator(settings, account, asks=False, examples=examples)
     if not isinstance(annotator, OpenAIAnnotator):
         raise HsaeError(f"Texts of `{dataset.name}` are judged by `{settings.model}`, which is not asked.")
-    concepts = distinct_concepts(concepts_to_test(dataset, StoredInterpretations.current(store, dataset.name)))
     place = next((j for j, each in enumerate(concepts) if each.concept_id == hypothesis["concept_id"]), None)
-    texts, judged = StoredCorpus.current(store, dataset.name).texts, matrix.annotations["text_id"].to_list()
     found = texts.filter(pl.col("text_id").str.starts_with(text_id) & pl.col("text_id").is_in(judged))
     if place is None or found.height != 1:
         raise HsaeError(

@@ -81,6 +81,8 @@ def _splits(clusters: int, cluster: str | None) -> list[SizeField]:
 
 # Function words of English; nearly every English sentence has one.
 ENGLISH = r"(?i)\b(the|a|an|and|of|to|in|is|it|for|on|with|this|that|was|you)\b"
+# Of these no other language has many; a and in are words of most of Europe's.
+ENGLISH_ALONE = r"(?i)\b(the|and|of|with|this|that|you)\b"
 
 HTML = (
     r"(?i)</?(?:p|br|div|span|a|b|i|em|strong|ul|ol|li|h[1-6]|table|td|tr|img)\b[^>]*>|&(?:amp|lt|gt|quot|nbsp|#\d+);"
@@ -140,10 +142,11 @@ def strange_texts(columns: Sequence[pl.Series], *, bundled: bool = True) -> list
     if not texts.len():
         return []
     wordless = int((~texts.str.contains(r"\p{L}")).sum())
-    if bundled and wordless < texts.len() / 2 and texts.str.contains(ENGLISH).mean() < 0.5:  # type: ignore[operator]
+    shares = [float(texts.str.contains(words).mean() or 0.0) for words in (ENGLISH, ENGLISH_ALONE)]  # type: ignore[arg-type]
+    if bundled and wordless < texts.len() / 2 and (shares[0] < 0.5 or shares[1] < 0.2):
         said.append(
-            "Fewer than half of the texts have an English function word. The bundled embedder knows English; for other "
-            "languages name a multilingual one in embedding.model."
+            "Few of the texts have English function words. The bundled embedder knows English; for other languages "
+            "name a multilingual one in embedding.model."
         )
     marked = int(texts.str.contains(HTML).sum())
     if marked > 0.05 * texts.len():
