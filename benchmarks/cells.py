@@ -104,7 +104,9 @@ def permuted(
     groups = np.unique(keys.to_series().to_numpy(), return_inverse=True)[1]
     dealt = levels.gather(without_relation(codes, groups, task, rng).astype(np.int64))
     values = pl.DataFrame({"row": known["row"], label: dealt})
-    return frame.with_row_index("row").drop(label).join(values, "row", "left", maintain_order="left").select(frame.columns)
+    return (
+        frame.with_row_index("row").drop(label).join(values, "row", "left", maintain_order="left").select(frame.columns)
+    )
 
 
 def _as_parquet(files: Any) -> Any:

@@ -2,11 +2,11 @@
 
     python benchmarks/permuted_labels.py movie_reviews --count 20 --saes '[{"m": 64, "k": 16, "label_weight": 0.1}]'
 
-Labels are dealt anew, holdout included, to whole clusters of the first column of `cluster_by` (a label that belongs to a
-cluster still does; others are dealt in blocks of whole clusters; pairs are turned by cluster). Then everything that reads
-labels runs as ever: training guided by the label, selection, wording, judging, tests. Texts do not change, so embeddings and unguided autoencoders are reused. What
-decides nothing is left out: the ladder, negative controls, bootstraps. The family is that of one look at a holdout
-never used.
+Labels are dealt anew, holdout included, to whole clusters of the first column of `cluster_by` (a label that belongs
+to a cluster still does; others are dealt in blocks of whole clusters; pairs are turned by cluster). Then everything
+that reads labels runs as ever: training guided by the label, selection, wording, judging, tests. Texts do not change,
+so embeddings and unguided autoencoders are reused. What decides nothing is left out: the ladder, negative controls,
+bootstraps. The family is that of one look at a holdout never used.
 With alpha at 0.05 about one permutation in twenty may confirm something by chance; a leak of labels confirms in most.
 
 One JSON line is written for each permutation; a second run goes on after the last. Run it with the project's Python.

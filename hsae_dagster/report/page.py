@@ -15,7 +15,7 @@ from hsae_dagster.core.inference.joint_fit import (
     read_ladder,
 )
 from hsae_dagster.report import prose
-from hsae_dagster.report.cards import BADGE_CLASS, BADGE_SIGN, CONTROLLED, card_limits, card_view, hypotheses_table
+from hsae_dagster.report.cards import BADGE_CLASS, BADGE_SIGN, UNCONTROLLED, card_limits, card_view, hypotheses_table
 from hsae_dagster.report.content import ReportContent, SizeChoice
 from hsae_dagster.report.figures import fit_ladder, forest_plot
 from hsae_dagster.report.prose import subgroup_view
@@ -189,7 +189,7 @@ def render_report(content: ReportContent) -> str:
         strongest=[(h.hypothesis_id, *prose.strong_words(h, content)) for h in prose.strongest(content)],
         forest=forest,
         rows=hypotheses_table(content),
-        controlled=CONTROLLED if content.controls else "",
+        uncontrolled=UNCONTROLLED if content.controls else "",
         ladder=fit_ladder(content.fits, content.floor, metric),
         fits=[(title, [_fit_row(fit) for fit in own]) for title, own in grouped(content.fits)],
         reading=[*ladder_sentences(read_ladder(content.fits, content.floor), content.sizes), *_published(content)],

@@ -10,6 +10,7 @@ from hsae_dagster.core.hypothesis import Hypothesis, NearCopy
 from hsae_dagster.core.inference.annotation_error import AnnotationError
 from hsae_dagster.core.inference.joint_fit import WORDS
 from hsae_dagster.core.inference.subgroups import SubgroupEffect
+from hsae_dagster.core.observations import BLOCKS
 from hsae_dagster.core.selection.stability import NegativeControl, most_by_chance
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.wording import (
@@ -112,7 +113,7 @@ def look_words(content: ReportContent) -> str:
         else f"The plan ({look.plan}) was changed after held-out texts had been judged."
     )
     if look.number == 1:
-        first = "This is the first look at these held-out texts: nothing had been tested on them before."
+        first = "This is the first look at these held-out texts that the results folder records."
         return " ".join(filter(None, (first, _spending_words(content), frozen)))
     own = len(content.hypotheses)
     return (
@@ -152,10 +153,11 @@ def own_effect_words(content: ReportContent) -> Iterator[str]:
         for test in confirmed
     )
     if own == len(confirmed):
-        yield f"Each of the {own} keeps its direction beyond doubt beside all other claims."
+        yield f"Each of the {own} keeps its direction, by its 95 % interval, beside all other claims."
         return
-    keeps = "keeps its" if own == 1 else "keep their"
-    yield f"Of the {len(confirmed)}, {own or 'none'} {keeps} direction beyond doubt beside all other claims."
+    keeps = "keeps its direction, by its" if own == 1 else "keep their direction, by their"
+    interval = "95 % interval" if own == 1 else "95 % intervals"
+    yield f"Of the {len(confirmed)}, {own or 'none'} {keeps} {interval}, beside all other claims."
 
 
 def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str, str]]:
@@ -277,7 +279,11 @@ _FEW_CLUSTERS = 40  # below it a reader should know (Cameron, Gelbach and Miller
 BADGE_MEANINGS = (
     ("confirmed", "the test holds after Holm's correction for all tests, in the expected direction."),
     ("confirmed, judge unchecked", "the same, judged by a language model that no labels of people have checked."),
-    ("suggestive", "only a weaker test holds (false discovery rate), or the effect changes sign under controls."),
+    (
+        "suggestive",
+        "only a weaker test holds (false discovery rate), the effect changes sign under controls, or missing answers "
+        "could overturn it.",
+    ),
     ("not supported", "the held-out texts do not show it. That is not proof that it is untrue."),
     ("invalid", "it could not be tested, or its effect runs against the direction it was selected for."),
 )
@@ -300,14 +306,18 @@ def cluster_noun(content: ReportContent) -> str:
     return one_line(content.cluster) if content.cluster else unit(content)
 
 
-def held_constant(content: ReportContent) -> str:
-    """What the controlled effect holds constant: the text's length always, controls where they are declared."""
-    return "controls" if content.controls else "text length"
+def beside_effect(hypothesis: Hypothesis, content: ReportContent) -> tuple[str, str]:
+    """What stands beside the effect that decides: the plain one where controls are declared, else one for length."""
+    if content.controls:
+        return "Without controls", effect_brief(hypothesis.test.plain, content.task)
+    return "With text length held constant", partial_brief(hypothesis.test.adjusted, content.task)
 
 
 def claim_sentence(hypothesis: Hypothesis, content: ReportContent) -> tuple[str, str]:
     """The claim, and what it is associated with, as two halves of one sentence."""
     words = effect_words(hypothesis.test.separation, content.task, content.outcome)
+    if content.controls and math.isfinite(hypothesis.test.separation.estimate):
+        words += ", controls held constant"
     return capitalised(one_line(hypothesis.claim)), words
 
 
@@ -326,7 +336,9 @@ def _found(content: ReportContent) -> str:
     tested, confirmed = len(content.hypotheses), content.confirmed
     own = sum(h.badge == "confirmed" and h.source == "yours" for h in content.hypotheses)
     verb = _be(tested)[1]
-    tested_on = f"{_tested_on(content)} whose outcomes no earlier step had read"
+    look = content.look.number if content.look else 1
+    read = "whose outcomes no earlier step had read" if look == 1 else f"at the {ordinal(look)} look at them"
+    tested_on = f"{_tested_on(content)} {read}"
     what = f"{plural(tested, 'claim')} {verb} tested on {tested_on}"
     if content.halves:
         twice = sum(h.twin is not None and h.twin.agrees for h in content.hypotheses)
@@ -365,20 +377,19 @@ def strongest(content: ReportContent, limit: int = 5) -> tuple[Hypothesis, ...]:
 
 
 def strong_words(hypothesis: Hypothesis, content: ReportContent) -> tuple[str, str]:
-    """`claim_sentence` for the summary: where controls are declared, with the effect beside them."""
+    """`claim_sentence` for the summary: where controls are declared, with the effect without them."""
     claim, words = claim_sentence(hypothesis, content)
     if not content.controls:
         return claim, words
-    return claim, f"{words}; with controls held constant {partial_brief(hypothesis.test.adjusted, content.task)}"
+    return claim, f"{words}; without controls {beside_effect(hypothesis, content)[1]}"
 
 
 def _controls_paragraph(content: ReportContent) -> str:
     """What declared controls do to the figures, and what they do not."""
     names = ", ".join(one_line(name) for name in content.controls)
     return (
-        f"Controls ({names}): effects, p-values and q are plain, without them. What is left of an effect with them and "
-        "the text's length held constant stands beside it. They decide a verdict in one case only: an effect that "
-        "clearly changes sign under controls is no more than suggestive."
+        f"Controls ({names}): effects, intervals, p-values and verdicts are with them and the text's length held "
+        "constant, as far as straight lines and categories can. The plain difference, without them, stands beside."
     )
 
 
@@ -389,10 +400,10 @@ def summary(content: ReportContent) -> tuple[str, ...]:
         out.append(_controls_paragraph(content))
     if content.confirmed:
         out.append(
-            "Confirmed means: if no claim had anything to do with the outcome, a report like this would confirm even "
-            f"one of them in fewer than {error_rate(content.alpha)} of cases. It means an association that holds on "
-            "new texts, not that what the claim says brings the outcome about. A claim is tested as it reads: its "
-            "words are its whole meaning."
+            "Confirmed means: if no claim had anything to do with the outcome, a report like this is to confirm even "
+            f"one of them in {error_rate(content.alpha)} of cases at most (how nearly it does: docs/inference.md). It "
+            "means an association that was found on some texts and seen again on others, not that what the claim says "
+            "brings the outcome about. A claim is tested as it reads: its words are its whole meaning."
         )
     if content.fits and content.hypotheses:
         out.append(recovery_words(content.fits, content.floor))
@@ -427,7 +438,8 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
             "Two halves. What each half of the texts suggests (neurons, words, thresholds, directions, the size of "
             "the autoencoder) is tested once, on the other half, which is held out from all of that. Autoencoders do "
             "not see the outcome and learn from the texts of both. Claims of both halves that say the same are one "
-            "line, found twice: the surer of its two tests stands there, and the card tells of both."
+            "line, found twice: the surer of its two tests stands there, which flatters its effect a little, and the "
+            "card tells of both."
         )
     yield "Splits", how + by
     yield (
@@ -439,7 +451,7 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
         "chosen together. Each claim is then judged on held-out texts without looking at any neuron or the outcome.",
     )
     yield ("What the neurons learned from", _guidance(content))
-    yield ("Effect", _effect_method(content))
+    yield ("Effect", _effect_method(content) + _with_controls(content))
     within = f"each {cluster_noun(content)}" if content.cluster else f"clusters (here every {unit(content)} is its own)"
     yield (
         "Interval and test",
@@ -447,6 +459,11 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
         "the bias-reduced sandwich (CR2) and a model-based error (Moulton's, as far as a claim belongs to whole "
         "clusters or outcomes are few; for pairs the classical one), with Student's t at the degrees of freedom of "
         "Imbens and Kolesár. Where clusters are few or unequal, a wild cluster bootstrap counts if it is more cautious."
+        + (
+            f" Rows of one of {BLOCKS} blocks of time count as dependent too; slower drifts are not allowed for."
+            if (content.settings.get("columns") or {}).get("time")
+            else ""
+        )
         + (
             " The p-value of a share won is by chance alone: how often coins for the signs of clusters give as much "
             "(mid-p), or, where texts come again in several pairs, the claim dealt to other texts."
@@ -504,6 +521,12 @@ def _guidance(content: ReportContent) -> str:
         "the texts are about. The outcomes of the holdout played no part in it, so tests, intervals and corrections "
         "hold all the same."
     )
+
+
+def _with_controls(content: ReportContent) -> str:
+    if not content.controls:
+        return ""
+    return " The declared controls and the text's length are held constant, by least squares."
 
 
 def _effect_method(content: ReportContent) -> str:

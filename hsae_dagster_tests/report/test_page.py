@@ -246,25 +246,27 @@ def test_the_table_has_one_plain_row_per_hypothesis():
 def controlled_content():
     """One confirmed and one hypothesis whose effect changes sign, and a declared control whose name is markup."""
     made = make_hypotheses(20)[:2]
-    shown = [dataclasses.replace(h, test=dataclasses.replace(h.test, adjusted=make_effect(0.21, 0.1))) for h in made]
+    shown = [dataclasses.replace(h, test=dataclasses.replace(h.test, plain=make_effect(0.21, 0.1))) for h in made]
     shown[1] = dataclasses.replace(shown[1], badge="suggestive", rule="controls")
     settings = {"columns": {"text": "text", "controls": ["<b>year"]}}
     return make_content(hypotheses=tuple(shown), settings=settings)
 
 
-def test_declared_controls_stand_where_people_look():
+def test_declared_controls_decide_and_the_plain_effect_stands_beside():
     content = controlled_content()
     for row in hypotheses_table(content):
-        assert row["controls held constant"] == "+0.21 [0.11, 0.31]"
+        assert row["without controls"] == "+0.21 [0.11, 0.31]"
     text = " ".join("".join(Page(render_report(content)).text).replace("\u00a0", " ").split())
-    assert "Controls (<b>year): effects, p-values and q are plain, without them." in text
-    assert "with controls held constant +0.21 [0.11, 0.31]." in text
-    assert "Effect [95 %]Controls held constantp (Holm)" in text
+    assert "Controls (<b>year): effects, intervals, p-values and verdicts are with them and the text's length" in text
+    assert "without controls +0.21 [0.11, 0.31]." in text
+    assert "Effect [95 %]Without controlsp (Holm)" in text
     assert text.count("+0.21 [0.11, 0.31]") == 5  # the strongest, two rows, two cards
+    assert text.count(", controls held constant") == 3
+    assert "by least squares" in text
     card = card_markdown(content.hypotheses[0], content)
-    assert r"| With controls held constant | +0.21 \[0.11, 0.31\] |" in card
+    assert r"| Without controls | +0.21 \[0.11, 0.31\] |" in card
     plain = make_content()
-    assert "controls held constant" not in hypotheses_table(plain)[0]
+    assert "without controls" not in hypotheses_table(plain)[0]
     card = card_markdown(plain.hypotheses[0], plain)
     assert "With text length held constant" in card and "controls held constant" not in card
     assert "Controls (" not in render_report(plain)
@@ -374,7 +376,7 @@ def test_the_headline_says_when_plain_words_predict_more():
 @pytest.mark.parametrize(
     ("shares", "said"),
     [
-        ((0.7, 0.7, 0.7), "Each of the 3 keeps its direction beyond doubt beside all other claims."),
+        ((0.7, 0.7, 0.7), "Each of the 3 keeps its direction, by its 95 % interval, beside all other claims."),
         ((0.7, 0.01, -0.7), "Of the 3, 1 keeps its direction"),
         ((0.7, 0.7, None), "Of the 3, 2 keep their direction"),
         ((0.01, None, -0.7), "Of the 3, none keep their direction"),
@@ -391,7 +393,7 @@ def test_the_headline_says_how_many_confirmed_claims_stand_beside_the_others(sha
             dataclasses.replace(made, badge="confirmed", test=dataclasses.replace(made.test, partial=partial))
         )
     content = make_content(hypotheses=tuple(hypotheses))
-    assert ("direction beyond doubt" in headline(content)) == (said is not None)
+    assert ("direction, by" in headline(content)) == (said is not None)
     assert said is None or said in headline(content)
 
 
