@@ -346,6 +346,9 @@ def _found(content: ReportContent) -> str:
             f"{plural(tested, 'claim')} {verb} tested on {_tested_on(content)}, each on the half that it was not found "
             f"in; {count(twice) if twice else 'none'} of them {_be(twice)[1]} found in both halves"
         )
+    unchecked = sum(h.badge == "confirmed, judge unchecked" for h in content.hypotheses)
+    if unchecked:
+        what += f"; the test of {count(unchecked)} holds by a judge that no labels of people have checked"
     if not confirmed:
         return f"No finding: {what}; {'it' if tested == 1 else 'none of them'} is {'not ' * (tested == 1)}confirmed."
     found = confirmed - own

@@ -10,6 +10,7 @@ from hsae_dagster.cli.run import columns
 from hsae_dagster.core.hypothesis import Evidence, Example, Twin
 from hsae_dagster.core.inference.cluster_robust import NO_EFFECT_ESTIMATED
 from hsae_dagster.core.inference.joint_fit import Fit
+from hsae_dagster.core.inference.plan import Look
 from hsae_dagster.core.selection.stability import NegativeControl
 from hsae_dagster.report.cards import card_markdown, escape_markdown, facts, hypotheses_table
 from hsae_dagster.report.content import SplitCount, report_tables
@@ -395,6 +396,17 @@ def test_the_headline_says_how_many_confirmed_claims_stand_beside_the_others(sha
     content = make_content(hypotheses=tuple(hypotheses))
     assert ("direction, by" in headline(content)) == (said is not None)
     assert said is None or said in headline(content)
+
+
+def test_the_headline_claims_no_more_than_was_checked():
+    made = make_hypotheses(20)
+    unchecked = tuple(dataclasses.replace(h, badge="confirmed, judge unchecked") for h in made[:3])
+    said = headline(make_content(hypotheses=unchecked))
+    assert said.startswith("No finding: 3 claims were tested on ")
+    assert "; the test of 3 holds by a judge that no labels of people have checked; none of them is confirmed" in said
+    again = Look(number=2, plan="p", frozen_before=True, earlier={}, earlier_plans=("o",))
+    later = headline(dataclasses.replace(make_content(), look=again))
+    assert "at the second look at them" in later and "no earlier step had read" not in later
 
 
 def test_what_the_user_brings_is_no_finding_of_ours():
