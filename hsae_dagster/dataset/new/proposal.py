@@ -310,7 +310,7 @@ def propose(
     answers = answer_fields(label.column, str(task.value))
     answers += missing_fields(frame, [column for column in columns if column.name in used])
     fields += [Field(*item) for item in answers]
-    if frame.height < FEW_ROWS:
+    if frame.height < FEW_ROWS and len(texts) == 1:
         fields.append(Field("splits.design", "auto", _HALVES))
     fields += [Field(*item) for item in size_fields(frame, taken, cluster.name if cluster else None)]
     fields = [_doubted(item, notes.doubts) for item in fields]
