@@ -8,7 +8,7 @@ once with two halves, with one small autoencoder in place of the measured choice
 confirmed claim says (φ of at least a half with having the property, over the judged texts), and confirmed claims that
 say none (|φ| below 0.2 with all of them).
 
-The same for features without words, on the referee's design, is in `error_rates_dependence.py --only halves`.
+The same for features without words, on the referee's design, is in `error_rates.py --only "of 200 true"`.
 One JSON line is written for each run; a second call goes on after the last. Run it with the project's Python.
 """
 

@@ -130,6 +130,7 @@ def _summarise(task: str, read: int, made: Corpus) -> dict[str, Any]:
         "joined": dict(made.joined),
         "round": made.round,
         "cuts": made.cuts.record,
+        **({"one holdout": made.one_holdout} if made.one_holdout else {}),
         "splits": by_split,
     }
 
@@ -156,9 +157,17 @@ def _describe(found: StoredCorpus, summary: dict[str, Any], outcome: str) -> dic
         "rows joined": table([{"by": by, "rows": n} for by, n in summary["joined"].items()] or [{"by": "", "rows": 0}]),
         "rows of another declared split": summary["moved"],
         "round": summary["round"],
+        "design": _design(summary),
         "outcome": picture(figure.png, figure.alt),
         **({"classes": table(summary["classes"])} if "classes" in summary else {}),
     }
+
+
+def _design(summary: dict[str, Any]) -> str:
+    """What tests: a holdout, or each half what the other found; and why, where `auto` decided against halves."""
+    if summary["cuts"].get("two_halves"):
+        return "two halves, each testing what the other found"
+    return f"one holdout: {why}" if (why := summary.get("one holdout")) else "one holdout"
 
 
 def _check(observations: pl.DataFrame, summary: dict[str, Any]) -> list[dg.AssetCheckResult]:

@@ -183,6 +183,8 @@ def describe(dataset: "Dataset", rows: "Rows | None" = None, results: Path | Non
             f" {found[1]:,} rows list `{columns.positive}` among other classes of `{columns.label}` and count as 0: "
             f"set columns.listed to `{found[0]}` if they are to count as 1."
         )
+    if corpus.one_holdout:
+        said += f" One holdout, as {corpus.one_holdout}."
     if corpus.joined:
         said += f" Kept together: {', '.join(f'{n:,} rows by {by}' for by, n in corpus.joined.items())}."
     if admitted.said:

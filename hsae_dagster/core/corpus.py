@@ -269,6 +269,7 @@ class Corpus:
         joined: components that hold several keys of the first cluster column (or texts), by what joins rows: the
             number of rows that would lie in smaller components without it.
         round: 1 for the first holdout, 2 for the first fresh reserve, and so on.
+        one_holdout: why rows that could decide it have one holdout and no halves; empty elsewhere.
     """
 
     texts: pl.DataFrame
@@ -278,6 +279,7 @@ class Corpus:
     cuts: Cuts = field(default_factory=lambda: Cuts(0.3, 0.4, 0.5))
     joined: Mapping[str, int] = field(default_factory=dict)
     round: int = 1
+    one_holdout: str = ""
 
 
 def row_keys(rows: pl.DataFrame) -> pl.Series:

@@ -106,7 +106,7 @@ class Splits(Section):
         description="`holdout`: one part of the rows only tests. `two_halves`: each half tests the claims found in the "
         f"other, which finds more with few rows. `auto`: two halves below {FEW_ROWS:,} rows if claims are found and "
         "judged offline, no label guides an autoencoder, and columns.time, splits.holdout and splits.reserve are not "
-        "set.",
+        "set; otherwise, or if halves would be too small, a holdout. `hsae check` says which and why.",
     )
     holdout: Share = Field(0.3, description="Share of rows that only the final tests read; not with two halves.")
     validation: Share = Field(0.1, description="Share for early stopping and for choosing among candidates.")
@@ -522,13 +522,16 @@ class DatasetSpec(Section):
 
     @property
     def design(self) -> str:
-        """`holdout`, `two_halves`, or `auto` where the number of rows decides."""
-        free = self.annotation.model == "lexical" and self._why_no_halves() is None
-        return "holdout" if self.splits.design == "auto" and not free else self.splits.design
+        """`holdout`, `two_halves`, or `auto` where the rows decide."""
+        return "holdout" if self.splits.design == "auto" and self.why_one_holdout(0) else self.splits.design
 
-    def halves(self, rows: int) -> bool:
-        """Whether each half of so many rows tests what the other found."""
-        return self.design == "two_halves" or (self.design == "auto" and rows < FEW_ROWS)
+    def why_one_holdout(self, rows: int) -> str | None:
+        """What keeps `auto` from two halves of so many rows, in a sentence without its full stop; None if nothing."""
+        if self.annotation.model != "lexical":
+            return "two halves have every claim judged on all texts, which annotation.model is paid for"
+        if rows >= FEW_ROWS:
+            return f"from {FEW_ROWS:,} rows on, a part that only tests is large enough"
+        return self._why_no_halves()
 
     @model_validator(mode="after")
     def _guidance_is_by_text(self) -> "DatasetSpec":

@@ -12,14 +12,13 @@ from hsae_dagster.core.hypothesis import Example, Hypothesis
 from hsae_dagster.report import prose
 from hsae_dagster.report.canvas import Bar, histogram_bars, histogram_png, histogram_words
 from hsae_dagster.report.content import ReportContent
-from hsae_dagster.report.prose import cluster_noun, tested_noun, trust_facts
+from hsae_dagster.report.prose import beside_effect, cluster_noun, tested_noun, trust_facts
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
     capitalised,
     count,
     effect_brief,
     effect_figure,
-    effect_words,
     example_outcome,
     number,
     one_line,
@@ -166,7 +165,7 @@ def card_markdown(hypothesis: Hypothesis, content: ReportContent) -> str:
         f"### {say(capitalised(hypothesis.claim))}",
         f"**{hypothesis.badge}**: {say(hypothesis.reason)}",
         f"**{say(effect_figure(test.separation, task, content.outcome))}**",
-        f"{say(capitalised(effect_words(test.separation, task, content.outcome)))}.",
+        f"{say(capitalised(prose.claim_sentence(hypothesis, content)[1]))}.",
         "\n".join(
             ["| | |", "|---|---|", *(f"| {name} | {say(value)} |" for name, value in facts(hypothesis, content))]
         ),
@@ -196,10 +195,7 @@ def facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str,
         f"{p_phrase('p', hypothesis.p_holm)} (uncorrected {p_phrase('p', test.separation.p_value)})",
     )
     yield "False discovery rate", p_phrase("q", hypothesis.q_value)
-    if content.controls:
-        yield capitalised(PLAIN), effect_brief(test.plain, content.task)
-    else:
-        yield "With text length held constant", partial_brief(test.adjusted, content.task)
+    yield beside_effect(hypothesis, content)
     yield "Beside all other claims", partial_brief(test.partial, content.task)
     yield "Source", source_words(hypothesis)
     yield "How much of its neuron it says", coverage_words(hypothesis)
@@ -281,7 +277,7 @@ def hypotheses_table(content: ReportContent) -> list[dict[str, str]]:
             "no.": str(number),
             "claim": one_line(h.claim),
             "effect": effect_brief(h.test.separation, content.task),
-            **({PLAIN: effect_brief(h.test.plain, content.task)} if content.controls else {}),
+            **({PLAIN: beside_effect(h, content)[1]} if content.controls else {}),
             "p": p_value(h.p_holm),
             "holds for": percent(h.test.prevalence),
             **({FOUND_IN: _found_brief(h)} if content.halves else {}),
@@ -511,7 +507,7 @@ def card_record(hypothesis: Hypothesis, content: ReportContent) -> dict[str, str
         "card": card_markdown(hypothesis, content),
         "claim": one_line(hypothesis.claim),
         "reason": one_line(hypothesis.reason),
-        "words": f"{capitalised(effect_words(hypothesis.test.separation, content.task, content.outcome))}.",
+        "words": f"{capitalised(prose.claim_sentence(hypothesis, content)[1])}.",
         "tested": f"{told['Tested on']}; it holds for {told['Holds for']} of them",
         "source": told["Source"],
         "coverage": told["How much of its neuron it says"],

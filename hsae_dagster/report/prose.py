@@ -10,6 +10,7 @@ from hsae_dagster.core.hypothesis import Hypothesis, NearCopy
 from hsae_dagster.core.inference.annotation_error import AnnotationError
 from hsae_dagster.core.inference.joint_fit import WORDS
 from hsae_dagster.core.inference.subgroups import SubgroupEffect
+from hsae_dagster.core.observations import BLOCKS
 from hsae_dagster.core.selection.stability import NegativeControl, most_by_chance
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.wording import (
@@ -112,7 +113,7 @@ def look_words(content: ReportContent) -> str:
         else f"The plan ({look.plan}) was changed after held-out texts had been judged."
     )
     if look.number == 1:
-        first = "This is the first look at these held-out texts: nothing had been tested on them before."
+        first = "This is the first look at these held-out texts that the results folder records."
         return " ".join(filter(None, (first, _spending_words(content), frozen)))
     own = len(content.hypotheses)
     return (
@@ -152,10 +153,13 @@ def own_effect_words(content: ReportContent) -> Iterator[str]:
         for test in confirmed
     )
     if own == len(confirmed):
-        yield f"Each of the {own} clearly keeps its direction with all other claims held constant."
+        yield f"Each of the {own} keeps its direction with all other claims held constant, by its 95 % interval."
         return
-    keeps = "keeps its" if own == 1 else "keep their"
-    yield f"Of the {len(confirmed)}, {own or 'none'} clearly {keeps} direction with all other claims held constant."
+    keeps, intervals = ("keeps its", "its 95 % interval") if own == 1 else ("keep their", "their 95 % intervals")
+    yield (
+        f"Of the {len(confirmed)}, {own or 'none'} {keeps} direction with all other claims held constant, by "
+        f"{intervals}."
+    )
 
 
 def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str, str]]:
@@ -278,7 +282,11 @@ _FEW_CLUSTERS = 40  # below it a reader should know (Cameron, Gelbach and Miller
 BADGE_MEANINGS = (
     ("confirmed", "the test holds after Holm's correction for all tests, in the expected direction."),
     ("confirmed, judge unchecked", "the same, but a language model judged the texts and no human labels checked it."),
-    ("suggestive", "only a weaker test holds (false discovery rate), or the effect changes sign under controls."),
+    (
+        "suggestive",
+        "only a weaker test holds (false discovery rate), the effect changes sign under controls, or missing answers "
+        "could overturn it.",
+    ),
     ("not supported", "the held-out texts do not show it. That is not proof that it is untrue."),
     ("invalid", "it could not be tested, or its effect runs against the direction it was selected for."),
 )
@@ -301,9 +309,18 @@ def cluster_noun(content: ReportContent) -> str:
     return one_line(content.cluster) if content.cluster else unit(content)
 
 
+def beside_effect(hypothesis: Hypothesis, content: ReportContent) -> tuple[str, str]:
+    """What stands beside the effect that decides: the plain one where controls are declared, else one for length."""
+    if content.controls:
+        return "Without controls", effect_brief(hypothesis.test.plain, content.task)
+    return "With text length held constant", partial_brief(hypothesis.test.adjusted, content.task)
+
+
 def claim_sentence(hypothesis: Hypothesis, content: ReportContent) -> tuple[str, str]:
     """The claim, and what it is associated with, as two halves of one sentence."""
     words = effect_words(hypothesis.test.separation, content.task, content.outcome)
+    if content.controls and math.isfinite(hypothesis.test.separation.estimate):
+        words += ", controls held constant"
     return capitalised(one_line(hypothesis.claim)), words
 
 
@@ -322,7 +339,9 @@ def _found(content: ReportContent) -> str:
     tested, confirmed = len(content.hypotheses), content.confirmed
     own = sum(h.badge == "confirmed" and h.source == "yours" for h in content.hypotheses)
     verb = _be(tested)[1]
-    tested_on = f"{_tested_on(content)} whose outcomes no earlier step had read"
+    look = content.look.number if content.look else 1
+    read = "whose outcomes no earlier step had read" if look == 1 else f"at the {ordinal(look)} look at them"
+    tested_on = f"{_tested_on(content)} {read}"
     what = f"{plural(tested, 'claim')} {verb} tested on {tested_on}"
     if content.halves:
         twice = sum(h.twin is not None and h.twin.agrees for h in content.hypotheses)
@@ -330,6 +349,9 @@ def _found(content: ReportContent) -> str:
             f"{plural(tested, 'claim')} {verb} tested on {_tested_on(content)}, each on the half that it was not found "
             f"in; {count(twice) if twice else 'none'} of them {_be(twice)[1]} found in both halves"
         )
+    unchecked = sum(h.badge == "confirmed, judge unchecked" for h in content.hypotheses)
+    if unchecked:
+        what += f"; the test of {count(unchecked)} holds by a judge that no labels of people have checked"
     if not confirmed:
         return f"No finding: {what}; {'it' if tested == 1 else 'none of them'} is {'not ' * (tested == 1)}confirmed."
     found = confirmed - own
@@ -365,7 +387,7 @@ def strong_words(hypothesis: Hypothesis, content: ReportContent) -> tuple[str, s
     claim, words = claim_sentence(hypothesis, content)
     if not content.controls:
         return claim, words
-    return claim, f"{words}; without controls {effect_brief(hypothesis.test.plain, content.task)}"
+    return claim, f"{words}; without controls {beside_effect(hypothesis, content)[1]}"
 
 
 def _controls_paragraph(content: ReportContent) -> str:
@@ -373,7 +395,8 @@ def _controls_paragraph(content: ReportContent) -> str:
     names = ", ".join(one_line(name) for name in content.controls)
     return (
         f"Controls ({names}): effects, intervals, p-values, q and verdicts are with these and text length held "
-        "constant. The plain effect, without controls, is shown beside each."
+        "constant, as far as straight lines and categories can. The plain effect, without controls, is shown beside "
+        "each."
     )
 
 
@@ -384,9 +407,10 @@ def summary(content: ReportContent) -> tuple[str, ...]:
         out.append(_controls_paragraph(content))
     if content.confirmed:
         out.append(
-            "Confirmed means: if no claim were associated with the outcome, fewer than "
-            f"{error_rate(content.alpha)} of such reports would confirm any. It is an association that holds on "
-            "new texts, not a cause. A claim is tested as it reads: its words are its whole meaning."
+            "Confirmed means: if no claim were associated with the outcome, a report like this should confirm any in "
+            f"at most {error_rate(content.alpha)} of cases (docs/inference.md: how nearly it does). It is an association "
+            "found in some texts and seen again in others, not a cause. A claim is tested as it reads: its words are "
+            "its whole meaning."
         )
     if content.fits and content.hypotheses:
         out.append(recovery_words(content.fits, content.floor))
@@ -421,8 +445,8 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
             "Two halves. What each half of the texts suggests (neurons, words, thresholds, directions, the "
             "size of the autoencoder) is tested once, on the other half, which is held out from all of that. "
             "Autoencoders do not see the outcome and learn from the texts of both. Claims of both halves that "
-            "say the same are one line, found twice: it shows the more significant of the two tests, and the "
-            "card shows both."
+            "say the same are one line, found twice: it shows the more significant of the two tests, so its effect "
+            "is slightly optimistic, and the card shows both."
         )
     yield "Splits", how + by
     yield (
@@ -435,8 +459,7 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
         "without looking at any neuron or the outcome.",
     )
     yield ("What the neurons learned from", _guidance(content))
-    held = " Text length and the declared controls are held constant." if content.controls else ""
-    yield ("Effect", _effect_method(content) + held)
+    yield ("Effect", _effect_method(content) + _with_controls(content))
     within = f"each {cluster_noun(content)}" if content.cluster else f"clusters (here every {unit(content)} is its own)"
     yield (
         "Interval and test",
@@ -444,6 +467,11 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
         "the bias-reduced sandwich (CR2) and a model-based error (Moulton's, as far as a claim belongs to whole "
         "clusters or outcomes are few; for pairs the classical one), with Student's t at the degrees of freedom of "
         "Imbens and Kolesár. Where clusters are few or unequal, a wild cluster bootstrap counts if it is more cautious."
+        + (
+            f" Rows of one of {BLOCKS} blocks of time count as dependent too; slower drifts are not allowed for."
+            if (content.settings.get("columns") or {}).get("time")
+            else ""
+        )
         + (
             " The p-value of a share won comes from random sign flips of clusters (mid-p) or, where texts "
             "recur in several pairs, from assigning the claim to other texts."
@@ -502,6 +530,12 @@ def _guidance(content: ReportContent) -> str:
         "of the texts. The outcomes of the holdout were not used, so tests, intervals and corrections remain "
         "valid."
     )
+
+
+def _with_controls(content: ReportContent) -> str:
+    if not content.controls:
+        return ""
+    return " The declared controls and the text's length are held constant, by least squares."
 
 
 def _effect_method(content: ReportContent) -> str:

@@ -223,6 +223,10 @@ def test_other_languages_are_remarked(text: str, foreign: bool) -> None:
 def test_sizes_follow_the_number_of_texts(n: int, select: int | None) -> None:
     assert propose(reviews(n), "r.csv").value("selection.n") == select
     assert propose(reviews(n), "r.csv").value("saes") is None, "the autoencoder's size is measured"
+    # Of few rows each half tests what the other found; the line says what that costs.
+    design = [field for field in propose(reviews(n), "r.csv").fields if field.path == "splits.design"]
+    assert [field.value for field in design] == (["auto"] if n < 5000 else [])
+    assert all("Rows added later are not tested" in field.why for field in design)
 
 
 def test_kinds_of_columns() -> None:

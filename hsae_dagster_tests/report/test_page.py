@@ -10,6 +10,7 @@ from hsae_dagster.cli.run import columns
 from hsae_dagster.core.hypothesis import Evidence, Example, Twin
 from hsae_dagster.core.inference.cluster_robust import NO_EFFECT_ESTIMATED
 from hsae_dagster.core.inference.joint_fit import Fit
+from hsae_dagster.core.inference.plan import Look
 from hsae_dagster.core.selection.stability import NegativeControl
 from hsae_dagster.report.cards import card_markdown, escape_markdown, facts, hypotheses_table
 from hsae_dagster.report.content import SplitCount, report_tables
@@ -255,7 +256,7 @@ def controlled_content():
     return make_content(hypotheses=tuple(shown), settings=settings)
 
 
-def test_declared_controls_stand_where_people_look():
+def test_declared_controls_decide_and_the_plain_effect_stands_beside():
     content = controlled_content()
     for row in hypotheses_table(content):
         assert row["without controls"] == "+0.21 [0.11, 0.31]"
@@ -266,6 +267,8 @@ def test_declared_controls_stand_where_people_look():
     assert "; without controls +0.21 [0.11, 0.31]." in text
     assert "Effect [95 %]Without controlsp (Holm)" in text
     assert text.count("+0.21 [0.11, 0.31]") == 5  # the strongest, two rows, two cards
+    assert text.count(", controls held constant") == 3
+    assert "by least squares" in text
     card = card_markdown(content.hypotheses[0], content)
     assert r"| Without controls | +0.21 \[0.11, 0.31\] |" in card
     plain = make_content()
@@ -378,10 +381,13 @@ def test_the_headline_says_when_plain_words_predict_more():
 @pytest.mark.parametrize(
     ("shares", "said"),
     [
-        ((0.7, 0.7, 0.7), "Each of the 3 clearly keeps its direction with all other claims held constant."),
-        ((0.7, 0.01, -0.7), "Of the 3, 1 clearly keeps its direction"),
-        ((0.7, 0.7, None), "Of the 3, 2 clearly keep their direction"),
-        ((0.01, None, -0.7), "Of the 3, none clearly keep their direction"),
+        (
+            (0.7, 0.7, 0.7),
+            "Each of the 3 keeps its direction with all other claims held constant, by its 95 % interval.",
+        ),
+        ((0.7, 0.01, -0.7), "Of the 3, 1 keeps its direction"),
+        ((0.7, 0.7, None), "Of the 3, 2 keep their direction"),
+        ((0.01, None, -0.7), "Of the 3, none keep their direction"),
         ((0.7,), None),
     ],
 )
@@ -397,6 +403,17 @@ def test_the_headline_says_how_many_confirmed_claims_stand_beside_the_others(sha
     content = make_content(hypotheses=tuple(hypotheses))
     assert ("direction with all other claims" in headline(content)) == (said is not None)
     assert said is None or said in headline(content)
+
+
+def test_the_headline_claims_no_more_than_was_checked():
+    made = make_hypotheses(20)
+    unchecked = tuple(dataclasses.replace(h, badge="confirmed, judge unchecked") for h in made[:3])
+    said = headline(make_content(hypotheses=unchecked))
+    assert said.startswith("No finding: 3 claims were tested on ")
+    assert "; the test of 3 holds by a judge that no labels of people have checked; none of them is confirmed" in said
+    again = Look(number=2, plan="p", frozen_before=True, earlier={}, earlier_plans=("o",))
+    later = headline(dataclasses.replace(make_content(), look=again))
+    assert "at the second look at them" in later and "no earlier step had read" not in later
 
 
 def test_what_the_user_brings_is_no_finding_of_ours():

@@ -42,6 +42,7 @@ from hsae_dagster.dataset.new.roles import (
     with_settling,
 )
 from hsae_dagster.dataset.rows import plain_headers
+from hsae_dagster.dataset.spec import FEW_ROWS
 from hsae_dagster.dataset.times import seconds_of
 from hsae_dagster.errors import DatasetError
 
@@ -175,6 +176,10 @@ def _first(texts: pl.Series, pattern: str) -> str:
     return str(texts.str.extract(f"({pattern})", 1).drop_nulls()[0])
 
 
+_HALVES = (
+    "Few rows, so each half tests what the other found: more is confirmed at the same error. Rows added later are not "
+    "tested then; if this file will grow, take `holdout`."
+)
 # Of a third of the times, held out, blocks are made.
 FEWEST_TIMES = 30
 # Names of columns that only who made the table understands.
@@ -308,6 +313,8 @@ def propose(
     answers = answer_fields(label.column, str(task.value))
     answers += missing_fields(frame, [column for column in columns if column.name in used])
     fields += [Field(*item) for item in answers]
+    if frame.height < FEW_ROWS and len(texts) == 1:
+        fields.append(Field("splits.design", "auto", _HALVES))
     fields += [Field(*item) for item in size_fields(frame, taken, cluster.name if cluster else None)]
     fields = [_doubted(item, notes.doubts) for item in fields]
     return Proposal(tuple(fields), (*notes.remarks, *remarks(frame, columns, taken, label, task.value)))
