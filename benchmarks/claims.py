@@ -37,7 +37,14 @@ DATASETS = (
     "clothing_reviews",
     "senate_press_releases",
 )
-RUNGS = (joint_fit.EMBEDDINGS, joint_fit.WORDS, joint_fit.ALL_NEURONS, joint_fit.SELECTED, joint_fit.FIRED, joint_fit.CONCEPTS)
+RUNGS = (
+    joint_fit.EMBEDDINGS,
+    joint_fit.WORDS,
+    joint_fit.ALL_NEURONS,
+    joint_fit.SELECTED,
+    joint_fit.FIRED,
+    joint_fit.CONCEPTS,
+)
 _N = 20
 BESIDE = "claims beside controls"
 
