@@ -201,12 +201,14 @@ def agreement(workspace: Workspace) -> tuple[np.ndarray, np.ndarray]:
 
 def test_three_revisions_lift_natural_f1_and_what_is_reported_is_true(ready: Ready) -> None:
     workspace, server = ready.workspace, ready.server
-    found = {}
+    found, asked = {}, {}
     for revisions in (0, 3):
         workspace.declare("made", None, interpretation=interpretation(revisions), **FIELDS)
         run = workspace.run("made", "interpretations")
         assert run.success, {step: run.sentence(step) for step in run.failures}
-        found[revisions] = agreement(workspace)
+        found[revisions], asked[revisions] = agreement(workspace), len(server.bodies())
+    # Each round writes once for a neuron; the first phrases are known by then.
+    assert THEMES <= asked[3] - asked[0] <= 3 * len(workspace.current("made", "interpretations").json("concepts.json"))
     for revisions, (reported, true) in found.items():
         assert len(true) >= THEMES - 2, revisions
         np.testing.assert_allclose(reported.mean(axis=0), true.mean(axis=0), atol=0.02, err_msg=str(revisions))

@@ -433,12 +433,13 @@ def test_answers_without_usage_fill_the_budget_at_their_worst(tmp_path: Path) ->
 
 
 # Row: 429 with a long Retry-After.
-def test_a_wait_of_an_hour_ends_the_run_in_the_servers_words() -> None:
-    with Loopback(lambda body, call: failure(429, "daily limit of 1000 reached", retry_after="3780")) as loopback:
+@pytest.mark.parametrize(("seconds", "minutes"), [("3780", 63), ("301", 5)])
+def test_a_wait_of_more_than_five_minutes_ends_the_run_in_the_servers_words(seconds: str, minutes: int) -> None:
+    with Loopback(lambda body, call: failure(429, "daily limit of 1000 reached", retry_after=seconds)) as loopback:
         started = time.monotonic()
         found = Asked(loopback)
     assert time.monotonic() - started < 5
-    assert "asks to wait 63 minutes: daily limit of 1000 reached" in found.error
+    assert f"asks to wait {minutes} minutes: daily limit of 1000 reached" in found.error
     assert found.calls == 1
 
 
