@@ -34,7 +34,7 @@ from hsae_dagster.storage.objects import INCOMPLETE, StoredObject
 from hsae_dagster.storage.vectors import VectorTable
 
 NAME = "interpretations"
-CODE_VERSION = "9"
+CODE_VERSION = "10"
 # Fields of `annotation` that only the holdout's annotation reads.
 NOT_FIDELITY = {"holdout_sample", "distil", "seed", "calibration", "min_agreement", "max_missing"}
 # Of which round of drawing texts they are: those that score a phrase, and from here those that show its mistakes.
