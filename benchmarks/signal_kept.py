@@ -28,10 +28,10 @@ from hsae_dagster.core.inference import joint_fit
 from hsae_dagster.core.inference import joint_fit as ladder
 from hsae_dagster.core.observations import observation_matrix
 from hsae_dagster.dataset.discovery import load_dataset
-from hsae_dagster.keys import EmbeddingSet
 from hsae_dagster.orchestration.project import Project
-from hsae_dagster.stages.units import read_text_units, text_vectors
+from hsae_dagster.stages.units import text_vectors
 from hsae_dagster.storage.artifacts import read_codes, read_frame
+from hsae_dagster.storage.outputs import StoredCorpus, StoredEmbeddings
 from hsae_dagster.storage.vectors import VectorTable
 
 DATASETS = (
@@ -122,14 +122,10 @@ def training_ceiling(shared: Shared, dataset: str, seed: int, splits: Mapping[st
     """
     with shared.apart(dataset, {"splits": splits}) as project:
         run_stages(project, dataset, upto="embeddings")
-        corpus, record = (
-            result(project, dataset, "corpus"),
-            result(project, dataset, "embeddings").json("embeddings.json"),
-        )
-        ids = read_frame(corpus.file("texts.parquet"))["text_id"]
-        family = EmbeddingSet(record["model"], record["dimensions"], record["set_id"])
-        vectors = text_vectors(VectorTable(project.results, dataset, family), read_text_units(corpus), ids)
-        rows = read_frame(corpus.file("observations.parquet"))
+        corpus = StoredCorpus(result(project, dataset, "corpus"))
+        ids, rows = corpus.texts["text_id"], corpus.observations
+        family = StoredEmbeddings(result(project, dataset, "embeddings")).family
+        vectors = text_vectors(VectorTable(project.results, dataset, family), corpus.places, ids)
         learn, held_out = (rows.filter(pl.col("split") == split) for split in ("train", "holdout"))
         x, unseen = (observation_matrix(vectors, ids, part) for part in (learn, held_out))
         task = load_dataset(shared.data, dataset).spec.task

@@ -8,7 +8,7 @@ once with two halves, with one small autoencoder in place of the measured choice
 confirmed claim says (φ of at least a half with having the property, over the judged texts), and confirmed claims that
 say none (|φ| below 0.2 with all of them).
 
-The same for features without words, on the referee's design, is in `error_rates_dependence.py --only halves`.
+The same for features without words, on the referee's design, is in `error_rates.py --only "of 200 true"`.
 One JSON line is written for each run; a second call goes on after the last. Run it with the project's Python.
 """
 
@@ -31,8 +31,8 @@ from benchmarks.cells import Shared, append, finished, lines, result, run_stages
 from benchmarks.permuted_labels import NO_FITS, NO_LADDER
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.sample_data.adverts import EFFECTS, write_adverts
-from hsae_dagster.stages.holdout import chosen_concepts
 from hsae_dagster.storage.artifacts import read_frame
+from hsae_dagster.storage.outputs import StoredInterpretations
 
 DATASET, SAES = "job_adverts", [{"m": 32, "k": 4}]
 DESIGNS = ("holdout", "two_halves")
@@ -76,7 +76,7 @@ def cell(data: Path, results: Path, design: str, texts: int, seed: int, *, null:
         mock.patch("hsae_dagster.stages.evaluation._fits", lambda *_: NO_FITS),
     ):
         run_stages(project, DATASET, upto="interpretations")
-        if chosen_concepts(result(project, DATASET, "interpretations")):
+        if StoredInterpretations(result(project, DATASET, "interpretations")).readable:
             run_stages(project, DATASET)
             tally = counted(project, read_frame(truth), null=null)
     seconds = round(time.perf_counter() - started, 1)

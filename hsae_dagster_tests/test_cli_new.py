@@ -162,6 +162,20 @@ def test_check_tells_what_new_would_read_otherwise(root: Path) -> None:
     assert "Note" not in hsae("check", "mine").output
 
 
+def test_check_reads_categories_and_decimals_of_parquet(root: Path) -> None:
+    frame = tiny_texts(300).with_columns(
+        pl.Series("party", ["left", "middle", "right"] * 100, dtype=pl.Categorical),
+        pl.Series("kind", ["a", "b", "c"] * 100, dtype=pl.Enum(["a", "b", "c"])),
+        pl.col("score").cast(pl.Decimal(12, 4)).alias("exact"),
+    )
+    (root / "incoming").mkdir()
+    frame.drop("author").write_parquet(root / "incoming" / "factors.parquet")
+    assert hsae("new", str(root / "incoming" / "factors.parquet"), "--label", "score").exit_code == 0
+    done = hsae("check", "factors")
+    assert done.exit_code == 0, done.output
+    assert "can be run: 300 observations" in done.output
+
+
 def test_a_trial_tells_how_the_file_was_read(root: Path) -> None:
     done = hsae("new", str(bring(root, "scores.csv", tiny_texts(300))), "--dry-run")
     assert "scores.csv would be written as scores_plain.csv" in done.output and "semicolons" in done.output
@@ -170,7 +184,7 @@ def test_a_trial_tells_how_the_file_was_read(root: Path) -> None:
 def test_no_cluster_is_an_answer_too(root: Path) -> None:
     done = hsae("new", str(bring(root, "scores.csv", tiny_texts(600))), "--cluster-by", "none")
     assert done.exit_code == 0, done.output
-    assert "That gives something up" in " ".join(done.output.replace("#", " ").split())
+    assert "The cost: texts that share" in " ".join(done.output.replace("#", " ").split())
     assert load_dataset(root / "data", "scores").spec.columns.cluster_by is None
 
 
@@ -229,4 +243,4 @@ def test_check_says_what_a_run_would_refuse_of_ones_own_hypotheses_and_controls(
     assert "has no word" in refused.output
     columns = {"text": "text", "label": "score", "controls": ["twice"]}
     workspace.declare("twice", tiny_texts(300).with_columns(twice=2 * pl.col("score")), columns=columns)
-    assert "the control `twice` settles the outcome `score`" in hsae("check", "twice").output
+    assert "the control `twice` determines the outcome `score`" in hsae("check", "twice").output

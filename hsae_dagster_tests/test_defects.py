@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -16,6 +15,7 @@ import pytest
 import hsae_dagster
 from benchmarks.reference_table import reference_table
 from hsae_dagster.core.concepts.claims import Concept
+from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.core.inference import joint_fit
 from hsae_dagster.core.inference.effects import benjamini_hochberg, holm, test_hypotheses
 from hsae_dagster.core.observations import HoldoutDesign
@@ -25,8 +25,8 @@ from hsae_dagster.providers.base import Annotations
 from hsae_dagster.providers.openai.embedder import cut_to_tokens
 from hsae_dagster.providers.openai.readers import OpenAIAnnotator
 from hsae_dagster.providers.spending import Estimate
-from hsae_dagster.stages.holdout import chosen_concepts
 from hsae_dagster.storage.artifacts import read_frame
+from hsae_dagster.storage.outputs import StoredInterpretations
 from hsae_dagster.storage.vectors import VectorTable
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import TOPICS, Run, Workspace, tiny_texts
@@ -162,11 +162,11 @@ def test_who_writes_a_concept_and_who_scores_it_read_different_texts(world: Worl
 
 # Defect 10: concepts of equal wording collapse without a word.
 def test_two_neurons_with_one_concept_are_judged_once_and_counted_once() -> None:
-    names = ["a", "b", "a", "c"]
-    records: list[dict] = [{"rank": i, "concept": {"concept_id": name}} for i, name in enumerate(names)]
-    records.append({"rank": 4, "concept": None})
-    chosen = chosen_concepts(SimpleNamespace(json=lambda name: records))  # type: ignore[arg-type]
-    assert [(record["rank"], record["concept"]["concept_id"]) for record in chosen] == [(0, "a"), (1, "b"), (3, "c")]
+    said = [Concept(name, "somebody") for name in ("a", "b", "a", "c")]
+    found = [FoundConcept(rank, rank, "sae", rank, 1.0, 1.0, concept) for rank, concept in enumerate([*said, None])]
+    written = StoredInterpretations(None)  # type: ignore[arg-type]
+    vars(written)["concepts"] = tuple(found)
+    assert [(concept.rank, concept.claim) for concept in written.distinct] == [(0, "a"), (1, "b"), (3, "c")]
 
 
 # Defect 19: a checkpoint's name leaves out most of what it depends on.

@@ -6,7 +6,7 @@ Synthetic texts are sums of a few directions of a dictionary whose frequencies f
 autoencoder's weights are that dictionary, so that codes have K non-zeros a text and are correlated as real ones are.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -120,5 +120,5 @@ def real(results: Path, dataset: str, config: SAEConfig, epochs: int = 5) -> Mad
     record = store.current(dataset, "embeddings").json("embeddings.json")
     family = EmbeddingSet(record["model"], record["dimensions"], record["set_id"])
     embeddings = VectorTable(results, dataset, family).read(rows["text_id"])
-    trained = train_sae(embeddings, None, replace(config, max_epochs=epochs))
+    trained = train_sae(embeddings, None, config.model_copy(update={"max_epochs": epochs}))
     return Made(embeddings, rows["label"].to_numpy().astype(np.float64), trained.sae)

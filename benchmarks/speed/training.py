@@ -10,7 +10,6 @@ reading the loss) without its data loader, which favours it.
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -177,7 +176,7 @@ def _as_ours(model: Any, config: SAEConfig) -> SparseAutoencoder:
     """The reference's weights in our module."""
     named = {"encoder": model.encoder.weight, "decoder": model.decoder.weight.T}
     named |= {"input_bias": model.input_bias, "neuron_bias": model.neuron_bias}
-    return sae_from_arrays(replace(config), {name: value.detach().numpy() for name, value in named.items()})
+    return sae_from_arrays(config, {name: value.detach().numpy() for name, value in named.items()})
 
 
 def guided_row(name: str, dimensions: int, m: int, k: int, *, rounds: int = 7, steps: int = 12) -> Row:

@@ -3,17 +3,14 @@
 from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from hsae_dagster.core.observations import text_sides
 from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.executors import llm_pool
 from hsae_dagster.orchestration.project import Project, datasets
 from hsae_dagster.orchestration.stage import Stage, explained, picture, table
-from hsae_dagster.stages.annotation import CODE_VERSION, NAME, config_of, judge_holdout, upstream_of
-from hsae_dagster.stages.holdout import PLAN_FILE
-from hsae_dagster.storage.artifacts import read_frame
-from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.stages.annotation import CODE_VERSION, NAME, Upstream, config_of, judge_holdout
+from hsae_dagster.storage.outputs import StoredMatrix
 
 
 @dg.asset(
@@ -29,28 +26,28 @@ def annotation_matrix(context: dg.AssetExecutionContext, project: Project) -> dg
     """Holdout texts × concepts, nullable booleans, one column per concept id; null is a missing answer."""
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
-        spec = stage.dataset.spec
-        upstream = {name: stage.upstream(name) for name in upstream_of(spec)}
-        stored = stage.build(
-            config_of(spec), list(upstream.values()), lambda folder: judge_holdout(stage, upstream, folder)
+        upstream = Upstream.current(project.store, stage.dataset)
+        found = stage.build(
+            StoredMatrix,
+            config_of(stage.dataset),
+            upstream.outputs,
+            lambda folder: judge_holdout(stage, upstream, folder),
         )
-        matrix = read_frame(stored.file("annotations.parquet"))
-        return stage.finish(stored, _describe(stored, matrix), _check(stage, stored, matrix))
+        return stage.finish(found, _describe(found), _check(stage, found))
 
 
-def _describe(stored: StoredObject, matrix: pl.DataFrame) -> dict[str, Any]:
+def _describe(found: StoredMatrix) -> dict[str, Any]:
     from hsae_dagster.report.figures import prevalence_bars
 
-    summary = stored.json("summary.json")
+    matrix, missing, summary = found.annotations, found.missing, found.summary
     prevalence = [float(matrix[key].mean() or 0.0) for key in matrix.columns[1:]]  # type: ignore[arg-type]
-    missing = read_frame(stored.file("missing.parquet"))
     reasons = missing.group_by("reason").len("answers").sort("answers", "reason", descending=[True, False]).head(20)
     figure = prevalence_bars([summary["claims"][key] for key in matrix.columns[1:]], prevalence)
     distilled: dict[str, Any] = {}
     if summary["probe"]:
         distilled["texts judged by the model"] = f"{summary['texts judged']:,} of {matrix.height:,}"
         distilled["the probe that judged the others"] = table(
-            [{"claim": summary["claims"][key], **found} for key, found in summary["probe"].items()]
+            [{"claim": summary["claims"][key], **agreed} for key, agreed in summary["probe"].items()]
         )
     return {
         "dagster/row_count": matrix.height,
@@ -62,16 +59,16 @@ def _describe(stored: StoredObject, matrix: pl.DataFrame) -> dict[str, Any]:
         "annotator": summary["model"],
         "agreement of stacked and single answers": (summary["calibration"] or {}).get("agreement") or "not measured",
         "κ of two judges": (summary["second judge"] or {}).get("kappa") or "not measured",
-        "analysis plan": stored.json(PLAN_FILE)["fingerprint"],
-        **stored.json("_spending.json"),
+        "analysis plan": found.plan["fingerprint"],
+        **found.spending,
         "prevalence": picture(figure.png, figure.alt),
     }
 
 
-def _check(stage: Stage, stored: StoredObject, matrix: pl.DataFrame) -> list[dg.AssetCheckResult]:
-    observations = read_frame(stored.file("observations.parquet"))
+def _check(stage: Stage, found: StoredMatrix) -> list[dg.AssetCheckResult]:
+    matrix, observations = found.annotations, found.observations
     wanted = {key for side in text_sides(observations) for key in observations[side]}
-    settings, summary = stage.dataset.spec.annotation, stored.json("summary.json")
+    settings, summary = stage.dataset.spec.annotation, found.summary
     claims, calibration = summary["claims"], summary["calibration"]
     agreed = calibration["agreement"] if calibration else None
     complete = set(matrix["text_id"]) == wanted and matrix.columns[1:] == list(dict.fromkeys(matrix.columns[1:]))

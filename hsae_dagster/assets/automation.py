@@ -104,11 +104,11 @@ def _partition_requests(
 
 
 def refresh_condition(stages: Sequence[dg.AssetKey], *, new_too: bool = False) -> dg.AutomationCondition[dg.AssetKey]:
-    """When a stage of a dataset is asked for: it is missing, its code changed, or what it reads has new content.
+    """When a stage of a dataset is due: it is missing, its code changed, or an input has new content.
 
-    Of datasets that nobody has asked for, which have no corpus yet, nothing is asked for.
+    Datasets that were never run, which have no corpus yet, are not due.
 
-    Everything downstream is asked for in the same run, so that a change is one run of its dataset; a stage of that run
+    Everything downstream is in the same run, so that a change is one run of its dataset; a stage of that run
     whose inputs have come out equal keeps its result. Content that comes out equal outside of such a run (the same
     data version) asks for nothing. While a run of the dataset is under way, the next one waits for it.
 
@@ -141,7 +141,7 @@ def refresh_condition(stages: Sequence[dg.AssetKey], *, new_too: bool = False) -
     # Nor on the first tick without a run: Dagster tells apart which updates a tick may see, but not which ends of runs,
     # so a run that ends while the tick is evaluated looks ended before the updates of its last stages are seen.
     calm = ~busy & ~(~busy).newly_true()
-    unsettled = busy.since(calm).with_label("a run of the dataset is under way, or was at the last look")
+    unsettled = busy.since(calm).with_label("a run of the dataset is in progress, or was at the last tick")
     wanted = due if new_too else due & ~rule.asset_matches(stages[0], rule.missing())
     return (wanted & ~rule.any_deps_missing() & ~busy & ~unsettled).with_label("refresh")
 
@@ -156,10 +156,10 @@ def refresh_sensor(stages: Sequence[dg.AssetKey]) -> dg.AutomationConditionSenso
         # One run per dataset, not one backfill over them: each stands and fails by itself.
         emit_backfills=False,
         description="Starts a run for a dataset when its files, its dataset.yaml or a stage's code have changed since "
-        "the last run, or a stage has no result: one run, of what is downstream of the change, once no other run of "
-        "the dataset is under way. Acts only on datasets that have been run before (by hand or `hsae run`), on "
-        "samples and new ones only with HSAE_REFRESH_NEW=1. Never repeats a failed run. Stopped until switched on, for "
-        "runs may cost money.",
+        "the last run, or a stage has no result: one run, of what is downstream of the change, once no other run "
+        "of the dataset is under way. Acts only on datasets that have been run before (by hand or `hsae run`), "
+        "on samples and new ones only with HSAE_REFRESH_NEW=1. Never repeats a failed run. Stopped until "
+        "switched on, because runs may cost money.",
     )
 
 

@@ -11,10 +11,18 @@ from hsae_dagster.dataset.discovery import Dataset, badly_named_folders, dataset
 from hsae_dagster.errors import DatasetError, FilesMissingError, StorageError
 from hsae_dagster.orchestration.project import Project, datasets
 from hsae_dagster.orchestration.stage import CURRENT, explained, status_words, table
-from hsae_dagster.report.archive import DatasetLine, HypothesisLine, best_markdown, overview_markdown, render_overview
+from hsae_dagster.report.archive import (
+    DatasetLine,
+    HypothesisLine,
+    best_markdown,
+    overview_markdown,
+    render_overview,
+    report_address,
+)
 from hsae_dagster.report.wording import standing_effect
 from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import write_atomically
+from hsae_dagster.storage.outputs import Output
 
 labelled_texts = dg.AssetSpec(
     "labelled_texts",
@@ -113,6 +121,7 @@ def overview(context: dg.AssetExecutionContext, project: Project) -> dg.Material
         stale = [line.dataset for line in lines if line.published and line.status != CURRENT]
         return dg.MaterializeResult(
             metadata={
+                "open the list": dg.MetadataValue.url(report_address("index")),
                 "dagster/row_count": len(lines),
                 "datasets": dg.MetadataValue.md(
                     overview_markdown(lines, project.key("evaluation_report").to_user_string())
@@ -139,6 +148,15 @@ def write_overview(project: Project, lines: list[DatasetLine]) -> Path:
     page = project.results / "reports" / "index.html"
     write_atomically(page, render_overview(lines).encode())
     return page
+
+
+def keep_overview(project: Project) -> Path:
+    """The page that lists all reports, written anew where one of them is newer; returns its path."""
+    page = project.results / "reports" / "index.html"
+    reports = [path.stat().st_mtime for path in page.parent.glob("*.html") if path != page]
+    if page.is_file() and page.stat().st_mtime >= max(reports, default=0.0):
+        return page
+    return write_overview(project, gather(project))
 
 
 def _line(log: LineageLog, dataset: str, files: str | None) -> DatasetLine:
@@ -199,4 +217,4 @@ def _told(log: LineageLog, record: EvaluationRecord, asset: str) -> dict[str, An
         stored = log.store.at(origin.place)
     except StorageError:
         return {}
-    return stored.json("_spending.json") if stored.file("_spending.json").is_file() else {}
+    return Output(stored).spending or {}

@@ -18,8 +18,7 @@ from hsae_dagster.orchestration.project import Project, datasets
 from hsae_dagster.orchestration.stage import Stage, explained, picture, table
 from hsae_dagster.report.wording import left_out_words
 from hsae_dagster.stages.rounds import Admitted, admit, kept, placing_of, record_of
-from hsae_dagster.storage.artifacts import read_frame, write_frame, write_json
-from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.storage.outputs import StoredCorpus
 
 NAME = "corpus"
 CODE_VERSION = "4"
@@ -52,20 +51,22 @@ def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.Materializ
         admitted = None if known and files in known.made else _admit(stage, stamp)
         key = known.made[files] if known and admitted is None else admitted.key if admitted else None
         config |= {"placing": key} if key else {}
-        stored = stage.build(config, [], lambda folder: _make(stage, admitted or _admit(stage, stamp), folder))
-        summary = stored.json("summary.json")
+        found = stage.build(
+            StoredCorpus, config, [], lambda folder: _make(stage, admitted or _admit(stage, stamp), folder)
+        )
+        summary = found.summary
         if admitted is not None:
-            frames = (read_frame(stored.file(f"{name}.parquet")) for name in ("observations", "texts"))
+            holdout = kept(summary["round"], found.observations, found.texts)
             made = {} if admitted.waiting else {files: key}
-            record.keep(Cuts(**summary["cuts"]), admitted.rounds, kept(summary["round"], *frames), made)
+            record.keep(Cuts(**summary["cuts"]), admitted.rounds, holdout, made)
         waiting = admitted.said if admitted else ""
         if waiting:
             stage.report(waiting)
         stage.report(f"{summary['observations']:,} observations of {summary['clusters']:,} clusters")
         # Before anything is embedded: what the autoencoders would refuse later.
         check_sizes(stage.dataset, summary["training_units"], summary["units"]["kind"])
-        described = _describe(stored, summary, spec.outcome_name) | {"new rows": waiting or "none wait"}
-        return stage.finish(stored, described, _check(stored, summary))
+        described = _describe(found, summary, spec.outcome_name) | {"new rows": waiting or "none wait"}
+        return stage.finish(found, described, _check(found.observations, summary))
 
 
 def _admit(stage: Stage, stamp: str) -> Admitted:
@@ -89,18 +90,21 @@ def _make(stage: Stage, admitted: Admitted, folder: Path) -> None:
     rows, made = admitted.rows, admitted.corpus(stage.dataset)
     for view in views(made.observations):
         check_levels(stage.dataset.spec.selection, view)
-    write_frame(folder / "texts.parquet", made.texts)
-    write_frame(folder / "observations.parquet", made.observations)
     units = make_units(made.texts, stage.dataset.spec.units)
-    write_frame(folder / "units.parquet", units.units)
-    write_frame(folder / "text_units.parquet", units.text_units)
     positive = class_key(stage.dataset.spec.columns.positive)
     classes = [
         {"class": name, "rows": n, "counts as": int(class_key(name) == positive)} for name, n in rows.classes.items()
     ]
     summary = _summarise(stage.dataset.spec.task, rows.frame.height, made) | {"units": units.counts()}
     summary["training_units"] = training_units(made.texts, units.text_units)
-    write_json(folder / "summary.json", summary | ({"classes": classes} if classes else {}))
+    StoredCorpus.write(
+        folder,
+        texts=made.texts,
+        observations=made.observations,
+        units=units.units,
+        text_units=units.text_units,
+        summary=summary | ({"classes": classes} if classes else {}),
+    )
 
 
 def _summarise(task: str, read: int, made: Corpus) -> dict[str, Any]:
@@ -126,15 +130,15 @@ def _summarise(task: str, read: int, made: Corpus) -> dict[str, Any]:
         "joined": dict(made.joined),
         "round": made.round,
         "cuts": made.cuts.record,
+        **({"one holdout": made.one_holdout} if made.one_holdout else {}),
         "splits": by_split,
     }
 
 
-def _describe(stored: StoredObject, summary: dict[str, Any], outcome: str) -> dict[str, Any]:
+def _describe(found: StoredCorpus, summary: dict[str, Any], outcome: str) -> dict[str, Any]:
     from hsae_dagster.report.figures import label_histogram
 
-    labels = read_frame(stored.file("observations.parquet"))["label"].to_numpy()
-    figure = label_histogram(labels, summary["task"], outcome)
+    figure = label_histogram(found.observations["label"].to_numpy(), summary["task"], outcome)
     units = summary["units"]
     dropped = [{"reason": left_out_words(reason), "rows": n} for reason, n in summary["dropped"].items()]
     return {
@@ -153,13 +157,20 @@ def _describe(stored: StoredObject, summary: dict[str, Any], outcome: str) -> di
         "rows joined": table([{"by": by, "rows": n} for by, n in summary["joined"].items()] or [{"by": "", "rows": 0}]),
         "rows of another declared split": summary["moved"],
         "round": summary["round"],
+        "design": _design(summary),
         "outcome": picture(figure.png, figure.alt),
         **({"classes": table(summary["classes"])} if "classes" in summary else {}),
     }
 
 
-def _check(stored: StoredObject, summary: dict[str, Any]) -> list[dg.AssetCheckResult]:
-    observations = read_frame(stored.file("observations.parquet"))
+def _design(summary: dict[str, Any]) -> str:
+    """What tests: a holdout, or each half what the other found; and why, where `auto` decided against halves."""
+    if summary["cuts"].get("two_halves"):
+        return "two halves, each testing what the other found"
+    return f"one holdout: {why}" if (why := summary.get("one holdout")) else "one holdout"
+
+
+def _check(observations: pl.DataFrame, summary: dict[str, Any]) -> list[dg.AssetCheckResult]:
     sides = text_sides(observations)
     place = "half" if "half" in observations.columns else "split"
     placed = pl.concat([observations.select(pl.col(side).alias("text_id"), place, "cluster_id") for side in sides])

@@ -1,7 +1,6 @@
 """`embeddings`: one vector per distinct unit of text, in LanceDB. Only units without a vector are embedded."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -16,47 +15,45 @@ from hsae_dagster.orchestration.stage import Stage, explained
 from hsae_dagster.providers.base import Embedder
 from hsae_dagster.providers.spending import Account, Estimate
 from hsae_dagster.stages.spending import account_of, account_summary, announce
-from hsae_dagster.stages.units import EMBEDDINGS, unit_texts
-from hsae_dagster.storage.artifacts import write_json
-from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.storage.outputs import StoredCorpus, StoredEmbeddings
 from hsae_dagster.storage.vectors import VectorTable
 
+NAME = "embeddings"
 CODE_VERSION = "2"
 
 
 @dg.asset(
-    name=EMBEDDINGS,
+    name=NAME,
     deps=["corpus"],
     partitions_def=datasets,
     kinds={"lancedb"},
     pool=llm_pool(),
     code_version=CODE_VERSION,
-    check_specs=checks.specs(EMBEDDINGS),
+    check_specs=checks.specs(NAME),
 )
 def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """A LanceDB table (key, vector) of the dataset in its embedding set; new texts are appended batch by batch."""
     from hsae_dagster.providers.registry import make_embedder
 
     with explained():
-        stage = Stage.open(context, project, EMBEDDINGS, CODE_VERSION)
-        corpus = stage.upstream("corpus")
+        stage = Stage.open(context, project, NAME, CODE_VERSION)
         account = account_of(stage)
         embedder = make_embedder(stage.dataset.spec.embedding, account)
         vectors = VectorTable(project.results, stage.dataset.origin, embedder.embedding_set)
-        texts = unit_texts(corpus)
+        texts = stage.upstream(StoredCorpus).unit_texts
         # Two runs at once would otherwise ask, and pay, for the same vectors side by side.
         with vectors.being_filled(lambda: stage.report("another run is embedding the same texts; waiting for it")):
             counts, estimate = _fill(stage, embedder, vectors, texts, account)
         stored = _record(stage, vectors, texts["text_id"])
         read_back = vectors.read(texts["text_id"])
         check = checks.result(
-            EMBEDDINGS,
+            NAME,
             "every_text_has_a_vector",
             bool(np.isfinite(read_back).all()) and read_back.shape[1] == embedder.embedding_set.dimensions,
             {"texts": texts.height, "dimensions": read_back.shape[1]},
         )
         paid = account_summary(account, estimate) if account.totals.calls else {}
-        described = {"dagster/row_count": texts.height, **counts, **paid, **stored.json("embeddings.json")}
+        described = {"dagster/row_count": texts.height, **counts, **paid, **stored.record}
         return stage.finish(stored, described, [check])
 
 
@@ -104,7 +101,7 @@ def _fill(
     return counts, estimate
 
 
-def _record(stage: Stage, vectors: VectorTable, ids: pl.Series) -> StoredObject:
+def _record(stage: Stage, vectors: VectorTable, ids: pl.Series) -> StoredEmbeddings:
     """The result is a record of which vectors there are; its fingerprint ignores order and Lance's versions."""
     family = vectors.embedding_set
     content = {
@@ -114,9 +111,5 @@ def _record(stage: Stage, vectors: VectorTable, ids: pl.Series) -> StoredObject:
         "texts": len(ids),
         "fingerprint": set_fingerprint(ids, family.set_id),
     }
-
-    def make(folder: Path) -> None:
-        write_json(folder / "embeddings.json", content)
-
     # Neither the dataset's name nor the corpus' labels shape a vector, so only keys and model enter.
-    return stage.build(content, [], make)
+    return stage.build(StoredEmbeddings, content, [], lambda folder: StoredEmbeddings.write(folder, record=content))

@@ -19,27 +19,26 @@ from hsae_dagster.core.inference.cluster_robust import Effect
 from hsae_dagster.core.inference.joint_fit import read_ladder
 from hsae_dagster.core.inference.partial_effects import flag_name
 from hsae_dagster.core.inference.plan import AnalysisPlan, Look
+from hsae_dagster.core.selection.methods import METHODS
 from hsae_dagster.core.selection.stability import rows_that_test
 from hsae_dagster.dataset.discovery import files_fingerprint
 from hsae_dagster.dataset.rows import gold_hash
+from hsae_dagster.extensions import own_sources
 from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.project import Project, datasets
 from hsae_dagster.orchestration.stage import Stage, explained, picture, status_words, table
 from hsae_dagster.report.archive import report_address
 from hsae_dagster.report.content import ReportContent
-from hsae_dagster.report.page import ladder_sentences
+from hsae_dagster.report.page import OWN_SECTIONS, ladder_sentences
 from hsae_dagster.stages.claims import UnitCloseness
-from hsae_dagster.stages.evaluation import UPSTREAM, evaluate
+from hsae_dagster.stages.evaluation import UPSTREAM, Upstream, evaluate
 from hsae_dagster.stages.holdout import concepts_to_test, keep_look, open_look
-from hsae_dagster.stages.publishing import FILE as ANNOTATIONS
 from hsae_dagster.stages.publishing import Identity, exported_annotations, identify, publish
-from hsae_dagster.storage.artifacts import read_frame, write_frame, write_json
 from hsae_dagster.storage.lineage import LineageLog, staleness
-from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.storage.outputs import StoredEvaluation
 
 NAME = "evaluation_report"
-CODE_VERSION = "22"
-_READ = ("corpus", "interpretations", "annotation_matrix")  # whether or not there is anything to do
+CODE_VERSION = "23"
 # Of a twin, beside whether it agrees.
 _TWIN_TEXTS, _TWIN_FIGURES = ("claim", "concept_id", "half", "test_key", "badge"), ("phi", "p_holm", "p_one_sided")
 _ENDS = ("estimate", "low", "high")
@@ -47,7 +46,7 @@ _ENDS = ("estimate", "low", "high")
 
 @dataclass(frozen=True)
 class _Asked:
-    """What the holdout is asked, which look at it this is, and whose hypotheses the concepts are."""
+    """The plan for the holdout, which look at it this is, and the hypotheses of the concepts."""
 
     plan: AnalysisPlan
     look: Look
@@ -56,7 +55,7 @@ class _Asked:
 
 @dg.asset(
     name=NAME,
-    deps=[*UPSTREAM],
+    deps=[kind.asset for kind in UPSTREAM],
     partitions_def=datasets,
     kinds={"statsmodels", "html"},
     code_version=CODE_VERSION,
@@ -68,68 +67,81 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
         # Which results are current decides whether there is anything to do; the large ones are read only if there is.
-        upstream = {name: stage.upstream(name) if name in _READ else stage.pointed(name) for name in UPSTREAM}
-        records = concepts_to_test(stage.dataset, upstream["interpretations"])
-        plan, look = open_look(stage, upstream["corpus"], records, upstream["annotation_matrix"])
+        upstream = Upstream.current(stage)
+        testing = concepts_to_test(stage.dataset, upstream.interpretations)
+        plan, look = open_look(stage, upstream.corpus, testing, upstream.matrix)
         log = LineageLog(project.store)
         # What both halves found is one hypothesis.
-        concepts = list({r["concept"]["concept_id"]: {**r, **r["concept"]} for r in reversed(records)}.values())[::-1]
-        identities = identify(log, stage.dataset.name, concepts, upstream)
+        concepts = list({concept.concept_id: concept for concept in reversed(testing)}.values())[::-1]
+        identities = identify(log, stage.dataset.name, concepts, upstream.matrix, upstream.activations)
         config = {
             "dataset": stage.dataset.name,
             **spec.model_dump(mode="json"),
             "look": look.record,
             "identities": {concept: identity.hypothesis_id for concept, identity in identities.items()},
             "gold": gold_hash(stage.dataset.folder),
+            # Labels are permuted and neurons selected again by the same method.
+            **own_sources(spec, METHODS, OWN_SECTIONS),
         }
         asked = _Asked(plan, look, identities)
-        stored = stage.build(config, list(upstream.values()), lambda folder: _make(stage, upstream, asked, folder))
-        keep_look(stage, plan, stored)
-        summary = stored.json("evaluation.json")
-        verdicts = _check(stored, summary, upstream)
+        found = stage.build(
+            StoredEvaluation, config, upstream.outputs, lambda folder: _make(stage, upstream, asked, folder)
+        )
+        keep_look(stage, plan, found)
+        summary = found.summary
+        verdicts = _check(found.hypotheses, upstream.matrix.observations)
         page = project.results / "reports" / f"{stage.dataset.name}.html"
-        described = _describe(stored, summary, page)
+        described = _describe(found, page)
         if checks.sound(verdicts):
-            record, page = publish(log, stage.dataset, stored, identities, project.key(NAME).to_user_string())
+            record, page = publish(log, stage.dataset, found, identities, project.key(NAME).to_user_string())
             stage.report(f"{summary['confirmed']} of {summary['tested']} hypotheses confirmed; report: {page}")
             reasons = staleness(project.store, record, files_fingerprint(stage.dataset))
-            for event in card_events(context, project, stored, record, status_words(reasons)):
+            for event in card_events(context, project, found, record, status_words(reasons)):
                 context.log_event(event)
-            described |= {
+            first = {
                 "open the report": dg.MetadataValue.url(report_address(stage.dataset.name)),
                 "cards": card_links(project, record),
-                "all evaluations": dg.MetadataValue.path(str(page.with_suffix("") / "index.html")),
             }
-        return stage.finish(stored, described, verdicts)
+            described = first | described
+            described["all evaluations"] = dg.MetadataValue.path(str(page.with_suffix("") / "index.html"))
+        return stage.finish(found, described, verdicts)
 
 
-def _make(stage: Stage, pointed: dict[str, StoredObject], asked: _Asked, folder: Path) -> None:
+def _make(stage: Stage, upstream: Upstream, asked: _Asked, folder: Path) -> None:
     from hsae_dagster.report.cards import card_record, hypotheses_table
     from hsae_dagster.report.content import report_tables
     from hsae_dagster.report.figures import fit_ladder, forest_plot
     from hsae_dagster.report.page import render_report
 
-    upstream = {name: found if name in _READ else stage.verified(found) for name, found in pointed.items()}
+    for unread in (upstream.embeddings, upstream.checkpoints, upstream.activations, upstream.selected):
+        stage.verify(unread)
     plan = asked.plan
     content = evaluate(stage, upstream, stage.context.run.run_id, plan, asked.look, asked.identities)
-    write_json(folder / "plan.json", {"fingerprint": plan.fingerprint, **plan.record})
-    write_frame(folder / "hypotheses.parquet", _flatten(content))
-    write_frame(folder / "fits.parquet", pl.DataFrame([asdict(fit) for fit in content.fits]))
-    write_json(folder / "evaluation.json", _summarise(content))
-    write_json(folder / "evidence.json", {h.hypothesis_id: asdict(h.evidence) for h in content.hypotheses})
-    write_json(folder / "_cards.json", {h.hypothesis_id: card_record(h, content) for h in content.hypotheses})
-    for name, frame in report_tables(content).items():
-        write_frame(folder / f"{name}.parquet", frame)
-    closeness = UnitCloseness.of(stage, upstream["corpus"])
-    annotations = exported_annotations(stage.dataset, upstream, content.hypotheses, closeness)
-    write_frame(folder / ANNOTATIONS, annotations)
-    write_json(folder / "_table.json", hypotheses_table(content))
+    annotations = exported_annotations(
+        stage.dataset,
+        upstream.corpus,
+        upstream.interpretations,
+        upstream.matrix,
+        content.hypotheses,
+        UnitCloseness.of(stage, upstream.corpus),
+    )
     forest = forest_plot(content.hypotheses, content.outcome, content.alpha, content.task)
     ladder = fit_ladder(content.fits, content.floor, content.fits[0].metric)
-    for name, figure in (("forest", forest), ("ladder", ladder)):
-        (folder / f"_{name}.png").write_bytes(figure.png)
-        (folder / f"_{name}.txt").write_text(figure.alt, encoding="utf-8")
-    (folder / "_report.html").write_text(render_report(content), encoding="utf-8")
+    StoredEvaluation.write(
+        folder,
+        plan={"fingerprint": plan.fingerprint, **plan.record},
+        hypotheses=_flatten(content),
+        fits=pl.DataFrame([asdict(fit) for fit in content.fits]),
+        summary=_summarise(content),
+        examples={h.hypothesis_id: asdict(h.evidence) for h in content.hypotheses},
+        cards={h.hypothesis_id: card_record(h, content) for h in content.hypotheses},
+        tables=report_tables(content),
+        annotations=annotations,
+        rows=hypotheses_table(content),
+        forest=(forest.png, forest.alt),
+        ladder=(ladder.png, ladder.alt),
+        page=render_report(content).encode(),
+    )
 
 
 def _flatten(content: ReportContent) -> pl.DataFrame:
@@ -238,15 +250,10 @@ def _summarise(content: ReportContent) -> dict[str, Any]:
     }
 
 
-def _describe(stored: StoredObject, summary: dict[str, Any], page: Path) -> dict[str, Any]:
-    rows = stored.json("_table.json")
-    figures = {
-        name: picture(stored.file(f"_{name}.png").read_bytes(), stored.file(f"_{name}.txt").read_text(encoding="utf-8"))
-        for name in ("forest", "ladder")
-    }
+def _describe(found: StoredEvaluation, page: Path) -> dict[str, Any]:
+    summary = found.summary
     fits = [{"predictors": name, summary["metric"]: round(value, 4)} for name, value in summary["fits"].items()]
     return {
-        "dagster/row_count": summary["tested"],
         "confirmed": summary["confirmed"],
         "below Bonferroni": summary["bonferroni"],
         "without a readable concept": summary["unreadable"],
@@ -261,21 +268,17 @@ def _describe(stored: StoredObject, summary: dict[str, Any], page: Path) -> dict
             if "permuted" in c["name"]
         },
         "report": dg.MetadataValue.path(str(page)),
-        "hypotheses": table(rows),
-        "effects": figures["forest"],
+        "hypotheses": table(found.rows),
+        "effects": picture(*found.forest),
         "joint fit": table(
             [*fits, {"predictors": "floor (permuted)", summary["metric"]: round(summary["floor"][0], 4)}]
         ),
-        "fit ladder": figures["ladder"],
+        "fit ladder": picture(*found.ladder),
         "where the signal is lost": summary["reading"],
     }
 
 
-def _check(
-    stored: StoredObject, summary: dict[str, Any], upstream: dict[str, StoredObject]
-) -> list[dg.AssetCheckResult]:
-    frame = read_frame(stored.file("hypotheses.parquet"))
-    rows = read_frame(upstream["annotation_matrix"].file("observations.parquet"))
+def _check(frame: pl.DataFrame, rows: pl.DataFrame) -> list[dg.AssetCheckResult]:
     held_out = {half: rows_that_test(rows, half).height for half in frame["half"].unique()}
     outside = sum(max(n - held_out[half], 0) for half, n in frame["half", "n"].iter_rows())
     untested = frame["effect_p_value"].is_nan().sum()

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from hsae_dagster.core.evaluations import FILES, EvaluationRecord, Origin, Standing, compare
+from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.orchestration.stage import RETIRED, STATUS
 from hsae_dagster.report.archive import asset_address, card_partition, dataset_of_card, link, run_address, when
@@ -21,7 +22,7 @@ from hsae_dagster.report.wording import (
     standing_effect,
 )
 from hsae_dagster.storage.lineage import LineageLog
-from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.storage.outputs import StoredEvaluation, StoredInterpretations, StoredMatrix, StoredSelection
 
 NAME = "hypothesis_card"
 
@@ -31,17 +32,22 @@ hypothesis_card = dg.AssetSpec(
     deps=[dg.AssetDep("evaluation_report", partition_mapping=dg.AllPartitionMapping())],
     partitions_def=dg.DynamicPartitionsDefinition(name="hypotheses"),
     kinds={"report"},
-    description="The claim, its evidence, its verdict and everything it came from: one card per hypothesis. "
-    "Written when `evaluation_report` is materialized, marked *stale* when something it rests on changes without the "
-    "rest; when an evaluation has fewer hypotheses, the cards left over are *retired* and their partitions removed.",
+    description="The claim, its evidence, its verdict and everything it came from: one card per hypothesis. Written "
+    "when `evaluation_report` is materialized, marked *stale* when something it depends on changes without the "
+    "rest. When an evaluation has fewer hypotheses, the surplus cards are *retired* and their partitions "
+    "removed.",
 )
 
 
 def card_events(
-    context: dg.AssetExecutionContext, project: Project, stored: StoredObject, record: EvaluationRecord, status: str
+    context: dg.AssetExecutionContext,
+    project: Project,
+    evaluation: StoredEvaluation,
+    record: EvaluationRecord,
+    status: str,
 ) -> Iterator[dg.AssetMaterialization]:
     """One event per hypothesis, and one per number that had a card and has none now; their partitions follow."""
-    told, instance = stored.json("_cards.json"), context.instance
+    told, instance = evaluation.cards, context.instance
     shared = _Shared(instance, project, record, status)
     numbered = {card_partition(record.dataset, place): (place, row) for place, row in enumerate(record.hypotheses, 1)}
     present = {key for key in instance.get_dynamic_partitions(project.cards_name) if _is_of(key, record)}
@@ -83,7 +89,7 @@ def _retired(project: Project, record: EvaluationRecord) -> dict[str, Any]:
     return {
         STATUS: RETIRED,
         "badge": RETIRED,
-        "why": "The last evaluation has no hypothesis of this number; its earlier cards are among the events.",
+        "why": "The last evaluation has no hypothesis of this number; earlier cards are in the event history.",
         "evaluation": dg.MetadataValue.md(
             link("the last evaluation", _address(project, "evaluation_report", record.dataset))
         ),
@@ -102,18 +108,16 @@ class _Shared:
         before = [Standing.of(row) for row in self.previous.hypotheses] if self.previous else []
         changes = compare(before, [Standing.of(row) for row in record.hypotheses])
         self.changes = {change.standing.hypothesis_id: change for change in changes}
-        self.concepts: dict[str, Mapping[str, Any]] = {}
+        self.concepts: dict[str, FoundConcept] = {}
         if origin := record.origin("interpretations"):
-            for concept in log.store.at(origin.place).json("concepts.json"):
-                if concept["concept"]:
-                    self.concepts.setdefault(concept["concept"]["concept_id"], concept)
+            for concept in StoredInterpretations(log.store.at(origin.place)).readable:
+                self.concepts.setdefault(concept.concept_id, concept)
         self.selection: Mapping[str, Any] = {}
         if origin := record.origin("selected_neurons"):
-            self.selection = log.store.at(origin.place).json("selection.json")
+            self.selection = StoredSelection(log.store.at(origin.place)).summary
         self.judging: Mapping[str, Any] = {}
         if origin := record.origin("annotation_matrix"):
-            judged = log.store.at(origin.place)
-            self.judging = judged.json("summary.json")
+            self.judging = StoredMatrix(log.store.at(origin.place)).summary
 
     def origin(self, origin: Origin) -> dg.MarkdownMetadataValue:
         """One result that the evaluation rests on, with links to where Dagster shows it."""
@@ -179,7 +183,8 @@ def _figures(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _selected(row: Mapping[str, Any], shared: _Shared) -> str:
-    if "from" in (shared.concepts.get(row["concept_id"]) or {}):
+    found = shared.concepts.get(row["concept_id"])
+    if found and found.made_from:
         # A claim that was chosen together with others, whatever the rank of the neuron that says it.
         return f"claim {row['rank'] + 1} of those chosen together, adds {percent(row['selection_score'])} of R²"
     method = one_line(str(shared.selection.get("method", "selection")))
@@ -190,29 +195,28 @@ def _selected(row: Mapping[str, Any], shared: _Shared) -> str:
 
 def _asked(row: Mapping[str, Any], shared: _Shared) -> dict[str, str]:
     """Who wrote the concept and who judged it, with which prompt, at what price."""
-    record = shared.concepts.get(row["concept_id"]) or {}
-    concept, told = record.get("concept"), {}
-    if concept:
-        details = {key: value for key, value in concept["details"].items() if isinstance(value, str | int | float)}
-        parts = [concept["author"], *(f"{key} {value}" for key, value in details.items()), *_price(record, "")]
+    found, told = shared.concepts.get(row["concept_id"]), {}
+    if found:
+        details = {key: value for key, value in found.said.details.items() if isinstance(value, str | int | float)}
+        price = _price(found.calls, found.cost_usd, "")
+        parts = [found.said.author, *(f"{key} {value}" for key, value in details.items()), *price]
         told["written by"] = one_line(", ".join(parts))
         if "prompt" in details:
             told["what was asked for these words"] = f"hsae asked {row['hypothesis_id']}"
     judged = [str(shared.judging.get("model", "unknown"))]
     if prompt := shared.judging.get("prompt_hash"):
         judged.append(f"prompt {prompt}")
-    told["judged by"] = one_line(", ".join([*judged, *_price(shared.judging, " for all concepts")]))
+    told["judged by"] = one_line(
+        ", ".join([*judged, *_price(shared.judging.get("calls"), shared.judging.get("cost_usd"), " for all concepts")])
+    )
     return told
 
 
-def _price(record: Mapping[str, Any], what: str) -> list[str]:
-    """Calls and their price where a record tells them."""
-    parts = []
-    if record.get("calls") is not None:
-        parts.append(f"{count(record['calls'])} paid calls{what}" if record["calls"] else "no paid call")
-    if record.get("calls") and record.get("cost_usd") is not None:
-        parts.append(f"{number(record['cost_usd'], 4)} USD")
-    return parts
+def _price(calls: int | None, usd: float | None, what: str) -> list[str]:
+    """Calls and their price where they are known."""
+    if not calls:
+        return [] if calls is None else ["no paid call"]
+    return [f"{count(calls)} paid calls{what}", *([] if usd is None else [f"{number(usd, 4)} USD"])]
 
 
 def _since(row: Mapping[str, Any], shared: _Shared) -> str:
@@ -221,7 +225,7 @@ def _since(row: Mapping[str, Any], shared: _Shared) -> str:
     words = change_words(shared.changes[row["hypothesis_id"]], shared.task)
     known = row.get("known_by") or {}
     if known.get("was"):
-        signs = (("correlation", "its texts agree, φ"), ("cosine", "its neuron points the same way, cosine"))
+        signs = (("correlation", "its texts agree, φ"), ("cosine", "its neuron has the same direction, cosine"))
         found = [f"{sign} {number(known[name])}" for name, sign in signs if known.get(name) is not None]
-        words += f" Known again though its concept changed: {'; '.join(found)}."
+        words += f" Matched although its concept changed: {'; '.join(found)}."
     return f"{words} (Evaluation {shared.record.number} against {shared.previous.number}.)"

@@ -1,19 +1,21 @@
 """`interpretations`: candidate concepts per neuron, scored on texts their author never saw, the best one chosen.
 
 A language model sees training texts only: those it writes from, and those that show what an earlier phrase got wrong.
-Which of its phrases is taken is decided on validation texts; precision and recall that are told come from a third pool.
+Its phrase is chosen on validation texts; the reported precision and recall come from a third set.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
+from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.executors import llm_pool
 from hsae_dagster.orchestration.project import Project, datasets
 from hsae_dagster.orchestration.stage import Stage, explained, table
 from hsae_dagster.stages.interpretation import CODE_VERSION, NAME, config_of, find, write
-from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, StoredInterpretations, StoredSelection
 
 
 @dg.asset(
@@ -30,67 +32,60 @@ def interpretations(context: dg.AssetExecutionContext, project: Project) -> dg.M
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
-        upstream = [stage.upstream(name) for name in ("corpus", "activations", "selected_neurons")]
+        corpus, activations = stage.upstream(StoredCorpus), stage.upstream(StoredActivations)
+        upstream = (corpus, activations, stage.upstream(StoredSelection))
         make = find if spec.interpretation.model == "lexical" else write
-        stored = stage.build(config_of(spec), upstream, lambda folder: make(stage, upstream, folder))
-        records = stored.json("concepts.json")
-        readable = [record for record in records if record["concept"]]
-        stage.report(f"{len(readable)} claims to test")
-        described = {**_describe(records), **stored.json("_spending.json")}
-        return stage.finish(stored, described, _check(stored, records))
+        found = stage.build(
+            StoredInterpretations, config_of(spec), upstream, lambda folder: make(stage, upstream, folder)
+        )
+        stage.report(f"{len(found.readable)} claims to test")
+        return stage.finish(found, {**_describe(found), **found.spending}, _check(found))
 
 
-def _describe(records: list[dict[str, Any]]) -> dict[str, Any]:
-    readable = [r for r in records if r["concept"]]
+def _describe(found: StoredInterpretations) -> dict[str, Any]:
     rows = [
         {
-            "rank": r["rank"],
-            **({"found in": f"half {r['half'].upper()}"} if r.get("half") else {}),
-            "claim": r["concept"]["predicate"] if r["concept"] else r["unreadable"],
-            "made from": r.get("from") or "neuron",
-            "precision": _rounded(r["fidelity"], "natural_precision"),
-            "recall": _rounded(r["fidelity"], "natural_recall"),
-            "r": _rounded(r["fidelity"], "correlation"),
+            "rank": c.rank,
+            **({"found in": f"half {c.half.upper()}"} if c.half else {}),
+            "claim": c.claim if c.concept else c.unreadable,
+            "made from": c.made_from or "neuron",
+            "precision": round(c.fidelity.natural_precision, 3) if c.fidelity else None,
+            "recall": round(c.fidelity.natural_recall, 3) if c.fidelity else None,
+            "r": round(c.fidelity.correlation, 3) if c.fidelity else None,
         }
-        for r in records
+        for c in found.concepts
     ]
     metadata: dict[str, Any] = {
-        "dagster/row_count": len(readable),
+        "dagster/row_count": len(found.readable),
         "claims": table(rows),
-        "neurons that no claim says": sum(r["concept"] is None for r in records),
+        "neurons without a claim": len(found.concepts) - len(found.readable),
     }
-    if candidates := _candidate_rows(records):
+    if candidates := _candidate_rows(found.concepts):
         metadata["candidates"] = table(candidates)
     return metadata
 
 
-def _rounded(fidelity: dict[str, Any] | None, name: str) -> float | None:
-    return round(fidelity[name], 3) if fidelity else None
-
-
-def _candidate_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _candidate_rows(concepts: Sequence[FoundConcept]) -> list[dict[str, Any]]:
     """Every candidate beside the score it was chosen or passed over for."""
     return [
         {
-            "rank": r["rank"],
-            "candidate": candidate["predicate"],
-            "revised": "revises" in candidate["details"],
-            "validation F1": round(candidate["validation"]["f1"], 3),
-            "natural F1": round(candidate["validation"]["natural_f1"], 3),
-            "chosen": place == r["chosen"],
+            "rank": each.rank,
+            "candidate": phrase.predicate,
+            "revised": "revises" in phrase.details,
+            "validation F1": round(on_validation.f1, 3),
+            "natural F1": round(on_validation.natural_f1, 3),
+            "chosen": place == each.chosen,
         }
-        for r in records
-        for place, candidate in enumerate(r["candidates"])
+        for each in concepts
+        for place, (phrase, on_validation) in enumerate(each.candidates)
     ]
 
 
-def _check(stored: StoredObject, records: list[dict[str, Any]]) -> list[dg.AssetCheckResult]:
-    seen = {name: set(ids) for name, ids in stored.json("seen.json").items()}
+def _check(found: StoredInterpretations) -> list[dg.AssetCheckResult]:
+    seen = {name: set(ids) for name, ids in found.seen.items()}
     overlap = len(seen["fidelity"] & (seen["train"] | seen["validation"])) + len(seen["train"] & seen["validation"])
-    readable = [r for r in records if r["concept"]]
+    n_readable, n_all = len(found.readable), len(found.concepts)
     return [
         checks.result(NAME, "unseen_texts_only", overlap == 0, {"texts in two roles": overlap}),
-        checks.result(
-            NAME, "most_neurons_are_readable", 2 * len(readable) >= len(records), {"readable": len(readable)}
-        ),
+        checks.result(NAME, "most_neurons_are_readable", 2 * n_readable >= n_all, {"readable": n_readable}),
     ]

@@ -1,7 +1,5 @@
 """`sae_checkpoints`: the dataset's sparse autoencoders; on the GPU if there is one."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,9 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
+from hsae_dagster.core.concepts.candidates import SOURCES
 from hsae_dagster.dataset.sections import SAE, AutoSizes
+from hsae_dagster.extensions import own_sources
 from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.executors import GPU_OP_TAGS, gpu_pool
 from hsae_dagster.orchestration.project import Project, datasets
@@ -26,9 +26,9 @@ from hsae_dagster.stages.autoencoders import (
     trained_on,
 )
 from hsae_dagster.stages.sizes import GRID, choose_saes, declared, trainings, twins, unfinished
-from hsae_dagster.stages.units import open_vectors
-from hsae_dagster.storage.artifacts import read_arrays, read_frame, write_json
-from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.stages.units import vector_table
+from hsae_dagster.storage.artifacts import same_file
+from hsae_dagster.storage.outputs import Output, StoredCheckpoints, StoredCorpus, StoredEmbeddings, StoredSAE
 
 NAME = "sae_checkpoints"
 CODE_VERSION = "12"
@@ -46,37 +46,41 @@ class Checkpoints:
     """The autoencoders of one dataset, as each of the asset's steps sees them."""
 
     stage: Stage
-    corpus: StoredObject
-    vectors_record: StoredObject
-    texts: pl.DataFrame
+    corpus: StoredCorpus
+    embeddings: StoredEmbeddings
     lessons: Lessons
 
     @staticmethod
     def open(context: dg.OpExecutionContext, project: Project) -> "Checkpoints":
         """Read what the autoencoders depend on; the vectors only when somebody trains."""
         stage = Stage.open(context, project, NAME, CODE_VERSION)
-        corpus = stage.upstream("corpus")
-        vectors_record, vectors = open_vectors(stage)
-        set_id = vectors_record.json("embeddings.json")["set_id"]
-        texts, chosen = read_frame(corpus.file("texts.parquet")), isinstance(stage.dataset.spec.saes, AutoSizes)
-        lessons = Lessons.read(stage, corpus, set_id, vectors, every_text=chosen)
-        return Checkpoints(stage, corpus, vectors_record, texts, lessons)
+        corpus, embeddings = stage.upstream(StoredCorpus), stage.upstream(StoredEmbeddings)
+        vectors = vector_table(stage.project, stage.dataset, embeddings)
+        chosen = isinstance(stage.dataset.spec.saes, AutoSizes)
+        lessons = Lessons.read(stage, corpus, embeddings.family.set_id, vectors, every_text=chosen)
+        return Checkpoints(stage, corpus, embeddings, lessons)
 
     @property
-    def upstream(self) -> list[StoredObject]:
-        """What the result is made from."""
-        return [self.corpus, self.vectors_record]
+    def n_texts(self) -> int:
+        """Texts of the corpus."""
+        return self.corpus.texts.height
 
-    def build(self) -> StoredObject:
+    @property
+    def upstream(self) -> list[Output]:
+        """What the result is made from."""
+        return [self.corpus, self.embeddings]
+
+    def build(self) -> StoredCheckpoints:
         """The asset's result, or find it finished; trains whatever no step has trained."""
 
         def make(folder: Path) -> None:
-            parts = _obtain(self, folder)
-            _gather(parts, folder)
-            if self.stage.dataset.spec.sae_seeds > 1:
-                _add_seeds(self.lessons, [part for _, part in parts], folder)
+            parts, race = _obtain(self)
+            records = _gather(parts, folder)
+            further = self.stage.dataset.spec.sae_seeds > 1
+            seeds = _add_seeds(self.lessons, [part for _, part in parts], folder) if further else None
+            StoredCheckpoints.write(folder, records=records, seeds=seeds, **race)
 
-        return self.stage.build(_config(self.stage, self.device()), self.upstream, make)
+        return self.stage.build(StoredCheckpoints, _config(self.stage, self.device()), self.upstream, make)
 
     def finished_on(self) -> str | None:
         """The device of the finished result; None where there is none."""
@@ -84,7 +88,7 @@ class Checkpoints:
 
     def device(self) -> str:
         """The device that the result depends on: of a finished one, of the first autoencoder, or this machine's."""
-        first = next(iter(trainings(self.stage.dataset.spec, self.texts.height)), None)
+        first = next(iter(trainings(self.stage.dataset.spec, self.n_texts)), None)
         return self.finished_on() or (first and trained_on(self.lessons, first.sae)) or choose_device()
 
 
@@ -96,7 +100,7 @@ def list_untrained(context: dg.OpExecutionContext, project: Project) -> Iterator
         keys: list[str] = []
         if made.finished_on() is None:
             measured = isinstance(made.stage.dataset.spec.saes, AutoSizes)
-            keys = [GRID] if measured else [t.key for t in unfinished(made.lessons, made.texts.height)]
+            keys = [GRID] if measured else [t.key for t in unfinished(made.lessons, made.n_texts)]
     for key in keys:
         yield dg.DynamicOutput(None, mapping_key=key)
 
@@ -109,7 +113,7 @@ def train(context: dg.OpExecutionContext, project: Project) -> None:
         if key == GRID:
             made.build()
             return
-        (sae,) = (t.sae for t in trainings(made.stage.dataset.spec, made.texts.height) if t.key == key)
+        (sae,) = (t.sae for t in trainings(made.stage.dataset.spec, made.n_texts) if t.key == key)
         train_one(made.lessons, sae)
 
 
@@ -118,12 +122,9 @@ def gather(context: dg.OpExecutionContext, project: Project) -> dg.MaterializeRe
     """Put the autoencoders, trained or imported, into the asset's one result."""
     with explained():
         made = Checkpoints.open(context, project)
-        stored = made.build()
-        records = stored.json("saes.json")
+        found = made.build()
         learned = {"training texts": len(made.lessons.texts["train"]), "training units": len(made.lessons.ids["train"])}
-        return made.stage.finish(
-            stored, _describe(records) | learned | _describe_choice(stored), _check(stored, records)
-        )
+        return made.stage.finish(found, _describe(found.records) | learned | _describe_choice(found), _check(found))
 
 
 def _graph(corpus: Any, embeddings: Any) -> dict[str, Any]:
@@ -152,61 +153,60 @@ def _declared(stage: Stage) -> dict[str, Any]:
     """What the autoencoders depend on: those listed, or how they are chosen, of which the claims wanted are a part."""
     spec = stage.dataset.spec
     if isinstance(spec.saes, AutoSizes):
-        judged_by = {"n": spec.selection.n, "pool": spec.pool, "min_positives": spec.inference.min_positives}
-        return {**spec.saes.model_dump(mode="json"), "task": spec.task, **judged_by, "seed": spec.interpretation.seed}
+        limits = {"n": spec.selection.n, "min_positives": spec.inference.min_positives}
+        judged_by: dict[str, Any] = {**limits, "pool": spec.pool, "seed": spec.interpretation.seed}
+        judged_by |= {"sources": list(spec.interpretation.sources), **own_sources(spec, SOURCES)}
+        return {**spec.saes.model_dump(mode="json"), "task": spec.task, **judged_by}
     if isinstance(spec.saes, str):
         return {"saes": spec.saes}
     return {"saes": [declaration(stage.dataset, sae) for sae in spec.saes], "task": spec.task}
 
 
-def _obtain(made: Checkpoints, folder: Path) -> list[tuple[str, StoredObject]]:
-    """Each autoencoder, with the half whose outcomes chose its size (empty without such)."""
+def _obtain(made: Checkpoints) -> tuple[list[tuple[str, StoredSAE]], dict[str, Any]]:
+    """Each autoencoder, with the half whose outcomes chose its size (empty without such), and the record of a race."""
     lessons, spec = made.lessons, made.stage.dataset.spec
     if isinstance(spec.saes, AutoSizes):
-        return list(choose_saes(lessons, made.corpus, spec.saes.auto, folder).items())
+        taken, race = choose_saes(lessons, made.corpus, spec.saes.auto)
+        return list(taken.items()), race
     parts = [
-        import_one(made.stage, sae, made.vectors_record, lessons.ids, *lessons.vectors.values())
+        import_one(made.stage, sae, lessons.set_id, lessons.ids, *lessons.vectors.values())
         if sae.checkpoint
         else train_one(lessons, sae)
-        for sae in declared(spec, made.texts.height)
+        for sae in declared(spec, made.n_texts)
     ]
-    return [("", part) for part in parts]
+    return [("", part) for part in parts], {}
 
 
-def _add_seeds(lessons: Lessons, parts: list[StoredObject], folder: Path) -> None:
-    """Further seeds of each trained autoencoder, for comparison only: seeds.json, by the id of the first."""
+def _add_seeds(lessons: Lessons, parts: list[StoredSAE], folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Further seeds of each trained autoencoder, for comparison only, by the id of the first."""
     found: dict[str, list[dict[str, Any]]] = {}
     for part in parts:
-        record = part.json("sae.json")
+        record = part.record
         found[record["sae_id"]] = []
         if record["device"].startswith("none"):
             continue  # imported: there is nothing to train again
         first = SAE(**{name: value for name, value in record["config"].items() if name in SAE.model_fields})
         for further in twins(lessons.stage.dataset.spec, first):
             twin = train_one(lessons, further)
-            _link(twin, twin.json("sae.json"), folder)
-            found[record["sae_id"]].append(twin.json("sae.json"))
-    write_json(folder / "seeds.json", found)
+            _link(twin, folder)
+            found[record["sae_id"]].append(twin.record)
+    return found
 
 
-def _link(part: StoredObject, record: dict[str, Any], folder: Path) -> None:
-    for name in filter(None, (record["file"], record["head"])):
-        if (folder / name).exists():
-            continue  # declared twice, or once by itself and once as a further seed of another
-        try:
-            os.link(part.file(name), folder / name)
-        except OSError:  # another file system
-            shutil.copyfile(part.file(name), folder / name)
+def _link(part: StoredSAE, folder: Path) -> None:
+    for name in filter(None, (part.record["file"], part.record["head"])):
+        if not (folder / name).exists():  # declared twice, or once by itself and once as a further seed of another
+            same_file(part.stored.file(name), folder / name)
 
 
-def _gather(parts: list[tuple[str, StoredObject]], folder: Path) -> None:
+def _gather(parts: list[tuple[str, StoredSAE]], folder: Path) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for half, part in parts:
-        record = part.json("sae.json")
+        record = part.record
         both = record["sae_id"] in found  # the size that both halves chose, or one declared twice
         found[record["sae_id"]] = record | ({"half": half} if half and not both else {})
-        _link(part, record, folder)
-    write_json(folder / "saes.json", list(found.values()))
+        _link(part, folder)
+    return list(found.values())
 
 
 def _describe(records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -238,13 +238,13 @@ def _describe(records: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _describe_choice(stored: StoredObject) -> dict[str, Any]:
+def _describe_choice(found: StoredCheckpoints) -> dict[str, Any]:
     """The whole grid and its figure; nothing where the autoencoders were declared."""
-    if not stored.file("grid.parquet").is_file():
+    choice, rows = found.choice, found.grid
+    if rows is None:
         return {}
     from hsae_dagster.report.figures import sizes_figure
 
-    choice, rows = stored.json("choice.json"), read_frame(stored.file("grid.parquet"))
     figure = sizes_figure(rows.rows(named=True), choice["metric"])
     shown = rows.with_columns(pl.col(pl.Float64).round(4).fill_nan(None))
     return {
@@ -254,8 +254,9 @@ def _describe_choice(stored: StoredObject) -> dict[str, Any]:
     }
 
 
-def _check(stored: StoredObject, records: list[dict[str, Any]]) -> list[dg.AssetCheckResult]:
-    finite = [all(np.isfinite(a).all() for a in read_arrays(stored.file(r["file"])).values()) for r in records]
+def _check(found: StoredCheckpoints) -> list[dg.AssetCheckResult]:
+    records = found.records
+    finite = [all(np.isfinite(a).all() for a in found.weights(r).values()) for r in records]
     dead = max(r["dead_share"] for r in records)
     explained_least = min(r["explained_variance"] for r in records)
     return [

@@ -13,7 +13,9 @@ from hsae_dagster.core.concepts.fidelity import column
 from hsae_dagster.core.inference.joint_fit import read_ladder
 from hsae_dagster.core.observations import firing_separation, firing_z, observation_matrix
 from hsae_dagster.core.sae.sizes import redundancy
+from hsae_dagster.core.selection.methods import METHODS
 from hsae_dagster.core.selection.stability import HALVES, Side, silenced
+from hsae_dagster.extensions import own_sources
 from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.project import Project, datasets
 from hsae_dagster.orchestration.stage import Stage, explained, picture, table
@@ -30,9 +32,13 @@ from hsae_dagster.stages.selection import (
     validation_ladder,
 )
 from hsae_dagster.stages.sizes import read_choice
-from hsae_dagster.stages.units import read_sides, read_text_codes
-from hsae_dagster.storage.artifacts import read_frame, write_frame, write_json
-from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.storage.outputs import (
+    StoredActivations,
+    StoredCheckpoints,
+    StoredCorpus,
+    StoredEmbeddings,
+    StoredSelection,
+)
 
 NAME = "selected_neurons"
 NOTHING = "nothing found: no neuron's association with the outcome holds across clusters"
@@ -52,22 +58,22 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
-        corpus, activations = stage.upstream("corpus"), stage.upstream("activations")
+        corpus, embeddings = stage.upstream(StoredCorpus), stage.upstream(StoredEmbeddings)
+        checkpoints, activations = stage.upstream(StoredCheckpoints), stage.upstream(StoredActivations)
         config = {
             "task": spec.task,
             **spec.selection.model_dump(mode="json"),
             "pool": spec.pool,
             "clusters declared": spec.columns.cluster_by is not None,
+            **own_sources(spec, METHODS),
         }
-        vectors_record = stage.upstream("embeddings")
-        checkpoints = stage.upstream("sae_checkpoints")
-        stored = stage.build(
+        found = stage.build(
+            StoredSelection,
             config,
-            [corpus, vectors_record, checkpoints, activations],
+            [corpus, embeddings, checkpoints, activations],
             lambda folder: _make(stage, corpus, checkpoints, activations, folder),
         )
-        summary = stored.json("selection.json")
-        neurons = read_frame(stored.file("neurons.parquet"))
+        summary, neurons = found.summary, found.neurons
         stage.report(f"{neurons.height} neurons by {summary['method']}" if neurons.height else NOTHING)
         distinct, asked = neurons.unique(["half", "column"]).height, spec.selection.n * summary["sides"]
         told = {"selected": distinct, "asked for": asked, "notes": "; ".join(summary["notes"]) or "none"}
@@ -75,19 +81,22 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
             checks.result(NAME, "neurons_are_distinct", distinct == neurons.height, told),
             checks.result(NAME, "as_many_as_asked", distinct == asked, told),
         ]
-        return stage.finish(stored, _describe(neurons, summary) | _describe_ladder(stored, checkpoints), verdicts)
+        return stage.finish(found, _describe(neurons, summary) | _describe_ladder(found.ladder, checkpoints), verdicts)
 
 
 def _make(
-    stage: Stage, corpus: StoredObject, checkpoints: StoredObject, activations: StoredObject, folder: Path
+    stage: Stage, corpus: StoredCorpus, checkpoints: StoredCheckpoints, activations: StoredActivations, folder: Path
 ) -> None:
-    made = [_of_side(stage, side, corpus, checkpoints, activations) for side in read_sides(corpus)]
+    made = [_of_side(stage, side, corpus, checkpoints, activations) for side in corpus.sides]
     neurons = pl.concat([one.neurons for one in made])
-    write_frame(folder / "neurons.parquet", neurons.with_columns(rank=pl.int_range(pl.len())))
-    write_frame(folder / "families.parquet", pl.concat([one.families for one in made]))
-    write_json(folder / "selection.json", _together([one.summary for one in made]))
-    # Shown, and read by nothing further down: its settings must not make later stages run again.
-    write_json(folder / "_ladder.json", averaged_record([one.ladder for one in made]))
+    StoredSelection.write(
+        folder,
+        neurons=neurons.with_columns(rank=pl.int_range(pl.len())),
+        families=pl.concat([one.families for one in made]),
+        summary=_together([one.summary for one in made]),
+        # Shown, and read by nothing further down: its settings must not make later stages run again.
+        ladder=averaged_record([one.ladder for one in made]),
+    )
 
 
 @dataclass(frozen=True)
@@ -111,9 +120,9 @@ def _together(summaries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _of_side(
-    stage: Stage, side: Side, corpus: StoredObject, checkpoints: StoredObject, activations: StoredObject
+    stage: Stage, side: Side, corpus: StoredCorpus, checkpoints: StoredCheckpoints, activations: StoredActivations
 ) -> _OfSide:
-    codes, ids = read_text_codes(activations, side.half)
+    codes, ids = activations.of_half(side.half), activations.text_ids
     train = side.observations.filter(pl.col("split") == "train")
     observed, label = observation_matrix(codes, ids, train), train["label"].to_numpy()
     on_texts, text_ids = training_texts(codes, ids, side.texts)
@@ -123,7 +132,7 @@ def _of_side(
         kept = silenced(observed, found.left_out)
         found = replace(found, selection=covariate_selection(spec, kept, label, train))
     selection = found.selection
-    chosen, columns = selection.columns, read_frame(activations.file("columns.parquet"))
+    chosen, columns = selection.columns, activations.columns
     neurons = pl.DataFrame(
         {
             "rank": np.arange(len(chosen)),
@@ -141,7 +150,7 @@ def _of_side(
     }
     ladder: dict[str, Any] = {"fits": [], "floor": [np.nan, np.nan], "why": NOTHING}
     if chosen:
-        ladder = validation_ladder(stage, side, activations, np.array(chosen))
+        ladder = validation_ladder(stage, side, corpus, activations, np.array(chosen))
     families, half = family_frame(found.members), pl.lit(side.half).alias("half")
     return _OfSide(neurons.with_columns(half), families.with_columns(half), summary, ladder)
 
@@ -149,7 +158,7 @@ def _of_side(
 def _figures(
     training: Training, found: Chosen, codes: sp.csr_matrix, ids: pl.Series, train: pl.DataFrame, columns: pl.DataFrame
 ) -> dict[str, np.ndarray]:
-    """What is told of each selected neuron, each (selected,)."""
+    """What is reported of each selected neuron, each (selected,)."""
     from hsae_dagster.core.selection.stability import matches_elsewhere, selection_frequency
 
     selection, chosen = found.selection, found.selection.columns
@@ -212,13 +221,12 @@ def _describe(neurons: pl.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
     return metadata
 
 
-def _describe_ladder(stored: StoredObject, checkpoints: StoredObject) -> dict[str, Any]:
+def _describe_ladder(record: dict[str, Any], checkpoints: StoredCheckpoints) -> dict[str, Any]:
     """What each rung known so far keeps, on validation texts."""
     from hsae_dagster.report.figures import fit_ladder
     from hsae_dagster.report.page import ladder_sentences
     from hsae_dagster.report.wording import number
 
-    record = stored.json("_ladder.json")
     fits, floor = read_fits(record)
     if not fits:
         return {"where the signal is lost": f"not measured: {record['why']}"}

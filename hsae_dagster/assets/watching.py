@@ -27,7 +27,7 @@ _CONFIRMED = "confirmed"
 
 @dataclass(frozen=True)
 class News:
-    """One thing that people are told.
+    """One notification.
 
     Attributes:
         kind: `check`, `verdict` or `freshness`.
@@ -45,11 +45,11 @@ class News:
 @dg.sensor(
     minimum_interval_seconds=LOOK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells when a check fails, a confirmed hypothesis is confirmed no more, or an evaluation is older than "
-    "`freshness` in dataset.yaml allows: in its own log, and at HSAE_WEBHOOK if that is set. Starts nothing.",
+    description="Reports failed checks, confirmed hypotheses that are no longer confirmed, and evaluations older than "
+    "`freshness` in dataset.yaml, in its log and to HSAE_WEBHOOK if that is set. Starts nothing.",
 )
 def watch(context: dg.SensorEvaluationContext, folders: Project) -> dg.SkipReason:
-    """Tell each thing once. What could not be posted is an error of the tick, and is told again at the next one.
+    """Send each notification once. One that cannot be posted fails the tick and is sent again at the next.
 
     Raises:
         HsaeError: the address of the webhook is none, or nobody takes what is posted there.
@@ -149,4 +149,6 @@ def _post(address: str, news: News) -> None:
             return
     except OSError as error:
         # Its address may hold a secret, so it is not repeated.
-        raise HsaeError(f"Nobody takes what is posted to HSAE_WEBHOOK: {error}. It is tried again.") from None
+        raise HsaeError(
+            f"HSAE_WEBHOOK does not accept the message: {error}. It is sent again at the next tick."
+        ) from None

@@ -5,20 +5,7 @@ from typing import Any
 
 import click
 
-from hsae_dagster.cli import inspect as ask_again
-from hsae_dagster.cli import inspect as asked
-from hsae_dagster.cli import inspect as card
-from hsae_dagster.cli import inspect as compare
-from hsae_dagster.cli import inspect as cost
-from hsae_dagster.cli import inspect as gold
-from hsae_dagster.cli import inspect as lineage
-from hsae_dagster.cli import inspect as text
-from hsae_dagster.cli import inspect as try_text
-from hsae_dagster.cli import new, run
-from hsae_dagster.cli import run as fetch
-from hsae_dagster.cli import run as samples
-from hsae_dagster.cli import run as serve
-from hsae_dagster.cli import run as start
+from hsae_dagster.cli import inspect, new, run
 from hsae_dagster.errors import HsaeError
 
 
@@ -40,22 +27,22 @@ def main() -> None:
     os.environ.setdefault("LANCEDB_LOG", "error")
 
 
-main.add_command(start.init)
-main.add_command(samples.sample)
+main.add_command(run.init)
+main.add_command(run.sample)
 main.add_command(run.run)
-main.add_command(samples.demo)
-main.add_command(start.ui)
-main.add_command(serve.serve)
+main.add_command(run.demo)
+main.add_command(run.ui)
+main.add_command(run.serve)
 main.add_command(new.new)
 main.add_command(new.check)
-main.add_command(cost.cost)
-main.add_command(ask_again.ask_again)
-main.add_command(asked.asked)
+main.add_command(inspect.cost)
+main.add_command(inspect.ask_again)
+main.add_command(inspect.asked)
 main.add_command(new.fields)
-main.add_command(lineage.lineage)
-main.add_command(text.text)
-main.add_command(try_text.try_text)
-main.add_command(compare.compare)
-main.add_command(fetch.fetch)
-main.add_command(card.card)
-main.add_command(gold.gold)
+main.add_command(inspect.lineage)
+main.add_command(inspect.text)
+main.add_command(inspect.try_text)
+main.add_command(inspect.compare)
+main.add_command(run.fetch)
+main.add_command(inspect.card)
+main.add_command(inspect.gold)

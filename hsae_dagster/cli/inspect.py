@@ -28,7 +28,7 @@ def lineage(what: str, prov: Path | None, evaluation: int | None) -> None:
     """Show where the hypothesis WHAT comes from, down to texts and files.
 
     WHAT may also be a dataset, or (the beginning of) the data version of any result or of a dataset's files: then the
-    hypotheses that came of it are shown.
+    hypotheses that used it are shown.
     """
     from hsae_dagster.storage.lineage import LineageLog
 
@@ -210,7 +210,7 @@ _MOST_SHOWN = 400
 @click.option("--dataset", help="Look in this dataset only.")
 @click.option("--most", type=click.IntRange(1, 100), default=3, show_default=True, help="Texts to show per dataset.")
 def text(wanted: tuple[str, ...], dataset: str | None, most: int) -> None:
-    """Show what came of a text: WANTED is (the beginning of) its key, or words that it contains."""
+    """Show rows, neurons and hypotheses of a text: WANTED is (the beginning of) its key, or words that it contains."""
     from hsae_dagster.stages.texts import find_texts, text_trail
 
     prepare_home(project_root())
@@ -294,7 +294,7 @@ def _claim_lines(tried: "list[Tried]", task: str) -> Iterator[str]:
     if unread:
         yield ""
         were = "was" if unread == 1 else "were"
-        yield f"{plural(unread, 'claim')} can only be judged by a reader and {were} not tried."
+        yield f"{plural(unread, 'claim')} can only be judged by a language model and {were} not tried."
 
 
 @click.command()
@@ -341,7 +341,7 @@ def cost(dataset: str, trial: bool) -> None:
         f"{spent.uncounted:,} calls whose tokens the server did not count" if spent.uncounted else "",
         f"{spent.lost:,} calls whose answer never arrived" if spent.lost else "",
     ]
-    unpriced += f" (with {' and '.join(filter(None, worst))}, at the most they can have cost)" if any(worst) else ""
+    unpriced += f" (with {' and '.join(filter(None, worst))}, counted at their maximum cost)" if any(worst) else ""
     click.echo(f"\nSpent so far: {spent.calls:,} calls, {dollars(spent.usd)}{unpriced}.")
     limits = [
         f"{spending.budget_calls:,} calls" if spending.budget_calls else "",
@@ -415,8 +415,8 @@ def _question_lines(asked: "Asked") -> Iterator[str]:
     entry = asked.entry
     if entry is None:
         yield (
-            "The ledger does not know this prompt: texts, settings, prompt file or server (OPENAI_BASE_URL) are not "
-            "what they were when the result was made."
+            "The ledger does not know this prompt: texts, settings, prompt file or server (OPENAI_BASE_URL) "
+            "have changed since the result was made."
         )
         return
     yield entry.answer if entry.answer is not None else f"(none: {entry.reason})"
@@ -476,8 +476,8 @@ def card(hypothesis: str, file: Path) -> None:
     import polars as pl
 
     from hsae_dagster.report.archive import card_svg
-    from hsae_dagster.storage.artifacts import read_frame
     from hsae_dagster.storage.lineage import LineageLog
+    from hsae_dagster.storage.outputs import StoredEvaluation
 
     prepare_home(project_root())
     log = LineageLog(Project.here().store)
@@ -487,7 +487,7 @@ def card(hypothesis: str, file: Path) -> None:
             f"No evaluation has a hypothesis `{hypothesis}`. `hsae lineage <dataset>` lists them."
         )
     stored = log.store.verified(records[-1].dataset, log.store.at(records[-1].evaluation.place))
-    found = read_frame(stored.file("hypotheses.parquet")).filter(pl.col("hypothesis_id").str.starts_with(hypothesis))
+    found = StoredEvaluation(stored).hypotheses.filter(pl.col("hypothesis_id").str.starts_with(hypothesis))
     try:
         file.write_text(card_svg(records[-1], found.row(0, named=True)), encoding="utf-8")
     except OSError as error:

@@ -99,7 +99,7 @@ def new(
     if dry_run:
         click.echo("Nothing was written (--dry-run).")
         return
-    click.echo(f"\nWrote {target / 'dataset.yaml'}. Look it over, then:\n\n  {_command()} run {name}")
+    click.echo(f"\nWrote {target / 'dataset.yaml'}. Review it, then:\n\n  {_command()} run {name}")
 
 
 @click.command()
@@ -120,8 +120,9 @@ def check(dataset: str) -> None:
     codes = missing_codes(rows.frame["label"]) if loaded.spec.task == "regression" else ()
     if codes:
         click.echo(
-            f"Note: `{loaded.spec.columns.label}` is {' or '.join(map(str, codes))} in some rows, far from all other "
-            f"values: codes for no answer? If so, set columns.missing to {list(codes)} and columns.on_missing to drop."
+            f"Note: `{loaded.spec.columns.label}` is {' or '.join(map(str, codes))} in some rows, far from all "
+            f"other values: codes for missing answers? If so, set columns.missing to {list(codes)} and "
+            "columns.on_missing to drop."
         )
     notes = (_otherwise(loaded), _settling(loaded), _about_gold(loaded), strange_texts(texts, bundled=bundled))
     for said in itertools.chain(*notes):
@@ -182,12 +183,14 @@ def describe(dataset: "Dataset", rows: "Rows | None" = None, results: Path | Non
             f" {found[1]:,} rows list `{columns.positive}` among other classes of `{columns.label}` and count as 0: "
             f"set columns.listed to `{found[0]}` if they are to count as 1."
         )
+    if corpus.one_holdout:
+        said += f" One holdout, as {corpus.one_holdout}."
     if corpus.joined:
         said += f" Kept together: {', '.join(f'{n:,} rows by {by}' for by, n in corpus.joined.items())}."
     if admitted.said:
         said += f" {admitted.said}"
     if corpus.observations.height < 300:
-        said += " That is few: expect concepts to be found only where they are plain."
+        said += " That is few: only obvious concepts will be found."
     return said
 
 
@@ -206,8 +209,8 @@ def _otherwise(dataset: "Dataset") -> list[str]:
             continue
         if found.unusual:
             said.append(
-                f"`hsae new` would read {path.name} otherwise, because {' and '.join(found.unusual)}. Let it make the "
-                "dataset, or write the file plainly."
+                f"`hsae new` would read {path.name} otherwise, because {' and '.join(found.unusual)}. Create "
+                "the dataset with it, or save the file as plain CSV."
             )
         said += found.notes.remarks
     return said
@@ -217,7 +220,7 @@ def _settling(dataset: "Dataset") -> list[str]:
     """Columns of the files within which the outcome does not differ, where no cluster is declared."""
     import polars as pl
 
-    from hsae_dagster.dataset.new.columns import profile
+    from hsae_dagster.dataset.new.columns import profile, with_plain_types
     from hsae_dagster.dataset.new.roles import with_settling
     from hsae_dagster.dataset.rows import READERS, plain_headers
 
@@ -225,9 +228,8 @@ def _settling(dataset: "Dataset") -> list[str]:
     paths = [path for _, path in dataset.file_paths()]
     if columns.clusters or sum(path.stat().st_size for path in paths) > LARGEST_READ_TWICE:
         return []
-    parts = [
-        plain_headers(READERS[path.suffix.lower()](path)).with_columns(pl.lit(path.name).alias(_FILE)) for path in paths
-    ]
+    read = [with_plain_types(plain_headers(READERS[path.suffix.lower()](path))) for path in paths]
+    parts = [part.with_columns(pl.lit(path.name).alias(_FILE)) for part, path in zip(read, paths, strict=True)]
     frame = pl.concat(parts, how="diagonal_relaxed")
     found = {column.name: column for column in profile(frame)}
     used = [name for name in (columns.text, columns.text_a, columns.text_b, columns.exclude, columns.id) if name]
@@ -235,18 +237,20 @@ def _settling(dataset: "Dataset") -> list[str]:
     if cluster is None:
         return []
     if cluster.name == _FILE:
-        return [f"{cluster.why} What is peculiar to a file cannot be told from the outcome."]
-    return [f"{cluster.why} Declare columns.cluster_by: {cluster.name}, or the test takes every text for independent."]
+        return [f"{cluster.why} The outcome cannot be separated from other peculiarities of a file."]
+    return [f"{cluster.why} Declare columns.cluster_by: {cluster.name}, or the test treats every text as independent."]
 
 
 def _about_gold(dataset: "Dataset") -> list[str]:
     """What is to be said of labels by people, or of the lack of them."""
     from hsae_dagster.stages.gold import check_gold, gold_offer
+    from hsae_dagster.storage.outputs import StoredCorpus, StoredInterpretations
 
     store, name = Project.here().store, dataset.name
     said = [gold_offer(dataset)]
     if store.has(name, "corpus") and store.has(name, "interpretations"):
-        said.append(check_gold(dataset, store.current(name, "interpretations"), store.current(name, "corpus")))
+        found = StoredInterpretations.current(store, name), StoredCorpus.current(store, name)
+        said.append(check_gold(dataset, *found))
     return [each for each in said if each]
 
 

@@ -269,6 +269,7 @@ class Corpus:
         joined: components that hold several keys of the first cluster column (or texts), by what joins rows: the
             number of rows that would lie in smaller components without it.
         round: 1 for the first holdout, 2 for the first fresh reserve, and so on.
+        one_holdout: why rows that could decide it have one holdout and no halves; empty elsewhere.
     """
 
     texts: pl.DataFrame
@@ -278,6 +279,7 @@ class Corpus:
     cuts: Cuts = field(default_factory=lambda: Cuts(0.3, 0.4, 0.5))
     joined: Mapping[str, int] = field(default_factory=dict)
     round: int = 1
+    one_holdout: str = ""
 
 
 def row_keys(rows: pl.DataFrame) -> pl.Series:
@@ -581,8 +583,9 @@ def _check_classes(placed: pl.DataFrame, shares: SplitShares) -> None:
         if n < FEWEST_COMPONENTS:
             raise MethodError(
                 f"Only {n} independent clusters of {_called(split, shares)} have the label {label:g} (at least "
-                f"{FEWEST_COMPONENTS} are needed): what is peculiar to them could not be told from what the label "
-                "says. Bring data of more clusters with that label, or raise the split's share in `splits`."
+                f"{FEWEST_COMPONENTS} are needed): the label could not be separated from other peculiarities of "
+                "these clusters. Bring data of more clusters with that label, or raise the split's share in "
+                "`splits`."
             )
 
 
@@ -591,9 +594,9 @@ def _check_times(placed: pl.DataFrame) -> None:
     held = placed.filter(pl.col("split") == "holdout")
     if "time" in placed.columns and held.height and held["time"].n_unique() < FEWEST_COMPONENTS:
         raise MethodError(
-            f"The holdout's rows are of {held['time'].n_unique()} different times (at least {FEWEST_COMPONENTS} are "
-            "needed): what happened then could not be told from what the texts say. Give columns.time finer times "
-            "(days, not years), bring data of a longer span, or leave columns.time out."
+            f"The holdout's rows are of {held['time'].n_unique()} different times (at least {FEWEST_COMPONENTS} "
+            "are needed): effects of the texts could not be separated from effects of time. Give columns.time "
+            "finer times (days, not years), bring data of a longer span, or leave columns.time out."
         )
 
 
@@ -603,8 +606,9 @@ def _remedy(graph: Dependence) -> str:
         _, name, rows = graph.blame()
         shown = name if len(name) <= 60 else name[:57] + "…"
         return (
-            f"{rows:,} of them are one text, `{shown}`, but for case, punctuation, links, handles and numbers. If that "
-            "is what they say, set splits.near_texts to 1.1, which lets these tell texts apart; else bring more texts."
+            f"{rows:,} of them are one text, `{shown}`, except for case, punctuation, links, handles and "
+            "numbers. If these differences matter, set splits.near_texts to 1.1, which distinguishes texts by "
+            "them; otherwise bring more texts."
         )
     if sizes.max() < _LARGE * sizes.sum() or (len(sizes) < 2 * FEWEST_COMPONENTS and _one_key(graph)):
         return "Bring more data or more clusters, raise the split's share in `splits`, or declare one file per split."

@@ -5,13 +5,13 @@ The verdict comes with the rule that gave it; the evidence is texts around the c
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import polars as pl
 
-from hsae_dagster.core.concepts.claims import Closeness, because, meaning_of
+from hsae_dagster.core.concepts.claims import Closeness, Concept, because, meaning_of
 from hsae_dagster.core.concepts.fidelity import Fidelity
 from hsae_dagster.core.inference.annotation_error import AnnotationError
 from hsae_dagster.core.inference.cluster_robust import Effect
@@ -146,10 +146,10 @@ def _confirmed(holds: str, judge: Judge, first_look: bool, halves: bool) -> Verd
     if judge == "unchecked":
         return Verdict(
             "confirmed, judge unchecked",
-            f"{holds} {held_out}; no labels of people have checked the model that judged them",
+            f"{holds} {held_out}; no human labels have checked the model that judged them",
             "judge unchecked",
         )
-    labelled = ", corrected by labels of people" if judge == "gold" else ""
+    labelled = ", corrected by human labels" if judge == "gold" else ""
     return Verdict("confirmed", f"{holds} {held_out}{labelled}", "Holm")
 
 
@@ -354,7 +354,7 @@ class Hypothesis:
         evidence: holdout texts.
         rule: name of the rule that gave the verdict.
         source: `found` by the pipeline or `yours` (written in dataset.yaml).
-        made_from: `neuron`, `terms` or `style`: where the claim came from; empty for a phrase or one of yours.
+        made_from: `neuron`, `terms`, `style` or the path of a user's own source; empty for a phrase or one of yours.
         title: one to three words, or the first sentence, that stand for the claim where there is little room.
         p_one_sided: the p-value that was corrected, for the frozen direction.
         decided_by: what gave it: `plain`, `controls` or `distilled`, and `, ranks` and `, gold` where they did too.
@@ -405,6 +405,118 @@ class Hypothesis:
     subgroups: tuple[SubgroupEffect, ...] = ()
     half: str = ""
     twin: Twin | None = None
+
+
+# Fields of a record in their order: of a claim that was found offline, and of a phrase that a model wrote.
+_PLACE = "rank column sae_id sae_column score train_separation "
+_FOUND = _PLACE + "bounds fidelity train_z candidates chosen concept unreadable from half"
+_WRITTEN = _PLACE + "train_z bounds candidates chosen concept unreadable fidelity model prompt_hash calls cost_usd"
+
+
+@dataclass(frozen=True)
+class FoundConcept:
+    """A concept with the neuron that says it, or a neuron of which nothing can be said.
+
+    Attributes:
+        rank: place among all, from 0.
+        column: of the neuron in the codes; None for a concept without one.
+        sae_id: key of its autoencoder; empty without one.
+        sae_column: its column there; -1 without one.
+        score: what selected it: of the neuron, or what the claim adds.
+        train_separation: difference in mean outcome on training texts; its sign is the direction that is tested.
+        concept: None where nothing can be said.
+        bounds: activations between which firing counts as strong; None for no bound.
+        fidelity: of the concept to its neuron, on texts nothing was chosen on; None where it was not measured.
+        train_z: the same difference in standard errors; NaN where it is not known.
+        candidates: phrases that were tried, and their fidelity on validation texts.
+        chosen: place of the concept among them, or 0 without any.
+        unreadable: why nothing can be said.
+        made_from: `neuron`, `terms` or `style`; empty for a phrase or one of the user's.
+        half: that it was found in; empty without halves.
+        own: whether it is the user's.
+        model: that wrote the phrase; empty for a claim found offline.
+        prompt_hash: of what it was asked.
+        calls: paid answers that writing and scoring rest on; None where nobody was asked.
+        cost_usd: what they cost; None where no price is known.
+    """
+
+    rank: int
+    column: int | None
+    sae_id: str
+    sae_column: int
+    score: float
+    train_separation: float
+    concept: Concept | None
+    bounds: tuple[float | None, float | None] = (None, None)
+    fidelity: Fidelity | None = None
+    train_z: float = math.nan
+    candidates: tuple[tuple[Concept, Fidelity], ...] = ()
+    chosen: int | None = None
+    unreadable: str | None = None
+    made_from: str = ""
+    half: str = ""
+    own: bool = False
+    model: str = ""
+    prompt_hash: str | None = None
+    calls: int | None = None
+    cost_usd: float | None = None
+
+    @property
+    def said(self) -> Concept:
+        """The concept, where there is one."""
+        if self.concept is None:
+            raise ValueError(f"nothing is said of neuron {self.column}: {self.unreadable}")
+        return self.concept
+
+    @property
+    def concept_id(self) -> str:
+        """Key of the concept."""
+        return self.said.concept_id
+
+    @property
+    def source(self) -> Literal["found", "yours"]:
+        """`found` by the pipeline, or `yours`."""
+        return "yours" if self.own else "found"
+
+    @property
+    def claim(self) -> str:
+        """Its predicate."""
+        return self.said.predicate
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """JSON-like form."""
+        values = {
+            **vars(self),
+            "fidelity": asdict(self.fidelity) if self.fidelity else None,
+            "candidates": [{**phrase.record, "validation": asdict(found)} for phrase, found in self.candidates],
+            "concept": self.concept.record if self.concept else None,
+            "from": self.made_from,
+        }
+        if not self.model and not self.concept:
+            del values["train_z"]  # nothing was tried of the neuron
+        return {name: values[name] for name in (_WRITTEN if self.model else _FOUND).split() if name in values}
+
+    @staticmethod
+    def of(record: Mapping[str, Any]) -> "FoundConcept":
+        """Inverse of `record`; a number that JSON holds as null is NaN."""
+        values = {name: record[name] for name in FoundConcept.__dataclass_fields__ if name in record}
+        for name in ("score", "train_separation", "train_z"):
+            values[name] = math.nan if values.get(name) is None else values[name]
+        values["bounds"], values["made_from"] = tuple(record["bounds"]), record.get("from", "")
+        values["concept"] = _concept(record["concept"]) if record["concept"] else None
+        values["fidelity"] = _fidelity(record["fidelity"]) if record["fidelity"] else None
+        values["candidates"] = tuple((_concept(each), _fidelity(each["validation"])) for each in record["candidates"])
+        return FoundConcept(**values)
+
+
+def _concept(record: Mapping[str, Any]) -> Concept:
+    return Concept(record["predicate"], record["author"], record["definition"], record["details"])
+
+
+def _fidelity(record: Mapping[str, Any]) -> Fidelity:
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}
+    return Fidelity(**values)
 
 
 _SHOWN = 3

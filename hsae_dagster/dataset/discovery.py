@@ -218,8 +218,8 @@ def _with_prompts(dataset: Dataset) -> Dataset:
                     texts[name] = path.read_text(encoding="utf-8")
                 except (UnicodeDecodeError, OSError) as error:
                     raise DatasetError(
-                        f"Dataset `{dataset.name}`: `{section}.{name}`: {path} cannot be read as UTF-8 ({error}). "
-                        "Save it so."
+                        f"Dataset `{dataset.name}`: `{section}.{name}`: {path} cannot be read as UTF-8 "
+                        f"({error}). Save it as UTF-8."
                     ) from error
         if texts:
             sections[section] = declared.model_copy(update=texts)

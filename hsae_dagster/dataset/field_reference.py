@@ -13,12 +13,13 @@ from hsae_dagster.dataset.spec import DatasetSpec
 
 TITLE = """# dataset.yaml, field by field
 
-Only `task`, `files` and `columns` are required; every other field has a default that suits about 10,000 texts. A field
-that is not listed here, or a value outside its limits, is refused with its name, its value and the remedy.
-`hsae check <dataset>` tries a declaration out; `hsae fields` prints this page.
+Only `task`, `files` and `columns` are required; the other defaults suit about 10,000 texts. Unknown fields and values
+outside their limits are refused with name, value and remedy. `hsae check <dataset>` checks a declaration; `hsae fields`
+prints this page.
 """
 PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false"}
 LIMITS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
+FROM_TO = re.compile(r"at least (\S+) and at most (\S+)")
 
 
 def field_reference(section: str | None = None) -> str:
@@ -27,7 +28,7 @@ def field_reference(section: str | None = None) -> str:
     Raises:
         KeyError: there is no such section.
     """
-    tables = list(_tables(DatasetSpec, ""))
+    tables = list(_tables(DatasetSpec, "", {}))
     if section is None:
         return "\n".join([TITLE, *(table for _, table in tables)])
     if section not in section_names():
@@ -37,16 +38,21 @@ def field_reference(section: str | None = None) -> str:
 
 def section_names() -> list[str]:
     """The parts of dataset.yaml that have fields of their own."""
-    return list(dict.fromkeys(name for name, _ in _tables(DatasetSpec, "") if name))
+    return list(dict.fromkeys(name for name, _ in _tables(DatasetSpec, "", {}) if name))
 
 
-def _tables(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
-    """(top-level section, table) of a section and of the sections in it."""
+def _tables(model: type[BaseModel], prefix: str, seen: dict[type[BaseModel], str]) -> Iterator[tuple[str, str]]:
+    """(top-level section, table) of a section and of the sections in it; `seen` has the title of each shown before."""
     title = f"`{prefix.rstrip('.')}`" if prefix else "The whole file"
-    yield re.split(r"[.\[]", prefix)[0], _table(title, model.__doc__, model, prefix)
+    section = re.split(r"[.\[]", prefix)[0]
+    if model in seen:
+        yield section, f"## {title}\n\nThe same fields as {seen[model]}.\n"
+        return
+    seen[model] = title
+    yield section, _table(title, model.__doc__, model, prefix)
     for name, info in model.model_fields.items():
         for inner, listed in _models(info.annotation):
-            yield from _tables(inner, f"{prefix}{name}{'[]' if listed else ''}.")
+            yield from _tables(inner, f"{prefix}{name}{'[]' if listed else ''}.", seen)
 
 
 def _table(title: str, said: str | None, model: type[BaseModel], prefix: str) -> str:
@@ -89,7 +95,7 @@ def _kind(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> str:
     marks = [mark for item in metadata for mark in (item.metadata if isinstance(item, FieldInfo) else [item])]
     limits = [f"{word} {getattr(mark, name):g}" for name, word in LIMITS for mark in marks if hasattr(mark, name)]
     named = _named(annotation)
-    return f"{named}, {' and '.join(limits)}" if limits else named
+    return ", ".join([named, FROM_TO.sub(r"\1 to \2", " and ".join(limits))]) if limits else named
 
 
 def _named(annotation: Any) -> str:

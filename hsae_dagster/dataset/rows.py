@@ -114,10 +114,10 @@ def check_not_outcome(dataset: Dataset, frame: pl.DataFrame) -> None:
             same = False
         if same or settles(both["x"], both["y"]):
             raise DatasetError(
-                f"Dataset `{dataset.name}`: the control `{name}` settles the outcome `{dataset.spec.columns.label}`: "
-                "rows that share a value of it share the outcome, so with it held constant nothing is left to explain. "
-                f"Leave `{name}` out of columns.controls; if it says where rows come from, name it in "
-                "columns.cluster_by."
+                f"Dataset `{dataset.name}`: the control `{name}` determines the outcome "
+                f"`{dataset.spec.columns.label}`: rows that share a value of it share the outcome, so with it "
+                f"held constant nothing is left to explain. Leave `{name}` out of columns.controls; if it says "
+                "where rows come from, name it in columns.cluster_by."
             )
 
 
@@ -269,7 +269,7 @@ def read_rows(dataset: Dataset) -> Rows:
     if frame.is_empty():
         names = ", ".join(path.name for _, path in paths)
         why = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items() if n) or "there are none"
-        raise DatasetError(f"Dataset `{dataset.name}`: no rows are left of {names} ({why}). Give it rows.")
+        raise DatasetError(f"Dataset `{dataset.name}`: no rows are left of {names} ({why}). Provide rows.")
     _check_labels(dataset, frame)
     check_categories(dataset, frame)
     check_not_outcome(dataset, frame)
@@ -393,11 +393,11 @@ def _check_kinds_agree(dataset: Dataset, read: list[tuple[Path, Rows]]) -> None:
 
 
 def plain_headers(frame: pl.DataFrame) -> pl.DataFrame:
-    """Headers without the spaces around them, which nobody sees; those that would become equal keep theirs.
+    """Headers without what nobody sees, spaces around them and byte order marks; those that would become equal keep it.
 
     `*` and `^x$`, which polars takes for patterns, are put into brackets.
     """
-    plain = [name.strip() for name in frame.columns]
+    plain = [name.replace("\ufeff", "").strip() for name in frame.columns]
     plain = [f"({name})" if name == "*" or re.fullmatch(r"\^.*\$", name) else name for name in plain]
     return frame.rename({name: new for name, new in zip(frame.columns, plain, strict=True) if plain.count(new) == 1})
 

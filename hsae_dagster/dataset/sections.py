@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
+from hsae_dagster.core.sae.config import SAEConfig
+
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Range = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
 
@@ -24,18 +26,20 @@ class Section(BaseModel):
 
 
 class ServerFields(Section):
-    """Where this stage's model is asked; what is left out is as the environment says."""
+    """Which server is asked; defaults come from the environment."""
 
     url: str | None = Field(None, description="Address of the server, `http://host:port/v1`; default OPENAI_BASE_URL.")
     key: str | None = Field(
         None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="Name of the environment variable with its key, never the key itself; default OPENAI_API_KEY, "
-        "and none where `url` is given.",
+        description="Name of the environment variable that holds the key, never the key itself; default "
+        "OPENAI_API_KEY, and none if `url` is given.",
     )
-    timeout: float | None = Field(None, gt=0, description="Seconds without a byte after which a try is lost; 300.")
+    timeout: float | None = Field(
+        None, gt=0, description="Seconds without a byte after which a try counts as lost; 300."
+    )
     concurrency: int | None = Field(
-        None, ge=1, le=4096, description="Most requests under way at once; default HSAE_CONCURRENCY."
+        None, ge=1, le=4096, description="Most concurrent requests; default HSAE_CONCURRENCY."
     )
 
 
@@ -47,34 +51,39 @@ class Inference(Section):
     """What counts as confirmed."""
 
     alpha: float = Field(
-        0.05, gt=0.0, lt=0.5, description="Family-wise error rate of `confirmed` (Holm), in all reports together."
+        0.05,
+        gt=0.0,
+        lt=0.5,
+        description="Family-wise error rate of `confirmed` (Holm), over all reports of the dataset.",
     )
     first_report: float = Field(
         0.8,
         gt=0.0,
         le=1.0,
-        description="Share of alpha for the first report; the rest is for refreshes on rows that come later. 1: none.",
+        description="Share of alpha for the first report; the rest is for refreshes. 1: nothing is left for them.",
     )
     test: Literal["mean", "rank"] = Field(
         "mean",
-        description="Which test of a number decides: of means, or of ranks, which finds more where a few values are "
-        "very large. Both are reported.",
+        description="Which test of a numeric outcome decides. Ranks find more if a few values are very large. "
+        "Both are reported.",
     )
-    min_positives: int = Field(20, ge=1, description="Least holdout rows on each side of a concept to be tested.")
+    min_positives: int = Field(
+        20, ge=1, description="Fewest holdout rows with and without a concept for it to be tested."
+    )
     folds: int = Field(10, ge=2, le=50, description="Folds of the cross-fitted joint model, by cluster.")
     bootstrap: int = Field(500, ge=0, description="Cluster-bootstrap draws for intervals of joint fit.")
-    seed: int = Field(0, ge=0, description="Start of the random stream of folds and bootstrap.")
+    seed: int = Field(0, ge=0, description="Seed of folds and bootstrap.")
     same_concept: float = Field(
-        0.8, gt=0.5, description="|phi| of two annotations from which one concept stands for both; 1.1 tests all."
+        0.8, gt=0.5, description="|phi| of two annotations from which they count as one concept; 1.1 tests all."
     )
     negative_controls: int = Field(
-        5, ge=0, le=100, description="Permutations of the labels that selection and tests are run on; 0 for none."
+        5, ge=0, le=100, description="Permutations of the labels on which selection and tests are run; 0 for none."
     )
     judge_sensitivity: Range | None = Field(
-        None, description="Lowest and highest share of texts with a concept that the judge finds, where known."
+        None, description="Known range of the judge's sensitivity (share of texts with a concept that it finds)."
     )
     judge_specificity: Range | None = Field(
-        None, description="Lowest and highest share of texts without a concept that the judge passes over, where known."
+        None, description="Known range of the judge's specificity (share of texts without a concept that it rejects)."
     )
 
     @field_validator("judge_sensitivity", "judge_specificity")
@@ -86,14 +95,16 @@ class Inference(Section):
 
 
 class OwnHypothesis(Section):
-    """A hypothesis of your own, tested beside those that are found. A bare sentence is its claim."""
+    """Your own hypothesis. A plain string is its claim."""
 
     claim: str = Field(min_length=3, description="What a text does, as a verb phrase: `mentions a price`.")
     terms: tuple[str, ...] = Field(
-        (), description="Words, two-word phrases or style cues, any of which is enough; for annotation.model `lexical`."
+        (),
+        description="Words, two-word phrases or style cues, any of which is enough; needed with annotation.model "
+        "`lexical`.",
     )
     direction: Literal["positive", "negative"] | None = Field(
-        None, description="The direction that you expect; an effect against it is not confirmed."
+        None, description="Expected direction; an effect against it is not confirmed."
     )
 
     @model_validator(mode="before")
@@ -102,61 +113,16 @@ class OwnHypothesis(Section):
         return {"claim": value} if isinstance(value, str) else value
 
 
-class SAE(Section):
-    """One sparse autoencoder. A dataset may have several; their neurons stand side by side."""
+class SAE(SAEConfig):
+    """A sparse autoencoder. With several, their neurons stand side by side."""
 
-    m: int = Field(64, ge=2, description="Neurons in all.")
-    k: int = Field(16, ge=1, description="Neurons that may fire per text.")
-    prefixes: tuple[int, ...] | None = Field(None, description="Matryoshka prefixes, rising, the last equal to m.")
-    batch_topk: bool = Field(False, description="Share k over the batch instead of fixing it per text.")
-    aux_k: int | None = Field(None, ge=1, description="Dead neurons revived per step; default min(2k, m).")
-    aux_coef: float = Field(1 / 32, ge=0.0, description="Weight of the loss that revives dead neurons.")
-    dead_after_steps: int = Field(256, ge=1, description="Training steps without firing after which one is dead.")
-    multi_k: int | None = Field(None, ge=1, description="A second, denser reconstruction.")
-    multi_coef: float = Field(0.0, ge=0.0, description="Weight of the multi_k reconstruction.")
-    learning_rate: float = Field(1e-3, gt=0.0, description="Adam's step size.")
-    batch_size: int = Field(512, ge=2, description="Texts per step.")
-    clip_grad: float | None = Field(1.0, gt=0.0, description="Longest gradient of a step; null for any length.")
-    max_epochs: int = Field(200, ge=1, description="Most passes over the training texts.")
-    patience: int = Field(5, ge=1, description="Epochs without improvement before stopping.")
-    seed: int = Field(0, ge=0, description="Start of this SAE's own random stream.")
     checkpoint: str | None = Field(
         None,
-        description="A checkpoint of HypotheSAEs (SAE_M=…_K=….pt) beside dataset.yaml, taken as it is, not trained.",
-    )
-    label_weight: float = Field(
-        0.0, ge=0.0, description="Weight of predicting the training labels from the neurons; 0: labels play no part."
-    )
-    head_neurons: int | None = Field(
-        None, ge=1, description="With label_weight: only so many neurons, the first ones, predict the label."
-    )
-    distinct_weight: float = Field(
-        0.0, ge=0.0, description="With label_weight: weight of keeping the predicting neurons uncorrelated."
+        description="A checkpoint of HypotheSAEs (SAE_M=…_K=….pt) beside dataset.yaml, used without training.",
     )
 
-    input_noise: float = Field(
-        0.0,
-        ge=0.0,
-        description="Noise added to training embeddings, as a multiple of their spread; it acts like ridge.",
-    )
-
-    start: Literal["random", "centroids"] = Field(
-        "random",
-        description="Where neurons start: in random directions, as the reference's, or at centroids of the training "
-        "units, which more seeds agree on.",
-    )
-
-    @model_validator(mode="after")
-    def _sizes_agree(self) -> "SAE":
-        if self.k > self.m:
-            raise ValueError(f"k is {self.k} but m is only {self.m}; k may be at most m")
-        if self.head_neurons and self.head_neurons > self.m:
-            raise ValueError(f"head_neurons is {self.head_neurons} but m is only {self.m}; leave it out for all")
-        if self.label_weight == 0 and (self.head_neurons or self.distinct_weight):
-            raise ValueError("head_neurons and distinct_weight shape guidance by the label; set label_weight above 0")
-        if self.prefixes and (list(self.prefixes) != sorted(set(self.prefixes)) or self.prefixes[-1] != self.m):
-            raise ValueError(f"prefixes {list(self.prefixes)} must rise strictly and end at m = {self.m}")
-        return self
+    # Findings about dataset.yaml name the field inside it.
+    __init__ = BaseModel.__init__
 
     @model_validator(mode="after")
     def _what_is_loaded_is_not_trained(self) -> "SAE":
@@ -169,17 +135,17 @@ class SAE(Section):
 
 
 class Auto(Section):
-    """How the size is chosen: candidates are raced for a few epochs, and what is taken is trained to the end."""
+    """How the size is chosen: candidates race for a few epochs, and the winner is trained to the end."""
 
     race_epochs: int = Field(
-        20, ge=1, description="Passes over the units after which candidates are compared; fewer over more than 20,000."
+        20, ge=1, description="Passes over the units before candidates are compared; fewer over more than 20,000 units."
     )
     learning_rate: float = Field(2e-3, gt=0.0, description="Adam's step size for every candidate.")
     max_epochs: int = Field(
-        60, ge=1, description="Most passes over the units for the one that is taken; fewer over more than 20,000."
+        60, ge=1, description="Most passes over the units for the chosen one; fewer over more than 20,000 units."
     )
     patience: int = Field(5, ge=1, description="Epochs without improvement before stopping.")
-    seed: int = Field(0, ge=0, description="Start of the random stream of every candidate.")
+    seed: int = Field(0, ge=0, description="Seed of every candidate.")
 
 
 class AutoSizes(Section):
@@ -199,7 +165,8 @@ def _spelled_out(value: object) -> object:
         return AutoSizes()
     if not (value == "reference" or isinstance(value, list | tuple | dict | AutoSizes)):
         raise ValueError(
-            f"{value!r} tells no sizes; write `auto`, `reference`, or a list of autoencoders such as [{{m: 64, k: 16}}]"
+            f"{value!r} is not a choice of sizes; write `auto`, `reference`, or a list of autoencoders such as "
+            "[{m: 64, k: 16}]"
         )
     return {"auto": {}} if value == {"auto": None} else value
 

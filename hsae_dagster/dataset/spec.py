@@ -31,46 +31,46 @@ class Columns(Section):
     text: str | None = Field(None, description="Column with the text (regression, classification).")
     text_a: str | None = Field(None, description="Column with the first text of a pair (pairwise).")
     text_b: str | None = Field(None, description="Column with the second text of a pair (pairwise).")
-    label: str = Field(description="Column with the outcome: a number (or `1.97%`), or two classes; pairs: 1 = A wins.")
+    label: str = Field(
+        description="Column with the outcome: a number (or `1.97%`) or two classes; for pairs 1 = A wins."
+    )
     positive: str | int | float | bool | None = Field(
-        None, description="The class counted as 1 where classes are not 0 and 1; all others count as 0."
+        None, description="Class counted as 1 if classes are not 0 and 1; all others count as 0."
     )
     cluster_by: str | tuple[str, ...] | None = Field(
         None,
-        description="Column of the unit that rows share (author, film, test), or a list of several (author and "
-        "company). Rows that share any of them stay together; case and spaces in its values do not matter.",
+        description="Column, or list of columns, that names what rows share (author, film, test). Rows that share"
+        " any value stay in one split; case and outer spaces do not matter.",
     )
     id: str | None = Field(
         None,
-        description="Column that numbers rows. A row read before, with the same id and content, is left out as a "
-        "repeat; without it every row counts.",
+        description="Column that identifies rows. A row with the same id and content as an earlier one is left "
+        "out as a repeat; without it every row counts.",
     )
     time: str | None = Field(
         None,
-        description="Column that says when each row was: dates, times or numbers in order. Blocks of it then count as "
-        "one observation each; later rows are held out (`splits.forward`).",
+        description="Column with each row's date, time or ordered number. Later rows are held out "
+        "(`splits.forward`), and blocks of time become clusters.",
     )
     controls: Names = Field(
         (),
-        description="Columns to hold constant in partial effects: numbers, with a straight-line effect, or categories "
-        "(one for every 50 rows at most; 31 always, never over 61). Values that are all numbers or percents are "
-        "numbers; to make them categories put a letter before (`w12`).",
+        description="Columns to hold constant: numbers (or percents), with a straight-line effect, or categories "
+        "(at most one per 50 rows, never over 61; 31 always allowed). To make numbers categories put "
+        "a letter in front (`w12`).",
     )
-    exclude: str | None = Field(None, description="Column of true/false: rows where it is true are left out.")
-    missing: Values = Field(
-        (), description="Values of text, label and cluster_by that mean none (`n/a`, `?`, -99): read as an empty cell."
-    )
+    exclude: str | None = Field(None, description="True/false column: rows where it is true are left out.")
+    missing: Values = Field((), description="Values of text, label and cluster_by that mean missing (`n/a`, `?`, -99).")
     scale: Names = Field(
-        (), description="Words of the label from lowest to highest (regression): read as 1, 2, 3 and so on."
+        (), description="Words of the label from lowest to highest, read as 1, 2, 3 and so on (regression)."
     )
     listed: str | None = Field(
         None,
         min_length=1,
-        description="What separates several classes in a cell of the label (`joy,neutral`): 1 where `positive` is one.",
+        description="Separator of several classes in one label cell (`joy,neutral`); 1 if `positive` is among them.",
     )
     on_missing: Literal["error", "drop"] = Field(
         "error",
-        description="What to do with rows that lack a text or a label: stop, or drop and report them.",
+        description="Rows without text or label: stop, or drop and report them.",
     )
 
     @field_validator("cluster_by")
@@ -99,44 +99,45 @@ class Columns(Section):
 
 
 class Splits(Section):
-    """Shares of rows. Whatever shares a cluster, a text or nearly a text stays together; new rows move no old ones."""
+    """Shares of rows. Rows that share a cluster or a (nearly) equal text stay together; new rows move no old ones."""
 
     design: Literal["holdout", "two_halves", "auto"] = Field(
         "holdout",
-        description="`holdout`: one part of the rows only tests; `two_halves`: claims found in each half are tested on "
-        f"the other, which finds more where rows are few; `auto`: two halves below {FEW_ROWS:,} rows where claims are "
-        "found and judged offline, no label guides an autoencoder, and neither columns.time nor splits.holdout or "
-        "splits.reserve is declared.",
+        description="`holdout`: one part of the rows only tests. `two_halves`: each half tests the claims found in the "
+        f"other, which finds more with few rows. `auto`: two halves below {FEW_ROWS:,} rows if claims are found and "
+        "judged offline, no label guides an autoencoder, and columns.time, splits.holdout and splits.reserve are not "
+        "set; otherwise, or if halves would be too small, a holdout. `hsae check` says which and why.",
     )
     holdout: Share = Field(0.3, description="Share of rows that only the final tests read; not with two halves.")
     validation: Share = Field(0.1, description="Share for early stopping and for choosing among candidates.")
     fidelity: Share | None = Field(
         None,
-        description="Share on which phrases of a language model are compared with their neurons; default a tenth, and "
-        "none where claims are found offline, which are tested as they read.",
+        description="Share on which a language model's phrases are compared with their neurons; default a tenth, "
+        "and none offline.",
     )
     forward: bool | None = Field(
         None,
-        description="Train on earlier rows, hold out later ones, by columns.time; by default where that is declared.",
+        description="Train on earlier rows and hold out later ones; default if columns.time is declared.",
     )
-    salt: str = Field("hsae", description="Changes which clusters land where. Datasets of one salt agree.")
+    salt: str = Field("hsae", description="Changes which clusters land in which split. Datasets with one salt agree.")
     reserve: int | None = Field(
         None,
         ge=10,
-        description="Rows that came after the first report and share nothing with earlier ones: so many are tested "
-        "together, until then they wait. Default as many, of as many clusters, as the first holdout.",
+        description="Number of new, unrelated rows after the first report that start a refresh; until then they "
+        "wait. Default: as many rows and clusters as the first holdout.",
     )
     near_texts: float = Field(
         0.8,
         gt=0.0,
         le=1.1,
-        description="Overlap of word pairs (links, handles, numbers apart) from which two texts of 20 words or more "
-        "are nearly equal and stay together; 1.1 seeks none and lets links, handles and numbers tell texts apart.",
+        description="Overlap of word pairs (ignoring links, handles, numbers) at which two texts of 20 words or "
+        "more count as nearly equal and stay together. 1.1 turns this off and lets links, handles and"
+        " numbers distinguish texts.",
     )
     shared_texts: Literal["join", "leave_out"] = Field(
         "join",
-        description="Rows of one text: `join` keeps them and their clusters together; `leave_out` gives each text a "
-        "split of its own and leaves out its rows in clusters of another (for phrases that everybody writes).",
+        description="Rows with one text: `join` keeps them and their clusters together; `leave_out` gives each "
+        "text its own split and leaves out its rows in clusters of another split (for stock phrases).",
     )
 
     @model_validator(mode="after")
@@ -150,17 +151,20 @@ class Splits(Section):
 class Embedding(Section):
     """How a text becomes a vector."""
 
-    model: str = Field("minilm", description="`minilm` (bundled, offline) or `openai:<model>`.")
-    max_tokens: int = Field(256, ge=8, le=8192, description="Tokens read of each text; the rest is cut.")
+    model: str = Field(
+        "minilm",
+        description="`minilm` (bundled, offline), `openai:<model>`, or your own function as `package.module:function`.",
+    )
+    max_tokens: int = Field(256, ge=8, le=8192, description="Tokens read of each text; the rest is ignored.")
     server: ServerFields = ServerFields()
-    dimensions: int | None = Field(None, ge=2, description="Ask the model for this many (openai:… only).")
-    batch_size: int = Field(512, ge=1, description="Texts per write: what a killed run repeats at most.")
+    dimensions: int | None = Field(None, ge=2, description="Dimensions to request from the model (openai:… only).")
+    batch_size: int = Field(512, ge=1, description="Texts per write, and so the most that a killed run repeats.")
 
 
 class Distinct(Section):
     """How alike two selected neurons may be."""
 
-    correlation: float = Field(0.6, gt=0.0, le=1.0, description="Largest correlation of activations, in size.")
+    correlation: float = Field(0.6, gt=0.0, le=1.0, description="Largest absolute correlation of activations.")
     cosine: float = Field(0.8, gt=0.0, le=1.0, description="Largest cosine of decoder directions.")
 
 
@@ -168,76 +172,87 @@ class Selection(Section):
     """Which neurons predict the label."""
 
     method: str = Field(
-        "lasso", description="`lasso`, `correlation`, `separation`, or a metric as `package.module:function`."
+        "lasso", description="`lasso`, `correlation`, `separation`, or your own metric as `package.module:function`."
     )
     n: int = Field(20, ge=1, le=100, description="Neurons to select.")
     distinct: Distinct | None = Field(
-        None, description="Demand distinct neurons: near-copies of a selected one make room for others."
+        None, description="Require distinct neurons: near-copies of a selected one make room for others."
     )
     min_match: float | None = Field(
         None,
         gt=0.0,
         le=1.0,
-        description="With sae_seeds > 1: select only neurons that every other seed has found, by the texts on which "
-        "they fire, to this φ.",
+        description="With sae_seeds > 1: select only neurons that every other seed found, by the texts on which "
+        "they fire, at this φ or above.",
     )
     across_clusters: bool | None = Field(
         None,
-        description="Select only neurons whose association with the outcome has one direction across clusters and "
-        "rests on several; by default where cluster_by is declared, training has 8 clusters or more, and neither "
-        "within nor interactions are.",
+        description="Select only neurons whose association has one direction across several clusters. Default if "
+        "cluster_by is declared, training has at least 8 clusters, and within and interactions are "
+        "not set.",
     )
     within: Names = Field(
         (),
-        description="Controls (of 30 levels at most) in whose strata neurons are selected, all of one weight; "
-        "effects are shown by subgroup.",
+        description="Controls (at most 30 levels) within whose strata neurons are selected, with equal weights; "
+        "effects are also shown by subgroup.",
     )
     interactions: Names = Field(
-        (), description="Controls (of 30 levels at most) with which effects may change; shown by subgroup."
+        (), description="Controls (at most 30 levels) with which effects may change; also shown by subgroup."
     )
 
 
 class Interpretation(Section):
     """How a neuron becomes a concept in words."""
 
-    model: str = Field("lexical", description="`lexical` (offline), `openai:<model>` or `local:<file.gguf>`.")
+    model: str = Field(
+        "lexical",
+        description="`lexical` (offline), `openai:<model>`, `local:<file.gguf>`, or your own as "
+        "`package.module:function`.",
+    )
+    sources: Annotated[Names, Field(min_length=1)] = Field(
+        ("style", "words", "sentences"),
+        description="Offline: where candidate claims come from beside words that go with the outcome: `style` cues, "
+        "`words` and `sentences` of neurons, or your own as `package.module:function`.",
+    )
     server: ServerFields = ServerFields()
-    temperature: float | None = Field(None, ge=0, le=2, description="Of a language model; default the server's own.")
-    effort: str | None = Field(None, description="How much a language model thinks (`minimal`, `low`, …), if it does.")
-    candidates: int = Field(3, ge=1, le=20, description="Candidate concepts per neuron; the best is kept.")
+    temperature: float | None = Field(
+        None, ge=0, le=2, description="Temperature of a language model; default the server's."
+    )
+    effort: str | None = Field(None, description="Reasoning effort of a language model (`minimal`, `low`, …).")
+    candidates: int = Field(3, ge=1, le=20, description="Candidate concepts per neuron.")
     examples: int = Field(20, ge=2, description="Texts shown to a language model, half firing, half silent.")
     sampling: Literal["percentile", "top"] = Field(
-        "percentile", description="Firing texts shown to a language model: a sample of `bin`, or the very strongest."
+        "percentile", description="Firing texts shown to a language model: a sample of `bin`, or the strongest."
     )
     max_words: int = Field(256, ge=8, description="Words shown of each text.")
     bin: tuple[Percentile, Percentile] = Field(
-        (80.0, 100.0), description="Percentiles of a neuron's firing strength that count as strong firing."
+        (80.0, 100.0), description="Percentiles of positive activation that count as strong firing."
     )
     low_bin: tuple[Percentile, Percentile] | None = Field(
-        None, description="Show a language model weakly firing texts of these percentiles instead of silent ones."
+        None, description="Show weakly firing texts of these percentiles instead of silent ones."
     )
     metric: Literal["f1", "correlation", "precision", "recall", "natural_f1", "hard_f1"] | None = Field(
         None,
-        description="Fidelity on validation texts by which the best candidate is chosen; default `natural_f1` with "
+        description="Fidelity on validation texts that chooses the best candidate; default `natural_f1` with "
         "revisions, else `f1`.",
     )
     scoring_texts: int = Field(
         200,
         ge=20,
-        description="Texts a paid annotator reads to score a candidate, a quarter of them silent ones nearest to "
-        "firing ones (the free one reads all).",
+        description="Texts a paid annotator reads to score a candidate, a quarter of them silent near misses. The"
+        " free one reads all.",
     )
     revisions: int = Field(
         0,
         ge=0,
         le=10,
-        description="Times that a language model sees what its best phrase for a neuron got wrong on training texts "
-        "and proposes a better one.",
+        description="Rounds in which a language model sees the errors of its best phrase on training texts and "
+        "proposes a better one.",
     )
-    instructions: str | None = Field(None, description="What the texts are, for a language model.")
-    prompt: str | None = Field(None, description="File in the dataset's folder to ask by instead of interpret.md.")
-    revision_prompt: str | None = Field(None, description="The same instead of revise.md.")
-    seed: int = Field(0, ge=0, description="Start of the sampling's random stream.")
+    instructions: str | None = Field(None, description="Description of the texts for a language model.")
+    prompt: str | None = Field(None, description="Prompt file in the dataset's folder, instead of interpret.md.")
+    revision_prompt: str | None = Field(None, description="Prompt file instead of revise.md.")
+    seed: int = Field(0, ge=0, description="Seed of the sampling.")
 
     @property
     def chosen_by(self) -> str:
@@ -263,12 +278,13 @@ class Interpretation(Section):
 
 
 class Distil(Section):
-    """The model judges a sample of the held-out texts, and a probe that learns from it judges the rest."""
+    """The model judges a sample of the held-out texts; a probe learns from it and judges the rest."""
 
     sample: int = Field(
         ge=100,
-        description="Held-out texts that the model judges, half by chance and half among those that fire the claims' "
-        "neurons. A probe on the texts' vectors judges the others; effects are corrected for its errors.",
+        description="Held-out texts that the model judges, half at random and half among those that fire the "
+        "claims' neurons. A probe on text vectors judges the others, and effects are corrected for "
+        "its errors.",
     )
 
 
@@ -276,116 +292,126 @@ class Annotation(Section):
     """How concepts are judged on held-out texts."""
 
     model: str = Field(
-        "lexical", description="`lexical` (offline, with the lexical interpreter), `openai:…` or `local:<file.gguf>`."
+        "lexical",
+        description="`lexical` (offline, with the lexical interpreter), `openai:<model>`, `local:<file.gguf>`, or "
+        "your own as `package.module:function`.",
     )
     server: ServerFields = ServerFields()
-    temperature: float | None = Field(None, ge=0, le=2, description="Of a language model; default 0 where it has one.")
-    effort: str | None = Field(None, description="How much a language model thinks (`minimal`, `low`, …), if it does.")
+    temperature: float | None = Field(
+        None, ge=0, le=2, description="Temperature of a language model; default 0 if it has one."
+    )
+    effort: str | None = Field(None, description="Reasoning effort of a language model (`minimal`, `low`, …).")
     holdout_sample: int | None = Field(
         None, ge=20, description="Judge only this many holdout rows (whole clusters); default all."
     )
-    distil: Distil | None = Field(
-        None, description="Have the model judge a sample and a probe the rest, where all texts would cost too much."
-    )
+    distil: Distil | None = Field(None, description="Let the model judge a sample and a probe the rest, to save cost.")
     concepts_per_call: int = Field(10, ge=1, le=50, description="Concepts a language model judges at once.")
     max_words: int = Field(256, ge=8, description="Words shown of each text.")
     prompt: str | None = Field(
-        None, description="File in the dataset's folder to judge by instead of annotate_stacked.md and _single.md."
+        None, description="Prompt file in the dataset's folder, instead of annotate_stacked.md and _single.md."
     )
     calibration: int = Field(
-        100, ge=0, description="Answers of a stack of concepts to ask again one by one, to see that they agree."
+        100, ge=0, description="Answers to repeat one concept at a time, to check the stacked ones."
     )
     min_agreement: float = Field(
-        0.9, ge=0.0, le=1.0, description="Least agreement of stacked with single answers, else a warning."
+        0.9, ge=0.0, le=1.0, description="Agreement of stacked and single answers below which a check warns."
     )
-    max_missing: Share = Field(0.05, description="Most answers that may be missing; more stop what is downstream.")
-    seed: int = Field(0, ge=0, description="Start of the random streams of holdout sample and calibration.")
+    max_missing: Share = Field(0.05, description="Largest share of missing answers; more stop everything downstream.")
+    seed: int = Field(0, ge=0, description="Seed of holdout sample and calibration.")
 
 
 class Judge(Section):
-    """How a language model that judges is examined, with questions whose answers are known, before it is paid for."""
+    """How a language model that judges is examined before it is paid for."""
 
-    texts: int = Field(
-        16, ge=0, le=500, description="Texts of the dataset to examine it on, six questions each; 0: not."
-    )
-    min_accuracy: float = Field(
-        0.75, ge=0.0, le=1.0, description="Mean of its shares of right yes and right no below which the stage stops."
+    texts: int = Field(16, ge=0, le=500, description="Texts to examine it on, six questions each; 0 for none.")
+    min_accuracy: float = Field(0.75, ge=0.0, le=1.0, description="Balanced accuracy below which the stage stops.")
+    examples: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="Texts labelled in gold.csv to show the model for each claim, half of them yes; at most a quarter "
+        "of the labels. Labels that were shown do not check the judge.",
     )
     second: str | None = Field(
-        None, description="A second model (`openai:…`, `local:…`) that judges some of the texts, to see how both agree."
+        None, description="A second model (`openai:…`, `local:…`) that judges some of the texts, to measure agreement."
     )
     second_server: ServerFields = ServerFields()
-    second_texts: int = Field(100, ge=20, description="Texts that the second model judges, every concept on each.")
-    min_kappa: float = Field(
-        0.4, ge=-1.0, le=1.0, description="Least κ of both models over all their answers, else a warning."
-    )
+    second_texts: int = Field(100, ge=20, description="Texts that the second model judges, all concepts on each.")
+    min_kappa: float = Field(0.4, ge=-1.0, le=1.0, description="Cohen's κ of both models below which a check warns.")
 
 
 class Spending(Section):
-    """What paid models may cost this dataset, in all its runs together, and how they are paid."""
+    """What paid models may cost this dataset, in all runs together."""
 
-    budget_usd: float | None = Field(None, gt=0, description="Most US dollars ever; a run stops before it is passed.")
-    budget_calls: int | None = Field(None, ge=1, description="Most requests ever; a run stops before it is passed.")
+    budget_usd: float | None = Field(None, gt=0, description="Most US dollars ever; a run stops before exceeding it.")
+    budget_calls: int | None = Field(None, ge=1, description="Most requests ever; a run stops before exceeding it.")
     tier: Literal["standard", "flex", "batch"] = Field(
         "standard",
         description="`standard`; `flex` (half price, slower, some models); `batch` (half price, within a day).",
     )
 
 
+class Report(Section):
+    """What stands on the report beside the usual sections."""
+
+    sections: Names = Field(
+        (), description="Sections of your own, as `package.module:function`, shown before the method in this order."
+    )
+
+
 class DatasetSpec(Section):
-    """Everything data/<dataset>/dataset.yaml may say. Only `task`, `files` and `columns` are required."""
+    """The top level of data/<dataset>/dataset.yaml."""
 
     extends: str | None = Field(
         None,
-        description="Another dataset whose files and settings this one takes over; write here only what differs.",
+        description="Dataset whose files and settings this one inherits; write only what differs.",
     )
-    description: str = Field("", description="One line on what the texts are; shown on the report.")
+    description: str = Field("", description="One line about the texts, shown on the report.")
     outcome: str | None = Field(
         None, description="The outcome in words, with its unit; default the column and its positive class."
     )
-    obtain: str | None = Field(None, description="How to get the files; said where they are missing.")
+    obtain: str | None = Field(None, description="How to get the files; shown if they are missing.")
     published: str | None = Field(
-        None, description="Figures that others printed for these texts; shown beside ours, marked as published."
+        None, description="Published figures for these texts, shown beside ours and marked as published."
     )
     task: Task = Field(description="`regression`, `classification` or `pairwise`.")
     files: str | tuple[str, ...] | dict[Literal["train", "validation", "holdout"], str] = Field(
-        description="File, list of files, or one file per split; parquet, csv, tsv, jsonl or json, beside this one."
+        description="File, list of files, or one file per split, beside dataset.yaml: parquet, csv, tsv, jsonl or json."
     )
     columns: Columns
     units: Literal["auto", "text", "sentence", "paragraph"] = Field(
         "auto",
-        description="What neurons read: the whole `text`, each `sentence` or each `paragraph`; `auto`: sentences where "
-        "the median text has two or more. Long ones are cut at clauses.",
+        description="What neurons read: the whole `text`, each `sentence` or each `paragraph`. `auto`: sentences "
+        "if the median text has two or more. Long ones are cut at clauses.",
     )
     pool: Literal["max", "mean", "sum"] = Field(
-        "max", description="A neuron's activation on a text, from those on its units."
+        "max", description="How activations of units become the activation of a text."
     )
     splits: Splits = Splits()
     embedding: Embedding = Embedding()
     saes: SAEs = Field(
         AutoSizes(),
-        description="`auto`: that with which most can be said on validation clusters; `reference`: the rule of thumb "
-        "of HypotheSAEs; or a list of one or several autoencoders.",
+        description="`auto`: the size whose claims fit best on validation clusters; `reference`: the rule of "
+        "thumb of HypotheSAEs; or a list of autoencoders.",
     )
-    sae_seeds: int = Field(
-        3, ge=1, le=20, description="Train so many seeds of each autoencoder, to see which neurons all of them find."
-    )
+    sae_seeds: int = Field(3, ge=1, le=20, description="Seeds per autoencoder, to see which neurons all of them find.")
     selection: Selection = Selection()
     interpretation: Interpretation = Interpretation()
     annotation: Annotation = Annotation()
     judge: Judge = Judge()
     spending: Spending = Spending()
     inference: Inference = Inference()
+    report: Report = Report()
     # Left out of what results are made from: it says when to look again, not what is found.
     freshness: float | None = Field(
         None,
         gt=0,
         exclude=True,
-        description="Days after which `watch` tells that the last evaluation is too old; never without it.",
+        description="Days after which `watch` reports the last evaluation as too old; never if not set.",
     )
 
     hypotheses: tuple[OwnHypothesis, ...] = Field(
-        (), max_length=50, description="Hypotheses of your own, judged and tested beside the found ones."
+        (), max_length=50, description="Your own hypotheses, judged and tested beside those found."
     )
 
     @property
@@ -496,13 +522,16 @@ class DatasetSpec(Section):
 
     @property
     def design(self) -> str:
-        """`holdout`, `two_halves`, or `auto` where the number of rows decides."""
-        free = self.annotation.model == "lexical" and self._why_no_halves() is None
-        return "holdout" if self.splits.design == "auto" and not free else self.splits.design
+        """`holdout`, `two_halves`, or `auto` where the rows decide."""
+        return "holdout" if self.splits.design == "auto" and self.why_one_holdout(0) else self.splits.design
 
-    def halves(self, rows: int) -> bool:
-        """Whether each half of so many rows tests what the other found."""
-        return self.design == "two_halves" or (self.design == "auto" and rows < FEW_ROWS)
+    def why_one_holdout(self, rows: int) -> str | None:
+        """What keeps `auto` from two halves of so many rows, in a sentence without its full stop; None if nothing."""
+        if self.annotation.model != "lexical":
+            return "two halves have every claim judged on all texts, which annotation.model is paid for"
+        if rows >= FEW_ROWS:
+            return f"from {FEW_ROWS:,} rows on, a part that only tests is large enough"
+        return self._why_no_halves()
 
     @model_validator(mode="after")
     def _guidance_is_by_text(self) -> "DatasetSpec":
@@ -526,7 +555,7 @@ class DatasetSpec(Section):
         if self.annotation.distil is None:
             return
         if self.annotation.model == "lexical":
-            raise ValueError("annotation.distil spares calls of a language model; `lexical` judges every text for free")
+            raise ValueError("annotation.distil saves calls to a language model; `lexical` judges every text for free")
         unfit = [
             ("a pairwise dataset", self.task == "pairwise"),
             ("columns.controls", bool(self.columns.controls)),

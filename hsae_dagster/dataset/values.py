@@ -9,7 +9,11 @@ import polars as pl
 
 CURRENCY = r"(?:[$€£¥₹₽₩]|US\$|USD|EUR|GBP|CHF|JPY|INR|Fr\.?|Rs\.?|kr\.?|zł|Kč)"
 SPACE = "[ \u00a0\u202f]"
-MARKED = rf"^\(?\s*[-+\u2212]?\s*{CURRENCY}?\s*[-+\u2212]?\s*([0-9][0-9.,'’ \u00a0\u202f]*)\s*{CURRENCY}?\s*\)?$"
+# What stands behind a number for thousands, millions and billions.
+TIMES = {"k": 1e3, "m": 1e6, "b": 1e9}
+MARKED = (
+    rf"^\(?\s*[-+\u2212]?\s*{CURRENCY}?\s*[-+\u2212]?\s*([0-9][0-9.,'’ \u00a0\u202f]*)\s*([kKMB]?)\s*{CURRENCY}?\s*\)?$"
+)
 # The digits alone, by how thousands and decimals are written.
 PLAIN = r"^\d+(\.\d+)?$"
 COMMA = r"^\d+,\d+$"
@@ -70,15 +74,18 @@ def _amounts(column: pl.Series, separator: str | None) -> tuple[pl.Series, str, 
     written = _Written(digits.drop_nulls(), separator)
     how, doubt = written.thousands()
     bare = _bare(digits, how)
-    if bare is None:
-        return None
+    times = cells.str.extract(MARKED, 2).str.to_lowercase().replace_strict(TIMES, default=None)
+    scaled = bool((times.is_not_null() & bare.is_not_null()).any())
+    if scaled:
+        bare, doubt = _times(bare, times), doubt or _TIMES_DOUBT
     number = pl.select(
         pl.when(cells.str.contains(r"[-\u2212]|^\(.*\)$") & bare.is_not_null()).then(pl.lit("-") + bare).otherwise(bare)
     ).to_series()
     marked = bool(cells.filter(digits.is_not_null()).str.contains(rf"{CURRENCY}|\u2212|\(").any())
-    if not how and not marked:
-        return None
     parts = [how] * bool(how) + ["had a currency or brackets"] * marked
+    parts += ["had K, M or B behind them"] * scaled
+    if not parts:
+        return None
     result = pl.select(pl.coalesce(number, column)).to_series().alias(column.name)
     return result, " and ".join(parts), doubt.format(column.name.strip())
 
@@ -144,7 +151,22 @@ _DECIMAL_DOUBT = (
 )
 
 
-def _bare(digits: pl.Series, how: str) -> pl.Series | None:
+_TIMES_DOUBT = (
+    "Values of `{0}` have K, M or B behind them: read as thousands, millions and billions (1.2K is 1200), which may be "
+    "rounded. If they are units of something else, write the unit into the name of the column."
+)
+
+
+def _times(bare: pl.Series, times: pl.Series) -> pl.Series:
+    """Plain numbers with those that have a factor multiplied by it."""
+    # Products of decimals and powers of ten are whole but for the last bits.
+    number = (bare.cast(pl.Float64) * times).round(4)
+    whole = number.cast(pl.Int64, strict=False)
+    written = pl.when(whole == number).then(whole.cast(pl.String)).otherwise(number.cast(pl.String))
+    return pl.select(pl.when(times.is_not_null()).then(written).otherwise(bare)).to_series()
+
+
+def _bare(digits: pl.Series, how: str) -> pl.Series:
     """Digits with a decimal point at most, null where a cell is no number written so."""
     swaps = {
         "": None,

@@ -45,10 +45,10 @@ CHECKS: dict[str, dict[str, tuple[bool, str]]] = {
         "few_missing": (True, "No larger share of the answers is missing than annotation.max_missing."),
         "stacked_agrees_with_single": (
             False,
-            "Answers to a stack of concepts agree with answers to one at a time, as annotation.min_agreement asks.",
+            "Answers to stacked concepts agree with answers to one at a time, at least to annotation.min_agreement.",
         ),
-        "two_judges_agree": (False, "A second model, where one is declared, agrees as judge.min_kappa asks."),
-        "concepts_vary": (False, "No concept was judged alike on every text; nothing can be tested by such a one."),
+        "two_judges_agree": (False, "A second model, if declared, agrees at least to judge.min_kappa."),
+        "concepts_vary": (False, "No concept got the same answer on every text; such a concept cannot be tested."),
     },
     "evaluation_report": {
         "tests_only_holdout": (True, "Every tested observation belongs to the holdout."),

@@ -141,6 +141,9 @@ PASSED_ON = [
     "HSAE_HOME",
     "HSAE_DATA_DIR",
     "HSAE_RESULTS_DIR",
+    "HSAE_STORE",
+    *(f"AWS_{name}" for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "REGION")),
+    *(f"AWS_{name}" for name in ("ENDPOINT_URL", "ALLOW_HTTP")),
     "HSAE_EXECUTOR",
     "HSAE_UI_URL",
     "HSAE_DAGSTER_URL",
@@ -271,7 +274,7 @@ UNDER_WAY = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStat
 @dg.sensor(
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Marks runs failed whose process on this machine is gone, and frees what ended runs hold of a pool.",
+    description="Marks runs as failed if their process on this machine is gone, and frees pool slots of ended runs.",
 )
 def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Marks runs failed whose process on this machine is gone, and frees the GPU slots of ended runs. Costs nothing."""
@@ -280,7 +283,7 @@ def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     for run_id in lost:
         context.log.warning(f"run {run_id} is marked as failed: its process is gone")
     for run_id in freed:
-        context.log.warning(f"freed what run {run_id} held of a pool")
+        context.log.warning(f"freed the pool slot of run {run_id}")
     return dg.SkipReason(f"{len(lost)} lost runs ended, the slots of {len(freed)} ended runs freed")
 
 

@@ -12,6 +12,7 @@ import dagster as dg
 from hsae_dagster.dataset.discovery import Dataset, parse_declaration
 from hsae_dagster.errors import HsaeError
 from hsae_dagster.storage.objects import ObjectStore
+from hsae_dagster.storage.shared import bind
 
 # Not called dagster.yaml here: Dagster warns of one in the working folder that is not in its home.
 TEMPLATE = Path(__file__).with_name("instance.yaml")
@@ -142,7 +143,7 @@ VARIABLES = {"base_url": "OPENAI_BASE_URL", "api_key": "OPENAI_API_KEY", "concur
 
 
 class RunSettings(dg.ConfigurableResource):
-    """What one run is told in place of dataset.yaml: in its run config, where it is recorded and shown.
+    """Settings of one run that override dataset.yaml: in its run config, where it is recorded and shown.
 
     Attributes:
         n: of `selection.n`, most claims to test.
@@ -158,7 +159,7 @@ class RunSettings(dg.ConfigurableResource):
 
     @property
     def told(self) -> dict[str, dict[str, Any]]:
-        """What is told, as it would stand in dataset.yaml."""
+        """The overrides, as they would stand in dataset.yaml."""
         fields: dict[str, dict[str, Any]] = {
             "selection": {"n": self.n},
             "interpretation": {"model": self.interpretation_model},
@@ -172,7 +173,7 @@ class RunSettings(dg.ConfigurableResource):
         """The dataset as this run takes it.
 
         Raises:
-            DatasetError: what is told cannot stand in dataset.yaml.
+            DatasetError: an override is not valid in dataset.yaml.
         """
         if not self.told:
             return dataset
@@ -187,16 +188,18 @@ class Project(dg.ConfigurableResource):
     Attributes:
         data_dir: one folder per dataset, each with its dataset.yaml.
         results_dir: everything the pipeline makes.
+        store_url: the object store that it shares with other machines (`s3://bucket/prefix`), or empty.
         key_prefix: first part of every asset's key.
         partitions_name: of the dynamic partitions, one per dataset, which all code locations of an instance share.
         webhook: where `watch` tells what it finds, or empty.
         model_server: that is asked.
-        run_settings: what this run is told.
+        run_settings: overrides for this run.
         refresh_new: whether what runs by itself also runs datasets that nobody has run yet, samples included.
     """
 
     data_dir: str
     results_dir: str
+    store_url: str = ""
     key_prefix: str = KEY_PREFIX
     partitions_name: str = DATASETS
     refresh_new: bool = False
@@ -224,8 +227,12 @@ class Project(dg.ConfigurableResource):
 
     @property
     def results(self) -> Path:
-        """`results_dir` as a path."""
-        return Path(self.results_dir)
+        """`results_dir` as a path, bound to its store.
+
+        Raises:
+            StorageError: it belongs to another store.
+        """
+        return bind(Path(self.results_dir), self.store_url)
 
     @property
     def store(self) -> ObjectStore:
@@ -236,11 +243,13 @@ class Project(dg.ConfigurableResource):
     def here() -> "Project":
         """The project at `project_root()`; HSAE_DATA_DIR and HSAE_RESULTS_DIR move its folders.
 
+        HSAE_STORE names the object store that it shares with other machines.
         HSAE_REFRESH_NEW=1 has new datasets run by what runs by itself.
         """
         root = project_root()
         return Project(
             data_dir=os.environ.get("HSAE_DATA_DIR", str(root / "data")),
             results_dir=os.environ.get("HSAE_RESULTS_DIR", str(root / "results")),
+            store_url=os.environ.get("HSAE_STORE", ""),
             refresh_new=os.environ.get("HSAE_REFRESH_NEW", "") == "1",
         )

@@ -13,13 +13,16 @@ import polars as pl
 
 from hsae_dagster.core.evaluations import EvaluationRecord
 from hsae_dagster.dataset.discovery import Dataset, files_fingerprint, load_dataset
+from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import HsaeError, refusal
+from hsae_dagster.extensions import Registry
 from hsae_dagster.orchestration.checks import sound
 from hsae_dagster.orchestration.executors import end_with_worker
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.report.archive import card_partition
 from hsae_dagster.storage.lineage import LineageLog, staleness
-from hsae_dagster.storage.objects import StageInputs, StoredObject
+from hsae_dagster.storage.objects import StageInputs
+from hsae_dagster.storage.outputs import Output, OutputT, inputs_of
 
 CARD = "hypothesis_card"
 STATUS, CURRENT, RETIRED = "status", "current", "retired"
@@ -103,6 +106,23 @@ def explained() -> Iterator[None]:
         raise dg.Failure(description=refusal(error), allow_retries=False) from None
 
 
+def check_names(spec: DatasetSpec) -> None:
+    """Whether all that a declaration chooses by name is there, before the first stage works for what a later one lacks.
+
+    Raises:
+        HsaeError: a name stands for nothing, or the user's own cannot be imported.
+    """
+    from hsae_dagster.core.concepts.candidates import SOURCES
+    from hsae_dagster.core.selection.methods import METHODS
+    from hsae_dagster.providers.registry import ANNOTATORS, EMBEDDERS, INTERPRETERS
+    from hsae_dagster.report.page import OWN_SECTIONS
+
+    registries: tuple[Registry[Any], ...] = (METHODS, EMBEDDERS, SOURCES, INTERPRETERS, ANNOTATORS, OWN_SECTIONS)
+    for registry in registries:
+        for name in registry.names(spec):
+            registry.find(name)
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage of one dataset in one run."""
@@ -122,6 +142,7 @@ class Stage:
         """
         end_with_worker(context.instance, context.run.run_id)
         dataset = project.run_settings.applied(load_dataset(project.data, context.partition_key))
+        check_names(dataset.spec)
         return Stage(context, project, dataset, asset, code_version)
 
     def report(self, message: str) -> None:
@@ -129,21 +150,21 @@ class Stage:
         self.context.log.info(f"{self.dataset.name} · {self.asset}: {message}")
         PROGRESS.info("%-18s %s", self.asset, message)
 
-    def upstream(self, asset: str) -> StoredObject:
+    def upstream(self, kind: type[OutputT]) -> OutputT:
         """Current, verified result of an upstream asset of this dataset."""
-        return self.project.store.current(self.dataset.name, asset)
+        return kind.current(self.project.store, self.dataset.name)
 
-    def pointed(self, asset: str) -> StoredObject:
-        """Current result of an upstream asset, its files unread; `verified` before they are."""
-        return self.project.store.pointed(self.dataset.name, asset)
+    def pointed(self, kind: type[OutputT]) -> OutputT:
+        """Current result of an upstream asset, its files unread; `verify` before they are."""
+        return kind(self.project.store.pointed(self.dataset.name, kind.asset))
 
-    def verified(self, stored: StoredObject) -> StoredObject:
-        """An upstream result after its files were compared with their hashes."""
-        return self.project.store.verified(self.dataset.name, stored)
+    def verify(self, output: Output) -> None:
+        """Compare the files of an upstream result with their hashes."""
+        self.project.store.verified(self.dataset.name, output.stored)
 
     def build(
-        self, config: Mapping[str, Any], upstream: Sequence[StoredObject], make: Callable[[Path], None]
-    ) -> StoredObject:
+        self, kind: type[OutputT], config: Mapping[str, Any], upstream: Sequence[Output], make: Callable[[Path], None]
+    ) -> OutputT:
         """Make the stage's result, or find it finished from equal inputs.
 
         What an earlier step of the same run has made is new, not reused.
@@ -152,35 +173,35 @@ class Stage:
             self._inputs(config, upstream),
             self.context.run.run_id,
             make,
-            lambda: self.report("another run is making the same result; waiting to take that"),
+            lambda: self.report("another run is making the same result; waiting to reuse it"),
         )
         if stored.run_id == self.context.run.run_id:
-            return replace(stored, reused=False)
+            return kind(replace(stored, reused=False))
         if stored.reused:
             self.report("nothing it depends on has changed; the finished result is kept")
-        return stored
+        return kind(stored)
 
-    def is_finished(self, config: Mapping[str, Any], upstream: Sequence[StoredObject]) -> bool:
+    def is_finished(self, config: Mapping[str, Any], upstream: Sequence[Output]) -> bool:
         """Whether `build` would find the stage's result."""
         return self.project.store.finished(self._inputs(config, upstream))
 
-    def _inputs(self, config: Mapping[str, Any], upstream: Sequence[StoredObject]) -> StageInputs:
-        return StageInputs(
-            self.asset, self.code_version, config, {stored.asset: stored.data_version for stored in upstream}
-        )
+    def _inputs(self, config: Mapping[str, Any], upstream: Sequence[Output]) -> StageInputs:
+        return inputs_of(self.asset, self.code_version, config, upstream)
 
     def finish(
         self,
-        stored: StoredObject,
+        output: Output,
         metadata: Mapping[str, Any],
         checks: Sequence[dg.AssetCheckResult] = (),
     ) -> dg.MaterializeResult:
         """Publish the result as current, unless a structural check fails, and report it to Dagster."""
+        stored = output.stored
         if sound(checks):
             self.project.store.point(self.dataset.name, stored)
             self._restate_cards()
         shown = {
-            **_tabular(stored),
+            **metadata,  # first what people look for
+            **_tabular(output),
             **metadata,
             "folder": dg.MetadataValue.path(str(stored.folder)),
             "made by run": stored.run_id,
@@ -205,21 +226,11 @@ class Stage:
             self.context.log_event(event)
 
 
-# The table that an asset is, where it is one; what its columns are, readers see without opening it.
-_TABLES = {
-    "corpus": "texts.parquet",
-    "activations": "texts.parquet",
-    "selected_neurons": "neurons.parquet",
-    "annotation_matrix": "annotations.parquet",
-    "evaluation_report": "hypotheses.parquet",
-}
-
-
-def _tabular(stored: StoredObject) -> dict[str, Any]:
-    """Rows and columns of a stage's table, under the names that Dagster knows."""
-    if stored.asset not in _TABLES:
+def _tabular(output: Output) -> dict[str, Any]:
+    """Rows and columns of a stage's table, under the names that Dagster knows; readers see them without opening it."""
+    if not output.shown:
         return {}
-    frame = pl.scan_parquet(stored.file(_TABLES[stored.asset]))
+    frame = pl.scan_parquet(output.stored.file(output.shown))
     columns = [dg.TableColumn(name, type=str(dtype)) for name, dtype in frame.collect_schema().items()]
     return {
         "dagster/row_count": int(frame.select(pl.len()).collect().item()),

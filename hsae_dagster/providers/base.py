@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Protocol
@@ -19,6 +19,8 @@ from hsae_dagster.providers.spending import Estimate, dollars, duration
 Report = Callable[[str], None]
 # Takes the rows of some texts and their vectors, (rows, dimensions) float32.
 Keep = Callable[[range, np.ndarray], None]
+# By predicate: texts that people labelled, and whether they found it in them.
+Labelled = Mapping[str, Sequence[tuple[str, bool]]]
 
 
 class Embedder(Protocol):
@@ -30,7 +32,7 @@ class Embedder(Protocol):
         ...
 
     def known_set(self) -> EmbeddingSet | None:
-        """`embedding_set` where no server need be asked for it, else None."""
+        """The `embedding_set` if it is known without asking a server, else None."""
         ...
 
     def estimate(self, texts: Sequence[str], batch_size: int) -> Estimate:
@@ -140,7 +142,7 @@ class Interpreter(Protocol):
         Args:
             request: as given to `interpret`.
             mistakes: of phrases, of one neuron each.
-            report: told what is asked and answered.
+            report: receives progress messages.
         """
         ...
 
@@ -277,9 +279,9 @@ class CutPrompts:
             return None
         self.told = True
         return (
-            f"the server counted {tokens:,} tokens in a prompt of {sent_bytes:,} bytes: it may have cut it without a "
-            "word. Give the model a longer context there (Ollama: OLLAMA_CONTEXT_LENGTH), or lower `examples` or "
-            "`max_words`"
+            f"the server counted {tokens:,} tokens in a prompt of {sent_bytes:,} bytes: it may have truncated "
+            "it silently. Give the model a longer context there (Ollama: OLLAMA_CONTEXT_LENGTH), or lower "
+            "`examples` or `max_words`"
         )
 
 

@@ -275,7 +275,7 @@ class MiniLM:
         return EmbeddingSet(model="minilm", dimensions=DIMENSIONS, set_id=hash_json(shape))
 
     def known_set(self) -> EmbeddingSet | None:
-        """`embedding_set`: no server need be asked for it."""
+        """The `embedding_set`, known without a server."""
         return self.embedding_set
 
     def estimate(self, texts: Sequence[str], batch_size: int) -> Estimate:

@@ -2,15 +2,31 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from hsae_dagster.core.concepts.claims import Closeness, Concept, judge, meaning_of
 from hsae_dagster.dataset.spec import Annotation, Embedding, Interpretation
 from hsae_dagster.errors import ProviderError
-from hsae_dagster.providers.base import Annotations, AnnotationTask, Annotator, Embedder, Interpreter, Report
+from hsae_dagster.extensions import Own, Registry
+from hsae_dagster.keys import EmbeddingSet, hash_json
+from hsae_dagster.providers.base import (
+    Annotations,
+    AnnotationTask,
+    Annotator,
+    Embedder,
+    InterpretationRequest,
+    Interpreter,
+    Keep,
+    Labelled,
+    Mistakes,
+    Report,
+)
 from hsae_dagster.providers.openai.server import Server
 from hsae_dagster.providers.spending import Account, Estimate
 
@@ -102,31 +118,82 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(stream, "blake2b").hexdigest()[:16]
 
 
-OPENAI = "`openai:<model>` (any OpenAI-compatible server)"
-EMBEDDERS = f"`minilm` (bundled, offline) or {OPENAI}, such as `openai:text-embedding-3-small`"
-READERS = f"`lexical` (offline), {OPENAI}, such as `openai:gpt-5-mini`, or `local:<file.gguf>` (run in this process)"
+@dataclass(frozen=True)
+class OwnEmbedder:
+    """A user's function from texts to vectors, which are scaled to unit length here."""
+
+    own: Own
+
+    @cached_property
+    def embedding_set(self) -> EmbeddingSet:
+        """Known by the function's source and the length of its vectors, for which a text is tried."""
+        dimensions = self._vectors(["a text"]).shape[1]
+        shape = {"own": self.own.path, "source": self.own.source, "dimensions": dimensions, "normalise": "l2"}
+        return EmbeddingSet(model=self.own.path, dimensions=dimensions, set_id=hash_json(shape))
+
+    def known_set(self) -> EmbeddingSet | None:
+        """`embedding_set`: no server need be asked."""
+        return self.embedding_set
+
+    def estimate(self, texts: Sequence[str], batch_size: int) -> Estimate:
+        """Nothing that is paid through this house."""
+        return Estimate()
+
+    def order(self, texts: Sequence[str]) -> Sequence[int]:
+        """As they come."""
+        return range(len(texts))
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, dimensions) float32 of unit length; zeros stay zeros.
+
+        Raises:
+            ProviderError: the function fails, or returns something else than finite numbers, one row a text.
+        """
+        expected = self.embedding_set.dimensions
+        if not len(texts):
+            return np.empty((0, expected), np.float32)
+        vectors = self._vectors(texts)
+        if vectors.shape[1] != expected:
+            raise self.own.wrong(f"{vectors.shape[1]} numbers for a text, and {expected} for another")
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        scaled: np.ndarray = (vectors / np.where(length > 0, length, 1.0)).astype(np.float32)
+        return scaled
+
+    def embed_all(self, texts: Sequence[str], batch_size: int, keep: Keep, report: Report) -> None:
+        """`embed` batch by batch."""
+        for start in range(0, len(texts), batch_size):
+            rows = range(start, min(start + batch_size, len(texts)))
+            keep(rows, self.embed(texts[rows.start : rows.stop]))
+
+    def _vectors(self, texts: Sequence[str]) -> np.ndarray:
+        found = self.own(list(texts))
+        try:
+            vectors = np.asarray(found, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise self.own.wrong(f"{type(found).__name__} that holds no rows of numbers") from None
+        if vectors.ndim != 2 or len(vectors) != len(texts) or vectors.shape[1] < 2:
+            raise self.own.wrong(f"an array of shape {vectors.shape} for {len(texts)} texts")
+        if not np.isfinite(vectors).all():
+            raise self.own.wrong("numbers that are missing or infinite")
+        return vectors
 
 
-def make_embedder(spec: Embedding, account: Account | None = None) -> Embedder:
-    """The embedder that `embedding.model` names. A missing key is noticed when it first embeds.
+def _minilm(spec: Embedding, account: Account | None) -> Embedder:
+    from hsae_dagster.providers.minilm import DIMENSIONS, MiniLM
 
-    Raises:
-        ProviderError: no such embedder, or `dimensions` for one that has no choice.
-    """
-    if spec.model == "minilm":
-        from hsae_dagster.providers.minilm import DIMENSIONS, MiniLM
+    if spec.dimensions not in (None, DIMENSIONS):
+        raise ProviderError(
+            f"`embedding.dimensions` is {spec.dimensions}, but `minilm` always gives {DIMENSIONS}. Remove it."
+        )
+    return MiniLM(max_tokens=spec.max_tokens)
 
-        if spec.dimensions not in (None, DIMENSIONS):
-            raise ProviderError(
-                f"`embedding.dimensions` is {spec.dimensions}, but `minilm` always gives {DIMENSIONS}. Remove it."
-            )
-        return MiniLM(max_tokens=spec.max_tokens)
-    model = _openai_model("embedding.model", spec.model, EMBEDDERS)
+
+def _openai_embedder(spec: Embedding, account: Account | None) -> Embedder:
     from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
     from hsae_dagster.providers.openai.server import server_of
 
     return OpenAIEmbedder(
-        model,
+        _model(spec),
         server=server_of(spec.server, "embedding.server", _environment(account)),
         account=account,
         max_tokens=spec.max_tokens,
@@ -134,12 +201,116 @@ def make_embedder(spec: Embedding, account: Account | None = None) -> Embedder:
     )
 
 
-def make_interpreter(spec: Interpretation, account: Account | None = None, *, asks: bool = True) -> Interpreter:
-    """The language model that `interpretation.model` names; the offline way is no interpreter (`stages.claims`).
+def _own_embedder(own: Own) -> Callable[[Embedding, Account | None], Embedder]:
+    def make(spec: Embedding, account: Account | None) -> Embedder:
+        unused = sorted({"dimensions", "max_tokens", "server"} & spec.model_fields_set)
+        if unused:
+            raise ProviderError(f"`embedding.{unused[0]}` has no effect on your own `{own.path}`. Remove it.")
+        return OwnEmbedder(own)
+
+    return make
+
+
+# Make an embedder of its declaration, and of the account that a paid one charges.
+EMBEDDERS: Registry[Callable[[Embedding, Account | None], Embedder]] = Registry(
+    "embedding.model",
+    {"minilm": _minilm, "openai:<model>": _openai_embedder},
+    _own_embedder,
+    "fn(texts: list[str]) -> (n, dimensions) numbers, the same for the same text",
+    ProviderError,
+)
+
+
+def make_embedder(spec: Embedding, account: Account | None = None) -> Embedder:
+    """The embedder that `embedding.model` names. A missing key is noticed when it first embeds.
 
     Raises:
-        ProviderError: no such interpreter, or its key is missing although it `asks` (a stage works for minutes before).
+        ProviderError: no such embedder, or fields that have no effect on it.
     """
+    return EMBEDDERS.find(spec.model)(spec, account)
+
+
+@dataclass(frozen=True)
+class OwnInterpreter:
+    """A user's function from a request to phrases; it revises none."""
+
+    own: Own
+    faults = 0
+
+    @property
+    def prompt_hash(self) -> str | None:
+        """The function's source stands for the prompt."""
+        return self.own.source
+
+    def interpret(self, request: InterpretationRequest, report: Report) -> list[list[Concept]]:
+        """The function's phrases, at most as many for a neuron as were asked for."""
+        found = self.own(request)
+        neurons = request.codes.shape[1]
+        if not isinstance(found, list | tuple) or len(found) != neurons:
+            raise self.own.wrong(f"{type(found).__name__} that is no list of {neurons} lists")
+        for phrases in found:
+            if not isinstance(phrases, list | tuple) or not all(isinstance(each, str) and each for each in phrases):
+                raise self.own.wrong(f"{phrases!r:.60} for a neuron")
+        return [[Concept(phrase, self.own.path) for phrase in own[: request.candidates]] for own in found]
+
+    def estimate(self, request: InterpretationRequest) -> Estimate:
+        """Nothing that is paid through this house."""
+        return Estimate()
+
+    def revise(
+        self, request: InterpretationRequest, mistakes: Sequence[Mistakes], report: Report
+    ) -> list[Concept | None]:
+        """No better words."""
+        return [None] * len(mistakes)
+
+    def estimate_revisions(self, request: InterpretationRequest) -> Estimate:
+        """Nothing."""
+        return Estimate()
+
+
+@dataclass(frozen=True)
+class OwnAnnotator:
+    """A user's function from claims and texts to answers."""
+
+    own: Own
+    free = True
+
+    @property
+    def prompt_hash(self) -> str | None:
+        """The function's source stands for the prompt."""
+        return self.own.source
+
+    def annotate(self, concepts: Sequence[Concept], texts: Sequence[str], report: Report) -> Annotations:
+        """The function's answers.
+
+        Raises:
+            ProviderError: the function fails, or returns something else than 1, 0 and -1, a row for each text.
+        """
+        found = self.own([concept.predicate for concept in concepts], list(texts))
+        try:
+            answers = np.asarray(found).astype(np.float64)
+        except (TypeError, ValueError):
+            raise self.own.wrong(f"{type(found).__name__} that holds no numbers") from None
+        if answers.shape != (len(texts), len(concepts)):
+            raise self.own.wrong(f"shape {answers.shape} for {len(texts)} texts and {len(concepts)} claims")
+        if not np.isin(answers, (-1, 0, 1)).all():
+            raise self.own.wrong("answers other than 1 (yes), 0 (no) and -1 (missing)")
+        return Annotations(answers=answers.astype(np.int8))
+
+    def estimate(self, tasks: Sequence[AnnotationTask]) -> Estimate:
+        """Nothing that is paid through this house."""
+        return Estimate()
+
+    def annotate_all(self, tasks: Sequence[AnnotationTask], report: Report) -> list[Annotations]:
+        """`annotate` for each task."""
+        return [self.annotate(task.concepts, task.texts, report) for task in tasks]
+
+
+def _no_interpreter(spec: Interpretation, account: Account | None, asks: bool) -> Interpreter:
+    raise ProviderError("`interpretation.model` is `lexical`: claims are found offline, and no interpreter is asked.")
+
+
+def _model_interpreter(spec: Interpretation, account: Account | None, asks: bool) -> Interpreter:
     from hsae_dagster.providers.openai.readers import OpenAIInterpreter
 
     model, server, provider = _reader("interpretation", spec, account, asks=asks)
@@ -158,22 +329,24 @@ def make_interpreter(spec: Interpretation, account: Account | None = None, *, as
     return interpreter
 
 
-def make_annotator(
-    spec: Annotation, account: Account | None = None, *, asks: bool = True, closeness: Closeness | None = None
+def _own_interpreter(own: Own) -> Callable[[Interpretation, Account | None, bool], Interpreter]:
+    def make(spec: Interpretation, account: Account | None, asks: bool) -> Interpreter:
+        if spec.revisions:
+            raise ProviderError(f"`interpretation.revisions` has no effect on your own `{own.path}`. Remove it.")
+        return OwnInterpreter(own)
+
+    return make
+
+
+def _lexical(
+    spec: Annotation, account: Account | None, asks: bool, closeness: Closeness | None, examples: Labelled | None
 ) -> Annotator:
-    """The annotator that `annotation.model` names.
+    return LexicalAnnotator(closeness)
 
-    Args:
-        spec: its declaration.
-        account: that paid models charge.
-        asks: whether it will be asked, or only described.
-        closeness: of units with quoted sentences, for the offline one.
 
-    Raises:
-        ProviderError: no such annotator, or its key is missing although it `asks`.
-    """
-    if spec.model == "lexical":
-        return LexicalAnnotator(closeness)
+def _model_annotator(
+    spec: Annotation, account: Account | None, asks: bool, closeness: Closeness | None, examples: Labelled | None
+) -> Annotator:
     from hsae_dagster.providers.openai.readers import OpenAIAnnotator
 
     model, server, provider = _reader("annotation", spec, account, asks=asks)
@@ -187,10 +360,63 @@ def make_annotator(
         concepts_per_call=spec.concepts_per_call,
         max_words=spec.max_words,
         prompt=spec.prompt,
+        examples=examples,
     )
     if asks:
         annotator.client.require_key()
     return annotator
+
+
+# Make a reader of its declaration, the account that a paid one charges, and whether it will be asked.
+INTERPRETERS: Registry[Callable[[Interpretation, Account | None, bool], Interpreter]] = Registry(
+    "interpretation.model",
+    {"lexical": _no_interpreter, "openai:<model>": _model_interpreter, "local:<file.gguf>": _model_interpreter},
+    _own_interpreter,
+    "fn(request: InterpretationRequest) -> a list of phrases for each neuron",
+    ProviderError,
+)
+# The same, what measures how close units are to quoted sentences, and texts that people labelled.
+ANNOTATORS: Registry[Callable[[Annotation, Account | None, bool, Closeness | None, Labelled | None], Annotator]] = (
+    Registry(
+        "annotation.model",
+        {"lexical": _lexical, "openai:<model>": _model_annotator, "local:<file.gguf>": _model_annotator},
+        lambda own: lambda spec, account, asks, closeness, examples: OwnAnnotator(own),
+        "fn(claims: list[str], texts: list[str]) -> (texts, claims) of 1, 0 or -1 (no answer)",
+        ProviderError,
+    )
+)
+
+
+def make_interpreter(spec: Interpretation, account: Account | None = None, *, asks: bool = True) -> Interpreter:
+    """The language model that `interpretation.model` names; the offline way is no interpreter (`stages.claims`).
+
+    Raises:
+        ProviderError: no such interpreter, or its key is missing although it `asks` (a stage works for minutes before).
+    """
+    return INTERPRETERS.find(spec.model)(spec, account, asks)
+
+
+def make_annotator(
+    spec: Annotation,
+    account: Account | None = None,
+    *,
+    asks: bool = True,
+    closeness: Closeness | None = None,
+    examples: Labelled | None = None,
+) -> Annotator:
+    """The annotator that `annotation.model` names.
+
+    Args:
+        spec: its declaration.
+        account: that paid models charge.
+        asks: whether it will be asked, or only described.
+        closeness: of units with quoted sentences, for the offline one.
+        examples: texts that people labelled, shown to a language model.
+
+    Raises:
+        ProviderError: no such annotator, or its key is missing although it `asks`.
+    """
+    return ANNOTATORS.find(spec.model)(spec, account, asks, closeness, examples)
 
 
 def _environment(account: Account | None) -> Mapping[str, str]:
@@ -203,20 +429,15 @@ def _reader(
     """Name, server and provider of a language model that writes or judges."""
     from hsae_dagster.providers.openai.server import Server, server_of
 
-    field = f"{section}.model"
-    provider, _, named = spec.model.partition(":")
+    provider = spec.model.partition(":")[0]
     if provider != "local":
-        server = server_of(spec.server, f"{section}.server", _environment(account))
-        return _openai_model(field, spec.model, READERS), server, "openai"
-    path = Path(named.strip()).expanduser()
+        return _model(spec), server_of(spec.server, f"{section}.server", _environment(account)), provider
+    path = Path(_model(spec)).expanduser()
     if asks:
-        return path.name, local_server(field, path, spec.server.timeout or 900.0), provider
+        return path.name, local_server(f"{section}.model", path, spec.server.timeout or 900.0), provider
     return path.name, Server(identity=local_identity(path) if path.is_file() else f"local/{path.name}"), provider
 
 
-def _openai_model(field: str, value: str, choices: str) -> str:
+def _model(spec: Embedding | Interpretation | Annotation) -> str:
     """The <model> of `openai:<model>`."""
-    provider, colon, model = value.partition(":")
-    if provider != "openai" or not colon or not model.strip():
-        raise ProviderError(f"`{field}` is `{value}`, and there is no such model. Write {choices}.")
-    return model.strip()
+    return spec.model.partition(":")[2].strip()

@@ -12,14 +12,13 @@ from hsae_dagster.core.hypothesis import Example, Hypothesis
 from hsae_dagster.report import prose
 from hsae_dagster.report.canvas import Bar, histogram_bars, histogram_png, histogram_words
 from hsae_dagster.report.content import ReportContent
-from hsae_dagster.report.prose import cluster_noun, held_constant, tested_noun, trust_facts
+from hsae_dagster.report.prose import beside_effect, cluster_noun, tested_noun, trust_facts
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
     capitalised,
     count,
     effect_brief,
     effect_figure,
-    effect_words,
     example_outcome,
     number,
     one_line,
@@ -127,13 +126,13 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#!|~$:])")
 _LEADING = re.compile(r"^(?:([-+=])|(\d+)([.)]))(?=\s|[-=]|$)")
 # What a renderer turns into a link by itself; a space of no width after it keeps an address text.
 _SELF_LINKING = re.compile(r"https?:(?=//)|www(?=\.)|@", re.IGNORECASE)
-CONTROLLED = "controls held constant"
+PLAIN = "without controls"
 FOUND_IN = "found in"
 SUPPORTING = "Texts that it holds for"
 NEAR_MISSES = "Near misses"
 _SOURCES = {
     "neuron": "a neuron of the autoencoder",
-    "terms": "words of the training texts that go with the outcome",
+    "terms": "words of the training texts associated with the outcome",
     "style": "the list of style cues",
 }
 _OTHER = {"a": "b", "b": "a"}
@@ -141,7 +140,7 @@ _WHY = {
     "controls": "changes sign under controls",
     "false discovery rate": "by q, not by Holm",
     "missing answers": "missing answers could overturn it",
-    "judge unchecked": "no labels of people checked the judge",
+    "judge unchecked": "no human labels checked the judge",
     "direction": "against its direction",
     "not testable": "not testable",
 }
@@ -166,7 +165,7 @@ def card_markdown(hypothesis: Hypothesis, content: ReportContent) -> str:
         f"### {say(capitalised(hypothesis.claim))}",
         f"**{hypothesis.badge}**: {say(hypothesis.reason)}",
         f"**{say(effect_figure(test.separation, task, content.outcome))}**",
-        f"{say(capitalised(effect_words(test.separation, task, content.outcome)))}.",
+        f"{say(capitalised(prose.claim_sentence(hypothesis, content)[1]))}.",
         "\n".join(
             ["| | |", "|---|---|", *(f"| {name} | {say(value)} |" for name, value in facts(hypothesis, content))]
         ),
@@ -196,12 +195,12 @@ def facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str,
         f"{p_phrase('p', hypothesis.p_holm)} (uncorrected {p_phrase('p', test.separation.p_value)})",
     )
     yield "False discovery rate", p_phrase("q", hypothesis.q_value)
-    yield f"With {held_constant(content)} held constant", partial_brief(test.adjusted, content.task)
+    yield beside_effect(hypothesis, content)
     yield "Beside all other claims", partial_brief(test.partial, content.task)
     yield "Source", source_words(hypothesis)
     yield "How much of its neuron it says", coverage_words(hypothesis)
     if hypothesis.other_seeds:
-        yield "Neuron found again", f"in {hypothesis.found_in} of {hypothesis.other_seeds} other starts of training"
+        yield "Neuron found again", f"in {hypothesis.found_in} of {hypothesis.other_seeds} other training seeds"
     if hypothesis.sae_id:
         yield "Neuron learned", guidance_words(hypothesis, content)
     yield from trust_facts(hypothesis, content)
@@ -233,6 +232,8 @@ def source_words(hypothesis: Hypothesis) -> str:
     """Where a claim comes from, in words."""
     if hypothesis.source == "yours":
         return "you, in dataset.yaml"
+    if ":" in hypothesis.made_from:
+        return f"your own source `{hypothesis.made_from}`"
     return _SOURCES.get(hypothesis.made_from, "a language model that read texts of a neuron")
 
 
@@ -267,8 +268,8 @@ def guidance_words(hypothesis: Hypothesis, content: ReportContent) -> str:
 def hypotheses_table(content: ReportContent) -> list[dict[str, str]]:
     """One row per hypothesis, in the report's order and with its numbers; plain text, one line each.
 
-    Where controls are declared, the effect beside them has a column of its own; where a verdict needs a word on its
-    rule, all rows have a column for it.
+    Where controls are declared, the effect holds them constant and the plain one has its own column; where
+    a verdict needs a word on its rule, all rows have a column for it.
     """
     whys = [why_words(h) for h in content.hypotheses]
     return [
@@ -276,7 +277,7 @@ def hypotheses_table(content: ReportContent) -> list[dict[str, str]]:
             "no.": str(number),
             "claim": one_line(h.claim),
             "effect": effect_brief(h.test.separation, content.task),
-            **({CONTROLLED: partial_brief(h.test.adjusted, content.task)} if content.controls else {}),
+            **({PLAIN: beside_effect(h, content)[1]} if content.controls else {}),
             "p": p_value(h.p_holm),
             "holds for": percent(h.test.prevalence),
             **({FOUND_IN: _found_brief(h)} if content.halves else {}),
@@ -506,7 +507,7 @@ def card_record(hypothesis: Hypothesis, content: ReportContent) -> dict[str, str
         "card": card_markdown(hypothesis, content),
         "claim": one_line(hypothesis.claim),
         "reason": one_line(hypothesis.reason),
-        "words": f"{capitalised(effect_words(hypothesis.test.separation, content.task, content.outcome))}.",
+        "words": f"{capitalised(prose.claim_sentence(hypothesis, content)[1])}.",
         "tested": f"{told['Tested on']}; it holds for {told['Holds for']} of them",
         "source": told["Source"],
         "coverage": told["How much of its neuron it says"],

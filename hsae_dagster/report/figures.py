@@ -144,7 +144,7 @@ def sizes_figure(rows: Sequence[Mapping[str, Any]], metric: str) -> Figure:
     name = metric_name(metric)
     taken = [row for row in rows if row["chosen"]]
     said = "".join(f" Chosen: {row['m']}/{row['k']}, {name} {number(row['said'])}." for row in taken)
-    alt = f"{len(rows)} autoencoders by size and {name} of what can be said with them.{said}"
+    alt = f"{len(rows)} autoencoders by size and {name} of their claims.{said}"
 
     def paint(sheet: Any) -> None:
         axes = sheet.subplots()

@@ -1,9 +1,12 @@
 """The page that people read: one self-contained HTML file."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from hsae_dagster.core.inference.joint_fit import (
     ALL_NEURONS,
@@ -14,8 +17,11 @@ from hsae_dagster.core.inference.joint_fit import (
     Reading,
     read_ladder,
 )
+from hsae_dagster.errors import MethodError
+from hsae_dagster.extensions import Own, Registry
 from hsae_dagster.report import prose
-from hsae_dagster.report.cards import BADGE_CLASS, BADGE_SIGN, CONTROLLED, card_limits, card_view, hypotheses_table
+from hsae_dagster.report.canvas import Figure
+from hsae_dagster.report.cards import BADGE_CLASS, BADGE_SIGN, PLAIN, card_limits, card_view, hypotheses_table
 from hsae_dagster.report.content import ReportContent, SizeChoice
 from hsae_dagster.report.figures import fit_ladder, forest_plot
 from hsae_dagster.report.prose import subgroup_view
@@ -96,20 +102,20 @@ _BETWEEN = {
 _REMEDIES = {
     ALL_NEURONS: "The autoencoder reconstructs texts without keeping what predicts the outcome. Let the size be chosen "
     "(`saes: auto`), guide it by the label (`label_weight`, 0.1 to begin with), or try a smaller m with a larger k.",
-    SELECTED: "What predicts is spread over more neurons than were selected. Raise `selection.n`, use a smaller m, or "
-    "guide the autoencoder by the label (`label_weight`), which gathers it in fewer neurons.",
-    FIRED: "How strongly a neuron fires says much that firing alone does not. Lower k, so that neurons fire only where "
-    "they have something to say, or use more and narrower neurons (a larger m).",
-    CONCEPTS: "What the neurons know cannot be said in a few short claims. Let more claims be chosen (`selection.n`), "
+    SELECTED: "The signal is spread over more neurons than were selected. Raise `selection.n`, use a smaller m, or "
+    "guide the autoencoder by the label (`label_weight`), which concentrates it in fewer neurons.",
+    FIRED: "How strongly a neuron fires carries information that firing alone does not. Lower k, so that neurons fire "
+    "on fewer texts, or use more and narrower neurons (a larger m).",
+    CONCEPTS: "A few short claims cannot express what the neurons carry. Let more claims be chosen (`selection.n`), "
     "let a language model write and judge them (`interpretation.model`, `annotation.model`), or bring more texts.",
 }
 # The same where the size was chosen by measurement, so that advice to do so would lead nowhere.
 _LEFT = {
-    ALL_NEURONS: "The autoencoder reconstructs texts without keeping what predicts the outcome. {tried} What is left "
-    "to try are more texts, or sizes that were not among these, listed in `saes`.",
-    SELECTED: "What predicts is spread over more neurons than were selected. Raise `selection.n`. {tried}",
-    FIRED: "How strongly a neuron fires says much that firing alone does not. {tried} What is left to try are sizes "
-    "with a lower k or a larger m than these, listed in `saes`.",
+    ALL_NEURONS: "The autoencoder reconstructs texts without keeping what predicts the outcome. {tried} You can still "
+    "try more texts, or other sizes, listed in `saes`.",
+    SELECTED: "The signal is spread over more neurons than were selected. Raise `selection.n`. {tried}",
+    FIRED: "How strongly a neuron fires carries information that firing alone does not. {tried} You can still try "
+    "sizes with a lower k or a larger m than these, listed in `saes`.",
 }
 
 
@@ -121,12 +127,13 @@ def ladder_sentences(reading: Reading, sizes: SizeChoice | None = None) -> Itera
         sizes: what was chosen by measurement, if sizes were.
     """
     if reading.state == "not measured":
-        yield "How much each step keeps of what the embeddings predict could not be measured."
+        yield "What each step keeps of the embeddings' fit could not be measured."
         return
     if reading.state == "no signal":
         yield (
-            "The embeddings themselves predict the outcome no better than chance might, so there is nothing for "
-            "neurons and claims to keep. Another embedding model or more texts may help; or the texts do not tell."
+            "The embeddings themselves predict the outcome no better than chance, so there is nothing for "
+            "neurons and claims to keep. Another embedding model or more texts may help, or the texts do not "
+            "predict this outcome."
         )
         return
     shares = [(_NAMES[name], percent(max(share, 0.0))) for name, share in reading.kept if name != EMBEDDINGS]
@@ -150,21 +157,86 @@ def _tried(sizes: SizeChoice) -> str:
     """What was measured and taken, as a sentence."""
     shapes = ", ".join(f"{m}/{k}" for m, k in sizes.sizes)
     return (
-        f"`saes: auto` raced {plural(len(sizes.sizes), 'autoencoder')} (m/k {shapes}) by what can be said with them on "
-        f"validation clusters, and took {sizes.m}/{sizes.k}: {sizes.reason}."
+        f"`saes: auto` raced {plural(len(sizes.sizes), 'autoencoder')} (m/k {shapes}) by the fit of their "
+        f"claims on validation clusters, and took {sizes.m}/{sizes.k}: {sizes.reason}."
     )
 
 
-# In reading order: key (its template is sections/<key>.html.j2) and title in the navigation.
-SECTIONS = (
-    ("summary", "Summary"),
-    ("effects", "Effects"),
-    ("hypotheses", "Hypotheses"),
-    ("fit", "How much is explained"),
-    ("method", "Method"),
-    ("threats", "Reasons to doubt"),
-    ("cite", "Cite and rerun"),
+@dataclass(frozen=True)
+class Section:
+    """A section that is put together from parts; what is text in them is escaped on the page.
+
+    Attributes:
+        title: its heading, and its name in the navigation.
+        parts: paragraphs (str), figures (`report.canvas.draw`) and tables, in reading order.
+    """
+
+    title: str
+    parts: Sequence[str | Figure | pl.DataFrame]
+
+
+# In reading order, by key: the title of a section with a template of its own (sections/<key>.html.j2), or the function
+# that puts one together.
+SECTIONS: dict[str, str | Callable[[ReportContent], Section]] = {
+    "summary": "Summary",
+    "effects": "Effects",
+    "hypotheses": "Hypotheses",
+    "fit": "How much is explained",
+    "method": "Method",
+    "threats": "Reasons to doubt",
+    "cite": "Cite and rerun",
+}
+# Sections of the user's own stand before this one.
+_AFTER_OWN = "method"
+
+
+def _own_section(own: Own) -> Callable[[ReportContent], Section]:
+    def make(content: ReportContent) -> Section:
+        found = own(content)
+        if not isinstance(found, Section):
+            raise own.wrong(type(found).__name__)
+        for part in found.parts:
+            if not isinstance(part, str | Figure | pl.DataFrame):
+                raise own.wrong(f"a Section that holds {type(part).__name__}")
+        return found
+
+    return make
+
+
+OWN_SECTIONS: Registry[Callable[[ReportContent], Section]] = Registry(
+    "report.sections",
+    {},
+    _own_section,
+    "fn(content: ReportContent) -> Section(title, parts: str, Figure or polars.DataFrame) of hsae_dagster.report.page",
+    MethodError,
 )
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A section on its page: anchor, title, template, and the parts of one that is put together from them."""
+
+    key: str
+    title: str
+    template: str
+    parts: Sequence[tuple[str, Any]] = ()
+
+
+def _sections(content: ReportContent) -> list[_Placed]:
+    placed = []
+    for key, known in SECTIONS.items():
+        if key == _AFTER_OWN:
+            names = (content.settings.get("report") or {}).get("sections") or ()
+            placed += [_assembled(f"own-{n}", OWN_SECTIONS.find(name)(content)) for n, name in enumerate(names, 1)]
+        own_template = f"sections/{key}.html.j2"
+        placed.append(_Placed(key, known, own_template) if isinstance(known, str) else _assembled(key, known(content)))
+    return placed
+
+
+def _assembled(key: str, section: Section) -> _Placed:
+    kinds = {str: "paragraph", Figure: "figure", pl.DataFrame: "table"}
+    parts = [(next(kind for of, kind in kinds.items() if isinstance(part, of)), part) for part in section.parts]
+    return _Placed(key, section.title, "sections/own.html.j2", parts)
 
 
 def render_report(content: ReportContent) -> str:
@@ -178,7 +250,7 @@ def render_report(content: ReportContent) -> str:
     metric = content.fits[0].metric if content.fits else ("R2" if content.task == "regression" else "AUC")
     return template("report.html.j2").render(
         content=content,
-        sections=SECTIONS,
+        sections=_sections(content),
         css=style(),
         cards=cards,
         anchors={h.hypothesis_id: card.key for h, card in zip(content.hypotheses, cards, strict=True)},
@@ -189,7 +261,7 @@ def render_report(content: ReportContent) -> str:
         strongest=[(h.hypothesis_id, *prose.strong_words(h, content)) for h in prose.strongest(content)],
         forest=forest,
         rows=hypotheses_table(content),
-        controlled=CONTROLLED if content.controls else "",
+        plain=PLAIN if content.controls else "",
         ladder=fit_ladder(content.fits, content.floor, metric),
         fits=[(title, [_fit_row(fit) for fit in own]) for title, own in grouped(content.fits)],
         reading=[*ladder_sentences(read_ladder(content.fits, content.floor), content.sizes), *_published(content)],

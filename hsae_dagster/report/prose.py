@@ -10,6 +10,7 @@ from hsae_dagster.core.hypothesis import Hypothesis, NearCopy
 from hsae_dagster.core.inference.annotation_error import AnnotationError
 from hsae_dagster.core.inference.joint_fit import WORDS
 from hsae_dagster.core.inference.subgroups import SubgroupEffect
+from hsae_dagster.core.observations import BLOCKS
 from hsae_dagster.core.selection.stability import NegativeControl, most_by_chance
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.wording import (
@@ -69,10 +70,10 @@ def _reading(content: ReportContent) -> str:
     holding = sum(one.p_holm < alpha for _, one in every)
     differing = [h for h in content.hypotheses if any(one.difference_p_holm < alpha for one in h.subgroups)]
     return (
-        f"Of {plural(len(every), 'effect')} within subgroups, {holding} {'differs' if holding == 1 else 'differ'} from "
-        f"none after Holm's correction over all of them; the effect of {plural(len(differing), 'hypothesis')} differs "
-        "between subgroups after a correction of its own. Verdicts rest on all held-out texts together and do not read "
-        "this table."
+        f"Of {plural(len(every), 'effect')} within subgroups, {holding} "
+        f"{'differs' if holding == 1 else 'differ'} from zero after Holm's correction over all of them; the "
+        f"effect of {plural(len(differing), 'hypothesis')} differs between subgroups after a correction of its "
+        "own. Verdicts rest on all held-out texts together and do not use this table."
     )
 
 
@@ -112,15 +113,15 @@ def look_words(content: ReportContent) -> str:
         else f"The plan ({look.plan}) was changed after held-out texts had been judged."
     )
     if look.number == 1:
-        first = "This is the first look at these held-out texts: nothing had been tested on them before."
+        first = "This is the first look at these held-out texts that the results folder records."
         return " ".join(filter(None, (first, _spending_words(content), frozen)))
     own = len(content.hypotheses)
     return (
-        f"This is the {ordinal(look.number)} look at these held-out texts: {plural(look.number - 1, 'other plan')} "
-        f"had been evaluated on them. The correction for many tests counts everything tested in any of them, once: "
-        f"{plural(content.family, 'test')}, of which this report shows {own}. A hypothesis made after reading an "
-        f"earlier report is not tested on unseen texts, and no correction can mend that. {_spending_words(content)} "
-        f"{frozen}"
+        f"This is the {ordinal(look.number)} look at these held-out texts: "
+        f"{plural(look.number - 1, 'other plan')} had been evaluated on them. The correction covers everything "
+        f"that any look tested, each test once: {plural(content.family, 'test')}, of which this report shows "
+        f"{own}. A hypothesis made after reading an earlier report is not tested on unseen texts, and no "
+        f"correction can fix that. {_spending_words(content)} {frozen}"
     ).replace("  ", " ")
 
 
@@ -132,13 +133,13 @@ def _spending_words(content: ReportContent) -> str:
         return ""
     if content.round == 1:
         return (
-            f"It may err in {own} of cases; what that leaves of {error_rate(whole)} is kept for refreshes, which test "
-            "rows that come later."
+            f"Its family-wise error is {own}; the rest of {error_rate(whole)} is reserved for refreshes, which "
+            "test rows that arrive later."
         )
     return (
-        f"This is the {ordinal(content.round - 1)} refresh: its held-out texts came after an earlier report, and share "
-        f"nothing with texts whose outcomes were learned from. It may err in {own} of cases, and all reports on this "
-        f"dataset together in {error_rate(whole)}."
+        f"This is the {ordinal(content.round - 1)} refresh: its held-out texts arrived after an earlier report "
+        f"and share nothing with texts whose outcomes were learned from. Its family-wise error is {own}, that "
+        f"of all reports on this dataset together {error_rate(whole)}."
     )
 
 
@@ -152,17 +153,20 @@ def own_effect_words(content: ReportContent) -> Iterator[str]:
         for test in confirmed
     )
     if own == len(confirmed):
-        yield f"Each of the {own} keeps its direction beyond doubt beside all other claims."
+        yield f"Each of the {own} keeps its direction with all other claims held constant, by its 95 % interval."
         return
-    keeps = "keeps its" if own == 1 else "keep their"
-    yield f"Of the {len(confirmed)}, {own or 'none'} {keeps} direction beyond doubt beside all other claims."
+    keeps, intervals = ("keeps its", "its 95 % interval") if own == 1 else ("keep their", "their 95 % intervals")
+    yield (
+        f"Of the {len(confirmed)}, {own or 'none'} {keeps} direction with all other claims held constant, by "
+        f"{intervals}."
+    )
 
 
 def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str, str]]:
     """Figures of a card on how far to trust it: (name, value)."""
     yield "Power of the test", detectable_words(hypothesis.detectable, content.task)
     if math.isfinite(hypothesis.stability):
-        yield "Neuron selected again", f"from {percent(hypothesis.stability)} of random halves of the training clusters"
+        yield "Neuron selected again", f"in {percent(hypothesis.stability)} of random halves of the training clusters"
     if hypothesis.duplicates:
         near = "; ".join(f"{one_line(d.claim)} (φ {number(d.phi)})" for d in hypothesis.duplicates)
         yield "Stands for near-duplicates", near
@@ -196,10 +200,10 @@ def error_facts(error: AnnotationError, task: str) -> Iterator[tuple[str, str]]:
         probe = error.distilled
         yield (
             "Judged by a probe",
-            f"the model judged {count(probe.n_gold)} of the held-out observations, a probe on their vectors the rest. "
-            f"It finds {percent(probe.sensitivity)} of those that the model says yes to, says yes to "
-            f"{percent(probe.false_positive_rate)} of the others; κ {number(probe.kappa)}. The effect is corrected for "
-            "these errors",
+            f"the model judged {count(probe.n_gold)} of the held-out observations, and a probe on their vectors "
+            f"the rest. The probe finds {percent(probe.sensitivity)} of the model's yes answers and says yes to "
+            f"{percent(probe.false_positive_rate)} of the others; κ {number(probe.kappa)}. The effect is "
+            "corrected for these errors",
         )
     found = error.corrected
     if found is not None and found.note:
@@ -208,7 +212,7 @@ def error_facts(error: AnnotationError, task: str) -> Iterator[tuple[str, str]]:
         yield "Corrected by gold labels", f"{partial_brief(found.corrected, task)} ({plural(found.n_gold, 'label')})"
         yield (
             "The judge against people",
-            f"finds {percent(found.sensitivity)} of the texts that it holds for, says yes to "
+            f"finds {percent(found.sensitivity)} of the texts for which it holds and says yes to "
             f"{percent(found.false_positive_rate)} of the others; κ {number(found.kappa)}",
         )
     if math.isfinite(error.human_kappa):
@@ -229,10 +233,11 @@ def control_words(content: ReportContent) -> Iterator[str]:
             yield f"{capitalised(control.name)}: nothing could be tested."
         elif control.name == "random neurons":
             yield (
-                f"Of {plural(control.tested, 'neuron')} drawn at random from those not selected, {control.discoveries} "
-                f"would be confirmed if tested by whether texts activate them, with a typical effect of "
-                f"{_size(control.typical_effect, content.task)} (the hypotheses here: {_typical(content)}). Random "
-                "neurons are no nulls: the more there are, the less it means to be merely significant."
+                f"Of {plural(control.tested, 'neuron')} drawn at random from those not selected, "
+                f"{control.discoveries} would be confirmed if tested by whether texts activate them, with a "
+                f"typical effect of {_size(control.typical_effect, content.task)} (the hypotheses here: "
+                f"{_typical(content)}). Random neurons are not nulls: the more of them are significant, the "
+                "less significance alone means."
             )
         else:
             what = "neurons selected for" if control.name == "permuted labels" else "the claims of this report against"
@@ -250,8 +255,8 @@ def _chance_words(control: NegativeControl, alpha: float) -> str:
     most = most_by_chance(control.runs, alpha)
     at = f"at a family-wise error of {error_rate(alpha)}"
     if control.runs_with_any <= most:
-        return f"; chance gives up to {most} {at}"
-    return f"; chance gives no more than {most} {at}, so on these rows the test may be too generous"
+        return f"; chance alone gives up to {most} {at}"
+    return f"; chance alone gives at most {most} {at}, so the test may be too liberal on these rows"
 
 
 def _typical(content: ReportContent) -> str:
@@ -276,8 +281,12 @@ _FEW_CLUSTERS = 40  # below it a reader should know (Cameron, Gelbach and Miller
 
 BADGE_MEANINGS = (
     ("confirmed", "the test holds after Holm's correction for all tests, in the expected direction."),
-    ("confirmed, judge unchecked", "the same, judged by a language model that no labels of people have checked."),
-    ("suggestive", "only a weaker test holds (false discovery rate), or the effect changes sign under controls."),
+    ("confirmed, judge unchecked", "the same, but a language model judged the texts and no human labels checked it."),
+    (
+        "suggestive",
+        "only a weaker test holds (false discovery rate), the effect changes sign under controls, or missing answers "
+        "could overturn it.",
+    ),
     ("not supported", "the held-out texts do not show it. That is not proof that it is untrue."),
     ("invalid", "it could not be tested, or its effect runs against the direction it was selected for."),
 )
@@ -300,14 +309,18 @@ def cluster_noun(content: ReportContent) -> str:
     return one_line(content.cluster) if content.cluster else unit(content)
 
 
-def held_constant(content: ReportContent) -> str:
-    """What the controlled effect holds constant: the text's length always, controls where they are declared."""
-    return "controls" if content.controls else "text length"
+def beside_effect(hypothesis: Hypothesis, content: ReportContent) -> tuple[str, str]:
+    """What stands beside the effect that decides: the plain one where controls are declared, else one for length."""
+    if content.controls:
+        return "Without controls", effect_brief(hypothesis.test.plain, content.task)
+    return "With text length held constant", partial_brief(hypothesis.test.adjusted, content.task)
 
 
 def claim_sentence(hypothesis: Hypothesis, content: ReportContent) -> tuple[str, str]:
     """The claim, and what it is associated with, as two halves of one sentence."""
     words = effect_words(hypothesis.test.separation, content.task, content.outcome)
+    if content.controls and math.isfinite(hypothesis.test.separation.estimate):
+        words += ", controls held constant"
     return capitalised(one_line(hypothesis.claim)), words
 
 
@@ -315,8 +328,8 @@ def headline(content: ReportContent) -> str:
     """How many different findings there are, on what, how many stand beside the others, and whether words beat them."""
     if not content.hypotheses:
         return (
-            "Nothing found. Nothing that could be said of the training texts went with the outcome clearly enough to "
-            "be tested. That is an answer, too."
+            "Nothing found. No claim about the training texts was associated with the outcome clearly enough "
+            "to be tested. That is a result, too."
         )
     return " ".join([_found(content), *own_effect_words(content), *_beaten_by_words(content)])
 
@@ -326,7 +339,9 @@ def _found(content: ReportContent) -> str:
     tested, confirmed = len(content.hypotheses), content.confirmed
     own = sum(h.badge == "confirmed" and h.source == "yours" for h in content.hypotheses)
     verb = _be(tested)[1]
-    tested_on = f"{_tested_on(content)} whose outcomes no earlier step had read"
+    look = content.look.number if content.look else 1
+    read = "whose outcomes no earlier step had read" if look == 1 else f"at the {ordinal(look)} look at them"
+    tested_on = f"{_tested_on(content)} {read}"
     what = f"{plural(tested, 'claim')} {verb} tested on {tested_on}"
     if content.halves:
         twice = sum(h.twin is not None and h.twin.agrees for h in content.hypotheses)
@@ -334,6 +349,9 @@ def _found(content: ReportContent) -> str:
             f"{plural(tested, 'claim')} {verb} tested on {_tested_on(content)}, each on the half that it was not found "
             f"in; {count(twice) if twice else 'none'} of them {_be(twice)[1]} found in both halves"
         )
+    unchecked = sum(h.badge == "confirmed, judge unchecked" for h in content.hypotheses)
+    if unchecked:
+        what += f"; the test of {count(unchecked)} holds by a judge that no labels of people have checked"
     if not confirmed:
         return f"No finding: {what}; {'it' if tested == 1 else 'none of them'} is {'not ' * (tested == 1)}confirmed."
     found = confirmed - own
@@ -365,20 +383,20 @@ def strongest(content: ReportContent, limit: int = 5) -> tuple[Hypothesis, ...]:
 
 
 def strong_words(hypothesis: Hypothesis, content: ReportContent) -> tuple[str, str]:
-    """`claim_sentence` for the summary: where controls are declared, with the effect beside them."""
+    """`claim_sentence` for the summary: where controls are declared, with the plain effect beside it."""
     claim, words = claim_sentence(hypothesis, content)
     if not content.controls:
         return claim, words
-    return claim, f"{words}; with controls held constant {partial_brief(hypothesis.test.adjusted, content.task)}"
+    return claim, f"{words}; without controls {beside_effect(hypothesis, content)[1]}"
 
 
 def _controls_paragraph(content: ReportContent) -> str:
-    """What declared controls do to the figures, and what they do not."""
+    """What declared controls do to the figures."""
     names = ", ".join(one_line(name) for name in content.controls)
     return (
-        f"Controls ({names}): effects, p-values and q are plain, without them. What is left of an effect with them and "
-        "the text's length held constant stands beside it. They decide a verdict in one case only: an effect that "
-        "clearly changes sign under controls is no more than suggestive."
+        f"Controls ({names}): effects, intervals, p-values, q and verdicts are with these and text length held "
+        "constant, as far as straight lines and categories can. The plain effect, without controls, is shown beside "
+        "each."
     )
 
 
@@ -389,10 +407,10 @@ def summary(content: ReportContent) -> tuple[str, ...]:
         out.append(_controls_paragraph(content))
     if content.confirmed:
         out.append(
-            "Confirmed means: if no claim had anything to do with the outcome, a report like this would confirm even "
-            f"one of them in fewer than {error_rate(content.alpha)} of cases. It means an association that holds on "
-            "new texts, not that what the claim says brings the outcome about. A claim is tested as it reads: its "
-            "words are its whole meaning."
+            "Confirmed means: if no claim were associated with the outcome, a report like this should confirm any in "
+            f"at most {error_rate(content.alpha)} of cases (docs/inference.md: how nearly it does). It is an association "
+            "found in some texts and seen again in others, not a cause. A claim is tested as it reads: its words are "
+            "its whole meaning."
         )
     if content.fits and content.hypotheses:
         out.append(recovery_words(content.fits, content.floor))
@@ -404,7 +422,7 @@ def _beaten_by_words(content: ReportContent) -> Iterator[str]:
     concepts, words = concepts_fit(content.fits), next((fit for fit in content.fits if fit.name == WORDS), None)
     if concepts and words and words.value > concepts.value:
         figures = f"{metric_name(words.metric)} {number(words.value)} against {number(concepts.value)}"
-        yield (f"Plain words predict more than the claims do ({figures}): some of what the texts tell is in no claim.")
+        yield (f"Plain words predict more than the claims do ({figures}): the claims leave something out.")
 
 
 def outcome_sentence(content: ReportContent) -> str:
@@ -424,22 +442,24 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
     if content.halves:
         by = by.replace("split", "half")
         how = (
-            "Two halves. What each half of the texts suggests (neurons, words, thresholds, directions, the size of "
-            "the autoencoder) is tested once, on the other half, which is held out from all of that. Autoencoders do "
-            "not see the outcome and learn from the texts of both. Claims of both halves that say the same are one "
-            "line, found twice: the surer of its two tests stands there, and the card tells of both."
+            "Two halves. What each half of the texts suggests (neurons, words, thresholds, directions, the "
+            "size of the autoencoder) is tested once, on the other half, which is held out from all of that. "
+            "Autoencoders do not see the outcome and learn from the texts of both. Claims of both halves that "
+            "say the same are one line, found twice: it shows the more significant of the two tests, so its effect "
+            "is slightly optimistic, and the card shows both."
         )
     yield "Splits", how + by
     yield (
         "From text to claim",
-        "Texts become embeddings: lists of numbers that stand for what they mean. A sparse autoencoder breaks "
-        "these into neurons. Each neuron is at zero for most texts; the others activate it (“fire”). Neurons that "
-        "predict the outcome on training texts are selected (the method of HypotheSAEs, arXiv 2502.04382). Claims are "
-        "made from what activates them, from words that go with the outcome and from a list of style cues, and are "
-        "chosen together. Each claim is then judged on held-out texts without looking at any neuron or the outcome.",
+        "Texts become embeddings: lists of numbers that represent their meaning. A sparse autoencoder breaks "
+        "these into neurons. Each neuron is zero for most texts; the others activate it (“fire”). Neurons "
+        "that predict the outcome on training texts are selected (the method of HypotheSAEs, arXiv "
+        "2502.04382). Claims come from texts that activate them, from words associated with the outcome and "
+        "from a list of style cues, and are chosen together. Each claim is then judged on held-out texts "
+        "without looking at any neuron or the outcome.",
     )
     yield ("What the neurons learned from", _guidance(content))
-    yield ("Effect", _effect_method(content))
+    yield ("Effect", _effect_method(content) + _with_controls(content))
     within = f"each {cluster_noun(content)}" if content.cluster else f"clusters (here every {unit(content)} is its own)"
     yield (
         "Interval and test",
@@ -448,8 +468,13 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
         "clusters or outcomes are few; for pairs the classical one), with Student's t at the degrees of freedom of "
         "Imbens and Kolesár. Where clusters are few or unequal, a wild cluster bootstrap counts if it is more cautious."
         + (
-            " The p-value of a share won is by chance alone: how often coins for the signs of clusters give as much "
-            "(mid-p), or, where texts come again in several pairs, the claim dealt to other texts."
+            f" Rows of one of {BLOCKS} blocks of time count as dependent too; slower drifts are not allowed for."
+            if (content.settings.get("columns") or {}).get("time")
+            else ""
+        )
+        + (
+            " The p-value of a share won comes from random sign flips of clusters (mid-p) or, where texts "
+            "recur in several pairs, from assigning the claim to other texts."
             if content.task == "pairwise"
             else ""
         ),
@@ -457,32 +482,31 @@ def method(content: ReportContent) -> Iterator[tuple[str, str]]:
     tests = sum(1 + (h.twin is not None) for h in content.hypotheses)
     yield (
         "Many tests",
-        f"Holm's correction is to hold the chance of even one false confirmation below {error_rate(content.alpha)}; "
-        "the simulations in docs/inference.md show how nearly it does, and where not. Dependence that no column and no "
-        "equal text shows is not counted. q is the false discovery rate of Benjamini and Hochberg. Plain Bonferroni "
-        f"would keep {content.bonferroni} of {tests}."
+        "Holm's correction is meant to keep the chance of any false confirmation below "
+        f"{error_rate(content.alpha)}; the simulations in docs/inference.md show how well it does, and where it "
+        "fails. Dependence that no column and no equal text reveals is not accounted for. q is the false "
+        f"discovery rate of Benjamini and Hochberg. Plain Bonferroni would keep {content.bonferroni} of {tests}."
         + (" Each half has half of that chance, for its own tests (less what your own claims take)." * content.halves),
     )
     yield (
         "Beside all other claims",
         "The same difference with all other claims, text length and the declared controls held constant "
         + ("(least squares)." if content.task == "regression" else "(average marginal effect of a logit).")
-        + " A claim may lose its own effect when another one says nearly the same.",
+        + " A claim can lose its effect here if another claim says nearly the same.",
     )
     yield (
         "Claim and neuron",
-        "A claim is tested as it reads. How much of its neuron it says is told beside it and decides nothing: "
-        "precision is the share of the texts that it holds for that activate the neuron, recall the share of the "
-        "texts that activate the neuron that it holds for, r the correlation of both. Claims made from words or style "
-        "may have no neuron.",
+        "A claim is tested as it reads. How much of its neuron it says does not affect the verdict. Precision: "
+        "of the texts for which the claim holds, the share that activate the neuron. Recall: of the texts that "
+        "activate the neuron, the share for which the claim holds. r: their correlation. Claims made from "
+        "words or style may have no neuron.",
     )
     yield (
         "Joint fit",
-        "Models that may read everything (embeddings, words, neurons) are trained on the other splits. The claims are "
-        "judged on the holdout only; their model is trained on a part of its clusters and scored on the others, in "
-        "turn, and an AUC compares texts within one part only. Every value is of texts that the model had not seen; "
-        "the floor is the model of the claims on shuffled outcomes."
-        + (" With two halves, all of this is done from each side, and the mean is told." * content.halves),
+        "Models of embeddings, words and neurons are trained on the other splits. Claims are judged on the "
+        "holdout only, so their model is cross-fitted over its clusters, and an AUC compares texts within one "
+        "fold only. No model is scored on texts it has seen. The floor is the model of the claims on shuffled "
+        "outcomes." + (" With two halves, each value is the mean over both sides." * content.halves),
     )
 
 
@@ -490,20 +514,28 @@ def _guidance(content: ReportContent) -> str:
     weights = sorted({guided.weight for guided in content.guidance.values()})
     if not any(weights):
         return (
-            "The texts alone, held-out ones among them where `saes: auto` chose the size: the autoencoder learned to "
-            "rebuild the embeddings and never saw the outcome. Its neurons are what is frequent in the texts, whether "
-            "or not it goes with the outcome."
+            "The texts alone, including held-out ones if `saes: auto` chose the size: the autoencoder learned "
+            "to reconstruct the embeddings and never saw the outcome. Its neurons represent what is frequent "
+            "in the texts, whether or not it is associated with the outcome."
         )
     named = " and ".join(f"{weight:g}" for weight in weights if weight)
     some = "The autoencoder" if all(weights) else "One or more of the autoencoders (each card says whether its own)"
     few = [f"{guided.neurons} of {guided.m}" for guided in content.guidance.values() if guided.by_few]
-    source = f" from {' and '.join(few)} neurons, while the others only rebuild (each card says which)" if few else ""
-    return (
-        f"{some} learned to rebuild the embeddings and, with weight {named}, to predict the outcome of the training "
-        f"texts{source}. Such neurons lean towards what goes with the outcome, and are no neutral inventory of what "
-        "the texts are about. The outcomes of the holdout played no part in it, so tests, intervals and corrections "
-        "hold all the same."
+    source = (
+        f" from {' and '.join(few)} neurons, while the others only reconstruct (each card says which)" if few else ""
     )
+    return (
+        f"{some} learned to reconstruct the embeddings and, with weight {named}, to predict the outcome of the "
+        f"training texts{source}. Such neurons favour what predicts the outcome and are not a neutral inventory "
+        "of the texts. The outcomes of the holdout were not used, so tests, intervals and corrections remain "
+        "valid."
+    )
+
+
+def _with_controls(content: ReportContent) -> str:
+    if not content.controls:
+        return ""
+    return " The declared controls and the text's length are held constant, by least squares."
 
 
 def _effect_method(content: ReportContent) -> str:
@@ -526,8 +558,9 @@ def _effect_method(content: ReportContent) -> str:
 def threats(content: ReportContent) -> Iterator[str]:
     """What speaks against trusting the figures, most general first."""
     yield (
-        "These are associations in observed texts. A claim can go with the outcome because of a third thing, such as "
-        "a topic, an author or a time; nothing here shows what would happen if a text were changed."
+        "These are associations in observed texts. A claim can be associated with the outcome because of a "
+        "confounder, such as topic, author or time; nothing here shows what would happen if a text were "
+        "changed."
     )
     yield from _probe_words(content)
     if content.task != "pairwise" and not content.controls:
@@ -560,9 +593,9 @@ def _probe_words(content: ReportContent) -> Iterator[str]:
         )
     yield (
         f"The language model judged {count(asked)} of {count(seen)} held-out observations; the other "
-        f"{percent(1 - asked / seen)} were judged by a probe on their vectors, which {agreement}. Effects, intervals "
-        "and tests of single claims are corrected for its errors; how often a claim holds, effects beside the other "
-        "claims and the joint fit are by its labels."
+        f"{percent(1 - asked / seen)} were judged by a probe on their vectors, which {agreement}. Effects, "
+        "intervals and tests of single claims are corrected for its errors; how often a claim holds, effects "
+        "beside the other claims and the joint fit use its labels uncorrected."
     )
 
 
@@ -571,28 +604,29 @@ def _figure_threats(content: ReportContent) -> Iterator[str]:
     clusters = min((test.n_clusters for test in tests), default=_FEW_CLUSTERS)
     if clusters < _FEW_CLUSTERS:
         yield (
-            f"Some claim rests on only {plural(clusters, 'cluster')}. Its interval allows for so few, but they have to "
-            "be like those that you want to know about."
+            f"At least one claim rests on only {plural(clusters, 'cluster')}. Its interval allows for that, but "
+            "these clusters must be representative."
         )
     recall = [h.fidelity.natural_recall for h in content.hypotheses if h.sae_id and h.fidelity.n_firing]
     if recall:
         yield (
-            f"A claim says only a part of its neuron: the median claim holds for {percent(float(np.median(recall)))} "
-            "of the texts that activate its neuron. The rest of what the neuron knows was not tested."
+            "A claim says only a part of its neuron: the median claim holds for "
+            f"{percent(float(np.median(recall)))} of the texts that activate its neuron. The rest of the "
+            "neuron's information was not tested."
         )
     if (content.settings.get("annotation") or {}).get("model") == "lexical":
         yield (
-            "Claims about words and signs hold wherever these stand: irony, negation (“not good”) and quotation are "
-            "read at face value. A claim that quotes a sentence holds for whatever the embedder finds as close to it "
-            "as the claim says, which a person might not."
+            "Claims about words and signs are read literally: irony, negation (“not good”) and quotation count "
+            "like any other use. A claim that quotes a sentence holds wherever the embedder finds that "
+            "similarity, even if a person would not."
         )
     missing = max((_missing(h, content) for h in content.hypotheses), default=0)
     if missing:
         yield f"Up to {plural(missing, 'held-out observation')} of a claim could not be judged and were left out."
     if content.confirmed > 1:
         yield (
-            "The strongest claims are the ones whose effects came out largest on these very texts; on other texts "
-            "the largest of them will tend to be a little smaller."
+            "The strongest claims are those with the largest effects on these texts; on other texts these "
+            "effects tend to be a little smaller."
         )
     opposite = sum("opposite signs" in flag for test in tests for flag in test.flags)
     if opposite:
@@ -603,11 +637,12 @@ def _figure_threats(content: ReportContent) -> Iterator[str]:
     if content.dropped:
         reasons = "; ".join(f"{left_out_words(reason)}: {count(n)}" for reason, n in content.dropped.items() if n)
         if reasons:
-            yield f"Rows were left out before anything else ({reasons})."
+            yield f"Rows were left out at the start ({reasons})."
     if content.unreadable:
         yield (
-            f"No claim speaks for {plural(len(content.unreadable), 'selected neuron')}. What "
-            f"{'it knows' if len(content.unreadable) == 1 else 'they know'} about the outcome is missing here."
+            f"No claim covers {plural(len(content.unreadable), 'selected neuron')}. What "
+            f"{'it predicts' if len(content.unreadable) == 1 else 'they predict'} about the outcome is missing "
+            "here."
         )
 
 

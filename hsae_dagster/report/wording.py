@@ -1,4 +1,4 @@
-"""Numbers turned into words that people who are no statisticians understand; names and order of what is shown."""
+"""Numbers in words that people who are not statisticians understand; names and order of what is shown."""
 
 import math
 import re
@@ -28,7 +28,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u20
 _SCALE = re.compile(r"(?:scale )?([-\u2212]?\d+(?:\.\d+)?)\s*(?:to|\u2013|-|…)\s*([-\u2212]?\d+(?:\.\d+)?)")
 _LEFT_OUT = {
     "repeated row": "repeating a row of the same id",
-    "text of another split": "whose text lies in another split than their cluster",
+    "text of another split": "whose text and cluster belong to different splits",
 }
 # How claims begin or end, and what is left of that where there is little room.
 _SHORTER = (
@@ -183,7 +183,7 @@ class Shown:
 
 
 def shown(effect: Effect, task: str) -> Shown:
-    """Scale an effect to the unit in which its task is told."""
+    """Scale an effect to the unit in which its task shows effects."""
     scale, zero = (1.0, 0.0) if task == "regression" else (100.0, 50.0 if task == "pairwise" else 0.0)
     low, high = (zero + scale * end for end in (effect.low, effect.high))
     return Shown(zero + scale * effect.estimate, low, high, zero, _decimals(high - low, task))
@@ -295,7 +295,7 @@ def example_outcome(example: Example, task: str, outcome: str) -> str:
 
 
 def left_out_words(reason: str) -> str:
-    """Why rows were left out, as the corpus records it, said so that its meaning needs no manual."""
+    """Why rows were left out, in words; `reason` is as the corpus records it."""
     return _LEFT_OUT.get(reason, one_line(reason))
 
 
@@ -317,10 +317,10 @@ def recovery_words(fits: tuple[Fit, ...], floor: tuple[float, float]) -> str:
     concepts = concepts_fit(fits)
     share = recovered_share(fits, floor)
     if concepts is None or not math.isfinite(concepts.value):
-        return "How much of what the embeddings predict the claims predict, too, could not be measured."
+        return "What share of the embeddings' fit the claims reach could not be measured."
     if not math.isfinite(share):
         return (
-            "How much of what can be predicted the claims predict is not estimable: the embeddings themselves "
+            "What share of the embeddings' fit the claims reach is not estimable: the embeddings themselves "
             "predict the outcome no better than chance."
         )
     metric = metric_name(concepts.metric)
@@ -329,7 +329,7 @@ def recovery_words(fits: tuple[Fit, ...], floor: tuple[float, float]) -> str:
         f"{number(fits[0].value)} for the embeddings"
     )
     if not concepts.value > floor[1]:
-        return f"Together the claims predict no better than chance might ({figures})."
+        return f"Together the claims predict no better than chance ({figures})."
     if share >= 1:
         return f"Together the claims predict at least as well as the embeddings ({figures})."
     return f"Together the claims predict {percent(share)} of what the embeddings predict ({figures})."
@@ -338,10 +338,8 @@ def recovery_words(fits: tuple[Fit, ...], floor: tuple[float, float]) -> str:
 def metric_words(metric: str) -> str:
     """What the measure of fit means."""
     if metric == "R2":
-        return "R² is the share of the differences in the outcome that is predicted: 0 is none of them, 1 all."
-    return (
-        "AUC is how often a model ranks a text with the outcome above one without it: 0.5 is tossing a coin, 1 always."
-    )
+        return "R² is the share of the outcome's variance that is predicted: 0 is none, 1 is all."
+    return "AUC is how often a model ranks a text with the outcome above one without it: 0.5 is chance, 1 is always."
 
 
 def standing_effect(standing: Standing, task: str) -> str:
@@ -368,7 +366,7 @@ def side_words(standing: Standing | None, p_holm: float | None, task: str) -> st
 def change_words(change: Change, task: str) -> str:
     """One hypothesis: what became of it, as a sentence without its claim."""
     if change.before is None:
-        return "New: the evaluation before had no such hypothesis."
+        return "New: the previous evaluation had no such hypothesis."
     if change.after is None:
         return f"Gone: the later evaluation has no such hypothesis (it was {change.before.badge})."
     if change.kind == "unchanged":
@@ -410,7 +408,7 @@ def rung_name(name: str) -> str:
 
 
 def grouped(fits: Sequence[Fit]) -> list[tuple[str, list[Fit]]]:
-    """Fits by group, groups and rungs in reading order; whatever is no rung comes last, for comparison."""
+    """Fits by group, groups and rungs in reading order; anything else comes last, for comparison."""
     known = {name for _, names in _GROUPS for name in names}
     by_name = {fit.name: fit for fit in fits}
     groups = [(title, [by_name[name] for name in names if name in by_name]) for title, names in _GROUPS]

@@ -17,9 +17,9 @@ from hsae_dagster.dataset.spec import guidance_needs_texts
 from hsae_dagster.errors import DatasetError, MethodError, StorageError
 from hsae_dagster.keys import hash_bytes, set_fingerprint
 from hsae_dagster.orchestration.stage import Stage
-from hsae_dagster.stages.units import read_text_units, unit_kind
-from hsae_dagster.storage.artifacts import read_frame, save_sae
-from hsae_dagster.storage.objects import StageInputs, StoredObject
+from hsae_dagster.storage.artifacts import save_sae
+from hsae_dagster.storage.objects import StageInputs
+from hsae_dagster.storage.outputs import StoredCorpus, StoredSAE
 from hsae_dagster.storage.vectors import VectorTable
 
 if TYPE_CHECKING:
@@ -44,19 +44,18 @@ def declaration(dataset: Dataset, sae: SAE) -> dict[str, Any]:
 def import_one(
     stage: Stage,
     sae: SAE,
-    vectors_record: StoredObject,
+    set_id: str,
     split_ids: dict[str, pl.Series],
     train: np.ndarray,
     validation: np.ndarray,
-) -> StoredObject:
+) -> StoredSAE:
     """Load one checkpoint, check it against the declaration and measure it on this dataset's texts.
 
     Raises:
         DatasetError: the file cannot be used, or is not what dataset.yaml says.
     """
     path = stage.dataset.checkpoint_path(sae.checkpoint or "")
-    family = vectors_record.json("embeddings.json")["set_id"]
-    upstream = {f"{split} texts": set_fingerprint(ids, family) for split, ids in split_ids.items()}
+    upstream = {f"{split} texts": set_fingerprint(ids, set_id) for split, ids in split_ids.items()}
     inputs = StageInputs("sae", f"import {VERSION}", declaration(stage.dataset, sae), upstream)
 
     def make(folder: Path) -> None:
@@ -68,7 +67,7 @@ def import_one(
         )
         save_sae(folder, imported, "none: imported")
 
-    return stage.project.store.build(inputs, stage.context.run.run_id, make)
+    return StoredSAE(stage.project.store.build(inputs, stage.context.run.run_id, make))
 
 
 def _load(dataset: str, path: Path, declared: SAE, input_dim: int) -> "SparseAutoencoder":
@@ -155,14 +154,15 @@ class Lessons:
     observations: dict[str, pl.DataFrame]
 
     @staticmethod
-    def read(stage: Stage, corpus: StoredObject, set_id: str, table: VectorTable, *, every_text: bool) -> "Lessons":
+    def read(stage: Stage, corpus: StoredCorpus, set_id: str, table: VectorTable, *, every_text: bool) -> "Lessons":
         """Take what may be learned from; outcomes of holdout and fidelity texts are never looked at."""
-        texts, observations = (read_frame(corpus.file(f"{name}.parquet")) for name in ("texts", "observations"))
-        observed = {split: observations.filter(pl.col("split") == split) for split in SPLITS}
+        observed = {split: corpus.observations.filter(pl.col("split") == split) for split in SPLITS}
         validation = pl.col("split") == "validation"
         learned = ~validation if every_text else pl.col("split") == "train"
-        ids = {split: texts.filter(of)["text_id"] for split, of in zip(SPLITS, (learned, validation), strict=True)}
-        return Lessons(stage, set_id, ids, read_text_units(corpus), unit_kind(corpus), table, observed)
+        ids = {
+            split: corpus.texts.filter(of)["text_id"] for split, of in zip(SPLITS, (learned, validation), strict=True)
+        }
+        return Lessons(stage, set_id, ids, corpus.places, corpus.unit_kind, table, observed)
 
     @cached_property
     def of_texts(self) -> dict[str, TextUnits]:
@@ -200,7 +200,7 @@ class Lessons:
         return found
 
 
-def train_one(lessons: Lessons, sae: SAE, *, quiet: bool = False) -> StoredObject:
+def train_one(lessons: Lessons, sae: SAE, *, quiet: bool = False) -> StoredSAE:
     """Train one autoencoder, or find it: a dataset with the same texts and settings may have trained it already.
 
     Args:
@@ -217,8 +217,8 @@ def train_one(lessons: Lessons, sae: SAE, *, quiet: bool = False) -> StoredObjec
     if sae.label_weight > 0 and lessons.kind != "text":
         raise MethodError(f"Dataset `{stage.dataset.name}`: {guidance_needs_texts(lessons.kind)}.")
     inputs = inputs_of(lessons, sae, trained_on(lessons, sae) or choose_device())
-    return stage.project.store.build(
-        inputs, stage.context.run.run_id, lambda folder: _train(lessons, sae, folder, quiet)
+    return StoredSAE(
+        stage.project.store.build(inputs, stage.context.run.run_id, lambda folder: _train(lessons, sae, folder, quiet))
     )
 
 
@@ -246,10 +246,10 @@ def inputs_of(lessons: Lessons, sae: SAE, device: str) -> StageInputs:
 
 
 def _train(lessons: Lessons, sae: SAE, folder: Path, quiet: bool) -> None:
-    from hsae_dagster.core.sae.model import SAEConfig
+    from hsae_dagster.core.sae.config import SAEConfig
     from hsae_dagster.core.sae.training import train_sae
 
-    config = SAEConfig(**{**sae.model_dump(exclude={"checkpoint"}), "prefixes": sae.prefixes})
+    config = SAEConfig(**sae.model_dump(exclude={"checkpoint"}))
     stage, device, name = lessons.stage, choose_device(), describe(sae)
     train, validation = (lessons.vectors[split] for split in SPLITS)
     held_out = validation if len(validation) > 1 else None

@@ -1,7 +1,7 @@
 """Claims found offline: what they are learned from, how close sentences are, candidates and the choice."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -10,14 +10,15 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.candidates import Pool, Residual, Units, neuron_exemplars, neuron_groups, style_pool
+from hsae_dagster.core.concepts.candidates import Pool, Residual, Spoken, Units, all_candidates, text_pools
 from hsae_dagster.core.concepts.choice import FOLDS, MOST_ALIKE, Learned, Limits, Path, Pick, Vocabulary, choose_claims
 from hsae_dagster.core.concepts.claims import Concept, Meaning, WordGroup, definition_of
 from hsae_dagster.core.concepts.fidelity import column, firing_bounds, measure_fidelity
 from hsae_dagster.core.concepts.words import TermTable, meanings, supported_terms, words_of
+from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.core.inference.joint_fit import phi, phis
 from hsae_dagster.core.observations import control_columns, is_pairwise, text_keys, text_rows, text_sides
-from hsae_dagster.core.selection.stability import Side, of_half
+from hsae_dagster.core.selection.stability import Side
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.rows import levels_of
 from hsae_dagster.dataset.spec import DatasetSpec
@@ -27,16 +28,8 @@ from hsae_dagster.orchestration.project import Project
 from hsae_dagster.orchestration.stage import Stage
 from hsae_dagster.providers.registry import AUTHOR
 from hsae_dagster.stages.spending import account_of, open_account
-from hsae_dagster.stages.units import (
-    open_vectors,
-    read_text_codes,
-    read_text_units,
-    read_unit_codes,
-    unit_kind,
-    vector_table,
-)
-from hsae_dagster.storage.artifacts import read_frame
-from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.stages.units import open_vectors, vector_table
+from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, StoredEmbeddings, StoredSelection
 from hsae_dagster.storage.vectors import VectorTable
 
 # Vectors of single terms and of texts that belong to no dataset, shared by all datasets of an embedding set.
@@ -59,13 +52,13 @@ class UnitCloseness:
     kind: Kind
 
     @staticmethod
-    def of(stage: Stage, corpus: StoredObject) -> "UnitCloseness":
+    def of(stage: Stage, corpus: StoredCorpus) -> "UnitCloseness":
         """By the dataset's current embeddings."""
-        return UnitCloseness(open_vectors(stage)[1], embedder_of(stage), unit_kind(corpus))  # type: ignore[arg-type]
+        return UnitCloseness(open_vectors(stage), embedder_of(stage), corpus.unit_kind)
 
     @staticmethod
     def of_results(
-        project: Project, dataset: Dataset, embeddings: StoredObject, corpus: StoredObject
+        project: Project, dataset: Dataset, embeddings: StoredEmbeddings, corpus: StoredCorpus
     ) -> "UnitCloseness":
         """By stored embeddings, outside a run: what has no vector is embedded and not kept."""
         from hsae_dagster.providers.registry import make_embedder
@@ -75,7 +68,7 @@ class UnitCloseness:
             return make_embedder(dataset.spec.embedding, account).embed(texts)
 
         vectors = vector_table(project, dataset, embeddings)
-        return UnitCloseness(vectors, embed, unit_kind(corpus))  # type: ignore[arg-type]
+        return UnitCloseness(vectors, embed, corpus.unit_kind)
 
     def __call__(self, texts: Sequence[str], sentences: Sequence[str]) -> tuple[np.ndarray, list[list[str]]]:
         """(texts, sentences) float32 cosine of the closest unit of each text, and that unit."""
@@ -162,15 +155,13 @@ class Material:
     task: str
 
     @staticmethod
-    def read(stage: Stage, side: Side, activations: StoredObject, selected: StoredObject) -> "Material":
+    def read(stage: Stage, side: Side, activations: StoredActivations, selected: StoredSelection) -> "Material":
         """Everything but the side's holdout, or a sample of its clusters."""
         texts, observations = (rows.filter(pl.col("split") != "holdout") for rows in (side.texts, side.observations))
         observations = sampled(observations, stage.dataset.spec.interpretation.seed)
         texts = texts.filter(pl.col("text_id").is_in(text_keys(observations).implode()))
-        codes, ids = read_text_codes(activations, side.half)
-        codes = codes[text_rows(ids, texts["text_id"])]
-        columns = of_half(read_frame(selected.file("neurons.parquet")), side.half)["column"].to_list()
-        return Material(texts, observations, codes.tocsc(), columns, stage.dataset.spec.task)
+        codes = activations.on(texts["text_id"], side.half).tocsc()
+        return Material(texts, observations, codes, selected.columns(side.half), stage.dataset.spec.task)
 
     @cached_property
     def learned(self) -> Learned:
@@ -220,12 +211,17 @@ def sampled(observations: pl.DataFrame, seed: int, most: int = MOST_TEXTS) -> pl
     return observations.filter(pl.col("cluster_id").is_in(sizes["cluster_id"].gather(taken).implode()))
 
 
-def pool_of(style: Pool, neurons: Sequence[int], fires: sp.csc_matrix, vocabulary: Vocabulary, units: Units) -> Pool:
-    """Ready candidates: style, and what some neurons (columns of `fires` and of the units' codes) say."""
-    if not neurons:
-        return style
-    groups = neuron_groups(fires[:, neurons], neurons, vocabulary.table, vocabulary.vectors)
-    return Pool.together([style, groups, neuron_exemplars(units, neurons)])
+def pool_of(
+    spec: DatasetSpec,
+    ready: Mapping[str, Pool],
+    neurons: Sequence[int],
+    fires: sp.csc_matrix,
+    vocabulary: Vocabulary,
+    units: Units,
+) -> Pool:
+    """Ready candidates of the declared sources; of neurons, those of some columns of `fires` and the units' codes."""
+    said = Spoken(neurons, fires[:, neurons], vocabulary.table, vocabulary.vectors, units)
+    return all_candidates(spec.interpretation.sources, ready, said)
 
 
 def least_texts(spec: DatasetSpec, side: Side, n_texts: int) -> int:
@@ -254,19 +250,17 @@ def vocabulary_of(
         table = TermTable(tuple(table.families[j] for j in kept), table.matrix[:, kept].tocsc())
     if not table.families:
         return Vocabulary(table, np.zeros((0, 1), dtype=np.float32))
-    family = open_vectors(stage)[1].embedding_set
+    family = open_vectors(stage).embedding_set
     names = term_vectors(stage, family, [f.name for f in table.families], embedder_of(stage))
     return Vocabulary(table, meanings(table, names, units.texts, units.vectors))
 
 
-def units_of(stage: Stage, corpus: StoredObject, text_ids: pl.Series) -> Units:
+def units_of(stage: Stage, corpus: StoredCorpus, text_ids: pl.Series) -> Units:
     """The units of some texts (ascending keys) and their vectors; the codes are left empty."""
-    places = read_text_units(corpus).of_texts(text_ids)
-    units = read_frame(corpus.file("units.parquet"))
-    vectors = open_vectors(stage)[1]
+    places, vectors = corpus.places.of_texts(text_ids), open_vectors(stage)
     return Units(
         places=places,
-        texts=units["unit"].gather(text_rows(units["unit_id"], places.unit_ids)).to_list(),
+        texts=corpus.wording(places.unit_ids),
         vectors=vectors.read(places.unit_ids),
         codes=sp.csc_matrix((len(places.unit_ids), 0), dtype=np.float32),
         set_id=vectors.embedding_set.set_id,
@@ -294,7 +288,7 @@ class Found:
         picks: claims taken, in order.
         meanings: of the picks.
         neurons: (picks,) the neuron that says it: the one it was made from, else the one it goes with; -1 for none.
-        sources: `neuron`, `terms` or `style` for each.
+        sources: `terms`, or what made the candidate (`Pool.sources`).
         paths: of every price that was tried.
         considered: ready candidates.
     """
@@ -307,16 +301,20 @@ class Found:
     considered: int
 
 
-def find_claims(stage: Stage, material: Material, side: Side, corpus: StoredObject, activations: StoredObject) -> Found:
+def find_claims(
+    stage: Stage, material: Material, side: Side, corpus: StoredCorpus, activations: StoredActivations
+) -> Found:
     """Make candidates, choose among them."""
     spec, texts = stage.dataset.spec, material.texts["text"].to_list()
     units = units_of(stage, corpus, material.texts["text_id"])
     vocabulary = vocabulary_of(stage, material.texts, material.observations, material.learned, units)
     stage.report(f"{len(vocabulary.table.families):,} terms are supported by several clusters of {len(texts):,} texts")
     neurons = material.sources(NEURONS_PER_CLAIM * spec.selection.n)
-    pool = pool_of(style_pool(texts), neurons, material.fires, vocabulary, _with_codes(units, activations))
+    units = replace(units, codes=activations.on_units(units.places.unit_ids).tocsc())
+    ready = text_pools(spec.interpretation.sources, texts)
+    pool = pool_of(spec, ready, neurons, material.fires, vocabulary, units)
     limits = Limits(spec.selection.n, least_texts(stage.dataset.spec, side, material.texts.height))
-    stage.report(f"{len(pool.meanings):,} candidates of {len(neurons)} neurons and of style compete with the terms")
+    stage.report(f"{len(pool.meanings):,} candidates of {len(neurons)} neurons and of texts compete with the terms")
     picks, paths = _choose(spec, material, pool, vocabulary, limits)
     meanings = [_meaning(pick, pool, vocabulary.table) for pick in picks]
     made_from = [-1 if pick.column is None else int(pool.neurons[pick.column]) for pick in picks]
@@ -325,15 +323,10 @@ def find_claims(stage: Stage, material: Material, side: Side, corpus: StoredObje
         picks,
         meanings,
         [own if own >= 0 else near for own, near in zip(made_from, goes_with, strict=True)],
-        [_source(pick, own) for pick, own in zip(picks, made_from, strict=True)],
+        ["terms" if pick.column is None else pool.sources[pick.column] for pick in picks],
         paths,
         len(pool.meanings),
     )
-
-
-def _with_codes(units: Units, activations: StoredObject) -> Units:
-    codes, known = read_unit_codes(activations)
-    return replace(units, codes=codes[text_rows(known, units.places.unit_ids)].tocsc())
 
 
 def _choose(
@@ -341,7 +334,7 @@ def _choose(
 ) -> tuple[list[Pick], list[Path]]:
     """Claims about all observations; where effects may change with a control, about those of each of its levels, too.
 
-    An effect that turns round between two levels leaves nothing over all observations.
+    An effect that changes sign between two levels cancels out over all observations.
     """
     learned, seed = material.learned, spec.interpretation.seed
     picks, paths = choose_claims(learned, pool.columns, vocabulary, limits, seed=seed)
@@ -363,12 +356,6 @@ def _choose(
     return taken[: limits.n], paths
 
 
-def _source(pick: Pick, made_from: int) -> str:
-    if pick.group is not None:
-        return "terms"
-    return "neuron" if made_from >= 0 else "style"
-
-
 def _meaning(pick: Pick, pool: Pool, table: TermTable) -> Meaning:
     if pick.group is not None:
         return WordGroup(pick.group.terms(table))
@@ -383,66 +370,44 @@ def _nearest(material: Material, holds: np.ndarray) -> int:
     return best if best >= 0 and found[best] >= _SAYS else -1
 
 
-def records_of(material: Material, found: Found, columns: pl.DataFrame) -> list[dict[str, Any]]:
-    """A record for each claim, then one for each selected neuron about which nothing could be said.
+def concepts_of(material: Material, found: Found, columns: pl.DataFrame, first: int, half: str) -> list[FoundConcept]:
+    """A concept for each claim, then one record for each selected neuron about which nothing could be said.
 
     Args:
         material: what was learned from.
         found: what was chosen.
         columns: of the activations (column, sae_id, sae_column).
+        first: rank of the first one.
+        half: that they were found in.
     """
     places = {row["column"]: row for row in columns.iter_rows(named=True)}
     validation = (material.texts["split"] != "train").to_numpy()
-    records = []
-    for rank, (pick, meaning) in enumerate(zip(found.picks, found.meanings, strict=True)):
-        neuron = found.neurons[rank]
-        concept = Concept(meaning.claim, AUTHOR, definition_of(meaning), {"title": meaning.title})
-        records.append(
-            {
-                **_place(places, neuron, rank, pick.explained, _separation(material, pick)),
-                **_coverage(material, pick, neuron, validation),
-                "train_z": pick.strength,
-                "candidates": [],
-                "chosen": 0,
-                "concept": concept.record,
-                "unreadable": None,
-                "from": found.sources[rank],
-            }
+
+    def placed(neuron: int, **known: Any) -> FoundConcept:
+        row = places.get(neuron)
+        where = {"sae_id": row["sae_id"], "sae_column": row["sae_column"]} if row else {"sae_id": "", "sae_column": -1}
+        return FoundConcept(rank=first + len(made), column=neuron if row else None, half=half, **where, **known)
+
+    made: list[FoundConcept] = []
+    for pick, meaning, neuron, source in zip(found.picks, found.meanings, found.neurons, found.sources, strict=True):
+        concept = placed(
+            neuron,
+            score=pick.explained,
+            train_separation=_separation(material, pick),
+            concept=Concept(meaning.claim, AUTHOR, definition_of(meaning), {"title": meaning.title}),
+            train_z=pick.strength,
+            chosen=0,
+            made_from=source,
         )
+        made.append(_covering(concept, material, pick, validation))
     for neuron in material.selected:
-        said = max((abs(phi(_fires(material, neuron), pick.holds)) for pick in found.picks), default=0.0)
-        if said < _SAYS:
-            records.append(
-                {
-                    **_place(places, neuron, len(records), 0.0, 0.0),
-                    "bounds": [None, None],
-                    "fidelity": None,
-                    "candidates": [],
-                    "chosen": None,
-                    "concept": None,
-                    "unreadable": "no claim that was worth taking says much of it",
-                    "from": "neuron",
-                }
+        fires = column(material.codes, neuron) > 0
+        if max((abs(phi(fires, pick.holds)) for pick in found.picks), default=0.0) < _SAYS:
+            why = "no chosen claim covers much of it"
+            made.append(
+                placed(neuron, score=0.0, train_separation=0.0, concept=None, unreadable=why, made_from="neuron")
             )
-    return records
-
-
-def _fires(material: Material, neuron: int) -> np.ndarray:
-    return column(material.codes, neuron) > 0
-
-
-def _place(
-    places: dict[int, dict[str, Any]], neuron: int, rank: int, score: float, separation: float
-) -> dict[str, Any]:
-    row = places.get(neuron)
-    return {
-        "rank": rank,
-        "column": neuron if row else None,
-        "sae_id": row["sae_id"] if row else "",
-        "sae_column": row["sae_column"] if row else -1,
-        "score": score,
-        "train_separation": separation,
-    }
+    return made
 
 
 def _separation(material: Material, pick: Pick) -> float:
@@ -458,12 +423,12 @@ def _separation(material: Material, pick: Pick) -> float:
     return abs(value) * pick.sign if value != 0 else pick.sign
 
 
-def _coverage(material: Material, pick: Pick, neuron: int, validation: np.ndarray) -> dict[str, Any]:
-    """How much of the neuron the claim says, on validation texts."""
-    if neuron < 0:
-        return {"bounds": [None, None], "fidelity": None}
-    activation = column(material.codes, neuron)
+def _covering(concept: FoundConcept, material: Material, pick: Pick, validation: np.ndarray) -> FoundConcept:
+    """The concept with how much of its neuron it says, on validation texts."""
+    if concept.column is None:
+        return concept
+    activation = column(material.codes, concept.column)
     bounds = firing_bounds(activation, (80.0, 100.0))
     rows = validation if validation.sum() >= 50 else np.ones(len(validation), dtype=bool)
     measured = measure_fidelity(pick.holds[rows].astype(np.int8), activation[rows], bounds)
-    return {"bounds": [bounds[0], bounds[1] if np.isfinite(bounds[1]) else None], "fidelity": asdict(measured)}
+    return replace(concept, bounds=bounds, fidelity=measured)

@@ -1,15 +1,17 @@
 """The evaluation of one dataset: from annotations and labels to `ReportContent`, with negative controls."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.fidelity import MISSING, Fidelity, column
+from hsae_dagster.core.concepts.fidelity import MISSING, column
 from hsae_dagster.core.hypothesis import (
+    FoundConcept,
     Hypothesis,
     Judge,
     NearDuplicate,
@@ -41,7 +43,6 @@ from hsae_dagster.core.observations import (
     observation_matrix,
     outcome_per_text,
     text_keys,
-    text_rows,
 )
 from hsae_dagster.core.selection.stability import (
     HALVES,
@@ -50,7 +51,6 @@ from hsae_dagster.core.selection.stability import (
     Rule,
     Said,
     Side,
-    of_half,
     permuted_concepts,
     permuted_labels,
     random_neurons,
@@ -61,8 +61,8 @@ from hsae_dagster.core.selection.stability import (
 from hsae_dagster.orchestration.stage import Stage
 from hsae_dagster.report.content import Guided, ReportContent, SplitCount
 from hsae_dagster.stages.claims import UnitCloseness
-from hsae_dagster.stages.gold import Judged, annotation_errors, corrected_tests, read_distilled
-from hsae_dagster.stages.holdout import concepts_to_test, is_own, no_fidelity, shares_of
+from hsae_dagster.stages.gold import Judged, annotation_errors, corrected_tests
+from hsae_dagster.stages.holdout import concepts_to_test, no_fidelity, shares_of
 from hsae_dagster.stages.publishing import Identity
 from hsae_dagster.stages.selection import (
     effects_by_subgroup,
@@ -73,14 +73,49 @@ from hsae_dagster.stages.selection import (
     word_features,
 )
 from hsae_dagster.stages.sizes import read_choice
-from hsae_dagster.stages.units import StrongestUnits, read_sides, read_text_codes
-from hsae_dagster.storage.artifacts import read_codes, read_frame
-from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.stages.units import StrongestUnits
+from hsae_dagster.storage.outputs import (
+    Output,
+    StoredActivations,
+    StoredCheckpoints,
+    StoredCorpus,
+    StoredEmbeddings,
+    StoredInterpretations,
+    StoredMatrix,
+    StoredSelection,
+)
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """What an evaluation reads, in the order of the stages."""
+
+    corpus: StoredCorpus
+    embeddings: StoredEmbeddings
+    checkpoints: StoredCheckpoints
+    activations: StoredActivations
+    selected: StoredSelection
+    interpretations: StoredInterpretations
+    matrix: StoredMatrix
+
+    @staticmethod
+    def current(stage: Stage) -> "Upstream":
+        """The current ones: the large ones unread until there is anything to do (`verify`)."""
+        large = (StoredEmbeddings, StoredCheckpoints, StoredActivations, StoredSelection)
+        return Upstream(*(stage.pointed(kind) if kind in large else stage.upstream(kind) for kind in UPSTREAM))
+
+    @property
+    def outputs(self) -> list[Output]:
+        """All of it."""
+        return list(vars(self).values())
+
+
+UPSTREAM: tuple[Any, ...] = tuple(part.type for part in fields(Upstream))
 
 
 def run_negative_controls(
     stage: Stage,
-    upstream: dict[str, StoredObject],
+    upstream: Upstream,
     tests: Sequence[tuple[str, float, pl.DataFrame, HoldoutDesign]],
     alpha: float,
 ) -> tuple[NegativeControl, ...]:
@@ -98,11 +133,10 @@ def run_negative_controls(
         return ()
     stage.report("negative controls: permuted labels and random neurons")
     rng = np.random.default_rng([spec.inference.seed, 1])
-    neurons = read_frame(upstream["selected_neurons"].file("neurons.parquet"))
-    of_side = {side.half: side for side in read_sides(upstream["corpus"])}
+    of_side = {side.half: side for side in upstream.corpus.sides}
     found: list[list[NegativeControl]] = []
     for half, share, holdout, design in tests:
-        selected = of_half(neurons, half)["column"].to_list()
+        selected = upstream.selected.columns(half)
         rule = Rule(
             task=spec.task,
             method=spec.selection.method,
@@ -113,7 +147,7 @@ def run_negative_controls(
         if half not in of_side:  # nothing was learned for the user's own claims
             found.append([permuted_concepts(design, rule, 4 * runs, rng)])
             continue
-        codes, ids = read_text_codes(upstream["activations"], half)
+        codes, ids = upstream.activations.of_half(half), upstream.activations.text_ids
         train = _rows(codes, ids, of_side[half].observations.filter(pl.col("split") == "train"))
         tested = _rows(codes, ids, holdout)
         found.append(
@@ -138,15 +172,6 @@ def _rows(codes: sp.csr_matrix, ids: pl.Series, observations: pl.DataFrame) -> R
     )
 
 
-UPSTREAM = (
-    "corpus",
-    "embeddings",
-    "sae_checkpoints",
-    "activations",
-    "selected_neurons",
-    "interpretations",
-    "annotation_matrix",
-)
 _BADGE_ORDER = {"confirmed": 0, "confirmed, judge unchecked": 1, "suggestive": 2, "not supported": 3, "invalid": 4}
 
 
@@ -159,8 +184,8 @@ class _Inputs:
         share: of alpha.
         holdout: observations that test them.
         judged: texts of the holdout.
-        answers: (judged, records) int8.
-        records: of the hypotheses.
+        answers: (judged, concepts) int8.
+        concepts: of the hypotheses.
         duplicates: that each stands for.
         distilled: what a probe judged in the model's place (`distilling`); None where the model judged every text.
     """
@@ -170,7 +195,7 @@ class _Inputs:
     holdout: pl.DataFrame
     judged: pl.DataFrame
     answers: np.ndarray
-    records: list[dict[str, Any]]
+    concepts: list[FoundConcept]
     duplicates: list[tuple[NearDuplicate, ...]]
     distilled: pl.DataFrame | None
 
@@ -189,13 +214,13 @@ class _Inputs:
 
     def judged_for(self, design: HoldoutDesign) -> Judged:
         """What the judge said, for the correction by gold labels."""
-        names = [(record["concept"]["concept_id"], record["concept"]["predicate"]) for record in self.records]
+        names = [(concept.concept_id, concept.claim) for concept in self.concepts]
         return Judged(self.judged["text_id"], self.answers, self.holdout, design, names)
 
 
 def evaluate(
     stage: Stage,
-    upstream: dict[str, StoredObject],
+    upstream: Upstream,
     run_id: str,
     plan: AnalysisPlan,
     look: Look,
@@ -207,21 +232,22 @@ def evaluate(
     """
     spec = stage.dataset.spec
     parts = _read(stage, upstream)
-    rows = read_frame(upstream["annotation_matrix"].file("observations.parquet"))
-    stage.report(f"testing {sum(len(part.records) for part in parts)} hypotheses on {rows.height:,} observations")
+    rows = upstream.matrix.observations
+    stage.report(f"testing {sum(len(part.concepts) for part in parts)} hypotheses on {rows.height:,} observations")
     designs = [part.design(spec.task) for part in parts]
     judged = [part.judged_for(design) for part, design in zip(parts, designs, strict=True)]
-    errors = annotation_errors(stage.dataset.name, stage.dataset.folder, spec.inference, judged)
+    shown = upstream.matrix.summary.get("examples", {})
+    errors = annotation_errors(stage.dataset.name, stage.dataset.folder, spec.inference, judged, shown)
     made: dict[str, tuple[Hypothesis, ...]] = {}
     corrections: list[Family] = []
     for part, design, known in zip(parts, designs, errors, strict=True):
         made[part.half], family = _tested(stage, upstream, part, design, known, plan, look, identities)
         corrections.append(family)
-    hypotheses = _joined(made, upstream["annotation_matrix"], spec.inference.same_concept)
+    hypotheses = _joined(made, upstream.matrix, spec.inference.same_concept)
     fits, chance = _fits(stage, upstream, parts, designs)
     asked = [(part.half, part.share, part.holdout, design) for part, design in zip(parts, designs, strict=True)]
     controls = run_negative_controls(stage, upstream, asked, plan.level)
-    summary = upstream["corpus"].json("summary.json")
+    summary = upstream.corpus.summary
     return ReportContent(
         dataset=stage.dataset.name,
         description=spec.description,
@@ -233,19 +259,19 @@ def evaluate(
         dropped=summary["dropped"],
         hypotheses=hypotheses,
         unreadable=tuple(
-            (record["rank"], record["sae_id"], record["sae_column"], record["unreadable"])
-            for record in upstream["interpretations"].json("concepts.json")
-            if record["concept"] is None
+            (found.rank, found.sae_id, found.sae_column, found.unreadable or "")
+            for found in upstream.interpretations.concepts
+            if found.concept is None
         ),
         fits=fits,
         floor=chance,
-        guidance=_guidance(upstream["sae_checkpoints"]),
-        sizes=read_choice(upstream["sae_checkpoints"]),
+        guidance=_guidance(upstream.checkpoints),
+        sizes=read_choice(upstream.checkpoints),
         alpha=plan.level,
         round=summary["round"],
         bonferroni=sum(family.bonferroni for family in corrections),
         settings=spec.model_dump(mode="json"),
-        versions={name: stored.data_version for name, stored in upstream.items()},
+        versions={output.asset: output.stored.data_version for output in upstream.outputs},
         run_id=run_id,
         look=look,
         # Every part counts the same tests of earlier looks.
@@ -256,7 +282,7 @@ def evaluate(
 
 def _tested(
     stage: Stage,
-    upstream: dict[str, StoredObject],
+    upstream: Upstream,
     inputs: _Inputs,
     design: HoldoutDesign,
     errors: list[AnnotationError],
@@ -266,12 +292,12 @@ def _tested(
 ) -> tuple[tuple[Hypothesis, ...], Family]:
     """Hypotheses of one part, and their correction."""
     spec = stage.dataset.spec
-    tests = test_hypotheses(design, min_positives=spec.inference.min_positives) if inputs.records else []
+    tests = test_hypotheses(design, min_positives=spec.inference.min_positives) if inputs.concepts else []
     if inputs.distilled is not None:
         tests, errors = corrected_tests(tests, errors, inputs.judged_for(design), inputs.distilled)
-    keys = [plan.test_key(record["concept"]["concept_id"], inputs.half) for record in inputs.records]
+    keys = [plan.test_key(concept.concept_id, inputs.half) for concept in inputs.concepts]
     planned = {(test.half, test.concept_id): test for test in plan.tests}
-    frozen = [planned[inputs.half, record["concept"]["concept_id"]] for record in inputs.records]
+    frozen = [planned[inputs.half, concept.concept_id] for concept in inputs.concepts]
     decided = decide(
         tests,
         errors,
@@ -285,17 +311,17 @@ def _tested(
     )
     hypotheses = _hypotheses(stage, upstream, inputs, tests, keys, decided, identities, errors, look, plan.level)
     if spec.selection.interactions or spec.selection.within:
-        column_of = {record["rank"]: j for j, record in enumerate(inputs.records)}
+        column_of = {concept.rank: j for j, concept in enumerate(inputs.concepts)}
         subgroups = effects_by_subgroup(spec, inputs.holdout, design, inputs.share)
         hypotheses = tuple(with_subgroups(h, subgroups[column_of[h.rank]], plan.level) for h in hypotheses)
     return hypotheses, decided.family
 
 
 def _joined(
-    made: Mapping[str, tuple[Hypothesis, ...]], matrix: StoredObject, threshold: float
+    made: Mapping[str, tuple[Hypothesis, ...]], matrix: StoredMatrix, threshold: float
 ) -> tuple[Hypothesis, ...]:
     """One list, best verdicts first; claims of both halves that say the same are one line, led by the surer one."""
-    annotations = read_frame(matrix.file("annotations.parquet"))
+    annotations = matrix.annotations
 
     def said(h: Hypothesis) -> Said:
         answers = annotations[h.concept_id].cast(pl.Int8).fill_null(-1).to_numpy()
@@ -318,19 +344,16 @@ def _surest(h: Hypothesis) -> tuple[int, float, float, int]:
     return _BADGE_ORDER[h.badge], *np.nan_to_num([h.p_holm, h.p_one_sided], nan=2.0).tolist(), h.rank
 
 
-def _read(stage: Stage, upstream: dict[str, StoredObject]) -> list[_Inputs]:
+def _read(stage: Stage, upstream: Upstream) -> list[_Inputs]:
     """The hypotheses by the rows that test them: all on one holdout, or those of each half, and the user's own."""
-    corpus, matrix = upstream["corpus"], upstream["annotation_matrix"]
-    texts, rows = read_frame(corpus.file("texts.parquet")), read_frame(matrix.file("observations.parquet"))
-    records = concepts_to_test(stage.dataset, upstream["interpretations"])
-    annotations = read_frame(matrix.file("annotations.parquet"))
-    judged = annotations.join(texts, on="text_id", how="left", maintain_order="left")
-    distilled = read_distilled(matrix)
+    matrix, rows = upstream.matrix, upstream.matrix.observations
+    concepts = concepts_to_test(stage.dataset, upstream.interpretations)
+    judged = matrix.annotations.join(upstream.corpus.texts, on="text_id", how="left", maintain_order="left")
     parts = []
     for half, share in shares_of(stage, halves="half" in rows.columns).items():
         holdout = rows_that_test(rows, half)
         own = judged.filter(pl.col("text_id").is_in(text_keys(holdout).implode()))
-        parts.append(_part(stage, half, share, holdout, own, [r for r in records if r["half"] == half], distilled))
+        parts.append(_part(stage, half, share, holdout, own, [c for c in concepts if c.half == half], matrix.distilled))
     return parts
 
 
@@ -340,36 +363,36 @@ def _part(
     share: float,
     holdout: pl.DataFrame,
     judged: pl.DataFrame,
-    records: list[dict[str, Any]],
+    concepts: list[FoundConcept],
     distilled: pl.DataFrame | None,
 ) -> _Inputs:
-    columns = [record["concept"]["concept_id"] for record in records]
+    columns = [concept.concept_id for concept in concepts]
     answers = judged.select(pl.col(columns).cast(pl.Int8).fill_null(-1)).to_numpy().astype(np.int8)
     answers = answers.reshape(judged.height, len(columns))  # no columns are no rows to polars
     # What the user brings is tested whatever it is like.
-    n_found = sum(not is_own(record) for record in records)
-    claims = [record["concept"]["predicate"] for record in records[:n_found]]
+    n_found = sum(not concept.own for concept in concepts)
+    claims = [concept.claim for concept in concepts[:n_found]]
     kept = families(answers[:, :n_found], claims, stage.dataset.spec.inference.same_concept)
-    kept |= {j: () for j in range(n_found, len(records))}
+    kept |= {j: () for j in range(n_found, len(concepts))}
     return _Inputs(
         half=half,
         share=share,
         holdout=holdout,
         judged=judged.select("text_id", "text", "split", "cluster_id", "n_words"),
         answers=answers[:, list(kept)],
-        records=[records[j] for j in kept],
-        duplicates=[tuple(_duplicate(records[m.position], m.phi) for m in members) for members in kept.values()],
+        concepts=[concepts[j] for j in kept],
+        duplicates=[tuple(_duplicate(concepts[m.position], m.phi) for m in members) for members in kept.values()],
         distilled=distilled,
     )
 
 
-def _duplicate(record: dict[str, Any], phi: float) -> NearDuplicate:
-    return NearDuplicate(record["concept"]["predicate"], record["concept"]["concept_id"], record["rank"], phi)
+def _duplicate(concept: FoundConcept, phi: float) -> NearDuplicate:
+    return NearDuplicate(concept.claim, concept.concept_id, concept.rank, phi)
 
 
 def _hypotheses(
     stage: Stage,
-    upstream: dict[str, StoredObject],
+    upstream: Upstream,
     inputs: _Inputs,
     tests: list[HypothesisTest],
     keys: list[str],
@@ -380,24 +403,22 @@ def _hypotheses(
     alpha: float,
 ) -> tuple[Hypothesis, ...]:
     family = decided.family
-    stability, again = _stability(upstream["selected_neurons"]), _found_again(upstream["selected_neurons"])
-    near_copies = read_families(upstream["selected_neurons"], upstream["activations"])
-    ids = read_frame(upstream["activations"].file("texts.parquet"))["text_id"]
-    codes = read_codes(upstream["activations"].file("codes.safetensors"))[text_rows(ids, inputs.judged["text_id"])]
-    by_neuron = codes.tocsc()
-    units = StrongestUnits.of(upstream, inputs.judged["text_id"])
-    closeness = UnitCloseness.of(stage, upstream["corpus"])
+    neurons = {(row["half"], row["column"]): row for row in upstream.selected.neurons.iter_rows(named=True)}
+    near_copies = read_families(upstream.selected, upstream.activations)
+    by_neuron = upstream.activations.on(inputs.judged["text_id"]).tocsc()
+    units = StrongestUnits.of(upstream.activations, upstream.corpus, inputs.judged["text_id"])
+    closeness = UnitCloseness.of(stage, upstream.corpus)
     outcomes = outcome_per_text(inputs.judged["text_id"], inputs.holdout)
     made = []
-    for j, (record, test) in enumerate(zip(inputs.records, tests, strict=True)):
-        fidelity, neuron = _fidelity(record["fidelity"]) if record["fidelity"] else no_fidelity(), record["column"]
-        no_neuron = neuron is None
+    for j, (concept, test) in enumerate(zip(inputs.concepts, tests, strict=True)):
+        neuron, selected = concept.column, neurons.get((inputs.half, concept.column), {})
+        again = selected.get("selection_frequency")
         found = verdict(
             p_holm=float(family.p_holm[j]),
             q_value=float(family.q_value[j]),
             alpha=alpha,
             estimate=test.separation.estimate,
-            expected_sign=record["train_separation"],
+            expected_sign=concept.train_separation,
             untestable=test.flags[0] if not np.isfinite(test.separation.p_value) and test.flags else None,
             reversed_by_controls=reversed_by_controls(test.separation, test.adjusted),
             p_against=float(decided.p_against[j]),
@@ -407,10 +428,10 @@ def _hypotheses(
             halves=bool(inputs.half),
         )
         has = inputs.answers[:, j] == 1
-        activation = has.astype(np.float64) if no_neuron else column(by_neuron, neuron)
-        strong = record["bounds"][0] if record["bounds"][0] is not None else np.inf
+        activation = has.astype(np.float64) if neuron is None else column(by_neuron, neuron)
+        strong = concept.bounds[0] if concept.bounds[0] is not None else np.inf
         evidence = gather_evidence(
-            record["concept"]["definition"],
+            concept.said.definition,
             inputs.judged,
             inputs.by_judge[:, j],
             activation,
@@ -418,45 +439,45 @@ def _hypotheses(
             outcomes,
             test.separation.estimate,
             closeness=closeness,
-            unit_of=lambda row, c=record["column"]: units.strongest(row, c),  # type: ignore[misc]
+            unit_of=partial(units.strongest, neuron=neuron),
         )
         made.append(
             Hypothesis(
-                hypothesis_id=identities[record["concept"]["concept_id"]].hypothesis_id,
-                rank=record["rank"],
-                claim=record["concept"]["predicate"],
-                concept_id=record["concept"]["concept_id"],
-                sae_id=record["sae_id"],
-                sae_column=record["sae_column"],
-                selection_score=record["score"],
-                train_separation=record["train_separation"],
+                hypothesis_id=identities[concept.concept_id].hypothesis_id,
+                rank=concept.rank,
+                claim=concept.claim,
+                concept_id=concept.concept_id,
+                sae_id=concept.sae_id,
+                sae_column=concept.sae_column,
+                selection_score=concept.score,
+                train_separation=concept.train_separation,
                 test=test,
                 p_holm=float(family.p_holm[j]),
                 q_value=float(family.q_value[j]),
-                fidelity=fidelity,
+                fidelity=concept.fidelity or no_fidelity(),
                 badge=found.badge,
                 reason=found.reason,
                 evidence=evidence,
-                activations=None if no_neuron else activation_histogram(activation, inputs.answers[:, j], strong),
+                activations=None if neuron is None else activation_histogram(activation, inputs.answers[:, j], strong),
                 rule=found.rule,
                 p_one_sided=float(decided.p_one_sided[j]),
                 decided_by=decided.basis[j],
-                source=record["source"],
-                made_from=record.get("from", ""),
-                title=record["concept"]["details"].get("title", record["concept"]["predicate"]),
+                source=concept.source,
+                made_from=concept.made_from,
+                title=concept.said.details.get("title", concept.claim),
                 annotation_error=errors[j],
                 test_key=keys[j],
                 duplicates=inputs.duplicates[j],
-                near_copies=near_copies.get((inputs.half, neuron), ()),
-                stability=stability.get((inputs.half, neuron), np.nan),
-                found_in=again.get((inputs.half, neuron), (0, 0))[0],
-                other_seeds=again.get((inputs.half, neuron), (0, 0))[1],
+                near_copies=near_copies.get((inputs.half, -1 if neuron is None else neuron), ()),
+                stability=np.nan if again is None else again,
+                found_in=selected.get("found_in", 0),
+                other_seeds=selected.get("other_seeds", 0),
                 half=inputs.half,
                 detectable=minimum_detectable_effect(
                     test.separation.standard_error,
                     test.separation.degrees_of_freedom,
                     # A frozen direction is tested on one side: twice the level of a two-sided test.
-                    (2 if record["train_separation"] else 1) * inputs.share * alpha / max(family.size, 1),
+                    (2 if concept.train_separation else 1) * inputs.share * alpha / max(family.size, 1),
                 ),
             )
         )
@@ -468,55 +489,40 @@ def _judge(model: str, *, checked: bool) -> Judge:
     return "exact" if model == "lexical" else "gold" if checked else "unchecked"
 
 
-def _guidance(checkpoints: StoredObject) -> dict[str, Guided]:
+def _guidance(checkpoints: StoredCheckpoints) -> dict[str, Guided]:
     """How the label guided each autoencoder; those from before there was guidance were not guided."""
     found = {}
-    for record in checkpoints.json("saes.json"):
+    for record in checkpoints.records:
         config = record["config"]
         neurons = config.get("head_neurons") or config["m"]
         found[record["sae_id"]] = Guided(float(config.get("label_weight", 0.0)), neurons, config["m"])
     return found
 
 
-def _stability(selected: StoredObject) -> dict[tuple[str, int], float]:
-    """Selection frequency by the half that selected a neuron, and its column."""
-    frame = read_frame(selected.file("neurons.parquet")).with_columns(pl.col("selection_frequency").fill_null(np.nan))
-    return {(half, column): again for half, column, again in frame["half", "column", "selection_frequency"].iter_rows()}
-
-
-def _found_again(selected: StoredObject) -> dict[tuple[str, int], tuple[int, int]]:
-    """In how many of how many other seeds a neuron was found, by the half that selected it and its column."""
-    frame = read_frame(selected.file("neurons.parquet"))["half", "column", "found_in", "other_seeds"]
-    return {(half, column): (found_in, others) for half, column, found_in, others in frame.iter_rows()}
-
-
-def _fidelity(record: dict[str, Any]) -> Fidelity:
-    intervals = {name: tuple(value) for name, value in record.items() if name.endswith("_interval")}
-    return Fidelity(**{**record, **intervals})
-
-
 def _fits(
-    stage: Stage, upstream: dict[str, StoredObject], parts: list[_Inputs], designs: list[HoldoutDesign]
+    stage: Stage, upstream: Upstream, parts: list[_Inputs], designs: list[HoldoutDesign]
 ) -> tuple[tuple[joint_fit.Fit, ...], tuple[float, float]]:
     """The ladder, the mean of both sides where each half tests what the other found."""
     design_of = {part.half: design for part, design in zip(parts, designs, strict=True)}
-    found = [_ladder(stage, upstream, side, design_of[side.half]) for side in read_sides(upstream["corpus"])]
+    found = [_ladder(stage, upstream, side, design_of[side.half]) for side in upstream.corpus.sides]
     return joint_fit.averaged([fits for fits, _ in found]), joint_fit.averaged_floor([chance for _, chance in found])
 
 
 def _ladder(
-    stage: Stage, upstream: dict[str, StoredObject], side: Side, design: HoldoutDesign
+    stage: Stage, upstream: Upstream, side: Side, design: HoldoutDesign
 ) -> tuple[tuple[joint_fit.Fit, ...], tuple[float, float]]:
     """What can be predicted at all, what the neurons keep of it, what the concepts in words keep."""
     settings, task = stage.dataset.spec.inference, stage.dataset.spec.task
     scorer = joint_fit.Score(task, design.clusters, settings.bootstrap, settings.seed)
     ids, learn = side.texts["text_id"], side.observations.filter(pl.col("split") != "holdout")
-    holdout = read_frame(upstream["annotation_matrix"].file("observations.parquet"))
-    selected = of_half(read_frame(upstream["selected_neurons"].file("neurons.parquet")), side.half)["column"].to_numpy()
-    features = neuron_features(stage, upstream["activations"], selected, ids, side.half) | word_features(side.texts)
+    selected = np.array(upstream.selected.columns(side.half), dtype=np.int64)
+    features = neuron_features(stage, upstream.corpus, upstream.activations, selected, ids, side.half)
+    features |= word_features(side.texts)
     names = (EMBEDDINGS, WORDS, ALL_NEURONS, SELECTED, FIRED)
     features = {name: features[name] for name in names if name in features}
-    rows, held_out = (observed(features, ids, part) for part in (learn, rows_that_test(holdout, side.half)))
+    rows, held_out = (
+        observed(features, ids, part) for part in (learn, rows_that_test(upstream.matrix.observations, side.half))
+    )
     fits = measure_rungs(rows, held_out, scorer, lambda name: stage.report(f"fit of {name}"))
     # A half that found nothing says nothing: a constant.
     concepts = np.nan_to_num(design.concepts) if design.concepts.shape[1] else np.zeros((len(design.outcome), 1))

@@ -1,14 +1,15 @@
 """Labels by people, or by a judge of a sample, beside an evaluation, and the effects that they correct."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
+from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.core.concepts.fidelity import MISSING, column
+from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.core.inference.annotation_error import (
     AnnotationError,
     Corrected,
@@ -25,17 +26,18 @@ from hsae_dagster.core.inference.annotation_error import (
 from hsae_dagster.core.inference.cluster_robust import NO_EFFECT_ESTIMATED
 from hsae_dagster.core.inference.effects import HypothesisTest
 from hsae_dagster.core.inference.partial_effects import TOO_FEW_JUDGED, Flag
-from hsae_dagster.core.observations import HoldoutDesign, text_keys, text_rows
+from hsae_dagster.core.observations import HoldoutDesign, TextUnits, text_keys, text_rows
 from hsae_dagster.core.selection.stability import rows_that_test
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.rows import FILE, read_gold, write_sheet
 from hsae_dagster.dataset.sections import Inference
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.orchestration.project import Project
-from hsae_dagster.stages.holdout import concepts_to_test, holdout_texts, is_own
-from hsae_dagster.stages.units import read_text_units, text_vectors, vector_table
-from hsae_dagster.storage.artifacts import read_codes, read_frame
-from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.providers.base import Labelled
+from hsae_dagster.stages.holdout import concepts_to_test, holdout_texts
+from hsae_dagster.stages.units import text_vectors
+from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, StoredInterpretations, StoredMatrix
+from hsae_dagster.storage.vectors import VectorTable
 
 _SEED = 0
 
@@ -68,9 +70,9 @@ def gold_offer(dataset: Dataset) -> str:
     if spec.annotation.model == "lexical" or spec.task == "pairwise" or (dataset.folder / FILE).is_file():
         return ""
     return (
-        f"No labels of people check {spec.annotation.model}, which judges: what holds will be “confirmed, judge "
-        f"unchecked”. To have people decide, `hsae run {dataset.name} --until interpretations` stops before anything "
-        f"is judged, and `hsae gold {dataset.name}` draws the texts to label; it can be drawn later, too."
+        f"No human labels check the judge {spec.annotation.model}: claims that hold will be “confirmed, judge "
+        f"unchecked”. To label texts first, `hsae run {dataset.name} --until interpretations` stops before "
+        f"anything is judged, and `hsae gold {dataset.name}` draws the texts to label. You can do so later, too."
     )
 
 
@@ -91,21 +93,20 @@ def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int
             f"Dataset `{dataset.name}` has no claims yet that texts could be labelled for. Make them with `hsae run "
             f"{dataset.name} --until interpretations`; nothing is judged by that."
         )
-    observations, answers = _answers(project, dataset)
-    texts = read_frame(project.store.current(dataset.name, "corpus").file("texts.parquet")).select("text_id", "text")
+    corpus = StoredCorpus.current(project.store, dataset.name)
+    observations, answers = _answers(project, dataset, corpus)
+    texts = corpus.texts.select("text_id", "text")
     rng, parts = np.random.default_rng(_SEED), []
-    found = project.store.current(dataset.name, "activations")
-    rows = text_rows(read_frame(found.file("texts.parquet"))["text_id"], answers["text_id"])
-    by_neuron = read_codes(found.file("codes.safetensors"))[rows].tocsc()
-    for record in concepts_to_test(dataset, project.store.current(dataset.name, "interpretations")):
-        key, testing = record["concept"]["concept_id"], rows_that_test(observations, record["half"])
-        activation = None if record["column"] is None else column(by_neuron, record["column"])
+    by_neuron = StoredActivations.current(project.store, dataset.name).on(answers["text_id"]).tocsc()
+    for concept in concepts_to_test(dataset, StoredInterpretations.current(project.store, dataset.name)):
+        key, testing = concept.concept_id, rows_that_test(observations, concept.half)
+        activation = None if concept.column is None else column(by_neuron, concept.column)
         if key in answers.columns:
             judged = answers[key].cast(pl.Int8).fill_null(-1).to_numpy().copy()
         else:
-            strong = record["bounds"][0] if activation is not None else None
             judged = np.zeros(answers.height, dtype=np.int8)
-            judged[activation >= strong if strong else slice(0)] = 1
+            if activation is not None and concept.bounds[0]:
+                judged[activation >= concept.bounds[0]] = 1
         # Texts of the half that found a claim do not test it, so labels there correct nothing.
         judged[~answers["text_id"].is_in(text_keys(testing).implode()).to_numpy()] = -1
         rows, chance = draw_gold(judged, size, rng, activation)
@@ -115,7 +116,7 @@ def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int
             .select("text_id")
             .with_columns(
                 pl.lit(key).alias("concept"),
-                pl.lit(record["concept"]["predicate"]).alias("claim"),
+                pl.lit(concept.claim).alias("claim"),
                 pl.Series("probability", chance[order]),
                 pl.lit("").alias("annotator"),
                 pl.lit("").alias("label"),
@@ -128,19 +129,62 @@ def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int
     return path, sheet.height
 
 
-def _answers(project: Project, dataset: Dataset) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _answers(project: Project, dataset: Dataset, corpus: StoredCorpus) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Observations that test, and the judged texts with their answers, or the texts alone where these are others."""
-    corpus = project.store.current(dataset.name, "corpus")
     observations, texts = holdout_texts(corpus, dataset.spec.annotation)
     held_out = texts.select("text_id")
     if not project.store.has(dataset.name, "annotation_matrix"):
         return observations, held_out
-    answers = read_frame(project.store.current(dataset.name, "annotation_matrix").file("annotations.parquet"))
+    answers = StoredMatrix.current(project.store, dataset.name).annotations
     return observations, answers if set(answers["text_id"]) == set(held_out["text_id"]) else held_out
 
 
+# Of the labels on each side, yes and no, so few are shown to the judge that the rest can still check it.
+_MOST_SHOWN = 0.25
+
+
+def draw_shown(dataset: Dataset, concepts: Sequence[Concept], texts: pl.DataFrame) -> dict[str, dict[str, bool]]:
+    """Labelled texts that the judge is shown: by concept id, what people said by text_id; empty where none are asked.
+
+    Half of `judge.examples` have the concept and half lack it, drawn by chance, at most a quarter of the labels on
+    each side.
+
+    Args:
+        dataset: with its declaration and gold.csv.
+        concepts: to be judged.
+        texts: of the holdout, with text_id.
+
+    """
+    size = dataset.spec.judge.examples
+    gold = read_gold(dataset.name, dataset.folder) if size else None
+    if gold is None:
+        return {}
+    rng, found = np.random.default_rng([dataset.spec.annotation.seed, 4]), {}
+    for concept in concepts:
+        own = gold.filter(pl.col("concept").is_in([concept.concept_id, concept.predicate]))
+        own = own.unique("text_id", keep="first", maintain_order=True).join(texts, on="text_id", how="semi")
+        sides = [own.filter(pl.col("label") == label)["text_id"].sort().to_list() for label in (1, 0)]
+        takes = [min((size + 1 - n) // 2, int(_MOST_SHOWN * len(side))) for n, side in enumerate(sides)]
+        drawn = [rng.permutation(side)[:take] for side, take in zip(sides, takes, strict=True)]
+        found[concept.concept_id] = {str(key): not n for n, side in enumerate(drawn) for key in side}
+    return {key: shown for key, shown in found.items() if shown}
+
+
+def labelled(shown: Mapping[str, Mapping[str, bool]], concepts: Sequence[Concept], texts: pl.DataFrame) -> Labelled:
+    """The same as the judge reads it: by predicate, the texts and what people said."""
+    by_key = dict(texts.select("text_id", "text").iter_rows())
+    return {
+        concept.predicate: [(by_key[key], said) for key, said in shown.get(concept.concept_id, {}).items()]
+        for concept in concepts
+    }
+
+
 def annotation_errors(
-    dataset: str, folder: Path, settings: Inference, parts: Sequence[Judged]
+    dataset: str,
+    folder: Path,
+    settings: Inference,
+    parts: Sequence[Judged],
+    shown: Mapping[str, Mapping[str, bool]] | None = None,
 ) -> list[list[AnnotationError]]:
     """What is known about the errors of each concept's annotation; pairs have no correction (only texts do).
 
@@ -149,21 +193,24 @@ def annotation_errors(
         folder: where its gold labels are.
         settings: of the tests.
         parts: sets of concepts, each with the texts that test it.
+        shown: labels that the judge has seen (`draw_shown`), which check nothing.
     """
     gold = read_gold(dataset, folder)
     if gold is not None:
         _check_known(dataset, gold, [(judged.names, judged.text_ids) for judged in parts])
-    return [_errors(gold, settings, judged) for judged in parts]
+    return [_errors(gold, settings, judged, shown or {}) for judged in parts]
 
 
-def _errors(gold: pl.DataFrame | None, settings: Inference, judged: Judged) -> list[AnnotationError]:
+def _errors(
+    gold: pl.DataFrame | None, settings: Inference, judged: Judged, shown: Mapping[str, Mapping[str, bool]]
+) -> list[AnnotationError]:
     found = []
     for j, names in enumerate(judged.names):
         own = None if gold is None else gold.filter(pl.col("concept").is_in(names))
         labelled = own is not None and own.height > 0
         found.append(
             AnnotationError(
-                corrected=_corrected(own, judged, j) if own is not None and labelled else None,
+                corrected=_corrected(own, judged, j, shown.get(names[0], {})) if own is not None and labelled else None,
                 human_kappa=_human_kappa(own) if own is not None and labelled else float("nan"),
                 band=_band(settings, judged, j),
             )
@@ -171,7 +218,7 @@ def _errors(gold: pl.DataFrame | None, settings: Inference, judged: Judged) -> l
     return found
 
 
-def check_gold(dataset: Dataset, interpretations: StoredObject, corpus: StoredObject) -> str:
+def check_gold(dataset: Dataset, interpretations: StoredInterpretations, corpus: StoredCorpus) -> str:
     """Refuse gold.csv before anything is judged if it cannot be read, or is about none of what will be tested.
 
     Returns:
@@ -180,22 +227,26 @@ def check_gold(dataset: Dataset, interpretations: StoredObject, corpus: StoredOb
     Raises:
         DatasetError: with what is wrong and what to do.
     """
-    gold = read_gold(dataset.name, dataset.folder)
+    gold, size = read_gold(dataset.name, dataset.folder), dataset.spec.judge.examples
+    if gold is None and size:
+        raise DatasetError(
+            f"Dataset `{dataset.name}`: judge.examples is {size}, but there is no gold.csv to take examples from. Draw "
+            f"a sheet with `hsae gold {dataset.name}` and label it, or set judge.examples to 0."
+        )
     if gold is None:
         return ""
-    records = concepts_to_test(dataset, interpretations)
+    concepts = concepts_to_test(dataset, interpretations)
     observations = holdout_texts(corpus, dataset.spec.annotation)[0]
     parts = []
-    for half in dict.fromkeys(record["half"] for record in records):
-        found = (record["concept"] for record in records if record["half"] == half)
-        testing = rows_that_test(observations, half)
-        parts.append(([(concept["concept_id"], concept["predicate"]) for concept in found], text_keys(testing)))
+    for half in dict.fromkeys(concept.half for concept in concepts):
+        names = [(concept.concept_id, concept.claim) for concept in concepts if concept.half == half]
+        parts.append((names, text_keys(rows_that_test(observations, half))))
     usable = _check_known(dataset.name, gold, parts)
     if usable == gold.height:
         return ""
     return (
-        f"{gold.height - usable:,} of the {gold.height:,} labels in gold.csv are about claims or texts that are not "
-        "tested, and count for nothing."
+        f"{gold.height - usable:,} of the {gold.height:,} labels in gold.csv are about claims or texts that are "
+        "not tested, and are ignored."
     )
 
 
@@ -220,7 +271,7 @@ def _check_known(dataset: str, gold: pl.DataFrame, parts: Sequence[tuple[list[tu
     return usable
 
 
-def _corrected(own: pl.DataFrame, judged: Judged, column: int) -> Corrected | None:
+def _corrected(own: pl.DataFrame, judged: Judged, column: int, shown: Mapping[str, bool]) -> Corrected | None:
     if judged.design.task == "pairwise":
         return None
     one = own.group_by("text_id", maintain_order=True).agg(pl.col("label").first(), pl.col("probability").first())
@@ -231,6 +282,7 @@ def _corrected(own: pl.DataFrame, judged: Judged, column: int) -> Corrected | No
     known = np.isfinite(gold)
     given = texts["probability"].fill_null(np.nan).to_numpy()
     probability = given if np.isfinite(given[known]).all() else post_stratified(answers, known)
+    gold, probability = _unseen(gold, probability, judged.text_ids.is_in(list(shown)).to_numpy())
     rows = text_rows(judged.text_ids, judged.observations["text_id"])
     seen = answers[rows] >= 0
     return corrected_separation(
@@ -240,6 +292,20 @@ def _corrected(own: pl.DataFrame, judged: Judged, column: int) -> Corrected | No
         gold[rows][seen],
         probability[rows][seen],
     )
+
+
+def _unseen(gold: np.ndarray, probability: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels that the judge has not seen, NaN elsewhere, and the probability that a text is among them.
+
+    Those that it has seen were drawn by chance from the labels of yes, and from those of no.
+    """
+    unseen, left = gold.copy(), probability.copy()
+    for said in (0.0, 1.0):
+        side = gold == said
+        if side.any():
+            left[side] *= 1 - (side & shown).sum() / side.sum()
+    unseen[shown] = np.nan
+    return unseen, left
 
 
 def _human_kappa(own: pl.DataFrame) -> float:
@@ -267,11 +333,6 @@ def _band(settings: Inference, judged: Judged, column: int) -> tuple[float, floa
     )
 
 
-DISTILLED = "distilled.parquet"
-# Stages that the draw and the probe read.
-READ = ("embeddings", "activations")
-
-
 def texts_to_ask(dataset: Dataset, texts: pl.DataFrame, firing: np.ndarray | None = None) -> Sample:
     """The texts that the model judges: all, or the declared sample.
 
@@ -291,19 +352,18 @@ def in_words(asked: int, texts: int) -> str:
     return f"the model judges {asked:,} of {texts:,} texts, a probe the rest: {asked / texts:.1%} of the calls"
 
 
-def firing_of(activations: StoredObject, records: Sequence[dict[str, Any]], texts: pl.DataFrame) -> np.ndarray:
-    """(texts, found concepts) float32 activations of the concepts' neurons; one's own hypotheses have none."""
-    ids = read_frame(activations.file("texts.parquet"))["text_id"]
-    codes = read_codes(activations.file("codes.safetensors"))[text_rows(ids, texts["text_id"])].tocsc()
-    found = [column(codes, record["column"]) for record in records if not is_own(record)]
+def firing_of(activations: StoredActivations, concepts: Sequence[FoundConcept], texts: pl.DataFrame) -> np.ndarray:
+    """(texts, neurons) float32 activations of the concepts' neurons, of those that have one."""
+    codes = activations.on(texts["text_id"]).tocsc()
+    found = [column(codes, concept.column) for concept in concepts if concept.column is not None]
     return np.column_stack(found).astype(np.float32) if found else np.zeros((texts.height, 0), np.float32)
 
 
 def label_the_rest(
-    project: Project,
     dataset: Dataset,
-    upstream: dict[str, StoredObject],
-    records: Sequence[dict[str, Any]],
+    vectors: VectorTable,
+    units: TextUnits,
+    concepts: Sequence[FoundConcept],
     texts: pl.DataFrame,
     sample: Sample,
     firing: np.ndarray,
@@ -312,36 +372,34 @@ def label_the_rest(
     """What is said of every text: the judge's answers where it was asked, the probe's labels elsewhere.
 
     Args:
-        project: where vectors are.
         dataset: whose texts they are.
-        upstream: corpus and embeddings.
-        records: of the c concepts.
+        vectors: of its units.
+        units: which texts have which.
+        concepts: c of them.
         texts: the n of the holdout.
         sample: of them, those that were judged.
-        firing: (n, found concepts) activations (`firing_of`).
+        firing: (n, neurons) activations (`firing_of`).
         answers: (rows of the sample, c) int8: 1 yes, 0 no, -1 missing.
 
     Returns:
         (n, c) int8 of both together, missing answers still missing; and the table: text_id; probability, null where
         the judge was not asked; by concept id whether the probe says yes, for all texts.
     """
-    vectors = text_vectors(
-        vector_table(project, dataset, upstream["embeddings"]), read_text_units(upstream["corpus"]), texts["text_id"]
-    )
+    meant = text_vectors(vectors, units, texts["text_id"])
     # A neuron knows more of its claim than a mean of vectors; it weighs as much as one of their coordinates.
-    scale = np.sqrt((firing.astype(np.float64) ** 2).mean(axis=0) * vectors.shape[1])
-    features = np.column_stack([vectors, firing / np.where(scale > 0, scale, 1.0).astype(np.float32)])
+    scale = np.sqrt((firing.astype(np.float64) ** 2).mean(axis=0) * meant.shape[1])
+    features = np.column_stack([meant, firing / np.where(scale > 0, scale, 1.0).astype(np.float32)])
     clusters = texts["cluster_id"].to_numpy()
     chance = np.full(texts.height, np.nan)
     chance[sample.rows] = sample.probability
-    columns: dict[str, Any] = {"text_id": texts["text_id"], "probability": pl.Series(chance).fill_nan(None)}
-    both = np.empty((texts.height, len(records)), np.int8)
-    for j, record in enumerate(records):
+    columns = {"text_id": texts["text_id"], "probability": pl.Series(chance).fill_nan(None)}
+    both = np.empty((texts.height, len(concepts)), np.int8)
+    for j, concept in enumerate(concepts):
         usable = answers[:, j] != MISSING
         judged = Sample(sample.rows[usable], sample.probability[usable])
         rng = np.random.default_rng([dataset.spec.annotation.seed, 3])
         labels = probe_labels(features, clusters, judged, answers[usable, j].astype(np.float64), rng)
-        columns[record["concept"]["concept_id"]] = pl.Series(labels == 1)
+        columns[concept.concept_id] = pl.Series(labels == 1)
         both[:, j] = labels
         both[sample.rows, j] = answers[:, j]
     return both, pl.DataFrame(columns)
@@ -373,11 +431,6 @@ def agreement_of_probe(
             "kappa": beyond_chance if np.isfinite(beyond_chance) else None,
         }
     return found
-
-
-def read_distilled(matrix: StoredObject) -> pl.DataFrame | None:
-    """The table of an annotation matrix; None where the model judged every text."""
-    return read_frame(matrix.file(DISTILLED)) if matrix.file(DISTILLED).is_file() else None
 
 
 def corrected_tests(

@@ -1,6 +1,6 @@
-"""What a holdout is asked: the concepts to test, and the plan that is frozen before any text is judged."""
+"""What is tested on a holdout: the concepts, and the plan that is frozen before any text is judged."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -8,6 +8,7 @@ import polars as pl
 from hsae_dagster.core.concepts.claims import Concept, Cue, Meaning, WordGroup, definition_of
 from hsae_dagster.core.concepts.fidelity import Fidelity
 from hsae_dagster.core.concepts.words import SIGN_CUES, WORD_CUES, words_of
+from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.core.inference.plan import (
     AnalysisPlan,
     Look,
@@ -24,47 +25,29 @@ from hsae_dagster.dataset.spec import Annotation
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.orchestration.stage import Stage
 from hsae_dagster.stages.rounds import level_of
-from hsae_dagster.storage.artifacts import read_frame
-from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.storage.outputs import StoredCorpus, StoredEvaluation, StoredInterpretations, StoredMatrix
 from hsae_dagster.storage.records import HoldoutRegister
 
 AUTHOR = "you"
 _DIRECTIONS = {"positive": 1.0, "negative": -1.0, None: 0.0}
 
 
-def concepts_to_test(dataset: Dataset, interpretations: StoredObject) -> list[dict[str, Any]]:
-    """Records of all concepts to judge and test, found ones first; `source` tells which are the user's.
+def concepts_to_test(dataset: Dataset, interpretations: StoredInterpretations) -> list[FoundConcept]:
+    """All concepts to judge and test, found ones first, then the user's.
 
     Raises:
         DatasetError: a term of a hypothesis of the user's that the lexical annotator cannot look for.
     """
-    found = [{**record, "source": "found"} for record in chosen_concepts(interpretations)]
-    first = len(interpretations.json("concepts.json"))
-    return [*found, *(_own(dataset, own, first + i) for i, own in enumerate(dataset.spec.hypotheses))]
+    first = len(interpretations.concepts)
+    own = (_own(dataset, own, first + i) for i, own in enumerate(dataset.spec.hypotheses))
+    return [*interpretations.distinct, *own]
 
 
-def chosen_concepts(interpretations: StoredObject) -> list[dict[str, Any]]:
-    """Records of the neurons with a readable concept (under `concept`), in rank order.
-
-    Two neurons may share a concept: its judgement is made once, and the first of them stands for it. Found in both
-    halves, it is tested in both.
-    """
-    records, seen = [], set()
-    for record in interpretations.json("concepts.json"):
-        # Written by a language model, a record has none.
-        half = record.get("half", "")
-        if record["concept"] and (half, record["concept"]["concept_id"]) not in seen:
-            seen.add((half, record["concept"]["concept_id"]))
-            records.append(record | {"half": half})
-    return records
-
-
-def holdout_texts(corpus: StoredObject, settings: Annotation) -> tuple[pl.DataFrame, pl.DataFrame]:
+def holdout_texts(corpus: StoredCorpus, settings: Annotation) -> tuple[pl.DataFrame, pl.DataFrame]:
     """(observations, texts) of the holdout, or of the declared sample of it; of halves, both test."""
-    observations = rows_that_test(read_frame(corpus.file("observations.parquet")))
+    observations = rows_that_test(corpus.observations)
     observations = _sample_clusters(observations, settings.holdout_sample, settings.seed)
-    texts = read_frame(corpus.file("texts.parquet"))
-    return observations, texts.filter(pl.col("text_id").is_in(text_keys(observations).implode()))
+    return observations, corpus.texts.filter(pl.col("text_id").is_in(text_keys(observations).implode()))
 
 
 def _sample_clusters(observations: pl.DataFrame, most: int | None, seed: int) -> pl.DataFrame:
@@ -76,11 +59,6 @@ def _sample_clusters(observations: pl.DataFrame, most: int | None, seed: int) ->
     total = np.cumsum(sizes["len"].to_numpy()[order])
     taken = order[: int(np.searchsorted(total, most) + 1)]
     return observations.filter(pl.col("cluster_id").is_in(sizes["cluster_id"].to_numpy()[taken].tolist()))
-
-
-def is_own(record: dict[str, Any]) -> bool:
-    """Whether a record is a hypothesis of the user's."""
-    return bool(record["source"] == "yours")
 
 
 def no_fidelity() -> Fidelity:
@@ -103,23 +81,20 @@ def check_own(dataset: Dataset) -> None:
         _own(dataset, own, 0)
 
 
-def _own(dataset: Dataset, own: OwnHypothesis, rank: int) -> dict[str, Any]:
+def _own(dataset: Dataset, own: OwnHypothesis, rank: int) -> FoundConcept:
     lexical = dataset.spec.annotation.model == "lexical"
     definition = definition_of(_meaning(dataset.name, own)) if lexical else None
-    concept = Concept(own.claim, AUTHOR, definition)
-    return {
-        "rank": rank,
-        "half": "",
-        "column": None,
-        "sae_id": "",
-        "sae_column": -1,
-        "score": float("nan"),
-        "train_separation": _DIRECTIONS[own.direction],
-        "bounds": [0.5, None],
-        "concept": concept.record,
-        "fidelity": None,
-        "source": "yours",
-    }
+    return FoundConcept(
+        rank=rank,
+        column=None,
+        sae_id="",
+        sae_column=-1,
+        score=float("nan"),
+        train_separation=_DIRECTIONS[own.direction],
+        concept=Concept(own.claim, AUTHOR, definition),
+        bounds=(0.5, None),
+        own=True,
+    )
 
 
 def _meaning(dataset: str, own: OwnHypothesis) -> Meaning:
@@ -151,63 +126,58 @@ def _term(dataset: str, claim: str, term: str) -> str:
     )
 
 
-PLAN_FILE = "_plan.json"
-
-
-def freeze_plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> AnalysisPlan:
+def freeze_plan(stage: Stage, corpus: StoredCorpus, concepts: Sequence[FoundConcept]) -> AnalysisPlan:
     """Write down what the holdout will be asked, before anything judges its texts.
 
     Args:
         stage: of the dataset.
         corpus: its corpus.
-        records: of the concepts to test, in rank order.
+        concepts: to test, in rank order.
     """
-    plan, keys = _plan(stage, corpus, records)
+    plan, keys = _plan(stage, corpus, concepts)
     HoldoutRegister(stage.project.results).freeze(plan, keys)
     return plan
 
 
 def open_look(
-    stage: Stage, corpus: StoredObject, records: list[dict[str, Any]], matrix: StoredObject
+    stage: Stage, corpus: StoredCorpus, concepts: Sequence[FoundConcept], matrix: StoredMatrix
 ) -> tuple[AnalysisPlan, Look]:
     """Count the evaluation that is about to be made, and learn what earlier looks tested."""
-    plan = freeze_plan(stage, corpus, records)
-    judged_under = matrix.json(PLAN_FILE)["fingerprint"] if matrix.file(PLAN_FILE).is_file() else None
+    plan = freeze_plan(stage, corpus, concepts)
+    judged_under = matrix.plan["fingerprint"] if matrix.plan else None
     look = HoldoutRegister(stage.project.results).look(plan, dataset=stage.dataset.name, judged_under=judged_under)
     if look.number > 1:
         stage.report(f"look {look.number} at this holdout: what earlier looks tested counts into the family")
     return plan, look
 
 
-def keep_look(stage: Stage, plan: AnalysisPlan, stored: StoredObject) -> None:
+def keep_look(stage: Stage, plan: AnalysisPlan, evaluation: StoredEvaluation) -> None:
     """Record the p-values of a look, for the family of later ones."""
-    frame = read_frame(stored.file("hypotheses.parquet"))
+    frame = evaluation.hypotheses
     twins = frame.filter(pl.col("twin_test_key") != "")
     p_values = dict(frame.select("test_key", "p_one_sided").iter_rows())
     p_values |= dict(twins.select("twin_test_key", "twin_p_one_sided").iter_rows())
     HoldoutRegister(stage.project.results).keep(plan, p_values)
 
 
-def _plan(stage: Stage, corpus: StoredObject, records: list[dict[str, Any]]) -> tuple[AnalysisPlan, pl.DataFrame]:
+def _plan(stage: Stage, corpus: StoredCorpus, concepts: Sequence[FoundConcept]) -> tuple[AnalysisPlan, pl.DataFrame]:
     spec = stage.dataset.spec
-    observations = read_frame(corpus.file("observations.parquet"))
-    keys = holdout_keys(
-        rows_that_test(observations), read_frame(corpus.file("texts.parquet")).select("text_id", "text")
-    )
+    observations = corpus.observations
+    keys = holdout_keys(rows_that_test(observations), corpus.texts.select("text_id", "text"))
     halves = "half" in observations.columns
-    round_ = corpus.json("summary.json")["round"]
+    round_ = corpus.summary["round"]
     level = level_of(stage.project.results, stage.dataset, round_)
-    weights = _weights(stage, observations, records, level)
+    weights = _weights(stage, observations, concepts, level)
     tests = tuple(
         PlannedTest(
-            concept_id=record["concept"]["concept_id"],
-            claim=record["concept"]["predicate"],
-            source=record.get("source", "found"),
-            direction=int(np.sign(record["train_separation"])),
+            concept_id=concept.concept_id,
+            claim=concept.claim,
+            source=concept.source,
+            direction=int(np.sign(concept.train_separation)),
             weight=weight,
-            half=record["half"],
+            half=concept.half,
         )
-        for record, weight in zip(records, weights, strict=True)
+        for concept, weight in zip(concepts, weights, strict=True)
     )
     plan = AnalysisPlan(
         holdout=holdout_fingerprint(keys),
@@ -241,12 +211,12 @@ def shares_of(stage: Stage, *, halves: bool) -> dict[str, float]:
     return alpha_shares(halves=halves, own=len(spec.hypotheses), wanted=2 * spec.selection.n)
 
 
-def _weights(stage: Stage, observations: pl.DataFrame, records: list[dict[str, Any]], level: float) -> list[float]:
+def _weights(stage: Stage, observations: pl.DataFrame, concepts: Sequence[FoundConcept], level: float) -> list[float]:
     """Weights of Holm's correction by what training texts showed, to three decimals; 1 where they showed nothing."""
-    z = np.array([record.get("train_z", np.nan) for record in records], dtype=np.float64)
-    weights = np.ones(len(records))
+    z = np.array([concept.train_z for concept in concepts], dtype=np.float64)
+    weights = np.ones(len(concepts))
     for half, share in shares_of(stage, halves="half" in observations.columns).items():
-        own = np.array([record["half"] == half for record in records], dtype=bool)
+        own = np.array([concept.half == half for concept in concepts], dtype=bool)
         learned = seen_from(half, observations) if half else observations
         n_train = int((learned["split"] == "train").sum())
         ratio = float(np.sqrt(rows_that_test(observations, half).height / max(n_train, 1)))

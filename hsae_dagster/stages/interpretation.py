@@ -1,42 +1,44 @@
 """Concepts per neuron: found offline, or written by a model, scored on texts that their author never saw."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
 
+from hsae_dagster.core.concepts.candidates import SOURCES
 from hsae_dagster.core.concepts.choice import best_of
 from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.core.concepts.fidelity import Fidelity, column, find_places, firing_bounds
-from hsae_dagster.core.observations import text_rows
+from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.sections import MANNER
 from hsae_dagster.dataset.spec import DatasetSpec, Interpretation
 from hsae_dagster.errors import MethodError
+from hsae_dagster.extensions import own_sources
 from hsae_dagster.orchestration.stage import Stage
 from hsae_dagster.providers.base import Annotator, InterpretationRequest, Interpreter
-from hsae_dagster.stages.claims import MOST_TEXTS, Material, find_claims, records_of
+from hsae_dagster.providers.registry import ANNOTATORS, INTERPRETERS
+from hsae_dagster.stages.claims import MOST_TEXTS, Material, concepts_of, find_claims
 from hsae_dagster.stages.judging import Judged, Split, judge_candidates, making, mistakes_of
 from hsae_dagster.stages.spending import account_of, account_summary, announce, estimate_interpretation
-from hsae_dagster.stages.units import (
-    blocks_of_vectors,
-    open_vectors,
-    read_sides,
-    read_text_units,
-    read_unit_codes,
-    text_vectors,
+from hsae_dagster.stages.units import blocks_of_vectors, open_vectors, text_vectors
+from hsae_dagster.storage.outputs import (
+    StoredActivations,
+    StoredCorpus,
+    StoredInterpretations,
+    StoredSelection,
+    lacking,
 )
-from hsae_dagster.storage.artifacts import read_codes, read_frame, write_json
-from hsae_dagster.storage.objects import INCOMPLETE, StoredObject
 from hsae_dagster.storage.vectors import VectorTable
 
 NAME = "interpretations"
 CODE_VERSION = "10"
 # Fields of `annotation` that only the holdout's annotation reads.
 NOT_FIDELITY = {"holdout_sample", "distil", "seed", "calibration", "min_agreement", "max_missing"}
+# What the stage reads; vectors besides, which the corpus decides.
+Upstream: TypeAlias = tuple[StoredCorpus, StoredActivations, StoredSelection]
 # Of which round of drawing texts they are: those that score a phrase, and from here those that show its mistakes.
 _FIRST_DRAW = 1
 
@@ -47,42 +49,43 @@ def config_of(spec: DatasetSpec) -> dict[str, Any]:
     if settings.model == "lexical":
         limits = spec.selection.model_dump(mode="json", include={"n", "interactions"})
         limits["min_positives"] = spec.inference.min_positives
-        return {"interpretation": {"model": settings.model, "seed": settings.seed}, "claims": limits}
+        return {
+            "interpretation": settings.model_dump(mode="json", include={"model", "seed", "sources"}),
+            "claims": limits,
+            **own_sources(spec, SOURCES),
+        }
     return {
-        "interpretation": settings.model_dump(mode="json", exclude=MANNER),
+        **own_sources(spec, INTERPRETERS, ANNOTATORS),
+        "interpretation": settings.model_dump(mode="json", exclude={**MANNER, "sources": True}),
         "annotation": spec.annotation.model_dump(mode="json", exclude={**dict.fromkeys(NOT_FIDELITY, True), **MANNER}),
         # A claim that could not be tested is not taken.
         "min_positives": spec.inference.min_positives,
     }
 
 
-def find(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
+def find(stage: Stage, upstream: Upstream, folder: Path) -> None:
     """Claims offline, each its own whole meaning."""
     corpus, activations, selected = upstream
-    columns = read_frame(activations.file("columns.parquet"))
-    records: list[dict[str, Any]] = []
+    concepts: list[FoundConcept] = []
     choices, read = [], []
-    for side in read_sides(corpus):
+    for side in corpus.sides:
         material = Material.read(stage, side, activations, selected)
         found = find_claims(stage, material, side, corpus, activations)
-        for record in records_of(material, found, columns):
-            records.append(record | {"rank": len(records), "half": side.half})
+        concepts += concepts_of(material, found, activations.columns, len(concepts), side.half)
         path = best_of(found.paths)
         choices.append({"price": path.price, "scores": path.scores.tolist(), "best": path.best, "half": side.half})
         read.append(material.texts.select("text_id", "split"))
-    write_json(folder / "concepts.json", records)
-    write_json(folder / "_spending.json", {})
-    write_json(folder / "choice.json", choices)
     by_split = pl.concat(read).group_by("split").agg(pl.col("text_id").sort())
-    write_json(folder / "seen.json", {"train": [], "validation": [], "fidelity": [], **dict(by_split.iter_rows())})
+    seen = {"train": [], "validation": [], "fidelity": [], **dict(by_split.iter_rows())}
+    StoredInterpretations.write(folder, concepts=concepts, spending={}, choice=choices, seen=seen)
 
 
-def write(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
+def write(stage: Stage, upstream: Upstream, folder: Path) -> None:
     """Phrases of a language model, one for each selected neuron, chosen and scored by reading."""
     from hsae_dagster.providers.registry import make_annotator, make_interpreter
 
     settings = stage.dataset.spec.interpretation
-    neurons, splits, bounds = prepare(stage.dataset, upstream, open_vectors(stage)[1])
+    neurons, splits, bounds = prepare(stage.dataset, upstream, open_vectors(stage))
     train = splits["train"]
     account = account_of(stage)
     interpreter = make_interpreter(settings, account)
@@ -98,20 +101,21 @@ def write(stage: Stage, upstream: list[StoredObject], folder: Path) -> None:
     chosen = [_choose(each.scores, settings.chosen_by) for each in scored]
     winners = [[each.candidates[c]] if c is not None else [] for each, c in zip(scored, chosen, strict=True)]
     reported = judge_candidates(stage, annotator, winners, splits["fidelity"], bounds)
-    records = [
-        {
-            **_record(row, bounds[j], scored[j], chosen[j], reported[j].scores),
+    concepts = [
+        replace(
+            _concept(row, bounds[j], scored[j], chosen[j], reported[j].scores),
             **making(interpreter, settings.model, scored[j].candidates, [*scored[j].paid, reported[j].judgement]),
-        }
+        )
         for j, row in enumerate(neurons.iter_rows(named=True))
     ]
-    write_json(folder / "concepts.json", records)
-    write_json(folder / "_spending.json", account_summary(account, estimate))
     judgements = [*(each for one in scored for each in one.paid), *(each.judgement for each in reported)]
-    faults = interpreter.faults + sum(each.faults for each in judgements)
-    if faults:
-        write_json(folder / INCOMPLETE, {"answers that asking again may bring": faults})
-    write_json(folder / "seen.json", {name: sorted(split.ids) for name, split in splits.items()})
+    StoredInterpretations.write(
+        folder,
+        concepts=concepts,
+        spending=account_summary(account, estimate),
+        incomplete=lacking(interpreter.faults + sum(each.faults for each in judgements)),
+        seen={name: sorted(split.ids) for name, split in splits.items()},
+    )
 
 
 class _Scored:
@@ -162,7 +166,7 @@ def _revise(
 
 
 def prepare(
-    dataset: Dataset, upstream: Sequence[StoredObject], vectors: VectorTable
+    dataset: Dataset, upstream: Upstream, vectors: VectorTable
 ) -> tuple[pl.DataFrame, dict[str, Split], list[tuple[float, float]]]:
     """The selected neurons, their codes on the splits that are read, and what counts as strong firing.
 
@@ -172,15 +176,16 @@ def prepare(
     Raises:
         MethodError: a split has no text.
     """
-    neurons = read_frame(upstream[2].file("neurons.parquet"))
-    splits = {name: _load(upstream, neurons, name) for name in ("train", "validation", "fidelity")}
+    corpus, activations, selected = upstream
+    neurons = selected.neurons
+    splits = {name: _load(corpus, activations, neurons, name) for name in ("train", "validation", "fidelity")}
     for name, split in splits.items():
         if not split.ids:
             raise MethodError(
                 f"Dataset `{dataset.name}`: no text landed in the {name} split, which interpretation needs. "
                 f"Raise splits.{name} or bring more clusters."
             )
-    settings, units = dataset.spec.interpretation, read_text_units(upstream[0])
+    settings, units = dataset.spec.interpretation, corpus.places
     bounds = [firing_bounds(column(splits["train"].codes, j), settings.bin) for j in range(neurons.height)]
     splits["train"] = _sample(splits["train"], settings.seed)
     for name in ("validation", "fidelity"):
@@ -188,22 +193,16 @@ def prepare(
         splits[name] = replace(splits[name], vectors=text_vectors(vectors, units, ids))
     train = splits["train"]
     some = units.of_texts(pl.Series(train.ids, dtype=pl.String))
-    unit_codes, unit_ids = read_unit_codes(upstream[1])
-    own = unit_codes[text_rows(unit_ids, some.unit_ids)].tocsc()[:, neurons["column"].to_numpy()]
-    corpus_units = read_frame(upstream[0].file("units.parquet"))
-    wording = corpus_units["unit"].gather(text_rows(corpus_units["unit_id"], some.unit_ids)).to_list()
-    if some.are_texts:
-        # A unit reads like its text without markup; whole texts are shown, and judged, as they came.
-        wording = train.texts
+    own = activations.on_units(some.unit_ids).tocsc()[:, neurons["column"].to_numpy()]
+    # A unit reads like its text without markup; whole texts are shown, and judged, as they came.
+    wording = train.texts if some.are_texts else corpus.wording(some.unit_ids)
     places = find_places(some, wording, own, blocks_of_vectors(vectors, some.unit_ids), train.codes, bounds)
     return neurons, {**splits, "train": replace(train, places=places)}, bounds
 
 
-def _load(upstream: Sequence[StoredObject], neurons: pl.DataFrame, split: str) -> Split:
-    texts = read_frame(upstream[0].file("texts.parquet")).filter(pl.col("split") == split)
-    ids = read_frame(upstream[1].file("texts.parquet"))["text_id"]
-    codes = read_codes(upstream[1].file("codes.safetensors"))[text_rows(ids, texts["text_id"])]
-    selected = codes.tocsc()[:, neurons["column"].to_numpy()]
+def _load(corpus: StoredCorpus, activations: StoredActivations, neurons: pl.DataFrame, split: str) -> Split:
+    texts = corpus.texts.filter(pl.col("split") == split)
+    selected = activations.on(texts["text_id"]).tocsc()[:, neurons["column"].to_numpy()]
     return Split(texts["text_id"].to_list(), texts["text"].to_list(), texts["cluster_id"].to_numpy(), selected)
 
 
@@ -241,26 +240,19 @@ def _choose(fidelities: list[Fidelity], metric: str) -> int | None:
     return max(able, key=lambda i: (getattr(fidelities[i], metric), -i)) if able else None
 
 
-def _record(
+def _concept(
     neuron: dict[str, Any], bounds: tuple[float, float], scored: _Scored, chosen: int | None, reported: list[Fidelity]
-) -> dict[str, Any]:
-    candidates = scored.candidates
-    listed = [
-        {**concept.record, "validation": asdict(score)}
-        for concept, score in zip(candidates, scored.scores, strict=True)
-    ]
-    reason = None
+) -> FoundConcept:
+    phrases, reason = scored.candidates, None
     if chosen is None:
-        reason = "no candidate tells firing from silent texts" if candidates else "no candidate could be written"
-    return {
-        **{
-            key: neuron[key]
-            for key in ("rank", "column", "sae_id", "sae_column", "score", "train_separation", "train_z")
-        },
-        "bounds": list(bounds),
-        "candidates": listed,
-        "chosen": chosen,
-        "concept": candidates[chosen].record if chosen is not None else None,
-        "unreadable": reason,
-        "fidelity": asdict(reported[0]) if reported else None,
-    }
+        reason = "no candidate distinguishes firing from silent texts" if phrases else "no candidate could be written"
+    kept = ("rank", "column", "sae_id", "sae_column", "score", "train_separation", "train_z")
+    return FoundConcept(
+        **{name: neuron[name] for name in kept},
+        concept=phrases[chosen] if chosen is not None else None,
+        bounds=bounds,
+        fidelity=reported[0] if reported else None,
+        candidates=tuple(zip(phrases, scored.scores, strict=True)),
+        chosen=chosen,
+        unreadable=reason,
+    )

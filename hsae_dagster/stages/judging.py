@@ -27,10 +27,10 @@ from hsae_dagster.core.concepts.fidelity import (
     with_hard_negatives,
 )
 from hsae_dagster.core.inference.annotation_error import kappa
-from hsae_dagster.dataset.spec import Interpretation
+from hsae_dagster.dataset.spec import Annotation, DatasetSpec, Interpretation
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.orchestration.stage import Stage
-from hsae_dagster.providers.base import AnnotationTask, Annotator, Interpreter, Mistakes
+from hsae_dagster.providers.base import AnnotationTask, Annotator, Interpreter, Labelled, Mistakes
 from hsae_dagster.providers.spending import Account
 
 AUTHOR = "rule"
@@ -45,7 +45,7 @@ def examination(texts: Sequence[str], count: int) -> tuple[Probes, AnnotationTas
 def examine_judge(stage: Stage, annotator: Annotator, texts: Sequence[str]) -> Examination | None:
     """Put questions with known answers to the judge, stacked as the real ones are; None where none are to be asked.
 
-    The ledger knows the answers of an earlier time, so that a judge is examined once.
+    The ledger keeps the answers, so a judge is examined once.
 
     Raises:
         ProviderError: it gets fewer of them right than `judge.min_accuracy`, or cannot be asked.
@@ -61,17 +61,18 @@ def examine_judge(stage: Stage, annotator: Annotator, texts: Sequence[str]) -> E
     answers = judge.annotate(task.concepts, task.texts, stage.report).answers
     found = examine(probes.truth, answers)
     said = (
-        f"{found.right} of {found.asked} questions whose answers are known are answered rightly (yes where it is yes: "
-        f"{found.sensitivity:.0%}, no where it is no: {found.specificity:.0%})"
+        f"{found.right} of {found.asked} questions with known answers are answered correctly (sensitivity "
+        f"{found.sensitivity:.0%}, specificity {found.specificity:.0%})"
     )
     stage.report(f"the judge is examined: {said}")
     if found.accuracy < settings.min_accuracy:
         worst, share = found.worst
         raise ProviderError(
-            f"`annotation.model: {stage.dataset.spec.annotation.model}` is no reliable judge: {said}, worst of all "
-            f"“{worst}” ({share:.0%}). That is {found.accuracy:.2f} on balance, below judge.min_accuracy "
-            f"{settings.min_accuracy:g}; always saying the same makes 0.50. Choose another model, fewer "
-            "annotation.concepts_per_call, or, if you know why, a lower judge.min_accuracy. Nothing else was asked."
+            f"`annotation.model: {stage.dataset.spec.annotation.model}` is not a reliable judge: {said}, worst "
+            f"on “{worst}” ({share:.0%}). Its balanced accuracy is {found.accuracy:.2f}, below "
+            f"judge.min_accuracy {settings.min_accuracy:g}; a constant answer gives 0.50. Choose another model, "
+            "fewer annotation.concepts_per_call, or, if you know why, a lower judge.min_accuracy. Nothing else "
+            "was asked."
         )
     return found
 
@@ -168,7 +169,22 @@ def agreement(
     }
 
 
-def second_opinion(stage: Stage, account: Account, judging: Judging, answers: np.ndarray) -> dict[str, Any] | None:
+def second_judge(spec: DatasetSpec) -> Annotation | None:
+    """How the second model judges: as the first does; None where none is declared."""
+    if spec.judge.second is None:
+        return None
+    return spec.annotation.model_copy(update={"model": spec.judge.second, "server": spec.judge.second_server})
+
+
+def second_rows(spec: DatasetSpec, texts: int) -> np.ndarray:
+    """Which of so many texts the second model judges (int64, ascending)."""
+    drawn = np.random.default_rng([spec.annotation.seed, 2]).permutation(texts)
+    return np.sort(drawn[: spec.judge.second_texts])
+
+
+def second_opinion(
+    stage: Stage, account: Account, judging: Judging, answers: np.ndarray, examples: Labelled
+) -> dict[str, Any] | None:
     """How far a second model agrees on a random sample of the texts; None where none is declared.
 
     Args:
@@ -176,6 +192,7 @@ def second_opinion(stage: Stage, account: Account, judging: Judging, answers: np
         account: that pays it.
         judging: what was judged.
         answers: (texts, concepts) int8 of the first model.
+        examples: that the first one is shown, too.
 
     Returns:
         The model, answers compared, κ over all of them, and by concept: κ and both shares of yes (κ None where neither
@@ -183,14 +200,13 @@ def second_opinion(stage: Stage, account: Account, judging: Judging, answers: np
     """
     from hsae_dagster.providers.registry import make_annotator
 
-    settings, first = stage.dataset.spec.judge, stage.dataset.spec.annotation
-    if settings.second is None or not judging.texts:
+    settings = second_judge(stage.dataset.spec)
+    if settings is None or not judging.texts:
         return None
-    spec = first.model_copy(update={"model": settings.second, "server": settings.second_server})
-    rows = np.sort(np.random.default_rng([first.seed, 2]).permutation(len(judging.texts))[: settings.second_texts])
+    rows = second_rows(stage.dataset.spec, len(judging.texts))
     sample = Judging(judging.concepts, [judging.ids[r] for r in rows], [judging.texts[r] for r in rows])
-    stage.report(f"{len(rows)} texts are judged by a second model, {settings.second}")
-    other = _judge_all(stage, make_annotator(spec, account), [sample])[0].answers
+    stage.report(f"{len(rows)} texts are judged by a second model, {settings.model}")
+    other = _judge_all(stage, make_annotator(settings, account, examples=examples), [sample])[0].answers
     own = answers[rows]
     both = (own != MISSING) & (other != MISSING)
     by_concept = {}
@@ -201,7 +217,7 @@ def second_opinion(stage: Stage, account: Account, judging: Judging, answers: np
             "yes": [float(said.mean()) if len(said) else None for said in pair],
         }
     return {
-        "model": settings.second,
+        "model": settings.model,
         "compared": int(both.sum()),
         "kappa": _finite(kappa(own[both], other[both])),
         "concepts": by_concept,

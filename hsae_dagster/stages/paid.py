@@ -1,7 +1,6 @@
 """What paid models would take, were asked and answered, and having unusable answers asked again."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +23,7 @@ from hsae_dagster.providers.registry import make_annotator, make_embedder, make_
 from hsae_dagster.providers.spending import Account, Estimate
 from hsae_dagster.stages import annotation, interpretation
 from hsae_dagster.stages.annotation import distinct_concepts
-from hsae_dagster.stages.gold import firing_of, in_words, texts_to_ask
+from hsae_dagster.stages.gold import draw_shown, in_words, labelled, texts_to_ask
 from hsae_dagster.stages.holdout import AUTHOR, concepts_to_test, holdout_texts
 from hsae_dagster.stages.judging import Split
 from hsae_dagster.stages.spending import (
@@ -34,9 +33,18 @@ from hsae_dagster.stages.spending import (
     open_account,
     ordinary,
 )
-from hsae_dagster.stages.units import unit_texts, vector_table
-from hsae_dagster.storage.artifacts import read_frame, write_json
-from hsae_dagster.storage.objects import INCOMPLETE, StageInputs, StoredObject
+from hsae_dagster.stages.units import vector_table
+from hsae_dagster.storage.outputs import (
+    Output,
+    StoredActivations,
+    StoredCorpus,
+    StoredEmbeddings,
+    StoredInterpretations,
+    StoredMatrix,
+    StoredSelection,
+    inputs_of,
+    lacking,
+)
 from hsae_dagster.storage.vectors import VectorTable
 
 # A rough estimate needs no more to know how long texts are.
@@ -76,7 +84,7 @@ def estimate_costs(project: Project, dataset: Dataset, trial: Report | None = No
         StorageError: the dataset has no corpus yet.
         ProviderError: a model's name or table cannot be used.
     """
-    corpus = project.store.current(dataset.name, "corpus")
+    corpus = StoredCorpus.current(project.store, dataset.name)
     spec = dataset.spec
 
     def account(stage: str) -> Account:
@@ -88,15 +96,15 @@ def estimate_costs(project: Project, dataset: Dataset, trial: Report | None = No
     # Claims found offline ask nobody, whoever judges them afterwards.
     if asks_a_server(spec.interpretation.model):
         found.append(_interpretation(project, dataset, corpus, account("interpretations")))
-    if asks_a_server(spec.annotation.model):
+    if asks_a_server(spec.annotation.model) or asks_a_server(spec.judge.second or ""):
         found.append(_annotation(project, dataset, corpus, account("annotation_matrix")))
     return found
 
 
-def _embedding(project: Project, dataset: Dataset, corpus: StoredObject, account: Account) -> StageCost:
+def _embedding(project: Project, dataset: Dataset, corpus: StoredCorpus, account: Account) -> StageCost:
     settings = dataset.spec.embedding
     embedder = make_embedder(settings, account)
-    texts = unit_texts(corpus)
+    texts = corpus.unit_texts
     family = embedder.known_set()
     if family is not None:
         known = VectorTable(project.results, dataset.origin, family).keys()
@@ -105,34 +113,33 @@ def _embedding(project: Project, dataset: Dataset, corpus: StoredObject, account
     return StageCost("embeddings", settings.model, estimate, COUNTED if texts.height else FINISHED)
 
 
-def _interpretation(project: Project, dataset: Dataset, corpus: StoredObject, account: Account) -> StageCost:
+def _interpretation(project: Project, dataset: Dataset, corpus: StoredCorpus, account: Account) -> StageCost:
     spec = dataset.spec
     asked = [spec.interpretation.model, spec.annotation.model]
     model = ", ".join(dict.fromkeys(name for name in asked if asks_a_server(name)))
     interpreter = make_interpreter(spec.interpretation, account, asks=False)
     annotator = make_annotator(spec.annotation, account, asks=False)
-    upstream = _current(project, dataset, ("corpus", "activations", "selected_neurons"))
-    if upstream is None:
-        return StageCost(
-            "interpretations", model, _roughly(dataset, corpus, interpreter, annotator), _before("selected_neurons")
-        )
-    inputs = _inputs("interpretations", interpretation.CODE_VERSION, interpretation.config_of(spec), upstream)
-    if project.store.finished(inputs):
+    try:
+        upstream = _read_by_interpretations(project, dataset)
+    except StorageError:
+        rough = _roughly(dataset, corpus, interpreter, annotator)
+        return StageCost("interpretations", model, rough, _before("selected_neurons"))
+    config = interpretation.config_of(spec)
+    if project.store.finished(inputs_of("interpretations", interpretation.CODE_VERSION, config, upstream)):
         return StageCost("interpretations", model, Estimate(), FINISHED)
-    vectors = vector_table(project, dataset, project.store.current(dataset.name, "embeddings"))
+    vectors = vector_table(project, dataset, StoredEmbeddings.current(project.store, dataset.name))
     _, splits, bounds = interpretation.prepare(dataset, upstream, vectors)
     request = interpretation.interpretation_request(splits["train"], bounds, spec.interpretation)
     estimate = estimate_interpretation(interpreter, annotator, request, splits, spec)
     return StageCost("interpretations", model, estimate, "counted, with every candidate scored")
 
 
-def _roughly(dataset: Dataset, corpus: StoredObject, interpreter: Interpreter, annotator: Annotator) -> Estimate:
+def _roughly(dataset: Dataset, corpus: StoredCorpus, interpreter: Interpreter, annotator: Annotator) -> Estimate:
     """As many neurons as declared, which fire as often as declared autoencoders let one fire on average."""
     settings, n = dataset.spec.interpretation, dataset.spec.selection.n
-    texts = read_frame(corpus.file("texts.parquet"))
     rate = _firing_rate(dataset, corpus)
     splits = {
-        name: _imagined(texts, name, n, rate, np.random.default_rng([0, number]))
+        name: _imagined(corpus.texts, name, n, rate, np.random.default_rng([0, number]))
         for number, name in enumerate(("train", "validation", "fidelity"))
     }
     bounds = [firing_bounds(column(splits["train"].codes, j), settings.bin) for j in range(n)]
@@ -140,10 +147,10 @@ def _roughly(dataset: Dataset, corpus: StoredObject, interpreter: Interpreter, a
     return estimate_interpretation(interpreter, annotator, request, splits, dataset.spec)
 
 
-def _firing_rate(dataset: Dataset, corpus: StoredObject) -> float:
+def _firing_rate(dataset: Dataset, corpus: StoredCorpus) -> float:
     """Share of texts on which a neuron fires: by unit k of m, by text at least once among its units."""
     sizes = [sae.k / sae.m for sae in dataset.spec.listed_saes] or [USUAL_RATE]
-    texts, units = (read_frame(corpus.file(f"{name}.parquet")).height for name in ("texts", "text_units"))
+    texts, units = corpus.texts.height, corpus.text_units.height
     return float(1 - (1 - np.mean(sizes)) ** max(units / max(texts, 1), 1.0))
 
 
@@ -156,38 +163,38 @@ def _imagined(texts: pl.DataFrame, split: str, neurons: int, rate: float, rng: n
     return Split(found["text_id"].to_list(), found["text"].to_list(), found["cluster_id"].to_numpy(), codes, vectors)
 
 
-def _annotation(project: Project, dataset: Dataset, corpus: StoredObject, account: Account) -> StageCost:
+def _annotation(project: Project, dataset: Dataset, corpus: StoredCorpus, account: Account) -> StageCost:
     settings = dataset.spec.annotation
-    annotator = make_annotator(settings, account, asks=False)
-    single = make_annotator(settings.model_copy(update={"concepts_per_call": 1}), account, asks=False)
-    upstream = _current(project, dataset, annotation.upstream_of(dataset.spec))
+    model = ", ".join(dict.fromkeys(name for name in (settings.model, dataset.spec.judge.second) if name))
+    try:
+        upstream = annotation.Upstream.current(project.store, dataset)
+    except StorageError:
+        upstream = None
     _, texts = holdout_texts(corpus, settings)
     # A hypothesis of one's own is judged like those that are found.
     concepts = ordinary(dataset.spec.selection.n) + [Concept(own.claim, AUTHOR) for own in dataset.spec.hypotheses]
     basis, firing = _before("interpretations"), None
     if upstream is not None:
-        config = annotation.config_of(dataset.spec)
-        if project.store.finished(_inputs("annotation_matrix", annotation.CODE_VERSION, config, upstream)):
-            return StageCost("annotation_matrix", settings.model, Estimate(), FINISHED)
-        records = concepts_to_test(dataset, upstream[1])
-        concepts, basis = annotation.distinct_concepts(records), COUNTED
-        firing = firing_of(upstream[3], records, texts) if settings.distil else None
+        config = annotation.config_of(dataset)
+        if project.store.finished(inputs_of("annotation_matrix", annotation.CODE_VERSION, config, upstream.outputs)):
+            return StageCost("annotation_matrix", model, Estimate(), FINISHED)
+        testing = concepts_to_test(dataset, upstream.interpretations)
+        concepts, basis = distinct_concepts(testing), COUNTED
+        firing = upstream.firing(testing, texts)
     asked = texts[texts_to_ask(dataset, texts, firing).rows]
-    estimate = estimate_annotation(annotator, single, concepts, asked["text"].to_list(), dataset.spec)
+    # Of claims yet to be written nobody has labelled a text.
+    examples = labelled(draw_shown(dataset, concepts, texts), concepts, texts) if upstream is not None else {}
+    annotator = make_annotator(settings, account, asks=False, examples=examples)
+    estimate = estimate_annotation(annotator, concepts, asked["text"].to_list(), dataset.spec, account, examples)
     if asked.height < texts.height:
         basis = f"{basis}; {in_words(asked.height, texts.height)}"
-    return StageCost("annotation_matrix", settings.model, estimate, basis)
+    return StageCost("annotation_matrix", model, estimate, basis)
 
 
-def _current(project: Project, dataset: Dataset, assets: Sequence[str]) -> list[StoredObject] | None:
-    try:
-        return [project.store.current(dataset.name, asset) for asset in assets]
-    except StorageError:
-        return None
-
-
-def _inputs(asset: str, version: str, config: dict[str, object], upstream: Sequence[StoredObject]) -> StageInputs:
-    return StageInputs(asset, version, config, {stored.asset: stored.data_version for stored in upstream})
+def _read_by_interpretations(project: Project, dataset: Dataset) -> interpretation.Upstream:
+    store, name = project.store, dataset.name
+    activations = StoredActivations.current(store, name)
+    return StoredCorpus.current(store, name), activations, StoredSelection.current(store, name)
 
 
 def _before(asset: str) -> str:
@@ -224,16 +231,16 @@ def asked_for_words(project: Project, dataset: Dataset, hypothesis: dict[str, An
     from hsae_dagster.providers.openai.readers import OpenAIInterpreter
 
     store = project.store
-    written = store.current(dataset.name, interpretation.NAME)
-    settings = Interpretation.model_validate(written.inputs.config["interpretation"])
+    written = StoredInterpretations.current(store, dataset.name)
+    settings = Interpretation.model_validate(written.stored.inputs.config["interpretation"])
     account = open_account(project, dataset, interpretation.NAME, "asked")
     interpreter = make_interpreter(settings, account, asks=False)
     if not isinstance(interpreter, OpenAIInterpreter):
         raise HsaeError(
             f"The words of `{hypothesis['hypothesis_id']}` come from `{settings.model}`, which is not asked."
         )
-    upstream = [store.current(dataset.name, name) for name in ("corpus", "activations", "selected_neurons")]
-    vectors = vector_table(project, dataset, store.current(dataset.name, "embeddings"))
+    upstream = _read_by_interpretations(project, dataset)
+    vectors = vector_table(project, dataset, StoredEmbeddings.current(store, dataset.name))
     neurons, splits, bounds = interpretation.prepare(dataset, upstream, vectors)
     request = interpretation.interpretation_request(splits["train"], bounds, settings)
     places = [
@@ -243,11 +250,11 @@ def asked_for_words(project: Project, dataset: Dataset, hypothesis: dict[str, An
     ]
     if not places:
         raise HsaeError(
-            f"`{hypothesis['hypothesis_id']}` has no neuron here: its words are yours, and nobody was asked."
+            f"`{hypothesis['hypothesis_id']}` has no neuron here: the words are yours, and no model was asked."
         )
     bodies = {f"candidate {number}": body for number, body in enumerate(interpreter.bodies_of(places[0], request))}
-    record = written.json("concepts.json")[places[0]]
-    revised = [each["details"]["revises"] for each in record["candidates"] if "revises" in each["details"]]
+    phrases = [phrase.details for phrase, _ in written.concepts[places[0]].candidates]
+    revised = [details["revises"] for details in phrases if "revises" in details]
     bodies |= {
         f"better words than “{each['phrase']}”": interpreter.revision_body(_mistakes(each), request) for each in revised
     }
@@ -276,18 +283,18 @@ def asked_about_text(project: Project, dataset: Dataset, hypothesis: dict[str, A
     from hsae_dagster.providers.openai.readers import OpenAIAnnotator
 
     store = project.store
-    matrix = store.current(dataset.name, "annotation_matrix")
-    config = {key: value for key, value in matrix.inputs.config.items() if key in Annotation.model_fields}
+    matrix = StoredMatrix.current(store, dataset.name)
+    config = {key: value for key, value in matrix.stored.inputs.config.items() if key in Annotation.model_fields}
     settings = Annotation.model_validate(config)
-    annotator = make_annotator(settings, open_account(project, dataset, "annotation_matrix", "asked"), asks=False)
+    concepts = distinct_concepts(concepts_to_test(dataset, StoredInterpretations.current(store, dataset.name)))
+    texts, judged = StoredCorpus.current(store, dataset.name).texts, matrix.annotations["text_id"].to_list()
+    examples = labelled(matrix.summary.get("examples", {}), concepts, texts)
+    account = open_account(project, dataset, "annotation_matrix", "asked")
+    annotator = make_annotator(settings, account, asks=False, examples=examples)
     if not isinstance(annotator, OpenAIAnnotator):
         raise HsaeError(f"Texts of `{dataset.name}` are judged by `{settings.model}`, which is not asked.")
-    records = concepts_to_test(dataset, store.current(dataset.name, interpretation.NAME))
-    concepts = distinct_concepts(records)
     place = next((j for j, each in enumerate(concepts) if each.concept_id == hypothesis["concept_id"]), None)
-    texts = read_frame(store.current(dataset.name, "corpus").file("texts.parquet"))
-    judged = read_frame(matrix.file("annotations.parquet"))["text_id"]
-    found = texts.filter(pl.col("text_id").str.starts_with(text_id) & pl.col("text_id").is_in(judged.to_list()))
+    found = texts.filter(pl.col("text_id").str.starts_with(text_id) & pl.col("text_id").is_in(judged))
     if place is None or found.height != 1:
         raise HsaeError(
             f"`{text_id}` is the beginning of {found.height} judged texts of `{dataset.name}`. Give the whole key of a "
@@ -347,12 +354,12 @@ def ask_again(project: Project, dataset: Dataset, *, refusals: bool = False) -> 
 
 
 def _unfinish(project: Project, dataset: Dataset, stage: str, entries: list[Entry]) -> bool:
-    lacking = sum(entry.stage == stage for entry in entries)
-    if not lacking:
+    answers = lacking(sum(entry.stage == stage for entry in entries))
+    if not answers:
         return False
     try:
         stored = project.store.pointed(dataset.name, stage)
     except StorageError:
         return False
-    write_json(stored.file(INCOMPLETE), {"answers that asking again may bring": lacking})
+    Output.incomplete.write(stored.file(Output.incomplete.name), answers)
     return True

@@ -20,7 +20,7 @@ from hsae_dagster.core.evaluations import (
     direction_cosine,
     match_hypotheses,
 )
-from hsae_dagster.core.hypothesis import Hypothesis
+from hsae_dagster.core.hypothesis import FoundConcept, Hypothesis
 from hsae_dagster.dataset.discovery import Dataset, file_versions, files_fingerprint
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import hash_json
@@ -35,11 +35,20 @@ from hsae_dagster.report.archive import (
     with_places,
 )
 from hsae_dagster.report.content import Answers, annotation_table, csv_bytes
-from hsae_dagster.stages.gold import read_distilled
 from hsae_dagster.stages.holdout import concepts_to_test
-from hsae_dagster.storage.artifacts import read_arrays, read_frame
+from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.lineage import LineageLog
-from hsae_dagster.storage.objects import ObjectStore, StoredObject, write_atomically
+from hsae_dagster.storage.objects import ObjectStore, write_atomically
+from hsae_dagster.storage.outputs import (
+    OutputT,
+    StoredActivations,
+    StoredCheckpoints,
+    StoredCorpus,
+    StoredEmbeddings,
+    StoredEvaluation,
+    StoredInterpretations,
+    StoredMatrix,
+)
 
 _Row = Mapping[str, Any]
 
@@ -68,7 +77,11 @@ def hypothesis_id(dataset: str, concept_id: str, nth: int = 0) -> str:
 
 
 def identify(
-    log: LineageLog, dataset: str, concepts: Sequence[_Row], upstream: Mapping[str, StoredObject]
+    log: LineageLog,
+    dataset: str,
+    concepts: Sequence[FoundConcept],
+    matrix: StoredMatrix,
+    activations: StoredActivations,
 ) -> dict[str, Identity]:
     """The hypothesis of every concept: known by its concept, else matched with the last evaluation's, else new.
 
@@ -77,30 +90,31 @@ def identify(
     Args:
         log: records of earlier evaluations.
         dataset: partition key.
-        concepts: the chosen concepts in rank order: concept_id, sae_id, sae_column.
-        upstream: `annotation_matrix` and `activations` of this evaluation.
+        concepts: of this evaluation, in rank order.
+        matrix: their annotations.
+        activations: of their neurons.
     """
     records = log.records(dataset)
     identities: dict[str, Identity] = {}
     taken: set[str] = set()
     before = _by_concept(records)
-    for row in concepts:
-        known = before.get(row["concept_id"])
+    for concept in concepts:
+        known = before.get(concept.concept_id)
         if known and known not in taken:
-            identities[row["concept_id"]] = Identity(known)
+            identities[concept.concept_id] = Identity(known)
             taken.add(known)
-    unknown = [row for row in concepts if row["concept_id"] not in identities]
+    unknown = [concept for concept in concepts if concept.concept_id not in identities]
     if unknown and records:
         left = [row for row in records[-1].hypotheses if row["hypothesis_id"] not in taken]
-        for match in _matches(log.store, dataset, records[-1], left, unknown, upstream):
+        for match in _matches(log.store, dataset, records[-1], left, unknown, matrix, activations):
             row = left[match.old]
             found = Identity(row["hypothesis_id"], row["concept_id"], match.correlation, match.cosine)
-            identities[unknown[match.new]["concept_id"]] = found
+            identities[unknown[match.new].concept_id] = found
     used = {row["hypothesis_id"] for record in records for row in record.hypotheses}
-    for row in unknown:
-        if row["concept_id"] not in identities:
-            key = _new_id(dataset, row["concept_id"], used)
-            identities[row["concept_id"]] = Identity(key)
+    for concept in unknown:
+        if concept.concept_id not in identities:
+            key = _new_id(dataset, concept.concept_id, used)
+            identities[concept.concept_id] = Identity(key)
             used.add(key)
     return identities
 
@@ -122,32 +136,30 @@ def _matches(
     dataset: str,
     record: EvaluationRecord,
     old: Sequence[_Row],
-    new: Sequence[_Row],
-    upstream: Mapping[str, StoredObject],
+    new: Sequence[FoundConcept],
+    matrix: StoredMatrix,
+    activations: StoredActivations,
 ) -> list[Match]:
     """Compare with what the last evaluation read, as far as that is still there and whole."""
     correlation, cosine = np.full((2, len(old), len(new)), np.nan)
-    matrix, activations = record.origin("annotation_matrix"), record.origin("activations")
-    if matrix is None or activations is None or not old:
+    judged, coded = record.origin("annotation_matrix"), record.origin("activations")
+    if judged is None or coded is None or not old:
         return []
     with suppress(StorageError):  # without the old annotations, directions alone can tell
-        before = store.verified(dataset, store.at(matrix.place))
-        correlation = _correlation(before, upstream["annotation_matrix"], old, new)
+        before = StoredMatrix(store.verified(dataset, store.at(judged.place)))
+        keys = [row["concept_id"] for row in old], [concept.concept_id for concept in new]
+        correlation = _correlation(before, matrix, *keys)
     with suppress(StorageError):  # and the other way round
-        sides = (
-            (_Directions.of(store, dataset, store.at(activations.place)), old),
-            (
-                _Directions.of(store, dataset, upstream["activations"]),
-                new,
-            ),
-        )
-        if len({directions.family for directions, _ in sides}) == 1:
-            cosine = direction_cosine(*(directions.rows(rows) for directions, rows in sides))
+        first = _Directions.of(store, dataset, StoredActivations(store.at(coded.place)))
+        second = _Directions.of(store, dataset, activations)
+        if first.family == second.family:
+            neurons = [(row["sae_id"], row["sae_column"]) for row in old]
+            cosine = direction_cosine(first.rows(neurons), second.rows([(c.sae_id, c.sae_column) for c in new]))
     return match_hypotheses(correlation, cosine)
 
 
-def _correlation(before: StoredObject, now: StoredObject, old: Sequence[_Row], new: Sequence[_Row]) -> np.ndarray:
-    frames = [read_frame(stored.file("annotations.parquet")).sort("text_id") for stored in (before, now)]
+def _correlation(before: StoredMatrix, now: StoredMatrix, old: Sequence[str], new: Sequence[str]) -> np.ndarray:
+    frames = [matrix.annotations.sort("text_id") for matrix in (before, now)]
     shared = (
         frames[0].select("text_id").join(frames[1].select("text_id"), on="text_id", how="semi")["text_id"].to_list()
     )
@@ -155,10 +167,10 @@ def _correlation(before: StoredObject, now: StoredObject, old: Sequence[_Row], n
         frame.filter(pl.col("text_id").is_in(shared))
         .select(
             (pl.col(key) if key in frame.columns else pl.lit(None)).cast(pl.Int8).fill_null(-1).alias(str(j))
-            for j, key in enumerate(row["concept_id"] for row in rows)
+            for j, key in enumerate(keys)
         )
         .to_numpy()
-        for frame, rows in zip(frames, (old, new), strict=True)
+        for frame, keys in zip(frames, (old, new), strict=True)
     ]
     return annotation_correlation(*answers)
 
@@ -171,42 +183,38 @@ class _Directions:
     decoders: Mapping[str, np.ndarray]
 
     @staticmethod
-    def of(store: ObjectStore, dataset: str, activations: StoredObject) -> "_Directions":
+    def of(store: ObjectStore, dataset: str, activations: StoredActivations) -> "_Directions":
         """Those that activations were computed with.
 
         Raises:
             StorageError: they are gone or damaged.
         """
-        vectors, checkpoints = (
-            _read(store, dataset, name, activations.inputs.upstream[name]) for name in ("embeddings", "sae_checkpoints")
-        )
-        decoders = {
-            record["sae_id"]: read_arrays(checkpoints.file(record["file"]))["decoder"]
-            for record in checkpoints.json("saes.json")
-        }
-        return _Directions(vectors.json("embeddings.json")["set_id"], decoders)
+        read = activations.stored.inputs.upstream
+        embeddings = _read(store, dataset, StoredEmbeddings, read)
+        checkpoints = _read(store, dataset, StoredCheckpoints, read)
+        decoders = {record["sae_id"]: checkpoints.weights(record)["decoder"] for record in checkpoints.records}
+        return _Directions(embeddings.family.set_id, decoders)
 
-    def rows(self, rows: Sequence[_Row]) -> np.ndarray:
-        """(rows, d) directions of the hypotheses' neurons; NaN for one whose autoencoder is not there."""
+    def rows(self, neurons: Sequence[tuple[str, int]]) -> np.ndarray:
+        """(neurons, d) directions of neurons (sae_id, column); NaN for one whose autoencoder is not there."""
         width = next(iter(self.decoders.values())).shape[1]
         blank = np.full(width, np.nan, dtype=np.float32)
-        found = [(self.decoders.get(row["sae_id"]), row["sae_column"]) for row in rows]
+        found = [(self.decoders.get(sae_id), column) for sae_id, column in neurons]
         return np.stack([blank if decoder is None else decoder[column] for decoder, column in found])
 
 
-def _read(store: ObjectStore, dataset: str, asset: str, version: str) -> StoredObject:
-    found = store.find(asset, version)
+def _read(store: ObjectStore, dataset: str, kind: type[OutputT], versions: Mapping[str, str]) -> OutputT:
+    found = store.find(kind.asset, versions[kind.asset])
     if found is None:
-        raise StorageError(f"The `{asset}` of data version {version[:12]} is gone.")
-    return store.verified(dataset, found)
-
-
-FILE = "annotations.parquet"
+        raise StorageError(f"The `{kind.asset}` of data version {versions[kind.asset][:12]} is gone.")
+    return kind(store.verified(dataset, found))
 
 
 def exported_annotations(
     dataset: Dataset,
-    upstream: Mapping[str, StoredObject],
+    corpus: StoredCorpus,
+    interpretations: StoredInterpretations,
+    matrix: StoredMatrix,
     hypotheses: Sequence[Hypothesis],
     closeness: Closeness | None,
 ) -> pl.DataFrame:
@@ -216,28 +224,24 @@ def exported_annotations(
 
     Args:
         dataset: whose evaluation it is.
-        upstream: corpus, interpretations and annotation_matrix of the evaluation.
+        corpus: of the dataset.
+        interpretations: of the evaluation.
+        matrix: of the evaluation.
         hypotheses: as reported.
         closeness: of units with quoted sentences.
     """
-    matrix = upstream["annotation_matrix"]
-    judged = read_frame(matrix.file("annotations.parquet"))
-    texts = read_frame(upstream["corpus"].file("texts.parquet")).select("text_id", "text")
+    judged, texts = matrix.annotations, corpus.texts.select("text_id", "text")
     texts = judged.select("text_id").join(texts, on="text_id", how="left", maintain_order="left")
-    definitions = {
-        record["concept"]["concept_id"]: record["concept"]["definition"]
-        for record in concepts_to_test(dataset, upstream["interpretations"])
-    }
+    definitions = {c.concept_id: c.said.definition for c in concepts_to_test(dataset, interpretations)}
     keys = [h.concept_id for h in hypotheses]
     holds = np.empty((judged.height, len(keys)), dtype=np.int8)
     for j, key in enumerate(keys):
         holds[:, j] = judged[key].cast(pl.Int8).fill_null(-1).to_numpy()
     meanings = [meaning_of(definitions[key]) if definitions.get(key) else None for key in keys]
     because = reasons(meanings, texts["text"].to_list(), holds == 1, closeness)
-    observations = read_frame(matrix.file("observations.parquet"))
     claims = [(h.claim, h.title or h.claim) for h in hypotheses]
-    table = annotation_table(observations, Answers(texts["text_id"].to_list(), holds, because), claims)
-    distilled = read_distilled(matrix)
+    table = annotation_table(matrix.observations, Answers(texts["text_id"].to_list(), holds, because), claims)
+    distilled = matrix.distilled
     if distilled is None:
         return table
     who = pl.when(pl.col("probability").is_null()).then(pl.lit("probe")).otherwise(pl.lit("model"))
@@ -267,26 +271,26 @@ _KEPT = (
 
 
 def publish(
-    log: LineageLog, declared: Dataset, stored: StoredObject, identities: Mapping[str, Identity], asset: str
+    log: LineageLog, declared: Dataset, evaluation: StoredEvaluation, identities: Mapping[str, Identity], asset: str
 ) -> tuple[EvaluationRecord, Path]:
     """Record an evaluation as the current one and write its pages; returns the record and the page's path.
 
     Publishing the current evaluation again changes no byte. `asset` is the key of the evaluation's asset in Dagster.
     """
-    rows = [_row(row, identities) for row in read_frame(stored.file("hypotheses.parquet")).iter_rows(named=True)]
-    dataset, summary = declared.name, stored.json("evaluation.json")
-    record = log.append(dataset, stored, summary, rows, files_fingerprint(declared), file_versions(declared))
+    rows = [_row(row, identities) for row in evaluation.hypotheses.iter_rows(named=True)]
+    dataset, stored = declared.name, evaluation.stored
+    record = log.append(dataset, stored, evaluation.summary, rows, files_fingerprint(declared), file_versions(declared))
     folder = log.store.root / "reports"
     own = folder / dataset
-    page = stored.file("_report.html").read_bytes()
+    page = evaluation.page
     dagster = f"{dagster_root()}{asset_address(asset, dataset).removeprefix(ui_root())}"
     write_atomically(own / f"{record.key}.html", with_places(page, record.key, dagster))
     tables = []
-    for table in sorted(stored.folder.glob("*.parquet")):
+    for table in evaluation.tables:
         frame = read_frame(table)
         tables.append((table.stem, frame.height))
         content = {".parquet": table.read_bytes(), ".csv": csv_bytes(frame)}
-        for folder_of in (own / record.key, *([own] if table.name == FILE else [])):
+        for folder_of in (own / record.key, *([own] if table.name == StoredEvaluation.annotations.name else [])):
             for ending, written in content.items():
                 write_atomically(folder_of / f"{table.stem}{ending}", written)
     listed = render_tables(dataset, record.key, record.number, tables)

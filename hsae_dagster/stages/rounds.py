@@ -1,6 +1,6 @@
 """Which rows of files that grew are admitted, which wait, and when they are tested."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,9 @@ import polars as pl
 from hsae_dagster.core.corpus import Corpus, Joining, build_corpus, row_keys
 from hsae_dagster.core.inference.plan import holdout_fingerprint, holdout_keys, level
 from hsae_dagster.core.observations import Cuts, SplitShares
-from hsae_dagster.core.selection.stability import rows_that_test
+from hsae_dagster.core.selection.stability import rows_that_test, views
 from hsae_dagster.dataset.discovery import Dataset
-from hsae_dagster.dataset.rows import Rows
+from hsae_dagster.dataset.rows import Rows, check_labels, check_levels
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import hash_json, set_fingerprint
@@ -39,10 +39,26 @@ class Admitted:
     said: str = ""
 
     def corpus(self, dataset: Dataset) -> Corpus:
-        """The corpus of these rows."""
+        """The corpus of these rows; `auto` says why where it is not of two halves."""
+        spec = dataset.spec
+        if self.cuts:  # rows that are added do not change the design
+            return self._placed(dataset, halves=self.cuts.two_halves)
+        if spec.splits.design != "auto":
+            return self._placed(dataset, halves=spec.splits.design == "two_halves")
+        why = spec.why_one_holdout(self.rows.frame.height)
+        if why is None:
+            try:
+                made = self._placed(dataset, halves=True)
+                for view in views(made.observations):
+                    check_levels(spec.selection, view)
+                    check_labels(dataset, view)
+                return made
+            except MethodError as error:
+                why = f"two halves cannot be made ({error})"
+        return replace(self._placed(dataset, halves=False), one_holdout=why)
+
+    def _placed(self, dataset: Dataset, *, halves: bool) -> Corpus:
         spec, splits = dataset.spec, dataset.spec.splits
-        # Rows that are added do not change the design.
-        halves = self.cuts.two_halves if self.cuts else spec.halves(self.rows.frame.height)
         shares = SplitShares(
             splits.validation, spec.fidelity_share, splits.holdout, splits.salt, two_halves=halves, forward=spec.forward
         )
@@ -152,7 +168,8 @@ def _not_yet(results: Path, dataset: Dataset, record: Placed, opened: Admitted, 
     except MethodError as error:
         return f"{wait}. So far: {error}"
     found = held["cluster_id"].n_unique()
-    return "" if held.height >= rows and found >= clusters else f"{wait}; so far {held.height:,}, of {found:,}, do."
+    so_far = f"{held.height:,} rows of {found:,} clusters do"
+    return "" if held.height >= rows and found >= clusters else f"{wait}; so far {so_far}."
 
 
 def _enough(dataset: Dataset, first: Holdout | None) -> tuple[int, int]:

@@ -44,9 +44,8 @@ from hsae_dagster.dataset.rows import levels_of
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import MethodError
 from hsae_dagster.orchestration.stage import Stage
-from hsae_dagster.stages.units import open_vectors, read_text_codes, read_text_units, text_vectors
-from hsae_dagster.storage.artifacts import load_sae, read_arrays, read_frame
-from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.stages.units import open_vectors, text_vectors
+from hsae_dagster.storage.outputs import StoredActivations, StoredCheckpoints, StoredCorpus, StoredSelection
 
 
 def covariate_selection(
@@ -104,7 +103,12 @@ def _joined(observations: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
 
 
 def neuron_features(
-    stage: Stage, activations: StoredObject, columns: np.ndarray, text_ids: pl.Series, half: str = ""
+    stage: Stage,
+    corpus: StoredCorpus,
+    activations: StoredActivations,
+    columns: np.ndarray,
+    text_ids: pl.Series,
+    half: str = "",
 ) -> dict[str, Matrix]:
     """Rungs from the ceiling to fired-or-not for these texts; sparse where they are, dense for selected neurons only.
 
@@ -112,16 +116,16 @@ def neuron_features(
 
     Args:
         stage: whose embeddings are read.
-        activations: the result of that stage.
+        corpus: of the dataset.
+        activations: of the dataset.
         columns: of the selected neurons; without any there are no rungs of theirs, or, of a half, they are constants.
         text_ids: (n,) keys, ascending.
-        half: whose neurons count (`text_units.read_text_codes`).
+        half: whose neurons count (`StoredActivations.of_half`).
     """
-    codes, ids = read_text_codes(activations, half)
-    codes = codes[text_rows(ids, text_ids)]
+    codes = activations.on(text_ids, half)
     by_neuron = codes.tocsc()
     known = {
-        EMBEDDINGS: text_vectors(open_vectors(stage)[1], read_text_units(stage.upstream("corpus")), text_ids),
+        EMBEDDINGS: text_vectors(open_vectors(stage), corpus.places, text_ids),
         ALL_NEURONS: codes,
     }
     if not len(columns) and not half:
@@ -156,7 +160,9 @@ def observed(features: dict[str, Matrix], text_ids: pl.Series, observations: pl.
     )
 
 
-def validation_ladder(stage: Stage, side: Side, activations: StoredObject, columns: np.ndarray) -> dict[str, Any]:
+def validation_ladder(
+    stage: Stage, side: Side, corpus: StoredCorpus, activations: StoredActivations, columns: np.ndarray
+) -> dict[str, Any]:
     """Rungs known before the holdout is opened: fitted on training clusters, scored on validation clusters.
 
     Validation texts chose when training stopped, and with `saes: auto` the size too, so these values flatter a little;
@@ -170,7 +176,7 @@ def validation_ladder(stage: Stage, side: Side, activations: StoredObject, colum
     if checked["cluster_id"].n_unique() < 2 or learn["cluster_id"].n_unique() < 2:
         return {"fits": [], "floor": [np.nan, np.nan], "why": "it needs two clusters of training and of validation"}
     texts = side.texts.filter(pl.col("split").is_in(["train", "validation"]))
-    features = neuron_features(stage, activations, columns, texts["text_id"], side.half)
+    features = neuron_features(stage, corpus, activations, columns, texts["text_id"], side.half)
     rows = observed(features, texts["text_id"], learn)
     held_out = observed(features, texts["text_id"], checked)
     scorer = Score(task, held_out.clusters, settings.bootstrap, settings.seed)
@@ -272,7 +278,7 @@ class SeedTable:
         return SeedTable(phi.min(axis=0), phi.mean(axis=0), (phi >= FOUND).sum(axis=0).astype(np.int64), others)
 
 
-def choose_neurons(stage: Stage, corpus: StoredObject, checkpoints: StoredObject, training: Training) -> Chosen:
+def choose_neurons(stage: Stage, corpus: StoredCorpus, checkpoints: StoredCheckpoints, training: Training) -> Chosen:
     """Select as the dataset asks: plainly, distinct neurons only, or only those that other seeds or clusters bear out.
 
     Raises:
@@ -294,7 +300,7 @@ def choose_neurons(stage: Stage, corpus: StoredObject, checkpoints: StoredObject
 
 
 def _select(
-    stage: Stage, checkpoints: StoredObject, training: Training, left_out: list[int], *, fewer: bool
+    stage: Stage, checkpoints: StoredCheckpoints, training: Training, left_out: list[int], *, fewer: bool
 ) -> DistinctSelection:
     spec = stage.dataset.spec.selection
     task = "regression" if stage.dataset.spec.task == "regression" else "classification"
@@ -347,12 +353,12 @@ def family_frame(members: tuple[Member, ...]) -> pl.DataFrame:
     return pl.DataFrame([asdict(member) for member in members], schema=schema)
 
 
-def read_families(selected: StoredObject, activations: StoredObject) -> dict[tuple[str, int], tuple[NearCopy, ...]]:
+def read_families(
+    selected: StoredSelection, activations: StoredActivations
+) -> dict[tuple[str, int], tuple[NearCopy, ...]]:
     """Near-copies that a selected neuron stands for, by the half that selected it and its column, most alike first."""
-    places = read_frame(activations.file("columns.parquet")).select("column", "sae_id", "sae_column")
-    members = read_frame(selected.file("families.parquet")).join(
-        places, left_on="left_out", right_on="column", how="left", maintain_order="left"
-    )
+    places = activations.columns.select("column", "sae_id", "sae_column")
+    members = selected.families.join(places, left_on="left_out", right_on="column", how="left", maintain_order="left")
     alike = pl.max_horizontal(pl.col("correlation").abs(), "cosine")
     found: dict[tuple[str, int], tuple[NearCopy, ...]] = {}
     for row in members.sort(alike, descending=True, maintain_order=True).iter_rows(named=True):
@@ -362,25 +368,26 @@ def read_families(selected: StoredObject, activations: StoredObject) -> dict[tup
     return found
 
 
-def _directions(checkpoints: StoredObject) -> np.ndarray:
+def _directions(checkpoints: StoredCheckpoints) -> np.ndarray:
     """(columns, d) decoder directions, in the order of the codes' columns."""
-    records = checkpoints.json("saes.json")
-    return np.concatenate([read_arrays(checkpoints.file(r["file"]))["decoder"] for r in records]).astype(np.float64)
+    return np.concatenate([checkpoints.weights(r)["decoder"] for r in checkpoints.records]).astype(np.float64)
 
 
-def _seed_table(stage: Stage, corpus: StoredObject, checkpoints: StoredObject, training: Training) -> SeedTable | None:
-    if not checkpoints.file("seeds.json").is_file():
+def _seed_table(
+    stage: Stage, corpus: StoredCorpus, checkpoints: StoredCheckpoints, training: Training
+) -> SeedTable | None:
+    twins, pool = checkpoints.seeds, stage.dataset.spec.pool
+    if twins is None:
         return None
     from hsae_dagster.core.sae.model import encode
 
-    twins, pool = checkpoints.json("seeds.json"), stage.dataset.spec.pool
-    units = read_text_units(corpus).of_texts(training.text_ids)
-    vectors = open_vectors(stage)[1].read(units.unit_ids)
+    units = corpus.places.of_texts(training.text_ids)
+    vectors = open_vectors(stage).read(units.unit_ids)
     parts, start = [], 0
-    for record in checkpoints.json("saes.json"):
+    for record in checkpoints.records:
         own = training.on_texts[:, start : start + record["config"]["m"]]
         start += own.shape[1]
-        further = [load_sae(checkpoints.folder, twin) for twin in twins[record["sae_id"]]]
+        further = [checkpoints.load(twin) for twin in twins[record["sae_id"]]]
         others = [pool_codes(encode(sae, vectors), units, pool).codes for sae in further]
         parts.append(SeedTable.of([found_again(own, other) for other in others], own.shape[1]))
     return SeedTable(*(np.concatenate(each) for each in zip(*map(astuple, parts), strict=True)))

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.candidates import Pool, Units, style_pool
+from hsae_dagster.core.concepts.candidates import Pool, Units, text_pools
 from hsae_dagster.core.concepts.choice import Learned, Limits, Vocabulary, choose_together, fit, predicted
 from hsae_dagster.core.observations import pool_codes, text_keys
 from hsae_dagster.core.sae.sizes import (
@@ -40,23 +39,21 @@ from hsae_dagster.stages.claims import (
     units_of,
     vocabulary_of,
 )
-from hsae_dagster.stages.units import read_sides
-from hsae_dagster.storage.artifacts import load_sae, read_frame, write_frame, write_json
-from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.storage.outputs import StoredCheckpoints, StoredCorpus, StoredSAE
 from hsae_dagster.torch_threads import one_thread
 
 
-def read_choice(checkpoints: StoredObject) -> SizeChoice | None:
+def read_choice(checkpoints: StoredCheckpoints) -> SizeChoice | None:
     """The measured choice behind the autoencoders; None where they were declared or nothing was measured."""
-    if not checkpoints.file("grid.parquet").is_file():
+    grid = checkpoints.grid
+    if grid is None:
         return None
-    grid, choice = read_frame(checkpoints.file("grid.parquet")), checkpoints.json("choice.json")
     # Of two halves both were offered the same sizes; the reason says what each took.
     grid = grid.filter(pl.col("half") == grid["half"][0])
     if grid["said"].is_null().all():
         return None
     taken = grid.filter(pl.col("chosen")).row(0, named=True)
-    return SizeChoice(tuple(grid.select("m", "k").iter_rows()), taken["m"], taken["k"], choice["reason"])
+    return SizeChoice(tuple(grid.select("m", "k").iter_rows()), taken["m"], taken["k"], checkpoints.choice["reason"])
 
 
 # Quickstart settings of hypothesaes 2.0.1.
@@ -73,33 +70,30 @@ def reference_sae(n_texts: int) -> SAE:
     return SAE(m=size.m, k=size.k, **_REFERENCE)
 
 
-def choose_saes(lessons: Lessons, corpus: StoredObject, auto: Auto, folder: Path) -> dict[str, StoredObject]:
-    """Race the grid, write grid.parquet and choice.json, train what is taken to the end; of halves, each takes its own.
+def choose_saes(lessons: Lessons, corpus: StoredCorpus, auto: Auto) -> tuple[dict[str, StoredSAE], dict[str, Any]]:
+    """Race the grid, train what is taken to the end; of halves, each takes its own.
 
     Args:
         lessons: what autoencoders learn from.
         corpus: the dataset's.
         auto: how the choice is made.
-        folder: where the record goes.
 
     Returns:
-        What is taken, by the half whose outcomes chose it (empty without halves).
+        What is taken, by the half whose outcomes chose it (empty without halves); `grid` and `choice` for the record.
     """
     taken, grids, reasons = {}, [], []
-    for side in read_sides(corpus):
+    for side in corpus.sides:
         observed = {split: side.observations.filter(pl.col("split") == split) for split in SPLITS}
         rows, reason, taken[side.half] = _choose(replace(lessons, observations=observed), corpus, side, auto)
         grids.append(pl.DataFrame(rows, schema=_COLUMNS).with_columns(pl.lit(side.half).alias("half")))
         reasons.append(f"half {side.half.upper()}: {reason}" if side.half else reason)
-    write_frame(folder / "grid.parquet", pl.concat(grids))
     metric = "R2" if lessons.task == "regression" else "AUC"
-    write_json(folder / "choice.json", {"metric": metric, "reason": "; ".join(reasons)})
-    return taken
+    return taken, {"grid": pl.concat(grids), "choice": {"metric": metric, "reason": "; ".join(reasons)}}
 
 
 def _choose(
-    lessons: Lessons, corpus: StoredObject, side: Side, auto: Auto
-) -> tuple[list[dict[str, Any]], str, StoredObject]:
+    lessons: Lessons, corpus: StoredCorpus, side: Side, auto: Auto
+) -> tuple[list[dict[str, Any]], str, StoredSAE]:
     """A row of the record for each size, why one was taken, and that one."""
     stage, n_units = lessons.stage, len(lessons.ids["train"])
     sizes = grid(n_units, stage.dataset.spec.selection.n)
@@ -137,7 +131,7 @@ def _row(size: Size) -> dict[str, Any]:
 def _why_nobody_can_judge(lessons: Lessons, sizes: list[Size]) -> str | None:
     train, validation = (frame["label"] for frame in lessons.observations.values())
     if len(sizes) == 1:
-        return f"the only size that {len(lessons.ids['train']):,} distinct training units carry"
+        return f"the only size that {len(lessons.ids['train']):,} distinct training units allow"
     if train.n_unique() < 2 or validation.n_unique() < 2:
         return "the smallest; there are no labels of training and validation texts that differ, to choose by"
     if len(validation) < ENOUGH_OBSERVATIONS:
@@ -155,7 +149,7 @@ class _Race:
     lessons: Lessons
     auto: Auto
 
-    def run(self, size: Size, further: int = 0) -> StoredObject:
+    def run(self, size: Size, further: int = 0) -> StoredSAE:
         """One candidate, from the first seed or a further one."""
         n_units = len(self.lessons.ids["train"])
         epochs = passes(self.auto.race_epochs, n_units)
@@ -185,7 +179,7 @@ def _raced(sizes: list[Size], race: _Race, judge: "_Judge") -> tuple[list[dict[s
         candidates.append(judge.judged(size, coded[-1]))
         judged = candidates[-1]
         said = fit(judge.lessons.task, judged.outcome, judged.predicted)
-        report(f"raced {size.m}/{size.k}: {plural(judged.claims, 'claim')} say {said:.3f} on validation clusters")
+        report(f"raced {size.m}/{size.k}: {plural(judged.claims, 'claim')} reach {said:.3f} on validation clusters")
     standing = compare(candidates, judge.clusters, judge.lessons.task)
     agreement: dict[int, float] = {}
     for near in standing.near if len(standing.near) > 1 else ():
@@ -225,7 +219,7 @@ class _Judge:
         observations: of training and validation clusters, labelled.
         learned: the same as the choice of claims reads them.
         units: of their texts.
-        style: candidate claims of style.
+        ready: candidate claims of texts alone, by their source.
         vocabulary: terms; the outcome of validation observations had no part in them.
         limits: of the claims.
     """
@@ -234,12 +228,12 @@ class _Judge:
     observations: pl.DataFrame
     learned: Learned
     units: Units
-    style: Pool
+    ready: dict[str, Pool]
     vocabulary: Vocabulary
     limits: Limits
 
     @staticmethod
-    def of(lessons: Lessons, corpus: StoredObject, side: Side) -> "_Judge":
+    def of(lessons: Lessons, corpus: StoredCorpus, side: Side) -> "_Judge":
         """Read what is needed, or a sample of its clusters."""
         stage = lessons.stage
         spec = stage.dataset.spec
@@ -257,7 +251,7 @@ class _Judge:
             observations,
             learned,
             units,
-            style_pool(texts["text"].to_list()),
+            text_pools(spec.interpretation.sources, texts["text"].to_list()),
             vocabulary_of(stage, texts, observations, part, units),
             limits.share(len(part.outcome) / len(learned.outcome)),
         )
@@ -277,11 +271,11 @@ class _Judge:
         """(n,) of the validation observations."""
         return self.unseen.clusters
 
-    def coded(self, stored: StoredObject) -> _Coded:
+    def coded(self, trained: StoredSAE) -> _Coded:
         """What a trained candidate does on the units and texts."""
         from hsae_dagster.core.sae.model import encode
 
-        codes = encode(load_sae(stored.folder, stored.json("sae.json")), self.units.vectors)
+        codes = encode(trained.sae, self.units.vectors)
         per_text = pool_codes(codes, self.units.places, self.lessons.stage.dataset.spec.pool).codes
         return _Coded(codes.tocsc(), sp.csc_matrix(per_text > 0, dtype=np.float32))
 
@@ -289,7 +283,8 @@ class _Judge:
         """What can be said with a candidate: claims chosen on training clusters, read on validation clusters."""
         neurons = strongest(self.part, coded.fires)[: NEURONS_PER_CLAIM * self.limits.n]
         units = replace(self.units, codes=coded.units)
-        pool = pool_of(self.style, neurons, coded.fires, self.vocabulary, units)
+        spec = self.lessons.stage.dataset.spec
+        pool = pool_of(spec, self.ready, neurons, coded.fires, self.vocabulary, units)
         picks = choose_together(self.part, pool.columns, self.vocabulary, self.limits, _PRICE)
         return Candidate(size, len(picks), *predicted(self.part, self.unseen, picks))
 

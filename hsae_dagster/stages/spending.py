@@ -11,10 +11,10 @@ from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.orchestration.stage import Stage
-from hsae_dagster.providers.base import AnnotationTask, Annotator, InterpretationRequest, Interpreter
+from hsae_dagster.providers.base import AnnotationTask, Annotator, InterpretationRequest, Interpreter, Labelled
 from hsae_dagster.providers.ledger import Ledger, total
 from hsae_dagster.providers.spending import Account, Estimate
-from hsae_dagster.stages.judging import Split, examination, sample_to_read
+from hsae_dagster.stages.judging import Split, examination, sample_to_read, second_judge, second_rows
 
 ORDINARY = "mentions something that many texts of this kind mention, number {}"
 
@@ -121,17 +121,38 @@ def _examination(annotator: Annotator, texts: Sequence[str], spec: DatasetSpec) 
 
 
 def estimate_annotation(
-    annotator: Annotator, single: Annotator, concepts: Sequence[Concept], texts: Sequence[str], spec: DatasetSpec
+    annotator: Annotator,
+    concepts: Sequence[Concept],
+    texts: Sequence[str],
+    spec: DatasetSpec,
+    account: Account,
+    examples: Labelled | None = None,
 ) -> Estimate:
-    """The judge's examination, judging concepts on texts, and the comparison of stacked with single answers."""
-    settings = spec.annotation
+    """The judge's examination, judging concepts on texts, the same by a second model, and stacked beside single ones.
+
+    Args:
+        annotator: that judges.
+        concepts: to judge.
+        texts: those that it judges.
+        spec: of the dataset.
+        account: that pays.
+        examples: that the judge is shown.
+    """
+    from hsae_dagster.providers.registry import make_annotator
+
+    settings, second = spec.annotation, second_judge(spec)
     estimate = annotator.estimate([AnnotationTask(concepts, texts)])
     if concepts:
         estimate += _examination(annotator, texts, spec)
+    if second is not None and texts:
+        task = AnnotationTask(concepts, [texts[row] for row in second_rows(spec, len(texts))])
+        estimate += make_annotator(second, account, asks=False, examples=examples).estimate([task])
     if annotator.free or min(settings.concepts_per_call, len(concepts)) < 2 or not texts:
         return estimate
     pairs = min(settings.calibration, len(texts) * len(concepts))
     rows = np.random.default_rng([settings.seed, 1]).integers(len(texts), size=pairs)
+    alone = settings.model_copy(update={"concepts_per_call": 1})
+    single = make_annotator(alone, account, asks=False, examples=examples)
     return estimate + single.estimate([AnnotationTask(ordinary(1), [texts[row]]) for row in set(rows.tolist())]).scaled(
         pairs / max(len(set(rows.tolist())), 1)
     )

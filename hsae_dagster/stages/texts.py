@@ -1,8 +1,6 @@
 """One text: what came of it, and which claims hold for a text of one's own."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,9 +14,15 @@ from hsae_dagster.keys import text_id as key_of
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.stages.claims import UnitCloseness
 from hsae_dagster.stages.holdout import concepts_to_test
-from hsae_dagster.storage.artifacts import read_codes, read_frame
 from hsae_dagster.storage.lineage import LineageLog
-from hsae_dagster.storage.objects import StoredObject
+from hsae_dagster.storage.outputs import (
+    OutputT,
+    StoredActivations,
+    StoredCorpus,
+    StoredEmbeddings,
+    StoredInterpretations,
+    StoredMatrix,
+)
 
 MOST_NEURONS = 8
 
@@ -68,7 +72,7 @@ class TextTrail:
 
 def find_texts(project: Project, dataset: str, wanted: str, most: int) -> list[str]:
     """Keys of the corpus' texts whose key begins with `wanted`, or which contain all of its words; at most `most`."""
-    texts = read_frame(project.store.current(dataset, "corpus").file("texts.parquet"))
+    texts = StoredCorpus.current(project.store, dataset).texts
     by_key = texts.filter(pl.col("text_id").str.starts_with(wanted.lower()))["text_id"].to_list()
     if by_key:
         return by_key[:most]
@@ -85,8 +89,7 @@ def text_trail(project: Project, dataset: str, text_id: str) -> TextTrail:
         StorageError: the dataset has no corpus.
     """
     store = project.store
-    texts = read_frame(store.current(dataset, "corpus").file("texts.parquet"))
-    row = texts.row(by_predicate=pl.col("text_id") == text_id, named=True)
+    row = StoredCorpus.current(store, dataset).texts.row(by_predicate=pl.col("text_id") == text_id, named=True)
     now = store.versions(dataset)
     firing, n_firing = _firing(project, dataset, text_id) if "activations" in now else ((), 0)
     return TextTrail(
@@ -116,17 +119,15 @@ def _rows(project: Project, dataset: str, text_id: str) -> tuple[tuple[str, int]
 
 
 def _firing(project: Project, dataset: str, text_id: str) -> tuple[tuple[Firing, ...], int]:
-    activations = project.store.current(dataset, "activations")
-    ids = read_frame(activations.file("texts.parquet"))["text_id"].to_list()
-    if text_id not in ids:
+    activations = StoredActivations.current(project.store, dataset)
+    if text_id not in activations.text_ids:
         return (), 0
-    codes = read_codes(activations.file("codes.safetensors"))[ids.index(text_id)]
-    columns = read_frame(activations.file("columns.parquet"))
+    codes = activations.on(pl.Series([text_id]))
     record = LineageLog(project.store).latest(dataset)
     tested = {(row["sae_id"], row["sae_column"]): row for row in reversed(record.hypotheses if record else ())}
     found = []
     for at in np.argsort(-codes.data, kind="stable")[:MOST_NEURONS]:
-        source = columns.row(int(codes.indices[at]), named=True)
+        source = activations.columns.row(int(codes.indices[at]), named=True)
         row = tested.get((source["sae_id"], source["sae_column"]))
         found.append(
             Firing(
@@ -146,17 +147,13 @@ def _supports(project: Project, dataset: str, text_id: str, half: str | None) ->
     matrix = record.origin("annotation_matrix") if record else None
     if record is None or matrix is None:
         return ()
-    answers = _answers(project.store.at(matrix.place), text_id)
+    judged = StoredMatrix(project.store.at(matrix.place)).annotations.filter(pl.col("text_id") == text_id)
+    answers = {} if judged.is_empty() else judged.drop("text_id").row(0, named=True)
     return tuple(
         Support(row["hypothesis_id"], row["claim"], row["badge"], answers[row["concept_id"]])
         for row in record.hypotheses
         if row["concept_id"] in answers and (half is None or row.get("half", "") != half)
     )
-
-
-def _answers(matrix: StoredObject, text_id: str) -> dict[str, bool | None]:
-    frame = read_frame(matrix.file("annotations.parquet")).filter(pl.col("text_id") == text_id)
-    return {} if frame.is_empty() else frame.drop("text_id").row(0, named=True)
 
 
 @dataclass(frozen=True)
@@ -188,14 +185,10 @@ def try_claims(project: Project, dataset: str, text: str) -> tuple[EvaluationRec
             f"`hsae run {dataset}` makes one."
         )
     declared = load_dataset(project.data, dataset)
-    corpus, vectors, interpretations = (
-        _origin(log, record, name) for name in ("corpus", "embeddings", "interpretations")
-    )
-    closeness = UnitCloseness.of_results(project, declared, vectors, corpus)
-    definitions: dict[str, Mapping[str, Any] | None] = {
-        found["concept"]["concept_id"]: found["concept"]["definition"]
-        for found in concepts_to_test(declared, interpretations)
-    }
+    corpus, embeddings = _origin(log, record, StoredCorpus), _origin(log, record, StoredEmbeddings)
+    closeness = UnitCloseness.of_results(project, declared, embeddings, corpus)
+    testing = concepts_to_test(declared, _origin(log, record, StoredInterpretations))
+    definitions = {concept.concept_id: concept.said.definition for concept in testing}
     tried = []
     for row in record.hypotheses:
         definition = definitions.get(row["concept_id"])
@@ -204,11 +197,11 @@ def try_claims(project: Project, dataset: str, text: str) -> tuple[EvaluationRec
     return record, tried
 
 
-def _origin(log: LineageLog, record: EvaluationRecord, asset: str) -> StoredObject:
-    origin = record.origin(asset)
+def _origin(log: LineageLog, record: EvaluationRecord, kind: type[OutputT]) -> OutputT:
+    origin = record.origin(kind.asset)
     if origin is None:
         raise StorageError(
-            f"Evaluation {record.number} of dataset `{record.dataset}` names no {asset}. "
+            f"Evaluation {record.number} of dataset `{record.dataset}` names no {kind.asset}. "
             f"`hsae run {record.dataset}` makes one that does."
         )
-    return log.store.verified(record.dataset, log.store.at(origin.place))
+    return kind(log.store.verified(record.dataset, log.store.at(origin.place)))

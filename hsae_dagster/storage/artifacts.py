@@ -1,6 +1,8 @@
 """Tables, sparse codes and weights as files; autoencoders at rest, ours and those that HypotheSAEs saved."""
 
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +25,19 @@ if TYPE_CHECKING:
 def write_json(path: Path, value: Any) -> None:
     """JSON in the order given (columns of tables keep theirs); NaN and infinity become null."""
     path.write_text(json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def same_file(there: Path, also: Path) -> None:
+    """The same content under a second name: a link, or a copy where a file system has none."""
+    try:
+        os.link(there, also)
+    except OSError:
+        shutil.copyfile(there, also)
 
 
 def write_frame(path: Path, frame: pl.DataFrame) -> None:
@@ -91,7 +106,7 @@ def save_sae(folder: Path, trained: "TrainedSAE", device: str, head: Mapping[str
 
     arrays = state_to_arrays(trained.sae)
     weights = {name: hash_bytes(array.tobytes()) for name, array in arrays.items()}
-    sae_id = hash_json({"config": asdict(trained.config), "weights": weights})
+    sae_id = hash_json({"config": trained.config.model_dump(mode="json"), "weights": weights})
     file = f"{sae_id}.safetensors"
     write_arrays(folder / file, arrays, {"sae_id": sae_id})
     if head is not None:
@@ -103,7 +118,7 @@ def save_sae(folder: Path, trained: "TrainedSAE", device: str, head: Mapping[str
         "sae_id": sae_id,
         "file": file,
         "head": None if head is None else f"{sae_id}.head.safetensors",
-        "config": asdict(trained.config),
+        "config": trained.config.model_dump(mode="json"),
         "best_epoch": trained.best_epoch,
         "stop_reason": trained.stop_reason,
         "explained_variance": best.explained_variance,

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ import polars as pl
 from hsae_dagster.core.evaluations import FILES, EvaluationRecord, Origin
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import set_fingerprint
-from hsae_dagster.storage.artifacts import finite, read_frame
-from hsae_dagster.storage.objects import ObjectStore, StoredObject, locked, sealed, unsealed
+from hsae_dagster.storage.artifacts import finite
+from hsae_dagster.storage.files import locked, sealed, unsealed
+from hsae_dagster.storage.objects import ObjectStore, StoredObject
+from hsae_dagster.storage.outputs import StoredCorpus, StoredEmbeddings, StoredEvaluation
+from hsae_dagster.storage.shared import Shared
 
 _MIXED = "`{reader}` was made from another version of `{asset}` than the evaluation read"
 
@@ -55,11 +59,11 @@ def trace(store: ObjectStore, dataset: str, evaluation: StoredObject) -> tuple[t
 
 
 def _join_embeddings(store: ObjectStore, found: dict[str, Origin], mixed: list[str]) -> None:
-    """The result of `embeddings` depends on texts alone and names no corpus; the keys tell whether it is this one."""
+    """The result of `embeddings` depends on units alone and names no corpus; the keys tell whether it is this one."""
     if "embeddings" not in found or "corpus" not in found:
         return
-    record = store.at(found["embeddings"].place).json("embeddings.json")
-    ids = read_frame(store.at(found["corpus"].place).file("texts.parquet"))["text_id"]
+    record = StoredEmbeddings(store.at(found["embeddings"].place)).record
+    ids = StoredCorpus(store.at(found["corpus"].place)).units["unit_id"]
     if set_fingerprint(ids, record["set_id"]) == record["fingerprint"]:
         upstream = {"corpus": found["corpus"].data_version}
         found["embeddings"] = replace(found["embeddings"], upstream=upstream)
@@ -89,7 +93,13 @@ class LineageLog:
 
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
-        self.root = store.root / "lineage"
+
+    @cached_property
+    def root(self) -> Path:
+        """Where the records lie, with those that other machines have written by now."""
+        if self.store.shared is not None:
+            self.store.shared.pull("lineage")
+        return self.store.root / "lineage"
 
     def datasets(self) -> list[str]:
         """Datasets that have a record."""
@@ -132,6 +142,7 @@ class LineageLog:
             StorageError: a result that it rests on is gone.
         """
         with locked(self.store.root / "locks" / f"lineage-{dataset}"):
+            self.__dict__.pop("root", None)  # another machine may have written since
             last = self.latest(dataset)
             if last is not None and last.evaluation.place == self.store.place(evaluation):
                 return last
@@ -147,7 +158,7 @@ class LineageLog:
                 summary=finite(summary),
                 hypotheses=tuple(finite(row) for row in hypotheses),
             )
-            return _write(self._path, record)
+            return _write(self._path, record, self.store.shared)
 
     def _origins(
         self, dataset: str, evaluation: StoredObject, read: Sequence[Sequence[str | None]]
@@ -184,8 +195,7 @@ class LineageLog:
     def quoted(self, record: EvaluationRecord, hypothesis_id: str) -> list[tuple[str, str, str]]:
         """Texts on a hypothesis' card: (role, text_id, text)."""
         stored = self.store.verified(record.dataset, self.store.at(record.evaluation.place))
-        evidence = read_frame(stored.file("evidence.parquet"))
-        own = evidence.filter(pl.col("hypothesis_id") == hypothesis_id)
+        own = StoredEvaluation(stored).evidence.filter(pl.col("hypothesis_id") == hypothesis_id)
         return list(own.select("role", "text_id", "text").iter_rows())
 
     def __iter__(self) -> Iterator[EvaluationRecord]:
@@ -231,15 +241,22 @@ def _read(path: Path) -> EvaluationRecord:
         ) from error
 
 
-def _write(place: Callable[[str, int], Path], record: EvaluationRecord) -> EvaluationRecord:
+def _bytes(record: EvaluationRecord) -> bytes:
+    return sealed(asdict(record), sort_keys=False)
+
+
+def _write(place: Callable[[str, int], Path], record: EvaluationRecord, shared: Shared | None) -> EvaluationRecord:
     """Write a record whole under its number, or under the next free one if another process was first."""
     while True:
         path = place(record.dataset, record.number)
+        if shared and not shared.create(f"lineage/{record.dataset}/{path.name}", _bytes(record)):
+            record = replace(record, number=record.number + 1)  # another machine was first
+            continue
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, aside = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as stream:
-                stream.write(sealed(asdict(record), sort_keys=False))
+                stream.write(_bytes(record))
                 stream.flush()
                 os.fsync(stream.fileno())
             Path(aside).chmod(0o644)

@@ -1,14 +1,10 @@
-"""Finished results, addressed by what they were made from; files that appear whole or not at all."""
+"""Finished results, addressed by what they were made from, on disk and in the store that several machines share."""
 
-import errno
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,100 +12,8 @@ from typing import Any
 
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import hash_json
-
-SEAL = "seal"
-# A file system without locks (some mounted buckets): files still appear whole, only two makers may both make one.
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` so that a reader sees the old file or the new one, never half of it, even after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, aside = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(aside).chmod(0o644)
-        Path(aside).replace(path)
-    finally:
-        Path(aside).unlink(missing_ok=True)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Have the disk hold what a file or folder holds."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sealed(record: Mapping[str, Any], *, sort_keys: bool = True) -> bytes:
-    """A JSON-like record as UTF-8 JSON with the hash of its content beside it."""
-    plain = json.loads(json.dumps(record, allow_nan=False))
-    whole = {**plain, SEAL: hash_json(plain)}
-    return json.dumps(whole, indent=1, sort_keys=sort_keys, ensure_ascii=False).encode("utf-8", "surrogatepass")
-
-
-def unsealed(path: Path) -> dict[str, Any]:
-    """A record as it was sealed.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is not a JSON object, or not what was written.
-    """
-    record = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
-    if not isinstance(record, dict):
-        raise ValueError("it holds no JSON object")
-    if record.pop(SEAL, None) != hash_json(record):
-        raise ValueError("its content is not what was written")
-    return record
-
-
-@contextmanager
-def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[bool]:
-    """Hold the lock file `path`, which no other process does meanwhile; the lock of a killed process is free.
-
-    Yields whether it is held: some file systems have no locks, and there nobody is kept out.
-
-    Args:
-        path: the lock file; removed afterwards.
-        waiting: called once if another process holds it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, held = _acquire(path, waiting)
-    try:
-        yield held
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _acquire(path: Path, waiting: Callable[[], None]) -> tuple[int, bool]:
-    """The open lock file, and whether it is locked."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting()
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # Whoever held it before has removed it: a later comer would lock another file of the same name.
-            if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
-                return descriptor, True
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                return descriptor, False
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
+from hsae_dagster.storage.files import locked, sealed, sync, unsealed, write_atomically
+from hsae_dagster.storage.shared import Shared
 
 MANIFEST = "manifest.json"
 # A result that holds this file lacks something that making it again may bring (answers of a server that failed).
@@ -177,10 +81,13 @@ class StoredObject:
 
 
 class ObjectStore:
-    """Results under one folder. Safe for several processes: objects and pointers appear whole or not at all."""
+    """Results under one folder. Safe for several processes: objects and pointers appear whole or not at all.
+
+    Where the folder belongs to a store, what is finished is there too, and is brought here when it is asked for.
+    """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root, self.shared = root, Shared.of(root)
 
     def build(
         self,
@@ -201,14 +108,9 @@ class ObjectStore:
 
     def _build(self, inputs: StageInputs, run_id: str, make: Callable[[Path], None], alone: bool) -> StoredObject:
         target = self._folder(inputs)
-        if target.exists():
-            try:
-                found = self._load(target, inputs, reused=True)
-            except StorageError:
-                shutil.rmtree(target, ignore_errors=True)
-            else:
-                if not found.file(INCOMPLETE).exists():
-                    return found
+        found = self._found(target, inputs) or self._found(target, inputs)  # a damaged one may be whole in the store
+        if found is not None and not found.file(INCOMPLETE).exists():
+            return self._load(target, inputs, reused=True) if self._share(target) else found
         parent = target.parent
         parent.mkdir(parents=True, exist_ok=True)
         unfinished = f".making-{inputs.key}-"
@@ -222,19 +124,75 @@ class ObjectStore:
             _publish(aside, target)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+        self._share(target)
         return self._load(target, inputs, reused=False)
+
+    def _found(self, target: Path, inputs: StageInputs) -> StoredObject | None:
+        """A finished result, or None after a damaged one was removed."""
+        self._fetch(target)
+        if not target.exists():
+            return None
+        try:
+            return self._load(target, inputs, reused=True)
+        except StorageError:
+            shutil.rmtree(target, ignore_errors=True)
+            return None
+
+    def _fetch(self, folder: Path) -> None:
+        """Bring a result that the store has, and this machine has not, or not complete."""
+        if self.shared is None or ((folder / MANIFEST).is_file() and not (folder / INCOMPLETE).exists()):
+            return
+        name = f"{self._name(folder)}/{MANIFEST}"
+        manifest = self.shared.get(name)
+        files = _files(manifest)
+        if manifest is None or (folder.exists() and INCOMPLETE in files):
+            return
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".fetching-{folder.name}-", dir=folder.parent))
+        try:
+            if files and all(self.shared.download(digest, aside / file) for file, digest in files.items()):
+                (aside / MANIFEST).write_bytes(manifest)
+                _publish(aside, folder)
+            else:  # damaged there: whoever makes it again keeps it anew
+                self.shared.remove(name)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _share(self, folder: Path) -> bool:
+        """Keep a finished result in the store; whether another machine was first, whose result is taken instead.
+
+        The manifest comes last, and one machine alone can put it there; files are kept by the hash of their content.
+        """
+        if self.shared is None:
+            return False
+        name, ours = f"{self._name(folder)}/{MANIFEST}", (folder / MANIFEST).read_bytes()
+        theirs = self.shared.get(name)
+        if theirs is None or (INCOMPLETE in _files(theirs) and theirs != ours):
+            for file, digest in _files(ours).items():
+                self.shared.upload(digest, folder / file)
+            if theirs is not None:
+                self.shared.put(name, ours)
+            elif not self.shared.create(name, ours):
+                theirs = self.shared.get(name)
+        if theirs and INCOMPLETE not in _files(theirs) and _files(theirs) != _files(ours):
+            shutil.rmtree(folder, ignore_errors=True)
+            self._fetch(folder)
+            return True
+        return False
 
     def finished(self, inputs: StageInputs) -> bool:
         """Whether `build` would find the result of these inputs, complete."""
         folder = self._folder(inputs)
+        self._fetch(folder)
         return (folder / MANIFEST).is_file() and not (folder / INCOMPLETE).exists()
 
     def point(self, dataset: str, stored: StoredObject) -> None:
         """Make `stored` the current result of its asset for `dataset`."""
         path = self._pointer(dataset, stored.asset)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        record = {"object": self.place(stored), "data_version": stored.data_version}
-        write_atomically(path, sealed(record))
+        record = sealed({"object": self.place(stored), "data_version": stored.data_version})
+        if self.shared is not None:
+            self.shared.put(self._name(path), record)
+        write_atomically(path, record)
 
     def current(self, dataset: str, asset: str) -> StoredObject:
         """The current result of `asset` for `dataset`, verified.
@@ -246,16 +204,20 @@ class ObjectStore:
 
     def datasets(self) -> list[str]:
         """Datasets that have a current result of anything."""
-        return sorted(path.name for path in (self.root / "datasets").glob("*") if path.is_dir())
+        shared = {name.split("/")[1] for name in self.shared.names("datasets")} if self.shared else set()
+        return sorted(shared | {path.name for path in (self.root / "datasets").glob("*") if path.is_dir()})
 
     def has(self, dataset: str, asset: str) -> bool:
         """Whether `asset` was materialized for `dataset`."""
-        return self._pointer(dataset, asset).is_file()
+        return self._refreshed(self._pointer(dataset, asset)).is_file()
 
     def versions(self, dataset: str) -> dict[str, str]:
         """Data version of every current result of a dataset by asset, from the pointers alone."""
         found = {}
-        for path in sorted((self.root / "datasets" / dataset).glob("*.json")):
+        folder = self.root / "datasets" / dataset
+        for name in self.shared.names(self._name(folder)) if self.shared else ():
+            self._refreshed(self.root / name)
+        for path in sorted(folder.glob("*.json")):
             try:
                 found[path.stem] = str(unsealed(path)["data_version"])
             except (OSError, ValueError, KeyError):  # a pointer that cannot be read points to nothing
@@ -283,7 +245,12 @@ class ObjectStore:
     def find(self, asset: str, data_version: str) -> StoredObject | None:
         """The newest object of `asset` with this data version, its files unread, or None."""
         found = []
-        for path in sorted((self.root / "objects" / asset).glob(f"*/{MANIFEST}")):
+        folder, shared = self.root / "objects" / asset, self.shared
+        for name in shared.names(self._name(folder)) if shared else ():
+            here = (self.root / name).is_file()
+            if not here and shared and _json(shared.get(name)).get("data_version") == data_version:
+                self._fetch((self.root / name).parent)
+        for path in sorted(folder.glob(f"*/{MANIFEST}")):
             try:
                 stored = self._load(path.parent, None, reused=True, verify=False)
             except StorageError:
@@ -302,10 +269,19 @@ class ObjectStore:
 
     def place(self, stored: StoredObject) -> str:
         """Where an object lies, relative to the results folder."""
-        return stored.folder.relative_to(self.root).as_posix()
+        return self._name(stored.folder)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def _refreshed(self, path: Path) -> Path:
+        """A pointer, as the store has it."""
+        if self.shared is not None:
+            self.shared.refresh(self._name(path))
+        return path
 
     def _current(self, dataset: str, asset: str, *, verify: bool) -> StoredObject:
-        path = self._pointer(dataset, asset)
+        path = self._refreshed(self._pointer(dataset, asset))
         if not path.is_file():
             raise StorageError(
                 f"Dataset `{dataset}` has no `{asset}` yet. Materialize `{asset}` (and what is upstream of it) first."
@@ -336,6 +312,8 @@ class ObjectStore:
         return self.root / "datasets" / dataset / f"{asset}.json"
 
     def _load(self, folder: Path, inputs: StageInputs | None, *, reused: bool, verify: bool = True) -> StoredObject:
+        if not (folder / MANIFEST).is_file():
+            self._fetch(folder)
         try:
             manifest = unsealed(folder / MANIFEST)
             stored = StoredObject(
@@ -354,6 +332,20 @@ class ObjectStore:
             if not (folder / name).is_file() or _digest(folder / name) != digest:
                 raise StorageError(f"the stored file {folder / name} is missing or not what was written.")
         return stored
+
+
+def _json(manifest: bytes | None) -> dict[str, Any]:
+    """What a manifest in the store says; nothing where there is none, or none that can be read."""
+    try:
+        found = json.loads(manifest or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _files(manifest: bytes | None) -> dict[str, str]:
+    """Hash of each file of a result, by name."""
+    return dict(_json(manifest).get("files", {}))
 
 
 def _write_manifest(folder: Path, inputs: StageInputs, run_id: str) -> None:

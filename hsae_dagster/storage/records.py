@@ -1,6 +1,8 @@
 """What is kept for good: plans and looks at holdouts, and where a dataset's splits end."""
 
+import base64
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -13,12 +15,17 @@ from hsae_dagster.core.inference.plan import AnalysisPlan, Look, holdout_fingerp
 from hsae_dagster.core.observations import Cuts
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import hash_json
-from hsae_dagster.storage.objects import locked, sealed, unsealed, write_atomically
+from hsae_dagster.storage.files import locked, sealed, unsealed, write_atomically
+from hsae_dagster.storage.shared import Shared, write_once
 
 
 @dataclass(frozen=True)
 class HoldoutRegister:
-    """The register under one results folder."""
+    """The register under one results folder, and in the store that it belongs to.
+
+    Looks of several machines have one order in a store: each claims the next number in `looks/`, which one machine
+    alone can, after it has read all earlier ones.
+    """
 
     root: Path
 
@@ -38,7 +45,8 @@ class HoldoutRegister:
         if not _keys_are_there(folder):
             stream = io.BytesIO()
             keys.write_parquet(stream)
-            write_atomically(folder / "keys.parquet", stream.getvalue())
+            (folder / "keys.parquet").unlink(missing_ok=True)
+            write_once(folder / "keys.parquet", stream.getvalue(), self._shared)
         self._write_once(folder / "plans" / f"{plan.fingerprint}.json", {**plan.record, "frozen": _now()})
 
     def look(self, plan: AnalysisPlan, *, dataset: str, judged_under: str | None) -> Look:
@@ -52,7 +60,8 @@ class HoldoutRegister:
         path = self._folder(plan.holdout) / "looks" / f"{plan.fingerprint}.json"
         # Two evaluations at once are two looks, of which one is the later.
         with locked(self.root / "locks" / "looks"):
-            if not path.is_file():
+            next_number = self._pulled()
+            while not path.is_file():
                 before = self._looks_at(plan)
                 opened: dict[str, Any] = {
                     "plan": plan.fingerprint,
@@ -62,7 +71,11 @@ class HoldoutRegister:
                     "dataset": dataset,
                     "opened": _now(),
                 }
-                self._write_once(path, opened)
+                claim = sealed({"holdout": plan.holdout, "look": opened})
+                if self._shared is None or self._shared.create(f"looks/{next_number:08d}.json", claim):
+                    self._write_once(path, opened)
+                else:
+                    next_number = self._pulled()
         record = _read_plan(path)
         earlier: dict[str, float] = {}
         for holdout, fingerprint in record["earlier"]:
@@ -86,10 +99,27 @@ class HoldoutRegister:
         Args:
             holdout: its fingerprint.
         """
+        self._pulled()
         folder = self._folder(holdout)
         looked = [path for path in sorted((folder / "looks").glob("*.json")) if ".p." not in path.name]
         levels = [_read_plan(folder / "plans" / path.name)["gates"] for path in looked]
         return max((float(gates.get("level", gates["alpha"])) for gates in levels), default=None)
+
+    @property
+    def _shared(self) -> Shared | None:
+        return Shared.of(self.root)
+
+    def _pulled(self) -> int:
+        """Bring what other machines have written down; the number of the next look of all."""
+        if self._shared is None:
+            return 1
+        claims = self._shared.pull("looks")
+        self._shared.pull("holdouts")  # plans and keys were there before their looks
+        for name in claims:
+            found = _read_plan(self.root / name)
+            holdout, look = found["holdout"], found["look"]
+            self._write_once(self._folder(holdout) / "looks" / f"{look['plan']}.json", look)
+        return len(claims) + 1
 
     def _looks_at(self, plan: AnalysisPlan) -> list[dict[str, Any]]:
         """Records of all looks at this holdout or at one that shares texts and outcomes with it, oldest first."""
@@ -116,8 +146,7 @@ class HoldoutRegister:
         return self.root / "holdouts" / holdout
 
     def _write_once(self, path: Path, record: Mapping[str, Any]) -> None:
-        if not path.is_file():
-            write_atomically(path, sealed(record))
+        write_once(path, sealed(record), self._shared)
 
 
 def _classes_of_one_column(model: Mapping[str, Any], plan: AnalysisPlan) -> bool:
@@ -208,7 +237,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class SplitCuts:
-    """Where the record of one dataset lies.
+    """Where the record of one dataset lies: here, and in a store one after the other, the last of which counts.
 
     Attributes:
         results: the results folder.
@@ -226,6 +255,7 @@ class SplitCuts:
         Raises:
             StorageError: it cannot be read.
         """
+        self._pull()
         if not self._path.is_file():
             return None
         try:
@@ -253,19 +283,49 @@ class SplitCuts:
             made: its files, as in `Placed.made`; empty where rows wait.
         """
         with locked(self.results / "locks" / "splits"):
-            known = self.read()
-            if known is not None:
-                cuts = known.cuts
-                rounds = pl.concat([known.rounds, rounds.join(known.rounds, on="key", how="anti")])
-                made = {**made, **known.made}
-            before = known.holdouts if known else ()
-            holdouts = before if holdout in before else (*before, holdout)
-            stream = io.BytesIO()
-            rounds.sort("round", "key").write_parquet(stream)
-            # Rows first: a record without its rows could not be read, rows without a record are made again.
-            write_atomically(self._path.with_suffix(".parquet"), stream.getvalue())
-            record = {"cuts": cuts.record, "holdouts": [asdict(one) for one in holdouts], "made": made}
-            write_atomically(self._path, sealed(record))
+            while not self._keep(self._pull(), cuts, rounds, holdout, made):
+                pass  # another machine has kept its own meanwhile, which counts first
+
+    def _keep(
+        self, kept: int, cuts: Cuts, rounds: pl.DataFrame, holdout: Holdout, made: Mapping[str, str | None]
+    ) -> bool:
+        """Add to the record that was the `kept`th of the store; False where that is not the last any more."""
+        known = self.read()
+        if known is not None:
+            cuts = known.cuts
+            rounds = pl.concat([known.rounds, rounds.join(known.rounds, on="key", how="anti")])
+            made = {**made, **known.made}
+        before = known.holdouts if known else ()
+        holdouts = before if holdout in before else (*before, holdout)
+        stream = io.BytesIO()
+        rounds.sort("round", "key").write_parquet(stream)
+        record = sealed({"cuts": cuts.record, "holdouts": [asdict(one) for one in holdouts], "made": made})
+        shared = Shared.of(self.results)
+        if shared is not None:
+            both = json.dumps({"record": record.decode(), "rows": base64.b64encode(stream.getvalue()).decode()})
+            if not shared.create(f"{self._name}/{kept + 1:08d}.json", both.encode()):
+                return False
+        # Rows first: a record without its rows could not be read, rows without a record are made again.
+        write_atomically(self._path.with_suffix(".parquet"), stream.getvalue())
+        write_atomically(self._path, record)
+        return True
+
+    def _pull(self) -> int:
+        """Have the record be the last that any machine has kept; how many there were."""
+        shared = Shared.of(self.results)
+        names = shared.names(self._name) if shared else []
+        if shared is None or not names or (self.results / names[-1]).is_file():
+            return len(names)
+        data = shared.get(names[-1]) or b""
+        both = json.loads(data)
+        write_atomically(self._path.with_suffix(".parquet"), base64.b64decode(both["rows"]))
+        write_atomically(self._path, both["record"].encode())
+        write_atomically(self.results / names[-1], data)  # last: what it stands for is here
+        return len(names)
+
+    @property
+    def _name(self) -> str:
+        return self._path.with_suffix("").relative_to(self.results).as_posix()
 
     @property
     def _path(self) -> Path:

@@ -9,17 +9,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import EmbeddingSet, hash_bytes
-from hsae_dagster.storage.objects import locked
+from hsae_dagster.storage.files import locked
+from hsae_dagster.storage.shared import Shared
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def has_version(folder: Path) -> bool:
@@ -45,10 +46,13 @@ _WORTH_A_COPY = 2**26
 
 
 class VectorTable:
-    """The vectors of one dataset in one embedding set. Created at the first append."""
+    """The vectors of one dataset in one embedding set. Created at the first append.
+
+    Where the results folder belongs to a store, the table is there, and only contiguous copies are here.
+    """
 
     def __init__(self, root: Path, dataset: str, embedding_set: EmbeddingSet) -> None:
-        self.uri = root / "lancedb"
+        self.uri, self.shared = root / "lancedb", Shared.of(root)
         self.dataset = dataset
         self.embedding_set = embedding_set
         self.name = f"{dataset}__{embedding_set.set_id[:16]}"
@@ -115,10 +119,19 @@ class VectorTable:
             new = [row for row, key in enumerate(ids) if key not in self._found]
             ids, vectors = [ids[row] for row in new], vectors[new]
             if table is None:
-                table = self._connect().create_table(self.name, data=self._batch(ids, vectors), mode="overwrite")
+                table = self._create(ids, vectors)
             elif ids:
                 table.add(self._batch(ids, vectors))
             self._version = int(table.version)
+
+    def _create(self, ids: list[str], vectors: np.ndarray) -> Any:
+        """The new table. On disk it takes the place of what a killed process left; in a store, only of nothing."""
+        database, rows = self._connect(), self._batch(ids, vectors)
+        if self.shared is None:
+            return database.create_table(self.name, data=rows, mode="overwrite")
+        table = database.create_table(self.name, schema=rows.schema, exist_ok=True)
+        table.add(rows)
+        return table
 
     def _batch(self, ids: list[str], vectors: np.ndarray) -> "pa.Table":
         import pyarrow as pa
@@ -175,7 +188,11 @@ class VectorTable:
         """The place of that copy, which may not have been made; None where the table is small."""
         if table.count_rows() * self.embedding_set.dimensions * 4 < _WORTH_A_COPY:
             return None
-        state = state_of(self.uri / f"{self.name}.lance", int(table.version))
+        table_name, version = f"{self.name}.lance", int(table.version)
+        state = state_of(self.uri / table_name, version)
+        if self.shared is not None:
+            kept = (self.shared.get(f"lancedb/{table_name}/_versions/{each}.manifest") for each in _numbers(version))
+            state = next((hash_bytes(manifest) for manifest in kept if manifest), None)
         return None if state is None else VectorCopy(self.uri.with_name("vector_copies") / self.name, state)
 
     def borrow(self, wanted: set[str]) -> tuple[list[str], np.ndarray, list[str]]:
@@ -243,7 +260,7 @@ class VectorTable:
     def _explained(self, what: str) -> Iterator[None]:
         with lance_explained(
             lambda cause: StorageError(
-                f"Embeddings of `{self.dataset}`: the table {self.uri / self.name}.lance cannot be {what}: {cause}. "
+                f"Embeddings of `{self.dataset}`: the table {self._place}/{self.name}.lance cannot be {what}: {cause}. "
                 "Make sure that there is room and that the folder is readable and writable. If the table is damaged, "
                 "restore it from a copy, or remove its folder and materialize `embeddings` again, which embeds the "
                 "texts anew."
@@ -254,11 +271,18 @@ class VectorTable:
     def _connect(self) -> Any:
         import lancedb
 
-        self.uri.mkdir(parents=True, exist_ok=True)
-        return lancedb.connect(str(self.uri))
+        if self.shared is None:
+            self.uri.mkdir(parents=True, exist_ok=True)
+        return lancedb.connect(self._place)
+
+    @property
+    def _place(self) -> str:
+        return str(self.uri) if self.shared is None else f"{self.shared.url}/lancedb"
 
     def _open(self) -> Any | None:
-        if not has_version(self.uri / f"{self.name}.lance"):
+        folder = f"{self.name}.lance"
+        there = self.shared.has(f"lancedb/{folder}/_versions") if self.shared else has_version(self.uri / folder)
+        if not there:
             return None
         with self._explained("opened"):
             return self._connect().open_table(self.name)
@@ -295,11 +319,16 @@ _LEFT_BEHIND_S = 3600.0
 
 def state_of(table: Path, version: int) -> str | None:
     """Hash of the manifest of a version of a Lance table; None where there is no file of either of its names."""
-    for number in (2**64 - 1 - version, version):
+    for number in _numbers(version):
         manifest = table / "_versions" / f"{number}.manifest"
         if manifest.is_file():
             return hash_bytes(manifest.read_bytes())
     return None
+
+
+def _numbers(version: int) -> tuple[int, int]:
+    """By which the manifest of a version is called in the newer and in the older of Lance's formats."""
+    return 2**64 - 1 - version, version
 
 
 class VectorCopy:
@@ -319,7 +348,7 @@ class VectorCopy:
         """Whether it has been written; the vectors come last, whole."""
         return self._vectors.is_file() and self._keys.is_file()
 
-    def write(self, keys: Iterable[str], dimensions: int, batches: Iterable[pa.RecordBatch]) -> bool:
+    def write(self, keys: Iterable[str], dimensions: int, batches: "Iterable[pa.RecordBatch]") -> bool:
         """Make the copy, and remove those of other states.
 
         Args:
@@ -352,6 +381,9 @@ class VectorCopy:
         return True
 
     def _put_keys(self, ordered: list[str], sums: np.ndarray) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         aside = self._folder / f".{uuid.uuid4().hex}"
         try:
             # Uncompressed: they are a hundredth of the vectors, and are read whenever new texts are looked for.
@@ -374,7 +406,9 @@ class VectorCopy:
         except (OSError, ValueError, KeyError):
             return None
 
-    def _read_keys(self) -> pa.Table:
+    def _read_keys(self) -> "pa.Table":
+        import pyarrow.parquet as pq
+
         with pq.ParquetFile(self._keys, page_checksum_verification=True) as file:
             return file.read(use_threads=False)
 
@@ -412,8 +446,10 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def place(batches: Iterable[pa.RecordBatch], ids: Sequence[str], out: np.ndarray) -> np.ndarray:
+def place(batches: "Iterable[pa.RecordBatch]", ids: Sequence[str], out: np.ndarray) -> np.ndarray:
     """Put the vectors of `ids` into their rows of out (n, d), from (key, vector) batches; which were met, (n,) bool."""
+    import pyarrow as pa
+
     wanted = pa.array(ids, pa.string())
     met = np.zeros(len(out), dtype=bool)
     for batch in batches:
@@ -447,7 +483,9 @@ def absent(ids: Iterable[str], among: Iterable[str]) -> np.ndarray:
     return lacking
 
 
-def _strings(values: Iterable[str]) -> pa.Array:
+def _strings(values: Iterable[str]) -> "pa.Array":
+    import pyarrow as pa
+
     if isinstance(values, pl.Series):
         values = values.to_arrow()
     if isinstance(values, pa.ChunkedArray):
@@ -455,7 +493,10 @@ def _strings(values: Iterable[str]) -> pa.Array:
     return values.cast(pa.string()) if isinstance(values, pa.Array) else pa.array(list(values), pa.string())
 
 
-def _index(values: pa.Array, among: pa.Array) -> np.ndarray:
+def _index(values: "pa.Array", among: "pa.Array") -> np.ndarray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     return pc.index_in(values.cast(pa.string()), value_set=among).fill_null(-1).to_numpy().astype(np.int64)
 
 

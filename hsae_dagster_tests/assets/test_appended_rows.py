@@ -157,7 +157,7 @@ def test_appended_rows_wait_and_are_tested_once_on_a_fresh_reserve_that_costs_wh
     page = (workspace.project.results / "reports" / "growing.html").read_text(encoding="utf-8")
     page = page.replace("\N{NO-BREAK SPACE}", " ")
     assert "This is the first refresh" in page
-    assert "may err in 0.6 % of cases, and all reports on this dataset together in 5 %" in page
+    assert "family-wise error is 0.6 %, that of all reports on this dataset together 5 %" in page
 
     # The files as they were are the first corpus again, and the same rows again are the second.
     workspace.declare("growing", rows.head(ROWS), **scripted.MODELS)

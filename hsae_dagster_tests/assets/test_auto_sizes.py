@@ -43,7 +43,7 @@ def test_sizes_are_raced_and_what_is_taken_is_trained_to_the_end(
     assert rows["agreement"].is_not_null().sum() == (near.height if measured else 0)
     told = run.metadata("sae_checkpoints")
     assert len(told["grid"].records) == 2
-    assert "can be said" in told["choice"]
+    assert "claims fit" in told["choice"]
     assert "data:image/png" in told["grid, drawn"]
     page = copied.current(dataset, "evaluation_report").file("_report.html").read_text(encoding="utf-8")
     assert "guid" not in told["choice"]
@@ -113,7 +113,7 @@ def test_a_share_of_the_neurons_can_be_guided_where_a_dataset_lists_it(copied: W
     run = copied.run("ratings")
     assert run.success, run.failures
     page = copied.current("ratings", "evaluation_report").file("_report.html").read_text(encoding="utf-8")
-    assert "from 5 of 16 neurons, while the others only rebuild" in page
+    assert "from 5 of 16 neurons, while the others only reconstruct" in page
 
 
 def test_the_rule_of_thumb_of_the_reference(copied: Workspace) -> None:

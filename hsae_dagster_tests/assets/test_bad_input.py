@@ -101,11 +101,11 @@ CASES = {
     "a value out of range": Case(redeclare(selection={"n": 0}), "corpus", ("`selection.n` is 0",)),
     "not YAML": Case(write("dataset.yaml", "task: [regression"), "corpus", ("dataset.yaml", "not valid YAML")),
     "an unknown embedder": Case(
-        redeclare(embedding={"model": "minilmm"}), "embeddings", ("`embedding.model`", "`minilmm`", "`minilm`")
+        redeclare(embedding={"model": "minilmm"}), "corpus", ("`embedding.model`", "`minilmm`", "`minilm`")
     ),
     "an unknown interpreter": Case(
         redeclare(interpretation={"model": "claude"}, annotation={"model": "openai:m"}),
-        "interpretations",
+        "corpus",
         ("`interpretation.model`", "`claude`", "`lexical`"),
     ),
     "fewer training texts than neurons": Case(
@@ -119,7 +119,7 @@ CASES = {
         ("9 neurons were asked for", "of 8", "wider SAE"),
     ),
     "an unknown selection method": Case(
-        redeclare(selection={"n": 4, "method": "magic"}), "selected_neurons", ("magic", "lasso")
+        redeclare(selection={"n": 4, "method": "magic"}), "corpus", ("`selection.method` is `magic`", "`lasso`")
     ),
     "no text to choose on": Case(
         # Claims found offline are chosen by cross-validation; a language model's are chosen on texts set aside.

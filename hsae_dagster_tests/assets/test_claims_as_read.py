@@ -7,19 +7,18 @@ import polars as pl
 import pytest
 
 from hsae_dagster.providers.minilm import MiniLM
-from hsae_dagster.stages.units import read_text_units
 from hsae_dagster.storage.artifacts import read_frame
+from hsae_dagster.storage.outputs import StoredCorpus
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 from hsae_dagster_tests.conftest import Finished
 from hsae_dagster_tests.reader.annotate import annotate
 
 
 def _read_again(workspace: Workspace, dataset: str, claims: Sequence[str], answers: pl.DataFrame) -> np.ndarray:
-    corpus = workspace.current(dataset, "corpus")
-    texts = answers.select("text_id").join(read_frame(corpus.file("texts.parquet")), on="text_id", how="left")
-    places = read_text_units(corpus).of_texts(answers["text_id"])
-    units = read_frame(corpus.file("units.parquet"))
-    reads = dict(units.select("unit_id", "unit").iter_rows())
+    corpus = StoredCorpus.current(workspace.project.store, dataset)
+    texts = answers.select("text_id").join(corpus.texts, on="text_id", how="left")
+    places = corpus.places.of_texts(answers["text_id"])
+    reads = dict(corpus.units.select("unit_id", "unit").iter_rows())
     own = [
         [reads[places.unit_ids[int(row)]] for row in places.rows[start:end]]
         for start, end in zip(places.starts, places.starts[1:], strict=False)

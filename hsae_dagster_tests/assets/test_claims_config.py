@@ -1,7 +1,10 @@
 """What claims depend on is part of what a result is reused by."""
 
+from pathlib import Path
+
 import pytest
 
+from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.stages import annotation as annotation_matrix
 from hsae_dagster.stages.interpretation import config_of
@@ -26,7 +29,7 @@ def test_how_a_server_is_asked_makes_no_other_result_and_which_one_does(section:
     def both(**fields: object) -> tuple[dict, dict]:
         declared = declaration(**{**READERS, section: {"model": "openai:m", **fields}})
         spec = DatasetSpec.model_validate(declared)
-        return config_of(spec), annotation_matrix.config_of(spec)
+        return config_of(spec), annotation_matrix.config_of(Dataset("d", Path(), spec))
 
     manner = {"key": "A_KEY", "timeout": 7, "concurrency": 3}
     assert both(server={"url": "http://a/v1", **manner}) == both(server={"url": "http://a/v1"})

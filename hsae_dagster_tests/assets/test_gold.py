@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from hsae_dagster.cli import main
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.errors import DatasetError
-from hsae_dagster.stages.gold import draw_sheet
+from hsae_dagster.stages.gold import _unseen, draw_sheet
 from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 
@@ -111,6 +111,18 @@ def test_a_sheet_can_be_drawn_before_anything_is_judged_and_its_labels_correct_t
     own = hypotheses(workspace, "ratings").filter(pl.col("source") == "yours")
     assert own["corrected_estimate"].is_not_nan().all()
     assert own["decided_by"].to_list() == ["plain, gold"]
+
+
+def test_labels_that_the_judge_has_seen_check_nothing_and_the_others_stand_for_all() -> None:
+    """40 of 80 yes and 40 of 400 no were labelled; 5 and 10 of them were shown."""
+    gold = np.r_[np.ones(40), np.zeros(40), np.full(400, np.nan)]
+    probability = np.r_[np.full(40, 0.5), np.full(40, 0.1), np.full(400, np.nan)]
+    shown = np.isin(np.arange(480), [*range(5), *range(40, 50)])
+    unseen, left = _unseen(gold, probability, shown)
+    for said, texts in ((1.0, 80), (0.0, 400)):
+        assert (1 / left[unseen == said]).sum() == pytest.approx(texts)
+    assert np.isnan(unseen[shown]).all()
+    assert np.isfinite(unseen).sum() == 65
 
 
 def test_gold_about_nothing_that_is_tested_is_refused_before_anything_is_judged(workspace: Workspace) -> None:

@@ -96,7 +96,7 @@ def test_declared_controls_decide_and_make_tests_of_their_own(copied: Workspace)
     assert second["plain_estimate"].to_list() != second["effect_estimate"].to_list()
     assert set(second["decided_by"]) == {"controls"}
     rows = copied.current("ratings", "evaluation_report").json("_table.json")
-    assert all("[" in row["controls held constant"] for row in rows)
+    assert all("[" in row["without controls"] for row in rows)
 
 
 def test_every_report_shows_negative_controls_and_how_stable_its_neurons_are(finished: Finished) -> None:

@@ -81,7 +81,7 @@ def test_negative_controls_and_the_look_are_told_with_their_numbers(page: str, r
     summary = report.json("evaluation.json")
     threats = words_of(page.split('<section id="threats"')[1].split("</section>")[0])
     assert summary["look"] == 1
-    assert "This is the first look at these held-out texts: nothing had been tested on them before." in threats
+    assert "This is the first look at these held-out texts that the results folder records." in threats
     assert "The plan" in threats
     assert summary["plan"] in threats
     assert {control["name"] for control in summary["negative_controls"]} == {

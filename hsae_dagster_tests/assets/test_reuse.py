@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from hsae_dagster.storage import artifacts
 from hsae_dagster.storage.artifacts import read_codes, read_frame
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace, tiny_texts
 from hsae_dagster_tests.conftest import Finished
@@ -77,6 +78,17 @@ def test_claims_are_found_again_when_a_limit_of_theirs_changes_and_only_then(cop
         assert run.success
         assert run.metadata("interpretations")["reused"] is kept, changes
     assert run.metadata("interpretations")["dagster/row_count"] == 1
+
+
+def test_each_step_reads_the_activations_once(copied: Workspace, monkeypatch) -> None:
+    read: list[str] = []
+    read_arrays = artifacts.read_arrays
+    monkeypatch.setattr(artifacts, "read_arrays", lambda path: (read.append(path.name), read_arrays(path))[1])
+    copied.declare("ratings", None, selection={"n": 3})
+    for asset in ("selected_neurons", "interpretations", "annotation_matrix", "evaluation_report"):
+        read.clear()
+        assert copied.run("ratings", asset).success
+        assert read.count("codes.safetensors") == (asset != "annotation_matrix"), asset
 
 
 def test_changed_code_versions_are_not_served_old_results(copied: Workspace, monkeypatch) -> None:

@@ -15,6 +15,7 @@ import pytest
 from hsae_dagster.core.concepts.fidelity import RULES
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.providers.ledger import Ledger
+from hsae_dagster.stages.gold import draw_sheet
 from hsae_dagster.stages.paid import FINISHED, ask_again, estimate_costs
 from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets import scripted
@@ -29,6 +30,7 @@ from hsae_dagster_tests.providers.loopback import (
     judge_by,
     shown_concepts,
     shown_texts,
+    user_message,
 )
 
 pytestmark = pytest.mark.usefixtures("environment")
@@ -324,7 +326,7 @@ def test_a_judge_that_knows_nothing_is_not_paid_for(ready: Selected, judge: Any)
     declare(workspace, judge={"texts": 16, "min_accuracy": 0.75})
     before, server.chat = len(server.calls), examined(judge)
     said = workspace.run("asked", "annotation_matrix").sentence("annotation_matrix")
-    assert "`annotation.model: openai:judge` is no reliable judge" in said
+    assert "`annotation.model: openai:judge` is not a reliable judge" in said
     assert "below judge.min_accuracy 0.75" in said
     assert len(server.calls) - before == 16
 
@@ -419,6 +421,59 @@ def test_a_second_model_judges_a_sample_and_a_concept_judged_alike_is_named(read
     again = workspace.run("asked", "annotation_matrix")
     assert not again.metadata("annotation_matrix")["reused"]
     assert {body["model"] for body in server.bodies()[asked:]} == {"third"}
+
+
+def test_a_second_model_is_among_what_was_told(ready: Selected) -> None:
+    workspace, server = ready.workspace, ready.server
+    assert workspace.run("asked", "interpretations").success
+    without = costs(workspace)["annotation_matrix"]
+    declare(workspace, judge={"second": "openai:other", "second_texts": 40})
+    told = costs(workspace)["annotation_matrix"]
+    assert told.model == "openai:judge, openai:other"
+    assert told.estimate.calls == without.estimate.calls + 40
+    before = len(server.calls)
+    run = workspace.run("asked", "annotation_matrix")
+    assert told.estimate.calls == len(server.calls) - before
+    assert run.metadata("annotation_matrix")["estimated calls"] == told.estimate.calls
+
+
+def test_labels_of_people_are_shown_to_the_judge_and_then_check_nothing(ready: Selected) -> None:
+    workspace, server = ready.workspace, ready.server
+    first = workspace.run("asked", "interpretations")
+    assert first.success
+    declare(workspace, judge={"examples": 4})
+    without = workspace.run("asked", "annotation_matrix").sentence("annotation_matrix")
+    assert "judge.examples is 4, but there is no gold.csv" in without
+    dataset = load_dataset(workspace.project.data, "asked")
+    sheet = pl.read_csv(draw_sheet(workspace.project, dataset, 60)[0], infer_schema=False)
+    people = [scripted.topic_of(text) in claim for text, claim in sheet.select("text", "claim").iter_rows()]
+    sheet = sheet.with_columns(pl.Series("label", ["yes" if said else "no" for said in people]))
+    sheet.write_csv(dataset.folder / "gold.csv")
+    before = len(server.calls)
+    told = costs(workspace)["annotation_matrix"].estimate
+    run = workspace.run("asked", "annotation_matrix", "evaluation_report", instance=first.instance)
+    assert run.success, {step: run.sentence(step) for step in run.failures}
+    shown = workspace.current("asked", "annotation_matrix").json("summary.json")["examples"]
+    bodies = [body for body in server.bodies()[before:] if shown_concepts(body)]
+    assert told.calls == len(bodies)
+    prompt, ids = user_message(bodies[0]), {claim: key for key, claim in shown_concepts(bodies[0]).items()}
+    for key, labels in shown.items():
+        own = sheet.filter(pl.col("concept") == key)
+        assert sum(labels.values()) <= 2
+        assert 4 * len(labels) <= own.height
+        for text_id, said in labels.items():
+            row = own.filter(pl.col("text_id") == text_id).row(0, named=True)
+            assert (row["label"] == "yes") is said
+            assert f"{row['text']}\n</text>\n{ids[row['claim']]}: {str(said).lower()}\n" in prompt
+    assert sum(map(len, shown.values())) >= 4
+    found = read_frame(workspace.current("asked", "evaluation_report").file("hypotheses.parquet"))
+    for row in found.iter_rows(named=True):
+        labels = sheet.filter(pl.col("claim") == row["claim"])
+        texts = set(labels["text_id"]) - set(shown.get(labels["concept"][0], {}))
+        assert row["gold_labels"] == len(texts)
+    # Other labels are other examples, and so another result.
+    sheet[1:].write_csv(dataset.folder / "gold.csv")
+    assert not workspace.run("asked", "annotation_matrix").metadata("annotation_matrix")["reused"]
 
 
 def test_a_concept_that_is_judged_alike_on_every_text_is_named(ready: Selected) -> None:

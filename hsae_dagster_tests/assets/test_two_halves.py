@@ -8,8 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from hsae_dagster.cli.new import describe
 from hsae_dagster.core.selection.stability import HALVES
 from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster.errors import MethodError
 from hsae_dagster.report.archive import card_partition
 from hsae_dagster.stages.gold import draw_sheet
 from hsae_dagster.stages.texts import text_trail, try_claims
@@ -186,3 +188,30 @@ def test_a_small_dataset_keeps_its_halves_when_it_grows(tmp_path: Path, monkeypa
     workspace.declare("tiny", rows, splits={"design": "auto", "salt": "another"})
     assert workspace.run("tiny", upto="corpus").success
     assert "half" not in table(workspace, "corpus", "observations").columns, "what was never split is counted anew"
+
+
+def test_where_halves_cannot_be_made_auto_keeps_a_holdout_and_says_why(tmp_path: Path) -> None:
+    workspace, rows = Workspace(tmp_path), tiny_texts(300)
+    # Twelve authors of the rarer class: some salts deal fewer than five of them to a half, but enough to a holdout.
+    rare = pl.col("author").is_in(rows["author"].unique().sort().head(12).to_list())
+    rows = rows.with_columns(rare.cast(pl.Int64).alias("rare"))
+    columns = {"text": "text", "label": "rare", "cluster_by": "author"}
+
+    def said(design: str, salt: str) -> str:
+        splits = {"design": design, "salt": salt}
+        workspace.declare("tiny", rows, task="classification", columns=columns, splits=splits)
+        return describe(load_dataset(workspace.project.data, "tiny"))
+
+    def refused(design: str, salt: str) -> bool:
+        try:
+            said(design, salt)
+        except MethodError:
+            return True
+        return False
+
+    salt = next(s for s in map(str, range(99)) if refused("two_halves", s) and not refused("holdout", s))
+    assert "One holdout, as two halves cannot be made (Only " in said("auto", salt)
+    run = workspace.run("tiny", upto="corpus")
+    assert run.success
+    assert run.metadata("corpus")["design"].startswith("one holdout: two halves cannot be made (Only ")
+    assert "half" not in table(workspace, "corpus", "observations").columns

@@ -9,15 +9,10 @@ import pytest
 from hsae_dagster.core.inference import joint_fit as ladder
 from hsae_dagster.core.selection import variants as across_clusters
 from hsae_dagster.keys import text_id
-from hsae_dagster.stages.units import (
-    read_strongest,
-    read_text_units,
-    read_unit_codes,
-    text_vectors,
-    unit_kind,
-    vector_table,
-)
-from hsae_dagster.storage.artifacts import read_codes, read_frame
+from hsae_dagster.stages.units import text_vectors, vector_table
+from hsae_dagster.storage.artifacts import read_frame
+from hsae_dagster.storage.lineage import LineageLog
+from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, StoredEmbeddings
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 
 SAE = {"m": 16, "k": 2, "max_epochs": 20, "batch_size": 64}
@@ -52,7 +47,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def test_the_corpus_holds_distinct_sentences_and_where_they_stand(workspace: Workspace) -> None:
     corpus = workspace.current("long", "corpus")
-    assert unit_kind(corpus) == "sentence"
+    assert StoredCorpus(corpus).unit_kind == "sentence"
     units, places = read_frame(corpus.file("units.parquet")), read_frame(corpus.file("text_units.parquet"))
     assert units["unit_id"].to_list() == sorted({text_id(unit) for unit in units["unit"]})
     assert places.height == 900
@@ -79,12 +74,12 @@ def test_embeddings_are_of_sentences_and_shared_with_texts_that_are_one(workspac
 def test_autoencoders_learn_from_distinct_training_sentences(workspace: Workspace) -> None:
     from hsae_dagster.stages.autoencoders import Lessons
 
-    corpus = workspace.current("long", "corpus")
+    corpus = StoredCorpus.current(workspace.project.store, "long")
     lessons, free = (
         Lessons.read(None, corpus, "set", None, every_text=every)  # type: ignore[arg-type]
         for every in (False, True)
     )
-    places = read_frame(corpus.file("text_units.parquet")).join(read_frame(corpus.file("texts.parquet")), on="text_id")
+    places = corpus.text_units.join(corpus.texts, on="text_id")
     of = {split: set(places.filter(pl.col("split") == split)["unit_id"]) for split in ("train", "validation")}
     assert lessons.ids["train"].to_list() == sorted(of["train"])
     # Those that see no outcome learn from holdout texts, too; never from the texts that tell the end.
@@ -95,13 +90,12 @@ def test_autoencoders_learn_from_distinct_training_sentences(workspace: Workspac
 
 
 def test_activations_of_texts_are_the_largest_of_their_sentences(workspace: Workspace) -> None:
-    activations = workspace.current("long", "activations")
-    codes, strongest = read_codes(activations.file("codes.safetensors")), read_strongest(activations)
-    unit_codes, unit_ids = read_unit_codes(activations)
-    units = read_text_units(workspace.current("long", "corpus"))
-    assert unit_ids.to_list() == units.unit_ids.to_list()
-    assert read_frame(activations.file("texts.parquet"))["text_id"].to_list() == units.text_ids.to_list()
-    dense = unit_codes.toarray()
+    activations = StoredActivations.current(workspace.project.store, "long")
+    codes, strongest = activations.codes, activations.strongest
+    units = StoredCorpus.current(workspace.project.store, "long").places
+    assert activations.units["unit_id"].to_list() == units.unit_ids.to_list()
+    assert activations.text_ids.to_list() == units.text_ids.to_list()
+    dense = activations.unit_codes.toarray()
     expected = np.stack(
         [dense[units.rows[a:b]].max(axis=0) for a, b in zip(units.starts, units.starts[1:], strict=False)]
     )
@@ -117,14 +111,22 @@ def test_a_texts_vector_is_the_mean_of_its_sentences(workspace: Workspace) -> No
     from hsae_dagster.dataset.discovery import load_dataset
 
     dataset = load_dataset(workspace.project.data, "long")
-    vectors = vector_table(workspace.project, dataset, workspace.current("long", "embeddings"))
-    units = read_text_units(workspace.current("long", "corpus"))
+    vectors = vector_table(workspace.project, dataset, StoredEmbeddings.current(workspace.project.store, "long"))
+    units = StoredCorpus.current(workspace.project.store, "long").places
     wanted = units.text_ids.gather_every(5)
     found = text_vectors(vectors, units, wanted)
     for place in (0, 7):
         row = 5 * place
         own = units.unit_ids.gather(units.rows[units.starts[row] : units.starts[row + 1]])
         np.testing.assert_allclose(found[place], vectors.read(own).mean(axis=0), atol=1e-6)
+
+
+def test_the_evaluation_knows_the_corpus_whose_sentences_were_embedded(workspace: Workspace) -> None:
+    store = workspace.project.store
+    record = LineageLog(store).latest("long")
+    assert record is not None and record.mixed == ()
+    embeddings = record.origin("embeddings")
+    assert embeddings is not None and embeddings.upstream == {"corpus": store.versions("long")["corpus"]}
 
 
 def test_labels_shape_no_activation(workspace: Workspace, tmp_path: Path) -> None:

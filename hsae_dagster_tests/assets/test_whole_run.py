@@ -88,7 +88,7 @@ def test_what_is_told_of_counts_is_what_is_stored(finished: Finished, dataset: s
         "annotation_matrix": rows("annotation_matrix", "annotations.parquet"),
         "evaluation_report": rows("evaluation_report", "hypotheses.parquet"),
     }
-    assert run.metadata("interpretations")["neurons that no claim says"] == len(records) - len(claims)
+    assert run.metadata("interpretations")["neurons without a claim"] == len(records) - len(claims)
     assert rows("evaluation_report", "hypotheses.parquet") == len(claims)
     assert run.metadata("annotation_matrix")["concepts"] == len(claims)
     assert run.metadata("corpus")["observations"] == rows("corpus", "observations.parquet")
@@ -202,7 +202,7 @@ def test_a_failed_structural_check_leaves_the_last_good_result_current(
     monkeypatch.setattr(
         activations,
         "_check",
-        lambda codes, n, stored: [activations.checks.result("activations", "one_row_per_text", False)],
+        lambda found, n: [activations.checks.result("activations", "one_row_per_text", False)],
     )
     copied.declare("ratings", None, saes=[{"m": 6, "k": 2, "max_epochs": 5, "batch_size": 32}])
     run = copied.run("ratings")

@@ -142,13 +142,13 @@ def drifts(rng: Generator, days: int, k: int, memory: float = 0.98) -> np.ndarra
     return made
 
 
-def time_trends(clustered: bool, rng: Generator) -> tuple[float, float]:
-    """A year of held-out days, three texts each; 21 independent trends, one of them a tenth of the outcome's variance.
+def a_year(clustered: bool, memory: float, rng: Generator) -> tuple[HoldoutDesign, HoldoutDesign]:
+    """Held-out days, three texts each; 21 independent trends, one of them a tenth of the outcome's variance.
 
     With `clustered`, texts are of 200 authors who write all year, and have an author's part of the outcome.
     """
     day = np.repeat(np.arange(365), 3)
-    trend = drifts(rng, 365, H + 1)[day]
+    trend = drifts(rng, 365, H + 1, memory)[day]
     author = rng.integers(0, 200, len(day)) if clustered else np.arange(len(day))
     own = rng.normal(size=200)[author] * np.sqrt(0.2) if clustered else 0.0
     concepts = (rng.random((len(day), H)) < 1 / (1 + np.exp(1.5 - trend[:, :H]))).astype(float)
@@ -156,7 +156,21 @@ def time_trends(clustered: bool, rng: Generator) -> tuple[float, float]:
     outcome = np.sqrt(0.1) * trend[:, H] + own + noise
     clusters, units = with_blocks(day.astype(float), author, None)
     now = HoldoutDesign(concepts, outcome, clusters, np.empty((len(day), 0)), "regression", units)
-    return any_confirmed(now, make_design(concepts, outcome, author, task="regression"))
+    return now, make_design(concepts, outcome, author, task="regression")
+
+
+def time_trends(clustered: bool, rng: Generator) -> tuple[float, float]:
+    """Whether anything is confirmed, now and before, where each day remembers 0.98 of the day before."""
+    return any_confirmed(*a_year(clustered, 0.98, rng))
+
+
+def in_time_covered(memory: float, rng: Generator) -> tuple[float, float]:
+    """Share of the concepts, of which none has an effect, whose intervals say so, now and before."""
+    now, before = a_year(False, memory, rng)
+    found = [separation(now, j) for j in range(H)]
+    return float(np.mean([e.low <= 0 <= e.high for e in found])), float(
+        np.mean([earlier_p(before, j) >= ALPHA for j in range(H)])
+    )
 
 
 def _family(name: str, once: Callable[[Generator], tuple[float, float]], audit: str) -> Scenario:
@@ -182,6 +196,10 @@ DEPENDENT: Sequence[Scenario] = (
     _family("1,000 pairs of 50 items", partial(pairs_of_items, 50), "98.5 %"),
     _family("time trends", partial(time_trends, False), "58 %"),
     _family("time trends, 200 authors throughout", partial(time_trends, True), ""),
+    *(
+        Scenario(f"time trends that remember {days} days", "coverage", 0.95, partial(in_time_covered, 1 - 1 / days))
+        for days in (50, 100)
+    ),
     *(
         Scenario(
             f"{groups} clusters ({treated} with), {'lognormal' if spread else 'equal'}, concept of {level}s",

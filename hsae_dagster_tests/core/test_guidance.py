@@ -165,7 +165,7 @@ def test_controls_of_a_class_are_an_offset_in_log_odds() -> None:
 
 def test_a_label_of_one_value_is_refused() -> None:
     ids, frame = observed(20, "regression")
-    with pytest.raises(MethodError, match="can guide no autoencoder"):
+    with pytest.raises(MethodError, match="cannot guide an autoencoder"):
         labelled_rows("regression", (ids, frame.with_columns(pl.lit(1.0).alias("label"))), (ids, frame))
 
 

@@ -229,7 +229,7 @@ def test_dead_neurons_are_revived() -> None:
         ({"m": 8, "k": 2, "prefixes": (2, 4)}, "end at m = 8"),
         ({"m": 8, "k": 2, "prefixes": (4, 4, 8)}, "rise strictly"),
         ({"m": 8, "k": 2, "multi_k": 9}, "multi_k is 9"),
-        ({"m": 8, "k": 2, "batch_size": 1}, "at least 2"),
+        ({"m": 8, "k": 2, "batch_size": 1}, "batch_size is 1: .* equal to 2"),
     ],
 )
 def test_settings_that_cannot_be_trained_are_refused_at_once(settings: dict, words: str) -> None:

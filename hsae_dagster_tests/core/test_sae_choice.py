@@ -57,7 +57,7 @@ def test_nothing_to_say_takes_the_smallest() -> None:
     [
         ({0: 0.4, 1: 0.8}, 1, "finds most of its neurons again"),
         ({0: 0.8, 1: 0.3}, 0, "finds most of its neurons again"),
-        ({0: 0.7, 1: 0.75}, 0, "the smallest of those"),
+        ({0: 0.7, 1: 0.75}, 0, "the smallest among those"),
     ],
 )
 def test_of_those_that_say_as_much_the_one_found_again_then_the_smallest(
@@ -69,4 +69,4 @@ def test_of_those_that_say_as_much_the_one_found_again_then_the_smallest(
 
 
 def test_one_that_says_most_needs_no_second_seed() -> None:
-    assert choose(standing((2,), 2), {}) == (2, "most can be said with it")
+    assert choose(standing((2,), 2), {}) == (2, "its claims fit best")

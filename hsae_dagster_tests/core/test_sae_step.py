@@ -1,7 +1,5 @@
 """The pieces of a training step: sparse products against dense ones, the loss on degenerate batches, extra terms."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -207,13 +205,13 @@ def test_without_validation_all_epochs_run_and_the_best_on_training_texts_is_kep
     [
         ({"aux_k": 9}, "between 1 and m = 8"),
         ({"multi_coef": 0.5}, "needs multi_k"),
-        ({"learning_rate": float("nan")}, "positive finite"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan: .*finite"),
         ({"prefixes": ()}, "rise strictly"),
-        ({"clip_grad": 0.0}, "None for no clipping"),
+        ({"clip_grad": 0.0}, "clip_grad is 0.0"),
         ({"patience": 0}, "patience is 0"),
         ({"seed": -1}, "seed is -1"),
     ],
 )
 def test_each_setting_that_cannot_be_used_is_named(settings: dict, words: str) -> None:
     with pytest.raises(MethodError, match=words):
-        replace(SAEConfig(m=8, k=2), **settings)
+        SAEConfig(m=8, k=2, **settings)

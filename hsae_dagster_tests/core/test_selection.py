@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from hsae_dagster.core.selection.methods import select_neurons, select_neurons_one_vs_rest
+from hsae_dagster.core.selection.methods import METHODS, select_neurons, select_neurons_one_vs_rest
 from hsae_dagster.errors import MethodError
 from hsae_dagster_tests.core.reference import load_reference_module, record
 from hsae_dagster_tests.core.reference_selection import reference_lasso, topk_codes
@@ -171,7 +171,7 @@ def test_separation_takes_the_largest_activations_and_shares_ties():
 
 
 # Defect 13: dead columns give NaN correlations and are returned.
-@pytest.mark.parametrize("method", ["lasso", "correlation", "separation", f"{HERE}:mean_where_it_fires"])
+@pytest.mark.parametrize("method", [*METHODS.shipped, f"{HERE}:mean_where_it_fires"])
 def test_dead_and_constant_neurons_are_never_selected(method):
     dense, target = topk_codes(0, 500, 20, 4)
     dense[:, 4], dense[:, 9] = 0.0, 1.5
@@ -184,7 +184,7 @@ def test_dead_and_constant_neurons_are_never_selected(method):
     assert "(1 never fire)" in selected.notes[0]
 
 
-@pytest.mark.parametrize("method", ["lasso", "correlation", "separation"])
+@pytest.mark.parametrize("method", METHODS.shipped)
 @pytest.mark.parametrize("task", ["regression", "classification"])
 def test_of_duplicate_neurons_the_lowest_index_is_selected_once(method, task):
     dense, target = topk_codes(1, 600, 12, 4)
@@ -259,9 +259,7 @@ def test_a_metric_cannot_change_the_data():
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    seed=st.integers(0, 10_000), method=st.sampled_from(["lasso", "correlation", "separation"]), binary=st.booleans()
-)
+@given(seed=st.integers(0, 10_000), method=st.sampled_from(list(METHODS.shipped)), binary=st.booleans())
 def test_selection_follows_its_columns_and_ignores_their_scale_and_row_order(seed, method, binary):
     dense, target = topk_codes(seed, 300, 24, 4)
     target = (target > np.median(target)).astype(float) if binary else target
@@ -320,10 +318,10 @@ def test_labels_of_any_two_values_give_the_same_selection():
         ({"n_select": 0}, "at least one"),
         ({"n_select": 9}, "only 8 of 8 are live"),
         ({"task": "ranking"}, "Unknown task 'ranking'"),
-        ({"method": "lars"}, "Unknown selection method 'lars'"),
+        ({"method": "lars"}, r"`selection\.method` is `lars`, which is not known.*`lasso`"),
         ({"method": "no_such_package:score"}, "cannot be imported"),
         ({"method": f"{HERE}:nothing_here"}, "cannot be imported"),
-        ({"method": f"{HERE}:NOT_A_FUNCTION"}, "int, not a function"),
+        ({"method": f"{HERE}:NOT_A_FUNCTION"}, "of type int, not a function"),
     ],
 )
 def test_bad_input_is_refused_with_a_sentence(change, sentence):

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from hsae_dagster.core.selection import stability
-from hsae_dagster.core.selection.methods import select_neurons
+from hsae_dagster.core.selection.methods import METHODS, select_neurons
 from hsae_dagster.core.selection.stability import matches_elsewhere, selection_frequency
 from hsae_dagster.core.selection.standardised import BlockSums
 
@@ -17,7 +17,7 @@ def sample(seed=0, n=1200, m=40, strong=3, size=1.0):
     return codes, outcome, np.repeat(np.arange(n // 4), 4)
 
 
-@pytest.mark.parametrize("method", ["lasso", "correlation", "separation"])
+@pytest.mark.parametrize("method", METHODS.shipped)
 def test_real_neurons_come_back_and_fillers_do_not(method):
     codes, outcome, clusters = sample()
     selection = select_neurons(codes, outcome, 6, method=method)
@@ -27,7 +27,7 @@ def test_real_neurons_come_back_and_fillers_do_not(method):
     assert found[~real].mean() < 0.75
 
 
-@pytest.mark.parametrize("method", ["lasso", "correlation"])
+@pytest.mark.parametrize("method", stability._FROM_SUMS)
 def test_halves_from_sums_select_what_selection_from_their_rows_selects(method):
     codes, outcome, _ = sample(2)
     blocks = np.random.default_rng(3).permutation(1200) % 8
@@ -35,10 +35,7 @@ def test_halves_from_sums_select_what_selection_from_their_rows_selects(method):
     selection = select_neurons(codes, outcome, 5, method=method)
     # Two columns to begin with: all others must be let in by their gradient.
     near = np.array([0, 30])
-    if method == "lasso":
-        found = stability._by_lasso(codes, outcome, blocks, halves, near, selection)
-    else:
-        found = stability._by_correlation(BlockSums.of(codes, outcome, blocks, near).halves(halves), selection)
+    found = stability._FROM_SUMS[method][1](codes, outcome, blocks, halves, near, selection)
     for half, columns in zip(halves, found, strict=True):
         rows = half[blocks]
         assert set(columns) == set(select_neurons(codes[rows], outcome[rows], 5, method=method).columns)

@@ -81,7 +81,7 @@ def test_strata_and_subgroups_have_at_most_30_levels(field: str, split: str) -> 
     ],
 )
 def test_a_control_that_is_or_settles_the_outcome_is_refused(tmp_path: Path, values: list[str | None]) -> None:
-    with pytest.raises(DatasetError, match=r"the control `at` settles the outcome `score`.*Leave `at` out"):
+    with pytest.raises(DatasetError, match=r"the control `at` determines the outcome `score`.*Leave `at` out"):
         read(tmp_path, values)
 
 

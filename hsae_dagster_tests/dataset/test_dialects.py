@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import tempfile
 import zlib
@@ -149,6 +150,8 @@ def assert_same(rows: Rows, frame: pl.DataFrame, name: str) -> None:
     assert frame["who"].cast(pl.String).to_list() == [who for *_, who in rows], name
 
 
+# How many times as many files the slow tests write and damage.
+TIMES = int(os.environ.get("HSAE_FUZZ_TIMES", "1"))
 USUAL = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -161,7 +164,7 @@ def test_a_table_comes_back_or_is_refused(name: str, rows: Rows) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DIALECTS)
-@settings(USUAL, max_examples=700)
+@settings(USUAL, max_examples=700 * TIMES)
 @given(rows=tables)
 def test_ten_thousand_tables_come_back_or_are_refused(name: str, rows: Rows) -> None:
     read_back(name, rows)
@@ -217,7 +220,7 @@ def fuzzed(name: str, count: int) -> Counter[str]:
     place is what was read.
 
     Returns:
-        How many files met which of the three fates.
+        How many files met which fate; few are refused before they are damaged.
     """
     ending, write = FILE_KINDS[name]
     rng = np.random.default_rng(zlib.crc32(name.encode()))
@@ -231,9 +234,15 @@ def fuzzed(name: str, count: int) -> Counter[str]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"made{ending}"
             path.write_bytes(write(rows))
-            usual = _said(take_in(path))
+            told = f"{name}, file {at}: {data!r}"
+            try:
+                usual = _said(take_in(path))
+            except DatasetError as error:  # of two readings, with R's backslashes, even where nothing is damaged
+                _check_refusal(error, path, told)
+                fates["refused whole"] += 1
+                continue
             path.write_bytes(data)
-            fates[_fate(path, whole, usual, f"{name}, file {at}: {data!r}")] += 1
+            fates[_fate(path, whole, usual, told)] += 1
     return fates
 
 
@@ -313,15 +322,12 @@ def _fate(path: Path, whole: Rows, usual: set[str], told: str) -> str:
         file = path.parent / intake.rewritten[0].name if intake.rewritten else path
         strict = READERS[file.suffix](file)
     except DatasetError as error:
-        assert path.name in str(error), (str(error), told)
-        assert REMEDY.search(str(error)), (str(error), told)
+        _check_refusal(error, path, told)
         return "refused"
     try:
         propose(intake.frame, path.name, notes=intake.notes)
     except DatasetError as error:
         assert REMEDY.search(str(error)), (str(error), told)
-    if set(intake.frame.columns) - set(strict.columns):
-        return "refused"  # a mark in a name, such as a second byte order mark: the run misses the column
     assert _plain(strict.select(intake.frame.columns)) == _plain(intake.frame), told
     if _said(intake) - usual:
         return "something is said"
@@ -330,6 +336,11 @@ def _fate(path: Path, whole: Rows, usual: set[str], told: str) -> str:
     missing = [row for row in _plain(pl.DataFrame(whole, schema=list(NAMES), orient="row")) if row not in cells]
     assert not missing, (missing, told)
     return "untouched rows are whole"
+
+
+def _check_refusal(error: DatasetError, path: Path, told: str) -> None:
+    assert path.name in str(error), (str(error), told)
+    assert REMEDY.search(str(error)), (str(error), told)
 
 
 def _plain(frame: pl.DataFrame) -> list[tuple[str, ...]]:
@@ -348,6 +359,6 @@ def test_no_value_changes_in_silence_in_a_damaged_file(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILE_KINDS)
 def test_no_value_changes_in_silence_in_ten_thousand_damaged_files(name: str) -> None:
-    fates = fuzzed(name, 500)
+    fates = fuzzed(name, 500 * TIMES)
     # None of the checks is idle.
     assert len(fates) > 1 and fates["untouched rows are whole"] > 50, fates

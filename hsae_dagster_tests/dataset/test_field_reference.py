@@ -47,6 +47,7 @@ def test_one_section_can_be_asked_for() -> None:
     assert "| `columns.label` | text | required |" in field_reference("columns")
     assert "saes[].m" in field_reference("saes")
     assert "| `saes[].k` | whole number, at least 1 |" in field_reference()
-    assert "whole number, at least 8 and at most 8192" in field_reference("embedding")
+    assert "whole number, 8 to 8192" in field_reference("embedding")
+    assert "The same fields as `embedding.server`." in field_reference("annotation")
     with pytest.raises(KeyError):
         field_reference("nosuch")

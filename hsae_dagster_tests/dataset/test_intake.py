@@ -24,7 +24,7 @@ TABLE = "text;stars\nKäse, gut;5\n„schlecht“;1\n"
         ("a.csv", TABLE.replace(";", "|").encode(), "bars"),
         ("a.csv", TABLE.encode(), "semicolons"),
         ("a.csv", TABLE.replace(";", "\t").encode("utf-16"), "UTF-16, not UTF-8 and its fields were separated by tabs"),
-        ("a.txt", TABLE.replace("„", "").replace("“", "").encode("latin-1"), "cp1252 by the look of it"),
+        ("a.txt", TABLE.replace("„", "").replace("“", "").encode("latin-1"), "cp1252 judging by its content"),
         ("a.tsv", TABLE.replace(";", "\t").encode(), None),
         ("a.csv", b"\xef\xbb\xbf" + 'text,stars\n"Käse, gut",5\n'.encode(), None),
         ("a.csv", b'"text; and more",stars\nx,5\n', None),

@@ -92,11 +92,15 @@ def table() -> pl.DataFrame:
     return pl.DataFrame(CELLS, schema=["comment", "stars", "who"], orient="row")
 
 
+def said_by(n: int) -> list[str]:
+    return [f"We stayed {n} nights, all in all.", f"It was good; room {n} | quiet, too."][: 1 + n % 2]
+
+
 def objects() -> list[dict[str, Any]]:
     return table().to_dicts()
 
 
-QUOTE = '"'
+QUOTE, MARK = '"', "\ufeff"
 SEVERAL = "comment,stars,who\n" + "".join(f'"{t}",{s},{w}\n' for t, s, w in CELLS)
 MYSQL = "comment\tstars\twho\n" + "".join(f"{t}\\\nsecond line\t{s}\t{w}\n" for t, s, w in CELLS[:20]) + "x\t\\N\tann\n"
 R_TABLE = '"comment" "stars" "who"\n' + "".join(f'"{n}" "{t}" {s} "{w}"\n' for n, (t, s, w) in enumerate(CELLS, 1))
@@ -165,6 +169,16 @@ READ: list[tuple[str, bytes | Callable[[Path], bytes], int, list[str], str | Non
     ("bad bytes.csv", lines().encode().replace(b"visit 7", b"visit \xff7") + "é".join("é" * 9).encode() + b",1,x\n", 41,
      ["comment", "stars", "who"], "line 9 held bytes that are not UTF-8"),
     ("joined.csv", (lines() + lines()).encode(), 80, ["comment", "stars", "who"], "stood in it 2 times"),
+    ("marked twice.csv", (2 * MARK + lines()).encode(), 40, ["comment", "stars", "who"], "byte order mark"),
+    ("marked inside.csv", ('"' + MARK + 'comment"' + lines().removeprefix("comment")).encode(), 40,
+     ["comment", "stars", "who"], "byte order mark"),
+    ("joined with marks.csv", (2 * (MARK + lines())).encode(), 80, ["comment", "stars", "who"], "stood in it 2 times"),
+    ("marked names.jsonl", "\n".join(json.dumps({MARK + "n": 1, **row}) for row in objects()).encode(), 40,
+     [MARK + "n", "comment", "stars", "who"], None),
+    ("sentences.json", json.dumps([{**row, "said": said_by(n)} for n, row in enumerate(objects())]).encode(), 40,
+     ["comment", "stars", "who", "said"], "the sentences of `said` were made one text, a line each"),
+    ("sentences.parquet", lambda f: parquet(f, table().with_columns(said=pl.Series(map(said_by, range(40))))), 40,
+     ["comment", "stars", "who", "said"], "the sentences of `said` were made one text, a line each"),
     ("records.json", json.dumps(objects()).encode(), 40, ["comment", "stars", "who"], None),
     ("indented.json", json.dumps(objects(), indent=1).encode(), 40, ["comment", "stars", "who"], None),
     ("mark.json", b"\xef\xbb\xbf" + json.dumps(objects()).encode(), 40, ["comment", "stars", "who"], "byte order mark"),
@@ -260,6 +274,7 @@ REFUSED: list[tuple[str, bytes | Callable[[Path], bytes], str]] = [
         "comment,stars\nniño,1\n".encode("cp1252"),
         "--encoding cp1252: “niño,1”; --encoding cp1250: “nińo,1”",
     ),
+    ("unsure rows.csv", "comment,stars\rhello there,1\rniño,2\r".encode("cp1252"), "line 3 is the first that is not"),
     ("half.csv", lines().encode("utf-16")[:-1], "breaks off"),
     ("broken.jsonl", b'{"a": 1}\n{"a":\n', "line 2 is no JSON"),
     ("broken.json", b'[{"a": 1},\n{"a" 2}]', "line 2, column 6 is not JSON"),
@@ -360,6 +375,9 @@ def test_a_sheet_is_taken_by_name(tmp_path: Path) -> None:
         (["12 €", "9 €", "-3 €"], ";", [12, 9, -3], "currency"),
         (["1 234,5", "12 000", "7"], ";", [1234.5, 12000.0, 7.0], "apart"),
         (["1'234.50", "12'000", "7"], ";", [1234.5, 12000.0, 7.0], "apart"),
+        (["1.2K", "17", "$3.4M", "950K"], ";", [1200, 17, 3400000, 950000], "currency or brackets and had K, M or B"),
+        (["1,2K", "17", "3,4M"], ";", [1200, 17, 3400000], "decimal commas and had K, M or B"),
+        (["1.001K", "-2k", "1.149K"], ";", [1001, -2000, 1149], "K, M or B"),
         (["3,5", "-1,25", "4"], ";", [3.5, -1.25, 4.0], "decimal commas"),
         (["0.125", "1.500", "2.250", "3", "4.125", "5.625"], ";", [0.125, 1.5, 2.25, 3, 4.125, 5.625], None),
         (["1.1", "2.25", "3.125"], ";", [1.1, 2.25, 3.125], None),
@@ -392,6 +410,22 @@ def test_decimal_commas_in_a_file_of_commas_are_doubted_and_lists_of_codes_left(
     assert "two classes" in found.notes.doubts["n"]
     codes = read_leniently(put(tmp_path, "b.csv", file.replace("2,5", "3").encode()))
     assert codes.frame.schema["n"] == pl.String and not codes.notes.doubts
+
+
+def test_thousands_in_letters_are_doubted_and_metres_and_seats_are_none(tmp_path: Path) -> None:
+    def found(*cells: str) -> ReadTable:
+        rows = "".join(f"some text {n};{cell}\n" for n, cell in enumerate(cells))
+        return read_leniently(put(tmp_path, "a.csv", f"text;n\n{rows}".encode()))
+
+    assert "1.2K is 1200" in found("1.2K", "17").notes.doubts["n"]
+    for cells in (("5 m", "7 m"), ("12A", "12B", "14K"), ("4K", "large", "small")):
+        assert found(*cells).frame["n"].to_list() == list(cells)
+
+
+def test_a_text_of_sentences_is_a_line_each_and_an_empty_list_none(tmp_path: Path) -> None:
+    rows = [{"said": said_by(n) if n else [], "n": n} for n in range(60)]
+    found = read_leniently(put(tmp_path, "a.json", json.dumps(rows).encode())).frame["said"]
+    assert found.to_list() == [None, *("\n".join(said_by(n)) for n in range(1, 60))]
 
 
 def test_backslashes_that_are_all_doubled_are_remarked_on(tmp_path: Path) -> None:

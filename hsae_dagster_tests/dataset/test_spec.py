@@ -30,7 +30,7 @@ def test_defaults_fill_everything_but_three_fields(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ("sae: [{m: 8}]\n", ["`sae`", "not a field"]),
-        ("saes: [{m: 8, k: 9}]\n", ["`saes.0`", "k is 9", "m is only 8"]),
+        ("saes: [{m: 8, k: 9}]\n", ["`saes.0`", "k is 9", "m is 8"]),
         ("saes: [{m: 8, k: 2, prefixes: [2, 4]}]\n", ["saes.0", "must rise strictly and end at m = 8"]),
         ("selection: {n: 0}\n", ["`selection.n`", "is 0", "greater than or equal to 1"]),
         ("splits: {holdout: 0.8, validation: 0.2}\n", ["`splits`", "1.00", "leave at least 0.1"]),
@@ -93,21 +93,22 @@ def test_a_broken_declaration_is_explained(tmp_path: Path, yaml: str, words: lis
 
 
 @pytest.mark.parametrize(
-    ("yaml", "few", "many"),
+    ("yaml", "why"),
     [
-        ("", False, False),
-        ("splits: {design: two_halves}\n", True, True),
-        ("splits: {design: auto, validation: 0.15}\n", True, False),
-        ("splits: {design: auto, holdout: 0.4}\n", False, False),
-        ("splits: {design: auto}\nsaes: [{m: 8, k: 2, label_weight: 0.1}]\n", False, False),
-        ("splits: {design: auto}\nannotation: {model: 'openai:x'}\n", False, False),
+        ("splits: {design: auto, validation: 0.15}\n", ""),
+        ("splits: {design: auto, holdout: 0.4}\n", "leave splits.holdout out"),
+        ("splits: {design: auto, reserve: 100}\n", "leave splits.reserve out"),
+        ("splits: {design: auto}\nsaes: [{m: 8, k: 2, label_weight: 0.1}]\n", "leave label_weight out"),
+        ("splits: {design: auto}\nannotation: {model: 'openai:x'}\n", "annotation.model is paid for"),
     ],
 )
-def test_halves_are_taken_where_they_were_asked_for_or_rows_are_few_and_nothing_is_paid(
-    tmp_path: Path, yaml: str, few: bool, many: bool
-) -> None:
+def test_auto_takes_halves_of_few_rows_and_says_of_anything_else_why_not(tmp_path: Path, yaml: str, why: str) -> None:
     spec = load_dataset(declare(tmp_path, GOOD + yaml), "mine").spec
-    assert (spec.halves(FEW_ROWS - 1), spec.halves(FEW_ROWS)) == (few, many)
+    assert spec.splits.design == "auto"
+    assert spec.design == ("holdout" if why else "auto")
+    assert why in (spec.why_one_holdout(FEW_ROWS - 1) or "")
+    assert bool(spec.why_one_holdout(FEW_ROWS - 1)) == bool(why)
+    assert spec.why_one_holdout(FEW_ROWS), "of many rows a part that only tests is enough"
 
 
 @pytest.mark.parametrize("name", ["a/b", "../up", "Upper", "", ".hidden", "a" * 65, "with space"])

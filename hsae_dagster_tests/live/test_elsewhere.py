@@ -1,6 +1,7 @@
-"""The project's own stages on a real Ray cluster: GPU steps go where the GPU is."""
+"""The project's own stages on a real Ray cluster, and as pods of Kubernetes: GPU steps go where the GPU is."""
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -14,7 +15,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 
+from hsae_dagster import definitions
+from hsae_dagster.orchestration.executors import choose_executor
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 from hsae_dagster_tests.live.processes import CHECKOUT, Processes, free_port, make_home, processes, wait_for
 
@@ -77,7 +81,6 @@ def get(url: str) -> Any:
     return None
 
 
-@pytest.mark.skip(reason="not yet seen to pass from end to end; run it by hand")
 @pytest.mark.slow
 def test_on_ray_a_gpu_step_waits_for_a_node_with_a_gpu(tmp_path: Path) -> None:
     port, jobs = free_port(), f"http://127.0.0.1:{free_port()}"
@@ -117,3 +120,38 @@ def _own_address() -> str:
             return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"
+
+
+def test_on_kubernetes_only_a_training_pod_asks_for_a_gpu_and_all_see_the_shared_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("dagster_k8s", reason="needs `pip install -e '.[k8s]'`")
+    from dagster_k8s import job as k8s
+    from dagster_k8s.container_context import K8sContainerContext
+
+    monkeypatch.setenv("HSAE_EXECUTOR", "k8s")
+    assert choose_executor().name == "k8s"
+    page = (CHECKOUT / "docs" / "running.md").read_text(encoding="utf-8")
+    (values,) = [yaml.safe_load(each) for each in re.findall("```yaml\n(.*?)```", page, re.S) if "runLauncher" in each]
+    declared = values["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]
+    told = {"pod_spec_config": declared["podSpecConfig"], "container_config": declared["containerConfig"]}
+    launched = K8sContainerContext(run_k8s_config=k8s.UserDefinedDagsterK8sConfig.from_dict(told))
+    (code,) = values["dagster-user-deployments"]["deployments"]
+    (mount,) = code["volumeMounts"]
+    assert all(code["env"][name].startswith(f"{mount['mountPath']}/") for name in ("HSAE_DATA_DIR", "HSAE_RESULTS_DIR"))
+    limits = {}
+    for op in (op for stage in definitions.STAGES for op in stage.node_def.iterate_op_defs()):
+        asked = launched.merge(K8sContainerContext(run_k8s_config=k8s.get_user_defined_k8s_config(op.tags)))
+        made = k8s.construct_dagster_k8s_job(
+            k8s.DagsterK8sJobConfig(job_image="hsae_dagster"),
+            ["dagster", "api", "execute_step"],
+            f"step-{op.name.replace('_', '-')}",
+            user_defined_k8s_config=asked.run_k8s_config,
+        )
+        pod = made.spec.template.spec
+        (container,) = pod.containers
+        limits[op.name] = (container.resources.limits if container.resources else None) or {}
+        assert [(each.name, each.mount_path) for each in container.volume_mounts] == [("shared", mount["mountPath"])]
+        assert [each.persistent_volume_claim.claim_name for each in pod.volumes] == ["hsae-shared"]
+    assert {name for name, asked in limits.items() if asked} == {"train"}
+    assert limits["train"] == {"nvidia.com/gpu": "1"}

@@ -76,7 +76,6 @@ def test_a_live_dagster_runs_what_changed_and_nothing_else(tmp_path: Path) -> No
         assert live.stages(settled(live, 7)) == expected
 
 
-@pytest.mark.skip(reason="not yet seen to pass from end to end; run it by hand")
 @pytest.mark.slow
 def test_a_run_cut_off_by_shutdown_is_tried_again_once_and_a_failed_one_is_not(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "project")
@@ -99,7 +98,6 @@ def test_a_run_cut_off_by_shutdown_is_tried_again_once_and_a_failed_one_is_not(t
         assert workspace.current("cut", "evaluation_report").run_id == again.run_id
 
 
-@pytest.mark.skip(reason="not yet seen to pass from end to end; run it by hand")
 @pytest.mark.slow
 def test_appended_rows_wait_with_the_holdout_closed_and_a_lost_confirmation_is_posted(
     tmp_path: Path,

@@ -101,7 +101,8 @@ def judge_by(rule: Callable[[str, str], bool]) -> ChatScript:
     """An annotator that answers rule(predicate, text) for each concept asked."""
 
     def answer(body: dict[str, Any], call: int) -> dict[str, Any]:
-        (text,) = shown_texts(body)
+        # Others before it are examples.
+        *_, text = shown_texts(body)
         return {concept: rule(predicate, text) for concept, predicate in shown_concepts(body).items()}
 
     return answer

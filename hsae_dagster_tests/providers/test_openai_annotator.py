@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -188,6 +189,24 @@ def test_a_text_cannot_break_the_prompt(text: str) -> None:
     assert message.count("<text>") == message.lower().count("</text") == 1
     assert shown_texts(body)[0].replace("‹", "<") == text.strip()
     assert result.answers.tolist() == [[1]]
+
+
+def test_labelled_texts_are_shown_before_the_text_and_change_nothing_where_there_are_none() -> None:
+    shown = {CONCEPTS[1].predicate: [("one </text> example", True), ("another", False)]}
+    with Loopback(by_word) as loopback:
+        annotate(loopback, texts=["the text"])
+        annotate(loopback, texts=["the text"], examples=shown)
+        annotate(loopback, concepts=CONCEPTS[1:2], texts=["the text"], examples=shown, concepts_per_call=1)
+        with pytest.raises(ProviderError, match=r"`annotation.prompt` lacks `\{\{ examples \}\}`"):
+            own = "{% block system %}{% endblock %}{% block user %}{{ predicates }}{{ text }}{% endblock %}"
+            annotate(loopback, prompt=own, examples=shown)
+    plain, stacked, single = (user_message(body) for body in loopback.bodies())
+    assert "people" not in plain
+    assert stacked.startswith(plain.split("<text>")[0].rstrip())
+    for said, number in ((stacked, 2), (single, 1)):
+        *examples, text = re.findall(r"^<text>\n(.*)\n</text>\n?(.*)", said, flags=re.MULTILINE)
+        assert examples == [("one ‹/text> example", f"c{number}: true"), ("another", f"c{number}: false")]
+        assert text == ("the text", "")
 
 
 def test_a_predicate_stays_on_its_line() -> None:

@@ -123,9 +123,9 @@ def test_a_field_that_looks_like_an_answer_spoils_the_others(text: str) -> None:
 
 # Row: answer in `reasoning_content`; cut off at the token limit.
 HOPELESS = {
-    "thoughts only": (rewritten(lambda text: {"content": "", "reasoning_content": text}), "parser for thoughts"),
-    "thoughts in `reasoning`": (rewritten(lambda text: {"content": None, "reasoning": text}), "parser for thoughts"),
-    "unfinished thoughts": (rewritten(lambda text: f"<think>perhaps {text}"), "thinking off"),
+    "thoughts only": (rewritten(lambda text: {"content": "", "reasoning_content": text}), "reasoning parser"),
+    "thoughts in `reasoning`": (rewritten(lambda text: {"content": None, "reasoning": text}), "reasoning parser"),
+    "unfinished thoughts": (rewritten(lambda text: f"<think>perhaps {text}"), "reasoning off"),
     "cut off": (lambda body, call: completion('{"c1": tr', finish_reason="length"), "thinking_tokens"),
     "empty": (lambda body, call: completion(""), "another model"),
     "prose": (lambda body, call: "It does mention apples.", "enforces a JSON schema"),
@@ -556,8 +556,8 @@ def test_a_prompt_that_was_cut_silently_is_warned_of() -> None:
         annotator = OpenAIAnnotator(STRANGE, server=loopback.server(), max_words=10_000)
         lines: list[str] = []
         annotator.annotate(CONCEPTS, [*TEXTS, long], lines.append)
-    assert calm.said("may have cut") == []
-    (line,) = [line for line in lines if "may have cut" in line]
+    assert calm.said("may have truncated") == []
+    (line,) = [line for line in lines if "may have truncated" in line]
     assert "counted 2,048 tokens" in line
     assert "max_words" in line
 

@@ -172,7 +172,7 @@ def make_content(
         ),
         "dropped": {"duplicate text": 28},
         "hypotheses": make_hypotheses(20, task) if hypotheses is None else hypotheses,
-        "unreadable": ((14, "5ae0" * 4, 51, "no claim that was worth taking says much of it"),),
+        "unreadable": ((14, "5ae0" * 4, 51, "no chosen claim covers much of it"),),
         "fits": make_fits(task),
         "floor": floor,
         "guidance": {"5ae0" * 4: Guided(0.1, 64, 64)},

@@ -26,13 +26,13 @@ def test_the_weakest_step_comes_with_the_knob_that_moves_it(below):
 
 @pytest.mark.parametrize("below", RUNGS[1:])
 def test_what_was_chosen_by_measurement_is_not_advised_but_told(below):
-    sizes = SizeChoice(((64, 4), (128, 4)), 64, 4, "most can be said with it")
+    sizes = SizeChoice(((64, 4), (128, 4)), 64, 4, "its claims fit best")
     _, advice = ladder_sentences(read_ladder(losing_most(below), (0.0, 0.01)), sizes)
     for advised in ("Let the size be chosen", "guide it by the label", "guide the autoencoder"):
         assert advised not in advice
-    told = "raced 2 autoencoders (m/k 64/4, 128/4) by what can be said with them on validation clusters"
+    told = "raced 2 autoencoders (m/k 64/4, 128/4) by the fit of their claims on validation clusters"
     assert (told in advice) == (below != RUNGS[-1])
-    assert ("took 64/4: most can be said with it." in advice) == (below != RUNGS[-1])
+    assert ("took 64/4: its claims fit best." in advice) == (below != RUNGS[-1])
 
 
 def test_nothing_is_blamed_without_a_measurement():
@@ -57,7 +57,7 @@ def test_page_and_cards_say_whether_neurons_were_guided():
     inside, beside = (dataclasses.replace(few.hypotheses[0], sae_column=column) for column in (7, 8))
     assert r"\(label weight 0.4\), as 8 of 64 neurons were" in card_markdown(inside, few)
     assert "from the texts alone; 8 of 64 neurons also from the outcome" in card_markdown(beside, few)
-    assert "from 8 of 64 neurons, while the others only rebuild" in render_report(few)
+    assert "from 8 of 64 neurons, while the others only reconstruct" in render_report(few)
     both = {"5ae0" * 4: Guided(0.0, 64, 64), "other": Guided(0.3, 64, 64)}
     mixed = make_content(hypotheses=guided.hypotheses, guidance=both)
     assert "each card says whether its own" in render_report(mixed)

@@ -10,6 +10,7 @@ from hsae_dagster.cli.run import columns
 from hsae_dagster.core.hypothesis import Evidence, Example, Twin
 from hsae_dagster.core.inference.cluster_robust import NO_EFFECT_ESTIMATED
 from hsae_dagster.core.inference.joint_fit import Fit
+from hsae_dagster.core.inference.plan import Look
 from hsae_dagster.core.selection.stability import NegativeControl
 from hsae_dagster.report.cards import card_markdown, escape_markdown, facts, hypotheses_table
 from hsae_dagster.report.content import SplitCount, report_tables
@@ -166,7 +167,7 @@ def test_nan_is_never_shown():
 def test_a_report_without_hypotheses_or_fits_says_so():
     content = make_content(hypotheses=(), fits=(), splits=(), versions={}, settings={}, unreadable=(), dropped={})
     text = "".join(Page(render_report(content)).text)
-    assert "Nothing found. Nothing that could be said" in text
+    assert "Nothing found. No claim about the training texts" in text
     assert hypotheses_table(content) == []
 
 
@@ -217,7 +218,7 @@ def test_a_card_holds_the_whole_case():
         "| Source | a neuron of the autoencoder |",
         r"71 % of the texts that it holds for activate the neuron \(precision\); it holds for 54 % of the texts",
         r"activate the neuron \(recall\); r 0.60 |",
-        "| Neuron found again | in 2 of 3 other starts of training |",
+        "| Neuron found again | in 2 of 3 other training seeds |",
         "**Doubts**\n\n- separation and partial effect have opposite signs",
         "**Texts that it holds for**",
         "**Near misses",
@@ -246,27 +247,34 @@ def test_the_table_has_one_plain_row_per_hypothesis():
 def controlled_content():
     """One confirmed and one hypothesis whose effect changes sign, and a declared control whose name is markup."""
     made = make_hypotheses(20)[:2]
-    shown = [dataclasses.replace(h, test=dataclasses.replace(h.test, adjusted=make_effect(0.21, 0.1))) for h in made]
+    plain = make_effect(0.21, 0.1)
+    shown = [
+        dataclasses.replace(h, test=dataclasses.replace(h.test, plain=plain, adjusted=h.test.separation)) for h in made
+    ]
     shown[1] = dataclasses.replace(shown[1], badge="suggestive", rule="controls")
     settings = {"columns": {"text": "text", "controls": ["<b>year"]}}
     return make_content(hypotheses=tuple(shown), settings=settings)
 
 
-def test_declared_controls_stand_where_people_look():
+def test_declared_controls_decide_and_the_plain_effect_stands_beside():
     content = controlled_content()
     for row in hypotheses_table(content):
-        assert row["controls held constant"] == "+0.21 [0.11, 0.31]"
+        assert row["without controls"] == "+0.21 [0.11, 0.31]"
     text = " ".join("".join(Page(render_report(content)).text).replace("\u00a0", " ").split())
-    assert "Controls (<b>year): effects, p-values and q are plain, without them." in text
-    assert "with controls held constant +0.21 [0.11, 0.31]." in text
-    assert "Effect [95 %]Controls held constantp (Holm)" in text
+    assert (
+        "Controls (<b>year): effects, intervals, p-values, q and verdicts are with these and text length held" in text
+    )
+    assert "; without controls +0.21 [0.11, 0.31]." in text
+    assert "Effect [95 %]Without controlsp (Holm)" in text
     assert text.count("+0.21 [0.11, 0.31]") == 5  # the strongest, two rows, two cards
+    assert text.count(", controls held constant") == 3
+    assert "by least squares" in text
     card = card_markdown(content.hypotheses[0], content)
-    assert r"| With controls held constant | +0.21 \[0.11, 0.31\] |" in card
+    assert r"| Without controls | +0.21 \[0.11, 0.31\] |" in card
     plain = make_content()
-    assert "controls held constant" not in hypotheses_table(plain)[0]
+    assert "without controls" not in hypotheses_table(plain)[0]
     card = card_markdown(plain.hypotheses[0], plain)
-    assert "With text length held constant" in card and "controls held constant" not in card
+    assert "With text length held constant" in card and "ithout controls" not in card
     assert "Controls (" not in render_report(plain)
 
 
@@ -320,7 +328,7 @@ def test_near_misses_show_the_sentence_that_activates_the_neuron():
     [
         ({"source": "yours", "sae_id": ""}, "you, in dataset.yaml", "no neuron"),
         ({"made_from": "style", "sae_id": ""}, "the list of style cues", "no neuron"),
-        ({"made_from": "terms"}, "words of the training texts that go with the outcome", "71 % of the texts"),
+        ({"made_from": "terms"}, "words of the training texts associated with the outcome", "71 % of the texts"),
         ({"made_from": ""}, "a language model that read texts of a neuron", "71 % of the texts"),
         ({"fidelity": no_fidelity()}, "a neuron of the autoencoder", "not estimable"),
     ],
@@ -344,13 +352,13 @@ def test_power_is_no_lower_limit():
     ("runs", "any_found", "said"),
     [
         (20, 0, "(0 of 20 permutations)."),
-        (20, 2, "(2 of 20 permutations; chance gives up to 3 at a family-wise error of 5 %)."),
+        (20, 2, "(2 of 20 permutations; chance alone gives up to 3 at a family-wise error of 5 %)."),
         (
             20,
             5,
-            "chance gives no more than 3 at a family-wise error of 5 %, so on these rows the test may be too gen",
+            "chance alone gives at most 3 at a family-wise error of 5 %, so the test may be too lib",
         ),
-        (5, 1, "chance gives up to 1 at"),
+        (5, 1, "chance alone gives up to 1 at"),
     ],
 )
 def test_false_confirmations_are_held_against_chance(runs, any_found, said):
@@ -362,8 +370,7 @@ def test_false_confirmations_are_held_against_chance(runs, any_found, said):
 def test_the_headline_says_when_plain_words_predict_more():
     content = make_content()
     assert headline(content).endswith(
-        "Plain words predict more than the claims do (R² 0.40 against 0.17): some of what the texts tell is in no "
-        "claim."
+        "Plain words predict more than the claims do (R² 0.40 against 0.17): the claims leave something out."
     )
     without = tuple(f for f in content.fits if f.name != "words (TF-IDF)")
     assert "Plain words" not in headline(make_content(fits=without))
@@ -374,7 +381,10 @@ def test_the_headline_says_when_plain_words_predict_more():
 @pytest.mark.parametrize(
     ("shares", "said"),
     [
-        ((0.7, 0.7, 0.7), "Each of the 3 keeps its direction beyond doubt beside all other claims."),
+        (
+            (0.7, 0.7, 0.7),
+            "Each of the 3 keeps its direction with all other claims held constant, by its 95 % interval.",
+        ),
         ((0.7, 0.01, -0.7), "Of the 3, 1 keeps its direction"),
         ((0.7, 0.7, None), "Of the 3, 2 keep their direction"),
         ((0.01, None, -0.7), "Of the 3, none keep their direction"),
@@ -391,8 +401,19 @@ def test_the_headline_says_how_many_confirmed_claims_stand_beside_the_others(sha
             dataclasses.replace(made, badge="confirmed", test=dataclasses.replace(made.test, partial=partial))
         )
     content = make_content(hypotheses=tuple(hypotheses))
-    assert ("direction beyond doubt" in headline(content)) == (said is not None)
+    assert ("direction with all other claims" in headline(content)) == (said is not None)
     assert said is None or said in headline(content)
+
+
+def test_the_headline_claims_no_more_than_was_checked():
+    made = make_hypotheses(20)
+    unchecked = tuple(dataclasses.replace(h, badge="confirmed, judge unchecked") for h in made[:3])
+    said = headline(make_content(hypotheses=unchecked))
+    assert said.startswith("No finding: 3 claims were tested on ")
+    assert "; the test of 3 holds by a judge that no labels of people have checked; none of them is confirmed" in said
+    again = Look(number=2, plan="p", frozen_before=True, earlier={}, earlier_plans=("o",))
+    later = headline(dataclasses.replace(make_content(), look=again))
+    assert "at the second look at them" in later and "no earlier step had read" not in later
 
 
 def test_what_the_user_brings_is_no_finding_of_ours():
@@ -458,7 +479,7 @@ def test_of_two_halves_every_claim_says_where_it_was_found_and_what_tested_it():
     assert "3,049 observations of 3,040 texts (152 film clusters), each on the half that it was not found in" in said
     assert "1 of them was found in both halves" in said
     text = " ".join(" ".join(Page(render_report(content)).text).split())
-    assert "the surer of its two tests stands there" in text
+    assert "the more significant of the two tests" in text
     assert "Plain Bonferroni would keep 14 of 5." in text
     assert "Each half has half of that chance" in text
     assert "(the holdout)" not in text

@@ -6,6 +6,7 @@ is wrong; each kind of it is listed once.
 
 import json
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from hsae_dagster.dataset.discovery import Dataset, files_fingerprint, load_dataset
-from hsae_dagster.dataset.new.intake import take_in
-from hsae_dagster.dataset.new.proposal import propose
+from hsae_dagster.dataset.discovery import Dataset, files_fingerprint, load_dataset, load_yaml, parse_declaration
+from hsae_dagster.dataset.new.intake import take_in, write_plain
+from hsae_dagster.dataset.new.proposal import propose, render
 from hsae_dagster.dataset.rows import read_rows
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import HsaeError
@@ -132,11 +133,20 @@ def table(yard: Yard, name: str, **columns: Any) -> Dataset:
     return Dataset("d", yard.folder, spec)
 
 
+def made_new(path: Path) -> None:
+    """What `hsae new` does with a file: read, propose, write plainly, and read as every stage will."""
+    taken = take_in(path)
+    proposal = propose(taken.frame, taken.files, notes=taken.notes)
+    with tempfile.TemporaryDirectory() as aside:
+        write_plain(taken, Path(aside))
+        folder = Path(aside) if taken.rewritten else path.parent
+        spec = parse_declaration(load_yaml(render(proposal, path.name)), Path("dataset.yaml"))
+        read_rows(Dataset("d", folder, spec))
+
+
 def _tables(yard: Yard) -> list[Tally]:
     found = []
-    lines = "".join(
-        json.dumps({"text": f"text {n}", "label": n % 3, "who": "ann"}, ensure_ascii=False) + "\n" for n in range(12)
-    )
+    lines = "".join(json.dumps({"text": f"a text, number {n}", "label": n % 3, "who": "ann"}) + "\n" for n in range(12))
     jsons = odd.records.map(lambda rows: "\n".join(json.dumps(row, default=str) for row in rows).encode())
     arrays = odd.records.map(lambda rows: json.dumps(rows, default=str).encode())
     cells = st.lists(st.lists(odd.texts, max_size=4).map(",".join), max_size=6).map(
@@ -156,8 +166,7 @@ def _tables(yard: Yard) -> list[Tally]:
 
         def leniently(data: bytes, path: Path = path) -> None:
             path.write_bytes(data)
-            taken = take_in(path)
-            propose(taken.frame, path.name, notes=taken.notes)
+            made_new(path)
 
         found.append(Fuzz(f"{suffix}: the reader", yard, path.name).run(inputs, strictly, 2000, 80))
         found.append(Fuzz(f"{suffix}: hsae new", yard, "").run(inputs, leniently, 1000, 40))
@@ -165,7 +174,7 @@ def _tables(yard: Yard) -> list[Tally]:
 
 
 def _formats(yard: Yard) -> list[Tally]:
-    """Workbooks and files of Stata and SPSS, as `hsae new` reads them."""
+    """Workbooks, Parquet and files of Stata and SPSS, as `hsae new` reads them."""
     import openpyxl
     import pandas as pd
     import pyreadstat
@@ -179,15 +188,20 @@ def _formats(yard: Yard) -> list[Tally]:
     pyreadstat.write_sav(frame, str(yard.folder / "odd.sav"))
     pyreadstat.write_dta(frame, str(yard.folder / "odd.dta"))
     found = []
-    for suffix in (".xlsx", ".sav", ".dta"):
+    pl.from_pandas(frame).write_parquet(yard.folder / "odd.parquet")
+    for suffix in (".xlsx", ".sav", ".dta", ".parquet"):
         path = yard.folder / f"odd{suffix}"
 
-        def leniently(data: bytes, path: Path = path) -> None:
-            path.write_bytes(data)
-            taken = take_in(path)
-            propose(taken.frame, path.name, notes=taken.notes)
+        def leniently(value: bytes | pl.DataFrame, path: Path = path) -> None:
+            if isinstance(value, bytes):
+                path.write_bytes(value)
+            else:
+                value.write_parquet(path)
+            made_new(path)
 
-        found.append(Fuzz(f"{suffix}: hsae new", yard, "").run(odd.mangled(path.read_bytes()), leniently, 1000, 40))
+        inputs: st.SearchStrategy[Any] = odd.mangled(path.read_bytes())
+        inputs = st.one_of(inputs, odd.frames()) if suffix == ".parquet" else inputs
+        found.append(Fuzz(f"{suffix}: hsae new", yard, "").run(inputs, leniently, 1000, 40))
     return found
 
 

@@ -1,7 +1,7 @@
 """Candidate claims: word groups and exemplars, from what neurons say and how texts are written."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,15 @@ from hsae_dagster.core.concepts.claims import (
     WordGroup,
     closest,
     columns_at,
+    judge,
     least_similarity,
     typical_units,
 )
 from hsae_dagster.core.concepts.words import SIGN_CUES, WORD_CUES, TermTable, count_words, has_sign, occurrences
 from hsae_dagster.core.inference.joint_fit import phi_matrix
 from hsae_dagster.core.observations import TextUnits
+from hsae_dagster.errors import MethodError
+from hsae_dagster.extensions import Own, Registry
 
 _TINY = 1e-9
 
@@ -357,11 +360,13 @@ class Pool:
         meanings: of the columns.
         neurons: (candidates,) the neuron that each was made from; -1 for none.
         columns: (texts, candidates) float32 CSC of ones.
+        sources: of the columns, what made them: `neuron`, `style`, or the import path of a user's own source.
     """
 
     meanings: tuple[Meaning, ...]
     neurons: np.ndarray
     columns: sp.csc_matrix
+    sources: tuple[str, ...]
 
     @staticmethod
     def together(parts: "Sequence[Pool]") -> "Pool":
@@ -370,13 +375,17 @@ class Pool:
         neurons = np.concatenate([part.neurons for part in parts])
         columns = sp.hstack([part.columns for part in parts], format="csc", dtype=np.float32)
         first = sorted({meaning: place for place, meaning in reversed(list(enumerate(meanings)))}.values())
-        return Pool(tuple(meanings[j] for j in first), neurons[first], columns[:, first].tocsc())
+        sources = [source for part in parts for source in part.sources]
+        kept = columns[:, first].tocsc()
+        return Pool(tuple(meanings[j] for j in first), neurons[first], kept, tuple(sources[j] for j in first))
 
     @staticmethod
-    def of(meanings: Sequence[Meaning], neurons: Sequence[int], columns: Sequence[np.ndarray], n_texts: int) -> "Pool":
+    def of(
+        meanings: Sequence[Meaning], neurons: Sequence[int], columns: Sequence[np.ndarray], n_texts: int, source: str
+    ) -> "Pool":
         """From one (texts,) bool for each candidate."""
-        dense = np.column_stack(columns) if columns else np.zeros((n_texts, 0))
-        return Pool(tuple(meanings), np.array(neurons, dtype=np.int64), sp.csc_matrix(dense.astype(np.float32)))
+        dense = sp.csc_matrix((np.column_stack(columns) if columns else np.zeros((n_texts, 0))).astype(np.float32))
+        return Pool(tuple(meanings), np.array(neurons, dtype=np.int64), dense, (source,) * len(meanings))
 
 
 def style_pool(texts: Sequence[str]) -> Pool:
@@ -397,7 +406,7 @@ def style_pool(texts: Sequence[str]) -> Pool:
     if high > low and (n_words < high).any():
         meanings.append(Length(high, most=False))
         columns.append(n_words >= high)
-    return Pool.of(meanings, [-1] * len(meanings), columns, len(texts))
+    return Pool.of(meanings, [-1] * len(meanings), columns, len(texts), "style")
 
 
 def neuron_groups(fires: sp.csc_matrix, neurons: Sequence[int], table: TermTable, vectors: np.ndarray) -> Pool:
@@ -420,7 +429,7 @@ def neuron_groups(fires: sp.csc_matrix, neurons: Sequence[int], table: TermTable
             meanings.append(WordGroup(tuple(form for j in families for form in table.families[j].forms)))
             sources.append(int(neuron))
             columns.append(np.asarray(table.matrix[:, families].sum(axis=1)).ravel() > 0)
-    return Pool.of(meanings, sources, columns, fires.shape[0])
+    return Pool.of(meanings, sources, columns, fires.shape[0], "neuron")
 
 
 def _grouped(top: list[int], table: TermTable, vectors: np.ndarray) -> list[list[int]]:
@@ -499,9 +508,93 @@ def neuron_exemplars(units: Units, neurons: Sequence[int]) -> Pool:
         for members in sets
         for similarity in similarities
     ]
-    return Pool(tuple(meanings), np.repeat(np.array(owners, dtype=np.int64), len(similarities)), columns)
+    neurons_of = np.repeat(np.array(owners, dtype=np.int64), len(similarities))
+    return Pool(tuple(meanings), neurons_of, columns, ("neuron",) * len(meanings))
 
 
 def _printable(texts: Sequence[str], members: Sequence[int]) -> bool:
     """Whether the sentences can stand in quotation marks: without such marks of their own."""
     return not any(mark in texts[unit] for unit in members for mark in "“”")
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What the neurons' sources of claims read: texts outside the holdout.
+
+    Attributes:
+        neurons: (q,) columns of the neurons.
+        fires: (texts, q) float32 CSC of ones, where each of them fires.
+        table: terms of the texts.
+        vectors: (families, d) float32 unit vectors of the families' names.
+        units: of the texts, with the codes of all neurons.
+    """
+
+    neurons: Sequence[int]
+    fires: sp.csc_matrix
+    table: TermTable
+    vectors: np.ndarray
+    units: Units
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where ready candidates come from: texts alone, or neurons. One of both is given.
+
+    Attributes:
+        of_texts: makes candidates of n texts.
+        of_neurons: makes candidates of what neurons say.
+    """
+
+    of_texts: Callable[[Sequence[str]], Pool] | None = None
+    of_neurons: Callable[[Spoken], Pool] | None = None
+
+
+def _own_source(own: Own) -> Source:
+    """A user's function that proposes claims for texts; which texts hold them is judged here."""
+
+    def of_texts(texts: Sequence[str]) -> Pool:
+        found = own(list(texts))
+        if not isinstance(found, list | tuple) or not all(isinstance(each, WordGroup | Cue | Length) for each in found):
+            raise own.wrong(f"{type(found).__name__} that is no list of WordGroup, Cue and Length")
+        distinct = list(dict.fromkeys(found))
+        holds = judge(distinct, texts) == 1
+        return Pool.of(distinct, [-1] * len(distinct), list(holds.T), len(texts), own.path)
+
+    return Source(of_texts=of_texts)
+
+
+SOURCES = Registry(
+    "interpretation.sources",
+    {
+        "style": Source(of_texts=style_pool),
+        "words": Source(of_neurons=lambda said: neuron_groups(said.fires, said.neurons, said.table, said.vectors)),
+        "sentences": Source(of_neurons=lambda said: neuron_exemplars(said.units, said.neurons)),
+    },
+    _own_source,
+    "fn(texts: list[str]) -> a list of claims (WordGroup, Cue or Length of hsae_dagster.core.concepts.claims)",
+    MethodError,
+)
+
+
+def text_pools(sources: Sequence[str], texts: Sequence[str]) -> dict[str, Pool]:
+    """The candidates of those sources that read texts alone, by name."""
+    makers = {name: SOURCES.find(name).of_texts for name in sources}
+    return {name: make(texts) for name, make in makers.items() if make}
+
+
+def all_candidates(sources: Sequence[str], ready: Mapping[str, Pool], said: Spoken) -> Pool:
+    """Ready candidates of all sources, in their order.
+
+    Args:
+        sources: names of `SOURCES`.
+        ready: of `text_pools`.
+        said: by neurons; there may be none.
+    """
+    parts = []
+    for name in sources:
+        make = SOURCES.find(name).of_neurons
+        if make and not said.neurons:
+            continue
+        parts.append(make(said) if make else ready[name])
+    empty = Pool.of([], [], [], said.fires.shape[0], "")
+    return Pool.together(parts or [empty])

@@ -213,7 +213,7 @@ def _judge_sentences(
     if not quoting:
         return
     if closeness is None:
-        raise MethodError("A claim quotes sentences, and nothing measures how close others are; pass the embedder.")
+        raise MethodError("A claim quotes sentences, so similarity must be measured; pass the embedder.")
     sentences = list(dict.fromkeys(sentence for _, meaning in quoting for sentence in meaning.sentences))
     likeness = closeness(texts, sentences)[0]
     for j, meaning in quoting:

@@ -283,7 +283,7 @@ def _test(
     if reason is None:
         plain, adjusted = separation(design, j), adjusted_separation(design, j)
         if design.controls_decide and not np.isfinite(adjusted.estimate):
-            reason = Flag(COLLINEAR, "text length and the declared controls tell it exactly")
+            reason = Flag(COLLINEAR, "text length and the declared controls determine it exactly")
     effect = adjusted if design.controls_decide else plain
     if reason is None:
         decide = adjusted_separation if design.controls_decide else separation
@@ -295,9 +295,9 @@ def _test(
     if not reason:
         doubts += _dominant_cluster(design.clusters[judged])
         if design.controls_decide and reversed_by_controls(plain, adjusted):
-            doubts.append(Flag(REVERSED_BY_CONTROLS, "without the controls its effect is the other way round"))
+            doubts.append(Flag(REVERSED_BY_CONTROLS, "without the controls its effect has the opposite sign"))
     if vif > _LARGE_INFLATION and np.isfinite(beside.estimate):
-        doubts.append(Flag(VARIANCE_INFLATION, f"other concepts nearly tell it (variance inflation {vif:.1f})"))
+        doubts.append(Flag(VARIANCE_INFLATION, f"other concepts nearly determine it (variance inflation {vif:.1f})"))
     return HypothesisTest(
         separation=effect if reason is None else NO_EFFECT_ESTIMATED,
         partial=beside,
@@ -463,7 +463,7 @@ def untestable(design: HoldoutDesign, column: int, min_positives: int) -> Flag |
 
 
 def _one_cluster(h: np.ndarray, clusters: np.ndarray, task: str) -> Flag | None:
-    """Whether a single cluster is (nearly) all there is on one side: what is peculiar to it is told from no concept."""
+    """Whether a single cluster (nearly) fills one side, so that it cannot be separated from the concept."""
     which = ["have the concept"] if task == "pairwise" else ["have the concept", "lack the concept"]
     for side, has in zip([h != 0, h == 0], which, strict=False):
         sizes = np.unique(clusters[side], return_counts=True)[1].astype(np.float64)
@@ -482,10 +482,13 @@ def _doubts(effect: Effect, beside: Effect, adjusted: Effect, judged: float) -> 
     if 1 - judged > _MANY_MISSING:
         doubts.append(Flag(MISSING_ANNOTATIONS, f"{1 - judged:.0%} of its annotations are missing"))
     if effect.standard_error == 0:
-        leak = "it tells the outcome without a single error; check that the texts do not contain the label"
+        leak = "it predicts the outcome without a single error; check that the texts do not contain the label"
         doubts.append(Flag(PERFECT_PREDICTION, leak))
     elif effect.degrees_of_freedom < _FEW_DEGREES:
-        few = f"few clusters tell with from without: {effect.degrees_of_freedom:.1f} degrees of freedom"
+        few = (
+            f"few clusters distinguish texts with it from those without: {effect.degrees_of_freedom:.1f} degrees of "
+            "freedom"
+        )
         doubts.append(Flag(FEW_CLUSTERS, few))
     if effect.estimate * beside.estimate < 0:
         doubts.append(Flag(SIGN_CONFLICT, "separation and partial effect have opposite signs"))
@@ -501,7 +504,12 @@ def _dominant_cluster(clusters: np.ndarray) -> list[str]:
     share = float(sizes.max() / sizes.sum())
     if share < _LARGE_CLUSTER:
         return []
-    return [Flag(DOMINANT_CLUSTER, f"one cluster holds {share:.0%} of the observations, so its errors are unsure")]
+    return [
+        Flag(
+            DOMINANT_CLUSTER,
+            f"one cluster holds {share:.0%} of the observations, so its standard errors are unreliable",
+        )
+    ]
 
 
 def reversed_by_controls(effect: Effect, adjusted: Effect) -> bool:

@@ -525,7 +525,7 @@ def measure_rungs(learn: Rows, held_out: Rows, scorer: Score, tell: Callable[[st
         learn: what the models see.
         held_out: what they are scored on; the clusters of `scorer`.
         scorer: task, bootstrap and seed. Rungs share its draws of clusters, so their intervals move together.
-        tell: is told each rung's name before it is measured.
+        tell: called with each rung's name before it is measured.
     """
     fits = []
     for name, features in learn.features.items():

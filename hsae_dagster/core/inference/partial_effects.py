@@ -84,7 +84,7 @@ def partial_effects(design: "HoldoutDesign", columns: list[int]) -> tuple[dict[i
         return {}, {j: [*flags[j], few] for j in columns}
     if n_clusters <= n_columns:
         for j in columns:
-            unsure = "fewer clusters than concepts and controls, so partial effects are unsure"
+            unsure = "fewer clusters than concepts and controls, so partial effects are unreliable"
             flags[j].append(Flag(FEW_CLUSTERS, unsure))
     if design.task == "regression":
         return _linear(joint, flags, "least squares"), flags
@@ -147,7 +147,7 @@ def _logit(joint: _Joint, flags: dict[int, list[str]]) -> dict[int, Effect] | No
     for j, found in new.items():
         flags[j] += found
     for k in deciding:
-        decided = "it goes with one outcome throughout, so it has no finite partial effect"
+        decided = "it occurs with one outcome only, so it has no finite partial effect"
         flags[joint.columns[k]].append(Flag(SEPARATION, decided))
     return {column: margins[k] for k, column in enumerate(named) if column is not None}
 

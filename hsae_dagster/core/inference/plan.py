@@ -117,7 +117,7 @@ class PlannedTest:
 
 @dataclass(frozen=True)
 class AnalysisPlan:
-    """Everything that decides what a holdout is asked.
+    """Everything that determines what is tested on a holdout.
 
     Attributes:
         holdout: fingerprint of the holdout's texts and labels.

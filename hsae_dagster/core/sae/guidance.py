@@ -134,8 +134,8 @@ def labelled_rows(
     label = observed["label"].to_numpy().astype(np.float64)
     if len(np.unique(label[:cut])) < 2:
         raise MethodError(
-            f"The label has {len(np.unique(label[:cut]))} value on training texts, so it can guide no autoencoder. "
-            "Check columns.label and the splits, or set label_weight to 0."
+            f"The label has {len(np.unique(label[:cut]))} value on training texts, so it cannot guide an "
+            "autoencoder. Check columns.label and the splits, or set label_weight to 0."
         )
     columns = control_columns(observed)
     controls = np.column_stack(columns) if columns else np.empty((len(label), 0))

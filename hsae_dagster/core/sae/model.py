@@ -4,7 +4,6 @@ Products of sparse codes with a weight matrix, and their gradients, are made wit
 """
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hsae_dagster.core.sae.config import SAEConfig
 from hsae_dagster.errors import MethodError
 
 # Keys below this fit 16 bits, for which numpy's stable sort is a radix sort: ten times faster than a comparison sort.
@@ -235,106 +235,6 @@ class _ActiveValues(torch.autograd.Function):
         of_neuron_bias = entries.sum_by_column(passed, one, torch.zeros_like(entries.rows))[:, 0]
         of_input_bias = -(of_neuron_bias @ encoder)
         return None, None, of_encoder, of_neuron_bias, of_input_bias, None
-
-
-@dataclass(frozen=True)
-class SAEConfig:
-    """Everything that decides what an autoencoder becomes, given the embeddings.
-
-    Attributes:
-        m: neurons in all.
-        k: neurons that may fire per text (on average per text if `batch_topk`).
-        prefixes: Matryoshka prefixes: strictly increasing numbers of neurons, the last one m; None for none.
-        batch_topk: keep the k·B largest activations of a batch of B texts instead of k per text; at inference a
-            threshold calibrated after training takes their place.
-        aux_k: dead neurons that try to explain the residual per text; None for min(2k, m).
-        aux_coef: weight of that auxiliary loss.
-        multi_k: neurons of a second, denser reconstruction; None for none.
-        multi_coef: weight of the denser reconstruction's loss.
-        dead_after_steps: training steps without firing after which a neuron counts as dead.
-        batch_size: texts per training step.
-        learning_rate: Adam's step size.
-        max_epochs: most passes over the training texts.
-        patience: epochs without improvement on validation before training stops.
-        clip_grad: largest global gradient norm; None for no clipping.
-        seed: start of the autoencoder's own random stream (initial weights, order of the texts).
-        label_weight: weight λ of the label's prediction loss (see `guidance`); 0 where labels play no part.
-        head_neurons: only so many neurons, the first ones, predict the label; None for all.
-        distinct_weight: weight of the squared correlation among the neurons that predict the label.
-        input_noise: noise added to training embeddings, as a multiple of their spread (see `input_noise`); 0 for none.
-        start: where the decoder starts: `random` directions, as the reference does, or `centroids` of the training
-            embeddings (see `core.sae.training`).
-
-    Raises:
-        MethodError: a setting is out of range or two settings contradict each other.
-    """
-
-    m: int
-    k: int
-    prefixes: tuple[int, ...] | None = None
-    batch_topk: bool = False
-    aux_k: int | None = None
-    aux_coef: float = 1 / 32
-    multi_k: int | None = None
-    multi_coef: float = 0.0
-    dead_after_steps: int = 256
-    batch_size: int = 512
-    learning_rate: float = 5e-4
-    max_epochs: int = 200
-    patience: int = 5
-    clip_grad: float | None = 1.0
-    seed: int = 0
-    label_weight: float = 0.0
-    head_neurons: int | None = None
-    distinct_weight: float = 0.0
-    input_noise: float = 0.0
-    start: str = "random"
-
-    def __post_init__(self) -> None:
-        if self.prefixes is not None:
-            object.__setattr__(self, "prefixes", tuple(int(end) for end in self.prefixes))
-        for name in ("m", "k", "dead_after_steps", "max_epochs", "patience"):
-            self._require(getattr(self, name) >= 1, name, "but must be at least 1")
-        self._require(self.batch_size >= 2, "batch_size", "but must be at least 2: a batch of one text has no variance")
-        self._require(self.k <= self.m, "k", f"and m is {self.m}, but k may be at most m; lower k or raise m")
-        for name in ("aux_k", "multi_k", "head_neurons"):
-            value = getattr(self, name)
-            self._require(value is None or 1 <= value <= self.m, name, f"but must lie between 1 and m = {self.m}")
-        for name in ("aux_coef", "multi_coef", "label_weight", "distinct_weight", "input_noise"):
-            value = getattr(self, name)
-            self._require(math.isfinite(value) and value >= 0, name, "but must be a finite number, at least 0")
-        rate, clip = self.learning_rate, self.clip_grad
-        self._require(math.isfinite(rate) and rate > 0, "learning_rate", "but must be a positive finite number")
-        self._require(clip is None or clip > 0, "clip_grad", "but must be positive, or None for no clipping")
-        self._require(self.seed >= 0, "seed", "but must be at least 0")
-        self._require(self.start in ("random", "centroids"), "start", "but must be random or centroids")
-        self._require(
-            self.multi_coef == 0 or self.multi_k is not None,
-            "multi_coef",
-            f"but needs multi_k; set multi_k (4k = {4 * self.k} is a good start) or set multi_coef to 0",
-        )
-        self._check_prefixes()
-
-    def _check_prefixes(self) -> None:
-        if self.prefixes is None:
-            return
-        rising = all(a < b for a, b in zip((0, *self.prefixes), self.prefixes, strict=False))
-        self._require(bool(self.prefixes) and rising, "prefixes", "but must be positive and rise strictly")
-        self._require(self.prefixes[-1] == self.m, "prefixes", f"but must end at m = {self.m}; append {self.m}")
-
-    def _require(self, holds: bool, name: str, rule: str) -> None:
-        if not holds:
-            raise MethodError(f"An autoencoder cannot be made: {name} is {getattr(self, name)} {rule}.")
-
-    @property
-    def effective_aux_k(self) -> int:
-        """`aux_k`, or its default min(2k, m)."""
-        return min(2 * self.k, self.m) if self.aux_k is None else self.aux_k
-
-    @property
-    def segments(self) -> tuple[int, ...]:
-        """Ends of the Matryoshka prefixes; (m,) without them."""
-        return self.prefixes or (self.m,)
 
 
 @dataclass(frozen=True)

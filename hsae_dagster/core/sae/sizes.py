@@ -153,10 +153,10 @@ def choose(standing: Standing, agreement: Mapping[int, float]) -> tuple[int, str
             several, else none is needed.
     """
     if len(standing.near) == 1:
-        return standing.best, "most can be said with it"
+        return standing.best, "its claims fit best"
     found = {place: agreement[place] for place in standing.near}
     most = max(value for value in found.values())
     equal = [place for place in standing.near if found[place] >= most - _AS_WELL or math.isclose(found[place], most)]
     if len(equal) == 1:
-        return equal[0], "of those with which as much can be said, another seed finds most of its neurons again"
-    return min(equal), "the smallest of those with which as much can be said and whose neurons are found again as often"
+        return equal[0], "among those whose claims fit as well, another seed finds most of its neurons again"
+    return min(equal), "the smallest among those whose claims fit as well and whose neurons are found again as often"

@@ -424,8 +424,8 @@ class SAETrainer:
         mean = float(torch.stack([self.step(read(rows), rows) for rows in batches]).mean())
         if not np.isfinite(mean):
             raise MethodError(
-                f"Training left the finite numbers (learning_rate = {self.config.learning_rate}); lower learning_rate, "
-                "or set clip_grad if it is off."
+                "Training diverged: loss or weights are not finite (learning_rate = "
+                f"{self.config.learning_rate}); lower learning_rate, or set clip_grad if it is off."
             )
         return mean
 

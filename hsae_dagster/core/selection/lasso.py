@@ -276,7 +276,7 @@ def _alpha_on_path(path: LassoPath, n_select: int, notes: list[str]) -> float:
     path.extend(0.0, n_select)
     wide = [s for s in path.segments if s.upper - s.lower > _TIE_WIDTH * path.top]
     searched = (
-        f"The bisection over alpha in [{ALPHA_FLOOR:g}, {ALPHA_CEILING:g}] met no solution with {n_select} neurons"
+        f"The bisection over alpha in [{ALPHA_FLOOR:g}, {ALPHA_CEILING:g}] found no solution with {n_select} neurons"
     )
     exact = [s for s in wide if len(s.columns) == n_select]
     more = [s for s in wide if len(s.columns) > n_select]

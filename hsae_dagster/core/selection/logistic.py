@@ -294,7 +294,7 @@ def _walk_down(model: LogisticLasso, n_select: int) -> LogisticFit:
 def _search_on(model: LogisticLasso, deepest: LogisticFit, n_select: int) -> tuple[LogisticFit, str]:
     """A fit with n_select neurons beyond the reference's search, or the nearest one, and a note that says which."""
     searched = (
-        f"The bisection over alpha in [{ALPHA_FLOOR:g}, {ALPHA_CEILING:g}] met no solution with {n_select} neurons"
+        f"The bisection over alpha in [{ALPHA_FLOOR:g}, {ALPHA_CEILING:g}] found no solution with {n_select} neurons"
     )
     by_alpha = sorted(model.fits.values(), key=lambda f: -f.alpha)
     low = next((f for f in by_alpha if len(f.columns) > n_select), None)

@@ -1,6 +1,5 @@
 """Which neurons predict the label: the one front door to neuron selection, and scores of one neuron at a time."""
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,11 +10,9 @@ from hsae_dagster.core.selection.lasso import PathChoice, PathPoint, choose_lass
 from hsae_dagster.core.selection.logistic import choose_logistic
 from hsae_dagster.core.selection.standardised import StandardisedCodes
 from hsae_dagster.errors import MethodError
+from hsae_dagster.extensions import Own, Registry
 
-METHODS = ("lasso", "correlation", "separation")
 N_TOP_ACTIVATING = 100
-
-Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
 def correlations(matrix: StandardisedCodes, target: np.ndarray) -> np.ndarray:
@@ -80,37 +77,61 @@ def _last_let_in(indptr: np.ndarray, values: np.ndarray, n_top: int) -> np.ndarr
     return last
 
 
-def load_metric(path: str) -> Metric:
-    """The function at "package.module:function".
+@dataclass(frozen=True)
+class Method:
+    """A way to select: it scores neurons one by one, or chooses them jointly. One of `score` and `choose` is given.
 
-    Raises:
-        MethodError: the path has another form, or nothing callable is there.
+    Attributes:
+        score: (codes, target, usable) -> (m,) signed scores, ranked by size; NaN for a neuron that has none.
+        choose: (codes, target, usable, n_select, task) -> at least n_select columns of `usable`, where there are so
+            many, and their signed scores.
+        unscored: why a usable neuron may have no score, after "live neurons".
+        again: whether it is run again on half-samples, to see what is selected from other texts.
     """
-    module_name, colon, name = path.partition(":")
-    if not (colon and module_name and name):
-        raise MethodError(
-            f"Unknown selection method {path!r}. Use one of {', '.join(METHODS)}, or the import path of your own "
-            "metric as package.module:function."
-        )
-    try:
-        metric = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise MethodError(
-            f"The selection metric {path!r} cannot be imported: {error}. Install the package that holds it in the "
-            "environment of this code location, or correct the path."
-        ) from error
-    if not callable(metric):
-        raise MethodError(f"The selection metric {path!r} is a {type(metric).__name__}, not a function.")
-    return metric
+
+    score: Callable[[StandardisedCodes, np.ndarray, np.ndarray], np.ndarray] | None = None
+    choose: Callable[[StandardisedCodes, np.ndarray, np.ndarray, int, str], PathChoice] | None = None
+    unscored: str = "got no finite score"
+    again: bool = True
 
 
-def custom_scores(matrix: StandardisedCodes, target: np.ndarray, usable: np.ndarray, metric: Metric) -> np.ndarray:
-    """The metric on every usable column, one dense column at a time; NaN elsewhere."""
-    scores = np.full(matrix.n_columns, np.nan)
-    for j in np.flatnonzero(usable):
-        # A fresh copy of the target: a metric that changes its arguments must not change the next score.
-        scores[j] = float(metric(matrix.dense_column(int(j)), target.copy()))
-    return scores
+def _lasso(matrix: StandardisedCodes, target: np.ndarray, usable: np.ndarray, n_select: int, task: str) -> PathChoice:
+    if task == "classification":
+        return choose_logistic(matrix, target == target.max(), usable, n_select)
+    return choose_lasso(matrix, target, usable, n_select)
+
+
+def _own_metric(own: Own) -> Method:
+    """A user's metric, asked about one dense column at a time: too slow to be run again on many half-samples."""
+
+    def score(matrix: StandardisedCodes, target: np.ndarray, usable: np.ndarray) -> np.ndarray:
+        scores = np.full(matrix.n_columns, np.nan)
+        for j in np.flatnonzero(usable):
+            # A fresh copy of the target: a metric that changes its arguments must not change the next score.
+            found = own(matrix.dense_column(int(j)), target.copy())
+            try:
+                scores[j] = float(found)
+            except (TypeError, ValueError):
+                raise own.wrong(f"{type(found).__name__} of shape {np.shape(found)} for neuron {j}") from None
+        return scores
+
+    return Method(score=score, again=False)
+
+
+METHODS = Registry(
+    "selection.method",
+    {
+        "lasso": Method(choose=_lasso),
+        "correlation": Method(score=lambda matrix, target, usable: correlations(matrix, target)),
+        "separation": Method(
+            score=lambda matrix, target, usable: separation_scores(matrix, target),
+            unscored="never fire or are never zero",
+        ),
+    },
+    _own_metric,
+    "fn(column: (n,) float64, target: (n,) float64) -> one number",
+    MethodError,
+)
 
 
 TASKS = ("regression", "classification")
@@ -137,7 +158,7 @@ class Selection:
     """What was selected, and how.
 
     Attributes:
-        method: "lasso", "correlation", "separation" or the import path of a metric.
+        method: a name in `METHODS`, or the import path of a metric.
         task: "regression" or "classification".
         neurons: by rank.
         alpha: penalty weight of the lasso solution; None for other methods.
@@ -183,9 +204,8 @@ def select_neurons(
         codes: (n, m) sparse activations; signed for pairwise differences Z_A - Z_B.
         target: (n,) numbers; under classification any two distinct values (the larger is the positive class).
         n_select: number of neurons, 1 <= n_select <= live, distinct neurons.
-        method: "lasso" (L1-penalised linear model, logistic under classification), "correlation" (Pearson r),
-            "separation" (see `separation_scores`), or "package.module:function" with
-            fn(column: (n,) float64, target: (n,) float64) -> float, ranked by size.
+        method: a name in `METHODS`, such as "lasso" (L1-penalised linear model, logistic under classification), or
+            "package.module:function" with fn(column: (n,) float64, target: (n,) float64) -> float, ranked by size.
         task: "regression" or "classification".
         without: columns that may not be selected.
         fewer: whether to do with the live, distinct neurons there are where they are fewer than n_select, even none.
@@ -201,11 +221,7 @@ def select_neurons(
     matrix = StandardisedCodes(codes)
     candidates = _Candidates(matrix)
     candidates.usable[list(without)] = False
-    if fewer:
-        n_select = min(n_select, candidates.able(target, method))
-        if n_select == 0:
-            return candidates.nothing(method, task)
-    return candidates.select(target, n_select, method, task)
+    return candidates.select(target, n_select, method, task, fewer=fewer)
 
 
 def select_for_each(
@@ -218,11 +234,10 @@ def select_for_each(
 ) -> list[Selection]:
     """`select_neurons` for each of several targets on the same codes, whose moments are computed once.
 
-    Where fewer than n_select neurons are live and distinct, those are selected.
+    Where fewer than n_select neurons are live and distinct, those are selected, even none.
     """
     candidates = _Candidates(StandardisedCodes(codes))
-    n_select = min(n_select, int(candidates.usable.sum()))
-    return [candidates.select(_checked_target(target, task), n_select, method, task) for target in targets]
+    return [candidates.select(_checked_target(target, task), n_select, method, task, fewer=True) for target in targets]
 
 
 def select_neurons_one_vs_rest(
@@ -282,34 +297,26 @@ class _Candidates:
                 f"{len(pairs)} neurons carry the same information as another and were left out: {_named(pairs)}."
             )
 
-    def able(self, target: np.ndarray, method: str) -> int:
-        """How many columns can be selected: `separation` has no score for one that fires on every row."""
-        scores = separation_scores(self.matrix, target) if method == "separation" else np.zeros(len(self.usable))
-        return int((self.usable & np.isfinite(scores)).sum())
-
-    def nothing(self, method: str, task: str) -> Selection:
-        """The selection where no column is left."""
-        return Selection(method, task, (), None, (), tuple(self.notes), self.dead, self.duplicates)
-
-    def select(self, target: np.ndarray, n_select: int, method: str, task: str) -> Selection:
-        self._check(target, n_select)
-        if method == "lasso":
-            choice = self._lasso(target, n_select, task)
-            return self._ranked(choice.columns, choice.coefficients, n_select, method, task, choice)
-        if method == "correlation":
-            scores = correlations(self.matrix, target)
-        elif method == "separation":
-            scores = separation_scores(self.matrix, target)
-        else:
-            scores = custom_scores(self.matrix, target, self.usable, load_metric(method))
-        return self._by_score(scores, n_select, method, task)
-
-    def _check(self, target: np.ndarray, n_select: int) -> None:
+    def select(self, target: np.ndarray, n_select: int, method: str, task: str, *, fewer: bool = False) -> Selection:
         if len(target) != self.matrix.n_rows:
             raise MethodError(
                 f"The target has {len(target)} rows and the codes have {self.matrix.n_rows}. "
                 "Join both on the text id before selecting."
             )
+        way = METHODS.find(method)
+        scores = way.score(self.matrix, target, self.usable) if way.score else np.zeros(self.matrix.n_columns)
+        if fewer:
+            n_select = min(n_select, int((self.usable & np.isfinite(scores)).sum()))
+            if n_select == 0:
+                return Selection(method, task, (), None, (), tuple(self.notes), self.dead, self.duplicates)
+        self._check(n_select)
+        if way.choose:
+            choice = way.choose(self.matrix, target, self.usable, n_select, task)
+        else:
+            choice = self._by_score(scores, n_select, method, way.unscored)
+        return self._ranked(choice, n_select, method, task)
+
+    def _check(self, n_select: int) -> None:
         if n_select < 1:
             raise MethodError(f"n_select is {n_select}; ask for at least one neuron.")
         n_usable = int(self.usable.sum())
@@ -320,30 +327,22 @@ class _Candidates:
                 f"Ask for at most {n_usable}, or train a wider SAE."
             )
 
-    def _lasso(self, target: np.ndarray, n_select: int, task: str) -> PathChoice:
-        if task == "classification":
-            return choose_logistic(self.matrix, target == target.max(), self.usable, n_select)
-        return choose_lasso(self.matrix, target, self.usable, n_select)
-
-    def _by_score(self, scores: np.ndarray, n_select: int, method: str, task: str) -> Selection:
+    def _by_score(self, scores: np.ndarray, n_select: int, method: str, unscored: str) -> PathChoice:
         columns = np.flatnonzero(self.usable & np.isfinite(scores))
         without = np.flatnonzero(self.usable & ~np.isfinite(scores))
         notes: tuple[str, ...] = ()
         if len(without):
-            reason = "never fire or are never zero" if method == "separation" else "got no finite score"
-            notes = (f"{len(without)} live neurons {reason} and were left out: {_named(without.tolist())}.",)
+            notes = (f"{len(without)} live neurons {unscored} and were left out: {_named(without.tolist())}.",)
         if len(columns) < n_select:
             raise MethodError(
                 f"{n_select} neurons were asked for, but {method} has a score for {len(columns)} of them only. "
                 + " ".join([*self.notes, *notes])
                 + f" Ask for at most {len(columns)}, or use another method."
             )
-        choice = PathChoice(float("nan"), columns, scores[columns], (), notes)
-        return self._ranked(columns, scores[columns], n_select, method, task, choice)
+        return PathChoice(float("nan"), columns, scores[columns], (), notes)
 
-    def _ranked(
-        self, columns: np.ndarray, scores: np.ndarray, n_select: int, method: str, task: str, choice: PathChoice
-    ) -> Selection:
+    def _ranked(self, choice: PathChoice, n_select: int, method: str, task: str) -> Selection:
+        columns, scores = choice.columns, choice.coefficients
         # Sizes that differ by rounding only are ties, or the order would hang on the order of additions.
         sizes = np.round(np.abs(scores) / max(float(np.abs(scores).max(initial=0.0)), 1e-300), 11)
         order = np.lexsort((columns, -sizes))[:n_select]

@@ -1,6 +1,6 @@
 """Selection put to the test: other texts of the same kind, other autoencoders, the other half, permuted labels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from hsae_dagster.core.inference.effects import holm, separation, untestable
 from hsae_dagster.core.inference.joint_fit import likeness, phi_matrix, without_relation
 from hsae_dagster.core.observations import SPLITS, HoldoutDesign
 from hsae_dagster.core.selection.lasso import LassoPath, TiedPathError
-from hsae_dagster.core.selection.methods import Selection, select_for_each
+from hsae_dagster.core.selection.methods import METHODS, Selection, select_for_each
 from hsae_dagster.core.selection.standardised import BlockSums, HalfSums, StandardisedCodes
 
 # Firing on the same texts to this φ counts as the same neuron.
@@ -68,10 +68,11 @@ def selection_frequency(
     """
     groups = np.unique(clusters, return_inverse=True)[1]
     n_groups, columns = int(groups.max(initial=-1)) + 1, selection.columns
-    if n_groups < 4 or ":" in selection.method:
+    if n_groups < 4 or not METHODS.find(selection.method).again:
         return np.full(len(columns), np.nan)
     codes, outcome = sp.csr_matrix(codes), np.asarray(outcome, dtype=np.float64)
-    near = _near(codes, outcome, selection) if selection.method == "lasso" else np.empty(0, dtype=np.int64)
+    nearest, run = _FROM_SUMS.get(selection.method, (_none_near, _by_rows))
+    near = nearest(codes, outcome, selection)
     affordable = _MOST_NUMBERS // (codes.shape[1] * (len(near) + 2))
     n_blocks = min(n_groups, max(_FEWEST_BLOCKS, min(_MOST_BLOCKS, affordable)))
     blocks = (rng.permutation(n_groups) % n_blocks)[groups]
@@ -79,15 +80,8 @@ def selection_frequency(
     for pair in range(pairs):
         halves[2 * pair, rng.permutation(n_blocks)[: n_blocks // 2]] = True
         halves[2 * pair + 1] = ~halves[2 * pair]
-    chosen: Sequence[Sequence[int] | np.ndarray]
-    if selection.method == "separation":
-        chosen = _by_rows(codes, outcome, [half[blocks] for half in halves], selection)
-    elif selection.method == "correlation":
-        chosen = _by_correlation(BlockSums.of(codes, outcome, blocks, near).halves(halves), selection)
-    else:
-        chosen = _by_lasso(codes, outcome, blocks, halves, near, selection)
     counts = np.zeros(codes.shape[1])
-    for again in chosen:
+    for again in run(codes, outcome, blocks, halves, near, selection):
         counts[again] += 1
     return counts[columns] / (2 * pairs)
 
@@ -122,12 +116,21 @@ def _near(codes: sp.csr_matrix, outcome: np.ndarray, selection: Selection) -> np
     return np.unique(np.concatenate(found))
 
 
+def _none_near(codes: sp.csr_matrix, outcome: np.ndarray, selection: Selection) -> np.ndarray:
+    return np.empty(0, dtype=np.int64)
+
+
 def _by_rows(
-    codes: sp.csr_matrix, outcome: np.ndarray, halves: Sequence[np.ndarray], selection: Selection
+    codes: sp.csr_matrix,
+    outcome: np.ndarray,
+    blocks: np.ndarray,
+    halves: np.ndarray,
+    near: np.ndarray,
+    selection: Selection,
 ) -> list[list[int]]:
-    """Columns selected from the rows of each half, (n,) bool, as the selection itself went; none where none can be."""
+    """Columns selected from the rows of each half, as the selection itself went: any method; none where none can be."""
     found = []
-    for half in halves:
+    for half in (half[blocks] for half in halves):
         if np.ptp(outcome[half]) > 0:
             again = select_for_each(
                 codes[half], [outcome[half]], len(selection.columns), method=selection.method, task=selection.task
@@ -136,9 +139,17 @@ def _by_rows(
     return found
 
 
-def _by_correlation(halves: HalfSums, selection: Selection) -> list[np.ndarray]:
+def _by_correlation(
+    codes: sp.csr_matrix,
+    outcome: np.ndarray,
+    blocks: np.ndarray,
+    halves: np.ndarray,
+    near: np.ndarray,
+    selection: Selection,
+) -> list[np.ndarray]:
     """The columns of largest |r| in each half."""
-    size = np.where(halves.varies & _usable(halves.x.shape[1], selection), np.abs(halves.with_outcome), -1.0)
+    sums = BlockSums.of(codes, outcome, blocks, near).halves(halves)
+    size = np.where(sums.varies & _usable(codes.shape[1], selection), np.abs(sums.with_outcome), -1.0)
     best = np.argsort(-size, axis=1, kind="stable")[:, : len(selection.columns)]
     return [columns[row[columns] >= 0] for columns, row in zip(best, size, strict=True)]
 
@@ -174,6 +185,13 @@ def _by_lasso(
         open_halves = open_halves[(breach > 0).any(axis=1)]
         of_blocks = of_blocks.joined_by(codes, blocks, further)
     return found
+
+
+# Methods that sums over blocks of clusters are enough for, and the columns whose products they need; others read rows.
+_FROM_SUMS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., Sequence[Sequence[int] | np.ndarray]]]] = {
+    "lasso": (_near, _by_lasso),
+    "correlation": (_none_near, _by_correlation),
+}
 
 
 class _Gram:

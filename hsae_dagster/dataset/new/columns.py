@@ -139,6 +139,14 @@ def _of_lists(column: pl.Series, separator: str) -> ColumnProfile:
     return _as(base, "category", separator=separator, levels=_levels(classes.alias(column.name)))
 
 
+def with_plain_types(frame: pl.DataFrame) -> pl.DataFrame:
+    """The table with words for categories and numbers for decimals, as they are profiled."""
+    for name, dtype in frame.schema.items():
+        if dtype in (pl.Categorical, pl.Enum) or dtype.is_decimal():
+            frame = frame.with_columns(pl.col(name).cast(pl.Float64 if dtype.is_decimal() else pl.String))
+    return frame
+
+
 def marks_nothing(words: pl.Series) -> pl.Series:
     """Which cells, without spaces around them, say that there is no value (bool); not those that are empty."""
     return words.str.to_lowercase().is_in(MISSING_MARKS).fill_null(False)
@@ -275,6 +283,8 @@ LOOKED_AT_FOR_NAMES = 2000
 # Signs of which about two make a word.
 UNSPACED_NAME = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 MOST_SECOND_LINES = 3
+# Of bytes, at the start of a file; programs that join files leave it inside.
+MARK = "\ufeff"
 # More rows of numbers than this, at least, to take the one above them for a second line of names.
 FEWEST_ROWS = 10
 
@@ -352,15 +362,18 @@ def table_of_records(
     Raises:
         DatasetError: the line of names looks like a row.
     """
-    names = list(names)
-    repeated = sum(row == names for row in rows)
-    rows = [row for row in rows if row != names] if repeated else rows
+    marked = any(MARK in name for name in names)
+    names = [name.replace(MARK, "") for name in names]
+    kept = [row for row in rows if row[-1] != names[-1] or [cell.replace(MARK, "") for cell in row] != names]
+    repeated, rows = len(rows) - len(kept), kept
     if _like_a_row(names, rows):
         raise DatasetError(
             f"The first line of {file} looks like a row, not like names of columns. Write a line with a name for "
             "each column above it, such as: text,label."
         )
     unusual = [f"its line of names stood in it {repeated + 1:,} times"] if repeated else []
+    if marked:
+        unusual.append("its names of columns held a byte order mark, which was left out")
     second = second_lines(names, rows)
     if second:
         lines = "a line" if second == 1 else f"{second} lines"

@@ -86,7 +86,7 @@ def read_delimited(path: Path, encoding: str | None = None) -> ReadTable:
             "they are, export the table as CSV."
         )
     if not table.unusual and not _reads_the_same(data, reading.separator, table.plain):
-        table = table.with_unusual(["a plain reader would take its quotes or lines otherwise"])
+        table = table.with_unusual(["a standard reader would misread its quotes or lines"])
     return table
 
 

@@ -159,19 +159,22 @@ def _mostly_utf8(data: bytes) -> Decoded | None:
     bad = text.count("\ufffd") - data.count("\ufffd".encode())
     if len(WELL_FORMED.findall(data)) < GOOD_PER_BAD * bad:
         return None
-    lines = [n for n, line in enumerate(data.split(b"\n"), 1) if not _is_utf8(line)]
+    lines = _no_utf8(data)
     named = ", ".join(f"{n:,}" for n in lines[:LINES_NAMED])
     more = f" and {len(lines) - LINES_NAMED:,} more" if len(lines) > LINES_NAMED else ""
     said = f"line{'s' * (len(lines) > 1)} {named}{more} held bytes that are not UTF-8, each now “\ufffd”"
     return Decoded(text, unusual=said)
 
 
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+def _no_utf8(data: bytes) -> list[int]:
+    """Numbers of the lines that are not UTF-8, from 1."""
+    found = []
+    for number, line in enumerate(data.split(b"\n" if b"\n" in data else b"\r"), 1):
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError:
+            found.append(number)
+    return found
 
 
 def _guessed(data: bytes, path: Path) -> Decoded:
@@ -190,13 +193,15 @@ def _guessed(data: bytes, path: Path) -> Decoded:
         return Decoded(
             text,
             encoding,
-            f"it was in {encoding} by the look of it, not UTF-8 (a line then reads “{shown}”; if that is wrong, name "
-            "the right one with --encoding)",
+            f"it was in {encoding} judging by its content, not UTF-8 (a line then reads “{shown}”; if that is "
+            "wrong, name the right one with --encoding)",
         )
     likely_first = sorted(readings.values(), key=lambda name: WINDOWS.index(name) if name in WINDOWS else len(WINDOWS))
     offered = likely_first or [*WINDOWS[:2], "cp1251", "gb18030", "shift_jis"]
+    # In languages of Latin letters a few strange signs look like another script.
+    offered = [*offered[:4], *[name for name in ("cp1252", "mac_roman") if name not in offered[:4]]]
     shown = "; ".join(f"--encoding {name}: “{_line_of(sample, name)}”" for name in offered[:5])
-    first = next(n for n, line in enumerate(data.split(b"\n"), 1) if not _is_utf8(line))
+    first = _no_utf8(data)[0]
     raise DatasetError(
         f"{path.name} is not in UTF-8 (line {first:,} is the first that is not), and its encoding cannot be told from "
         f"what it holds. Name it, by how that line then reads: {shown}."

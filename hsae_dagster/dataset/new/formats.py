@@ -10,7 +10,16 @@ from typing import Any
 
 import polars as pl
 
-from hsae_dagster.dataset.new.columns import Notes, ReadTable, Record, distinct, names_at, table_of_records
+from hsae_dagster.dataset.new.columns import (
+    MOST_LEVELS,
+    Notes,
+    ReadTable,
+    Record,
+    distinct,
+    names_at,
+    table_of_records,
+    with_plain_types,
+)
 from hsae_dagster.dataset.new.encodings import decode
 from hsae_dagster.dataset.values import SEPARATORS, plain_amounts
 from hsae_dagster.errors import DatasetError
@@ -26,6 +35,8 @@ STATISTICS = {
 INSTALL = "Install the readers (pip install 'hsae_dagster[files]')"
 LARGEST_EXACT = 2**53
 NO_CLASS = "(none)"
+# Members of lists with so many words on average are sentences, no classes.
+_WORDY = 3
 # Between values of JSON that follow one another; some programs write a record separator.
 # Objects of more members than this are keyed by what they hold, and stay text.
 _MOST_MEMBERS = 100
@@ -64,11 +75,11 @@ def _why(data: bytes, columns: Mapping[str, Sequence[Any]]) -> str:
     if data.startswith(b"\xef\xbb\xbf"):
         return "it began with a byte order mark"
     if any(word in data for word in (b"NaN", b"Infinity")):
-        return "it held NaN or Infinity, which are no JSON"
+        return "it held NaN or Infinity, which are not JSON"
     nested = [name for name, cells in columns.items() if any(isinstance(cell, dict) for cell in cells)]
     if nested:
         return f"the objects in {', '.join(f'`{name}`' for name in nested)} were written as text"
-    return "a plain reader would not take it, or take it otherwise"
+    return "a standard reader would reject or misread it"
 
 
 def _parsed(text: str, path: Path) -> tuple[Any, str]:
@@ -241,12 +252,21 @@ def _with_amounts(frame: pl.DataFrame) -> ReadTable:
             numbers = typed[name].cast(pl.Float64, strict=False)
             if numbers.null_count() == typed[name].null_count():
                 typed = typed.with_columns(numbers)
-    said = [f"the lists of `{name}` were joined by `{separator}`" for name, separator in lists.items()]
-    return ReadTable(typed, typed, (*said, *amounts.said), Notes(doubts=amounts.doubts, lists=lists))
+    said = [
+        f"the sentences of `{name}` were made one text, a line each"
+        if separator == "\n"
+        else f"the lists of `{name}` were joined by `{separator}`"
+        for name, separator in lists.items()
+    ]
+    classes = {name: separator for name, separator in lists.items() if separator != "\n"}
+    return ReadTable(typed, typed, (*said, *amounts.said), Notes(doubts=amounts.doubts, lists=classes))
 
 
 def _joined(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
-    """The table with the members of each list in one cell, and by column what separates them there."""
+    """The table with the members of each list in one cell, and by column what separates them there.
+
+    Sentences are no members of a list of classes, but lines of one text.
+    """
     found = {}
     for name, dtype in frame.schema.items():
         inner = getattr(dtype, "inner", None)
@@ -254,6 +274,10 @@ def _joined(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
             continue
         lists = frame[name].cast(pl.List(pl.String))
         words = lists.explode().drop_nulls()
+        if words.n_unique() > MOST_LEVELS and int(words.str.count_matches(r"\S+").sum()) >= _WORDY * words.len():
+            frame = frame.with_columns(lists.list.join("\n").set(lists.list.len() == 0, None).alias(name))
+            found[name] = "\n"
+            continue
         separator = next((s for s in SEPARATORS if not words.str.contains(s, literal=True).any()), None)
         if separator is None:
             continue
@@ -369,17 +393,12 @@ def read_parquet(path: Path) -> ReadTable:
     Raises:
         PolarsError, PanicException, OSError: it cannot be read.
     """
-    frame, said = pl.read_parquet(path), []
-    plain = frame
-    for name, dtype in frame.schema.items():
-        if dtype in (pl.Categorical, pl.Enum):
-            frame = frame.with_columns(pl.col(name).cast(pl.String))
-        elif dtype.is_decimal():
-            frame = frame.with_columns(pl.col(name).cast(pl.Float64))
-        elif dtype == pl.Binary and (words := _text_of(frame[name])) is not None:
-            frame, plain = frame.with_columns(words), plain.with_columns(words)
+    plain, said = pl.read_parquet(path), []
+    for name, dtype in plain.schema.items():
+        if dtype == pl.Binary and (words := _text_of(plain[name])) is not None:
+            plain = plain.with_columns(words)
             said.append(f"the texts of `{name}` were bytes")
-    amounts = _with_amounts(frame)
+    amounts = _with_amounts(with_plain_types(plain))
     if amounts.unusual:
         plain = amounts.plain
     return ReadTable(amounts.frame, plain, (*said, *amounts.unusual), amounts.notes)

@@ -42,6 +42,7 @@ from hsae_dagster.dataset.new.roles import (
     with_settling,
 )
 from hsae_dagster.dataset.rows import plain_headers
+from hsae_dagster.dataset.spec import FEW_ROWS
 from hsae_dagster.dataset.times import seconds_of
 from hsae_dagster.errors import DatasetError
 
@@ -81,6 +82,8 @@ def _splits(clusters: int, cluster: str | None) -> list[SizeField]:
 
 # Function words of English; nearly every English sentence has one.
 ENGLISH = r"(?i)\b(the|a|an|and|of|to|in|is|it|for|on|with|this|that|was|you)\b"
+# Of these no other language has many; a and in are words of most of Europe's.
+ENGLISH_ALONE = r"(?i)\b(the|and|of|with|this|that|you)\b"
 
 HTML = (
     r"(?i)</?(?:p|br|div|span|a|b|i|em|strong|ul|ol|li|h[1-6]|table|td|tr|img)\b[^>]*>|&(?:amp|lt|gt|quot|nbsp|#\d+);"
@@ -116,8 +119,8 @@ def remarks(
         held = column.rows - column.missing
         if column.name == "" and 0 < held < 0.1 * column.rows and column.words > 1:
             said.append(
-                f"A column without a name has words in {held:,} of {column.rows:,} rows: what was cut off from a text "
-                "at its separators? Look at these rows in the file."
+                f"A column without a name has words in {held:,} of {column.rows:,} rows: were texts split at a "
+                "separator? Check these rows in the file."
             )
     empty = [column.name for column in columns if column.kind == "empty"]
     if empty:
@@ -140,10 +143,11 @@ def strange_texts(columns: Sequence[pl.Series], *, bundled: bool = True) -> list
     if not texts.len():
         return []
     wordless = int((~texts.str.contains(r"\p{L}")).sum())
-    if bundled and wordless < texts.len() / 2 and texts.str.contains(ENGLISH).mean() < 0.5:  # type: ignore[operator]
+    shares = [float(texts.str.contains(words).mean() or 0.0) for words in (ENGLISH, ENGLISH_ALONE)]  # type: ignore[arg-type]
+    if bundled and wordless < texts.len() / 2 and (shares[0] < 0.5 or shares[1] < 0.2):
         said.append(
-            "Fewer than half of the texts have an English function word. The bundled embedder knows English; for other "
-            "languages name a multilingual one in embedding.model."
+            "Few of the texts have English function words. The bundled embedder knows English; for other languages "
+            "name a multilingual one in embedding.model."
         )
     marked = int(texts.str.contains(HTML).sum())
     if marked > 0.05 * texts.len():
@@ -172,6 +176,10 @@ def _first(texts: pl.Series, pattern: str) -> str:
     return str(texts.str.extract(f"({pattern})", 1).drop_nulls()[0])
 
 
+_HALVES = (
+    "Few rows, so each half tests what the other found: more is confirmed at the same error. Rows added later are not "
+    "tested then; if this file will grow, take `holdout`."
+)
 # Of a third of the times, held out, blocks are made.
 FEWEST_TIMES = 30
 # Names of columns that only who made the table understands.
@@ -278,7 +286,7 @@ def propose(
     cluster = doubt_large(frame, cluster) if cluster else None
     left_out, cluster = (cluster, None) if unwanted else (None, cluster)
     fields = [
-        Field("description", _description(frame, texts), "One line for the report; say it better."),
+        Field("description", _description(frame, texts), "One line for the report; please improve it."),
         _outcome(label.column, positive, wishes.outcome),
         task,
         Field("files", files),
@@ -305,6 +313,8 @@ def propose(
     answers = answer_fields(label.column, str(task.value))
     answers += missing_fields(frame, [column for column in columns if column.name in used])
     fields += [Field(*item) for item in answers]
+    if frame.height < FEW_ROWS and len(texts) == 1:
+        fields.append(Field("splits.design", "auto", _HALVES))
     fields += [Field(*item) for item in size_fields(frame, taken, cluster.name if cluster else None)]
     fields = [_doubted(item, notes.doubts) for item in fields]
     return Proposal(tuple(fields), (*notes.remarks, *remarks(frame, columns, taken, label, task.value)))
@@ -385,9 +395,9 @@ def _outcome(label: ColumnProfile, positive: Choice | None, wish: str | None) ->
     why = "The report says “associated with” or “a higher” before it; put it in words, its unit in brackets."
     plain = _meaningless(label) and phrase != str(positive.value if positive else "")
     if plain:
-        why += f" `{label.name}` tells a reader nothing: say what it measures (--outcome “…”)."
+        why += f" `{label.name}` is not self-explanatory: say what it measures (--outcome “…”)."
     elif number and "(" not in phrase and not phrase.startswith("number of "):
-        why += f" In which unit is it? (--outcome “{phrase} (…)”)"
+        why += f" What is its unit? (--outcome “{phrase} (…)”)"
     return Field("outcome", phrase, why, sure=not plain)
 
 
@@ -441,11 +451,11 @@ def _without_cluster(
     few = few_clusters(columns, taken)
     if unwanted:
         why = (
-            "No cluster, as you said. That gives something up: texts that share an author, a product or an event then "
-            "lie on both sides of a split and count as independent, so intervals are too narrow and more is confirmed "
-            "than holds for others. Equal and nearly equal texts are kept together all the same."
+            "No cluster, as you said. The cost: texts that share an author, a product or an event can lie on "
+            "both sides of a split and count as independent, so intervals are too narrow and too much is "
+            "confirmed. Equal and nearly equal texts still stay together."
         )
-        why += f" `{left_out.name}` would have been it: {left_out.why}" if left_out else ""
+        why += f" `{left_out.name}` would have been chosen: {left_out.why}" if left_out else ""
     else:
         why = (
             "No column names what rows have in common, so every text counts as independent. If some share an author, "
@@ -465,8 +475,9 @@ def _time_fields(frame: pl.DataFrame, columns: Sequence[ColumnProfile], used: Se
             continue
         if seconds_of(frame[column.name]).null_count() == 0:
             why = (
-                f"`{column.name}` says when. If topics and the outcome drift, as news and fashions do, take this line: "
-                "it trains on earlier rows, holds out later ones, and counts blocks of time as one observation each."
+                f"`{column.name}` is a time. If topics and the outcome drift, as in news or fashion, use this "
+                "line: it trains on earlier rows, holds out later ones, and counts blocks of time as one "
+                "observation each."
             )
             return [Field("columns.time", column.name, why, active=False)]
     return []
@@ -493,12 +504,15 @@ def _control_fields(
     fields = []
     if usable:
         why = (
-            "Could be held constant beside the text's length. Take only what was settled before the outcome: a "
-            "consequence of the outcome held constant hides effects."
+            "Could be held constant in addition to text length. Use only columns fixed before the outcome: "
+            "controlling for a consequence of the outcome hides effects."
         )
         fields.append(Field("columns.controls", usable, why, active=False))
     if parts:
-        why = f"Not for controls, as the outcome may be made of it or lead to it: {', '.join(parts)}."
+        why = (
+            "Not suggested as controls, because the outcome may be computed from them or cause them: "
+            f"{', '.join(parts)}."
+        )
         fields.append(Field("columns.", None, why, active=False))
     if same:
         names = ", ".join(f"`{name}`" for name in same)
@@ -506,8 +520,8 @@ def _control_fields(
             Field(
                 "columns.",
                 None,
-                f"{names} says the same as `{label.name}`; not for controls. If it says where rows come from, each "
-                "outcome comes from one source, and what is peculiar to the source cannot be told from the outcome.",
+                f"{names} says the same as `{label.name}`; not for controls. If it says where rows come from, "
+                "each outcome comes from one source, and the two cannot be separated.",
                 active=False,
             )
         )

@@ -53,6 +53,8 @@ ANSWERED = ("1", "1.0", "true", "yes", "y", "t", "ja", "oui", "si", "sí")
 YES = (*ANSWERED, "positive", "pos", "win", "won", "good", "spam", "accepted", "pass")
 TWO_ANSWERS = ({"0", "1"}, {"0.0", "1.0"}, {"false", "true"}, {"no", "yes"}, {"n", "y"}, {"ja", "nein"})
 FEWEST_CLUSTERS = 30
+# A row without its cluster is left out.
+MOST_MISSING = 0.05
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,11 @@ def choose_text(columns: Sequence[ColumnProfile], wish: str | None) -> Choice:
         return Choice(_named(columns, wish), "As you said.")
     found = sorted((c for c in columns if c.kind == "text"), key=_text_score, reverse=True)
     if not found:
+        lists = next((column.name for column in columns if column.kind == "other"), None)
+        nested = f"`{lists}` holds lists or records: if they are texts, write each as one. " if lists else ""
         raise DatasetError(
             "No column looks like texts (several words a row, mostly different from row to row). If one is, name it "
-            f"with --text. The table has:\n{table_of(columns)}"
+            f"with --text. {nested}The table has:\n{table_of(columns)}"
         )
     best, *rest = found
     sure = not rest or _text_score(best) - _text_score(rest[0]) > 1.0
@@ -252,7 +256,7 @@ def _cluster_score(column: ColumnProfile) -> float:
     usable = usable and not words & WHEN and not column.scale and column.separator is None
     repeats = FEWEST_CLUSTERS <= column.distinct <= 0.9 * max(column.rows - column.missing, 1)
     # Keys that were rounded join rows that share nothing.
-    if not usable or column.lost or not repeats or column.missing > 0.05 * column.rows:
+    if not usable or column.lost or not repeats or column.missing > MOST_MISSING * column.rows:
         return 0.0
     score = 2.0 * bool(words & CLUSTER_NAMES) + 1.0 * key
     if column.kind == "text":
@@ -303,10 +307,13 @@ def missing_fields(frame: pl.DataFrame, needed: Sequence[ColumnProfile]) -> list
     codes = {code for column in needed for code, _ in column.codes}
     if marks or codes:
         said = [f"`{c.name}` is {_counted(c.marks)}" for c in needed if c.marks]
-        why = f"{'; '.join(said)}: taken for no value. Leave out what is an answer." if said else ""
+        why = f"{'; '.join(said)}: read as missing. Remove those that are answers." if said else ""
         if codes:
             outside = "; ".join(f"`{c.name}` is {_counted(c.codes)}" for c in needed if c.codes)
-            why = f"{why} {outside}, far from all other values: a code for no answer? If it is a number, leave it out."
+            why = (
+                f"{why} {outside}, far from all other values: a code for a missing answer? If it is a number, "
+                "remove this line."
+            )
         fields.append(("columns.missing", [*marks.values(), *sorted(codes)], why.strip(), not codes, (), True))
     n = int(frame.select(pl.any_horizontal(*[_empty(c, marks, codes) for c in needed]).sum()).item())
     if n:
@@ -371,6 +378,8 @@ def _settles(frame: pl.DataFrame, column: ColumnProfile, label: ColumnProfile) -
     """Whether the outcome is the same wherever the column is, and no cut or grade of the column."""
     usable = column.kind in ("key", "category", "text", "flag", "date", "number") and not column.scale
     usable = usable and not (column.kind == "number" and WHEN & set(words_of(column.name)))
+    # What is asked after one outcome alone, such as the reason for a complaint, is no cluster.
+    usable = usable and column.missing <= MOST_MISSING * column.rows
     if not usable or column.separator is not None or not label.distinct < column.distinct < 0.95 * column.rows:
         return False
     level, outcome = (frame.select(_plain(name)).to_series() for name in (column.name, label.name))
@@ -406,8 +415,8 @@ def doubt_large(frame: pl.DataFrame, cluster: Choice) -> Choice:
     if share < LARGE:
         return cluster
     why = (
-        f"{cluster.why} One of them, “{str(largest[0])[:40]}”, has {share:.0%} of the rows and lies in one split, "
-        "whole: what is left may be too little to learn from or to test on."
+        f"{cluster.why} One of them, “{str(largest[0])[:40]}”, has {share:.0%} of the rows, all in one split; "
+        "the rest may be too little to train or test on."
     )
     return replace(cluster, why=why, sure=False)
 

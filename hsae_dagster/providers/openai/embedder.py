@@ -65,12 +65,12 @@ class OpenAIEmbedder:
         return EmbeddingSet(model=f"openai:{self.model}", dimensions=self._length, set_id=hash_json(shape))
 
     def known_set(self) -> EmbeddingSet | None:
-        """`embedding_set` where no server need be asked for it."""
+        """The `embedding_set` if it is known without asking the server."""
         known = self.dimensions or KNOWN_DIMENSIONS.get(self.model)
         return self.embedding_set if known else None
 
     def order(self, texts: Sequence[str]) -> Sequence[int]:
-        """As they come: the server gives each text the same vector whatever is sent with it."""
+        """In the given order: the server returns the same vector for a text in any batch."""
         return range(len(texts))
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:

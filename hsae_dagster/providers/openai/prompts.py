@@ -163,13 +163,13 @@ def json_request(
 # From the place of a request and its reply: why the reply holds nothing usable, or None.
 Problem = Callable[[int, Reply], str | None]
 _ADVICE = {
-    "cut off": "The model needs more room: give it `thinking_tokens` in a file named by HSAE_MODELS, have it think "
-    "less (`reasoning_effort` there), or ask another model",
-    "stands in `reasoning": "The server takes the answer for thoughts: switch its parser for thoughts off, or the "
-    "model's thinking, or ask another model",
-    "all thought": "The model only thought: switch its thinking off, give it `thinking_tokens` in a file named by "
-    "HSAE_MODELS, or ask another model",
-    "empty": "See at the server why the model writes nothing, or ask another model",
+    "cut off": "The model needs more tokens: give it `thinking_tokens` in a file named by HSAE_MODELS, lower its "
+    "`reasoning_effort` there, or ask another model",
+    "stands in `reasoning": "The server treats the answer as reasoning: turn off its reasoning parser or "
+    "the model's reasoning, or ask another model",
+    "all thought": "The model returned only reasoning: turn its reasoning off, give it `thinking_tokens` in a "
+    "file named by HSAE_MODELS, or ask another model",
+    "empty": "Check at the server why the model writes nothing, or ask another model",
     "refused": "Ask another model, or say in `interpretation.instructions` what the texts are",
     "content filter": "Ask another server or model, or leave such texts out",
     "usable JSON": "Ask a model that follows instructions better, or a server that enforces a JSON schema",
@@ -180,12 +180,12 @@ _OTHERWISE = "Remove the cause"
 
 
 def reason_of(index: int, reply: Reply) -> str | None:
-    """The reply's own reason, for whoever needs nothing further of it."""
+    """The reply's own reason."""
     return reply.reason
 
 
 def advice(reason: str) -> str:
-    """What to change so that such a reply comes no more."""
+    """The remedy for replies with this reason."""
     return next((told for words, told in _ADVICE.items() if words in reason), _OTHERWISE)
 
 
@@ -194,8 +194,9 @@ def nothing_came(client: "Client", problems: Sequence[str], which: str) -> Provi
     reason, times = commonest(problems)
     often = f"most often ({times} of {len(problems)})" if times < len(problems) else "each time"
     return ProviderError(
-        f"{client.asker.name}: {len(problems)} {which} to {client.server.endpoint} brought nothing usable, {often} "
-        f"because {reason}. {advice(reason)}, and run again. Nothing further is asked and every answer so far is kept."
+        f"{client.asker.name}: {len(problems)} {which} to {client.server.endpoint} gave nothing usable, {often} "
+        f"because {reason}. {advice(reason)}, and run again. Nothing further is asked and every answer so far "
+        "is kept."
     )
 
 

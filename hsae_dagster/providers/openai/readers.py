@@ -11,7 +11,7 @@ import numpy as np
 from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.core.concepts.fidelity import MISSING, Examples, column, sample_examples
 from hsae_dagster.keys import normalise_text
-from hsae_dagster.providers.base import Annotations, AnnotationTask, InterpretationRequest, Mistakes, Report
+from hsae_dagster.providers.base import Annotations, AnnotationTask, InterpretationRequest, Labelled, Mistakes, Report
 from hsae_dagster.providers.openai.client import OpenAIClient
 from hsae_dagster.providers.openai.prompts import json_request, present, prompt_of, require_some
 from hsae_dagster.providers.openai.requests import Body, LazyBodies
@@ -359,13 +359,16 @@ class OpenAIAnnotator:
         provider: str = "openai",
         offline: str = "lexical",
         prompt: str | None = None,
+        examples: Labelled | None = None,
     ) -> None:
         self.model = model
         self.effort = effort
+        self.examples = {normalise_text(predicate): shown for predicate, shown in (examples or {}).items()}
         self.concepts_per_call = concepts_per_call
         self.max_words = max_words
         usual = "annotate_single" if concepts_per_call == 1 else "annotate_stacked"
-        self.prompt = prompt_of(usual, prompt, "annotation.prompt", ("predicates", "text"))
+        needed = ("predicates", "text", *(["examples"] if self.examples else []))
+        self.prompt = prompt_of(usual, prompt, "annotation.prompt", needed)
         self.client = OpenAIClient(Asker("annotation.model", model, offline, provider), server, account)
         # A judge should judge alike twice, where the model lets itself be told.
         self.temperature = 0.0 if temperature is None and self.client.profile.temperature else temperature
@@ -426,7 +429,12 @@ class OpenAIAnnotator:
         return {**shared, "messages": [*others, said]}
 
     def _whole(self, predicates: Sequence[str], text: str) -> Body:
-        messages = self.prompt.messages(predicates=list(predicates), text=text)
+        examples = [
+            {"id": key, "text": present(example, self.max_words), "label": "true" if label else "false"}
+            for key, predicate in zip(_ids(len(predicates)), predicates, strict=True)
+            for example, label in self.examples.get(predicate, ())
+        ]
+        messages = self.prompt.messages(predicates=list(predicates), text=text, examples=examples)
         room = SPARE_TOKENS + TOKENS_PER_JUDGEMENT * len(predicates)
         settings = self.client.settings(room, self.temperature, self.effort)
         return json_request(self.model, messages, "judgements", _schema(len(predicates)), settings)

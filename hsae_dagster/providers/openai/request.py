@@ -104,7 +104,7 @@ class Pace:
         return True
 
     def first_to_say(self, seconds: float) -> bool:
-        """Whether a wait of so many seconds was not told of before."""
+        """Whether a wait of this many seconds has not been reported yet."""
         until = self._clock() + seconds
         news = until > self._said_until + 1.0
         self._said_until = max(self._said_until, until)

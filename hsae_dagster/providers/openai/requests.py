@@ -337,7 +337,7 @@ _KEY_LIKE = re.compile(r"\bsk-[\w*.…-]+")
 _MOST_QUOTED = 200
 _REMEDIES: dict[int | str, str] = {
     401: "Set {key} to a key that this server accepts and run again.",
-    402: "It wants to be paid: add credit there, or use another key or server, and run again.",
+    402: "It requires payment: add credit there, or use another key or server, and run again.",
     403: "The key may not use this model here: use another key or model, or check {url}, and run again.",
     404: "It knows no such model or address: correct the model's name or {url} and run again.",
     405: "That is not the address of its API: correct {url} and run again.",
