@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.cells import Shared, append, arguments, finished, lines, present, result, run_stages, show
 from benchmarks.signal_kept import salt
 from hsae_dagster.core.inference import joint_fit
-from hsae_dagster.core.inference import joint_fit as ladder
 from hsae_dagster.core.observations import control_columns, observation_matrix
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.storage.artifacts import read_frame
@@ -38,7 +37,14 @@ DATASETS = (
     "clothing_reviews",
     "senate_press_releases",
 )
-RUNGS = (ladder.EMBEDDINGS, ladder.WORDS, ladder.ALL_NEURONS, ladder.SELECTED, ladder.FIRED, ladder.CONCEPTS)
+RUNGS = (
+    joint_fit.EMBEDDINGS,
+    joint_fit.WORDS,
+    joint_fit.ALL_NEURONS,
+    joint_fit.SELECTED,
+    joint_fit.FIRED,
+    joint_fit.CONCEPTS,
+)
 _N = 20
 BESIDE = "claims beside controls"
 

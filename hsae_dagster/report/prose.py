@@ -408,9 +408,9 @@ def summary(content: ReportContent) -> tuple[str, ...]:
     if content.confirmed:
         out.append(
             "Confirmed means: if no claim were associated with the outcome, a report like this should confirm any in "
-            f"at most {error_rate(content.alpha)} of cases (docs/inference.md: how nearly it does). It is an association "
-            "found in some texts and seen again in others, not a cause. A claim is tested as it reads: its words are "
-            "its whole meaning."
+            f"at most {error_rate(content.alpha)} of cases (docs/inference.md: how nearly it does). It is an "
+            "association found in some texts and seen again in others, not a cause. A claim is tested as it reads: "
+            "its words are its whole meaning."
         )
     if content.fits and content.hypotheses:
         out.append(recovery_words(content.fits, content.floor))

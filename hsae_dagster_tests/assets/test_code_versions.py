@@ -35,8 +35,10 @@ EXCLUDED = {
     # What dataset.yaml declares: every stage puts what it uses of it into the inputs of its result.
     "dataset.spec",
     # Finished results and records of them, whole or not at all; what is in a file is written by `storage.artifacts`.
+    "storage.files",
     "storage.lineage",
     "storage.objects",
+    "storage.shared",
     # Whether, when and at what cost a model is asked. What is asked and how an answer is read are not excluded.
     "stages.spending",
     "providers.spending",
