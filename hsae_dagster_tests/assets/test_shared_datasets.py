@@ -96,6 +96,47 @@ def case(name: str, file: str) -> Path:
     return path
 
 
+WAITING = r"(?i)wait|minutes"
+# Nothing but texts, outcome and clusters is declared.
+FIELDS = ("splits", "saes", "units", "sae_seeds", "selection", "interpretation", "inference")
+OFFLINE_DEFAULTS: dict[str, None] = dict.fromkeys(FIELDS)
+
+
+@pytest.mark.slow
+def test_an_effect_planted_on_two_words_is_found_by_its_words(tmp_path: Path) -> None:
+    """Texts that match wait|minutes, 18 of 100, get 0.6 sd more; the rest of the outcome is chance (three seeds)."""
+    path = FOLDER / "clothing_reviews" / "train.parquet"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    reviews = pl.read_parquet(path, columns=["review_text", "clothing_id"]).unique("review_text", maintain_order=True)
+    matches = pl.col("review_text").str.contains(WAITING)
+    reviews = pl.concat([reviews.filter(matches).head(270), reviews.filter(~matches).head(1230)])
+    workspace, found = Workspace(tmp_path), []
+    for seed in range(3):
+        rng = np.random.default_rng((20_261_130, seed))
+        planted = reviews.select(matches).to_series().to_numpy()
+        frame = reviews.with_columns(outcome=rng.normal(size=reviews.height) + 0.6 * planted)
+        columns = {"text": "review_text", "label": "outcome", "cluster_by": "clothing_id"}
+        name = f"waiting_{seed}"
+        workspace.declare(name, frame, columns=columns, **OFFLINE_DEFAULTS)
+        run = workspace.run(name)
+        assert run.success, {step: run.sentence(step) for step in run.failures}
+        found.append(waiting_claims(workspace, name))
+    assert all(found), found
+
+
+def waiting_claims(workspace: Workspace, name: str) -> list[str]:
+    """Confirmed claims that hold for the texts with the planted words (φ of at least .6)."""
+    confirmed = read_frame(workspace.current(name, "evaluation_report").file("hypotheses.parquet")).filter(
+        pl.col("badge") == "confirmed"
+    )
+    texts = read_frame(workspace.current(name, "corpus").file("texts.parquet"))
+    answers = read_frame(workspace.current(name, "annotation_matrix").file("annotations.parquet"))
+    planted = answers.join(texts, on="text_id", how="left", maintain_order="left")["text"].str.contains(WAITING)
+    phis = {key: float(np.corrcoef(answers[key], planted)[0, 1]) for key in confirmed["concept_id"]}
+    return [row["claim"] for row in confirmed.iter_rows(named=True) if phis[row["concept_id"]] >= 0.6]
+
+
 @pytest.mark.slow
 def test_retweets_are_kept_together_and_none_of_their_chance_findings_is_confirmed(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)

@@ -170,7 +170,7 @@ def test_dealt_labels_take_hardly_any_claims(pairs: bool, task: str) -> None:
         picks, paths = choose_claims(data, style_pool(texts).columns, vocabulary, Limits(10, 20), seed=seed)
         taken.append(len(picks))
         assert all(path.best <= 10 for path in paths)
-    assert sum(taken) <= 4, taken
+    assert sum(taken) <= 6, taken  # of 40
 
 
 def test_claims_taken_together_are_no_near_copies_and_large_enough() -> None:

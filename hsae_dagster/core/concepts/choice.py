@@ -14,9 +14,8 @@ MOST_ALIKE = 0.5
 # Prices that are tried, in squared t statistics.
 PRICES = (1.0, 2.0, 5.0)
 FOLDS = 5
-# Cluster-robust t that a claim needs among the texts it was chosen on.
-_LEAST_STRENGTH = 2.5
-# The same of a claim alone, which is what is tested: one that only completes others would never be confirmed.
+# Cluster-robust t that a claim needs alone, which is what is tested: one that only completes others would never be
+# confirmed. What it must add beside the others is its price.
 _LEAST_ALONE = 2.0
 _SEEDS = 10
 
@@ -85,17 +84,12 @@ class Path:
     Attributes:
         price: of a choice.
         scores: (n + 1,) R² or AUC by number of claims, from none; mean over folds.
-        best: the fewest claims within one standard error, over folds, of the best score.
+        best: how many fit best; 0 where none fit as well within one standard error, over folds.
     """
 
     price: float
     scores: np.ndarray
     best: int
-
-    @property
-    def peak(self) -> float:
-        """Its best score, by which prices are compared."""
-        return float(np.nanmax(self.scores))
 
 
 @dataclass(frozen=True)
@@ -176,7 +170,7 @@ def _best_ready(residual: Residual, columns: Watched, signs: np.ndarray, able: n
     gains = residual.gains(columns)
     squared = np.minimum(gains.explained * residual.total / residual.noise, gains.strength**2)
     # What is tested is a claim alone, so alone it must say something, and beside the others point the same way.
-    able = able & (np.sign(gains.sums) == signs) & (np.abs(gains.strength) >= _LEAST_STRENGTH)
+    able = able & (np.sign(gains.sums) == signs)
     value = np.where(able, squared, -np.inf)
     best = int(value.argmax())
     if not np.isfinite(value[best]):
@@ -215,7 +209,7 @@ def _best_grown(
             continue
         explained, strength = residual.gain(column)
         worth = min(strength**2, group.explained / noise) - cost
-        if abs(strength) >= _LEAST_STRENGTH and (best is None or worth > best.worth):
+        if best is None or worth > best.worth:
             best = Pick(None, group, group.sign, explained, strength, group.holds, worth)
     return best
 
@@ -236,9 +230,10 @@ def cross_validated(
         scores.append(path_scores(part, unseen, picks, limits.n))
     by_fold = np.array(scores)
     mean = np.nanmean(by_fold, axis=0)
-    behind = by_fold[:, [int(np.nanargmax(mean))]] - by_fold
-    error = np.nanstd(behind, axis=0, ddof=1) / np.sqrt(len(by_fold))
-    return Path(price, mean, int(np.flatnonzero(np.nanmean(behind, axis=0) <= error)[0]))
+    best = int(np.nanargmax(mean))
+    # Fewer claims that fit as well within an error would say less: fits rise slowly and errors over folds are wide.
+    more = by_fold[:, best] - by_fold[:, 0]
+    return Path(price, mean, best if np.nanmean(more) > np.nanstd(more, ddof=1) / np.sqrt(len(more)) else 0)
 
 
 def path_scores(part: Learned, unseen: Learned, picks: list[Pick], n: int) -> np.ndarray:
