@@ -53,7 +53,7 @@ def _client(url: str) -> Any:
         raise StorageError(
             f"The store {url} needs {error.name}. Install it with `pip install -e '.[store]'` here and on every worker."
         ) from error
-    return from_url(url, **({"mkdir": True} if url.startswith("file:") else {}))
+    return from_url(url, mkdir=True) if url.startswith("file:") else from_url(url)
 
 
 class Shared:

@@ -340,7 +340,7 @@ def test_a_judge_that_answers_what_is_known_goes_on_and_is_examined_once(ready: 
     run = workspace.run("asked", "annotation_matrix")
     assert run.success
     (line,) = told(run, "the judge is examined")
-    assert "yes where it is yes: 100%, no where it is no: 100%" in line
+    assert "sensitivity 100%, specificity 100%" in line
 
 
 def test_too_many_missing_answers_stop_what_is_downstream(ready: Selected) -> None:

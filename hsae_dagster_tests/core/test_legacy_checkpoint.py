@@ -154,7 +154,7 @@ def wrong(part: str, **changes: Any):
         (wrong("config", m_total_neurons=25), r"shape \(25, 10\)"),
         (wrong("config", k_active_neurons=99), "k may be at most m"),
         (wrong("config", k_active_neurons=0), "not a whole number above 0"),
-        (wrong("config", prefix_lengths=[6, 12]), "must end at m = 24"),
+        (wrong("config", prefix_lengths=[6, 12]), "end at m = 24"),
         (wrong("config", prefix_lengths="6-24"), "not a list of whole numbers"),
         (wrong("config", use_batch_topk=1), "not true or false"),
         (wrong("config", multi_k=2.5), "multi_k is 2.5"),

@@ -143,7 +143,7 @@ def test_blocks_of_time_are_the_clusters_where_each_cluster_lies_in_one_and_a_un
     day = np.sort(rng.integers(0, 90, 600)).astype(float)
     blocks, units = with_blocks(day, np.arange(600), None)
     assert units is None
-    assert np.bincount(blocks).tolist() == pytest.approx([75] * BLOCKS, abs=10)
+    assert np.bincount(blocks).tolist() == pytest.approx([600 / BLOCKS] * BLOCKS, abs=10)
     assert (np.diff(blocks) >= 0).all()
     assert len(np.unique(np.column_stack([day, blocks]), axis=0)) == len(np.unique(day))  # days are not parted
     author = rng.integers(0, 30, 600)

@@ -63,12 +63,13 @@ def selection_frequency(
         pairs: of complementary halves.
 
     Returns:
-        (selected,) float64 from 0 to 1 in rank order; NaN for a metric of the user's own, which is not run again, and
-        where there are fewer than four clusters.
+        (selected,) float64 from 0 to 1 in rank order; NaN for a method of the user's own and for a selection by
+        covariates, which are not run again, and where there are fewer than four clusters.
     """
     groups = np.unique(clusters, return_inverse=True)[1]
     n_groups, columns = int(groups.max(initial=-1)) + 1, selection.columns
-    if n_groups < 4 or not METHODS.find(selection.method).again:
+    shipped = METHODS.shipped.get(selection.method)  # none for a user's own, and for a selection by covariates
+    if n_groups < 4 or shipped is None or not shipped.again:
         return np.full(len(columns), np.nan)
     codes, outcome = sp.csr_matrix(codes), np.asarray(outcome, dtype=np.float64)
     nearest, run = _FROM_SUMS.get(selection.method, (_none_near, _by_rows))

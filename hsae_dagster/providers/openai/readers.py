@@ -367,7 +367,7 @@ class OpenAIAnnotator:
         self.concepts_per_call = concepts_per_call
         self.max_words = max_words
         usual = "annotate_single" if concepts_per_call == 1 else "annotate_stacked"
-        needed = ("predicates", "text", *(["examples"] if self.examples else []))
+        needed = ("predicates", "text", *(["examples"] if any(self.examples.values()) else []))
         self.prompt = prompt_of(usual, prompt, "annotation.prompt", needed)
         self.client = OpenAIClient(Asker("annotation.model", model, offline, provider), server, account)
         # A judge should judge alike twice, where the model lets itself be told.
