@@ -338,7 +338,7 @@ class Hypothesis:
     Attributes:
         hypothesis_id: key, 12 hexadecimal characters.
         rank: place in selection, from 0.
-        claim: the predicate; the subject is the text ("asks a question").
+        claim: the predicate; the subject is the text ("has a question mark").
         concept_id: key of the concept.
         sae_id: key of the neuron's autoencoder.
         sae_column: the neuron's column in it.

@@ -42,8 +42,8 @@ def column_names(claims: Sequence[tuple[str, str]]) -> list[str]:
     """A readable, unique name for each (claim, title).
 
     Examples:
-        >>> column_names([("says “boring” or “dull”", "boring"), ("asks a question", "asks a question")])
-        ['says_boring', 'asks_a_question']
+        >>> column_names([("says “boring” or “dull”", "boring"), ("has a question mark", "has a question mark")])
+        ['says_boring', 'has_a_question_mark']
     """
     names: list[str] = []
     taken = {"text_id", "text_id_a", "text_id_b", "cluster", "outcome", "half"}

@@ -34,7 +34,7 @@ from hsae_dagster.storage.outputs import (
 from hsae_dagster.storage.vectors import VectorTable
 
 NAME = "interpretations"
-CODE_VERSION = "10"
+CODE_VERSION = "11"
 # Fields of `annotation` that only the holdout's annotation reads.
 NOT_FIDELITY = {"holdout_sample", "distil", "seed", "calibration", "min_agreement", "max_missing"}
 # What the stage reads; vectors besides, which the corpus decides.

@@ -176,7 +176,7 @@ def test_a_term_that_cannot_be_looked_for_is_a_sentence(copied: Workspace) -> No
     for terms, words in (
         (["boat", "!?"], "`!?` has no word"),
         (["the end. The start"], "reaches across a sentence's end"),
-        (["boat", "asks a question"], "cue `asks a question` stands beside other terms"),
+        (["boat", "has a question mark"], "cue `has a question mark` stands beside other terms"),
     ):
         copied.declare("ratings", None, hypotheses=[{"claim": "says something", "terms": terms}])
         assert words in copied.run("ratings", "annotation_matrix").sentence("annotation_matrix")

@@ -71,7 +71,7 @@ def test_the_printed_claim_holds_all_that_is_meant(meaning: Meaning) -> None:
             "has a sentence like “I sent it back.” or “It went back.” (similarity at least 0.6)",
             "I sent it back.",
         ),
-        (Cue("asks a question"), "asks a question", "asks a question"),
+        (Cue("has a question mark"), "has a question mark", "has a question mark"),
         (Cue("gives a reason"), "gives a reason: “because”, “therefore”, “thus”, “hence”", "gives a reason"),
         (Length(30, most=True), "has at most 30 words", "has at most 30 words"),
         (Length(9, most=False), "has at least 9 words", "has at least 9 words"),
@@ -95,8 +95,8 @@ def test_what_cannot_be_executed_is_refused_with_the_remedy(definition: dict | N
         (WordGroup(("wait", "minutes", "too long")), "Ten minutes’ WAIT, too long", ("wait", "minutes", "too long")),
         (WordGroup(("wait",)), "waiting", ()),
         (Cue("speaks of oneself"), "I’m here, and it is mine", ("mine", "i'm")),
-        (Cue("exclaims"), "Ah!", ("exclaims",)),
-        (Cue("exclaims"), "Ah.", ()),
+        (Cue("has an exclamation mark"), "Ah!", ("has an exclamation mark",)),
+        (Cue("has an exclamation mark"), "Ah.", ()),
         (Cue(CAPITALS), "it was GOOD", (CAPITALS,)),
         (Length(2, most=True), "two words", ("has at most 2 words",)),
         (Length(2, most=True), "some three words", ()),
@@ -123,7 +123,7 @@ def test_quoted_sentences_hold_from_their_similarity_on() -> None:
 
 def test_no_texts_and_no_claims_are_empty_answers() -> None:
     assert judge([], ["a", "b"]).shape == (2, 0)
-    assert judge([WordGroup(("a",)), Cue("exclaims"), Length(1, most=True)], []).shape == (0, 3)
+    assert judge([WordGroup(("a",)), Cue("has an exclamation mark"), Length(1, most=True)], []).shape == (0, 3)
 
 
 def test_exemplars_are_short_typical_and_alike() -> None:

@@ -35,14 +35,14 @@ def _has_capitals(text: str) -> bool:
 
 
 CUES: dict[str, Callable[[str], bool]] = {
-    "asks a question": _asks,
-    "exclaims": _exclaims,
-    "contains a number": _has_number,
-    "uses a quotation": _quotes,
+    "has a question mark": _asks,
+    "has an exclamation mark": _exclaims,
+    "has a number in digits": _has_number,
+    "has words in quotation marks": _quotes,
     "has a word in capitals": _has_capitals,
-    "begins with a number": lambda text: next(filter(str.isalnum, text), "").isdecimal(),
-    "trails off with dots": lambda text: "…" in text or "..." in text,
-    "has a remark in brackets": lambda text: re.search(r"\([^()]+\)", text) is not None,
+    "begins with a number in digits": lambda text: next(filter(str.isalnum, text), "").isdecimal(),
+    "has three dots": lambda text: "…" in text or "..." in text,
+    "has something in parentheses": lambda text: re.search(r"\([^()]+\)", text) is not None,
 }
 _LENGTH = re.compile(r"has at (most|least) (\d+) words")
 

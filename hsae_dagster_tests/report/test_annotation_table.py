@@ -17,12 +17,12 @@ TEXTS = ("A boring film. It’s dull!", "I sent it back.", "Not boring? =1+1", "
 MEANINGS = (
     WordGroup(("boring", "dull")),
     Sentences(("I returned it", "It went back"), 0.5, "set"),
-    Cue("asks a question"),
+    Cue("has a question mark"),
     Cue("negates"),
     Length(4, most=True),
 )
 CLAIMS = [(meaning.claim, meaning.title) for meaning in MEANINGS]
-NAMES = ["says_boring", "like_i_returned_it", "asks_a_question", "negates", "has_at_most_4_words"]
+NAMES = ["says_boring", "like_i_returned_it", "has_a_question_mark", "negates", "has_at_most_4_words"]
 
 
 def closeness(texts, sentences):
@@ -67,7 +67,7 @@ def test_a_row_per_text_and_two_readable_columns_per_claim() -> None:
         *("", "I sent it back.", ""),
         "It went back to the shop.",
     ]
-    assert frame["asks_a_question_because"].to_list() == ["", "", "asks a question", ""]
+    assert frame["has_a_question_mark_because"].to_list() == ["", "", "has a question mark", ""]
 
 
 def test_pairs_have_each_claim_for_both_sides() -> None:

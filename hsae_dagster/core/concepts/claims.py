@@ -17,7 +17,7 @@ class Concept:
     """A predicate about a text.
 
     Attributes:
-        predicate: in words, as a verb phrase whose subject is the text ("asks a question").
+        predicate: in words, as a verb phrase whose subject is the text ("has a question mark").
         author: who proposed it (`lexical`, `openai:<model>`).
         definition: what executes it, JSON-like (`core.concepts.claims`), or None when only a reader can judge it.
         details: facts about its making that do not change what it means (prompt hash, seed).

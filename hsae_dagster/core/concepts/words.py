@@ -130,14 +130,14 @@ WORD_CUES: dict[str, tuple[str, ...]] = {
 CAPITALS = "has a word in capitals"
 # Claim, and the pattern that any match of which makes it hold, on the text as a reader sees it.
 SIGN_CUES: dict[str, re.Pattern[str]] = {
-    "asks a question": re.compile("[?？؟]"),
-    "exclaims": re.compile("[!！]"),
-    "contains a number": re.compile(r"\d"),
-    "begins with a number": re.compile(r"\A[\W_]*\d"),
-    "uses a quotation": re.compile('"[^"]+"|“[^”]+”|„[^“”]+[“”]|«[^»]+»|»[^«]+«|「[^」]+」'),
+    "has a question mark": re.compile("[?？؟]"),
+    "has an exclamation mark": re.compile("[!！]"),
+    "has a number in digits": re.compile(r"\d"),
+    "begins with a number in digits": re.compile(r"\A[\W_]*\d"),
+    "has words in quotation marks": re.compile('"[^"]+"|“[^”]+”|„[^“”]+[“”]|«[^»]+»|»[^«]+«|「[^」]+」'),
     CAPITALS: re.compile(r"\b[^\W\d_]{2,}\b"),
-    "trails off with dots": re.compile(r"…|\.\.\."),
-    "has a remark in brackets": re.compile(r"\([^()]+\)"),
+    "has three dots": re.compile(r"…|\.\.\."),
+    "has something in parentheses": re.compile(r"\([^()]+\)"),
 }
 
 
