@@ -53,7 +53,7 @@ def test_every_card_has_its_badge_its_rule_its_interval_and_its_stability(page: 
         assert re.search(rf"{re.escape(number(effect.low, 2))}|{re.escape(number(effect.high, 2))}", read)
         assert effect_brief(effect, "regression") in words_of(page)
         if row["stability"] is not None and math.isfinite(row["stability"]):
-            assert f"from {percent(row['stability'])} of random halves of the training clusters" in read
+            assert f"in {percent(row['stability'])} of random halves of the training clusters" in read
         assert p_value(row["p_holm"]) in read
         assert "with 80 % probability" in read, "the smallest effect it could find"
 
