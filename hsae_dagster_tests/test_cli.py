@@ -210,6 +210,19 @@ def test_ui_says_that_its_port_is_taken(tmp_path: Path, monkeypatch: pytest.Monk
     assert not started
 
 
+def two_free_ports() -> int:
+    """The first of two neighbouring ports that nobody listens on: of Dagster, and of reports."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+
+
 def test_ui_starts_dagster_on_loopback_with_every_dataset_registered(
     copied: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,9 +230,7 @@ def test_ui_starts_dagster_on_loopback_with_every_dataset_registered(
     started: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda binary, arguments: started.append(arguments))
     monkeypatch.chdir(root)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = two_free_ports()
     beside: list[int] = []
     monkeypatch.setattr(cli.run, "serve_beside", beside.append)
     done = hsae("ui", "--port", str(port))
