@@ -269,7 +269,9 @@ def read_rows(dataset: Dataset) -> Rows:
     if frame.is_empty():
         names = ", ".join(path.name for _, path in paths)
         why = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items() if n) or "there are none"
-        raise DatasetError(f"Dataset `{dataset.name}`: no rows are left of {names} ({why}). Provide rows.")
+        raise DatasetError(
+            f"Dataset `{dataset.name}`: no rows are left of {names} ({why}). Add rows, or correct `files`."
+        )
     _check_labels(dataset, frame)
     check_categories(dataset, frame)
     check_not_outcome(dataset, frame)

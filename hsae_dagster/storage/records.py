@@ -45,8 +45,8 @@ class HoldoutRegister:
         if not _keys_are_there(folder):
             stream = io.BytesIO()
             keys.write_parquet(stream)
-            (folder / "keys.parquet").unlink(missing_ok=True)
-            write_once(folder / "keys.parquet", stream.getvalue(), self._shared)
+            # In place of a damaged one at a stroke: others may be reading.
+            write_once(folder / "keys.parquet", stream.getvalue(), self._shared, anew=True)
         self._write_once(folder / "plans" / f"{plan.fingerprint}.json", {**plan.record, "frozen": _now()})
 
     def look(self, plan: AnalysisPlan, *, dataset: str, judged_under: str | None) -> Look:

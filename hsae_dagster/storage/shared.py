@@ -180,9 +180,12 @@ class Shared:
             ) from error
 
 
-def write_once(path: Path, data: bytes, shared: Shared | None) -> None:
-    """Write a file of a results folder unless it is there, here or in the store: the first writing stays."""
-    if path.is_file():
+def write_once(path: Path, data: bytes, shared: Shared | None, *, anew: bool = False) -> None:
+    """Write a file of a results folder unless it is there, here or in the store: the first writing stays.
+
+    With `anew` what is here is replaced, by what the store has if it has any.
+    """
+    if path.is_file() and not anew:
         return
     if shared is not None:
         name = path.relative_to(shared.root).as_posix()
