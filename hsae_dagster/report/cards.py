@@ -12,7 +12,8 @@ from hsae_dagster.core.hypothesis import Example, Hypothesis
 from hsae_dagster.report import prose
 from hsae_dagster.report.canvas import Bar, histogram_bars, histogram_png, histogram_words
 from hsae_dagster.report.content import ReportContent
-from hsae_dagster.report.prose import beside_effect, cluster_noun, tested_noun, trust_facts
+from hsae_dagster.report.prose import PLAIN, beside_effect, cluster_noun, tested_noun
+from hsae_dagster.report.trust import trust_facts
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
     capitalised,
@@ -126,7 +127,6 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#!|~$:])")
 _LEADING = re.compile(r"^(?:([-+=])|(\d+)([.)]))(?=\s|[-=]|$)")
 # What a renderer turns into a link by itself; a space of no width after it keeps an address text.
 _SELF_LINKING = re.compile(r"https?:(?=//)|www(?=\.)|@", re.IGNORECASE)
-PLAIN = "without controls"
 FOUND_IN = "found in"
 SUPPORTING = "Texts that it holds for"
 NEAR_MISSES = "Near misses"

@@ -19,12 +19,12 @@ from hsae_dagster.core.inference.joint_fit import (
 )
 from hsae_dagster.errors import MethodError
 from hsae_dagster.extensions import Own, Registry
-from hsae_dagster.report import prose
+from hsae_dagster.report import prose, trust
 from hsae_dagster.report.canvas import Figure
-from hsae_dagster.report.cards import BADGE_CLASS, BADGE_SIGN, PLAIN, card_limits, card_view, hypotheses_table
+from hsae_dagster.report.cards import BADGE_CLASS, BADGE_SIGN, card_limits, card_view, hypotheses_table
 from hsae_dagster.report.content import ReportContent, SizeChoice
 from hsae_dagster.report.figures import fit_ladder, forest_plot
-from hsae_dagster.report.prose import subgroup_view
+from hsae_dagster.report.trust import subgroup_view
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
     capitalised,
@@ -261,7 +261,7 @@ def render_report(content: ReportContent) -> str:
         strongest=[(h.hypothesis_id, *prose.strong_words(h, content)) for h in prose.strongest(content)],
         forest=forest,
         rows=hypotheses_table(content),
-        plain=PLAIN if content.controls else "",
+        plain=prose.PLAIN if content.controls else "",
         ladder=fit_ladder(content.fits, content.floor, metric),
         fits=[(title, [_fit_row(fit) for fit in own]) for title, own in grouped(content.fits)],
         reading=[*ladder_sentences(read_ladder(content.fits, content.floor), content.sizes), *_published(content)],
@@ -270,7 +270,7 @@ def render_report(content: ReportContent) -> str:
         metric_words=metric_words(metric),
         meanings=[(word, BADGE_CLASS[word], BADGE_SIGN[word], text) for word, text in prose.BADGE_MEANINGS],
         method=list(prose.method(content)),
-        threats=list(prose.threats(content)),
+        threats=list(trust.threats(content)),
         settings=list(flat_settings(content.settings)),
     )
 

@@ -448,3 +448,14 @@ def _scalar(value: Any) -> str:
     # A prompt of one's own is pages long.
     said = one_line(str(value))
     return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
+
+
+_ORDINALS = {1: "first", 2: "second", 3: "third", 4: "fourth", 5: "fifth"}
+
+
+def ordinal(n: int) -> str:
+    """`first` to `fifth`, then `6th`, `21st`."""
+    if n in _ORDINALS:
+        return _ORDINALS[n]
+    ending = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n}{ending}"

@@ -113,11 +113,6 @@ def present(text: str, max_words: int) -> str:
     return _FENCE.sub("‹", cut)
 
 
-def present_all(texts: Sequence[str], max_words: int) -> list[str]:
-    """`present` for each text."""
-    return [present(text, max_words) for text in texts]
-
-
 @cache
 def _template(source: str) -> Any:
     return _environment().from_string(source)
