@@ -119,14 +119,15 @@ def project_definitions(
         description="Every stage for one dataset, from its files to its report.",
         executor_def=executor,
     )
-    automatic = {
-        each.name: each for each in (batch_answers, dataset_arrivals, lost_runs, refresh_sensor(keys), watch, nightly)
-    }
-    chosen = [each for name, each in automatic.items() if name in manner.sensors]
     with warnings.catch_warnings():
-        # Links to code are marked beta; the constraints file pins the version they were tried on.
+        # Links to code and rules of our own are marked beta; the constraints file pins the version they were tried on.
         warnings.simplefilter("ignore", dg.BetaWarning)
+        automatic = {
+            each.name: each
+            for each in (batch_answers, dataset_arrivals, lost_runs, refresh_sensor(keys), watch, nightly)
+        }
         assets = dg.with_source_code_references([*written, *catalog, *stages])
+    chosen = [each for name, each in automatic.items() if name in manner.sensors]
     return dg.Definitions(
         assets=assets,
         jobs=[job],

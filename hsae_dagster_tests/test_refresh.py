@@ -159,6 +159,31 @@ def test_changed_files_refresh_that_dataset_in_one_request(settled: Pretence) ->
     assert settled.tick() == {}
 
 
+def test_what_changed_before_it_was_switched_on_is_refreshed(pretence: Pretence) -> None:
+    for name in ("one", "two", "three"):
+        pretence.arrive(name, "a")
+        assert pretence.run(name, NAMES)
+    pretence.arrive("one", "b")
+    pretence.code["annotation_matrix"] = "changed"
+    pretence.broken.add("annotation_matrix")
+    assert not pretence.run("three", ["annotation_matrix"])  # which is not repeated
+    pretence.broken.clear()
+    assert pretence.tick() == {"one": NAMES, "two": after("annotation_matrix")}
+    assert pretence.tick() == {}
+
+
+def test_what_changed_before_it_was_switched_on_waits_for_a_run_under_way(pretence: Pretence) -> None:
+    asked: list[dict[str, list[str]]] = []
+    assert pretence.run("one", NAMES)
+    pretence.arrive("one", "b")
+    pretence.meanwhile["interpretations"] = lambda: asked.append(pretence.tick())
+    assert pretence.run("one", ["interpretations"])
+    assert asked == [{}]
+    pretence.meanwhile.clear()
+    assert pretence.tick() == {}  # one tick to be sure that the run has ended
+    assert pretence.tick() == {"one": NAMES}
+
+
 def test_the_same_files_told_again_refresh_nothing(settled: Pretence) -> None:
     settled.arrive("one", "a")
     assert settled.tick() == {}

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -103,6 +103,52 @@ def _partition_requests(
             yield dg.DeleteDynamicPartitionsRequest(name, removed)
 
 
+class OutdatedAtFirst(dg.AutomationCondition[dg.AssetKey]):
+    """On the first tick that sees a stage: results made from other inputs, or by other code, than there are now.
+
+    Dagster's operators tell what changed between two ticks, so that a change from before the first one, as when the
+    sensor is switched on after files have changed, would wait for ever. From then on it is true of nothing.
+    """
+
+    def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
+        """The outdated among the candidates; none of them once there has been a tick before."""
+        view, datasets = context.asset_graph_view, context.partitions_def
+        if context.previous_temporal_context is not None or datasets is None:
+            return dg.AutomationResult(context, context.get_empty_subset())
+        stage = view.asset_graph.get(context.key)
+        outdated = {
+            partition
+            for partition in context.candidate_subset.expensively_compute_partition_keys()
+            if _is_outdated(view.instance, stage, partition)
+        }
+        return dg.AutomationResult(context, view.get_subset_from_partition_keys(context.key, datasets, outdated))
+
+
+def _is_outdated(instance: dg.DagsterInstance, stage: Any, partition: str) -> bool:
+    """Whether a result that there is came from other code, or from other content of something it reads.
+
+    Dagster's own staleness overlooks files that change, as it knows an external asset by its observations alone.
+    """
+
+    def latest(key: dg.AssetKey, before: int | None = None) -> tuple[int, dict[str, str]]:
+        chosen = dg.AssetRecordsFilter(key, asset_partitions=[partition], before_storage_id=before)
+        for record in instance.fetch_materializations(chosen, limit=1).records:
+            event = record.asset_materialization
+            return record.storage_id, dict(event.tags or {}) if event else {}
+        return 0, {}
+
+    _, made = latest(stage.key)
+    if made and made.get("dagster/code_version") != stage.code_version:
+        return True
+    for parent in stage.parent_keys if made else ():
+        read = int(made.get(f"dagster/input_event_pointer/{parent.to_user_string()}") or 0)
+        newest, now = latest(parent)
+        version = "dagster/data_version"
+        if newest > read and now.get(version) != latest(parent, read + 1)[1].get(version):
+            return True
+    return False
+
+
 def refresh_condition(stages: Sequence[dg.AssetKey], *, new_too: bool = False) -> dg.AutomationCondition[dg.AssetKey]:
     """When a stage of a dataset is due: it is missing, its code changed, or an input has new content.
 
@@ -132,9 +178,10 @@ def refresh_condition(stages: Sequence[dg.AssetKey], *, new_too: bool = False) -
     # In the same run as what it reads. Needs no memory: a parent is not asked for while the dataset is busy.
     alongside = rule.any_deps_match(rule.will_be_requested())
     seen_to = rule.newly_requested() | rule.newly_updated()
+    from_before = (OutdatedAtFirst() & ~rule.execution_failed()).since(seen_to)
     # Missing since a run of it failed is no cause, whoever started that run.
     missing = rule.newly_missing().since(seen_to | rule.execution_failed().newly_true())
-    due = alongside | (unseen & ~settling) | missing | rule.code_version_changed().since(seen_to)
+    due = alongside | (unseen & ~settling) | missing | rule.code_version_changed().since(seen_to) | from_before
     busy = rule.asset_matches(stages[0], rule.in_progress())
     for stage in stages[1:]:
         busy = busy | rule.asset_matches(stage, rule.in_progress())
@@ -155,6 +202,7 @@ def refresh_sensor(stages: Sequence[dg.AssetKey]) -> dg.AutomationConditionSenso
         minimum_interval_seconds=LOOK_SECONDS,
         # One run per dataset, not one backfill over them: each stands and fails by itself.
         emit_backfills=False,
+        use_user_code_server=True,  # the daemon does not know `OutdatedAtFirst`
         description="Starts a run for a dataset when its files, its dataset.yaml or a stage's code have changed since "
         "the last run, or a stage has no result: one run, of what is downstream of the change, once no other run "
         "of the dataset is under way. Acts only on datasets that have been run before (by hand or `hsae run`), "

@@ -113,6 +113,15 @@ class DagsterUI:
         assert answer["launchRun"]["__typename"] == "LaunchRunSuccess", answer
         return str(answer["launchRun"]["run"]["runId"])
 
+    def latest(self, asset: str, dataset: str) -> dg.AssetMaterialization:
+        chosen = dg.AssetRecordsFilter(asset_key(asset), asset_partitions=[dataset])
+        (record,) = self.instance.fetch_materializations(chosen, limit=1).records
+        assert record.asset_materialization is not None
+        return record.asset_materialization
+
+    def version(self, asset: str, dataset: str) -> str:
+        return (self.latest(asset, dataset).tags or {})["dagster/data_version"]
+
     def runs(self) -> list[dg.DagsterRun]:
         return list(self.instance.get_runs())
 

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from hsae_dagster.orchestration.project import DATASETS
-from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key, tiny_texts
+from hsae_dagster_tests.assets.workspace import NAMES, Workspace, tiny_texts
 from hsae_dagster_tests.live.dagster_ui import DagsterUI, dagster_ui
 from hsae_dagster_tests.live.processes import wait_for
 from hsae_dagster_tests.test_watching import STRICT, webhook
@@ -113,16 +113,15 @@ def test_appended_rows_wait_with_the_holdout_closed_and_a_lost_confirmation_is_p
         assert all(run.is_success for run in live.runs())
         first = workspace.current("one", "embeddings").json("embeddings.json")
         wait_for("the watch has seen them", lambda: live.looks_since_the_last_run("watch"))
-        live.switch_on("refresh")
+        told = live.version("labelled_texts", "one")
         workspace.declare("one", tiny_texts(310), inference=STRICT)
+        wait_for("the change is told", lambda: live.version("labelled_texts", "one") != told)
+        live.switch_on("refresh")  # after the change
         wait_for("the change is refreshed", lambda: live.finished(3))
         run = live.runs()[0]
         assert run.is_success and run.tags["dagster/partition"] == "one"
-        record = dg.AssetRecordsFilter(asset_key("corpus"), asset_partitions=["one"])
-        (event,) = live.instance.fetch_materializations(record, limit=1).records
-        told = event.asset_materialization
-        assert told is not None and "wait" in str(told.metadata["new rows"].value)
-        assert told.metadata["new rows"].value != "none wait"
+        rows = live.latest("corpus", "one").metadata["new rows"].value
+        assert "wait" in str(rows) and rows != "none wait"
         # Nothing of them is embedded before they are enough to be tested on.
         assert first["texts"] == workspace.current("one", "embeddings").json("embeddings.json")["texts"] == 300
         lost = wait_for("the lost confirmation is posted", lambda: [p for p in posted if p["kind"] == "verdict"])
