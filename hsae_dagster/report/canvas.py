@@ -108,8 +108,9 @@ def _png(sheet: Any) -> bytes:
         if dpi > 32 and width * height * dpi**2 > _MOST_DOTS:
             continue  # would be thrown away after seconds of work
         raw, packed = io.BytesIO(), io.BytesIO()
-        sheet.savefig(raw, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
-        image = Image.open(raw).convert("RGB").quantize(64, dither=Image.Dither.NONE)
+        sheet.savefig(raw, format="rgba", dpi=dpi, facecolor="white")
+        dots = Image.frombytes("RGBA", (int(width * dpi), int(height * dpi)), raw.getvalue())
+        image = dots.convert("RGB").quantize(64, dither=Image.Dither.NONE)
         image.save(packed, format="png", optimize=True)
         if packed.tell() < MAX_PNG_BYTES:
             break
