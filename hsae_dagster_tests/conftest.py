@@ -4,15 +4,18 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import dagster as dg
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import settings
 
+from hsae_dagster.providers.minilm import MiniLM
 from hsae_dagster.providers.openai import requests as known_servers
 from hsae_dagster.sample_data.planted import write_planted
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_pairs, tiny_texts
@@ -55,6 +58,33 @@ def _own_environment() -> Iterator[None]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours) or name.startswith(spared)}
     with mock.patch.dict(os.environ, kept, clear=True):
         yield
+
+
+_EMBED = MiniLM.embed
+
+
+@lru_cache(maxsize=64)
+def _known_vectors(max_tokens: int, texts: tuple[str, ...]) -> np.ndarray:
+    return _EMBED(MiniLM(max_tokens=max_tokens), texts)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_work_twice() -> Iterator[None]:
+    """The same texts, which most tests have, are embedded once a process; and no test pulls the plug of the machine.
+
+    `really_embedded` is for tests of the embedder. What is killed, in a process of its own, does flush.
+    """
+    with (
+        mock.patch.object(MiniLM, "embed", lambda self, texts: _known_vectors(self.max_tokens, tuple(texts)).copy()),
+        mock.patch("os.fsync", lambda descriptor: None),
+    ):
+        yield
+
+
+@pytest.fixture
+def really_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every text is embedded, however often it was before."""
+    monkeypatch.setattr(MiniLM, "embed", _EMBED)
 
 
 @pytest.fixture(autouse=True)

@@ -110,8 +110,7 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
 def _make(stage: Stage, upstream: Upstream, asked: _Asked, folder: Path) -> None:
     from hsae_dagster.report.cards import card_record, hypotheses_table
     from hsae_dagster.report.content import report_tables
-    from hsae_dagster.report.figures import fit_ladder, forest_plot
-    from hsae_dagster.report.page import render_report
+    from hsae_dagster.report.page import Drawn, render_report
 
     for unread in (upstream.embeddings, upstream.checkpoints, upstream.activations, upstream.selected):
         stage.verify(unread)
@@ -125,8 +124,7 @@ def _make(stage: Stage, upstream: Upstream, asked: _Asked, folder: Path) -> None
         content.hypotheses,
         UnitCloseness.of(stage, upstream.corpus),
     )
-    forest = forest_plot(content.hypotheses, content.outcome, content.alpha, content.task)
-    ladder = fit_ladder(content.fits, content.floor, content.fits[0].metric)
+    drawn = Drawn.of(content)
     StoredEvaluation.write(
         folder,
         plan={"fingerprint": plan.fingerprint, **plan.record},
@@ -138,9 +136,9 @@ def _make(stage: Stage, upstream: Upstream, asked: _Asked, folder: Path) -> None
         tables=report_tables(content),
         annotations=annotations,
         rows=hypotheses_table(content),
-        forest=(forest.png, forest.alt),
-        ladder=(ladder.png, ladder.alt),
-        page=render_report(content).encode(),
+        forest=(drawn.forest.png, drawn.forest.alt),
+        ladder=(drawn.ladder.png, drawn.ladder.alt),
+        page=render_report(content, drawn).encode(),
     )
 
 

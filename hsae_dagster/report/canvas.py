@@ -3,8 +3,10 @@
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hsae_dagster.core.hypothesis import ActivationHistogram
@@ -39,17 +41,40 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A finished chart.
+    """A finished chart. Each file is written when it is first asked for: metadata takes one, a page the other.
 
     Attributes:
-        png: for Dagster's metadata; below 100 kB.
-        svg: one `<svg>` element to put into an HTML page, ids unique to the chart.
+        name: prefix of the SVG's ids.
         alt: the chart in words.
+        sheet: the `matplotlib.figure.Figure`, painted and laid out.
     """
 
-    png: bytes
-    svg: str
+    name: str
     alt: str
+    sheet: Any
+
+    @cached_property
+    def png(self) -> bytes:
+        """For Dagster's metadata; below 100 kB."""
+        with _style():
+            return _png(self.sheet)
+
+    @cached_property
+    def svg(self) -> str:
+        """One `<svg>` element to put into an HTML page, ids unique to the chart."""
+        with _style():
+            return _svg(self.sheet, self.name, self.alt)
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()  # a user's own matplotlibrc must not change a report
+        matplotlib.rcParams.update(_STYLE)
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
 
 
 def draw(name: str, alt: str, size: tuple[float, float], paint: Callable[[Any], None]) -> Figure:
@@ -61,20 +86,17 @@ def draw(name: str, alt: str, size: tuple[float, float], paint: Callable[[Any], 
         size: width and height in inches.
         paint: draws on the `matplotlib.figure.Figure` it is given.
     """
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Sheet
 
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        matplotlib.rcdefaults()  # a user's own matplotlibrc must not change a report
-        matplotlib.rcParams.update(_STYLE)
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with _style():
         sheet = Sheet(figsize=size, layout="constrained")
         FigureCanvasAgg(sheet)
         paint(sheet)
         sheet.draw_without_rendering()
-        sheet.set_layout_engine("none")  # laid out once, not again for each file
-        return Figure(png=_png(sheet), svg=_svg(sheet, name, alt), alt=alt)
+        # Laid out once. With "none" a stand-in would stay, for whose sake each file is drawn twice.
+        sheet.set_layout_engine(None)
+    return Figure(name, alt, sheet)
 
 
 def _png(sheet: Any) -> bytes:
@@ -86,8 +108,9 @@ def _png(sheet: Any) -> bytes:
         if dpi > 32 and width * height * dpi**2 > _MOST_DOTS:
             continue  # would be thrown away after seconds of work
         raw, packed = io.BytesIO(), io.BytesIO()
-        sheet.savefig(raw, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
-        image = Image.open(raw).convert("RGB").quantize(64, dither=Image.Dither.NONE)
+        sheet.savefig(raw, format="rgba", dpi=dpi, facecolor="white")
+        dots = Image.frombytes("RGBA", (int(width * dpi), int(height * dpi)), raw.getvalue())
+        image = dots.convert("RGB").quantize(64, dither=Image.Dither.NONE)
         image.save(packed, format="png", optimize=True)
         if packed.tell() < MAX_PNG_BYTES:
             break

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ def style() -> str:
 
 def template(name: str) -> Any:
     """The template of this name."""
+    return _environment().get_template(name)
+
+
+@cache
+def _environment() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -70,7 +76,7 @@ def template(name: str) -> Any:
         "tie": _tie,
     }
     environment.globals |= {"plural": plural}
-    return environment.get_template(name)
+    return environment
 
 
 def _finalize(value: Any) -> Any:
@@ -239,15 +245,31 @@ def _assembled(key: str, section: Section) -> _Placed:
     return _Placed(key, section.title, "sections/own.html.j2", parts)
 
 
-def render_report(content: ReportContent) -> str:
-    """The report of one evaluation as one HTML document."""
+@dataclass(frozen=True)
+class Drawn:
+    """The figures of one report: effects for a wide and a narrow screen, and the fit ladder."""
+
+    forest: Figure
+    narrow: Figure
+    ladder: Figure
+
+    @staticmethod
+    def of(content: ReportContent) -> "Drawn":
+        """Draw them."""
+        effects = (content.hypotheses, content.outcome, content.alpha, content.task)
+        ladder = fit_ladder(content.fits, content.floor, _metric(content))
+        return Drawn(forest_plot(*effects), forest_plot(*effects, narrow=True), ladder)
+
+
+def _metric(content: ReportContent) -> str:
+    return content.fits[0].metric if content.fits else ("R2" if content.task == "regression" else "AUC")
+
+
+def render_report(content: ReportContent, drawn: Drawn | None = None) -> str:
+    """The report of one evaluation as one HTML document; its figures are drawn where they are not given."""
     limits = card_limits(content)
     cards = [card_view(position, h, content, limits) for position, h in enumerate(content.hypotheses, 1)]
-    forest = {
-        width: forest_plot(content.hypotheses, content.outcome, content.alpha, content.task, narrow=width == "narrow")
-        for width in ("wide", "narrow")
-    }
-    metric = content.fits[0].metric if content.fits else ("R2" if content.task == "regression" else "AUC")
+    metric = _metric(content)
     return template("report.html.j2").render(
         content=content,
         sections=_sections(content),
@@ -259,10 +281,9 @@ def render_report(content: ReportContent) -> str:
         outcome=prose.outcome_sentence(content),
         paragraphs=prose.summary(content),
         strongest=[(h.hypothesis_id, *prose.strong_words(h, content)) for h in prose.strongest(content)],
-        forest=forest,
+        drawn=drawn or Drawn.of(content),
         rows=hypotheses_table(content),
         plain=prose.PLAIN if content.controls else "",
-        ladder=fit_ladder(content.fits, content.floor, metric),
         fits=[(title, [_fit_row(fit) for fit in own]) for title, own in grouped(content.fits)],
         reading=[*ladder_sentences(read_ladder(content.fits, content.floor), content.sizes), *_published(content)],
         subgroups=subgroup_view(content),

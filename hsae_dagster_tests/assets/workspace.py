@@ -156,7 +156,7 @@ class Workspace:
 
     root: Path
 
-    @property
+    @cached_property
     def project(self) -> Project:
         return self.given()
 
@@ -215,11 +215,10 @@ class Workspace:
 
     def bytes_of(self, *folders: str) -> dict[str, str]:
         """Hash of every file under some folders of results/ (default objects, pointers and reports)."""
-        tops = [self.project.results / name for name in folders or ("objects", "datasets", "reports")]
+        results = self.project.results
+        tops = [results / name for name in folders or ("objects", "datasets", "reports")]
         files = sorted(path for top in tops for path in top.rglob("*") if path.is_file())
-        return {
-            str(path.relative_to(self.project.results)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
-        }
+        return {str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
     def manifests(self) -> dict[str, dict[str, Any]]:
         """Manifest of every object, by its folder, without the run, the time and the seal on both.

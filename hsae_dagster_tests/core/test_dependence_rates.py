@@ -5,6 +5,7 @@ import pytest
 
 from hsae_dagster.core.inference.cluster_robust import _cr2, sharing_variance, wild_cluster_test
 from hsae_dagster.core.inference.effects import separation
+from hsae_dagster_tests.core import simulated_audit, simulated_dependence
 from hsae_dagster_tests.core.simulated_audit import AUDIT
 from hsae_dagster_tests.core.simulated_designs import make_design
 
@@ -87,6 +88,9 @@ def test_a_case_of_the_audit_holds_now_and_did_not_before(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", AUDIT, ids=lambda scenario: f"{scenario.name}, {scenario.measure}")
-def test_nothing_is_confirmed_more_often_than_promised(scenario):
+def test_nothing_is_confirmed_more_often_than_promised(scenario, monkeypatch):
+    # What was decided before is not looked at here, and is a sixth of the time.
+    for module in (simulated_audit, simulated_dependence):
+        monkeypatch.setattr(module, "earlier_p", lambda design, column: np.nan)
     repetitions = 60 if scenario.measure == "family-wise error" else 300
     assert scenario.holds(scenario.observe(repetitions, 5)[0], repetitions)

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from hsae_dagster.core.inference.effects import separation
+from hsae_dagster_tests.core import simulated_rates
 from hsae_dagster_tests.core.simulated_designs import (
     at_most,
     authors_with_labels,
@@ -54,7 +55,9 @@ def test_an_effect_that_is_there_is_found():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", NULLS, ids=lambda scenario: scenario.name)
-def test_confirmed_by_holm_is_wrong_at_most_at_alpha(scenario):
+def test_confirmed_by_holm_is_wrong_at_most_at_alpha(scenario, monkeypatch):
+    # The reference's own, a quarter of the time, is for the test after this one.
+    monkeypatch.setattr(simulated_rates, "reference_p", lambda design, column: np.nan)
     ours, _ = scenario.observe(400, 23)
     assert ours <= at_most(0.05, 400)
 

@@ -12,6 +12,8 @@ from hsae_dagster.providers.minilm import TOKENS_PER_BATCH, MiniLM, same_length_
 from hsae_dagster.storage.vectors import VectorTable
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 
+pytestmark = pytest.mark.usefixtures("really_embedded")
+
 TEXTS = ["I decided to return it.", "Runs small!", "", "😀", "A " + "very " * 300 + "long one", "很好看", "Runs large!"]
 
 

@@ -52,20 +52,38 @@ def test_any_text_is_drawn_as_it_stands_without_a_warning(name):
     assert "nan" not in figure.alt.split()
 
 
+def files(figure):
+    return figure.png, figure.svg, figure.alt
+
+
 @pytest.mark.parametrize("name", ["forest", "fidelity", "firing"])
 def test_the_same_input_gives_the_same_bytes(name):
     first, second = CHARTS[name]("outcome"), CHARTS[name]("outcome")
-    assert first == second
+    assert files(first) == files(second)
+    assert CHARTS[name]("outcome").svg == first.svg, "whichever file is written first"
     assert not re.search(r"20\d\d-\d\d-\d\d", first.svg)
 
 
 def test_a_chart_does_not_depend_on_the_callers_style():
     import matplotlib
 
-    plain = CHARTS["prevalence"]("outcome")
+    plain = files(CHARTS["prevalence"]("outcome"))
     with matplotlib.rc_context({"font.size": 30, "text.usetex": False, "savefig.dpi": 500, "svg.fonttype": "path"}):
-        assert CHARTS["prevalence"]("outcome") == plain
+        assert files(CHARTS["prevalence"]("outcome")) == plain
         assert matplotlib.rcParams["font.size"] == 30
+
+
+def test_a_chart_is_drawn_once_to_be_laid_out_and_once_for_each_file_that_is_asked_for(monkeypatch):
+    from matplotlib.figure import Figure as Sheet
+
+    drawn, draw = [], Sheet.draw
+    monkeypatch.setattr(Sheet, "draw", lambda sheet, renderer: drawn.append(sheet) or draw(sheet, renderer))
+    chart = CHARTS["prevalence"]("outcome")
+    assert len(drawn) == 1
+    assert chart.svg is chart.svg
+    assert len(drawn) == 2
+    assert chart.png is chart.png
+    assert len(drawn) == 3
 
 
 def test_pngs_stay_small_with_many_hypotheses():
