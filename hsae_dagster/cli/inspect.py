@@ -68,8 +68,7 @@ def _files_now(dataset: str) -> str | None:
 def _from_the_other_side(log: "LineageLog", what: str) -> None:
     """Hypotheses that came of a dataset or of one version of something."""
     from hsae_dagster.core.evaluations import Standing
-    from hsae_dagster.report.archive import when
-    from hsae_dagster.report.wording import short_claim, standing_effect
+    from hsae_dagster.report.wording import short_claim, standing_effect, when
 
     if what in log.datasets():
         found = [(record, record.dataset) for record in log.records(what)]
@@ -154,9 +153,8 @@ def _two_datasets(log: "LineageLog", first: str, second: str) -> None:
 def _one_dataset(log: "LineageLog", dataset: str, before: int | None, after: int | None) -> None:
     from hsae_dagster.core.evaluations import Standing
     from hsae_dagster.core.evaluations import compare as compared
-    from hsae_dagster.report.archive import comparison_headline
+    from hsae_dagster.report.archive import comparison_headline, render_comparison
     from hsae_dagster.report.wording import change_words, short_claim
-    from hsae_dagster.stages.publishing import comparison_page
     from hsae_dagster.storage.objects import write_atomically
 
     records = {record.number: record for record in log.records(dataset)}
@@ -168,7 +166,7 @@ def _one_dataset(log: "LineageLog", dataset: str, before: int | None, after: int
             click.echo(f"  {change.standing.hypothesis_id}  {short_claim(change.standing.claim, _SHOWN_WORDS)}")
             click.echo(f"    {change_words(change, str(new.summary['task']))}")
     page = log.store.root / "reports" / dataset / f"{old.number}-to-{new.number}.html"
-    write_atomically(page, comparison_page(old, new).encode())
+    write_atomically(page, render_comparison(old, new).encode())
     click.echo(f"\nPage: {page}")
 
 

@@ -4,12 +4,12 @@ All datasets, a dataset's evaluations, what changed, where a hypothesis comes fr
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from typing import Any
 from urllib.parse import quote, urlencode
 
-from hsae_dagster.core.evaluations import FILES, Change, EvaluationRecord, Standing
+from hsae_dagster.core.evaluations import FILES, Change, EvaluationRecord, Standing, compare
 from hsae_dagster.errors import HsaeError
 from hsae_dagster.report.cards import escape_markdown
 from hsae_dagster.report.page import style, template
@@ -22,6 +22,7 @@ from hsae_dagster.report.wording import (
     plural,
     short_claim,
     standing_effect,
+    when,
 )
 
 REPORTS_PORT = 3001
@@ -80,11 +81,6 @@ def report_address(dataset: str) -> str:
     return f"{root}/{quote(dataset)}.html"
 
 
-def when(moment: str) -> str:
-    """`2026-11-24 06:50 UTC` of an ISO 8601 moment."""
-    return datetime.fromisoformat(moment).strftime("%Y-%m-%d %H:%M UTC")
-
-
 # What a record keeps of a text beside a hypothesis: (role, text_id, text).
 Quoted = tuple[str, str, str]
 
@@ -139,41 +135,14 @@ _GROUPS = (
 )
 
 
-@dataclass(frozen=True)
-class EvaluationLine:
-    """One evaluation in a list.
-
-    Attributes:
-        number: from 1, in the order of publication.
-        key: its short name; its page is `<key>.html`.
-        published: ISO 8601.
-        tested: hypotheses.
-        confirmed: of them.
-        versions: data version of every result it rests on, by asset.
-        run_id: of the evaluation.
-    """
-
-    number: int
-    key: str
-    published: str
-    tested: int
-    confirmed: int
-    versions: Mapping[str, str]
-    run_id: str
-
-    @property
-    def day(self) -> str:
-        """When, for people."""
-        return when(self.published)
+def _page(name: str, title: str, eyebrow: str, **shown: Any) -> str:
+    """A page of the common frame as one HTML document."""
+    return str(template(f"{name}.html.j2").render(css=style(), title=title, eyebrow=eyebrow, **shown))
 
 
-def render_index(dataset: str, lines: Sequence[EvaluationLine]) -> str:
+def render_index(dataset: str, records: Sequence[EvaluationRecord]) -> str:
     """The evaluations of a dataset as one HTML document, newest first."""
-    return str(
-        template("index.html.j2").render(
-            css=style(), title=f"{dataset}: all evaluations", eyebrow="hsae_dagster", dataset=dataset, lines=lines[::-1]
-        )
-    )
+    return _page("index", f"{dataset}: all evaluations", "hsae_dagster", dataset=dataset, records=records[::-1])
 
 
 def with_places(page: bytes, key: str, dagster: str, folder: str = "") -> bytes:
@@ -191,43 +160,28 @@ def with_places(page: bytes, key: str, dagster: str, folder: str = "") -> bytes:
 
 def render_tables(dataset: str, key: str, number: int, tables: Sequence[tuple[str, int]]) -> str:
     """The list of an evaluation's tables, each with its number of rows, as one HTML document."""
-    return str(
-        template("tables.html.j2").render(
-            css=style(),
-            title=f"{dataset}: tables",
-            eyebrow=f"evaluation {number}",
-            dataset=dataset,
-            key=key,
-            number=number,
-            tables=tables,
-        )
-    )
+    shown = {"dataset": dataset, "key": key, "number": number, "tables": tables}
+    return _page("tables", f"{dataset}: tables", f"evaluation {number}", **shown)
 
 
-def render_comparison(
-    dataset: str, before: EvaluationLine, after: EvaluationLine, changes: Sequence[Change], task: str
-) -> str:
-    """What appeared, moved, vanished between two evaluations, as one HTML document."""
+def render_comparison(before: EvaluationRecord, after: EvaluationRecord) -> str:
+    """What appeared, moved, vanished between two evaluations of a dataset, as one HTML document."""
+    changes = compare(*([Standing.of(row) for row in record.hypotheses] for record in (before, after)))
+    task = str(after.summary["task"])
     groups = [
         (kind, title, note, [_row(change, task) for change in changes if change.kind == kind])
         for kind, title, note in _GROUPS
     ]
-    differing = [
-        f"`{asset}`"
-        for asset in {**before.versions, **after.versions}
-        if before.versions.get(asset) != after.versions.get(asset)
-    ]
-    return str(
-        template("comparison.html.j2").render(
-            css=style(),
-            title=f"{dataset}: what changed",
-            eyebrow=f"evaluation {before.number} and evaluation {after.number}",
-            before=before,
-            after=after,
-            headline=comparison_headline(changes),
-            causes=", ".join(differing).replace("`", ""),
-            groups=groups,
-        )
+    old, new = ({origin.asset: origin.data_version for origin in record.origins} for record in (before, after))
+    return _page(
+        "comparison",
+        f"{after.dataset}: what changed",
+        f"evaluation {before.number} and evaluation {after.number}",
+        before=before,
+        after=after,
+        headline=comparison_headline(changes),
+        causes=", ".join(asset for asset in old | new if old.get(asset) != new.get(asset)),
+        groups=groups,
     )
 
 
@@ -313,12 +267,7 @@ class DatasetLine:
 
 def render_overview(lines: Sequence[DatasetLine]) -> str:
     """The page: a section per dataset, whose hypotheses unfold; closed ones cost a browser next to nothing."""
-    listed = len(lines) >= LISTED_FROM
-    return str(
-        template("overview.html.j2").render(
-            css=style(), title="All datasets", eyebrow="hsae_dagster", lines=lines, listed=listed
-        )
-    )
+    return _page("overview", "All datasets", "hsae_dagster", lines=lines, listed=len(lines) >= LISTED_FROM)
 
 
 def overview_markdown(lines: Sequence[DatasetLine], evaluation: str) -> str:

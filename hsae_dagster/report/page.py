@@ -39,6 +39,7 @@ from hsae_dagster.report.wording import (
     percent,
     plural,
     rung_name,
+    when,
 )
 
 _HERE = Path(__file__).parent
@@ -68,6 +69,7 @@ def template(name: str) -> Any:
         "one_line": one_line,
         "capitalised": capitalised,
         "tie": _tie,
+        "when": when,
     }
     environment.globals |= {"plural": plural}
     return environment.get_template(name)
@@ -253,7 +255,7 @@ def render_report(content: ReportContent) -> str:
         sections=_sections(content),
         css=style(),
         cards=cards,
-        anchors={h.hypothesis_id: card.key for h, card in zip(content.hypotheses, cards, strict=True)},
+        anchors={h.hypothesis_id: card["key"] for h, card in zip(content.hypotheses, cards, strict=True)},
         counts=_badge_counts(content),
         headline=prose.headline(content),
         outcome=prose.outcome_sentence(content),

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from hsae_dagster.core.evaluations import Change, Standing
@@ -56,6 +57,11 @@ def number(value: float, decimals: int = 2, *, signed: bool = False) -> str:
     if not any(digit in "123456789" for digit in written):
         return written
     return (MINUS if value < 0 else "+" if signed else "") + written
+
+
+def when(moment: str) -> str:
+    """`2026-11-24 06:50 UTC` of an ISO 8601 moment."""
+    return datetime.fromisoformat(moment).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def count(value: int) -> str:

@@ -52,11 +52,6 @@ class Evaluation:
     l0: float
 
 
-def normalised_mse(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of (n, d) predictions over that of the target's column means; always finite, see `spread`."""
-    return (predicted - target).square().mean() / spread(target)
-
-
 @torch.no_grad()
 def spread(target: Tensor) -> Tensor:
     """Mean squared distance of target (n, d) from its column means: what a constant prediction leaves unexplained.
