@@ -22,7 +22,6 @@ from hsae_dagster.core.inference.plan import AnalysisPlan, Look
 from hsae_dagster.core.selection.methods import METHODS
 from hsae_dagster.core.selection.stability import rows_that_test
 from hsae_dagster.dataset.discovery import files_fingerprint
-from hsae_dagster.dataset.rows import gold_hash
 from hsae_dagster.extensions import own_sources
 from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.project import Project, datasets
@@ -32,6 +31,7 @@ from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.page import OWN_SECTIONS, ladder_sentences
 from hsae_dagster.stages.claims import UnitCloseness
 from hsae_dagster.stages.evaluation import UPSTREAM, Upstream, evaluate
+from hsae_dagster.stages.gold import gold_hash
 from hsae_dagster.stages.holdout import concepts_to_test, keep_look, open_look
 from hsae_dagster.stages.publishing import Identity, exported_annotations, identify, publish
 from hsae_dagster.storage.lineage import LineageLog, staleness

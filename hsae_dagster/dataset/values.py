@@ -1,4 +1,4 @@
-"""Values as people write them: numbers, percents, names of classes, answers that have an order."""
+"""Values as people write them: numbers, percents, times, names of classes, answers that have an order."""
 
 import re
 from collections import Counter
@@ -558,3 +558,39 @@ def listed(classes: pl.Series) -> str:
     sizes = class_sizes(classes.alias("class"))
     shown = ", ".join(f"{name!r} ({size:,} row{'s' * (size != 1)})" for name, size in list(sizes.items())[:MOST_SHOWN])
     return shown + (f" and {len(sizes) - MOST_SHOWN} more" if len(sizes) > MOST_SHOWN else "")
+
+
+# Forms in which no day can be taken for a month; the first in which all values read is that of the column.
+_FORMS = (
+    *("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y/%m/%d", "%Y/%m/%d %H:%M:%S"),
+    *("%Y/%m/%d %H:%M", "%Y%m%d", "%d.%m.%Y", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d %B %Y", "%B %d, %Y"),
+    *("%d %b %Y", "%b %d, %Y", "%d-%b-%Y", "%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z"),
+)
+_MONTHS = r"^\d{4}-\d{1,2}$"
+
+
+def seconds_of(column: pl.Series) -> pl.Series:
+    """The column as f64: seconds since 1970 of dates and times, numbers as they are; null where it cannot be read."""
+    if column.dtype.is_numeric():
+        return column.cast(pl.Float64).fill_nan(None)
+    if column.dtype.is_temporal() and column.dtype != pl.Time:
+        return column.cast(pl.Datetime("us")).dt.timestamp("us").cast(pl.Float64) / 1e6
+    words = (
+        column.cast(pl.String).str.strip_chars().str.replace(r"(\d)[Tt](\d)", "$1 $2").str.replace(r"[Zz]$", "+00:00")
+    )
+    words = words.set(words == "", None)
+    numbers = words.cast(pl.Float64, strict=False)
+    dates = words.str.len_chars() == 8  # 20260131 is a day
+    if numbers.null_count() == words.null_count() and not bool(dates.all()):
+        return numbers
+    monthly = words.str.contains(_MONTHS).fill_null(True).all()
+    words = words + "-01" if monthly else words
+    best = pl.Series(column.name, [None] * len(column), dtype=pl.Float64)
+    for form in _FORMS:
+        read = words.str.to_datetime(form, strict=False, time_unit="us", time_zone="UTC" if "z" in form else None)
+        read = read.dt.timestamp("us").cast(pl.Float64) / 1e6
+        if read.null_count() < best.null_count():
+            best = read
+        if best.null_count() == words.null_count():
+            break
+    return best

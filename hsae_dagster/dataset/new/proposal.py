@@ -43,7 +43,7 @@ from hsae_dagster.dataset.new.roles import (
 )
 from hsae_dagster.dataset.rows import plain_headers
 from hsae_dagster.dataset.spec import FEW_ROWS
-from hsae_dagster.dataset.times import seconds_of
+from hsae_dagster.dataset.values import seconds_of
 from hsae_dagster.errors import DatasetError
 
 # (fewer distinct texts than, neurons to select)
