@@ -151,7 +151,12 @@ def _flatten(content: ReportContent) -> pl.DataFrame:
 
 def _row(h: Hypothesis) -> dict[str, Any]:
     test = h.test
-    parts = {"effect": test.separation, "adjusted": test.adjusted, "partial": test.partial, "plain": test.plain}
+    parts: dict[str, Any] = {
+        "effect": test.separation,
+        "adjusted": test.adjusted,
+        "partial": test.partial,
+        "plain": test.plain,
+    }
     parts |= {"rank": test.rank, "worst": test.worst, "fidelity": h.fidelity}
     return {
         **{f"{prefix}_{name}": value for prefix, part in parts.items() for name, value in vars(part).items()},
