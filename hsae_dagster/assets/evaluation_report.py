@@ -151,13 +151,8 @@ def _flatten(content: ReportContent) -> pl.DataFrame:
 
 def _row(h: Hypothesis) -> dict[str, Any]:
     test = h.test
-    parts: dict[str, Any] = {
-        "effect": test.separation,
-        "adjusted": test.adjusted,
-        "partial": test.partial,
-        "plain": test.plain,
-    }
-    parts |= {"rank": test.rank, "worst": test.worst, "fidelity": h.fidelity}
+    parts: dict[str, Any] = {"effect": test.separation, "fidelity": h.fidelity}
+    parts |= {name: getattr(test, name) for name in ("adjusted", "partial", "plain", "rank", "worst")}
     return {
         **{f"{prefix}_{name}": value for prefix, part in parts.items() for name, value in vars(part).items()},
         **vars(test),
