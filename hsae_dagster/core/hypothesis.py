@@ -29,12 +29,6 @@ def minimum_detectable_effect(
     Bloom (1995, "Minimum detectable effects"): standard error × (t at 1 - level / 2 + t at `power`), both with the
     test's degrees of freedom. With `level` = alpha / H it is what Holm's first step finds, so what any step finds.
 
-    Args:
-        standard_error: of the estimate.
-        degrees_of_freedom: of its t distribution.
-        level: of the single test.
-        power: wanted.
-
     Returns:
         In the unit of the estimate; NaN where there is no standard error.
     """

@@ -47,9 +47,7 @@ def most_categories(rows: int) -> int:
 def check_categories(dataset: Dataset, frame: pl.DataFrame) -> None:
     """Refuse controls with too many categories; a missing value is a category of its own.
 
-    Args:
-        dataset: as declared.
-        frame: its rows, with a column `control:<name>` for each control, text where it is a category.
+    The frame has a column `control:<name>` for each control, text where it is a category.
 
     Raises:
         DatasetError: with the control, its categories and what to do.
@@ -96,10 +94,6 @@ def settles(level: pl.Series, label: pl.Series) -> bool:
 def check_not_outcome(dataset: Dataset, frame: pl.DataFrame) -> None:
     """Refuse controls that are the outcome, or settle it: with one held constant nothing is left to explain.
 
-    Args:
-        dataset: as declared.
-        frame: its rows, with `label` and a column `control:<name>` for each control.
-
     Raises:
         DatasetError: with the control.
     """
@@ -138,10 +132,6 @@ def levels_of(observations: pl.DataFrame, name: str) -> np.ndarray:
 def check_levels(selection: Selection, observations: pl.DataFrame) -> None:
     """Refuse before the work what selection on training rows, or effects on the holdout, would refuse after it.
 
-    Args:
-        selection: as declared.
-        observations: with their split and a column `control:<name>` for each control.
-
     Raises:
         MethodError: a stratum or subgroup has too many levels.
     """
@@ -168,22 +158,12 @@ def check_labels(dataset: Dataset, observations: pl.DataFrame) -> None:
 
 
 def training_units(texts: pl.DataFrame, text_units: pl.DataFrame) -> int:
-    """How many different units the training texts have, from which autoencoders learn.
-
-    Args:
-        texts: with their split, by `text_id`.
-        text_units: which units each text has (`dataset.units.TEXT_UNITS_SCHEMA`).
-    """
+    """How many different units the training texts have, from which autoencoders learn."""
     return text_units.join(texts.filter(pl.col("split") == "train"), on="text_id", how="semi")["unit_id"].n_unique()
 
 
 def check_sizes(dataset: Dataset, n_train: int, kind: str) -> None:
     """Refuse autoencoders and numbers of neurons that so few training units, or so few neurons, cannot give.
-
-    Args:
-        dataset: as declared.
-        n_train: different units that autoencoders learn from.
-        kind: of the units: text, sentence or paragraph.
 
     Raises:
         MethodError: with both numbers.

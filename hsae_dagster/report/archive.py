@@ -88,14 +88,7 @@ Quoted = tuple[str, str, str]
 def lineage_lines(
     record: EvaluationRecord, hypothesis_id: str, history: Sequence[EvaluationRecord], quoted: Sequence[Quoted]
 ) -> Iterator[str]:
-    """A hypothesis and everything it came from, from the claim down to the files; one line each.
-
-    Args:
-        record: the evaluation to walk.
-        hypothesis_id: of one of its hypotheses.
-        history: every evaluation that had it, oldest first.
-        quoted: the texts on its card.
-    """
+    """A hypothesis and everything it came from, from the claim down to the files; one line each."""
     row = record.hypothesis(hypothesis_id)
     assert row is not None  # the caller found the record by it
     task = str(record.summary["task"])
@@ -148,11 +141,7 @@ def render_index(dataset: str, records: Sequence[EvaluationRecord]) -> str:
 def with_places(page: bytes, key: str, dagster: str, folder: str = "") -> bytes:
     """A report's page with links to its tables, to earlier evaluations and to Dagster.
 
-    Args:
-        page: as it was made, one file that leads nowhere.
-        key: short name of the evaluation.
-        dagster: address of the evaluation's page there.
-        folder: of the dataset's evaluations, as seen from the page, with its slash.
+    `folder` leads from the page to the evaluations of its dataset.
     """
     places = template("places.html.j2").render(folder=folder, key=key, dagster=dagster)
     return page.replace(b"<!-- places -->\n", places.encode(), 1)

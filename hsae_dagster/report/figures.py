@@ -172,11 +172,7 @@ _PANELS = (("explained_variance", "explained variance"), ("l0", "neurons firing 
 
 
 def training_course(histories: Mapping[str, Sequence[Mapping[str, float | None]]]) -> Figure:
-    """Explained variance, L0 and the dead share per epoch of each autoencoder, on validation texts.
-
-    Args:
-        histories: by name, the epochs' records as the checkpoint keeps them.
-    """
+    """Explained variance, L0 and the dead share per epoch of each autoencoder, on validation texts."""
     ends = [
         f"{inert(name)}: {', '.join(f'{words} {number(_value(rows[-1], key))}' for key, words in _PANELS)}"
         for name, rows in histories.items()

@@ -122,12 +122,7 @@ _LEFT = {
 
 
 def ladder_sentences(reading: Reading, sizes: SizeChoice | None = None) -> Iterator[str]:
-    """What the ladder says, most important first; never empty.
-
-    Args:
-        reading: of the ladder.
-        sizes: what was chosen by measurement, if sizes were.
-    """
+    """What the ladder says, most important first; never empty."""
     if reading.state == "not measured":
         yield "What each step keeps of the embeddings' fit could not be measured."
         return

@@ -356,13 +356,7 @@ def standing_effect(standing: Standing, task: str) -> str:
 
 
 def side_words(standing: Standing | None, p_holm: float | None, task: str) -> str:
-    """One side of a comparison between datasets: verdict, effect and corrected p, or that there is none.
-
-    Args:
-        standing: None where the dataset has no such concept.
-        p_holm: None where it was not tested.
-        task: of the dataset.
-    """
+    """One side of a comparison between datasets: verdict, effect and corrected p, or that there is none."""
     if standing is None:
         return "no such concept"
     p = p_phrase("p", math.nan if p_holm is None else p_holm)

@@ -54,13 +54,7 @@ BULLETS = ("- ", "• ", "* ")
 
 
 def laid_out(sentences: list[str], heading: str, rng: np.random.Generator) -> str:
-    """An advert's sentences as one text: mostly a paragraph, else with lines, a heading, or a list without full stops.
-
-    Args:
-        sentences: opening first, closing last.
-        heading: what stands above a list.
-        rng: source of chance.
-    """
+    """An advert's sentences as one text: mostly a paragraph, else with lines, a heading, or a list without stops."""
     shape = rng.random()
     if shape < 0.13:
         bullet = BULLETS[rng.integers(len(BULLETS))]

@@ -210,12 +210,6 @@ def draw_shown(dataset: Dataset, concepts: Sequence[Concept], texts: pl.DataFram
 
     Half of `judge.examples` have the concept and half lack it, drawn by chance, at most a quarter of the labels on
     each side.
-
-    Args:
-        dataset: with its declaration and gold.csv.
-        concepts: to be judged.
-        texts: of the holdout, with text_id.
-
     """
     size = dataset.spec.judge.examples
     gold = read_gold(dataset.name, dataset.folder) if size else None
@@ -250,12 +244,7 @@ def annotation_errors(
 ) -> list[list[AnnotationError]]:
     """What is known about the errors of each concept's annotation; pairs have no correction (only texts do).
 
-    Args:
-        dataset: its name.
-        folder: where its gold labels are.
-        settings: of the tests.
-        parts: sets of concepts, each with the texts that test it.
-        shown: labels that the judge has seen (`draw_shown`), which check nothing.
+    `shown` are labels that the judge has seen (`draw_shown`), which check nothing.
     """
     gold = read_gold(dataset, folder)
     if gold is not None:
@@ -315,10 +304,7 @@ def check_gold(dataset: Dataset, interpretations: StoredInterpretations, corpus:
 def _check_known(dataset: str, gold: pl.DataFrame, parts: Sequence[tuple[list[tuple[str, str]], pl.Series]]) -> int:
     """How many labels count. Those of earlier concepts may stay in the file; none at all that counts is a mistake.
 
-    Args:
-        dataset: its name.
-        gold: its labels.
-        parts: sets of concepts (id and claim), each with the keys of the texts that test it.
+    A part has concepts (id and claim) and the keys of the texts that test them.
     """
     counts = pl.lit(value=False)
     for names, text_ids in parts:

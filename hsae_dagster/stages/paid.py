@@ -75,10 +75,7 @@ class StageCost:
 def estimate_costs(project: Project, dataset: Dataset, trial: Report | None = None) -> list[StageCost]:
     """What is left to pay for each stage that asks a paid model. Without a trial nothing is sent, and no key is needed.
 
-    Args:
-        project: where results are.
-        dataset: whose stages.
-        trial: told what happens while servers without any answer yet are tried out with a few of the requests.
+    With one, which is told what happens, servers without any answer yet are tried out.
 
     Raises:
         StorageError: the dataset has no corpus yet.
@@ -219,11 +216,6 @@ class Asked:
 def asked_for_words(project: Project, dataset: Dataset, hypothesis: dict[str, Any]) -> list[Asked]:
     """The requests that asked for candidates of a hypothesis' words.
 
-    Args:
-        project: where results are.
-        dataset: of the hypothesis.
-        hypothesis: its row in an evaluation's record.
-
     Raises:
         HsaeError: its words come from no paid model.
         StorageError: a result it rests on is not there.
@@ -334,10 +326,7 @@ class TakenBack:
 def ask_again(project: Project, dataset: Dataset, *, refusals: bool = False) -> TakenBack:
     """Take back what no one could use of a dataset's answers, and forget what its servers refused to take.
 
-    Args:
-        project: where the ledger is.
-        dataset: whose answers; those that it shares with the dataset it extends are among them.
-        refusals: also what a model refused or a content filter withheld, which seldom changes.
+    With `refusals` also what a model refused or a content filter withheld, which seldom changes.
 
     Raises:
         ProviderError: the ledger cannot be read or written.

@@ -83,13 +83,6 @@ def identify(
     """The hypothesis of every concept: known by its concept, else matched with the last evaluation's, else new.
 
     The same concepts get the same ids whenever they are asked for again.
-
-    Args:
-        log: records of earlier evaluations.
-        dataset: partition key.
-        concepts: of this evaluation, in rank order.
-        matrix: their annotations.
-        activations: of their neurons.
     """
     records = log.records(dataset)
     identities: dict[str, Identity] = {}
@@ -218,14 +211,6 @@ def exported_annotations(
     """One row per held-out observation, two columns per tested hypothesis, in the order of the report.
 
     Where a probe judged texts that the model was not asked about, `judged_by` says which those are.
-
-    Args:
-        dataset: whose evaluation it is.
-        corpus: of the dataset.
-        interpretations: of the evaluation.
-        matrix: of the evaluation.
-        hypotheses: as reported.
-        closeness: of units with quoted sentences.
     """
     judged, texts = matrix.annotations, corpus.texts.select("text_id", "text")
     texts = judged.select("text_id").join(texts, on="text_id", how="left", maintain_order="left")

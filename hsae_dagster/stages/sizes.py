@@ -73,11 +73,6 @@ def reference_sae(n_texts: int) -> SAE:
 def choose_saes(lessons: Lessons, corpus: StoredCorpus, auto: Auto) -> tuple[dict[str, StoredSAE], dict[str, Any]]:
     """Race the grid, train what is taken to the end; of halves, each takes its own.
 
-    Args:
-        lessons: what autoencoders learn from.
-        corpus: the dataset's.
-        auto: how the choice is made.
-
     Returns:
         What is taken, by the half whose outcomes chose it (empty without halves); `grid` and `choice` for the record.
     """

@@ -133,12 +133,7 @@ def _looked_at(columns: Sequence[pl.Series]) -> pl.Series:
 
 
 def strange_texts(columns: Sequence[pl.Series], *, bundled: bool = True) -> list[str]:
-    """Remarks on texts that hold more, or other things, than English.
-
-    Args:
-        columns: of texts, str; one, or the two of pairs.
-        bundled: whether the bundled embedder is to read them.
-    """
+    """Remarks on texts that hold more, or other things, than English."""
     texts, said = _looked_at(columns), []
     if not texts.len():
         return []
@@ -257,12 +252,6 @@ def propose(
     notes: Notes = NO_NOTES,
 ) -> Proposal:
     """Propose a declaration for a table.
-
-    Args:
-        frame: all rows, as the files hold them.
-        files: the value of `files` in dataset.yaml.
-        wishes: choices already made.
-        notes: on how the file was read.
 
     Raises:
         DatasetError: no column can be the text or the outcome, or a wished column does not exist.
