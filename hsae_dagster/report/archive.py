@@ -212,21 +212,7 @@ class HypothesisLine:
 
 @dataclass(frozen=True)
 class DatasetLine:
-    """One dataset.
-
-    Attributes:
-        dataset: its name.
-        outcome: in words; empty before the first evaluation.
-        tested: hypotheses.
-        confirmed: of them.
-        hypotheses: all of them, in the report's order.
-        best: the strongest confirmed ones.
-        published: when the last evaluation became current (ISO 8601), or None.
-        evaluations: how many there were.
-        status: `current`, `stale: …`, or why there is no evaluation.
-        calls: paid calls that the current results took.
-        usd: their price, or None where it is not known.
-    """
+    """One dataset; hypotheses in the report's order, `published` in ISO 8601, `usd` None where it is not known."""
 
     dataset: str
     outcome: str

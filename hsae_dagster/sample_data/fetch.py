@@ -76,15 +76,7 @@ OVERALL_TIMEOUT_S = 300
 
 @dataclass(frozen=True)
 class Archive:
-    """One file of one release on the package index.
-
-    Attributes:
-        package: name on the index.
-        version: exact version.
-        filename: the file's name, which also tells its format (.whl or .tar.gz).
-        sha256: of the file, hexadecimal.
-        licence: what the package says of itself; it may not cover the texts.
-    """
+    """One file of one release on the package index."""
 
     package: str
     version: str

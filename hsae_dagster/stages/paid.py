@@ -57,14 +57,7 @@ COUNTED = "counted from the requests themselves"
 
 @dataclass(frozen=True)
 class StageCost:
-    """One stage.
-
-    Attributes:
-        stage: its name.
-        model: who is asked.
-        estimate: what is left to ask.
-        basis: what the estimate rests on.
-    """
+    """What is left to ask in one stage, of whom, and what the estimate rests on."""
 
     stage: str
     model: str
@@ -312,12 +305,7 @@ STAGES = ("interpretations", "annotation_matrix")
 
 @dataclass(frozen=True)
 class TakenBack:
-    """What will be asked again.
-
-    Attributes:
-        reasons: why answers were unusable, and how many; commonest first.
-        stages: results that will be made again with the new answers.
-    """
+    """What will be asked again: answers by the reason why they were unusable, and stages made again."""
 
     reasons: dict[str, int]
     stages: tuple[str, ...]

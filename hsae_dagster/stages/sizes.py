@@ -300,12 +300,7 @@ GRID = "grid"
 
 @dataclass(frozen=True)
 class Training:
-    """One autoencoder to be trained.
-
-    Attributes:
-        key: of its step: letters, digits and underscores.
-        sae: its declaration.
-    """
+    """One autoencoder to be trained, by the key of its step: letters, digits and underscores."""
 
     key: str
     sae: SAE

@@ -281,15 +281,7 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrainedSAE:
-    """A trained autoencoder with the weights of its best epoch, on the CPU.
-
-    Attributes:
-        sae: the model.
-        config: its settings.
-        history: one record per epoch, the first one epoch 1.
-        best_epoch: the epoch whose weights these are.
-        stop_reason: why training ended.
-    """
+    """A trained autoencoder with the weights of its best epoch, on the CPU."""
 
     sae: SparseAutoencoder
     config: SAEConfig
