@@ -305,7 +305,12 @@ STAGES = ("interpretations", "annotation_matrix")
 
 @dataclass(frozen=True)
 class TakenBack:
-    """What will be asked again: answers by the reason why they were unusable, and stages made again."""
+    """What will be asked again.
+
+    Attributes:
+        reasons: why answers were unusable, and how many; commonest first.
+        stages: results that will be made again with the new answers.
+    """
 
     reasons: dict[str, int]
     stages: tuple[str, ...]
@@ -314,7 +319,10 @@ class TakenBack:
 def ask_again(project: Project, dataset: Dataset, *, refusals: bool = False) -> TakenBack:
     """Take back what no one could use of a dataset's answers, and forget what its servers refused to take.
 
-    With `refusals` also what a model refused or a content filter withheld, which seldom changes.
+    Args:
+        project: where the ledger is.
+        dataset: whose answers; those that it shares with the dataset it extends are among them.
+        refusals: also what a model refused or a content filter withheld, which seldom changes.
 
     Raises:
         ProviderError: the ledger cannot be read or written.
