@@ -67,13 +67,7 @@ Asset = TypeVar("Asset", dg.AssetsDefinition, dg.AssetSpec)
 
 @dataclass(frozen=True)
 class Manner:
-    """How a project shows and runs its assets, beside their names.
-
-    Attributes:
-        owners: of every asset: `team:research` or an e-mail address.
-        tags: of every asset.
-        sensors: which of `partitions.SENSORS` there are.
-    """
+    """How a project shows and runs its assets, beside their names."""
 
     owners: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict)

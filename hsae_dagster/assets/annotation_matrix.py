@@ -1,5 +1,6 @@
 """`annotation_matrix`: every chosen concept judged on every holdout text: yes, no, or missing, never guessed."""
 
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -71,38 +72,21 @@ def _check(stage: Stage, found: StoredMatrix) -> list[dg.AssetCheckResult]:
     settings, summary = stage.dataset.spec.annotation, found.summary
     claims, calibration = summary["claims"], summary["calibration"]
     agreed = calibration["agreement"] if calibration else None
-    complete = set(matrix["text_id"]) == wanted and matrix.columns[1:] == list(dict.fromkeys(matrix.columns[1:]))
     second = summary["second judge"]
-    constant = [
-        claims[key] for key in matrix.columns[1:] if matrix[key].n_unique() - (matrix[key].null_count() > 0) < 2
-    ]
-    missing = sum(matrix[key].null_count() for key in matrix.columns[1:]) / max(
-        summary["texts judged"] * len(claims), 1
-    )
+    answered = {key: matrix[key].drop_nulls() for key in matrix.columns[1:]}
+    constant = [claims[key] for key, found in answered.items() if found.n_unique() < 2]
+    given = sum(found.len() for found in answered.values())
+    missing = (matrix.height * len(answered) - given) / max(summary["texts judged"] * len(claims), 1)
+    few = {"missing share": float(missing), "allowed": settings.max_missing}
+    stacked = {**(calibration or {"compared": 0}), "wanted": settings.min_agreement}
+    judges = {name: value for name, value in (second or {"compared": 0}).items() if name != "concepts"}
+    agree = second is None or (second["kappa"] or 0.0) >= stage.dataset.spec.judge.min_kappa
+    complete = set(matrix["text_id"]) == wanted and set(claims) == set(answered)
+    result = partial(checks.result, NAME)
     return [
-        checks.result(
-            NAME,
-            "every_holdout_text_judged",
-            complete and set(claims) == set(matrix.columns[1:]),
-            {"texts": len(wanted)},
-        ),
-        checks.result(
-            NAME,
-            "few_missing",
-            missing <= settings.max_missing,
-            {"missing share": float(missing), "allowed": settings.max_missing},
-        ),
-        checks.result(
-            NAME,
-            "stacked_agrees_with_single",
-            agreed is None or agreed >= settings.min_agreement,
-            {**(calibration or {"compared": 0}), "wanted": settings.min_agreement},
-        ),
-        checks.result(
-            NAME,
-            "two_judges_agree",
-            second is None or (second["kappa"] or 0.0) >= stage.dataset.spec.judge.min_kappa,
-            {name: value for name, value in (second or {"compared": 0}).items() if name != "concepts"},
-        ),
-        checks.result(NAME, "concepts_vary", not constant, {"judged alike on every text": constant}),
+        result("every_holdout_text_judged", complete, {"texts": len(wanted)}),
+        result("few_missing", missing <= settings.max_missing, few),
+        result("stacked_agrees_with_single", agreed is None or agreed >= settings.min_agreement, stacked),
+        result("two_judges_agree", agree, judges),
+        result("concepts_vary", not constant, {"judged alike on every text": constant}),
     ]

@@ -13,7 +13,7 @@ import polars as pl
 
 from hsae_dagster.assets.hypothesis_card import card_events, card_links
 from hsae_dagster.core.concepts.fidelity import Fidelity
-from hsae_dagster.core.hypothesis import Twin
+from hsae_dagster.core.hypothesis import Hypothesis, Twin
 from hsae_dagster.core.inference.annotation_error import AnnotationError
 from hsae_dagster.core.inference.cluster_robust import Effect
 from hsae_dagster.core.inference.joint_fit import read_ladder
@@ -22,7 +22,6 @@ from hsae_dagster.core.inference.plan import AnalysisPlan, Look
 from hsae_dagster.core.selection.methods import METHODS
 from hsae_dagster.core.selection.stability import rows_that_test
 from hsae_dagster.dataset.discovery import files_fingerprint
-from hsae_dagster.dataset.rows import gold_hash
 from hsae_dagster.extensions import own_sources
 from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.project import Project, datasets
@@ -32,6 +31,7 @@ from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.page import OWN_SECTIONS, ladder_sentences
 from hsae_dagster.stages.claims import UnitCloseness
 from hsae_dagster.stages.evaluation import UPSTREAM, Upstream, evaluate
+from hsae_dagster.stages.gold import gold_hash
 from hsae_dagster.stages.holdout import concepts_to_test, keep_look, open_look
 from hsae_dagster.stages.publishing import Identity, exported_annotations, identify, publish
 from hsae_dagster.storage.lineage import LineageLog, staleness
@@ -144,42 +144,29 @@ def _make(stage: Stage, upstream: Upstream, asked: _Asked, folder: Path) -> None
 
 def _flatten(content: ReportContent) -> pl.DataFrame:
     """One row per hypothesis with every figure and key."""
-    rows = []
-    for h in content.hypotheses:
-        separation, partial = h.test.separation, h.test.partial
-        rows.append(
-            {
-                **{k: getattr(h, k) for k in ("hypothesis_id", "rank", "claim", "badge", "reason", "concept_id")},
-                **{k: getattr(h, k) for k in ("sae_id", "sae_column", "selection_score", "train_separation")},
-                **{f"effect_{k}": v for k, v in asdict(separation).items()},
-                **{f"adjusted_{k}": v for k, v in asdict(h.test.adjusted).items()},
-                **{f"partial_{k}": v for k, v in asdict(partial).items()},
-                **{f"plain_{k}": v for k, v in asdict(h.test.plain).items()},
-                **{f"rank_{k}": getattr(h.test.rank, k) for k in ("estimate", "low", "high", "p_value")},
-                **{f"worst_{k}": getattr(h.test.worst, k) for k in ("estimate", "p_value")},
-                "missing": h.test.missing,
-                "decided_by": h.decided_by,
-                "half": h.half,
-                **_twin_columns(h.twin),
-                "p_one_sided": h.p_one_sided,
-                "p_holm": h.p_holm,
-                "q_value": h.q_value,
-                **{k: getattr(h, k) for k in ("rule", "source", "test_key", "detectable", "stability")},
-                "variance_inflation": h.test.inflation,
-                **_error_columns(h.annotation_error),
-                "duplicates": [duplicate.concept_id for duplicate in h.duplicates],
-                "near_copies": [f"{copy.sae_id}/{copy.sae_column}" for copy in h.near_copies],
-                **{k: getattr(h.test, k) for k in ("n", "n_with", "n_clusters", "prevalence")},
-                "flags": [str(flag) for flag in h.test.flags],
-                "flag_names": [flag_name(flag) for flag in h.test.flags],
-                **{f"fidelity_{k}": v for k, v in asdict(h.fidelity).items() if not isinstance(v, tuple)},
-            }
-        )
-    return pl.DataFrame(rows, schema=_schema())
+    return pl.DataFrame([_row(h) for h in content.hypotheses], schema=_schema())
+
+
+def _row(h: Hypothesis) -> dict[str, Any]:
+    test = h.test
+    parts: dict[str, Any] = {"effect": test.separation, "fidelity": h.fidelity}
+    parts |= {name: getattr(test, name) for name in ("adjusted", "partial", "plain", "rank", "worst")}
+    return {
+        **{f"{prefix}_{name}": value for prefix, part in parts.items() for name, value in vars(part).items()},
+        **vars(test),
+        **vars(h),
+        **_twin_columns(h.twin),
+        **_error_columns(h.annotation_error),
+        "variance_inflation": test.inflation,
+        "duplicates": [duplicate.concept_id for duplicate in h.duplicates],
+        "near_copies": [f"{copy.sae_id}/{copy.sae_column}" for copy in h.near_copies],
+        "flags": [str(flag) for flag in test.flags],
+        "flag_names": [flag_name(flag) for flag in test.flags],
+    }
 
 
 def _schema() -> dict[str, Any]:
-    """Columns of `_flatten`, which a report without claims has, too."""
+    """Columns of `_flatten`, which a report without claims has, too; of a row nothing else is kept."""
     twin = [f"twin_{name}" for name in (*_TWIN_TEXTS, *_TWIN_FIGURES, *(f"effect_{end}" for end in _ENDS), "agrees")]
     named: tuple[tuple[Any, str], ...] = (
         (pl.String, "hypothesis_id claim badge reason concept_id sae_id decided_by half rule source test_key"),

@@ -27,14 +27,7 @@ _CONFIRMED = "confirmed"
 
 @dataclass(frozen=True)
 class News:
-    """One notification.
-
-    Attributes:
-        kind: `check`, `verdict` or `freshness`.
-        dataset: whose.
-        text: a sentence.
-        link: where to look.
-    """
+    """One notification: its kind (`check`, `verdict` or `freshness`), whose, a sentence, and where to look."""
 
     kind: str
     dataset: str

@@ -1,6 +1,5 @@
 """Commands that look at what is there: lineage, comparisons, texts, costs, questions asked, labels by people."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,9 +21,8 @@ _LEAST_KEY = 6  # characters of a data version below which too much would begin 
 
 @click.command()
 @click.argument("what")
-@click.option("--prov", type=click.Path(dir_okay=False, path_type=Path), help="Also write it as W3C PROV (JSON) here.")
 @click.option("--evaluation", type=int, help="Number of the evaluation to walk (default: the last that had it).")
-def lineage(what: str, prov: Path | None, evaluation: int | None) -> None:
+def lineage(what: str, evaluation: int | None) -> None:
     """Show where the hypothesis WHAT comes from, down to texts and files.
 
     WHAT may also be a dataset, or (the beginning of) the data version of any result or of a dataset's files: then the
@@ -36,19 +34,13 @@ def lineage(what: str, prov: Path | None, evaluation: int | None) -> None:
     log = LineageLog(Project.here().store)
     records = [] if what in log.datasets() else log.find(what)
     if records:
-        _walk(log, what, records, prov, evaluation)
-    elif prov:
-        raise click.ClickException(f"`{what}` is no hypothesis id, and --prov needs one.")
+        _walk(log, what, records, evaluation)
     else:
         _from_the_other_side(log, what)
 
 
-def _walk(
-    log: "LineageLog", what: str, records: Sequence["EvaluationRecord"], prov: Path | None, number: int | None
-) -> None:
-    from importlib.metadata import version
-
-    from hsae_dagster.report.archive import lineage_lines, prov_document
+def _walk(log: "LineageLog", what: str, records: Sequence["EvaluationRecord"], number: int | None) -> None:
+    from hsae_dagster.report.archive import lineage_lines
     from hsae_dagster.storage.lineage import staleness
 
     chosen = next((record for record in reversed(records) if number in (None, record.number)), None)
@@ -61,13 +53,6 @@ def _walk(
         click.echo(line)
     for reason in staleness(log.store, chosen, _files_now(chosen.dataset)):
         click.echo(f"Stale: {reason}")
-    if prov is not None:
-        document = prov_document(chosen, key, quoted, version("hsae_dagster"))
-        try:
-            prov.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise click.ClickException(f"{prov} cannot be written: {error}. Choose another place.") from error
-        click.echo(f"PROV written to {prov}")
 
 
 def _files_now(dataset: str) -> str | None:
@@ -83,8 +68,7 @@ def _files_now(dataset: str) -> str | None:
 def _from_the_other_side(log: "LineageLog", what: str) -> None:
     """Hypotheses that came of a dataset or of one version of something."""
     from hsae_dagster.core.evaluations import Standing
-    from hsae_dagster.report.archive import when
-    from hsae_dagster.report.wording import short_claim, standing_effect
+    from hsae_dagster.report.wording import short_claim, standing_effect, when
 
     if what in log.datasets():
         found = [(record, record.dataset) for record in log.records(what)]
@@ -169,9 +153,8 @@ def _two_datasets(log: "LineageLog", first: str, second: str) -> None:
 def _one_dataset(log: "LineageLog", dataset: str, before: int | None, after: int | None) -> None:
     from hsae_dagster.core.evaluations import Standing
     from hsae_dagster.core.evaluations import compare as compared
-    from hsae_dagster.report.archive import comparison_headline
+    from hsae_dagster.report.archive import comparison_headline, render_comparison
     from hsae_dagster.report.wording import change_words, short_claim
-    from hsae_dagster.stages.publishing import comparison_page
     from hsae_dagster.storage.objects import write_atomically
 
     records = {record.number: record for record in log.records(dataset)}
@@ -183,7 +166,7 @@ def _one_dataset(log: "LineageLog", dataset: str, before: int | None, after: int
             click.echo(f"  {change.standing.hypothesis_id}  {short_claim(change.standing.claim, _SHOWN_WORDS)}")
             click.echo(f"    {change_words(change, str(new.summary['task']))}")
     page = log.store.root / "reports" / dataset / f"{old.number}-to-{new.number}.html"
-    write_atomically(page, comparison_page(old, new).encode())
+    write_atomically(page, render_comparison(old, new).encode())
     click.echo(f"\nPage: {page}")
 
 
@@ -466,30 +449,3 @@ def gold(dataset: str, per_concept: int) -> None:
         f"Fill in `label` (yes or no) and your name in `annotator`, save it as {found.folder / 'gold.csv'}, and "
         "materialize evaluation_report again. Rows may stay empty; the sheet does not say what the judge said."
     )
-
-
-@click.command()
-@click.argument("hypothesis")
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-def card(hypothesis: str, file: Path) -> None:
-    """Draw HYPOTHESIS (its id), its figures and where it comes from as an SVG picture into FILE, without any text."""
-    import polars as pl
-
-    from hsae_dagster.report.archive import card_svg
-    from hsae_dagster.storage.lineage import LineageLog
-    from hsae_dagster.storage.outputs import StoredEvaluation
-
-    prepare_home(project_root())
-    log = LineageLog(Project.here().store)
-    records = log.find(hypothesis)
-    if not records:
-        raise click.ClickException(
-            f"No evaluation has a hypothesis `{hypothesis}`. `hsae lineage <dataset>` lists them."
-        )
-    stored = log.store.verified(records[-1].dataset, log.store.at(records[-1].evaluation.place))
-    found = StoredEvaluation(stored).hypotheses.filter(pl.col("hypothesis_id").str.starts_with(hypothesis))
-    try:
-        file.write_text(card_svg(records[-1], found.row(0, named=True)), encoding="utf-8")
-    except OSError as error:
-        raise click.ClickException(f"{file} cannot be written: {error}. Choose another place.") from error
-    click.echo(f"Drawn: {file}")

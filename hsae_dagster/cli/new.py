@@ -143,10 +143,7 @@ def fields(section: str | None) -> None:
 def describe(dataset: "Dataset", rows: "Rows | None" = None, results: Path | None = None) -> str:
     """What the loader makes of a dataset, in a paragraph.
 
-    Args:
-        dataset: as declared.
-        rows: its rows, where they were read before.
-        results: the results folder, whose record says which rows are new; None for a dataset that is not there yet.
+    `results` has the record of which rows are new; None for a dataset that is not there yet.
 
     Raises:
         DatasetError: it cannot be used.

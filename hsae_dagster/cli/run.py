@@ -124,12 +124,7 @@ def run(dataset: str, until: str | None) -> None:
 
 
 def materialize(dataset: str, until: str | None = None) -> None:
-    """Materialize every asset of a dataset in this process, showing progress, and print its hypotheses.
-
-    Args:
-        dataset: its name.
-        until: the last stage; None for all of them.
-    """
+    """Materialize every asset of a dataset in this process, showing progress, and print its hypotheses."""
     prepare_home(project_root())
     started = time.monotonic()
     from hsae_dagster.dataset.discovery import load_dataset

@@ -82,14 +82,7 @@ LEAST_SHARED = 50  # texts that both have judged, below which a correlation says
 
 @dataclass(frozen=True)
 class Match:
-    """Two hypotheses that are one.
-
-    Attributes:
-        old: position among the old ones.
-        new: position among the new ones.
-        correlation: phi of their annotations on shared texts, or NaN.
-        cosine: of their neurons' decoder directions, or NaN.
-    """
+    """Two hypotheses that are one, by position; phi of annotations and cosine of directions may be NaN."""
 
     old: int
     new: int

@@ -29,12 +29,6 @@ def minimum_detectable_effect(
     Bloom (1995, "Minimum detectable effects"): standard error × (t at 1 - level / 2 + t at `power`), both with the
     test's degrees of freedom. With `level` = alpha / H it is what Holm's first step finds, so what any step finds.
 
-    Args:
-        standard_error: of the estimate.
-        degrees_of_freedom: of its t distribution.
-        level: of the single test.
-        power: wanted.
-
     Returns:
         In the unit of the estimate; NaN where there is no standard error.
     """
@@ -254,14 +248,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """A concept that a tested hypothesis stands for.
-
-    Attributes:
-        claim: its predicate.
-        concept_id: its key.
-        rank: its place in selection, from 0.
-        phi: correlation of the two annotations on the holdout.
-    """
+    """A concept that a tested hypothesis stands for, and phi of the two annotations on the holdout."""
 
     claim: str
     concept_id: str
@@ -271,14 +258,7 @@ class NearDuplicate:
 
 @dataclass(frozen=True)
 class NearCopy:
-    """A neuron that made room for the one it nearly copies (`variants`); nothing was written or tested for it.
-
-    Attributes:
-        sae_id: key of its autoencoder.
-        sae_column: its column there.
-        correlation: of both neurons' activations over training texts.
-        cosine: of their decoder directions.
-    """
+    """A neuron that made room for the one it nearly copies (`variants`); nothing was written or tested for it."""
 
     sae_id: str
     sae_column: int
@@ -288,20 +268,7 @@ class NearCopy:
 
 @dataclass(frozen=True)
 class Twin:
-    """A claim of the other half that says the same as a hypothesis: what came of its own test.
-
-    Attributes:
-        claim: its predicate.
-        concept_id: key of the concept.
-        half: that it was found in; the other one tested it.
-        phi: correlation of the two annotations over all texts.
-        agrees: whether both were found with the same direction.
-        effect: its separation on the half that tested it.
-        p_holm: its corrected p.
-        p_one_sided: the p that was corrected.
-        test_key: key under which the register of looks keeps the p-value.
-        badge: its verdict.
-    """
+    """A claim of the other half that says the same as a hypothesis, and what came of its own test."""
 
     claim: str
     concept_id: str

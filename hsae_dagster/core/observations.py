@@ -217,8 +217,6 @@ class HoldoutDesign:
             raise MethodError("An outcome of the holdout is missing or not finite; the corpus should not hold it.")
 
 
-# More are refused when rows are read; a corpus from before that may have them.
-_MOST_CATEGORIES = 61
 # Blocks of time in a holdout. Of eight, neighbours still share a trend that remembers 100 days of 365: an interval of
 # a true null missed 0 in 8 %; of six in 5.7 % (`time trends` in benchmarks/error_rates.py).
 BLOCKS = 6
@@ -383,10 +381,7 @@ def outcome_per_text(text_ids: pl.Series, observations: pl.DataFrame) -> np.ndar
 def control_columns(observations: pl.DataFrame) -> list[np.ndarray]:
     """Declared controls as columns: numbers with gaps at their mean, categories as indicators of all but the first.
 
-    A gap is a category of its own.
-
-    Raises:
-        MethodError: a control has more than 61 categories.
+    A gap is a category of its own; too many categories are refused when rows are read (`dataset.rows`).
     """
     columns = []
     for name in [name for name in observations.columns if name.startswith("control:")]:
@@ -394,11 +389,6 @@ def control_columns(observations: pl.DataFrame) -> list[np.ndarray]:
         if series.dtype == pl.String:
             filled = series.fill_null("(none)")
             categories = filled.unique().sort().to_list()
-            if len(categories) > _MOST_CATEGORIES:
-                raise MethodError(
-                    f"The control `{name.removeprefix('control:')}` has {len(categories):,} categories; at most "
-                    f"{_MOST_CATEGORIES} can be held constant. Materialize `corpus` again, which says what to do."
-                )
             columns += [(filled == value).to_numpy().astype(np.float64) for value in categories[1:]]
         else:
             numbers = series.cast(pl.Float64).to_numpy()

@@ -60,11 +60,6 @@ def load_yaml(text: str) -> Any:
 def inherit(name: str, own: dict[str, Any], base: Any) -> dict[str, Any]:
     """The declaration of a variant: `own` merged into `base`.
 
-    Args:
-        name: of the variant.
-        own: its declaration, with `extends`.
-        base: the declaration of the dataset it extends.
-
     Raises:
         DatasetError: the variant extends itself or another variant, or names files.
     """

@@ -11,7 +11,6 @@ import polars as pl
 
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.spec import Selection, guidance_needs_texts
-from hsae_dagster.dataset.times import read_times
 from hsae_dagster.dataset.values import (
     class_key,
     class_name,
@@ -21,11 +20,11 @@ from hsae_dagster.dataset.values import (
     listed,
     listed_classes,
     one_against_the_rest,
+    seconds_of,
     why_no_number,
     without_percent_signs,
 )
 from hsae_dagster.errors import DatasetError, MethodError
-from hsae_dagster.keys import hash_bytes
 
 # A category needs this many rows, on average; so many categories are always allowed, and never more than so many.
 _ROWS_PER_CATEGORY = 50
@@ -48,9 +47,7 @@ def most_categories(rows: int) -> int:
 def check_categories(dataset: Dataset, frame: pl.DataFrame) -> None:
     """Refuse controls with too many categories; a missing value is a category of its own.
 
-    Args:
-        dataset: as declared.
-        frame: its rows, with a column `control:<name>` for each control, text where it is a category.
+    The frame has a column `control:<name>` for each control, text where it is a category.
 
     Raises:
         DatasetError: with the control, its categories and what to do.
@@ -97,10 +94,6 @@ def settles(level: pl.Series, label: pl.Series) -> bool:
 def check_not_outcome(dataset: Dataset, frame: pl.DataFrame) -> None:
     """Refuse controls that are the outcome, or settle it: with one held constant nothing is left to explain.
 
-    Args:
-        dataset: as declared.
-        frame: its rows, with `label` and a column `control:<name>` for each control.
-
     Raises:
         DatasetError: with the control.
     """
@@ -139,10 +132,6 @@ def levels_of(observations: pl.DataFrame, name: str) -> np.ndarray:
 def check_levels(selection: Selection, observations: pl.DataFrame) -> None:
     """Refuse before the work what selection on training rows, or effects on the holdout, would refuse after it.
 
-    Args:
-        selection: as declared.
-        observations: with their split and a column `control:<name>` for each control.
-
     Raises:
         MethodError: a stratum or subgroup has too many levels.
     """
@@ -169,22 +158,12 @@ def check_labels(dataset: Dataset, observations: pl.DataFrame) -> None:
 
 
 def training_units(texts: pl.DataFrame, text_units: pl.DataFrame) -> int:
-    """How many different units the training texts have, from which autoencoders learn.
-
-    Args:
-        texts: with their split, by `text_id`.
-        text_units: which units each text has (`dataset.units.TEXT_UNITS_SCHEMA`).
-    """
+    """How many different units the training texts have, from which autoencoders learn."""
     return text_units.join(texts.filter(pl.col("split") == "train"), on="text_id", how="semi")["unit_id"].n_unique()
 
 
 def check_sizes(dataset: Dataset, n_train: int, kind: str) -> None:
     """Refuse autoencoders and numbers of neurons that so few training units, or so few neurons, cannot give.
-
-    Args:
-        dataset: as declared.
-        n_train: different units that autoencoders learn from.
-        kind: of the units: text, sentence or paragraph.
 
     Raises:
         MethodError: with both numbers.
@@ -344,11 +323,32 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> tuple[pl.D
         (pl.lit(None, pl.String) if regression else _classes(dataset, raw[wanted.label])).alias("class"),
         *[cluster.alias(name) for name, cluster in ({"cluster": pl.lit(None, pl.String)} | clusters).items()],
         *([pl.col(wanted.id).cast(pl.String).alias("id")] if wanted.id else []),
-        *([read_times(dataset, path, raw[wanted.time]).alias("time")] if wanted.time else []),
+        *([_times(dataset, path, raw[wanted.time]).alias("time")] if wanted.time else []),
         *[_control(raw, name).alias(f"control:{name}") for name in wanted.controls],
         (_truthy(raw, wanted.exclude) if wanted.exclude else pl.lit(False)).alias("excluded"),
     )
     return picked, percents
+
+
+def _times(dataset: Dataset, path: Path, column: pl.Series) -> pl.Series:
+    """The column as f64, null where a cell is empty.
+
+    Raises:
+        DatasetError: a value that does not read, with its row.
+    """
+    found = seconds_of(column)
+    given = column.is_not_null()
+    if column.dtype == pl.String:
+        given = given & (column.str.strip_chars() != "")
+    bad = (found.is_null() & given).arg_true()
+    if len(bad):
+        row = int(bad[0])
+        raise DatasetError(
+            f"Dataset `{dataset.name}`: {path.name} row {row + 1}, column `{column.name}`: {str(column[row])!r} is no "
+            "date or time that can be read in one way only (01/02/2026 may be in January or in February). Write all "
+            "of them as 2026-01-31 or 2026-01-31 14:05, or as a number, or leave columns.time out."
+        )
+    return found
 
 
 def _cluster_names(columns: Sequence[str]) -> dict[str, str]:
@@ -540,77 +540,3 @@ def _check_labels(dataset: Dataset, frame: pl.DataFrame) -> None:
         number = "If the numbers have an order, set task to `regression` instead."
         remedy = f"{_ONE_AGAINST_THE_REST} {number}" if task == "classification" else _NUMERIC[task]
         raise DatasetError(f"{where}: a {task} label must be 0 or 1; found {listed(frame['class'])}. {remedy}")
-
-
-FILE = "gold.csv"
-SHEET_COLUMNS = ("concept", "claim", "text_id", "text", "probability", "annotator", "label")
-GOLD_SCHEMA = {
-    "text_id": pl.String,
-    "concept": pl.String,
-    "label": pl.Int8,
-    "probability": pl.Float64,
-    "annotator": pl.String,
-}
-_YES, _NO = {"1", "1.0", "yes", "true", "y"}, {"0", "0.0", "no", "false", "n"}
-
-
-def gold_hash(folder: Path) -> str | None:
-    """Fingerprint of a dataset's gold.csv, or None when it has none."""
-    path = folder / FILE
-    return hash_bytes(path.read_bytes()) if path.is_file() else None
-
-
-def read_gold(dataset: str, folder: Path) -> pl.DataFrame | None:
-    """Labels by people, columns `GOLD_SCHEMA`, rows without a label left out; None when there is no gold.csv.
-
-    Raises:
-        DatasetError: the file cannot be read, lacks a column, or holds a label or probability that is none.
-    """
-    path = folder / FILE
-    if not path.is_file():
-        return None
-    try:
-        raw = pl.read_csv(path, infer_schema=False, encoding="utf8")
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DatasetError(f"Dataset `{dataset}`: {path} cannot be read as CSV in UTF-8: {reason}") from error
-    for column in ("text_id", "concept", "label"):
-        if column not in raw.columns:
-            raise DatasetError(
-                f"Dataset `{dataset}`: {path.name} has no column `{column}` (it has {', '.join(raw.columns)}). "
-                f"`hsae gold {dataset}` writes a sheet with all of them."
-            )
-    rows = raw.with_row_index("row", offset=2).with_columns(
-        pl.col("label").fill_null("").str.strip_chars().str.to_lowercase(),
-        (pl.col("probability") if "probability" in raw.columns else pl.lit(None, pl.String)).alias("probability"),
-        (pl.col("annotator") if "annotator" in raw.columns else pl.lit(None, pl.String))
-        .fill_null("")
-        .alias("annotator"),
-    )
-    rows = rows.filter(pl.col("label") != "")
-    _check(dataset, rows, ~pl.col("label").is_in([*_YES, *_NO]), "label", "Write yes or no, or leave it empty.")
-    chance = pl.col("probability").cast(pl.Float64, strict=False)
-    wrong = pl.col("probability").is_not_null() & ~chance.is_between(0, 1, closed="right").fill_null(value=False)
-    _check(dataset, rows, wrong, "probability", "Keep the number that the drawn sheet gave, or leave it empty.")
-    return rows.select(
-        pl.col("text_id").str.strip_chars(),
-        pl.col("concept").str.strip_chars(),
-        pl.col("label").is_in([*_YES]).cast(pl.Int8).alias("label"),
-        chance.alias("probability"),
-        "annotator",
-    )
-
-
-def _check(dataset: str, rows: pl.DataFrame, wrong: pl.Expr, column: str, remedy: str) -> None:
-    bad = rows.filter(wrong)
-    if bad.height:
-        raise DatasetError(
-            f"Dataset `{dataset}`: {FILE}, row {bad['row'][0]}: {column} is `{bad[column][0]}` "
-            f"({bad.height} such rows). {remedy}"
-        )
-
-
-def write_sheet(path: Path, rows: pl.DataFrame) -> None:
-    """The sheet that people fill in, columns `SHEET_COLUMNS`; it does not say what the judge said."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows.select(SHEET_COLUMNS).write_csv(path)

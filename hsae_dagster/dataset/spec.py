@@ -8,12 +8,15 @@ from hsae_dagster.dataset.sections import (
     SAE,
     AutoSizes,
     Inference,
+    Judge,
     Names,
     OwnHypothesis,
+    Report,
     SAEs,
     Section,
     ServerFields,
     Share,
+    Spending,
     Values,
 )
 
@@ -318,45 +321,6 @@ class Annotation(Section):
     )
     max_missing: Share = Field(0.05, description="Largest share of missing answers; more stop everything downstream.")
     seed: int = Field(0, ge=0, description="Seed of holdout sample and calibration.")
-
-
-class Judge(Section):
-    """How a language model that judges is examined before it is paid for."""
-
-    texts: int = Field(16, ge=0, le=500, description="Texts to examine it on, six questions each; 0 for none.")
-    min_accuracy: float = Field(0.75, ge=0.0, le=1.0, description="Balanced accuracy below which the stage stops.")
-    examples: int = Field(
-        0,
-        ge=0,
-        le=8,
-        description="Texts labelled in gold.csv to show the model for each claim, half of them yes; at most a quarter "
-        "of the labels. Labels that were shown do not check the judge.",
-    )
-    second: str | None = Field(
-        None, description="A second model (`openai:…`, `local:…`) that judges some of the texts, to measure agreement."
-    )
-    second_server: ServerFields = ServerFields()
-    second_texts: int = Field(100, ge=20, description="Texts that the second model judges, all concepts on each.")
-    min_kappa: float = Field(0.4, ge=-1.0, le=1.0, description="Cohen's κ of both models below which a check warns.")
-
-
-class Spending(Section):
-    """What paid models may cost this dataset, in all runs together."""
-
-    budget_usd: float | None = Field(None, gt=0, description="Most US dollars ever; a run stops before exceeding it.")
-    budget_calls: int | None = Field(None, ge=1, description="Most requests ever; a run stops before exceeding it.")
-    tier: Literal["standard", "flex", "batch"] = Field(
-        "standard",
-        description="`standard`; `flex` (half price, slower, some models); `batch` (half price, within a day).",
-    )
-
-
-class Report(Section):
-    """What stands on the report beside the usual sections."""
-
-    sections: Names = Field(
-        (), description="Sections of your own, as `package.module:function`, shown before the method in this order."
-    )
 
 
 class DatasetSpec(Section):

@@ -1,11 +1,14 @@
-"""Values as people write them: numbers, percents, names of classes, answers that have an order."""
+"""Values as people write them: numbers, percents, times, names of classes, answers that have an order."""
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 
 import polars as pl
+import yaml
 
 CURRENCY = r"(?:[$€£¥₹₽₩]|US\$|USD|EUR|GBP|CHF|JPY|INR|Fr\.?|Rs\.?|kr\.?|zł|Kč)"
 SPACE = "[ \u00a0\u202f]"
@@ -276,87 +279,6 @@ def why_no_number(label: pl.Series, where: str, row: int, remedy: str) -> str:
 
 
 FEWEST_ON_SCALE = 4
-MIDDLE = (
-    "neither agree nor disagree, neutral, undecided, not sure, unsure, neither, neither nor, mixed, indifferent, "
-    "teils teils, teils/teils, weder noch, weder/noch, unentschieden, neither satisfied nor dissatisfied, "
-    "neither likely nor unlikely, no opinion"
-)
-# Words of one rank stand on one line; what is in braces is left out or put in.
-FAMILIES = (
-    (
-        "strongly disagree, completely disagree, totally disagree, fully disagree, stimme überhaupt nicht zu, "
-        "stimme gar nicht zu, trifft überhaupt nicht zu, trifft nicht zu",
-        "disagree, mostly disagree, stimme nicht zu",
-        "somewhat disagree, slightly disagree, rather disagree, tend to disagree, stimme eher nicht zu, "
-        "trifft eher nicht zu",
-        MIDDLE,
-        "somewhat agree, slightly agree, rather agree, tend to agree, stimme eher zu, trifft eher zu",
-        "agree, mostly agree, stimme zu, trifft zu",
-        "strongly agree, completely agree, totally agree, fully agree, stimme voll zu, stimme voll und ganz zu, "
-        "trifft voll zu, trifft voll und ganz zu",
-    ),
-    (
-        "very dissatisfied, extremely dissatisfied, completely dissatisfied, very unsatisfied, sehr unzufrieden",
-        "dissatisfied, unsatisfied, unzufrieden",
-        "somewhat dissatisfied, slightly dissatisfied, rather dissatisfied, eher unzufrieden",
-        MIDDLE,
-        "somewhat satisfied, slightly satisfied, rather satisfied, eher zufrieden",
-        "satisfied, zufrieden",
-        "very satisfied, extremely satisfied, completely satisfied, sehr zufrieden",
-    ),
-    (
-        "very unlikely, extremely unlikely, definitely not",
-        "unlikely, probably not",
-        "somewhat unlikely, slightly unlikely",
-        f"{MIDDLE}, possibly, maybe",
-        "somewhat likely, slightly likely",
-        "likely, probably",
-        "very likely, extremely likely, definitely",
-    ),
-    (
-        "never, nie, niemals",
-        "rarely, seldom, selten, almost never, hardly ever",
-        "sometimes, occasionally, manchmal, gelegentlich",
-        "often, frequently, usually, oft, häufig",
-        "very often, almost always, sehr oft, meistens",
-        "always, immer",
-    ),
-    (
-        "very poor, very bad, terrible, awful, sehr schlecht",
-        "poor, bad, schlecht",
-        f"fair, average, ok, okay, acceptable, mittel, {MIDDLE}",
-        "good, gut",
-        "very good, sehr gut, great",
-        "excellent, outstanding, ausgezeichnet",
-    ),
-    (
-        "not at all, none, gar nicht, überhaupt nicht",
-        "slightly, a little, kaum, wenig",
-        "moderately, somewhat, mittelmäßig, teilweise",
-        "very, quite a bit, a lot, ziemlich",
-        "extremely, very much, a great deal, sehr",
-    ),
-    (
-        "not at all important, not important, unimportant",
-        "slightly important, a little important",
-        "moderately important, somewhat important",
-        "important, quite important",
-        "very important",
-        "extremely important",
-    ),
-    (
-        "very negative, strongly negative",
-        "negative, somewhat negative",
-        MIDDLE,
-        "positive, somewhat positive",
-        "very positive, strongly positive",
-    ),
-    ("very low", "low", "medium, moderate", "high", "very high"),
-    ("very easy", "easy", MIDDLE, "difficult, hard", "very difficult, very hard"),
-)
-RANKS: tuple[Mapping[str, int], ...] = tuple(
-    {word: rank for rank, words in enumerate(family) for word in words.split(", ")} for family in FAMILIES
-)
 # Around a word: the number that survey tools put before or after it.
 NUMBERED = re.compile(r"^\(?\d+\)?\s*[-–:.=)]?\s*|\s*[-–:=]?\s*\(?\d+\)?$")
 
@@ -369,6 +291,14 @@ NEGATIVE_CODES = (-7, -8, -9, -66, -77, -88, -97, -98, -99, -997, -998, -999, -9
 POSITIVE_CODES = (9, 88, 97, 98, 99, 888, 997, 998, 999, 8888, 9998, 9999, 99999)
 
 
+@cache
+def _ranks() -> tuple[Mapping[str, int], ...]:
+    """The words of each known scale with their ranks, from scales.yaml."""
+    known = yaml.safe_load(Path(__file__).with_name("scales.yaml").read_text(encoding="utf-8"))
+    scales = [[words.format(middle=known["middle"]).split(", ") for words in scale] for scale in known["scales"]]
+    return tuple({word: rank for rank, words in enumerate(scale) for word in words} for scale in scales)
+
+
 def scale_of(values: Sequence[str]) -> tuple[str, ...]:
     """Values from lowest to highest if they are the words of one scale, else none.
 
@@ -379,7 +309,7 @@ def scale_of(values: Sequence[str]) -> tuple[str, ...]:
     if points := _points(values):
         return points
     plain = {value: _plain(value) for value in values}
-    for ranks in RANKS:
+    for ranks in _ranks():
         if all(word in ranks for word in plain.values()):
             if len({ranks[word] for word in plain.values()}) < len(values):
                 return ()
@@ -558,3 +488,39 @@ def listed(classes: pl.Series) -> str:
     sizes = class_sizes(classes.alias("class"))
     shown = ", ".join(f"{name!r} ({size:,} row{'s' * (size != 1)})" for name, size in list(sizes.items())[:MOST_SHOWN])
     return shown + (f" and {len(sizes) - MOST_SHOWN} more" if len(sizes) > MOST_SHOWN else "")
+
+
+# Forms in which no day can be taken for a month; the first in which all values read is that of the column.
+_FORMS = (
+    *("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y/%m/%d", "%Y/%m/%d %H:%M:%S"),
+    *("%Y/%m/%d %H:%M", "%Y%m%d", "%d.%m.%Y", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d %B %Y", "%B %d, %Y"),
+    *("%d %b %Y", "%b %d, %Y", "%d-%b-%Y", "%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z"),
+)
+_MONTHS = r"^\d{4}-\d{1,2}$"
+
+
+def seconds_of(column: pl.Series) -> pl.Series:
+    """The column as f64: seconds since 1970 of dates and times, numbers as they are; null where it cannot be read."""
+    if column.dtype.is_numeric():
+        return column.cast(pl.Float64).fill_nan(None)
+    if column.dtype.is_temporal() and column.dtype != pl.Time:
+        return column.cast(pl.Datetime("us")).dt.timestamp("us").cast(pl.Float64) / 1e6
+    words = (
+        column.cast(pl.String).str.strip_chars().str.replace(r"(\d)[Tt](\d)", "$1 $2").str.replace(r"[Zz]$", "+00:00")
+    )
+    words = words.set(words == "", None)
+    numbers = words.cast(pl.Float64, strict=False)
+    dates = words.str.len_chars() == 8  # 20260131 is a day
+    if numbers.null_count() == words.null_count() and not bool(dates.all()):
+        return numbers
+    monthly = words.str.contains(_MONTHS).fill_null(True).all()
+    words = words + "-01" if monthly else words
+    best = pl.Series(column.name, [None] * len(column), dtype=pl.Float64)
+    for form in _FORMS:
+        read = words.str.to_datetime(form, strict=False, time_unit="us", time_zone="UTC" if "z" in form else None)
+        read = read.dt.timestamp("us").cast(pl.Float64) / 1e6
+        if read.null_count() < best.null_count():
+            best = read
+        if best.null_count() == words.null_count():
+            break
+    return best

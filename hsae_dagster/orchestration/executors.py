@@ -59,13 +59,7 @@ _SAME_START_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Worker:
-    """A process, named so that a later one with the same number is told from it.
-
-    Attributes:
-        host: name of the machine.
-        pid: process number on it.
-        started: when the process started (seconds since 1970).
-    """
+    """A process, named so that a later one with the same number is told from it."""
 
     host: str
     pid: int

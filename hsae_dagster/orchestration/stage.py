@@ -33,12 +33,6 @@ def status_words(reasons: Sequence[str]) -> str:
     return f"stale: {' '.join(reasons)} Materialize the dataset again." if reasons else CURRENT
 
 
-def card_metadata(instance: dg.DagsterInstance, project: Project, partition: str) -> dict[str, Any]:
-    """What the last event of a card says, plain values by name; empty when there is none."""
-    event = _last(instance, project, partition)
-    return {name: value.value for name, value in event.metadata.items()} if event else {}
-
-
 def restated_cards(
     instance: dg.DagsterInstance, project: Project, record: EvaluationRecord, reasons: Sequence[str]
 ) -> Iterator[dg.AssetMaterialization]:

@@ -3,36 +3,26 @@
 All datasets, a dataset's evaluations, what changed, where a hypothesis comes from.
 """
 
-import math
 import os
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from hsae_dagster.core.evaluations import FILES, Change, EvaluationRecord, Origin, Standing
-from hsae_dagster.core.inference.cluster_robust import Effect
+from hsae_dagster.core.evaluations import FILES, Change, EvaluationRecord, Standing, compare
 from hsae_dagster.errors import HsaeError
-from hsae_dagster.report.canvas import NEGATIVE, POSITIVE
 from hsae_dagster.report.cards import escape_markdown
 from hsae_dagster.report.page import style, template
 from hsae_dagster.report.wording import (
-    NOT_ESTIMABLE,
     capitalised,
     change_words,
     count,
-    effect_figure,
     number,
     one_line,
-    p_value,
-    percent,
     plural,
     short_claim,
-    shorten,
-    shown,
     standing_effect,
+    when,
 )
 
 REPORTS_PORT = 3001
@@ -91,13 +81,6 @@ def report_address(dataset: str) -> str:
     return f"{root}/{quote(dataset)}.html"
 
 
-def when(moment: str) -> str:
-    """`2026-11-24 06:50 UTC` of an ISO 8601 moment."""
-    return datetime.fromisoformat(moment).strftime("%Y-%m-%d %H:%M UTC")
-
-
-_Row = Mapping[str, Any]
-_PREFIX = {"hsae": "urn:hsae:"}
 # What a record keeps of a text beside a hypothesis: (role, text_id, text).
 Quoted = tuple[str, str, str]
 
@@ -105,14 +88,7 @@ Quoted = tuple[str, str, str]
 def lineage_lines(
     record: EvaluationRecord, hypothesis_id: str, history: Sequence[EvaluationRecord], quoted: Sequence[Quoted]
 ) -> Iterator[str]:
-    """A hypothesis and everything it came from, from the claim down to the files; one line each.
-
-    Args:
-        record: the evaluation to walk.
-        hypothesis_id: of one of its hypotheses.
-        history: every evaluation that had it, oldest first.
-        quoted: the texts on its card.
-    """
+    """A hypothesis and everything it came from, from the claim down to the files; one line each."""
     row = record.hypothesis(hypothesis_id)
     assert row is not None  # the caller found the record by it
     task = str(record.summary["task"])
@@ -144,89 +120,6 @@ def lineage_lines(
         yield f"  {past.number:>3}  {when(past.published)}  {standing.badge:<13} {effect}  (report {past.key})"
 
 
-def prov_document(
-    record: EvaluationRecord, hypothesis_id: str, quoted: Sequence[Quoted], version: str
-) -> dict[str, Any]:
-    """The same as a PROV-JSON document; every name that it uses is declared in it.
-
-    Args:
-        record: the evaluation to walk.
-        hypothesis_id: of one of its hypotheses.
-        quoted: the texts on its card; their words do not enter, their keys do.
-        version: of this package, the agent of every step.
-    """
-    row = record.hypothesis(hypothesis_id)
-    assert row is not None
-    document = _Prov(version)
-    files = document.entity(
-        f"files/{record.dataset}/{record.files}", {"prov:type": FILES, "hsae:dataset": record.dataset}
-    )
-    known = {origin.asset: document.result(origin) for origin in (*record.origins, record.evaluation)}
-    for origin in (*record.origins, record.evaluation):
-        used = [known[name] for name in origin.upstream if name in known] or [files]
-        document.step(origin, known[origin.asset], used)
-    general = document.entity(f"hypothesis/{hypothesis_id}", {"prov:type": "hypothesis"})
-    found = document.entity(
-        f"hypothesis/{hypothesis_id}/{record.key}",
-        {
-            "prov:type": "hypothesis as evaluated",
-            "prov:label": one_line(row["claim"]),
-            "hsae:badge": row["badge"],
-            **{f"hsae:{name}": row[name] for name in ("concept_id", "sae_id", "sae_column", "rank")},
-            **{
-                f"hsae:{name}": row[name]
-                for name in ("effect_estimate", "effect_low", "effect_high")
-                if row[name] is not None
-            },
-        },
-    )
-    document.relate("specializationOf", {"prov:specificEntity": found, "prov:generalEntity": general})
-    document.relate(
-        "wasDerivedFrom", {"prov:generatedEntity": found, "prov:usedEntity": known[record.evaluation.asset]}
-    )
-    for role, text_id, _ in quoted:
-        text = document.entity(f"text/{text_id}", {"prov:type": "text"})
-        document.relate("wasDerivedFrom", {"prov:generatedEntity": text, "prov:usedEntity": known["corpus"]})
-        document.relate("wasInfluencedBy", {"prov:influencee": found, "prov:influencer": text, "prov:role": role})
-    return document.content
-
-
-class _Prov:
-    """A document that grows."""
-
-    def __init__(self, version: str) -> None:
-        self.content: dict[str, Any] = {"prefix": dict(_PREFIX), "entity": {}, "activity": {}, "agent": {}}
-        self.agent = "hsae:software"
-        self.content["agent"][self.agent] = {"prov:type": "prov:SoftwareAgent", "prov:label": f"hsae_dagster {version}"}
-
-    def entity(self, name: str, facts: Mapping[str, Any]) -> str:
-        self.content["entity"].setdefault(f"hsae:{name}", dict(facts))
-        return f"hsae:{name}"
-
-    def result(self, origin: Origin) -> str:
-        return self.entity(
-            f"result/{origin.asset}/{origin.data_version}",
-            {"prov:type": origin.asset, "hsae:dataVersion": origin.data_version, "hsae:place": origin.place},
-        )
-
-    def step(self, origin: Origin, made: str, used: Sequence[str]) -> None:
-        activity = f"hsae:run/{origin.run_id}/{origin.asset}"
-        self.content["activity"][activity] = {
-            "prov:type": origin.asset,
-            "hsae:codeVersion": origin.code_version,
-            "prov:endTime": origin.created,
-        }
-        self.relate("wasGeneratedBy", {"prov:entity": made, "prov:activity": activity, "prov:time": origin.created})
-        self.relate("wasAssociatedWith", {"prov:activity": activity, "prov:agent": self.agent})
-        for source in used:
-            self.relate("used", {"prov:activity": activity, "prov:entity": source})
-            self.relate("wasDerivedFrom", {"prov:generatedEntity": made, "prov:usedEntity": source})
-
-    def relate(self, kind: str, fields: Mapping[str, Any]) -> None:
-        known = self.content.setdefault(kind, {})
-        known[f"_:{kind}{len(known) + 1}"] = dict(fields)
-
-
 _GROUPS = (
     ("appeared", "Appeared", "Hypotheses that the earlier evaluation did not have."),
     ("moved", "Moved", "The same hypotheses with another verdict, effect, rank or wording."),
@@ -235,51 +128,20 @@ _GROUPS = (
 )
 
 
-@dataclass(frozen=True)
-class EvaluationLine:
-    """One evaluation in a list.
-
-    Attributes:
-        number: from 1, in the order of publication.
-        key: its short name; its page is `<key>.html`.
-        published: ISO 8601.
-        tested: hypotheses.
-        confirmed: of them.
-        versions: data version of every result it rests on, by asset.
-        run_id: of the evaluation.
-    """
-
-    number: int
-    key: str
-    published: str
-    tested: int
-    confirmed: int
-    versions: Mapping[str, str]
-    run_id: str
-
-    @property
-    def day(self) -> str:
-        """When, for people."""
-        return when(self.published)
+def _page(name: str, title: str, eyebrow: str, **shown: Any) -> str:
+    """A page of the common frame as one HTML document."""
+    return str(template(f"{name}.html.j2").render(css=style(), title=title, eyebrow=eyebrow, **shown))
 
 
-def render_index(dataset: str, lines: Sequence[EvaluationLine]) -> str:
+def render_index(dataset: str, records: Sequence[EvaluationRecord]) -> str:
     """The evaluations of a dataset as one HTML document, newest first."""
-    return str(
-        template("index.html.j2").render(
-            css=style(), title=f"{dataset}: all evaluations", eyebrow="hsae_dagster", dataset=dataset, lines=lines[::-1]
-        )
-    )
+    return _page("index", f"{dataset}: all evaluations", "hsae_dagster", dataset=dataset, records=records[::-1])
 
 
 def with_places(page: bytes, key: str, dagster: str, folder: str = "") -> bytes:
     """A report's page with links to its tables, to earlier evaluations and to Dagster.
 
-    Args:
-        page: as it was made, one file that leads nowhere.
-        key: short name of the evaluation.
-        dagster: address of the evaluation's page there.
-        folder: of the dataset's evaluations, as seen from the page, with its slash.
+    `folder` leads from the page to the evaluations of its dataset.
     """
     places = template("places.html.j2").render(folder=folder, key=key, dagster=dagster)
     return page.replace(b"<!-- places -->\n", places.encode(), 1)
@@ -287,43 +149,28 @@ def with_places(page: bytes, key: str, dagster: str, folder: str = "") -> bytes:
 
 def render_tables(dataset: str, key: str, number: int, tables: Sequence[tuple[str, int]]) -> str:
     """The list of an evaluation's tables, each with its number of rows, as one HTML document."""
-    return str(
-        template("tables.html.j2").render(
-            css=style(),
-            title=f"{dataset}: tables",
-            eyebrow=f"evaluation {number}",
-            dataset=dataset,
-            key=key,
-            number=number,
-            tables=tables,
-        )
-    )
+    shown = {"dataset": dataset, "key": key, "number": number, "tables": tables}
+    return _page("tables", f"{dataset}: tables", f"evaluation {number}", **shown)
 
 
-def render_comparison(
-    dataset: str, before: EvaluationLine, after: EvaluationLine, changes: Sequence[Change], task: str
-) -> str:
-    """What appeared, moved, vanished between two evaluations, as one HTML document."""
+def render_comparison(before: EvaluationRecord, after: EvaluationRecord) -> str:
+    """What appeared, moved, vanished between two evaluations of a dataset, as one HTML document."""
+    changes = compare(*([Standing.of(row) for row in record.hypotheses] for record in (before, after)))
+    task = str(after.summary["task"])
     groups = [
         (kind, title, note, [_row(change, task) for change in changes if change.kind == kind])
         for kind, title, note in _GROUPS
     ]
-    differing = [
-        f"`{asset}`"
-        for asset in {**before.versions, **after.versions}
-        if before.versions.get(asset) != after.versions.get(asset)
-    ]
-    return str(
-        template("comparison.html.j2").render(
-            css=style(),
-            title=f"{dataset}: what changed",
-            eyebrow=f"evaluation {before.number} and evaluation {after.number}",
-            before=before,
-            after=after,
-            headline=comparison_headline(changes),
-            causes=", ".join(differing).replace("`", ""),
-            groups=groups,
-        )
+    old, new = ({origin.asset: origin.data_version for origin in record.origins} for record in (before, after))
+    return _page(
+        "comparison",
+        f"{after.dataset}: what changed",
+        f"evaluation {before.number} and evaluation {after.number}",
+        before=before,
+        after=after,
+        headline=comparison_headline(changes),
+        causes=", ".join(asset for asset in old | new if old.get(asset) != new.get(asset)),
+        groups=groups,
     )
 
 
@@ -365,21 +212,7 @@ class HypothesisLine:
 
 @dataclass(frozen=True)
 class DatasetLine:
-    """One dataset.
-
-    Attributes:
-        dataset: its name.
-        outcome: in words; empty before the first evaluation.
-        tested: hypotheses.
-        confirmed: of them.
-        hypotheses: all of them, in the report's order.
-        best: the strongest confirmed ones.
-        published: when the last evaluation became current (ISO 8601), or None.
-        evaluations: how many there were.
-        status: `current`, `stale: …`, or why there is no evaluation.
-        calls: paid calls that the current results took.
-        usd: their price, or None where it is not known.
-    """
+    """One dataset; hypotheses in the report's order, `published` in ISO 8601, `usd` None where it is not known."""
 
     dataset: str
     outcome: str
@@ -409,12 +242,7 @@ class DatasetLine:
 
 def render_overview(lines: Sequence[DatasetLine]) -> str:
     """The page: a section per dataset, whose hypotheses unfold; closed ones cost a browser next to nothing."""
-    listed = len(lines) >= LISTED_FROM
-    return str(
-        template("overview.html.j2").render(
-            css=style(), title="All datasets", eyebrow="hsae_dagster", lines=lines, listed=listed
-        )
-    )
+    return _page("overview", "All datasets", "hsae_dagster", lines=lines, listed=len(lines) >= LISTED_FROM)
 
 
 def overview_markdown(lines: Sequence[DatasetLine], evaluation: str) -> str:
@@ -439,101 +267,3 @@ def best_markdown(lines: Sequence[DatasetLine], cards: str) -> str:
                 f"| {say(line.dataset)} | {link(capitalised(short_claim(best.claim, 90)), card)} | {say(best.effect)} |"
             )
     return "\n".join(rows) if len(rows) > 2 else "No hypothesis of any dataset is confirmed."
-
-
-WIDTH, _MARGIN, _PER_ROW, _BOX = 860, 28, 5, 146
-_CLAIM_CHARACTERS, _CLAIM_LINES = 60, 3
-_COLOURS = {
-    "confirmed": "#0b5d4a",
-    "confirmed, judge unchecked": "#0b5d4a",
-    "suggestive": "#8a5f0e",
-    "not supported": "#5b6570",
-    "invalid": "#b3372b",
-}
-
-
-def card_svg(record: EvaluationRecord, row: Mapping[str, Any]) -> str:
-    """One hypothesis as an SVG document.
-
-    Args:
-        record: its evaluation.
-        row: of the evaluation's table of hypotheses.
-    """
-    task, outcome = str(record.summary["task"]), str(record.summary["outcome"])
-    effect = Effect(
-        row["effect_estimate"],
-        row["effect_standard_error"],
-        row["effect_low"],
-        row["effect_high"],
-        row["effect_p_value"],
-        row["effect_estimator"],
-    )
-    claim = textwrap.wrap(capitalised(one_line(row["claim"])), _CLAIM_CHARACTERS)[:_CLAIM_LINES]
-    boxes = _boxes(record, str(row["hypothesis_id"]))
-    told = effect_figure(effect, task, outcome)
-    return str(
-        template("card.svg.j2").render(
-            width=WIDTH,
-            height=82 + 28 * len(claim) + 140 + 54 * (1 + boxes[-1]["row"]) + 12,
-            alt=f"{row['badge']}: {' '.join(claim)}; {told}",
-            colour=_COLOURS[row["badge"]],
-            badge=row["badge"],
-            badge_width=24 + 8 * len(row["badge"]),
-            reason=shorten(capitalised(row["reason"]), 92),
-            claim=claim,
-            effect=f"{told}, 95 % interval",
-            strip=_strip(effect, task),
-            facts=_facts(row),
-            step=(WIDTH - 2 * _MARGIN) / 5,
-            boxes=boxes,
-            box_width=_BOX,
-        )
-    )
-
-
-def _facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [
-        ("Tested on", f"{count(row['n'])}"),
-        ("Clusters", f"{count(row['n_clusters'])}"),
-        ("Holds for", percent(row["prevalence"])),
-        ("p, corrected (Holm)", p_value(row["p_holm"])),
-        ("Of its neuron", _coverage(row)),
-    ]
-
-
-def _coverage(row: Mapping[str, Any]) -> str:
-    if not row["sae_id"]:
-        return "no neuron"
-    precision, recall = (row[f"fidelity_natural_{name}"] for name in ("precision", "recall"))
-    known = all(value is not None and math.isfinite(value) for value in (precision, recall))
-    return f"{percent(precision)} / {percent(recall)}" if known else NOT_ESTIMABLE
-
-
-def _strip(effect: Effect, task: str) -> dict[str, Any] | None:
-    s = shown(effect, task)
-    if not all(math.isfinite(value) for value in (s.low, s.estimate, s.high)):
-        return None
-    reach = 1.15 * max(abs(end - s.zero) for end in (s.low, s.high)) or 1.0
-
-    def place(value: float) -> float:
-        return round(WIDTH / 2 + (WIDTH / 2 - _MARGIN) * (value - s.zero) / reach, 1)
-
-    colour = POSITIVE if s.estimate >= s.zero else NEGATIVE
-    ends = {name: place(getattr(s, name)) for name in ("zero", "low", "high", "estimate")}
-    return {**ends, "colour": colour}
-
-
-def _boxes(record: EvaluationRecord, hypothesis_id: str) -> list[dict[str, Any]]:
-    steps = [(FILES, record.files), *((o.asset, o.data_version) for o in (*record.origins, record.evaluation))]
-    steps.append(("hypothesis_card", hypothesis_id))
-    space = (WIDTH - 2 * _MARGIN - _BOX) / (_PER_ROW - 1)
-    return [
-        {
-            "x": round(_MARGIN + (k % _PER_ROW) * space, 1),
-            "row": k // _PER_ROW,
-            "name": name,
-            "version": version[:12],
-            "last": k == len(steps) - 1 or k % _PER_ROW == _PER_ROW - 1,
-        }
-        for k, (name, version) in enumerate(steps)
-    ]

@@ -6,11 +6,12 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hsae_dagster.core.concepts.words import CAPITALS, SIGN_CUES
 from hsae_dagster.core.hypothesis import Example, Hypothesis
 from hsae_dagster.report import prose
-from hsae_dagster.report.canvas import Bar, histogram_bars, histogram_png, histogram_words
+from hsae_dagster.report.canvas import histogram_bars, histogram_png, histogram_words
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.prose import PLAIN, beside_effect, cluster_noun, tested_noun
 from hsae_dagster.report.trust import trust_facts
@@ -350,91 +351,36 @@ BADGE_SIGN = {
 }
 
 
-@dataclass(frozen=True)
-class _Quote:
-    """A text shown as evidence."""
-
-    segments: tuple[Segment, ...]
-    outcome: str
-    text_id: str
-
-
-@dataclass(frozen=True)
-class _Strip:
-    """Where an effect lies on the scale that all cards share, in percent of its width."""
-
-    zero: float
-    low: float
-    high: float
-    estimate: float
-    positive: bool
-
-
-@dataclass(frozen=True)
-class _Firing:
-    """How strongly the judged texts activate the neuron: bars in percent, where strong activation begins, words."""
-
-    bars: tuple[Bar, ...]
-    strong: float | None
-    words: str
-
-
-@dataclass(frozen=True)
-class Card:
-    """One hypothesis, in words."""
-
-    key: str
-    hypothesis_id: str
-    number: int
-    badge: str
-    badge_class: str
-    sign: str
-    claim: str
-    reason: str
-    effect: str
-    words: str
-    strip: _Strip | None
-    facts: tuple[tuple[str, str], ...]
-    flags: tuple[str, ...]
-    evidence: tuple[tuple[str, str, tuple[_Quote, ...]], ...]
-    asked: bool
-    firing: _Firing | None
-    keys: tuple[tuple[str, str], ...]
-
-
-def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tuple[float, float]) -> Card:
-    """What the card at `position` (from 1) shows; `limits` are the scale of the strips, from `card_limits`."""
+def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tuple[float, float]) -> dict[str, Any]:
+    """What the card at `position` (from 1) shows, by the names of sections/card.html.j2; `limits` as `card_limits`."""
     claim, words = prose.claim_sentence(h, content)
-    return Card(
-        key=f"hypothesis-{position}",
-        hypothesis_id=h.hypothesis_id,
-        number=position,
-        badge=h.badge,
-        badge_class=BADGE_CLASS[h.badge],
-        sign=BADGE_SIGN[h.badge],
-        claim=claim,
-        reason=capitalised(h.reason),
-        effect=effect_figure(h.test.separation, content.task, content.outcome),
-        words=capitalised(words),
-        strip=_strip(h, content.task, limits),
-        facts=tuple(facts(h, content)),
-        flags=h.test.flags,
-        evidence=_evidence_shown(h, content),
-        asked=h.source == "found" and not h.made_from,
-        firing=_firing(h),
-        keys=(
-            ("Hypothesis", h.hypothesis_id),
-            ("Concept", h.concept_id),
-            *_origin(h),
-        ),
-    )
+    return {
+        "key": f"hypothesis-{position}",
+        "hypothesis_id": h.hypothesis_id,
+        "number": position,
+        "badge": h.badge,
+        "badge_class": BADGE_CLASS[h.badge],
+        "sign": BADGE_SIGN[h.badge],
+        "claim": claim,
+        "reason": capitalised(h.reason),
+        "effect": effect_figure(h.test.separation, content.task, content.outcome),
+        "words": capitalised(words),
+        "strip": _strip(h, content.task, limits),
+        "facts": tuple(facts(h, content)),
+        "flags": h.test.flags,
+        "evidence": _evidence_shown(h, content),
+        "asked": h.source == "found" and not h.made_from,
+        "firing": _firing(h),
+        "origin": (("Hypothesis", h.hypothesis_id), ("Concept", h.concept_id), *_origin(h)),
+    }
 
 
-def _firing(h: Hypothesis) -> _Firing | None:
+def _firing(h: Hypothesis) -> dict[str, Any] | None:
+    """How strongly the judged texts activate the neuron: bars in percent, where strong activation begins, words."""
     if h.activations is None:
         return None
     bars, strong = histogram_bars(h.activations)
-    return _Firing(bars, strong, histogram_words(h.activations))
+    return {"bars": bars, "strong": strong, "words": histogram_words(h.activations)}
 
 
 def _origin(h: Hypothesis) -> Iterator[tuple[str, str]]:
@@ -450,7 +396,8 @@ def _origin(h: Hypothesis) -> Iterator[tuple[str, str]]:
     yield "Difference on training texts", number(h.train_separation, 3, signed=True)
 
 
-def _evidence_shown(h: Hypothesis, content: ReportContent) -> tuple[tuple[str, str, tuple[_Quote, ...]], ...]:
+def _evidence_shown(h: Hypothesis, content: ReportContent) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """Title, note and texts of each kind of evidence."""
     groups = (
         _supporting(h),
         (NEAR_MISSES, NEAR_MISSES_NOTE, h.evidence.near_misses),
@@ -460,7 +407,7 @@ def _evidence_shown(h: Hypothesis, content: ReportContent) -> tuple[tuple[str, s
             h.evidence.counterexamples,
         ),
     )
-    return tuple((title, note, tuple(_quote_shown(e, content) for e in examples)) for title, note, examples in groups)
+    return [(title, note, [_quote_shown(e, content) for e in examples]) for title, note, examples in groups]
 
 
 def _supporting(h: Hypothesis) -> tuple[str, str, tuple[Example, ...]]:
@@ -472,9 +419,9 @@ def _supporting(h: Hypothesis) -> tuple[str, str, tuple[Example, ...]]:
     return SUPPORTING, note, h.evidence.supporting
 
 
-def _quote_shown(example: Example, content: ReportContent) -> _Quote:
+def _quote_shown(example: Example, content: ReportContent) -> dict[str, Any]:
     outcome = capitalised(example_outcome(example, content.task, content.outcome))
-    return _Quote(excerpt(example.text, marks_of(example)), outcome, example.text_id)
+    return {"segments": excerpt(example.text, marks_of(example)), "outcome": outcome, "text_id": example.text_id}
 
 
 def card_limits(content: ReportContent) -> tuple[float, float]:
@@ -488,7 +435,8 @@ def card_limits(content: ReportContent) -> tuple[float, float]:
     return (zero - reach, zero + reach)
 
 
-def _strip(h: Hypothesis, task: str, limits: tuple[float, float]) -> _Strip | None:
+def _strip(h: Hypothesis, task: str, limits: tuple[float, float]) -> dict[str, Any] | None:
+    """Where the effect lies on the scale that all cards share, in percent of its width."""
     s = shown(h.test.separation, task)
     if not all(math.isfinite(value) for value in (s.low, s.estimate, s.high)):
         return None
@@ -497,7 +445,8 @@ def _strip(h: Hypothesis, task: str, limits: tuple[float, float]) -> _Strip | No
     def place(value: float) -> float:
         return round(2 + 96 * (value - left) / (right - left), 2)
 
-    return _Strip(place(s.zero), place(s.low), place(s.high), place(s.estimate), s.estimate >= s.zero)
+    places = {name: place(getattr(s, name)) for name in ("zero", "low", "high", "estimate")}
+    return places | {"positive": s.estimate >= s.zero}
 
 
 def card_record(hypothesis: Hypothesis, content: ReportContent) -> dict[str, str]:

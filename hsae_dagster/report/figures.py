@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -172,11 +172,7 @@ _PANELS = (("explained_variance", "explained variance"), ("l0", "neurons firing 
 
 
 def training_course(histories: Mapping[str, Sequence[Mapping[str, float | None]]]) -> Figure:
-    """Explained variance, L0 and the dead share per epoch of each autoencoder, on validation texts.
-
-    Args:
-        histories: by name, the epochs' records as the checkpoint keeps them.
-    """
+    """Explained variance, L0 and the dead share per epoch of each autoencoder, on validation texts."""
     ends = [
         f"{inert(name)}: {', '.join(f'{words} {number(_value(rows[-1], key))}' for key, words in _PANELS)}"
         for name, rows in histories.items()
@@ -366,28 +362,9 @@ def selection_path(path: Sequence[tuple[float, int]], alpha: float | None) -> Fi
     return draw("path", alt, (5.2, 2.7), paint)
 
 
-def fidelity_bars(labels: Sequence[str], values: Sequence[float]) -> Figure:
-    """How much of its neuron each claim says (F1 of `metric`, on validation texts), most first."""
-    middle = number(float(np.nanmedian(values))) if len(values) and np.isfinite(values).any() else NOT_ESTIMABLE
-    alt = f"How much of its neuron each of {plural(len(labels), 'claim')} says; median {middle}."
-    return _bars("fidelity", alt, labels, values, "F1 of claim and neuron", number, f"median {middle}")
-
-
-def prevalence_bars(labels: Sequence[str], prevalence: Sequence[float]) -> Figure:
+def prevalence_bars(labels: Sequence[str], values: Sequence[float]) -> Figure:
     """Share of texts that each claim holds for, most common first."""
     alt = f"Share of texts that each of {plural(len(labels), 'claim')} holds for."
-    return _bars("prevalence", alt, labels, prevalence, "share of texts that the claim holds for", percent, "")
-
-
-def _bars(
-    name: str,
-    alt: str,
-    labels: Sequence[str],
-    values: Sequence[float],
-    axis: str,
-    write: Callable[[float], str],
-    remark: str,
-) -> Figure:
     finite = [value if math.isfinite(value) else -1.0 for value in values]
     order = sorted(range(len(labels)), key=lambda i: (-finite[i], i))[:_MOST_BARS]
     left_out = len(labels) - len(order)
@@ -397,13 +374,12 @@ def _bars(
         for y, i in enumerate(order):
             axes.barh(y, max(finite[i], 0.0), height=0.66, color=POSITIVE)
             place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
-            axes.annotate(write(values[i]), (max(finite[i], 0), y), fontsize=8, **place)
+            axes.annotate(percent(values[i]), (max(finite[i], 0), y), fontsize=8, **place)
         axes.set_yticks(range(len(order)), [short_claim(labels[i]) for i in order])
         axes.set_ylim(max(len(order), 1) - 0.4, -0.6)
         axes.set_xlim(0, max([0.05, *(1.15 * value for value in finite)]))
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel(axis, fontsize=8.5)
-        notes = (f"n = {len(labels)}", remark, f"{left_out} not shown" if left_out else "")
-        note(sheet, "; ".join(part for part in notes if part))
+        axes.set_xlabel("share of texts that the claim holds for", fontsize=8.5)
+        note(sheet, f"n = {len(labels)}{f'; {left_out} not shown' if left_out else ''}")
 
-    return draw(name, alt, (6.4, 0.24 * max(len(order), 1) + 1.0), paint)
+    return draw("prevalence", alt, (6.4, 0.24 * max(len(order), 1) + 1.0), paint)

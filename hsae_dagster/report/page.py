@@ -40,6 +40,7 @@ from hsae_dagster.report.wording import (
     percent,
     plural,
     rung_name,
+    when,
 )
 
 _HERE = Path(__file__).parent
@@ -74,6 +75,7 @@ def _environment() -> Any:
         "one_line": one_line,
         "capitalised": capitalised,
         "tie": _tie,
+        "when": when,
     }
     environment.globals |= {"plural": plural}
     return environment
@@ -126,12 +128,7 @@ _LEFT = {
 
 
 def ladder_sentences(reading: Reading, sizes: SizeChoice | None = None) -> Iterator[str]:
-    """What the ladder says, most important first; never empty.
-
-    Args:
-        reading: of the ladder.
-        sizes: what was chosen by measurement, if sizes were.
-    """
+    """What the ladder says, most important first; never empty."""
     if reading.state == "not measured":
         yield "What each step keeps of the embeddings' fit could not be measured."
         return
@@ -275,7 +272,7 @@ def render_report(content: ReportContent, drawn: Drawn | None = None) -> str:
         sections=_sections(content),
         css=style(),
         cards=cards,
-        anchors={h.hypothesis_id: card.key for h, card in zip(content.hypotheses, cards, strict=True)},
+        anchors={h.hypothesis_id: card["key"] for h, card in zip(content.hypotheses, cards, strict=True)},
         counts=_badge_counts(content),
         headline=prose.headline(content),
         outcome=prose.outcome_sentence(content),

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from hsae_dagster.core.evaluations import Change, Standing
@@ -56,6 +57,11 @@ def number(value: float, decimals: int = 2, *, signed: bool = False) -> str:
     if not any(digit in "123456789" for digit in written):
         return written
     return (MINUS if value < 0 else "+" if signed else "") + written
+
+
+def when(moment: str) -> str:
+    """`2026-11-24 06:50 UTC` of an ISO 8601 moment."""
+    return datetime.fromisoformat(moment).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def count(value: int) -> str:
@@ -350,13 +356,7 @@ def standing_effect(standing: Standing, task: str) -> str:
 
 
 def side_words(standing: Standing | None, p_holm: float | None, task: str) -> str:
-    """One side of a comparison between datasets: verdict, effect and corrected p, or that there is none.
-
-    Args:
-        standing: None where the dataset has no such concept.
-        p_holm: None where it was not tested.
-        task: of the dataset.
-    """
+    """One side of a comparison between datasets: verdict, effect and corrected p, or that there is none."""
     if standing is None:
         return "no such concept"
     p = p_phrase("p", math.nan if p_holm is None else p_holm)

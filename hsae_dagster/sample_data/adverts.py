@@ -3,42 +3,58 @@
 Made-up job adverts (`job_adverts`), with the mess of real files.
 """
 
+import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
 from hsae_dagster.errors import MethodError
-from hsae_dagster.sample_data.adverts_words import (
-    BOILERPLATE,
-    CITIES,
-    CLOSINGS,
-    CONTACTS,
-    FAMILIES,
-    FORMS,
-    HEADINGS,
-    MONTHS,
-    OCCUPATIONS,
-    OPENINGS,
-    PROPERTIES,
-    variants,
-)
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+@dataclass(frozen=True)
+class Occupation:
+    """An occupation that adverts are for: mean share of women among applicants (%), how often it is advertised."""
+
+    share: float
+    weight: float
+    duties: tuple[str, ...]
+
+
+_MADE_OF: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("adverts.yaml").read_text(encoding="utf-8"))
+PROPERTIES = {name: tuple(sentences) for name, sentences in _MADE_OF["properties"].items()}
+OCCUPATIONS = {
+    name: Occupation(**(one | {"duties": tuple(one["duties"])})) for name, one in _MADE_OF["occupations"].items()
+}
+BOILERPLATE, OPENINGS, CLOSINGS, HEADINGS, CITIES, FAMILIES, FORMS, CONTACTS, MONTHS = (
+    tuple(_MADE_OF[part])
+    for part in ["boilerplate", "openings", "closings", "headings", "cities", "families", "forms", "contacts", "months"]
+)
+_CHOICE = re.compile(r"\[([^\]]+)\]")
+
+
+def variants(pattern: str) -> tuple[str, ...]:
+    """The sentences that a pattern with choices, `[six|nine]`, stands for; itself if it has none."""
+    parts = _CHOICE.split(pattern)
+    return tuple(
+        "".join(chosen)
+        for chosen in itertools.product(
+            *(part.split("|") if i % 2 else (part,) for i, part in enumerate(parts)),
+        )
+    )
+
 
 BULLETS = ("- ", "• ", "* ")
 
 
 def laid_out(sentences: list[str], heading: str, rng: np.random.Generator) -> str:
-    """An advert's sentences as one text: mostly a paragraph, else with lines, a heading, or a list without full stops.
-
-    Args:
-        sentences: opening first, closing last.
-        heading: what stands above a list.
-        rng: source of chance.
-    """
+    """An advert's sentences as one text: mostly a paragraph, else with lines, a heading, or a list without stops."""
     shape = rng.random()
     if shape < 0.13:
         bullet = BULLETS[rng.integers(len(BULLETS))]

@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -76,15 +76,7 @@ OVERALL_TIMEOUT_S = 300
 
 @dataclass(frozen=True)
 class Archive:
-    """One file of one release on the package index.
-
-    Attributes:
-        package: name on the index.
-        version: exact version.
-        filename: the file's name, which also tells its format (.whl or .tar.gz).
-        sha256: of the file, hexadecimal.
-        licence: what the package says of itself; it may not cover the texts.
-    """
+    """One file of one release on the package index."""
 
     package: str
     version: str
@@ -258,30 +250,6 @@ RECORD = ".published.json"
 Log = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Published:
-    """One file as the repository describes it.
-
-    Attributes:
-        path: inside the repository.
-        size: bytes, or None if it does not say.
-        sha256: hexadecimal, or None for small files, of which it does not say one.
-    """
-
-    path: str
-    size: int | None
-    sha256: str | None
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The repository at one commit."""
-
-    commit: str
-    licence: str
-    files: tuple[Published, ...]
-
-
 def fetch_published(name: str, data_dir: Path, log: Log) -> list[Path]:
     """Get the files of an experiment into its folder, unless they are there.
 
@@ -302,10 +270,10 @@ def fetch_published(name: str, data_dir: Path, log: Log) -> list[Path]:
     for file in set(names) - set(missing):
         log(f"{name}: {folder / file} is there and is kept.")
     if missing:
-        snapshot = _look(folder)
-        log(f"{name}: {PAGE} at {snapshot.commit[:12]}; licence: {snapshot.licence}")
+        described = _look(folder)
+        log(f"{name}: {PAGE} at {described.sha[:12]}; licence: {_licence(described)}")
         for file in missing:
-            _get(folder, file, snapshot, log)
+            _get(folder, file, described, log)
     return [folder / file for file in names]
 
 
@@ -327,63 +295,50 @@ def _endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT") or None
 
 
-def _look(folder: Path) -> Snapshot:
+def _look(folder: Path) -> Any:
+    """The repository as it is: `sha` of its commit, `siblings` (its files), `card_data`."""
     hub, failures = _hub()
     try:
         # The texts are public, so nobody's token is sent.
         api = hub.HfApi(endpoint=_endpoint(), token=False)
-        info = api.dataset_info(REPOSITORY, files_metadata=True, timeout=30)
+        return api.dataset_info(REPOSITORY, files_metadata=True, timeout=30)
     except failures as error:
         raise DatasetError(_unreachable(folder, error)) from None
-    card = info.card_data.to_dict() if info.card_data else {}
-    files = tuple(
-        Published(item.rfilename, item.size, item.lfs.sha256 if item.lfs else None) for item in info.siblings or []
-    )
-    return Snapshot(info.sha or "main", str(card.get("license") or "not stated; ask the authors"), files)
 
 
-def _get(folder: Path, file: str, snapshot: Snapshot, log: Log) -> None:
-    found = [item for item in snapshot.files if PurePosixPath(item.path).name == file]
+def _licence(described: Any) -> str:
+    card = described.card_data.to_dict() if described.card_data else {}
+    return str(card.get("license") or "not stated; ask the authors")
+
+
+def _get(folder: Path, file: str, described: Any, log: Log) -> None:
+    """Download a file aside, compare it with its checksum where the repository says one, move it in and note it."""
+    found = [item for item in described.siblings or [] if PurePosixPath(item.rfilename).name == file]
     if len(found) != 1:
         raise DatasetError(
-            f"{PAGE} holds {len(found)} files called {file} at {snapshot.commit[:12]}; one was expected. Get "
+            f"{PAGE} holds {len(found)} files called {file} at {described.sha[:12]}; one was expected. Get "
             f"the right one by hand and put it into {folder}."
         )
     (hub, failures), (item,) = _hub(), found
-    log(f"  {item.path} ({item.size or 0:,} bytes)")
+    path, wanted = item.rfilename, item.lfs.sha256 if item.lfs else None
+    log(f"  {path} ({item.size or 0:,} bytes)")
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder) as aside:
+        where = {"repo_type": "dataset", "revision": described.sha, "local_dir": aside, "endpoint": _endpoint()}
         try:
-            got = hub.hf_hub_download(
-                REPOSITORY,
-                item.path,
-                repo_type="dataset",
-                revision=snapshot.commit,
-                local_dir=aside,
-                endpoint=_endpoint(),
-                token=False,
-            )
+            got = hub.hf_hub_download(REPOSITORY, path, token=False, **where)
         except failures as error:
             raise DatasetError(_unreachable(folder, error)) from None
         digest = file_digest(Path(got))
-        if item.sha256 and digest != item.sha256:
+        if wanted and digest != wanted:
             raise DatasetError(
-                f"{item.path} arrived with sha256 {digest}, but {PAGE} says {item.sha256}. It was not kept; try again."
+                f"{path} arrived with sha256 {digest}, but {PAGE} says {wanted}. It was not kept; try again."
             )
         shutil.move(got, folder / file)
-    _record(folder, file, item, digest, snapshot)
-
-
-def _record(folder: Path, file: str, item: Published, digest: str, snapshot: Snapshot) -> None:
-    path = folder / RECORD
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    known[file] = {
-        **asdict(item),
-        "sha256": digest,
-        "repository": REPOSITORY,
-        "commit": snapshot.commit,
-        "licence": snapshot.licence,
-    }
-    write_atomically(path, json.dumps(known, indent=1, sort_keys=True).encode())
+    notes = folder / RECORD
+    known = json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {}
+    known[file] = {"path": path, "size": item.size, "sha256": digest, "repository": REPOSITORY}
+    known[file] |= {"commit": described.sha, "licence": _licence(described)}
+    write_atomically(notes, json.dumps(known, indent=1, sort_keys=True).encode())
 
 
 def _unreachable(folder: Path, error: Exception) -> str:

@@ -4,9 +4,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+import yaml
 
 from hsae_dagster.errors import MethodError
 
@@ -33,217 +34,18 @@ class Topic:
     places: tuple[str, ...]
 
 
+_MADE_OF: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("planted.yaml").read_text(encoding="utf-8"))
 # What sentences of every kind are held together by, and the people who act in topics of every kind.
-FUNCTION_WORDS = frozenset(
-    (
-        *("a", "after", "against", "along", "an", "and", "at", "aunt", "before", "behind", "below", "beneath"),
-        *(
-            "beside",
-            "beyond",
-            "brother",
-            "by",
-            "during",
-            "for",
-            "from",
-            "he",
-            "her",
-            "i",
-            "in",
-            "it",
-            "my",
-            "near",
-            "of",
-            "off",
-        ),
-        *(
-            "on",
-            "our",
-            "past",
-            "she",
-            "sister",
-            "that",
-            "the",
-            "then",
-            "they",
-            "this",
-            "to",
-            "uncle",
-            "under",
-            "was",
-            "we",
-        ),
-        *("when", "while", "with"),
-    )
-)
-
+FUNCTION_WORDS = frozenset(_MADE_OF["function_words"])
 TOPICS = {
-    "cooking": Topic(
-        (
-            Action(
-                "simmered roasted stirred seasoned reheated",
-                "peppery buttery creamy spicy",
-                "lentils onions broth mushrooms stew risotto noodles curry",
-            ),
-            Action("chopped peeled diced grated", "tender savoury", "garlic carrots ginger parsnips cheddar"),
-            Action("kneaded baked glazed frosted", "crispy floury", "dough pastry scones loaf pudding"),
-        ),
-        ("in the skillet", "in the oven", "in the saucepan", "in the kitchen", "on the stove", "in the casserole"),
-    ),
-    "sailing": Topic(
-        (
-            Action(
-                "hoisted trimmed furled reefed lowered", "windswept billowing", "spinnaker mainsail jib topsail ensign"
-            ),
-            Action(
-                "moored steered capsized anchored launched",
-                "seaworthy barnacled",
-                "dinghy yacht ketch catamaran sloop schooner",
-            ),
-            Action("coiled spliced untangled", "salty", "halyard rigging rope mainsheet"),
-        ),
-        (
-            *("off the headland", "at the marina", "along the estuary", "near the harbour", "past the lighthouse"),
-            *("on the foredeck", "against the tide", "in the lagoon", "behind the breakwater"),
-        ),
-    ),
-    "astronomy": Topic(
-        (
-            Action(
-                "observed photographed glimpsed charted",
-                "distant luminous celestial",
-                "comet nebula galaxy eclipse meteor supernova asteroid pulsar quasar",
-            ),
-            Action(
-                "calibrated focused aimed collimated",
-                "astronomical",
-                "telescope spectrograph eyepiece refractor binoculars",
-            ),
-            Action(
-                "measured catalogued calculated",
-                "lunar interstellar",
-                "orbit redshift parallax magnitude constellation",
-            ),
-        ),
-        (
-            *("from the observatory", "near the zenith", "beside Saturn", "beyond Jupiter", "at the planetarium"),
-            "under the starlit sky",
-        ),
-    ),
-    "football": Topic(
-        (
-            Action("scored conceded disallowed", "disputed offside deflected", "goal equaliser penalty header winner"),
-            Action(
-                "tackled substituted booked outran", "unmarked", "striker goalkeeper midfielder defender winger forward"
-            ),
-            Action("intercepted chested volleyed kicked dribbled", "wayward", "ball rebound clearance"),
-        ),
-        (
-            *("at the stadium", "near the touchline", "before halftime", "on the pitch", "in the league fixture"),
-            *("below the terraces", "behind the referee", "in the cup semifinal", "past the goalpost"),
-        ),
-    ),
-    "gardening": Topic(
-        (
-            Action(
-                "pruned transplanted mulched watered fertilised",
-                "leafy thorny blossoming",
-                "roses hydrangeas lavender tomatoes raspberries dahlias rhubarb tulips",
-            ),
-            Action("weeded raked dug hoed", "overgrown shady", "flowerbed allotment lawn border vegetables"),
-            Action("sowed scattered", "organic", "seeds bulbs compost beans"),
-        ),
-        (
-            *("by the greenhouse", "behind the hedge", "under the trellis", "beside the orchard"),
-            *("with the wheelbarrow", "near the garden shed", "in the topsoil"),
-        ),
-    ),
-    "trains": Topic(
-        (
-            Action("boarded missed caught", "delayed overcrowded intercity", "train express sleeper shuttle"),
-            Action(
-                "shunted coupled derailed rerouted uncoupled", "diesel", "locomotive carriages freight wagons boxcar"
-            ),
-            Action("inspected electrified repaired", "suburban", "railway tracks signals viaduct turntable"),
-        ),
-        (
-            *("at the station", "along the platform", "in the tunnel", "at the junction", "near the ticket barrier"),
-            *("behind the conductor", "at the level crossing", "at the depot", "past the terminus"),
-        ),
-    ),
-    "music": Topic(
-        (
-            Action(
-                "rehearsed practised memorised transposed improvised",
-                "mournful syncopated chromatic",
-                "sonata fugue concerto nocturne arpeggio etude cadenza melody",
-            ),
-            Action("tuned strummed bowed restrung plucked", "acoustic", "violin cello guitar mandolin viola ukulele"),
-            Action("hummed harmonised", "staccato legato", "chorus rhythm duet refrain"),
-        ),
-        (
-            *("with the metronome", "beside the piano", "for the orchestra", "at the recital", "with the choir"),
-            *("at the conservatory", "from the songbook"),
-        ),
-    ),
-    "illness": Topic(
-        (
-            Action(
-                "nursed treated endured diagnosed suffered",
-                "contagious chronic severe",
-                "fever bronchitis migraine influenza tonsillitis pneumonia rash cough",
-            ),
-            Action("swallowed prescribed refilled", "bitter", "antibiotics painkillers tablets lozenges medicine"),
-            Action("bandaged soothed disinfected", "swollen inflamed aching", "ankle throat blister wrist gums"),
-        ),
-        (
-            *("at the clinic", "on the hospital ward", "with the thermometer", "near the pharmacy", "at the surgery"),
-            *("in the infirmary", "during convalescence"),
-        ),
-    ),
+    name: Topic(tuple(Action(**action) for action in rules["actions"]), tuple(rules["places"]))
+    for name, rules in _MADE_OF["topics"].items()
 }
-
-_SUBJECTS = ("I", "we", "she", "he", "they", "my sister", "our uncle", "my brother", "her aunt")
-
-_PATTERNS = (
-    "{s} {v} the {a} {o} {p}.",
-    "{s} {v} the {o} and then {v2} the {a2} {o2}.",
-    "After {s} {v} the {o}, {s2} {v2} the {a2} {o2} {p}.",
-    "It was {p} that {s} {v} the {a} {o}.",
-    "{s} {v} the {o} while {s2} {v2} the {o2} {p}.",
-    "When {s} {v} the {a} {o}, {s2} {v2} the {o2}.",
+_SUBJECTS, _PATTERNS, _PEOPLE, _SAID, _SMALL, _WENT, _HOW = (
+    tuple(_MADE_OF[part]) for part in ("subjects", "patterns", "people", "said", "small", "went", "how")
 )
-
-_OPENERS = (
-    *("Anyway,", "Honestly,", "Well,", "Frankly,", "Oddly,", "Admittedly,", "Apparently,", "Besides,", "Still,"),
-    *("Actually,", "Naturally,", "Indeed,", *("",) * 18),
-)
-_PEOPLE = (
-    *("somebody", "everyone", "nobody", "a neighbour", "my cousin", "an acquaintance", "the usual crowd"),
-    *("a colleague", "a stranger", "an old friend", "the postman", "our landlord"),
-)
-_SAID = ("mentioned", "repeated", "suggested", "forgot", "noticed", "remembered", "discussed", "ignored", "doubted")
-_SMALL = (
-    *("the same story", "nothing special", "an amusing remark", "another idea", "the latest gossip"),
-    *("a familiar opinion", "some vague plan", "the obvious question", "a minor detail", "a curious coincidence"),
-    *("an idle thought", "the whole business"),
-)
-_WENT = ("things went", "the day felt", "life seemed", "everything looked", "the afternoon stayed", "matters remained")
-_HOW = (
-    *("much the same", "fairly quiet", "rather ordinary", "perfectly normal", "quite pleasant", "a bit slow"),
-    *("pretty uneventful", "reasonably calm", "somewhat dull"),
-)
-_TAILS = (
-    *("as usual", "on Tuesday", "for a moment", "more or less", "as expected", "yet again", "over the weekend"),
-    *(
-        "sooner or later",
-        "for some reason",
-        "that morning",
-        "last week",
-        "on Friday",
-        "all things considered",
-        *("",) * 12,
-    ),
-)
+# Most sentences have neither.
+_OPENERS, _TAILS = (*_MADE_OF["openers"], *("",) * 18), (*_MADE_OF["tails"], *("",) * 12)
 
 
 def topic_sentence(topic: str, pick: Pick) -> str:
@@ -282,12 +84,6 @@ def topic_words(topic: str) -> frozenset[str]:
     rules = TOPICS[topic]
     parts = [f"{a.verbs} {a.adjectives} {a.objects}" for a in rules.actions]
     return frozenset(words(" ".join((*parts, *rules.places))) - FUNCTION_WORDS)
-
-
-def filler_words() -> frozenset[str]:
-    """The words that only filler has."""
-    parts = (_OPENERS, _PEOPLE, _SAID, _SMALL, _WENT, _HOW, _TAILS)
-    return frozenset(words(" ".join(phrase for part in parts for phrase in part)) - FUNCTION_WORDS)
 
 
 def _capital(sentence: str) -> str:

@@ -310,12 +310,6 @@ def prepare_sample(name: str, data_dir: Path, downloads_dir: Path, log: Log) -> 
 
     A table that was changed or belongs to an older recipe is made anew, at once whole.
 
-    Args:
-        name: one of `SAMPLES`.
-        data_dir: the folder of all datasets.
-        downloads_dir: where archives are kept between calls.
-        log: receives one line per step.
-
     Raises:
         NotObtainableError: an archive is needed and cannot be downloaded (a DatasetError).
         DatasetError: there is no such sample, or an archive is not the one pinned.

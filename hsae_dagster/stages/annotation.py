@@ -11,7 +11,6 @@ import polars as pl
 from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.dataset.discovery import Dataset
-from hsae_dagster.dataset.rows import gold_hash
 from hsae_dagster.dataset.sections import MANNER
 from hsae_dagster.errors import MethodError
 from hsae_dagster.extensions import own_sources
@@ -23,6 +22,7 @@ from hsae_dagster.stages.gold import (
     check_gold,
     draw_shown,
     firing_of,
+    gold_hash,
     gold_offer,
     in_words,
     label_the_rest,

@@ -201,13 +201,7 @@ class Lessons:
 
 
 def train_one(lessons: Lessons, sae: SAE, *, quiet: bool = False) -> StoredSAE:
-    """Train one autoencoder, or find it: a dataset with the same texts and settings may have trained it already.
-
-    Args:
-        lessons: what it learns from.
-        sae: its declaration.
-        quiet: whether somebody else reports progress.
-    """
+    """Train one autoencoder, or find it: a dataset with the same texts and settings may have trained it already."""
     stage, n_train = lessons.stage, len(lessons.ids["train"])
     if n_train < sae.m:
         raise MethodError(

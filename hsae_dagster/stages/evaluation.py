@@ -490,13 +490,12 @@ def _judge(model: str, *, checked: bool) -> Judge:
 
 
 def _guidance(checkpoints: StoredCheckpoints) -> dict[str, Guided]:
-    """How the label guided each autoencoder; those from before there was guidance were not guided."""
-    found = {}
-    for record in checkpoints.records:
-        config = record["config"]
-        neurons = config.get("head_neurons") or config["m"]
-        found[record["sae_id"]] = Guided(float(config.get("label_weight", 0.0)), neurons, config["m"])
-    return found
+    """How the label guided each autoencoder."""
+    configs = {record["sae_id"]: record["config"] for record in checkpoints.records}
+    return {
+        sae_id: Guided(config["label_weight"], config["head_neurons"] or config["m"], config["m"])
+        for sae_id, config in configs.items()
+    }
 
 
 def _fits(

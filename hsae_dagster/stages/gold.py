@@ -29,9 +29,9 @@ from hsae_dagster.core.inference.partial_effects import TOO_FEW_JUDGED, Flag
 from hsae_dagster.core.observations import HoldoutDesign, TextUnits, text_keys, text_rows
 from hsae_dagster.core.selection.stability import rows_that_test
 from hsae_dagster.dataset.discovery import Dataset
-from hsae_dagster.dataset.rows import FILE, read_gold, write_sheet
 from hsae_dagster.dataset.sections import Inference
 from hsae_dagster.errors import DatasetError
+from hsae_dagster.keys import hash_bytes
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.providers.base import Labelled
 from hsae_dagster.stages.holdout import concepts_to_test, holdout_texts
@@ -40,6 +40,67 @@ from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, Stored
 from hsae_dagster.storage.vectors import VectorTable
 
 _SEED = 0
+FILE = "gold.csv"
+SHEET_COLUMNS = ("concept", "claim", "text_id", "text", "probability", "annotator", "label")
+_YES, _NO = {"1", "1.0", "yes", "true", "y"}, {"0", "0.0", "no", "false", "n"}
+
+
+def gold_hash(folder: Path) -> str | None:
+    """Fingerprint of a dataset's gold.csv, or None when it has none."""
+    path = folder / FILE
+    return hash_bytes(path.read_bytes()) if path.is_file() else None
+
+
+def read_gold(dataset: str, folder: Path) -> pl.DataFrame | None:
+    """Labels by people, rows without a label left out; None when there is no gold.csv.
+
+    Columns: text_id, concept and annotator str, label i8 (1 or 0), probability f64 of having been drawn.
+
+    Raises:
+        DatasetError: the file cannot be read, lacks a column, or holds a label or probability that is none.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        raw = pl.read_csv(path, infer_schema=False, encoding="utf8")
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DatasetError(f"Dataset `{dataset}`: {path} cannot be read as CSV in UTF-8: {reason}") from error
+    for name in ("text_id", "concept", "label"):
+        if name not in raw.columns:
+            raise DatasetError(
+                f"Dataset `{dataset}`: {path.name} has no column `{name}` (it has {', '.join(raw.columns)}). "
+                f"`hsae gold {dataset}` writes a sheet with all of them."
+            )
+    rows = raw.with_row_index("row", offset=2).with_columns(
+        pl.col("label").fill_null("").str.strip_chars().str.to_lowercase(),
+        (pl.col("probability") if "probability" in raw.columns else pl.lit(None, pl.String)).alias("probability"),
+        (pl.col("annotator") if "annotator" in raw.columns else pl.lit(None, pl.String))
+        .fill_null("")
+        .alias("annotator"),
+    )
+    rows = rows.filter(pl.col("label") != "")
+    _check_cells(dataset, rows, ~pl.col("label").is_in([*_YES, *_NO]), "label", "Write yes or no, or leave it empty.")
+    chance = pl.col("probability").cast(pl.Float64, strict=False)
+    wrong = pl.col("probability").is_not_null() & ~chance.is_between(0, 1, closed="right").fill_null(value=False)
+    _check_cells(dataset, rows, wrong, "probability", "Keep the number that the drawn sheet gave, or leave it empty.")
+    return rows.select(
+        pl.col("text_id").str.strip_chars(),
+        pl.col("concept").str.strip_chars(),
+        pl.col("label").is_in([*_YES]).cast(pl.Int8).alias("label"),
+        chance.alias("probability"),
+        "annotator",
+    )
+
+
+def _check_cells(dataset: str, rows: pl.DataFrame, wrong: pl.Expr, column: str, remedy: str) -> None:
+    bad = rows.filter(wrong)
+    if bad.height:
+        raise DatasetError(
+            f"Dataset `{dataset}`: {FILE}, row {bad['row'][0]}: {column} is `{bad[column][0]}` "
+            f"({bad.height} such rows). {remedy}"
+        )
 
 
 @dataclass(frozen=True)
@@ -125,7 +186,8 @@ def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int
         parts.append(part.join(texts, on="text_id", how="left", maintain_order="left"))
     sheet = pl.concat(parts)
     path = project.results / "gold" / f"{dataset.name}.csv"
-    write_sheet(path, sheet)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.select(SHEET_COLUMNS).write_csv(path)
     return path, sheet.height
 
 
@@ -148,12 +210,6 @@ def draw_shown(dataset: Dataset, concepts: Sequence[Concept], texts: pl.DataFram
 
     Half of `judge.examples` have the concept and half lack it, drawn by chance, at most a quarter of the labels on
     each side.
-
-    Args:
-        dataset: with its declaration and gold.csv.
-        concepts: to be judged.
-        texts: of the holdout, with text_id.
-
     """
     size = dataset.spec.judge.examples
     gold = read_gold(dataset.name, dataset.folder) if size else None
@@ -188,12 +244,7 @@ def annotation_errors(
 ) -> list[list[AnnotationError]]:
     """What is known about the errors of each concept's annotation; pairs have no correction (only texts do).
 
-    Args:
-        dataset: its name.
-        folder: where its gold labels are.
-        settings: of the tests.
-        parts: sets of concepts, each with the texts that test it.
-        shown: labels that the judge has seen (`draw_shown`), which check nothing.
+    `shown` are labels that the judge has seen (`draw_shown`), which check nothing.
     """
     gold = read_gold(dataset, folder)
     if gold is not None:
@@ -253,10 +304,7 @@ def check_gold(dataset: Dataset, interpretations: StoredInterpretations, corpus:
 def _check_known(dataset: str, gold: pl.DataFrame, parts: Sequence[tuple[list[tuple[str, str]], pl.Series]]) -> int:
     """How many labels count. Those of earlier concepts may stay in the file; none at all that counts is a mistake.
 
-    Args:
-        dataset: its name.
-        gold: its labels.
-        parts: sets of concepts (id and claim), each with the keys of the texts that test it.
+    A part has concepts (id and claim) and the keys of the texts that test them.
     """
     counts = pl.lit(value=False)
     for names, text_ids in parts:

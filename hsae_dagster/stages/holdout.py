@@ -127,13 +127,7 @@ def _term(dataset: str, claim: str, term: str) -> str:
 
 
 def freeze_plan(stage: Stage, corpus: StoredCorpus, concepts: Sequence[FoundConcept]) -> AnalysisPlan:
-    """Write down what the holdout will be asked, before anything judges its texts.
-
-    Args:
-        stage: of the dataset.
-        corpus: its corpus.
-        concepts: to test, in rank order.
-    """
+    """Write down what the holdout will be asked, before anything judges its texts."""
     plan, keys = _plan(stage, corpus, concepts)
     HoldoutRegister(stage.project.results).freeze(plan, keys)
     return plan

@@ -57,14 +57,7 @@ COUNTED = "counted from the requests themselves"
 
 @dataclass(frozen=True)
 class StageCost:
-    """One stage.
-
-    Attributes:
-        stage: its name.
-        model: who is asked.
-        estimate: what is left to ask.
-        basis: what the estimate rests on.
-    """
+    """What is left to ask in one stage, of whom, and what the estimate rests on."""
 
     stage: str
     model: str
@@ -75,10 +68,7 @@ class StageCost:
 def estimate_costs(project: Project, dataset: Dataset, trial: Report | None = None) -> list[StageCost]:
     """What is left to pay for each stage that asks a paid model. Without a trial nothing is sent, and no key is needed.
 
-    Args:
-        project: where results are.
-        dataset: whose stages.
-        trial: told what happens while servers without any answer yet are tried out with a few of the requests.
+    With one, which is told what happens, servers without any answer yet are tried out.
 
     Raises:
         StorageError: the dataset has no corpus yet.
@@ -218,11 +208,6 @@ class Asked:
 
 def asked_for_words(project: Project, dataset: Dataset, hypothesis: dict[str, Any]) -> list[Asked]:
     """The requests that asked for candidates of a hypothesis' words.
-
-    Args:
-        project: where results are.
-        dataset: of the hypothesis.
-        hypothesis: its row in an evaluation's record.
 
     Raises:
         HsaeError: its words come from no paid model.

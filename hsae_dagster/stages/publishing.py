@@ -14,9 +14,7 @@ from hsae_dagster.core.concepts.claims import Closeness, meaning_of, reasons
 from hsae_dagster.core.evaluations import (
     EvaluationRecord,
     Match,
-    Standing,
     annotation_correlation,
-    compare,
     direction_cosine,
     match_hypotheses,
 )
@@ -25,7 +23,6 @@ from hsae_dagster.dataset.discovery import Dataset, file_versions, files_fingerp
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import hash_json
 from hsae_dagster.report.archive import (
-    EvaluationLine,
     asset_address,
     dagster_root,
     render_comparison,
@@ -86,13 +83,6 @@ def identify(
     """The hypothesis of every concept: known by its concept, else matched with the last evaluation's, else new.
 
     The same concepts get the same ids whenever they are asked for again.
-
-    Args:
-        log: records of earlier evaluations.
-        dataset: partition key.
-        concepts: of this evaluation, in rank order.
-        matrix: their annotations.
-        activations: of their neurons.
     """
     records = log.records(dataset)
     identities: dict[str, Identity] = {}
@@ -221,14 +211,6 @@ def exported_annotations(
     """One row per held-out observation, two columns per tested hypothesis, in the order of the report.
 
     Where a probe judged texts that the model was not asked about, `judged_by` says which those are.
-
-    Args:
-        dataset: whose evaluation it is.
-        corpus: of the dataset.
-        interpretations: of the evaluation.
-        matrix: of the evaluation.
-        hypotheses: as reported.
-        closeness: of units with quoted sentences.
     """
     judged, texts = matrix.annotations, corpus.texts.select("text_id", "text")
     texts = judged.select("text_id").join(texts, on="text_id", how="left", maintain_order="left")
@@ -297,33 +279,11 @@ def publish(
     write_atomically(own / record.key / "index.html", listed.encode())
     previous = log.previous(record)
     if previous is not None:
-        write_atomically(own / f"{record.key}-changes.html", comparison_page(previous, record).encode())
-    write_atomically(own / "index.html", render_index(dataset, _lines(log.records(dataset))).encode())
+        write_atomically(own / f"{record.key}-changes.html", render_comparison(previous, record).encode())
+    write_atomically(own / "index.html", render_index(dataset, log.records(dataset)).encode())
     current = folder / f"{dataset}.html"
     write_atomically(current, with_places(page, record.key, dagster, f"{dataset}/"))
     return record, current
-
-
-def comparison_page(before: EvaluationRecord, after: EvaluationRecord) -> str:
-    """Two evaluations of a dataset side by side, as one HTML document."""
-    changes = compare(*([Standing.of(row) for row in record.hypotheses] for record in (before, after)))
-    lines = _lines([before, after])
-    return render_comparison(after.dataset, lines[0], lines[1], changes, str(after.summary["task"]))
-
-
-def _lines(records: list[EvaluationRecord]) -> list[EvaluationLine]:
-    return [
-        EvaluationLine(
-            number=record.number,
-            key=record.key,
-            published=record.published,
-            tested=int(record.summary["tested"]),
-            confirmed=int(record.summary["confirmed"]),
-            versions={origin.asset: origin.data_version for origin in record.origins},
-            run_id=record.evaluation.run_id,
-        )
-        for record in records
-    ]
 
 
 def _row(row: Mapping[str, Any], identities: Mapping[str, Identity]) -> dict[str, Any]:

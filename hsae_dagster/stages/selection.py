@@ -228,15 +228,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A selection with the near-copies left out for it, and how well other seeds find each column.
-
-    Attributes:
-        selection: of the neurons; may be empty.
-        members: near-copies.
-        notes: in words.
-        seeds: of every column; None with one seed.
-        left_out: columns that might not be selected.
-    """
+    """A selection, near-copies and columns left out for it, and how well other seeds find each column."""
 
     selection: Selection
     members: tuple[Member, ...]

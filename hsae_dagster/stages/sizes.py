@@ -73,11 +73,6 @@ def reference_sae(n_texts: int) -> SAE:
 def choose_saes(lessons: Lessons, corpus: StoredCorpus, auto: Auto) -> tuple[dict[str, StoredSAE], dict[str, Any]]:
     """Race the grid, train what is taken to the end; of halves, each takes its own.
 
-    Args:
-        lessons: what autoencoders learn from.
-        corpus: the dataset's.
-        auto: how the choice is made.
-
     Returns:
         What is taken, by the half whose outcomes chose it (empty without halves); `grid` and `choice` for the record.
     """
@@ -305,12 +300,7 @@ GRID = "grid"
 
 @dataclass(frozen=True)
 class Training:
-    """One autoencoder to be trained.
-
-    Attributes:
-        key: of its step: letters, digits and underscores.
-        sae: its declaration.
-    """
+    """One autoencoder to be trained, by the key of its step: letters, digits and underscores."""
 
     key: str
     sae: SAE

@@ -128,16 +128,7 @@ def estimate_annotation(
     account: Account,
     examples: Labelled | None = None,
 ) -> Estimate:
-    """The judge's examination, judging concepts on texts, the same by a second model, and stacked beside single ones.
-
-    Args:
-        annotator: that judges.
-        concepts: to judge.
-        texts: those that it judges.
-        spec: of the dataset.
-        account: that pays.
-        examples: that the judge is shown.
-    """
+    """The judge examined, judging concepts on texts, the same by a second model, and stacked beside single ones."""
     from hsae_dagster.providers.registry import make_annotator
 
     settings, second = spec.annotation, second_judge(spec)

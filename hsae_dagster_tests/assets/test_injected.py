@@ -9,7 +9,7 @@ import pytest
 
 from hsae_dagster.assets.catalog import gather, write_overview
 from hsae_dagster.report.archive import best_markdown, dagster_root, overview_markdown
-from hsae_dagster_tests.assets.injected import EVIL, NAME, declare_injected
+from hsae_dagster_tests.assets.injected import NAME, declare_injected
 from hsae_dagster_tests.assets.workspace import NAMES, Run, Workspace
 from hsae_dagster_tests.report.test_page import Page
 
@@ -98,24 +98,3 @@ def test_no_table_is_run_by_a_spreadsheet(injected: tuple[Workspace, Run]) -> No
     assert lines[1].split(",")[1] == "-1.5", "numbers stay numbers"
     folder = injected[0].project.results / "reports" / NAME
     assert len(list(folder.rglob("*.csv"))) >= len(NAMES)
-
-
-def test_a_picture_of_a_card_is_whole_and_inert(injected: tuple[Workspace, Run]) -> None:
-    from xml.etree import ElementTree
-
-    from hsae_dagster.report.archive import WIDTH, card_svg
-    from hsae_dagster.storage.artifacts import read_frame
-    from hsae_dagster.storage.lineage import LineageLog
-
-    workspace, _ = injected
-    record = LineageLog(workspace.store).records(NAME)[0]
-    rows = read_frame(workspace.store.at(record.evaluation.place).file("hypotheses.parquet"))
-    for row in rows.iter_rows(named=True):
-        evil = {**row, "claim": EVIL * 3, "reason": EVIL}
-        drawn = ElementTree.fromstring(card_svg(record, evil))
-        tags = {element.tag.rsplit("}")[-1] for element in drawn.iter()}
-        assert tags == {"svg", "rect", "text", "line", "circle"}
-        said = "".join(drawn.itertext())
-        assert "<script>" in said and row["hypothesis_id"] in said
-        assert all(origin.data_version[:12] in said for origin in record.origins)
-        assert all(float(e.get("x", 0)) < WIDTH for e in drawn.iter())

@@ -12,7 +12,6 @@ import pytest
 from hsae_dagster.dataset.discovery import files_fingerprint, load_dataset
 from hsae_dagster.dataset.rows import read_rows
 from hsae_dagster.keys import text_id
-from hsae_dagster.orchestration.stage import card_metadata
 from hsae_dagster.report.archive import card_partition
 from hsae_dagster.report.cards import excerpt
 from hsae_dagster.report.wording import one_line
@@ -121,7 +120,9 @@ def statuses(workspace: Workspace, instance: dg.DagsterInstance, dataset: str = 
 
 
 def card_of(workspace: Workspace, instance: dg.DagsterInstance, dataset: str, number: int) -> dict[str, Any]:
-    return card_metadata(instance, workspace.project, card_partition(dataset, number))
+    wanted = dg.AssetRecordsFilter(asset_key("hypothesis_card"), asset_partitions=[card_partition(dataset, number)])
+    events = [record.asset_materialization for record in instance.fetch_materializations(wanted, limit=1).records]
+    return {name: value.value for name, value in events[0].metadata.items()} if events and events[0] else {}
 
 
 def test_a_card_says_stale_when_something_changed_without_the_rest_and_current_when_it_changes_back(

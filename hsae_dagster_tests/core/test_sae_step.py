@@ -12,7 +12,6 @@ from hsae_dagster.core.sae.training import (
     calibrate_threshold,
     column_medians,
     evaluate,
-    normalised_mse,
     spread,
     squares_about_means,
     train_sae,
@@ -31,6 +30,11 @@ def made(config: SAEConfig, seed: int = 0, d: int = 10, n: int = 64) -> tuple[Sp
     with torch.no_grad():
         sae.neuron_bias.copy_(0.1 * torch.randn(config.m, generator=generator))
     return sae.double(), x.double()
+
+
+def normalised_mse(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean squared error over that of the target's column means."""
+    return (predicted - target).square().mean() / spread(target)
 
 
 def directions(n: int, seed: int) -> np.ndarray:

@@ -35,8 +35,7 @@ CHARTS = {
     "loss": lambda text: figures.loss_curves({text: history(9), "b": []}),
     "firing": lambda text: figures.firing_rates(np.array([0.0, 0.01, 0.2, 0.5, 1.0]), 0.25),
     "path": lambda text: figures.selection_path([(0.1, 0), (0.05, 3), (0.01, 9)], 0.05),
-    "fidelity": lambda text: figures.fidelity_bars([text, "b"], [0.8, math.nan]),
-    "prevalence": lambda text: figures.prevalence_bars([text, "b"], [0.2, 0.01]),
+    "prevalence": lambda text: figures.prevalence_bars([text, "b"], [0.2, math.nan]),
 }  # fmt: skip
 
 
@@ -56,7 +55,7 @@ def files(figure):
     return figure.png, figure.svg, figure.alt
 
 
-@pytest.mark.parametrize("name", ["forest", "fidelity", "firing"])
+@pytest.mark.parametrize("name", ["forest", "prevalence", "firing"])
 def test_the_same_input_gives_the_same_bytes(name):
     first, second = CHARTS[name]("outcome"), CHARTS[name]("outcome")
     assert files(first) == files(second)
@@ -129,7 +128,7 @@ def test_empty_inputs_are_drawn_and_say_so():
         figures.loss_curves({}),
         figures.firing_rates(np.array([]), 0.0),
         figures.selection_path([], None),
-        figures.fidelity_bars([], []),
+        figures.prevalence_bars([], []),
     ):
         assert figure.png.startswith(b"\x89PNG")
 

@@ -12,8 +12,7 @@ import statsmodels.api as sm
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import hash_json
 from hsae_dagster.sample_data import adverts
-from hsae_dagster.sample_data.adverts import Adverts, generate_adverts
-from hsae_dagster.sample_data.adverts_words import (
+from hsae_dagster.sample_data.adverts import (
     BOILERPLATE,
     CLOSINGS,
     FAMILIES,
@@ -21,6 +20,8 @@ from hsae_dagster.sample_data.adverts_words import (
     OCCUPATIONS,
     OPENINGS,
     PROPERTIES,
+    Adverts,
+    generate_adverts,
     variants,
 )
 from hsae_dagster.sample_data.registry import SAMPLES

@@ -61,12 +61,7 @@ _FRAME = {"uses", "words", "such", "as", "the", "a", "an", "of", "or", "and", "t
 
 @dataclass(frozen=True)
 class Member:
-    """A concept that another one stands for.
-
-    Attributes:
-        position: of the concept, among those given.
-        phi: correlation of its annotation with the representative's; negative for the opposite concept.
-    """
+    """A concept, by position, that another one stands for; phi is negative for the opposite concept."""
 
     position: int
     phi: float

@@ -24,13 +24,7 @@ _EVEN = 0.5
 
 
 def one_sided(p_value: float, estimate: float, direction: float) -> float:
-    """The p-value for the frozen direction; two-sided where there is none (0).
-
-    Args:
-        p_value: two-sided.
-        estimate: whose sign says which side was seen.
-        direction: sign expected.
-    """
+    """The p-value for the frozen direction; two-sided where there is none (0)."""
     if direction == 0 or not np.isfinite(p_value):
         return p_value
     return p_value / 2 if estimate * direction > 0 else 1 - p_value / 2
@@ -267,10 +261,6 @@ def holdout_keys(observations: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFram
     One key per observation: its text folded, so that a holdout in lower case, or without full stops, is the same one;
     of a pair both, in alphabetical order and with the label to match, so that a pair turned round is the same one. And
     of texts a few runs of words that no other text of the holdout has, their keys marked.
-
-    Args:
-        observations: of the holdout.
-        texts: with text_id and text of all of them.
     """
     names = texts.select("text_id", folded(texts["text"]).alias("folded"))
     sides = text_sides(observations)
@@ -312,11 +302,6 @@ def one_holdout(first: pl.DataFrame, second: pl.DataFrame, *, same_column: bool 
     otherwise: what counts is the order in which the outcomes put the shared texts. Two classes of one column, each
     against the rest, put them in opposite order wherever they differ. The same texts with an outcome of another order
     are another question, hence another holdout, unless both outcomes are classes of one column.
-
-    Args:
-        first: as `holdout_keys` gives it.
-        second: likewise.
-        same_column: whether the outcomes are classes of one column; texts may have several classes.
     """
     if _shared(_texts_of(first), _texts_of(second), _LEAST_SHARE, any_order=same_column):
         return True
@@ -379,19 +364,7 @@ def decide(
     share: float = 1.0,
     plan: Collection[str] = (),
 ) -> Decision:
-    """Choose and correct the p-values.
-
-    Args:
-        tests: of the h hypotheses.
-        errors: what is known about the judge of each.
-        planned: each as it was frozen.
-        keys: h test keys.
-        look: at the holdout.
-        alpha: family-wise error.
-        ranks: whether the rank test decides.
-        share: of alpha that these hypotheses have.
-        plan: test keys of the whole plan.
-    """
+    """Choose and correct the p-values."""
 
     def family(p: np.ndarray, weights: np.ndarray | None) -> Family:
         return corrected(p, keys, look, alpha, weights, share=share, planned=plan)

@@ -270,12 +270,7 @@ def guidance(
 ) -> tuple[ExtraLoss, LabelHead]:
     """The term that `core.sae.training.train_sae` adds for `config.label_weight`, and the head it learns.
 
-    Args:
-        config: `label_weight` λ > 0, `head_neurons`, `distinct_weight`.
-        task: regression, classification or pairwise.
-        training: labels of the training texts.
-        validation: labels of the validation texts; None leaves early stopping to the training texts.
-        device: where to train.
+    Without labels of validation texts early stopping is left to the training texts.
     """
     head = LabelHead(config).to(device)
     losses = {}

@@ -264,12 +264,7 @@ class SparseAutoencoder(nn.Module):
     threshold: Tensor
 
     def __init__(self, config: SAEConfig, input_dim: int) -> None:
-        """Create the module with zero weights; `initialise` or `sae_from_arrays` gives it values.
-
-        Args:
-            config: settings.
-            input_dim: dimension d of the embeddings.
-        """
+        """Create the module with zero weights; `initialise` or `sae_from_arrays` gives it values."""
         super().__init__()
         self.input_dim, self.config = input_dim, config
         self.encoder = nn.Parameter(torch.zeros(config.m, input_dim))
@@ -476,9 +471,6 @@ def _encode_block(sae: SparseAutoencoder, x: torch.Tensor) -> tuple[np.ndarray, 
 
 def concatenate_codes(parts: Sequence[tuple[str, sp.csr_matrix]]) -> tuple[sp.csr_matrix, list[tuple[str, int]]]:
     """Several autoencoders' codes side by side.
-
-    Args:
-        parts: (sae_id, codes) of each autoencoder, all with the same rows.
 
     Returns:
         (n, sum of m) float32 CSR, and (sae_id, column in it) of each column.

@@ -52,11 +52,6 @@ class Evaluation:
     l0: float
 
 
-def normalised_mse(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of (n, d) predictions over that of the target's column means; always finite, see `spread`."""
-    return (predicted - target).square().mean() / spread(target)
-
-
 @torch.no_grad()
 def spread(target: Tensor) -> Tensor:
     """Mean squared distance of target (n, d) from its column means: what a constant prediction leaves unexplained.
@@ -286,15 +281,7 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrainedSAE:
-    """A trained autoencoder with the weights of its best epoch, on the CPU.
-
-    Attributes:
-        sae: the model.
-        config: its settings.
-        history: one record per epoch, the first one epoch 1.
-        best_epoch: the epoch whose weights these are.
-        stop_reason: why training ended.
-    """
+    """A trained autoencoder with the weights of its best epoch, on the CPU."""
 
     sae: SparseAutoencoder
     config: SAEConfig

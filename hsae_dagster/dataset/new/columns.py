@@ -119,9 +119,7 @@ class ColumnProfile:
 def profile(frame: pl.DataFrame, lists: Mapping[str, str] | None = None) -> list[ColumnProfile]:
     """A profile of each column, in the file's order.
 
-    Args:
-        frame: the table.
-        lists: what separates the members of cells, by column, where cells are known to be lists.
+    `lists` says what separates the members of cells, by column, where these are known to be lists.
     """
     known = lists or {}
     return [
@@ -353,11 +351,7 @@ def table_of_records(
 ) -> ReadTable:
     """The table of a line of names and of rows as wide as it.
 
-    Args:
-        names: of the columns.
-        rows: their cells.
-        separator: between the cells, if there was one; it says whether a comma can be in a number.
-        file: its name, for what is said.
+    `separator` stood between the cells; it says whether a comma can be in a number.
 
     Raises:
         DatasetError: the line of names looks like a row.

@@ -57,10 +57,6 @@ class Reading:
 def read_delimited(path: Path, encoding: str | None = None) -> ReadTable:
     """The table in a file, and what is unusual about it.
 
-    Args:
-        path: the file.
-        encoding: as the user names it; None to find it out.
-
     Raises:
         DatasetError: it is no table, or has no line of names, with what to do.
     """

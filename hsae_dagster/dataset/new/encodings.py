@@ -71,11 +71,6 @@ class Decoded:
 def decode(data: bytes, path: Path, wished: str | None = None) -> Decoded:
     """The text of a file.
 
-    Args:
-        data: its bytes.
-        path: for what is said.
-        wished: the encoding that the user names, by any of its names; None to find it out.
-
     Raises:
         DatasetError: it is no text, or its encoding is unknown or cannot be told.
     """

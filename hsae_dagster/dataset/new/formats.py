@@ -46,11 +46,6 @@ _BETWEEN = re.compile("[ \\t\\n\\r\\x1e]*")
 def read_json(path: Path, encoding: str | None, strictly: Callable[[Path], pl.DataFrame]) -> ReadTable:
     """The table in a JSON or JSON-lines file: objects in a list, one a line or under a name; columns; lists of cells.
 
-    Args:
-        path: the file.
-        encoding: as the user names it; None to find it out.
-        strictly: reads it as the loader will, or raises.
-
     Raises:
         DatasetError: it is no JSON, or no table, with the line.
     """
@@ -290,10 +285,6 @@ def _joined(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
 
 def read_workbook(path: Path, sheet: str | None) -> ReadTable:
     """The table on a sheet of a workbook.
-
-    Args:
-        path: the file.
-        sheet: its name; None where only one holds anything.
 
     Raises:
         DatasetError: the reader is not installed, the file is damaged, or it is unclear which sheet is meant.

@@ -79,11 +79,6 @@ class Intake:
 def take_in(source: Path, *, encoding: str | None = None, sheet: str | None = None) -> Intake:
     """Read a file, or the data files of a folder.
 
-    Args:
-        source: file or folder.
-        encoding: of text files, as the user names it; None to find it out.
-        sheet: of a workbook.
-
     Raises:
         DatasetError: nothing there can be read as a table, or the files do not go together.
     """
@@ -203,12 +198,7 @@ def name_for(source: Path) -> str:
 
 
 def exists_already(source: Path, target: Path) -> str:
-    """A sentence on a dataset that is there, with what to do about it.
-
-    Args:
-        source: the file or folder to make a dataset of.
-        target: the folder that the dataset has.
-    """
+    """A sentence on a dataset that is there, with what to do about it."""
     # A folder that may hold the only copy of the files must not be removed.
     only = not source.exists() or source.resolve().is_relative_to(target.resolve())
     remove = f"the file {target / 'dataset.yaml'}" if only else f"the folder {target}"
@@ -230,12 +220,7 @@ def write_plain(intake: Intake, folder: Path) -> None:
 def publish(intake: Intake, plain: Path, declaration: str, target: Path, *, move: bool) -> None:
     """Make the folder `target` from the files and the text of dataset.yaml, whole or not at all.
 
-    Args:
-        intake: the files.
-        plain: where `write_plain` put the rewritten ones.
-        declaration: text of dataset.yaml.
-        target: data/<name>, which must not exist; or the folder of the files itself, which gets its dataset.yaml.
-        move: remove the originals after copying.
+    `plain` is where `write_plain` put the rewritten ones. `target` must not exist, or is the folder of the files.
 
     Raises:
         DatasetError: there is a dataset, or anything else, of that name.

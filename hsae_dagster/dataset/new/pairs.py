@@ -227,12 +227,6 @@ class PairedUp:
 def pair_up(frame: pl.DataFrame, source: str, wishes: Wishes, how: PairWishes) -> PairedUp:
     """Make pairs of the texts of a table and propose a declaration for them.
 
-    Args:
-        frame: all rows, one per text.
-        source: the file's name, for what is said.
-        wishes: choices already made, of the table's columns.
-        how: of which texts pairs are made.
-
     Raises:
         DatasetError: a column is missing or cannot serve, wishes contradict each other, or no pairs can be made.
     """

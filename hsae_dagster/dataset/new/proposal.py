@@ -43,7 +43,7 @@ from hsae_dagster.dataset.new.roles import (
 )
 from hsae_dagster.dataset.rows import plain_headers
 from hsae_dagster.dataset.spec import FEW_ROWS
-from hsae_dagster.dataset.times import seconds_of
+from hsae_dagster.dataset.values import seconds_of
 from hsae_dagster.errors import DatasetError
 
 # (fewer distinct texts than, neurons to select)
@@ -133,12 +133,7 @@ def _looked_at(columns: Sequence[pl.Series]) -> pl.Series:
 
 
 def strange_texts(columns: Sequence[pl.Series], *, bundled: bool = True) -> list[str]:
-    """Remarks on texts that hold more, or other things, than English.
-
-    Args:
-        columns: of texts, str; one, or the two of pairs.
-        bundled: whether the bundled embedder is to read them.
-    """
+    """Remarks on texts that hold more, or other things, than English."""
     texts, said = _looked_at(columns), []
     if not texts.len():
         return []
@@ -257,12 +252,6 @@ def propose(
     notes: Notes = NO_NOTES,
 ) -> Proposal:
     """Propose a declaration for a table.
-
-    Args:
-        frame: all rows, as the files hold them.
-        files: the value of `files` in dataset.yaml.
-        wishes: choices already made.
-        notes: on how the file was read.
 
     Raises:
         DatasetError: no column can be the text or the outcome, or a wished column does not exist.
