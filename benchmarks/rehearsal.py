@@ -23,6 +23,7 @@ import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -63,7 +64,7 @@ def prepare(project: Project, preset: str, share: float, per_call: int) -> str:
 
 
 def stage(project: Project, dataset: str, asset: str) -> None:
-    """Materialize one asset in this process and print its seconds and peak memory as JSON."""
+    """Materialize one asset in this process and print its seconds (by the clock; of the processor) and peak memory."""
     import dagster as dg
 
     from hsae_dagster.definitions import STAGES
@@ -81,12 +82,19 @@ def stage(project: Project, dataset: str, asset: str) -> None:
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,
     )
-    seconds = time.perf_counter() - started
+    took = {"seconds": round(time.perf_counter() - started, 1), "cpu": round(time.process_time(), 1)}
     for event in materialized.all_events:
         if event.is_step_failure:
             raise SystemExit(str(event.step_failure_data.user_failure_data or event.message))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    sys.stdout.write(json.dumps({"stage": asset, "seconds": round(seconds, 1), "peak_gb": round(peak, 2)}) + "\n")
+    sys.stdout.write(json.dumps({"stage": asset, **took, "peak_gb": round(peak, 2)}) + "\n")
+
+
+def of_stage(arguments: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    """What `stage` prints in a process of its own."""
+    done = subprocess.run([sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return row
 
 
 def verdict(project: Project, dataset: str) -> dict[str, object]:
@@ -123,9 +131,7 @@ def rehearse(preset: str, root: Path, share: float, per_call: int, address: str)
     rows = []
     for asset in STAGE_NAMES:
         before = calls(address)
-        command = [sys.executable, __file__, preset, "--stage", asset, "--folder", str(root)]
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
-        row = json.loads(done.stdout.splitlines()[-1])
+        row = of_stage([__file__, preset, "--stage", asset, "--folder", str(root)], environment)
         row |= {"calls": sum(calls(address).values()) - sum(before.values())}
         rows.append(row)
         print(f"{asset:<20}{row['seconds']:>9.1f} s{row['peak_gb']:>8.2f} GB{row['calls']:>9,} calls", flush=True)
