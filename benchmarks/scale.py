@@ -121,14 +121,15 @@ def main() -> None:
     if options.stage:
         stage(Project(data_dir=str(root / "data"), results_dir=str(root / "results")), DATASET, options.stage)
         return
-    print("| texts | distinct units | stage | seconds | CPU s | most memory, GB | CPU s per 1,000 units |")
-    print("|---:|---:|---|" + "---:|" * 4)
+    head = ("texts", "distinct units", "stage", "seconds", "CPU s", "most memory, GB", "without mapped files, GB")
+    print(f"| {' | '.join(head)} | CPU s per 1,000 units |")
+    print("|---:|---:|---|" + "---:|" * 5)
     for texts in options.texts:
         found = measured(root, texts, options.m, options.k)
         units = int(found.pop("units")["distinct"])
         for name, took in found.items():
             shown = [f"{texts:,}", f"{units:,}", name, *(f"{took[key]:.0f}" for key in ("seconds", "cpu"))]
-            shown += [f"{took['peak_gb']:.2f}", f"{1000 * took['cpu'] / units:.3f}"]
+            shown += [f"{took['peak_gb']:.2f}", f"{took['own_gb']:.2f}", f"{1000 * took['cpu'] / units:.3f}"]
             print(f"| {' | '.join(shown)} |", flush=True)
 
 
