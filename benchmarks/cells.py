@@ -1,7 +1,7 @@
 """Runs of the pipeline apart from a project's own results, for the benchmarks beside this file.
 
 Belongs here: a scratch project that reuses a project's embeddings and autoencoders, running stages in it, reading what
-came out. Does not belong here: which runs to make (`permuted_labels`, `signal_kept`).
+came out. Does not belong here: which runs to make (`permuted_labels`, `units`).
 
 A run apart has its own results folder, so it neither moves what is current for a dataset nor counts as a look at its
 holdout. Vectors and single autoencoders are reached by links, so they are computed once whatever the labels.
@@ -115,6 +115,11 @@ def _as_parquet(files: Any) -> Any:
     if isinstance(files, dict):
         return {split: _as_parquet(file) for split, file in files.items()}
     return [_as_parquet(file) for file in files]
+
+
+def salt(seed: int) -> str:
+    """The split of a seed; the first is the default of every dataset."""
+    return "hsae" if seed == 0 else f"hsae-{seed + 1}"
 
 
 def run_stages(project: Project, dataset: str, upto: str = STAGE_NAMES[-1]) -> None:

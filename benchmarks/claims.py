@@ -18,8 +18,7 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.cells import Shared, append, arguments, finished, lines, present, result, run_stages, show
-from benchmarks.signal_kept import salt
+from benchmarks.cells import Shared, append, arguments, finished, lines, present, result, run_stages, salt, show
 from hsae_dagster.core.inference import joint_fit
 from hsae_dagster.core.observations import control_columns, observation_matrix
 from hsae_dagster.orchestration.project import Project

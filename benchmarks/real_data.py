@@ -21,11 +21,11 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import signal_kept
-from benchmarks.cells import append, finished, lines, result, run_stages, show
+from benchmarks.cells import append, finished, lines, run_stages, show
 from hsae_dagster.core.inference import joint_fit as ladder
 from hsae_dagster.orchestration.project import Project
-from hsae_dagster.storage.artifacts import read_frame
+from hsae_dagster.storage.objects import ObjectStore
+from hsae_dagster.storage.outputs import StoredCheckpoints, StoredCorpus, StoredEvaluation
 
 # Two proportions differ at the 5 % level.
 _DIFFERENT = 1.96
@@ -113,15 +113,25 @@ def declare(project: Project, name: str, source: Path) -> None:
 
 def measure(project: Project, name: str) -> dict[str, Any]:
     """What the table shows of a finished run."""
-    texts = read_frame(result(project, name, "corpus").file("texts.parquet"))
-    return {"texts": texts.height, **signal_kept.measure(project, name)}
+    store = ObjectStore(project.results)
+    report, checkpoints = StoredEvaluation.current(store, name), StoredCheckpoints.current(store, name)
+    trained = [record["config"] for record in checkpoints.records]
+    return {
+        "texts": StoredCorpus.current(store, name).texts.height,
+        "metric": report.summary["metric"],
+        "fits": {row["name"]: [row[end] for end in ("value", "low", "high")] for row in report.fits.to_dicts()},
+        "sae": " + ".join(f"{one['m']}/{one['k']}" for one in trained),
+        "tested": report.summary["tested"],
+        "confirmed": report.summary["confirmed"],
+        "significant": report.hypotheses.filter(pl.col("p_holm") < 0.05).height,
+    }
 
 
 def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
     """The cells as a Markdown table."""
     yield (
         "| dataset | texts | measure | embeddings (ceiling) | TF-IDF + linear model | selected neurons | concepts "
-        "[95 % interval] | Holm < .05 | confirmed | m/k, λ | minutes |"
+        "[95 % interval] | Holm < .05 | confirmed | m/k | minutes |"
     )
     yield "|---|---:|---|---:|---:|---:|---:|---:|---:|---|---:|"
     for cell in cells:
@@ -134,7 +144,7 @@ def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
             *(f"{fits[rung][0]:.3f}" for rung in (ladder.EMBEDDINGS, ladder.WORDS, ladder.SELECTED)),
             f"{value:.3f} [{low:.3f}, {high:.3f}]",
             *(f"{cell[key]} of {cell['tested']}" for key in ("significant", "confirmed")),
-            signal_kept.sizes(cell["saes"]),
+            cell["sae"],
             f"{cell['seconds'] / 60:.1f}",
         ]
         yield f"| {' | '.join(shown)} |"

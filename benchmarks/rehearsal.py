@@ -21,8 +21,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -62,14 +64,31 @@ def prepare(project: Project, preset: str, share: float, per_call: int) -> str:
     return variant
 
 
+def most_own_memory(every: float = 0.05) -> Callable[[], float]:
+    """Watch this process from now on: the most memory so far that is no mapped file, in GB (Linux).
+
+    Pages of a mapped file count in `ru_maxrss`, though the system takes them back when it needs them.
+    """
+    seen = [0.0]
+
+    def watch() -> None:
+        while True:
+            held = Path("/proc/self/status").read_text(encoding="ascii").partition("RssAnon:")[2].split()[0]
+            seen[0] = max(seen[0], int(held) * 1024 / 1e9)
+            time.sleep(every)
+
+    threading.Thread(target=watch, daemon=True).start()
+    return lambda: seen[0]
+
+
 def stage(project: Project, dataset: str, asset: str) -> None:
-    """Materialize one asset in this process and print its seconds and peak memory as JSON."""
+    """Materialize one asset in this process and print its seconds (by the clock; of the processor) and peak memory."""
     import dagster as dg
 
     from hsae_dagster.definitions import STAGES
     from hsae_dagster.orchestration.project import DATASETS
 
-    started = time.perf_counter()
+    started, own = time.perf_counter(), most_own_memory()
     instance = dg.DagsterInstance.ephemeral()
     instance.add_dynamic_partitions(DATASETS, [dataset])
     materialized = dg.materialize(
@@ -81,12 +100,19 @@ def stage(project: Project, dataset: str, asset: str) -> None:
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,
     )
-    seconds = time.perf_counter() - started
+    took = {"seconds": round(time.perf_counter() - started, 1), "cpu": round(time.process_time(), 1)}
     for event in materialized.all_events:
         if event.is_step_failure:
             raise SystemExit(str(event.step_failure_data.user_failure_data or event.message))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    sys.stdout.write(json.dumps({"stage": asset, "seconds": round(seconds, 1), "peak_gb": round(peak, 2)}) + "\n")
+    sys.stdout.write(json.dumps({"stage": asset, **took, "peak_gb": round(peak, 2), "own_gb": round(own(), 2)}) + "\n")
+
+
+def of_stage(arguments: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    """What `stage` prints in a process of its own."""
+    done = subprocess.run([sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return row
 
 
 def verdict(project: Project, dataset: str) -> dict[str, object]:
@@ -123,9 +149,7 @@ def rehearse(preset: str, root: Path, share: float, per_call: int, address: str)
     rows = []
     for asset in STAGE_NAMES:
         before = calls(address)
-        command = [sys.executable, __file__, preset, "--stage", asset, "--folder", str(root)]
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
-        row = json.loads(done.stdout.splitlines()[-1])
+        row = of_stage([__file__, preset, "--stage", asset, "--folder", str(root)], environment)
         row |= {"calls": sum(calls(address).values()) - sum(before.values())}
         rows.append(row)
         print(f"{asset:<20}{row['seconds']:>9.1f} s{row['peak_gb']:>8.2f} GB{row['calls']:>9,} calls", flush=True)

@@ -1,86 +1,136 @@
-"""One run of the numerical stages at a size that hurts: python benchmarks/scale.py --texts 1000000.
+"""Texts of several sentences through the stages up to selection, at sizes that hurt.
 
-Makes synthetic embeddings from a sparse dictionary whose features partly decide an outcome, trains an autoencoder for a
-few epochs, encodes every text, selects neurons, and prints time and peak memory after each stage. What it finds is no
-result; whether it fits into memory, and how long it takes, is.
+    python benchmarks/scale.py --texts 50000 100000 200000
+
+Texts of six sentences are made, nearly all of them distinct; a sentence is about one of 64 topics, and eight topics
+decide an outcome beside noise. Vectors are the sum of a sentence's words, each with a random vector, so that embedding
+costs little. Each stage runs in a process of its own with one thread: its seconds, processor seconds and peak memory
+are printed. What is found is no result; whether it fits, and how long it
+takes, is. What a stage writes goes below `--folder` and is removed.
 """
 
 import argparse
-import resource
-import time
+import os
+import shutil
+import sys
+from functools import cache
+from pathlib import Path
 
 import numpy as np
+import polars as pl
+import yaml
 
-from hsae_dagster.core.sae.model import SAEConfig, encode
-from hsae_dagster.core.sae.training import train_sae
-from hsae_dagster.core.selection.methods import select_neurons
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-FEATURES, ACTIVE, BLOCK = 512, 8, 50_000
+from benchmarks.cells import STAGE_NAMES, result
+from benchmarks.rehearsal import CHECKOUT, of_stage, stage
+from hsae_dagster.orchestration.project import Project
+
+DATASET, DIMENSIONS = "made", 384
+STAGES = STAGE_NAMES[: STAGE_NAMES.index("selected_neurons") + 1]
+_TOPICS, _WORDS_OF_TOPIC, _VOCABULARY = 64, 40, 20_000
+_SENTENCES, _WORDS, _ABOUT = 6, 11, 4
+_EFFECTS = np.linspace(-1, 1, 8)
 
 
-def synthetic(texts: int, dimensions: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(texts, dimensions) float32 unit vectors of a sparse dictionary, and an outcome of ten of its features."""
+def made_up(texts: int, seed: int = 0) -> pl.DataFrame:
+    """Texts, their authors (20 texts each) and an outcome: text str, author i64, y f64."""
     rng = np.random.default_rng(seed)
-    dictionary = rng.standard_normal((FEATURES, dimensions)).astype(np.float32)
-    dictionary /= np.linalg.norm(dictionary, axis=1, keepdims=True)
-    effects = np.zeros(FEATURES, np.float32)
-    effects[:10] = np.linspace(-1, 1, 10)
-    vectors, outcome = np.empty((texts, dimensions), np.float32), np.empty(texts, np.float32)
-    for start in range(0, texts, BLOCK):
-        rows = min(BLOCK, texts - start)
-        weights = np.zeros((rows, FEATURES), np.float32)
-        chosen = rng.integers(0, FEATURES, (rows, ACTIVE))
-        np.put_along_axis(weights, chosen, rng.gamma(3.0, 1 / 3, chosen.shape).astype(np.float32), axis=1)
-        block = weights @ dictionary + 0.05 * rng.standard_normal((rows, dimensions), dtype=np.float32)
-        vectors[start : start + rows] = block / np.linalg.norm(block, axis=1, keepdims=True)
-        outcome[start : start + rows] = weights @ effects + rng.standard_normal(rows, dtype=np.float32)
-    return vectors, outcome
+    topic = rng.integers(_TOPICS, size=(texts, _SENTENCES))
+    # Common words are common, as in any language.
+    words = (_VOCABULARY * rng.random((texts, _SENTENCES, _WORDS)) ** 3).astype(np.int64)
+    about = topic[..., None] * _WORDS_OF_TOPIC + rng.integers(_WORDS_OF_TOPIC, size=(texts, _SENTENCES, _ABOUT))
+    words[..., :_ABOUT] = _VOCABULARY + about
+    names = np.array([_spelled(number) for number in range(_VOCABULARY + _TOPICS * _WORDS_OF_TOPIC)], dtype=object)
+    told = [" ".join(f"{' '.join(sentence).capitalize()}." for sentence in names[text]) for text in words]
+    said = np.stack([(topic == which).any(axis=1) for which in range(len(_EFFECTS))], axis=1)
+    outcome = said @ _EFFECTS + rng.standard_normal(texts)
+    return pl.DataFrame({"text": told, "author": np.arange(texts) // 20, "y": outcome})
 
 
-def peak_megabytes() -> float:
-    """Largest resident size of this process so far (Linux counts in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+def _spelled(number: int) -> str:
+    """A word of syllables, another one for each number."""
+    syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
+    word = ""
+    for _ in range(3):
+        number, last = divmod(number, len(syllables))
+        word += syllables[last]
+    return word
+
+
+@cache
+def _projection() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((2**15, DIMENSIONS)).astype(np.float32)
+
+
+def bag_of_words(texts: list[str]) -> np.ndarray:
+    """(n, 384) float32: the sum of the vectors of a text's words."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    counted = HashingVectorizer(n_features=2**15, alternate_sign=False, norm=None, dtype=np.float32).transform(texts)
+    vectors: np.ndarray = counted @ _projection()
+    return vectors
+
+
+def declare(project: Project, texts: int, m: int, k: int) -> None:
+    """The dataset's folder."""
+    folder = project.data / DATASET
+    folder.mkdir(parents=True)
+    made_up(texts).write_parquet(folder / "rows.parquet")
+    declared = {
+        "files": "rows.parquet",
+        "task": "regression",
+        "columns": {"text": "text", "label": "y", "cluster_by": "author"},
+        "units": "sentence",
+        "embedding": {"model": "benchmarks.scale:bag_of_words", "batch_size": 2048},
+        # As many passes as `saes: auto` makes over so many units.
+        "saes": [{"m": m, "k": k, "max_epochs": 5, "batch_size": 512, "learning_rate": 2e-3, "start": "centroids"}],
+        "sae_seeds": 1,
+        "inference": {"bootstrap": 0},
+    }
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(declared), encoding="utf-8")
+
+
+def measured(root: Path, texts: int, m: int, k: int) -> dict[str, dict[str, float]]:
+    """What each stage took at one size, by its name; `units` of all of them beside."""
+    shutil.rmtree(root, ignore_errors=True)
+    project = Project(data_dir=str(root / "data"), results_dir=str(root / "results"))
+    environment = os.environ | {"DAGSTER_HOME": "", "PYTHONPATH": str(CHECKOUT)}
+    environment |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "POLARS_MAX", "RAYON", "OPENBLAS")}
+    found = {}
+    try:
+        declare(project, texts, m, k)
+        for name in STAGES:
+            found[name] = of_stage([__file__, "--stage", name, "--folder", str(root)], environment)
+        units = result(project, DATASET, "corpus").json("summary.json")["units"]
+        return found | {"units": units}
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def main() -> None:
+    """Measure, or run the one stage that a measurement asks this process for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", type=int, default=1_000_000)
-    parser.add_argument("--dimensions", type=int, default=384)
-    parser.add_argument("--m", type=int, default=512)
-    parser.add_argument("--k", type=int, default=16)
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=2048)
-    parser.add_argument("--select", type=int, default=20)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--texts", type=int, nargs="+", default=[50_000, 100_000, 200_000])
+    parser.add_argument("--m", type=int, default=256)
+    parser.add_argument("--k", type=int, default=8)
+    parser.add_argument("--folder", type=Path, default=Path("results/scale"))
+    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     options = parser.parse_args()
-
-    clock = time.monotonic()
-
-    def tell(stage: str, more: str = "") -> None:
-        nonlocal clock
-        now = time.monotonic()
-        print(f"{stage:<22}{now - clock:9.1f} s   peak {peak_megabytes():9,.0f} MB   {more}", flush=True)
-        clock = now
-
-    tell("libraries")
-    vectors, outcome = synthetic(options.texts, options.dimensions, seed=0)
-    tell("synthetic embeddings", f"{vectors.nbytes / 1e6:,.0f} MB of vectors")
-    held = options.texts // 50
-    config = SAEConfig(m=options.m, k=options.k, max_epochs=options.epochs, batch_size=options.batch_size)
-    trained = train_sae(
-        vectors[held:],
-        vectors[:held],
-        config,
-        device=options.device,
-        on_epoch=lambda e: print(f"  epoch {e.epoch}: explained variance {e.explained_variance:.3f}", flush=True),
-    )
-    tell("sae_checkpoints", f"m {options.m}, k {options.k}, {options.epochs} epochs")
-    codes = encode(trained.sae, vectors, device=options.device)
-    stored = codes.data.nbytes + codes.indices.nbytes + codes.indptr.nbytes
-    dense = options.texts * options.m * 4
-    tell("activations", f"{codes.nnz:,} stored, {stored / 1e6:,.0f} MB; dense would be {dense / 1e6:,.0f} MB")
-    selection = select_neurons(codes, outcome, options.select)
-    tell("selected_neurons", f"{len(selection.columns)} of {options.m} by {selection.method}")
+    root = options.folder.resolve()
+    if options.stage:
+        stage(Project(data_dir=str(root / "data"), results_dir=str(root / "results")), DATASET, options.stage)
+        return
+    head = ("texts", "distinct units", "stage", "seconds", "CPU s", "most memory, GB", "without mapped files, GB")
+    print(f"| {' | '.join(head)} | CPU s per 1,000 units |")
+    print("|---:|---:|---|" + "---:|" * 5)
+    for texts in options.texts:
+        found = measured(root, texts, options.m, options.k)
+        units = int(found.pop("units")["distinct"])
+        for name, took in found.items():
+            shown = [f"{texts:,}", f"{units:,}", name, *(f"{took[key]:.0f}" for key in ("seconds", "cpu"))]
+            shown += [f"{took['peak_gb']:.2f}", f"{took['own_gb']:.2f}", f"{1000 * took['cpu'] / units:.3f}"]
+            print(f"| {' | '.join(shown)} |", flush=True)
 
 
 if __name__ == "__main__":

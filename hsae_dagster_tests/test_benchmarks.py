@@ -7,11 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks import asking, real_data
+from benchmarks import asking, real_data, units
 from benchmarks.cells import Shared, append, finished, lines, permuted, run_stages
 from benchmarks.permuted_labels import permutation
-from benchmarks.signal_kept import ARMS, declared, measure, salt, table
-from hsae_dagster.dataset.sections import AutoSizes
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets.workspace import Workspace
@@ -63,14 +61,23 @@ def test_a_run_apart_moves_nothing_and_is_nobodys_second_look(copied: Workspace)
         badges = sorted(read_frame(report.file("hypotheses.parquet"))["badge"])
         assert badges.count("confirmed") >= 1, "the tiny texts' topics are found"
         assert report.json("evaluation.json")["look"] == 1, "a run apart is nobody's second look"
-        found = measure(project, "ratings")
     assert not project.data.exists()
     assert copied.bytes_of("datasets", "holdouts", "reports") == before
     assert len(list((copied.project.results / "objects" / "embeddings").iterdir())) == embedded, "vectors are reused"
-    assert found["confirmed"] == badges.count("confirmed")
-    (row,) = list(table([{"dataset": "movie_reviews", "arm": "a", "seed": 0, **found}]))[2:]
-    assert f"| {found['fits']['selected neurons'][0]:.3f} |" in row
-    assert row.count("|") == next(iter(table([]))).replace("\\|", "").count("|")
+
+
+def test_whole_texts_beside_sentences_is_a_table_of_what_selected_neurons_tell(copied: Workspace) -> None:
+    saes = [{"m": 8, "k": 2, "max_epochs": 30, "batch_size": 32}]
+    found = [units.cell(shared(copied), "ratings", arm, 0, saes) for arm in units.ARMS]
+    whole, parts = list(units.table(found))[2:]
+    assert whole.startswith("| ratings (R²) | whole texts |")
+    for one, row in zip(found, (whole, parts), strict=True):
+        assert one["fits"]["selected neurons"] > 0.2, "the tiny texts' topics are found"
+        assert f"| {one['fits']['selected neurons']:.3f} |" in row
+        assert row.count("|") == next(iter(units.table([]))).count("|")
+    nothing = {**found[0], "fits": {"embeddings (ceiling)": 0.1}, "seed": 1}
+    (row,) = list(units.table([found[0], nothing]))[2:]
+    assert f"{found[0]['fits']['selected neurons']:.3f}, nothing found in 1" in row
 
 
 def test_permuted_labels_go_through_guidance_and_confirm_nothing(copied: Workspace) -> None:
@@ -89,23 +96,6 @@ def test_a_second_run_goes_on_after_the_last_whole_line(tmp_path: Path) -> None:
         stream.write('{"dataset": "ratings", "se')
     assert finished(path, "dataset", "seed") == {("ratings", 0)}
     assert len(lines(path)) == 1
-
-
-@pytest.mark.parametrize("task", ["regression", "classification", "pairwise"])
-@pytest.mark.parametrize("arm", ARMS)
-def test_what_an_arm_declares_is_a_declaration(arm: str, task: str) -> None:
-    columns = {"text_a": "a", "text_b": "b"} if task == "pairwise" else {"text": "text"}
-    said = declared(arm, task, 1)
-    spec = DatasetSpec.model_validate(
-        {
-            "task": task,
-            "files": "x.csv",
-            "columns": {**columns, "label": "y"},
-            "saes": said,
-            "splits": {"salt": salt(1)},
-        }
-    )
-    assert isinstance(spec.saes, AutoSizes) == (arm == "b")
 
 
 @pytest.mark.parametrize("name", real_data.DATASETS)

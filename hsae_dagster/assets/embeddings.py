@@ -15,6 +15,7 @@ from hsae_dagster.orchestration.stage import Stage, explained
 from hsae_dagster.providers.base import Embedder
 from hsae_dagster.providers.spending import Account, Estimate
 from hsae_dagster.stages.spending import account_of, account_summary, announce
+from hsae_dagster.stages.units import blocks_of_vectors
 from hsae_dagster.storage.outputs import StoredCorpus, StoredEmbeddings
 from hsae_dagster.storage.vectors import VectorTable
 
@@ -45,13 +46,11 @@ def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.Materi
         with vectors.being_filled(lambda: stage.report("another run is embedding the same texts; waiting for it")):
             counts, estimate = _fill(stage, embedder, vectors, texts, account)
         stored = _record(stage, vectors, texts["text_id"])
-        read_back = vectors.read(texts["text_id"])
-        check = checks.result(
-            NAME,
-            "every_text_has_a_vector",
-            bool(np.isfinite(read_back).all()) and read_back.shape[1] == embedder.embedding_set.dimensions,
-            {"texts": texts.height, "dimensions": read_back.shape[1]},
-        )
+        dimensions, right = embedder.embedding_set.dimensions, True
+        for block in blocks_of_vectors(vectors, texts["text_id"]):
+            right = right and block.shape[1] == dimensions and bool(np.isfinite(block).all())
+        told = {"texts": texts.height, "dimensions": dimensions}
+        check = checks.result(NAME, "every_text_has_a_vector", right, told)
         paid = account_summary(account, estimate) if account.totals.calls else {}
         described = {"dagster/row_count": texts.height, **counts, **paid, **stored.record}
         return stage.finish(stored, described, [check])

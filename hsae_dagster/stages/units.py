@@ -41,7 +41,12 @@ def text_vectors(vectors: VectorTable, units: TextUnits, text_ids: pl.Series) ->
         (n, d) float32.
     """
     some = units.of_texts(text_ids)
-    return vectors.read(some.unit_ids) if some.are_texts else some.mean(vectors.read(some.unit_ids))
+    if some.are_texts:
+        return vectors.read(some.unit_ids)
+    # A block of texts at a time: their units' vectors together are several times what is returned.
+    each = max(1, _BLOCK * len(text_ids) // max(len(some.rows), 1))
+    blocks = (some.of_texts(text_ids.slice(start, each)) for start in range(0, max(len(text_ids), 1), each))
+    return np.concatenate([block.mean(vectors.read(block.unit_ids)) for block in blocks])
 
 
 def blocks_of_vectors(vectors: VectorTable, unit_ids: pl.Series) -> Iterator[np.ndarray]:

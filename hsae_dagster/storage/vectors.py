@@ -447,16 +447,23 @@ def _remove(path: Path) -> None:
 
 
 def place(batches: "Iterable[pa.RecordBatch]", ids: Sequence[str], out: np.ndarray) -> np.ndarray:
-    """Put the vectors of `ids` into their rows of out (n, d), from (key, vector) batches; which were met, (n,) bool."""
-    import pyarrow as pa
+    """Put the vectors of `ids` into their rows of out (n, d), from (key, vector) batches; which were met, (n,) bool.
 
-    wanted = pa.array(ids, pa.string())
+    The keys are sorted once and searched for each batch: a table of many small commits has as many batches, and a hash
+    of all keys for each would make the time grow with the square of the rows.
+    """
+    wanted = pl.Series(ids, dtype=pl.String)
+    order = wanted.arg_sort().to_numpy()
+    ordered = wanted.gather(order)
     met = np.zeros(len(out), dtype=bool)
     for batch in batches:
-        at = _index(batch.column(0), wanted)
+        keys = pl.Series(batch.column(0)).cast(pl.String)
+        place_of = ordered.search_sorted(keys).to_numpy()
+        known = place_of < len(ordered)
+        known[known] = (ordered.gather(place_of[known]) == keys.filter(pl.Series(known))).to_numpy()
+        at = order[place_of[known]].astype(np.int64)
         values = batch.column(1).flatten().to_numpy(zero_copy_only=False).reshape(-1, out.shape[1])
-        if (at < 0).any():
-            values, at = values[at >= 0], at[at >= 0]
+        values = values if known.all() else values[known]
         if len(at) and at[-1] - at[0] + 1 == len(at) and (np.diff(at) == 1).all():
             out[at[0] : at[-1] + 1] = values
         else:

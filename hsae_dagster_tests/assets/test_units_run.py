@@ -121,6 +121,25 @@ def test_a_texts_vector_is_the_mean_of_its_sentences(workspace: Workspace) -> No
         np.testing.assert_allclose(found[place], vectors.read(own).mean(axis=0), atol=1e-6)
 
 
+def test_no_stage_holds_the_vectors_of_all_sentences_to_look_at_them(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hsae_dagster.dataset.discovery import load_dataset
+    from hsae_dagster.storage.vectors import VectorTable
+
+    store, dataset = workspace.project.store, load_dataset(workspace.project.data, "long")
+    vectors = vector_table(workspace.project, dataset, StoredEmbeddings.current(store, "long"))
+    units = StoredCorpus.current(store, "long").places
+    whole = text_vectors(vectors, units, units.text_ids)
+    asked, read = [], VectorTable.read
+    monkeypatch.setattr("hsae_dagster.stages.units._BLOCK", 50)
+    monkeypatch.setattr(VectorTable, "read", lambda table, ids: (asked.append(len(ids)), read(table, ids))[1])
+    np.testing.assert_array_equal(text_vectors(vectors, units, units.text_ids), whole)
+    assert len(asked) > 10
+    assert workspace.run("long", "embeddings").success
+    assert max(asked) <= 60
+
+
 def test_the_evaluation_knows_the_corpus_whose_sentences_were_embedded(workspace: Workspace) -> None:
     store = workspace.project.store
     record = LineageLog(store).latest("long")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from hsae_dagster.core.sae import training
 from hsae_dagster.core.sae.model import SAEConfig, encode
 from hsae_dagster.core.sae.training import centroids, train_sae
 from hsae_dagster.core.selection.stability import FOUND, found_again
@@ -28,6 +29,17 @@ def test_they_lie_where_the_embeddings_are() -> None:
     assert float(nearest.mean()) > 0.8
     again = centroids(x, 8, torch.Generator().manual_seed(3))
     assert torch.equal(found, again), "a function of data and seed"
+
+
+def test_no_centred_copy_of_all_embeddings_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = bundles(np.random.default_rng(0), 600, 8, 32)
+    centre = torch.from_numpy(np.median(x, axis=0))
+    found = centroids(torch.from_numpy(x), 8, torch.Generator().manual_seed(3), centre)
+    assert torch.equal(found, centroids(torch.from_numpy(x) - centre, 8, torch.Generator().manual_seed(3)))
+    seen = []
+    monkeypatch.setattr(training, "centroids", lambda given, *rest: (seen.append(given), centroids(given, *rest))[1])
+    train_sae(x, None, SAEConfig(m=8, k=2, max_epochs=1, start="centroids"))
+    assert seen[0].data_ptr() == x.ctypes.data
 
 
 def test_embeddings_without_a_direction_get_a_random_one() -> None:

@@ -1,6 +1,7 @@
 """The contiguous copy of a large table: equal to the table, never of another state, never needed."""
 
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,27 @@ def test_rows_come_back_in_any_order_from_the_copy_as_from_the_table(tmp_path: P
     assert len(copies(tmp_path)) == 1
     with pytest.raises(StorageError, match="1 texts have no vector"):
         table.read([ids[0], "0" * 32])
+
+
+def test_many_small_commits_cost_no_more_than_their_rows() -> None:
+    import pyarrow as pa
+
+    n, rows = 100_000, 50
+    keys = [f"{i * 7_919 % n:064x}" for i in range(n)]
+    values = np.arange(n, dtype=np.float32)[:, None]
+    batches = [
+        pa.record_batch({"k": keys[i : i + rows], "v": pa.FixedSizeListArray.from_arrays(values[i : i + rows, 0], 1)})
+        for i in range(0, n, rows)
+    ]
+    out, ascending = np.zeros_like(values), sorted(keys)
+    started = time.process_time()
+    vectors.positions(keys, ascending)
+    once = time.process_time() - started
+    assert vectors.place(batches, ascending, out).all()
+    took = time.process_time() - started - once
+    np.testing.assert_array_equal(out, values[np.argsort(keys)])
+    # A look-up of all keys for each of the 2,000 batches would take 2,000 times as long as one.
+    assert took < 100 * once + 1
 
 
 def test_a_changed_table_is_never_read_from_its_old_copy(tmp_path: Path) -> None:

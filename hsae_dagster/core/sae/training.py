@@ -219,13 +219,14 @@ class InputNoise:
 _PER_CENTROID, _ROUNDS = 64, 5
 
 
-def centroids(centred: Tensor, m: int, generator: torch.Generator) -> Tensor:
+def centroids(x: Tensor, m: int, generator: torch.Generator, centre: Tensor | float = 0.0) -> Tensor:
     """Directions of m centroids, by k-means on the sphere from k-means++ seeds (Arthur and Vassilvitskii 2007).
 
     Args:
-        centred: (n, d) embeddings less their medians, n >= m, on the CPU.
+        x: (n, d) embeddings, n >= m, on the CPU.
         m: directions wanted.
         generator: source of the sample and of the seeds.
+        centre: (d,) taken from those that are looked at: a centred copy of all would double the memory.
 
     Returns:
         (m, d) of unit length.
@@ -233,9 +234,9 @@ def centroids(centred: Tensor, m: int, generator: torch.Generator) -> Tensor:
     from sklearn.cluster import KMeans, kmeans_plusplus
     from threadpoolctl import threadpool_limits
 
-    rows = torch.randperm(len(centred), generator=generator)[: _PER_CENTROID * m]
+    rows = torch.randperm(len(x), generator=generator)[: _PER_CENTROID * m]
     seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
-    sample = torch.nn.functional.normalize(centred[rows], dim=1).numpy()
+    sample = torch.nn.functional.normalize(x[rows] - centre, dim=1).numpy()
     # Of several threads each would add up its own part, so that sums would depend on how many there are.
     with threadpool_limits(1):
         seeds, _ = kmeans_plusplus(sample, m, random_state=seed, n_local_trials=1)
@@ -340,7 +341,7 @@ def train_sae(
     generator = torch.Generator().manual_seed(config.seed)
     sae = SparseAutoencoder(config, x.shape[1])
     medians = column_medians(x)
-    start = centroids(x - medians, config.m, generator) if config.start == "centroids" else None
+    start = centroids(x, config.m, generator, medians) if config.start == "centroids" else None
     sae.initialise(medians, generator, start)
     trainer = SAETrainer(sae.to(device), config, extra_loss)
     x, held_out = x.to(device), held_out.to(device)
@@ -510,8 +511,10 @@ def _checked(values: np.ndarray, name: str, dimensions: int | None = None) -> Te
             f"The {name} embeddings have {values.shape[1]} dimensions and the training embeddings {dimensions}; "
             "embed both with one model."
         )
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.all():
-        row = int(np.flatnonzero(~finite)[0])
-        raise MethodError(f"The {name} embedding of row {row} is not finite. Embed the texts again.")
+    # By blocks: the answer for every number would take a quarter of the numbers' own memory.
+    for start in range(0, len(values), _EVALUATION_BATCH):
+        finite = np.isfinite(values[start : start + _EVALUATION_BATCH]).all(axis=1)
+        if not finite.all():
+            row = start + int(np.flatnonzero(~finite)[0])
+            raise MethodError(f"The {name} embedding of row {row} is not finite. Embed the texts again.")
     return torch.from_numpy(np.require(values, np.float32, ["C", "W"]))
