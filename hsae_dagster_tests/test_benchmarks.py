@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import sqlalchemy as sa
 
 from benchmarks import asking, real_data
 from benchmarks.cells import Shared, append, finished, lines, permuted, run_stages
@@ -14,6 +16,7 @@ from benchmarks.signal_kept import ARMS, declared, measure, salt, table
 from hsae_dagster.dataset.sections import AutoSizes
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.storage.artifacts import read_frame
+from hsae_dagster.storage.records import DOCUMENTS
 from hsae_dagster_tests.assets.workspace import Workspace
 
 
@@ -54,8 +57,13 @@ def test_labels_that_belong_to_clusters_are_dealt_to_whole_clusters_and_pairs_ar
     assert 0 < moved["moved"].sum() < 200
 
 
+def documents(workspace: Workspace) -> list[dict[str, Any]]:
+    with workspace.store.records.reading() as records:
+        return records.rows(sa.select(DOCUMENTS))
+
+
 def test_a_run_apart_moves_nothing_and_is_nobodys_second_look(copied: Workspace) -> None:
-    before = copied.bytes_of("datasets", "holdouts", "reports")
+    before = copied.bytes_of("reports"), documents(copied)
     embedded = len(list((copied.project.results / "objects" / "embeddings").iterdir()))
     with shared(copied).apart("ratings", {"inference": {"bootstrap": 0}}) as project:
         run_stages(project, "ratings")
@@ -65,7 +73,7 @@ def test_a_run_apart_moves_nothing_and_is_nobodys_second_look(copied: Workspace)
         assert report.json("evaluation.json")["look"] == 1, "a run apart is nobody's second look"
         found = measure(project, "ratings")
     assert not project.data.exists()
-    assert copied.bytes_of("datasets", "holdouts", "reports") == before
+    assert (copied.bytes_of("reports"), documents(copied)) == before
     assert len(list((copied.project.results / "objects" / "embeddings").iterdir())) == embedded, "vectors are reused"
     assert found["confirmed"] == badges.count("confirmed")
     (row,) = list(table([{"dataset": "movie_reviews", "arm": "a", "seed": 0, **found}]))[2:]

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsae_dagster.errors import refusal
-from hsae_dagster.storage.objects import locked, sealed, unsealed, write_atomically
+from hsae_dagster.storage.files import locked, sealed, unsealed, write_atomically
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from hsae_dagster.storage.objects import locked
+from hsae_dagster.storage.files import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))

@@ -12,9 +12,11 @@ import dagster as dg
 import pytest
 
 from hsae_dagster.assets.automation import batch_answers
+from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.providers.openai import batch as openai_batch_creation
 from hsae_dagster.providers.openai.batch import BatchRegister
+from hsae_dagster.stages.paid import ask_again
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts
 from hsae_dagster_tests.providers.batch_server import BatchServer
@@ -238,10 +240,12 @@ def test_a_server_that_lists_no_batches_is_not_asked_to_make_another(
     server, register = batched.server, BatchRegister(batched.workspace.project.results)
     server.lists_batches = False
     said = batched.run().sentence("annotation_matrix")
-    (record,) = register.all()
-    assert "cannot be seen" in said and "file0" in said and str(register.path(record)) in said
+    assert len(register.all()) == 1
+    assert "cannot be seen" in said and "file0" in said and "hsae ask-again asked --batches" in said
     assert len(server.batches) == 1
-    register.path(record).unlink()
+    project = batched.workspace.project
+    assert ask_again(project, load_dataset(project.data, "asked")).batches == 0
+    assert ask_again(project, load_dataset(project.data, "asked"), batches=True).batches == 1
     assert "batch1" in batched.run().sentence("annotation_matrix")
 
 

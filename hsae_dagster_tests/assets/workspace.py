@@ -18,7 +18,8 @@ import yaml
 
 from hsae_dagster.definitions import STAGES
 from hsae_dagster.orchestration.project import DATASETS, KEY_PREFIX, Project
-from hsae_dagster.storage.objects import ObjectStore, StoredObject, unsealed
+from hsae_dagster.storage.files import unsealed
+from hsae_dagster.storage.objects import ObjectStore, StoredObject
 
 NAMES = [stage.key.path[-1] for stage in STAGES]
 TOPICS = {
@@ -214,10 +215,11 @@ class Workspace:
         return Workspace(root)
 
     def bytes_of(self, *folders: str) -> dict[str, str]:
-        """Hash of every file under some folders of results/ (default objects, pointers and reports)."""
-        tops = [self.project.results / name for name in folders or ("objects", "datasets", "reports")]
+        """Hash of every file under some folders of results/ (default objects and reports), and which are current."""
+        tops = [self.project.results / name for name in folders or ("objects", "reports")]
         files = sorted(path for top in tops for path in top.rglob("*") if path.is_file())
-        return {
+        current = {f"datasets/{d}/{a}": v for d in self.store.datasets() for a, v in self.store.versions(d).items()}
+        return current | {
             str(path.relative_to(self.project.results)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
         }
 

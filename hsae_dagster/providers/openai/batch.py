@@ -18,10 +18,13 @@ from hsae_dagster.providers.openai.requests import Body, Plan, quoted, refusal, 
 from hsae_dagster.providers.openai.server import Asker, Server
 from hsae_dagster.providers.replies import ModelProfile, Reply, Usage, read_response
 from hsae_dagster.providers.spending import Account
-from hsae_dagster.storage.objects import sealed, unsealed, write_atomically
+from hsae_dagster.storage.records import Document, Records
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+
+
+_KIND = "batch"
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class BatchRecord:
         collected: its answers are in the ledger; the record stays for `failures`.
         failures: why requests got no answer, by hash; asked again only after a run has taken note.
         input_file_id: the server's name for the uploaded requests; no other batch has it.
-        name: of the record's own file. Records of before this field are named by their batch.
+        name: of the record itself.
         intended_at: seconds since 1970 by this machine's clock, before the batch was created.
     """
 
@@ -63,39 +66,33 @@ class BatchRegister:
     """The records under one results folder."""
 
     def __init__(self, root: Path) -> None:
-        self.folder = root / "batches"
+        self.root = root
 
     def all(self, dataset: str | None = None) -> list[BatchRecord]:
         """Records, of one dataset or of all, oldest name first.
 
         Raises:
-            ProviderError: a record is damaged.
+            StorageError: a record is damaged.
         """
-        found = []
-        for path in sorted(self.folder.glob("*.json")):
-            try:
-                fields = unsealed(path)
-                fields.setdefault("name", path.stem)
-                fields["selection"] = None if fields["selection"] is None else tuple(fields["selection"])
-                found.append(BatchRecord(**fields))
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise ProviderError(
-                    f"The record {path} of a batch under way cannot be read ({error}). Restore it from a copy; without "
-                    "one, remove it, and what the batch was asked is asked, and paid, again."
-                ) from error
-        return [record for record in found if dataset in (None, record.dataset)]
+        with Records(self.root).reading() as records:
+            found = [document.body for document in records.all(_KIND, dataset)]
+        selections = [None if one["selection"] is None else tuple(one["selection"]) for one in found]
+        every = [BatchRecord(**{**one, "selection": few}) for one, few in zip(found, selections, strict=True)]
+        return sorted(every, key=lambda record: record.name)
 
     def write(self, record: BatchRecord) -> None:
-        """Add or replace a record, whole or not at all."""
-        write_atomically(self.path(record), sealed(asdict(record)))
+        """Add or replace a record."""
+        with Records(self.root).writing() as records:
+            records.put(_document(record))
 
     def remove(self, record: BatchRecord) -> None:
         """Forget a batch whose answers are kept."""
-        self.path(record).unlink(missing_ok=True)
+        with Records(self.root).writing() as records:
+            records.remove(_document(record))
 
-    def path(self, record: BatchRecord) -> Path:
-        """Where a record lies."""
-        return self.folder / f"{record.name}.json"
+
+def _document(record: BatchRecord) -> Document:
+    return Document(_KIND, record.dataset, record.name, asdict(record))
 
 
 # Before each look for a batch whose creation got no clear answer, and the next try; the last try is the last.
@@ -156,7 +153,7 @@ async def look_for(connection: "AsyncOpenAI", record: BatchRecord, register: Bat
             f"Dataset `{record.dataset}`, {record.stage}: a run ended while it submitted {len(record.sizes):,} "
             f"requests to {record.server} as a batch. Whether that exists cannot be seen, for the server does not list "
             f"its batches (it answered {error.status_code}). If it has a batch of file {record.input_file_id}, cancel "
-            f"it there; then remove {register.path(record)} and run again."
+            f"it there; then `hsae ask-again {record.dataset} --batches`, and run again."
         ) from error
     return None if found is None else _known(record, found, register)
 
@@ -197,7 +194,7 @@ class BatchRound:
         self.bodies = bodies
         self.prompt_hash = prompt_hash
         self.report = report
-        self.register = BatchRegister(account.ledger.uri.parent)
+        self.register = BatchRegister(account.ledger.root)
 
     async def run(self, make_plan: Any) -> dict[str, Reply]:
         """Requests that a batch could not answer, as replies; whatever was answered is in the ledger.
