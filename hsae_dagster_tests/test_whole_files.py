@@ -32,11 +32,11 @@ plain = st.dictionaries(
 ).filter(lambda record: "seal" not in record)
 
 
-@given(plain, st.booleans())
-def test_a_sealed_record_comes_back_as_it_was(record: dict, sort: bool) -> None:
+@given(plain)
+def test_a_sealed_record_comes_back_as_it_was(record: dict) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "record.json"
-        path.write_bytes(sealed(record, sort_keys=sort))
+        path.write_bytes(sealed(record))
         assert unsealed(path) == record
 
 

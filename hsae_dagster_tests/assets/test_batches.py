@@ -11,11 +11,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from hsae_dagster.assets.automation import batch_answers
+from hsae_dagster.assets.automation import _collect, batch_answers
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.providers.openai import batch as openai_batch_creation
 from hsae_dagster.providers.openai.batch import BatchRegister
+from hsae_dagster.providers.openai.server import server_from_environment
 from hsae_dagster.stages.paid import ask_again
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts
@@ -104,6 +105,16 @@ def test_submit_wait_collect_and_go_on(batched: Batched) -> None:
     assert (batched.spent, len(server.batches), server.calls) == (texts, 1, [])
     assert run.metadata("annotation_matrix")["answers from the ledger"] == texts
     assert BatchRegister(batched.workspace.project.results).all() == []
+
+
+def test_what_two_processes_collect_at_once_counts_once(batched: Batched) -> None:
+    batched.run()
+    project = batched.workspace.project
+    register, server = BatchRegister(project.results), server_from_environment(project.model_server.environment)
+    (record,) = register.all()
+    batched.server.end("batch0")
+    assert [_collect(project, register, record, server) for _ in range(2)] == [True, True]
+    assert batched.spent == len(batched.server.requests("batch0"))
 
 
 def test_running_again_collects_without_the_sensor(batched: Batched) -> None:

@@ -10,15 +10,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.base import Report
-from hsae_dagster.providers.ledger import Entry, written
+from hsae_dagster.providers.ledger import Entry, as_row, written
 from hsae_dagster.providers.openai.request import Client
 from hsae_dagster.providers.openai.requests import Body, Plan, quoted, refusal, wire
 from hsae_dagster.providers.openai.server import Asker, Server
 from hsae_dagster.providers.replies import ModelProfile, Reply, Usage, read_response
 from hsae_dagster.providers.spending import Account
-from hsae_dagster.storage.records import Document, Records
+from hsae_dagster.storage.records import CALLS, Document, Records
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -86,9 +88,22 @@ class BatchRegister:
             records.put(_document(record))
 
     def remove(self, record: BatchRecord) -> None:
-        """Forget a batch whose answers are kept."""
+        """Forget a batch that came to nothing, or whose failures were taken note of."""
         with Records(self.root).writing() as records:
             records.remove(_document(record))
+
+    def settle(self, record: BatchRecord, answers: Sequence[Entry], failures: Mapping[str, str]) -> bool:
+        """Put the answers of a batch that has ended into the ledger, once; False where another process was first."""
+        with Records(self.root).writing() as records:
+            known = records.get(_KIND, record.dataset, record.name)
+            if known is None or known.body["collected"]:
+                return False
+            if answers:
+                records.execute(sa.insert(CALLS), [as_row(entry) for entry in answers])
+            records.remove(_document(record))
+            if failures:
+                records.put(_document(replace(record, collected=True, failures=failures)))
+        return True
 
 
 def _document(record: BatchRecord) -> Document:
@@ -340,21 +355,15 @@ async def collect(
         texts = [server.redact((await connection.files.content(name)).text) for name in files]
     replies = dict(_replies(texts, record))
     entries = [_entry(record, key, reply, profile) for key, reply in replies.items() if reply.fault is None]
-    if entries:
-        account.ledger.append(entries)
-    account.totals.calls += len(entries)
-    account.totals.usd += sum(entry.cost_usd or 0.0 for entry in entries)
-    for entry in entries:
-        account.totals.usage += entry.usage
     failures = {key: str(reply.reason) for key, reply in replies.items() if reply.fault}
     if batch.status == "failed" and not replies:
         said = [error.message for error in (batch.errors.data if batch.errors and batch.errors.data else [])]
         reason = server.redact(f"the batch failed: {'; '.join(filter(None, said))[:200] or 'no reason given'}")
         failures = dict.fromkeys(record.sizes, reason)
-    if failures:
-        register.write(replace(record, collected=True, failures=failures))
-    else:
-        register.remove(record)
+    for entry in entries if register.settle(record, entries, failures) else ():
+        account.totals.calls += 1
+        account.totals.usd += entry.cost_usd or 0.0
+        account.totals.usage += entry.usage
     return True
 
 
