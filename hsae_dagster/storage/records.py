@@ -171,9 +171,7 @@ class Records:
             alone: that no other one of these overlaps, on any machine. Otherwise quicker, for rows that depend on no
                 others; a power cut may take the last of them away.
         """
-        with self._explained():
-            if self._path is not None and not self._path.exists():
-                _create(self._path)
+        self._prepare()
         with self._connected(*(() if alone else ("PRAGMA synchronous=NORMAL",)), "BEGIN IMMEDIATE") as connection:
             if alone and self._path is None:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ONE_AT_A_TIME)))
@@ -182,7 +180,8 @@ class Records:
     @contextmanager
     def open(self) -> Iterator[None]:
         """Have many transactions be quicker: whoever closes an SQLite file last clears up after all of them."""
-        if self._path is None or not self._path.exists():
+        self._prepare()
+        if self._path is None:
             yield
             return
         with self._connected("BEGIN") as connection:
@@ -215,6 +214,12 @@ class Records:
                 yield
             finally:
                 connection.execute(sa.select(sa.func.pg_advisory_unlock(key)))
+
+    def _prepare(self) -> None:
+        """Create the file before anything is written."""
+        with self._explained():
+            if self._path is not None and not self._path.exists():
+                _create(self._path)
 
     @contextmanager
     def _connected(self, *begin: str) -> Iterator[sa.Connection]:
