@@ -269,7 +269,8 @@ class ObjectStore:
         found = self._pointers(dataset).get(asset)
         if found is None:
             raise StorageError(
-                f"Dataset `{dataset}` has no `{asset}` yet. Materialize `{asset}` (and what is upstream of it) first."
+                f"Dataset `{dataset}` has no `{asset}` yet (by {self.records.place}). Materialize `{asset}` (and what "
+                "is upstream of it) first."
             )
         stored = self._explained(dataset, asset, self.root / found.body["object"], verify=verify)
         if stored.data_version != found.body["data_version"]:

@@ -75,10 +75,16 @@ class Transaction:
     def __init__(self, connection: sa.Connection | None, place: str) -> None:
         self._connection, self._place = connection, place
 
-    def rows(self, statement: sa.Executable) -> list[dict[str, Any]]:
-        """Rows that a query finds, by column; none in a database that nobody has written to."""
-        found = self._connection.execute(statement).mappings() if self._connection else ()
-        return [dict(row) for row in found]
+    def rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
+        """Rows that a query of columns finds, by column; none in a database that nobody has written to."""
+        if self._connection is None:
+            return []
+        found = [dict(row) for row in self._connection.execute(query).mappings()]
+        for name, column in query.selected_columns.items():
+            kinds = (column.type.python_type, *((type(None),) if column.nullable else ()))
+            if not all(isinstance(row[name], kinds) for row in found):  # SQLite lets any value be in any column
+                raise StorageError(_damaged(self._place, f"the column {name} has a value that was not written"))
+        return found
 
     def execute(self, statement: sa.Executable, rows: Sequence[Mapping[str, Any]] | None = None) -> None:
         """Carry out an insertion, a change or a removal, once for each of `rows` if there are any."""

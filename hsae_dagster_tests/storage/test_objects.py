@@ -91,7 +91,7 @@ def test_damage_is_noticed_on_reading_and_repaired_by_building(tmp_path: Path, d
 
 
 def test_an_asset_never_made_names_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"has no `corpus` yet\. Materialize `corpus`"):
+    with pytest.raises(StorageError, match=r"has no `corpus` yet .by .*records.sqlite.*Materialize `corpus`"):
         ObjectStore(tmp_path).current("mine", "corpus")
 
 
@@ -159,7 +159,7 @@ def test_a_damaged_pointer_points_to_nothing_and_can_be_set_again(tmp_path: Path
     stored = store.build(INPUTS, "r", write_two)
     store.point("mine", stored)
     altered(tmp_path, stored.data_version.encode(), b"0" * len(stored.data_version))
-    with pytest.raises(StorageError, match=r"Dataset `mine` has no `stage` yet\. Materialize `stage`"):
+    with pytest.raises(StorageError, match=r"`mine` has no `stage` yet .by .*records.sqlite.*Materialize `stage`"):
         store.current("mine", "stage")
     assert store.versions("mine") == {}
     store.point("mine", store.build(INPUTS, "r2", write_two))

@@ -4,6 +4,7 @@ import os
 import pwd
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -331,6 +332,18 @@ def test_a_file_that_is_no_database_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "records.sqlite").write_bytes(b"x" * 8192)
     with pytest.raises(StorageError, match=r"records\.sqlite are damaged: file is not a database.*Restore"):
         HoldoutRegister(tmp_path).spent("h")
+
+
+@pytest.mark.parametrize("value", ["x'00'", "'many'"])
+def test_a_value_that_no_column_of_its_kind_can_hold_is_a_sentence(tmp_path: Path, value: str) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.append([entry("a")])
+    with sqlite3.connect(tmp_path / "records.sqlite") as connection:
+        connection.execute(f"UPDATE calls SET input_tokens = {value}")
+    connection.close()
+    for ask in (lambda: ledger.spent("d"), lambda: ledger.find(["a"], "host/v1", "m")):
+        with pytest.raises(StorageError, match=r"records\.sqlite are damaged: the column input_tokens.*Restore"):
+            ask()
 
 
 def test_a_file_that_was_removed_is_not_written_to_in_secret(tmp_path: Path) -> None:
