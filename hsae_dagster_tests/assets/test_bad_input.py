@@ -217,12 +217,12 @@ def test_a_label_that_is_constant_on_one_side_stops_before_anything_is_learned(c
     holdout = read_frame(corpus.file("texts.parquet")).filter(pl.col("split") == "holdout")["text"].to_list()
     is_holdout = pl.col("text").is_in(holdout)
     rewrite(lambda f: f.with_columns(pl.when(is_holdout).then(1.0).otherwise("score").alias("score")))(copied)
-    before = copied.bytes_of("reports")
+    before = copied.bytes_of("datasets")
     run = copied.run("ratings", "corpus", "embeddings")
     assert not run.success
     assert not run.checks["corpus.labels_vary"].passed
     assert not run.result.asset_materializations_for_node("embeddings")
-    assert copied.bytes_of("reports") == before
+    assert copied.bytes_of("datasets") == before
 
 
 @pytest.mark.parametrize(

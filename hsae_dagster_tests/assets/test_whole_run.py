@@ -196,7 +196,7 @@ def test_ranks_that_are_no_longer_used_are_retired(copied: Workspace) -> None:
 def test_a_failed_structural_check_leaves_the_last_good_result_current(
     copied: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = copied.bytes_of("reports")
+    good = copied.bytes_of("datasets", "reports")
     from hsae_dagster.assets import activations
 
     monkeypatch.setattr(
@@ -209,7 +209,7 @@ def test_a_failed_structural_check_leaves_the_last_good_result_current(
     assert not run.success
     assert not run.checks["activations.one_row_per_text"].passed
     assert not run.result.asset_materializations_for_node("selected_neurons")
-    after = copied.bytes_of("reports")
+    after = copied.bytes_of("datasets", "reports")
     changed = {path for path in good if after[path] != good[path]}
     # What is upstream of the failure succeeded and is current.
     assert changed <= {"datasets/ratings/corpus", "datasets/ratings/sae_checkpoints"}

@@ -215,10 +215,11 @@ class Workspace:
         return Workspace(root)
 
     def bytes_of(self, *folders: str) -> dict[str, str]:
-        """Hash of every file under some folders of results/ (default objects and reports), and which are current."""
+        """Hash of every file under some folders of results/ (default all); `datasets` are the current results."""
         tops = [self.project.results / name for name in folders or ("objects", "reports")]
         files = sorted(path for top in tops for path in top.rglob("*") if path.is_file())
-        current = {f"datasets/{d}/{a}": v for d in self.store.datasets() for a, v in self.store.versions(d).items()}
+        named = self.store.datasets() if not folders or "datasets" in folders else ()
+        current = {f"datasets/{name}/{asset}": v for name in named for asset, v in self.store.versions(name).items()}
         return current | {
             str(path.relative_to(self.project.results)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
         }
