@@ -60,12 +60,13 @@ $(INSTALLED): pyproject.toml constraints.txt requirements-reference.txt
 # Removes what was made and can be made again for nothing. What cannot be stays: looks at holdouts, the history of
 # evaluations, answers and vectors of paid models, batches under way, keys in .env, and every file that is not ours.
 SAMPLES := movie_reviews movie_pairs convention_speeches planted job_adverts
-REMADE := objects datasets reports locks vector_copies
+REMADE := objects reports locks vector_copies
+PAID := import sqlite3, sys; sys.exit(sqlite3.connect("results/records.sqlite").execute("select count(*) from calls").fetchone()[0] > 0)
 clean:
 	@rm -rf "$(VENV)" .dagster_home downloads build *.egg-info torture.json
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@for name in $(REMADE); do rm -rf "results/$$name"; done
-	@test -e results/lancedb/llm_calls.lance || rm -rf results/lancedb
+	@test -e results/records.url || { test -e results/records.sqlite && ! "$(PYTHON)" -c '$(PAID)' 2>/dev/null; } || rm -rf results/lancedb
 	@if sed 's|^DAGSTER_HOME=$$|DAGSTER_HOME=$(CURDIR)/.dagster_home|' .env.example | cmp -s - .env; then rm .env; fi
 	@for name in $(SAMPLES); do \
 	  if test -f data/$$name/.sample.json; then \
@@ -74,7 +75,7 @@ clean:
 	  fi; \
 	done
 	@find hsae_dagster hsae_dagster_tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
-	@if test -d results; then rmdir results 2>/dev/null || echo "Kept, because nothing can make it again for nothing: $$(ls -d results/*/ | tr '\n' ' ')(make clean-all removes it)"; fi
+	@if test -d results; then rmdir results 2>/dev/null || echo "Kept, because nothing can make it again for nothing: $$(ls -d results/* | tr '\n' ' ')(make clean-all removes it)"; fi
 	@if test -f .env; then echo "Kept, because you changed it: .env (make clean-all removes it)"; fi
 
 # The same, and with it what was paid for and the count of looks at each holdout, which a paper has to report.

@@ -20,6 +20,7 @@ class HsaeComponent(dg.Component, dg.Model, dg.Resolvable):
     data_dir: str = Field("data", description="One folder per dataset; relative to the project's folder, or absolute.")
     results_dir: str = Field("results", description="Everything that is made; relative to the project's, or absolute.")
     store_url: str = Field("", description="Object store that several machines share: `s3://bucket/prefix`.")
+    records_url: str = Field("", description="Database that several machines share: `postgresql://host/name`.")
     key_prefix: str = Field(KEY_PREFIX, description="First part of every asset's key.", pattern="^[A-Za-z0-9_]+$")
     partitions_name: str = Field(
         DATASETS, description="Name of the partitions, one per dataset; no other location of the instance may use it."
@@ -45,6 +46,7 @@ class HsaeComponent(dg.Component, dg.Model, dg.Resolvable):
             data_dir=str(root / self.data_dir),
             results_dir=str(root / self.results_dir),
             store_url=self.store_url,
+            records_url=self.records_url,
             key_prefix=self.key_prefix,
             partitions_name=self.partitions_name,
             refresh_new=self.refresh_new,

@@ -2,16 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import sqlalchemy as sa
 
 from benchmarks import asking, real_data, units
 from benchmarks.cells import Shared, append, finished, lines, permuted, run_stages
 from benchmarks.permuted_labels import permutation
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.storage.artifacts import read_frame
+from hsae_dagster.storage.records import DOCUMENTS
 from hsae_dagster_tests.assets.workspace import Workspace
 
 
@@ -52,8 +55,13 @@ def test_labels_that_belong_to_clusters_are_dealt_to_whole_clusters_and_pairs_ar
     assert 0 < moved["moved"].sum() < 200
 
 
+def documents(workspace: Workspace) -> list[dict[str, Any]]:
+    with workspace.store.records.reading() as records:
+        return records.rows(sa.select(DOCUMENTS))
+
+
 def test_a_run_apart_moves_nothing_and_is_nobodys_second_look(copied: Workspace) -> None:
-    before = copied.bytes_of("datasets", "holdouts", "reports")
+    before = copied.bytes_of("reports"), documents(copied)
     embedded = len(list((copied.project.results / "objects" / "embeddings").iterdir()))
     with shared(copied).apart("ratings", {"inference": {"bootstrap": 0}}) as project:
         run_stages(project, "ratings")
@@ -62,7 +70,7 @@ def test_a_run_apart_moves_nothing_and_is_nobodys_second_look(copied: Workspace)
         assert badges.count("confirmed") >= 1, "the tiny texts' topics are found"
         assert report.json("evaluation.json")["look"] == 1, "a run apart is nobody's second look"
     assert not project.data.exists()
-    assert copied.bytes_of("datasets", "holdouts", "reports") == before
+    assert (copied.bytes_of("reports"), documents(copied)) == before
     assert len(list((copied.project.results / "objects" / "embeddings").iterdir())) == embedded, "vectors are reused"
 
 

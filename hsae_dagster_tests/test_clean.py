@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from hsae_dagster.orchestration.project import prepare_home
+from hsae_dagster.providers.ledger import Ledger
+from hsae_dagster.storage.holdouts import HoldoutRegister
+from hsae_dagster_tests.providers.test_ledger import entry
+from hsae_dagster_tests.storage.test_holdouts import keys, looked, plan
 
 CHECKOUT = Path(__file__).parents[1]
 MADE = (
     "results/objects/corpus/k/manifest.json",
-    "results/datasets/d/corpus.json",
     "results/reports/d.html",
     "downloads/x.whl",
     ".venv/bin/python",
@@ -29,10 +32,7 @@ THEIRS = (
     "notes.txt",
 )
 PAID = (
-    "results/holdouts/h/looks/p.json",
-    "results/lineage/d/000001.json",
-    "results/batches/b.json",
-    "results/lancedb/llm_calls.lance/data/x.lance",
+    "results/records.sqlite",
     "results/lancedb/d__set.lance/data/x.lance",
 )
 
@@ -74,15 +74,24 @@ def test_what_was_made_is_gone_and_nothing_else(root: Path) -> None:
     make(root, "clean")  # again changes nothing
 
 
+def test_looks_stay_and_vectors_that_nobody_paid_for_do_not(root: Path) -> None:
+    looked(HoldoutRegister(root / "results"), keys(), plan(keys(), "a"))
+    (root / "results/lancedb/d__set.lance").mkdir(parents=True)
+    make(root, "clean")
+    assert files(root) == {"Makefile", ".env.example", *THEIRS, "results/records.sqlite"}
+    assert not (root / "results/lancedb").exists()
+
+
 def test_what_was_paid_for_looked_at_or_written_by_hand_stays(root: Path) -> None:
-    for name in PAID:
+    Ledger(root / "results").append([entry("a")])
+    for name in PAID[1:]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("x", encoding="utf-8")
     with (root / ".env").open("a", encoding="utf-8") as stream:
         stream.write("OPENAI_API_KEY=mine\n")
     said = make(root, "clean")
     assert files(root) == {"Makefile", ".env.example", ".env", *THEIRS, *PAID}
-    assert "results/holdouts/" in said
+    assert "results/records.sqlite" in said
     assert "clean-all" in said
     make(root, "clean-all")
     assert files(root) == {"Makefile", ".env.example", *THEIRS}

@@ -43,7 +43,7 @@ def test_a_new_dataset_is_estimated_from_its_texts_without_a_key(workspace: Work
     # Before any of it is spent: how people's labels can decide.
     assert "No human labels check the judge openai:gpt-4o-mini" in done.stdout
     assert "`hsae gold asked` draws the texts to label" in done.stdout
-    assert not (workspace.project.results / "lancedb" / "llm_calls.lance").exists()
+    assert Ledger(workspace.project.results).spent("asked").calls == 0
 
 
 def test_what_was_taken_at_its_worst_price_is_told(workspace: Workspace) -> None:

@@ -20,8 +20,8 @@ from hsae_dagster.report.archive import (
     report_address,
 )
 from hsae_dagster.report.wording import standing_effect
+from hsae_dagster.storage.files import write_atomically
 from hsae_dagster.storage.lineage import LineageLog, staleness
-from hsae_dagster.storage.objects import write_atomically
 from hsae_dagster.storage.outputs import Output
 
 labelled_texts = dg.AssetSpec(

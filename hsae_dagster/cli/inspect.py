@@ -155,7 +155,7 @@ def _one_dataset(log: "LineageLog", dataset: str, before: int | None, after: int
     from hsae_dagster.core.evaluations import compare as compared
     from hsae_dagster.report.archive import comparison_headline, render_comparison
     from hsae_dagster.report.wording import change_words, short_claim
-    from hsae_dagster.storage.objects import write_atomically
+    from hsae_dagster.storage.files import write_atomically
 
     records = {record.number: record for record in log.records(dataset)}
     old, new = _chosen(dataset, records, before, after)
@@ -413,18 +413,22 @@ _MOST_REASONS = 5
 @click.command("ask-again")
 @click.argument("dataset")
 @click.option("--refusals", is_flag=True, help="Also what the model refused or a content filter withheld.")
-def ask_again(dataset: str, refusals: bool) -> None:
+@click.option("--batches", is_flag=True, help="Also batches of which it is unknown whether the server has them.")
+def ask_again(dataset: str, refusals: bool, batches: bool) -> None:
     """Have unusable answers of DATASET asked again by its next run; what they cost stays spent."""
     prepare_home(project_root())
     from hsae_dagster.dataset.discovery import load_dataset
     from hsae_dagster.stages.paid import ask_again as take_back
 
     project = Project.here()
-    found = take_back(project, load_dataset(project.data, dataset), refusals=refusals)
-    if not found.reasons:
+    found = take_back(project, load_dataset(project.data, dataset), refusals=refusals, batches=batches)
+    if found.batches:
+        click.echo(f"{found.batches} batches of `{dataset}` are forgotten; the next run submits others.")
+    if not found.reasons and not found.batches:
         click.echo(f"`{dataset}` has no unusable answer: nothing to ask again.")
         return
-    click.echo(f"{sum(found.reasons.values()):,} answers of `{dataset}` will be asked again:")
+    if found.reasons:
+        click.echo(f"{sum(found.reasons.values()):,} answers of `{dataset}` will be asked again:")
     for reason, count in list(found.reasons.items())[:_MOST_REASONS]:
         click.echo(f"  {count:>6,}  {reason}")
     click.echo(f"`hsae cost {dataset}` says what that takes, `hsae run {dataset}` does it.")

@@ -136,6 +136,7 @@ PASSED_ON = [
     "HSAE_DATA_DIR",
     "HSAE_RESULTS_DIR",
     "HSAE_STORE",
+    "HSAE_RECORDS",
     *(f"AWS_{name}" for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "REGION")),
     *(f"AWS_{name}" for name in ("ENDPOINT_URL", "ALLOW_HTTP")),
     "HSAE_EXECUTOR",

@@ -12,6 +12,7 @@ import dagster as dg
 from hsae_dagster.dataset.discovery import Dataset, parse_declaration
 from hsae_dagster.errors import HsaeError
 from hsae_dagster.storage.objects import ObjectStore
+from hsae_dagster.storage.records import address_here, bind_records
 from hsae_dagster.storage.shared import bind
 
 # Not called dagster.yaml here: Dagster warns of one in the working folder that is not in its home.
@@ -189,6 +190,8 @@ class Project(dg.ConfigurableResource):
         data_dir: one folder per dataset, each with its dataset.yaml.
         results_dir: everything the pipeline makes.
         store_url: the object store that it shares with other machines (`s3://bucket/prefix`), or empty.
+        records_url: the database of what is no result (`postgresql://host/name`), or empty for a file in `results_dir`.
+            User and password are in HSAE_RECORDS, or where libpq finds them.
         key_prefix: first part of every asset's key.
         partitions_name: of the dynamic partitions, one per dataset, which all code locations of an instance share.
         webhook: where `watch` tells what it finds, or empty.
@@ -200,6 +203,7 @@ class Project(dg.ConfigurableResource):
     data_dir: str
     results_dir: str
     store_url: str = ""
+    records_url: str = ""
     key_prefix: str = KEY_PREFIX
     partitions_name: str = DATASETS
     refresh_new: bool = False
@@ -227,12 +231,12 @@ class Project(dg.ConfigurableResource):
 
     @property
     def results(self) -> Path:
-        """`results_dir` as a path, bound to its store.
+        """`results_dir` as a path, bound to its store and its database.
 
         Raises:
-            StorageError: it belongs to another store.
+            StorageError: it belongs to others.
         """
-        return bind(Path(self.results_dir), self.store_url)
+        return bind_records(bind(Path(self.results_dir), self.store_url), self.records_url)
 
     @property
     def store(self) -> ObjectStore:
@@ -243,7 +247,7 @@ class Project(dg.ConfigurableResource):
     def here() -> "Project":
         """The project at `project_root()`; HSAE_DATA_DIR and HSAE_RESULTS_DIR move its folders.
 
-        HSAE_STORE names the object store that it shares with other machines.
+        HSAE_STORE names the object store that it shares with other machines, HSAE_RECORDS their database.
         HSAE_REFRESH_NEW=1 has new datasets run by what runs by itself.
         """
         root = project_root()
@@ -251,5 +255,6 @@ class Project(dg.ConfigurableResource):
             data_dir=os.environ.get("HSAE_DATA_DIR", str(root / "data")),
             results_dir=os.environ.get("HSAE_RESULTS_DIR", str(root / "results")),
             store_url=os.environ.get("HSAE_STORE", ""),
+            records_url=address_here(),
             refresh_new=os.environ.get("HSAE_REFRESH_NEW", "") == "1",
         )

@@ -1,147 +1,33 @@
 """The ledger: every answer of a paid model, kept for ever, by the hash of what was asked.
 
-And its journal, written line by line as answers arrive.
+A request is a row from before it is sent: `intent` while nothing is heard of it, whoever sent it.
 """
 
-import errno
-import fcntl
+import asyncio
 import json
-import os
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import sqlalchemy as sa
 
-from hsae_dagster.errors import ProviderError
-from hsae_dagster.keys import hash_bytes, hash_json
-from hsae_dagster.providers.replies import NO_TOKENS, Usage, is_refusal, readable_now
-from hsae_dagster.storage.objects import locked
-from hsae_dagster.storage.vectors import has_version, lance_explained
+from hsae_dagster.errors import HsaeError
+from hsae_dagster.keys import hash_json
+from hsae_dagster.providers.replies import Usage, is_refusal, readable_now
+from hsae_dagster.storage.records import CALLS, Records
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-FOLDER = "llm_journal"
-# Where there are no locks, a journal that nobody has written to for so long was left behind.
-LEFT_BEHIND_SECONDS = 24 * 3600.0
-
-
-@dataclass
-class Record:
-    """What a journal says.
-
-    Attributes:
-        answers: rows of the ledger, as they were written.
-        intents: rows of requests that were sent, or about to be, and of whose end it says nothing, by request.
-    """
-
-    answers: list[dict[str, Any]] = field(default_factory=list)
-    intents: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def take(self, line: Mapping[str, Any]) -> None:
-        """One line."""
-        row = line["row"]
-        if line["is"] == "intent":
-            self.intents[row["request_hash"]] = row
-            return
-        self.intents.pop(row["request_hash"], None)
-        if line["is"] == "answer":
-            self.answers.append(row)
-
-
-class Journal:
-    """The journal of one round; not to be shared between threads."""
-
-    def __init__(self, root: Path) -> None:
-        folder = root / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.jsonl"
-        self.record = Record()
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        with suppress(OSError):  # no locks here
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def intend(self, row: Mapping[str, Any]) -> None:
-        """A request is about to be sent; `row` is what it counts as if nothing more is heard of it."""
-        self._write("intent", row)
-
-    def answered(self, row: Mapping[str, Any]) -> None:
-        """It was answered."""
-        self._write("answer", row)
-
-    def came_to_nothing(self, request_hash: str) -> None:
-        """It failed, and nothing is paid for it."""
-        self._write("nothing", {"request_hash": request_hash})
-
-    def close(self, *, keep: bool = False) -> None:
-        """Its content is elsewhere (or is to stay for the next to come)."""
-        if not keep:
-            self.path.unlink(missing_ok=True)
-        os.close(self._file)
-
-    def _write(self, kind: str, row: Mapping[str, Any]) -> None:
-        line = {"is": kind, "row": dict(row)}
-        self.record.take(line)
-        data = json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        os.write(self._file, hash_bytes(data).encode() + b" " + data + b"\n")
-
-
-def read_all(root: Path) -> Iterator[tuple[Path, Record]]:
-    """Every journal there is, live or left behind."""
-    for path in sorted((root / FOLDER).glob("*.jsonl")):
-        with suppress(FileNotFoundError):  # folded meanwhile: it is in the table
-            yield path, read(path)
-
-
-def read(path: Path) -> Record:
-    """A journal's whole lines; what is not what was written is left out."""
-    record = Record()
-    for data in path.read_bytes().split(b"\n"):
-        try:
-            checksum, _, written = data.partition(b" ")
-            if checksum.decode() == hash_bytes(written):
-                record.take(json.loads(written.decode("utf-8", "surrogatepass")))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue
-    return record
-
-
-def left_behind(root: Path) -> Iterator[tuple[Path, Record]]:
-    """Journals whose process is gone; each is locked until the next is asked for, so that one process takes it."""
-    for path in sorted((root / FOLDER).glob("*.jsonl")):
-        try:
-            file = os.open(path, os.O_RDWR)
-        except FileNotFoundError:
-            continue
-        try:
-            if _is_left(file, path):
-                yield path, read(path)
-        finally:
-            os.close(file)
-
-
-def _is_left(file: int, path: Path) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno == errno.EBADF:
-            raise
-        return time.time() - os.fstat(file).st_mtime > LEFT_BEHIND_SECONDS
-    return path.exists()
-
-
-TABLE = "llm_calls"
-CHECKSUM = "checksum"
+# A row to add, and the id of one to take away before.
+Change = tuple[Mapping[str, Any] | None, str | None]
 INTENT, TAKEN_BACK = "intent", "taken back"
-# Each flush adds a fragment; reading slows down with hundreds of them.
-MOST_FRAGMENTS = 100
+# What a server said, which may hold any character.
+_SAID = ("answer", "parsed", "reason", "model_echo", "request_id")
+# So many requests are looked up at once.
+_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True)
@@ -234,55 +120,65 @@ class Experience:
 
 
 class Ledger:
-    """The table under one results folder. Created at the first append."""
+    """The calls under one results folder, or in the database that it shares with others."""
 
     def __init__(self, root: Path) -> None:
-        self.uri = root / "lancedb"
-        self._locks = root / "locks"
+        self.root, self.records = root, Records(root)
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Add answers in one commit.
+        """Add answers in one transaction.
 
         Raises:
-            ProviderError: the table cannot be written.
+            StorageError: the database cannot be written.
         """
-        self._append([as_row(entry) for entry in entries])
+        self.write([(as_row(entry), None) for entry in entries])
+
+    def write(self, changes: Sequence[Change]) -> None:
+        """Make changes in one transaction.
+
+        Raises:
+            StorageError: the database cannot be written.
+        """
+        rows = [row for row, _ in changes if row]
+        gone = [{"gone": key} for _, key in changes if key]
+        if changes:
+            with self.records.writing(alone=False) as records:
+                if gone:
+                    records.execute(sa.delete(CALLS).where(CALLS.c.id == sa.bindparam("gone")), gone)
+                if rows:
+                    records.execute(sa.insert(CALLS), rows)
 
     def find(self, hashes: Collection[str], server: str, model: str) -> dict[str, Entry]:
-        """Chat answers to the given requests, by hash: the first usable one, else the first that is not taken back.
+        """Chat answers to the given requests, by hash: the first usable one, else the first; none taken back.
 
         Raises:
-            ProviderError: the table is damaged.
+            StorageError: the database is damaged.
         """
-        if not hashes:
-            return {}
-        wanted = set(hashes)
-        rows = [row for record in self._journals() for row in record.answers]
-        rows = [row for row in rows if row["server"] == server and row["model"] == model]
-        where = f"kind IN ('chat', '{TAKEN_BACK}') AND server = {_quoted(server)} AND model = {_quoted(model)}"
-        rows += self._of(wanted, where)
         found: dict[str, Entry] = {}
-        for row in sorted((row for row in rows if row["request_hash"] in wanted), key=lambda row: row["created"]):
-            held = found.get(row["request_hash"])
-            if held is not None and not _unusable(held):
-                continue
-            if row["kind"] == TAKEN_BACK:
-                found.pop(row["request_hash"], None)
-            elif row["kind"] == "chat" and (held is None or not _unusable(_entry(row))):
-                found[row["request_hash"]] = _entry(row)
+        with self.records.reading() as records:
+            wanted = list(set(hashes))
+            for some in (wanted[at : at + _AT_ONCE] for at in range(0, len(wanted), _AT_ONCE)):
+                asked = sa.select(CALLS).where(CALLS.c.request_hash.in_(some), CALLS.c.kind == "chat")
+                asked = asked.where(CALLS.c.server == server, CALLS.c.model == model).order_by(CALLS.c.created)
+                for entry in filter(None, map(_entry, records.rows(asked))):
+                    held = found.get(entry.request_hash)
+                    if held is None or (_unusable(held) and not _unusable(entry)):
+                        found[entry.request_hash] = entry
         return found
 
     def unusable(self, dataset: str) -> list[Entry]:
         """Chat answers of a dataset that hold nothing usable and stand instead of a usable one.
 
         Raises:
-            ProviderError: the table is damaged.
+            StorageError: the database is damaged.
         """
-        rows = [row for record in self._journals() for row in record.answers if row["dataset"] == dataset]
-        rows += self._of(None, f"kind = 'chat' AND dataset = {_quoted(dataset)}")
+        columns = (CALLS.c.server, CALLS.c.model, CALLS.c.request_hash)
+        query = sa.select(*columns).where(
+            CALLS.c.dataset == dataset, CALLS.c.kind == "chat", CALLS.c.reason.is_not(None)
+        )
         asked: dict[tuple[str, str], set[str]] = {}
-        for row in rows:
-            if row["kind"] == "chat" and row["reason"] is not None:
+        with self.records.reading() as records:
+            for row in records.rows(query):
                 asked.setdefault((row["server"], row["model"]), set()).add(row["request_hash"])
         return [
             entry
@@ -295,167 +191,102 @@ class Ledger:
         """Have unusable answers count no longer: their requests are asked again. What they cost stays spent.
 
         Raises:
-            ProviderError: the table cannot be written.
+            StorageError: the database cannot be written.
         """
-        now = time.time_ns()
+        named = ("request_hash", "server", "model")
+        asked = sa.update(CALLS).where(*(CALLS.c[name] == sa.bindparam(f"of_{name}") for name in named))
+        asked = asked.where(CALLS.c.kind == "chat", CALLS.c.reason.is_not(None)).values(kind=TAKEN_BACK)
         if entries:
-            self.append(
-                [
-                    replace(e, kind=TAKEN_BACK, answer=None, parsed=None, usage=NO_TOKENS, cost_usd=None, created=now)
-                    for e in entries
-                ]
-            )
+            with self.records.writing() as records:
+                records.execute(asked, [{f"of_{name}": getattr(e, name) for name in named} for e in entries])
 
     def spent(self, dataset: str) -> Spent:
-        """What a dataset has cost so far, in every run: answers, and requests whose answer never arrived."""
-        rows = [
-            row
-            for record in self._journals()
-            for row in (*record.answers, *record.intents.values())
-            if row["dataset"] == dataset
-        ]
-        columns = ["request_hash", "kind", "created", "input_tokens", "cost_usd"]
-        table = self._rows(f"dataset = {_quoted(dataset)} AND kind != '{TAKEN_BACK}'", columns)
-        rows += table.to_pylist() if table is not None else []
-        # A process killed while it folded its journal leaves a row in both.
-        once = {(row["request_hash"], row["kind"], row["created"]): row for row in rows}.values()
-        known = [row["cost_usd"] for row in once if row["cost_usd"] is not None]
+        """What a dataset has cost so far, in every run: answers, and requests whose answer never arrived.
+
+        Raises:
+            StorageError: the database is damaged.
+        """
+        query = sa.select(CALLS.c.kind, CALLS.c.input_tokens, CALLS.c.cost_usd).where(CALLS.c.dataset == dataset)
+        with self.records.reading() as records:
+            rows = records.rows(query)
+        known = [row["cost_usd"] for row in rows if row["cost_usd"] is not None]
         return Spent(
-            len(once),
+            len(rows),
             sum(sorted(known)),
-            len(once) - len(known),
-            lost=sum(row["kind"] == INTENT for row in once),
-            uncounted=sum(row["kind"] != INTENT and not row["input_tokens"] and bool(row["cost_usd"]) for row in once),
+            len(rows) - len(known),
+            lost=sum(row["kind"] == INTENT for row in rows),
+            uncounted=sum(row["kind"] != INTENT and not row["input_tokens"] and bool(row["cost_usd"]) for row in rows),
         )
 
-    def journal(self) -> Journal:
-        """A journal for a round that begins.
-
-        Raises:
-            ProviderError: it cannot be written.
-        """
-        try:
-            return Journal(self.uri)
-        except OSError as error:
-            raise _unwritable(self.uri / FOLDER, error) from error
-
-    def fold(self, journal: Journal) -> None:
-        """Put a journal of this process into the table, with requests of which nothing more is to come.
-
-        Raises:
-            ProviderError: the table cannot be written; the journal stays for the next run.
-        """
-        try:
-            self._append([*journal.record.answers, *journal.record.intents.values()])
-        except ProviderError:
-            journal.close(keep=True)
-            raise
-        journal.close()
-
-    def take_in(self) -> None:
-        """Fold journals whose process is gone."""
-        for path, record in left_behind(self.uri):
-            self._append([*record.answers, *record.intents.values()])
-            path.unlink(missing_ok=True)
-
-    def turn(self, dataset: str) -> Path:
-        """The lock file of a dataset whose runs share a budget."""
-        return self._locks / f"budget-{hash_json(dataset)}"
+    def turn(self, dataset: str, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+        """Held by one run of a dataset at a time, as they share a budget; `waiting` is called if another has it."""
+        return self.records.turn(f"budget-{hash_json(dataset)}", waiting)
 
     def experience(self, server: str, model: str, prompt_hash: str | None) -> Experience | None:
-        """What answers of this model to this prompt (or embeddings, without one) teach; None without any."""
-        asked = "prompt_hash IS NULL" if prompt_hash is None else f"prompt_hash = {_quoted(prompt_hash)}"
-        where = f"server = {_quoted(server)} AND model = {_quoted(model)} AND {asked} AND input_tokens > 0"
-        rows = self._rows(where, ["sent_bytes", "input_tokens", "output_tokens", "seconds", "created"])
-        if rows is None or not rows.num_rows:
-            return None
-        sums = {name: sum(rows[name].to_pylist()) for name in rows.column_names}
-        n = rows.num_rows
-        return Experience(
-            sums["input_tokens"] / sums["sent_bytes"],
-            sums["output_tokens"] / n,
-            sums["seconds"] / n,
-            n,
-            _busy(rows["seconds"].to_numpy(), rows["created"].to_numpy()) / n,
+        """What answers of this model to this prompt (or embeddings, without one) teach; None without any.
+
+        Raises:
+            StorageError: the database is damaged.
+        """
+        columns = ("sent_bytes", "input_tokens", "output_tokens", "seconds", "created")
+        query = sa.select(*(CALLS.c[name] for name in columns)).where(
+            CALLS.c.server == server,
+            CALLS.c.model == model,
+            CALLS.c.prompt_hash.is_not_distinct_from(prompt_hash),
+            CALLS.c.input_tokens > 0,
         )
-
-    def compact(self) -> None:
-        """Join the fragments of many small flushes. Another process that does so at the same time wins."""
-        table = self._open()
-        if table is None or table.stats()["fragment_stats"]["num_fragments"] <= MOST_FRAGMENTS:
-            return
-        try:
-            table.optimize()
-        except RuntimeError:
-            # A conflicting commit: nothing is lost, and the next stage tries again.
-            return
-
-    def _append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        import pyarrow as pa
-
+        with self.records.reading() as records:
+            rows = records.rows(query)
         if not rows:
-            return
-
-        def sentence(cause: str) -> ProviderError:
-            return ProviderError(
-                f"{len(rows):,} answers could not be written to the ledger {self.uri}: {cause}. Make room "
-                "there or make the folder writable, and run again; answers written before are kept."
-            )
-
-        with lance_explained(sentence):
-            table = self._open_or_create()
-            added = [{**row, CHECKSUM: _checksum(row)} for row in rows]
-            table.add(pa.Table.from_pylist(added, schema=_schema()))
-
-    def _journals(self) -> list[Record]:
-        # Read before the table: what is folded meanwhile is seen twice rather than not at all.
-        return [record for _, record in read_all(self.uri)]
-
-    def _of(self, hashes: Collection[str] | None, where: str) -> list[dict[str, Any]]:
-        """Rows of the table that are what was written."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        rows = self._rows(where)
-        if rows is None:
-            return []
-        if hashes is not None:
-            rows = rows.filter(pc.is_in(rows["request_hash"], value_set=pa.array(list(hashes), pa.string())))
-        return [row for row in rows.to_pylist() if row.pop(CHECKSUM) == _checksum(row)]
-
-    def _rows(self, where: str, columns: list[str] | None = None) -> "pa.Table | None":
-        with lance_explained(self._unreadable):
-            table = self._open()
-            if table is None:
-                return None
-            return table.search().where(where).select(columns or table.schema.names).limit(None).to_arrow()
-
-    def _unreadable(self, cause: str) -> ProviderError:
-        return ProviderError(
-            f"The ledger of paid answers {self.uri / TABLE}.lance cannot be read: {cause}. Restore it from a copy of "
-            "the results folder; without one, remove that folder, and what is still needed is asked, and paid, again."
+            return None
+        taught = {name: np.array([row[name] for row in rows]) for name in columns}
+        n = len(rows)
+        return Experience(
+            float(taught["input_tokens"].sum() / taught["sent_bytes"].sum()),
+            float(taught["output_tokens"].sum() / n),
+            float(taught["seconds"].sum() / n),
+            n,
+            _busy(taught["seconds"], taught["created"]) / n,
         )
 
-    def _open(self) -> Any | None:
-        import lancedb
 
-        if not has_version(self.uri / f"{TABLE}.lance"):
-            return None
-        return lancedb.connect(str(self.uri)).open_table(TABLE)
+class Journal:
+    """The calls of one round on their way into the ledger, by one event loop.
 
-    def _open_or_create(self) -> Any:
-        known = self._open()
-        if known is not None:
-            return known
-        # Lance lets two processes create one table, and the second overwrites what was added to the first's.
-        with locked(self._locks / TABLE):
-            import lancedb
+    Those that come while others are being committed are committed together, by whichever is next.
+    """
 
-            known = self._open()
-            if known is not None:
-                return known
-            self.uri.mkdir(parents=True, exist_ok=True)
-            return lancedb.connect(str(self.uri)).create_table(TABLE, schema=_schema(), exist_ok=True)
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger, self._turn = ledger, asyncio.Lock()
+        self._waiting: list[Change] = []
+        self._failed: HsaeError | None = None
+
+    async def write(self, row: Mapping[str, Any] | None, instead_of: str | None = None) -> None:
+        """Return when a row is committed, and the row of the id `instead_of` is gone.
+
+        Raises:
+            StorageError: the database cannot be written.
+        """
+        batch = self._waiting
+        batch.append((row, instead_of))
+        async with self._turn:
+            if batch is self._waiting and not self._failed:
+                self._waiting = []
+                try:
+                    await asyncio.to_thread(self._ledger.write, batch)
+                except HsaeError as error:
+                    self._failed = error
+        if self._failed:
+            raise self._failed
+
+    def close(self) -> None:
+        """Commit what still waits, where the loop has come to its end.
+
+        Raises:
+            StorageError: the database cannot be written.
+        """
+        batch, self._waiting = self._waiting, []
+        self._ledger.write(batch)
 
 
 def written(value: Any) -> str | None:
@@ -470,11 +301,14 @@ def total(costs: Iterable[float | None]) -> Spent:
     return Spent(len(counted), round(sum(sorted(known)), 9), len(counted) - len(known))
 
 
-def as_row(entry: Entry) -> dict[str, Any]:
-    """An entry as the table and the journals hold it."""
+def as_row(entry: Entry, key: str | None = None) -> dict[str, Any]:
+    """An entry as a row of `calls`, under a new id if none is given."""
     row = dict(vars(entry))
     usage = row.pop("usage")
-    return {**row, "input_tokens": usage.input, "cached_tokens": usage.cached, "output_tokens": usage.output}
+    row |= {"input_tokens": usage.input, "cached_tokens": usage.cached, "output_tokens": usage.output}
+    row |= {name: json.dumps(row[name]) for name in _SAID if row[name] is not None}
+    row |= {name: float(row[name]) for name in ("seconds", "cost_usd") if row[name] is not None}
+    return {**row, "id": key or uuid.uuid4().hex, "seal": hash_json(row)}
 
 
 def _busy(seconds: np.ndarray, created: np.ndarray) -> float:
@@ -485,57 +319,14 @@ def _busy(seconds: np.ndarray, created: np.ndarray) -> float:
     return float(np.maximum(latest - np.maximum(began, np.r_[-np.inf, latest[:-1]]), 0.0).sum())
 
 
-def _entry(row: Mapping[str, Any]) -> Entry:
-    names = ("input", "cached", "output")
-    fields = {key: value for key, value in row.items() if key not in {f"{name}_tokens" for name in names}}
-    return Entry(usage=Usage(*(row[f"{name}_tokens"] for name in names)), **fields)
+def _entry(row: dict[str, Any]) -> Entry | None:
+    """The entry of a row; None where it is not what was written."""
+    if row.pop("seal") != hash_json({name: value for name, value in row.items() if name != "id"}):
+        return None
+    row.pop("id")
+    row |= {name: json.loads(row[name]) for name in _SAID if row[name] is not None}
+    return Entry(usage=Usage(*(row.pop(f"{name}_tokens") for name in ("input", "cached", "output"))), **row)
 
 
 def _unusable(entry: Entry) -> bool:
     return entry.reason is not None and not readable_now(entry.reason, entry.answer)
-
-
-def _unwritable(place: Path, error: OSError) -> ProviderError:
-    return ProviderError(
-        f"The ledger cannot be written at {place}: {error.strerror or error}. Make room there or make the folder "
-        "writable, and run again; answers written before are kept."
-    )
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
-def _checksum(row: Mapping[str, Any]) -> str:
-    return hash_json(dict(row))
-
-
-def _schema() -> "pa.Schema":
-    import pyarrow as pa
-
-    text, count, real = pa.string(), pa.int64(), pa.float64()
-    fields = {
-        "request_hash": text,
-        "kind": text,
-        "dataset": text,
-        "stage": text,
-        "run_id": text,
-        "server": text,
-        "model": text,
-        "prompt_hash": text,
-        "sent_bytes": count,
-        "answer": text,
-        "parsed": text,
-        "reason": text,
-        "input_tokens": count,
-        "cached_tokens": count,
-        "output_tokens": count,
-        "cost_usd": real,
-        "tier": text,
-        "model_echo": text,
-        "request_id": text,
-        "seconds": real,
-        "created": count,
-        CHECKSUM: text,
-    }
-    return pa.schema(list(fields.items()))

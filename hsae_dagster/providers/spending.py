@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.ledger import Experience, Ledger, Spent
 from hsae_dagster.providers.replies import NO_TOKENS, ModelProfile, Tier, Usage
-from hsae_dagster.storage.objects import locked
 
 # Before anything is known of a model: tokenizers of OpenAI's family make about one token of 4.5 bytes of English and
 # of 3 bytes of many other writings, so this errs on the side of more.
@@ -223,7 +222,7 @@ class Account:
             return nullcontext()
         why = "is at its batches" if self.tier == "batch" else "asks on the same budget"
         waiting = f"another run of `{self.dataset}` {why}; this one goes on when that has ended"
-        return locked(self.ledger.turn(self.dataset), lambda: report(waiting))
+        return self.ledger.turn(self.dataset, lambda: report(waiting))
 
     def open_budget(self, priced: bool, model: str) -> "Budget":
         """The budget as it stands now.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hsae_dagster.dataset.discovery import file_digest, load_dataset
 from hsae_dagster.errors import DatasetError
-from hsae_dagster.storage.objects import write_atomically
+from hsae_dagster.storage.files import write_atomically
 
 if TYPE_CHECKING:
     import polars as pl

@@ -25,8 +25,8 @@ from hsae_dagster.dataset.spec import Annotation
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.orchestration.stage import Stage
 from hsae_dagster.stages.rounds import level_of
+from hsae_dagster.storage.holdouts import HoldoutRegister
 from hsae_dagster.storage.outputs import StoredCorpus, StoredEvaluation, StoredInterpretations, StoredMatrix
-from hsae_dagster.storage.records import HoldoutRegister
 
 AUTHOR = "you"
 _DIRECTIONS = {"positive": 1.0, "negative": -1.0, None: 0.0}

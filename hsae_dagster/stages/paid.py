@@ -310,32 +310,40 @@ class TakenBack:
     Attributes:
         reasons: why answers were unusable, and how many; commonest first.
         stages: results that will be made again with the new answers.
+        batches: of which it was unknown whether they exist, and which are forgotten.
     """
 
     reasons: dict[str, int]
     stages: tuple[str, ...]
+    batches: int = 0
 
 
-def ask_again(project: Project, dataset: Dataset, *, refusals: bool = False) -> TakenBack:
+def ask_again(project: Project, dataset: Dataset, *, refusals: bool = False, batches: bool = False) -> TakenBack:
     """Take back what no one could use of a dataset's answers, and forget what its servers refused to take.
 
     Args:
         project: where the ledger is.
         dataset: whose answers; those that it shares with the dataset it extends are among them.
         refusals: also what a model refused or a content filter withheld, which seldom changes.
+        batches: also what batches were to ask of which it is unknown whether they exist.
 
     Raises:
-        ProviderError: the ledger cannot be read or written.
+        StorageError: the records cannot be read or written.
     """
+    from hsae_dagster.providers.openai.batch import BatchRegister
+
     ledger = Ledger(project.results)
-    ledger.take_in()
     names = dict.fromkeys((dataset.name, dataset.origin))
     entries = [entry for name in names for entry in ledger.unusable(name) if refusals or not entry.refused]
     ledger.take_back(entries)
     forget_all(project.results)
     reasons = Counter(str(entry.reason) for entry in entries)
     stages = tuple(stage for stage in STAGES if _unfinish(project, dataset, stage, entries))
-    return TakenBack(dict(reasons.most_common()), stages)
+    register = BatchRegister(project.results)
+    unknown = [each for each in register.all(dataset.name) if each.batch_id is None] if batches else []
+    for record in unknown:
+        register.remove(record)
+    return TakenBack(dict(reasons.most_common()), stages, len(unknown))
 
 
 def _unfinish(project: Project, dataset: Dataset, stage: str, entries: list[Entry]) -> bool:

@@ -34,8 +34,9 @@ from hsae_dagster.report.archive import (
 from hsae_dagster.report.content import Answers, annotation_table, csv_bytes
 from hsae_dagster.stages.holdout import concepts_to_test
 from hsae_dagster.storage.artifacts import read_frame
+from hsae_dagster.storage.files import write_atomically
 from hsae_dagster.storage.lineage import LineageLog
-from hsae_dagster.storage.objects import ObjectStore, write_atomically
+from hsae_dagster.storage.objects import ObjectStore
 from hsae_dagster.storage.outputs import (
     OutputT,
     StoredActivations,

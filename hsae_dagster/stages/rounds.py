@@ -15,7 +15,7 @@ from hsae_dagster.dataset.rows import Rows, check_labels, check_levels
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import hash_json, set_fingerprint
-from hsae_dagster.storage.records import Holdout, HoldoutRegister, Placed, SplitCuts
+from hsae_dagster.storage.holdouts import Holdout, HoldoutRegister, Placed, SplitCuts
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Admitted:
 
     Attributes:
         rows: as read, those that wait left out, with their `round`.
-        rounds: their keys and rounds (`storage.records.ROUNDS_SCHEMA`).
+        rounds: their keys and rounds (`storage.holdouts.ROUNDS_SCHEMA`).
         cuts: of an earlier corpus; None for the first.
         key: what the corpus depends on beside files and declaration; None for the first.
         waiting: rows that wait.

@@ -42,11 +42,11 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def sealed(record: Mapping[str, Any], *, sort_keys: bool = True) -> bytes:
+def sealed(record: Mapping[str, Any]) -> bytes:
     """A JSON-like record as UTF-8 JSON with the hash of its content beside it."""
     plain = json.loads(json.dumps(record, allow_nan=False))
     whole = {**plain, SEAL: hash_json(plain)}
-    return json.dumps(whole, indent=1, sort_keys=sort_keys, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def unsealed(path: Path) -> dict[str, Any]:

@@ -1,12 +1,8 @@
-"""What every published evaluation rested on, and which hypotheses it had: append-only, one file each."""
+"""What every published evaluation rested on, and which hypotheses it had: records that are only added to."""
 
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -15,11 +11,11 @@ from hsae_dagster.core.evaluations import FILES, EvaluationRecord, Origin
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import set_fingerprint
 from hsae_dagster.storage.artifacts import finite
-from hsae_dagster.storage.files import locked, sealed, unsealed
 from hsae_dagster.storage.objects import ObjectStore, StoredObject
 from hsae_dagster.storage.outputs import StoredCorpus, StoredEmbeddings, StoredEvaluation
-from hsae_dagster.storage.shared import Shared
+from hsae_dagster.storage.records import Document
 
+_KIND = "evaluation"
 _MIXED = "`{reader}` was made from another version of `{asset}` than the evaluation read"
 
 
@@ -92,32 +88,29 @@ class LineageLog:
     """The records under one results folder."""
 
     def __init__(self, store: ObjectStore) -> None:
-        self.store = store
-
-    @cached_property
-    def root(self) -> Path:
-        """Where the records lie, with those that other machines have written by now."""
-        if self.store.shared is not None:
-            self.store.shared.pull("lineage")
-        return self.store.root / "lineage"
+        self.store, self._records = store, store.records
 
     def datasets(self) -> list[str]:
         """Datasets that have a record."""
-        return sorted(path.name for path in self.root.glob("*") if path.is_dir()) if self.root.is_dir() else []
+        with self._records.reading() as records:
+            return records.subjects(_KIND)
 
     def records(self, dataset: str) -> list[EvaluationRecord]:
         """Records of a dataset, oldest first."""
-        return [_read(path) for path in sorted((self.root / dataset).glob("[0-9]*.json"))]
+        with self._records.reading() as records:
+            return [_read(found) for found in records.all(_KIND, dataset)]
 
     def latest(self, dataset: str) -> EvaluationRecord | None:
         """The last record of a dataset, or None."""
-        paths = sorted((self.root / dataset).glob("[0-9]*.json"))
-        return _read(paths[-1]) if paths else None
+        with self._records.reading() as records:
+            found = records.last(_KIND, dataset)
+        return _read(found) if found else None
 
     def previous(self, record: EvaluationRecord) -> EvaluationRecord | None:
         """The record before this one, or None."""
-        path = self._path(record.dataset, record.number - 1)
-        return _read(path) if path.is_file() else None
+        with self._records.reading() as records:
+            found = records.get(_KIND, record.dataset, _name(record.number - 1))
+        return _read(found) if found else None
 
     def append(
         self,
@@ -141,24 +134,28 @@ class LineageLog:
         Raises:
             StorageError: a result that it rests on is gone.
         """
-        with locked(self.store.root / "locks" / f"lineage-{dataset}"):
-            self.__dict__.pop("root", None)  # another machine may have written since
-            last = self.latest(dataset)
-            if last is not None and last.evaluation.place == self.store.place(evaluation):
-                return last
-            origins, mixed = self._origins(dataset, evaluation, read)
+        origin = origin_of(self.store, evaluation)
+        last = self.latest(dataset)
+        if last is not None and last.evaluation.place == origin.place:
+            return last
+        origins, mixed = self._origins(dataset, evaluation, read)
+        with self._records.writing() as records:  # another process may have written since
+            found = records.last(_KIND, dataset)
+            if found is not None and found.body["evaluation"]["place"] == origin.place:
+                return _read(found)
             record = EvaluationRecord(
                 dataset=dataset,
-                number=last.number + 1 if last else 1,
+                number=int(found.name) + 1 if found else 1,
                 published=datetime.now(UTC).isoformat(timespec="seconds"),
-                evaluation=origin_of(self.store, evaluation),
+                evaluation=origin,
                 files=files,
                 origins=origins,
                 mixed=mixed,
                 summary=finite(summary),
                 hypotheses=tuple(finite(row) for row in hypotheses),
             )
-            return _write(self._path, record, self.store.shared)
+            records.add(document(record))
+        return record
 
     def _origins(
         self, dataset: str, evaluation: StoredObject, read: Sequence[Sequence[str | None]]
@@ -202,9 +199,6 @@ class LineageLog:
         for dataset in self.datasets():
             yield from self.records(dataset)
 
-    def _path(self, dataset: str, number: int) -> Path:
-        return self.root / dataset / f"{number:06d}.json"
-
 
 def staleness(store: ObjectStore, record: EvaluationRecord, files: str | None = None) -> tuple[str, ...]:
     """Why what an evaluation rests on is no longer what is current, in sentences; empty when all of it is.
@@ -225,44 +219,20 @@ def staleness(store: ObjectStore, record: EvaluationRecord, files: str | None = 
     return tuple(reasons)
 
 
-def _read(path: Path) -> EvaluationRecord:
-    try:
-        fields = unsealed(path)
-        fields |= {
-            "evaluation": Origin(**fields["evaluation"]),
-            "origins": tuple(Origin(**origin) for origin in fields["origins"]),
-            "mixed": tuple(fields["mixed"]),
-            "hypotheses": tuple(fields["hypotheses"]),
-        }
-        return EvaluationRecord(**fields)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(
-            f"The record {path} cannot be read: {error}. Restore it from a copy, or remove it."
-        ) from error
+def document(record: EvaluationRecord) -> Document:
+    """A record as it is kept."""
+    return Document(_KIND, record.dataset, _name(record.number), asdict(record))
 
 
-def _bytes(record: EvaluationRecord) -> bytes:
-    return sealed(asdict(record), sort_keys=False)
+def _name(number: int) -> str:
+    return f"{number:06d}"
 
 
-def _write(place: Callable[[str, int], Path], record: EvaluationRecord, shared: Shared | None) -> EvaluationRecord:
-    """Write a record whole under its number, or under the next free one if another process was first."""
-    while True:
-        path = place(record.dataset, record.number)
-        if shared and not shared.create(f"lineage/{record.dataset}/{path.name}", _bytes(record)):
-            record = replace(record, number=record.number + 1)  # another machine was first
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, aside = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(_bytes(record))
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(aside).chmod(0o644)
-            os.link(aside, path)  # fails where a rename would silently replace
-            return record
-        except FileExistsError:  # another process was first
-            record = replace(record, number=record.number + 1)
-        finally:
-            Path(aside).unlink(missing_ok=True)
+def _read(found: Document) -> EvaluationRecord:
+    fields = found.body | {
+        "evaluation": Origin(**found.body["evaluation"]),
+        "origins": tuple(Origin(**origin) for origin in found.body["origins"]),
+        "mixed": tuple(found.body["mixed"]),
+        "hypotheses": tuple(found.body["hypotheses"]),
+    }
+    return EvaluationRecord(**fields)

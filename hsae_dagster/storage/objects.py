@@ -12,12 +12,14 @@ from typing import Any
 
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import hash_json
-from hsae_dagster.storage.files import locked, sealed, sync, unsealed, write_atomically
+from hsae_dagster.storage.files import locked, sealed, sync, unsealed
+from hsae_dagster.storage.records import Document, Records
 from hsae_dagster.storage.shared import Shared
 
 MANIFEST = "manifest.json"
 # A result that holds this file lacks something that making it again may bring (answers of a server that failed).
 INCOMPLETE = "_incomplete.json"
+_CURRENT = "current result"
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,13 @@ class StoredObject:
 
 
 class ObjectStore:
-    """Results under one folder. Safe for several processes: objects and pointers appear whole or not at all.
+    """Results under one folder. Safe for several processes: they appear whole or not at all.
 
     Where the folder belongs to a store, what is finished is there too, and is brought here when it is asked for.
     """
 
     def __init__(self, root: Path) -> None:
-        self.root, self.shared = root, Shared.of(root)
+        self.root, self.shared, self.records = root, Shared.of(root), Records(root)
 
     def build(
         self,
@@ -188,11 +190,9 @@ class ObjectStore:
 
     def point(self, dataset: str, stored: StoredObject) -> None:
         """Make `stored` the current result of its asset for `dataset`."""
-        path = self._pointer(dataset, stored.asset)
-        record = sealed({"object": self.place(stored), "data_version": stored.data_version})
-        if self.shared is not None:
-            self.shared.put(self._name(path), record)
-        write_atomically(path, record)
+        found = {"object": self.place(stored), "data_version": stored.data_version}
+        with self.records.writing() as records:
+            records.put(Document(_CURRENT, dataset, stored.asset, found))
 
     def current(self, dataset: str, asset: str) -> StoredObject:
         """The current result of `asset` for `dataset`, verified.
@@ -204,25 +204,16 @@ class ObjectStore:
 
     def datasets(self) -> list[str]:
         """Datasets that have a current result of anything."""
-        shared = {name.split("/")[1] for name in self.shared.names("datasets")} if self.shared else set()
-        return sorted(shared | {path.name for path in (self.root / "datasets").glob("*") if path.is_dir()})
+        with self.records.reading() as records:
+            return sorted({one.subject for one in records.all(_CURRENT, sound=True) if self._is_there(one)})
 
     def has(self, dataset: str, asset: str) -> bool:
         """Whether `asset` was materialized for `dataset`."""
-        return self._refreshed(self._pointer(dataset, asset)).is_file()
+        return asset in self._pointers(dataset)
 
     def versions(self, dataset: str) -> dict[str, str]:
-        """Data version of every current result of a dataset by asset, from the pointers alone."""
-        found = {}
-        folder = self.root / "datasets" / dataset
-        for name in self.shared.names(self._name(folder)) if self.shared else ():
-            self._refreshed(self.root / name)
-        for path in sorted(folder.glob("*.json")):
-            try:
-                found[path.stem] = str(unsealed(path)["data_version"])
-            except (OSError, ValueError, KeyError):  # a pointer that cannot be read points to nothing
-                continue
-        return found
+        """Data version of every current result of a dataset by asset, from the records alone."""
+        return {asset: str(one.body["data_version"]) for asset, one in self._pointers(dataset).items()}
 
     def pointed(self, dataset: str, asset: str) -> StoredObject:
         """The current result of `asset` for `dataset`, known by its manifest but with its files unread.
@@ -274,30 +265,29 @@ class ObjectStore:
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
 
-    def _refreshed(self, path: Path) -> Path:
-        """A pointer, as the store has it."""
-        if self.shared is not None:
-            self.shared.refresh(self._name(path))
-        return path
-
     def _current(self, dataset: str, asset: str, *, verify: bool) -> StoredObject:
-        path = self._refreshed(self._pointer(dataset, asset))
-        if not path.is_file():
+        found = self._pointers(dataset).get(asset)
+        if found is None:
             raise StorageError(
-                f"Dataset `{dataset}` has no `{asset}` yet. Materialize `{asset}` (and what is upstream of it) first."
+                f"Dataset `{dataset}` has no `{asset}` yet (by {self.records.place}). Materialize `{asset}` (and what "
+                "is upstream of it) first."
             )
-        try:
-            record = unsealed(path)
-            folder, version = self.root / record["object"], record["data_version"]
-        except (OSError, ValueError, KeyError) as error:
+        stored = self._explained(dataset, asset, self.root / found.body["object"], verify=verify)
+        if stored.data_version != found.body["data_version"]:
             raise StorageError(
-                f"Dataset `{dataset}`: {path}, which says which result is current, cannot be read ({error}). "
-                f"Materialize `{asset}` again; a finished result is found and kept."
-            ) from error
-        stored = self._explained(dataset, asset, folder, verify=verify)
-        if stored.data_version != version:
-            raise StorageError(f"Dataset `{dataset}`: {path} names another result. Materialize `{asset}` again.")
+                f"Dataset `{dataset}`: {stored.folder} holds another result than its records say. Materialize "
+                f"`{asset}` again."
+            )
         return stored
+
+    def _pointers(self, dataset: str) -> dict[str, Document]:
+        """Which result of each asset is current; one that is damaged or removed can be made again, and is none."""
+        with self.records.reading() as records:
+            found = records.all(_CURRENT, dataset, sound=True)
+        return {one.name: one for one in found if self._is_there(one)}
+
+    def _is_there(self, pointer: Document) -> bool:
+        return self.shared is not None or (self.root / pointer.body["object"]).is_dir()
 
     def _explained(self, dataset: str, asset: str, folder: Path, *, verify: bool) -> StoredObject:
         try:
@@ -307,9 +297,6 @@ class ObjectStore:
 
     def _folder(self, inputs: StageInputs) -> Path:
         return self.root / "objects" / inputs.asset / inputs.key
-
-    def _pointer(self, dataset: str, asset: str) -> Path:
-        return self.root / "datasets" / dataset / f"{asset}.json"
 
     def _load(self, folder: Path, inputs: StageInputs | None, *, reused: bool, verify: bool = True) -> StoredObject:
         if not (folder / MANIFEST).is_file():

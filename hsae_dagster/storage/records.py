@@ -1,332 +1,369 @@
-"""What is kept for good: plans and looks at holdouts, and where a dataset's splits end."""
+"""The records of a project, in one database: an SQLite file in its results folder, or what HSAE_RECORDS names.
 
-import base64
-import io
+What paid models answered and cost is the table `calls`; looks at holdouts, ends of splits, batches under way and
+evaluations are documents. A transaction is there whole or not at all, whenever a process is killed.
+"""
+
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import polars as pl
+import sqlalchemy as sa
 
-from hsae_dagster.core.inference.plan import AnalysisPlan, Look, holdout_fingerprint, one_holdout
-from hsae_dagster.core.observations import Cuts
 from hsae_dagster.errors import StorageError
-from hsae_dagster.keys import hash_json
-from hsae_dagster.storage.files import locked, sealed, unsealed, write_atomically
-from hsae_dagster.storage.shared import Shared, write_once
+from hsae_dagster.keys import hash_bytes, hash_json
+from hsae_dagster.storage.files import locked, sync
+from hsae_dagster.storage.shared import Shared, bound
+
+FILE, VARIABLE = "records.sqlite", "HSAE_RECORDS"
+# The file of a results folder that names its database, where that is not the SQLite file in it.
+BINDING = "records.url"
+# So long a process waits for another one's transaction in an SQLite file.
+PATIENCE_SECONDS = 60.0
+_LOOK_SECONDS = 0.5
+_ONE_AT_A_TIME = 4_927_301
+# What SQLite says of a place that it may not or cannot use, rather than of a damaged file.
+_PLACE = ("BUSY", "LOCKED", "FULL", "READONLY", "CANTOPEN", "IOERR", "PERM", "AUTH")
+
+METADATA = sa.MetaData()
+CALLS = sa.Table(
+    "calls",
+    METADATA,
+    sa.Column("id", sa.Text, primary_key=True),
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("request_hash", "kind", "dataset", "stage", "run_id")),
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("server", "model", "tier", "seal")),
+    # What a server said is JSON, which also has the characters that Postgres does not take.
+    *(sa.Column(name, sa.Text) for name in ("prompt_hash", "answer", "parsed", "reason", "model_echo", "request_id")),
+    *(sa.Column(name, sa.BigInteger, nullable=False) for name in ("sent_bytes", "input_tokens", "cached_tokens")),
+    *(sa.Column(name, sa.BigInteger, nullable=False) for name in ("output_tokens", "created")),
+    sa.Column("seconds", sa.Double, nullable=False),
+    sa.Column("cost_usd", sa.Double),
+    sa.Index("calls_by_request", "request_hash"),
+    sa.Index("calls_by_dataset", "dataset"),
+)
+DOCUMENTS = sa.Table(
+    "documents",
+    METADATA,
+    *(sa.Column(name, sa.Text, primary_key=True) for name in ("kind", "subject", "name")),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("data", sa.LargeBinary),
+    sa.Column("seal", sa.Text, nullable=False),
+)
 
 
 @dataclass(frozen=True)
-class HoldoutRegister:
-    """The register under one results folder, and in the store that it belongs to.
+class Document:
+    """A record that is no call: its kind, whose it is, its name (in whose order they are), JSON-like and other data."""
 
-    Looks of several machines have one order in a store: each claims the next number in `looks/`, which one machine
-    alone can, after it has read all earlier ones.
+    kind: str
+    subject: str
+    name: str
+    body: dict[str, Any]
+    data: bytes | None = None
+
+
+class Transaction:
+    """What is read and written together. What is read and not what was written raises StorageError."""
+
+    def __init__(self, connection: sa.Connection | None, place: str) -> None:
+        self._connection, self._place = connection, place
+
+    def rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
+        """Rows that a query of columns finds, by column; none in a database that nobody has written to."""
+        if self._connection is None:
+            return []
+        found = [dict(row) for row in self._connection.execute(query).mappings()]
+        for name, column in query.selected_columns.items():
+            kinds = (column.type.python_type, *((type(None),) if column.nullable else ()))
+            if not all(isinstance(row[name], kinds) for row in found):  # SQLite lets any value be in any column
+                raise StorageError(_damaged(self._place, f"the column {name} has a value that was not written"))
+        return found
+
+    def execute(self, statement: sa.Executable, rows: Sequence[Mapping[str, Any]] | None = None) -> None:
+        """Carry out an insertion, a change or a removal, once for each of `rows` if there are any."""
+        assert self._connection is not None  # only a transaction that writes calls this
+        self._connection.execute(statement, rows)
+
+    def get(self, kind: str, subject: str, name: str) -> Document | None:
+        """A document, or None."""
+        return next(iter(self._found(_documents(kind, subject).where(DOCUMENTS.c.name == name))), None)
+
+    def need(self, kind: str, subject: str, name: str) -> Document:
+        """A document that another one says is there."""
+        found = self.get(kind, subject, name)
+        if found is None:
+            raise StorageError(_damaged(self._place, f"the {kind} {name} of {subject} is gone"))
+        return found
+
+    def all(self, kind: str, subject: str | None = None, *, sound: bool = False) -> list[Document]:
+        """Documents of a kind, of one subject or of all, by subject and name; with `sound` without damaged ones."""
+        return self._found(_documents(kind, subject).order_by("subject", "name"), sound=sound)
+
+    def last(self, kind: str, subject: str) -> Document | None:
+        """The document of the last name, or None."""
+        return next(iter(self._found(_documents(kind, subject).order_by(DOCUMENTS.c.name.desc()).limit(1))), None)
+
+    def subjects(self, kind: str) -> list[str]:
+        """Subjects that have a document of a kind, sorted."""
+        query = sa.select(DOCUMENTS.c.subject).where(DOCUMENTS.c.kind == kind).distinct()
+        return sorted(row["subject"] for row in self.rows(query))
+
+    def add(self, document: Document) -> None:
+        """Write a document unless there is one of its name: the first writing stays."""
+        if not self.rows(sa.select(DOCUMENTS.c.seal).where(*_named(document))):
+            self.put(document)
+
+    def put(self, document: Document) -> None:
+        """Write a document in place of what has its name."""
+        row = {**vars(document), "body": json.dumps(document.body, allow_nan=False)}
+        self.remove(document)
+        self.execute(sa.insert(DOCUMENTS), [{**row, "seal": _seal(row)}])
+
+    def remove(self, document: Document) -> None:
+        """Forget a document."""
+        self.execute(sa.delete(DOCUMENTS).where(*_named(document)))
+
+    def check(self) -> None:
+        """Have SQLite compare its documents with their index, so that none is missed where they are counted."""
+        if self._connection is not None and self._connection.dialect.name == "sqlite":
+            found = self._connection.exec_driver_sql("PRAGMA integrity_check(documents)").scalars().all()
+            if found != ["ok"]:
+                raise StorageError(_damaged(self._place, str(found[0])))
+
+    def _found(self, query: sa.Select[Any], *, sound: bool = False) -> list[Document]:
+        found = []
+        for row in self.rows(query):
+            if row.pop("seal") == _seal(row):
+                found.append(Document(**{**row, "body": json.loads(row["body"])}))
+            elif not sound:
+                named = f"the {row['kind']} {row['name']} of {row['subject']} is not what was written"
+                raise StorageError(_damaged(self._place, named))
+        return found
+
+
+class Records:
+    """The database of one results folder. Where it is damaged or cannot be used, everything raises StorageError.
+
+    Raises:
+        StorageError: the folder belongs to a store, and has no database that all machines share.
     """
 
-    root: Path
+    def __init__(self, root: Path) -> None:
+        self._url = _address(root)
+        self._path = Path(str(self._url.database)) if self._url.get_backend_name() == "sqlite" else None
+        self.place = str(self._path or _plain(self._url))
 
-    def freeze(self, plan: AnalysisPlan, keys: pl.DataFrame) -> None:
-        """Write a plan down, unless it is there already: the first writing is the one that counts.
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        """A transaction that sees one moment. Creates nothing."""
+        if self._path is not None and not self._path.exists():
+            yield Transaction(None, self.place)
+            return
+        with self._connected("BEGIN") as connection:
+            yield Transaction(connection, self.place)
 
-        Args:
-            plan: the plan.
-            keys: of its holdout, as `core.inference.plan.holdout_keys` gives them.
-
-        Raises:
-            ValueError: the keys are not those of the plan's holdout.
-        """
-        if holdout_fingerprint(keys) != plan.holdout:
-            raise ValueError("these are not the keys of the plan's holdout")
-        folder = self._folder(plan.holdout)
-        if not _keys_are_there(folder):
-            stream = io.BytesIO()
-            keys.write_parquet(stream)
-            # In place of a damaged one at a stroke: others may be reading.
-            write_once(folder / "keys.parquet", stream.getvalue(), self._shared, anew=True)
-        self._write_once(folder / "plans" / f"{plan.fingerprint}.json", {**plan.record, "frozen": _now()})
-
-    def look(self, plan: AnalysisPlan, *, dataset: str, judged_under: str | None) -> Look:
-        """Count an evaluation of a frozen plan, before it is made. A plan looks once, however often it is evaluated.
+    @contextmanager
+    def writing(self, *, alone: bool = True) -> Iterator[Transaction]:
+        """A transaction that is kept if it ends without an error.
 
         Args:
-            plan: frozen (`freeze`).
-            dataset: whose report it is for, for the record.
-            judged_under: fingerprint of the plan that was frozen when the holdout's texts were judged.
+            alone: that no other one of these overlaps, on any machine. Otherwise quicker, for rows that depend on no
+                others; a power cut may take the last of them away.
         """
-        path = self._folder(plan.holdout) / "looks" / f"{plan.fingerprint}.json"
-        # Two evaluations at once are two looks, of which one is the later.
-        with locked(self.root / "locks" / "looks"):
-            next_number = self._pulled()
-            while not path.is_file():
-                before = self._looks_at(plan)
-                opened: dict[str, Any] = {
-                    "plan": plan.fingerprint,
-                    "number": len(before) + 1,
-                    "earlier": [[one["holdout"], one["plan"]] for one in before],
-                    "frozen_before": judged_under == plan.fingerprint,
-                    "dataset": dataset,
-                    "opened": _now(),
-                }
-                claim = sealed({"holdout": plan.holdout, "look": opened})
-                if self._shared is None or self._shared.create(f"looks/{next_number:08d}.json", claim):
-                    self._write_once(path, opened)
-                else:
-                    next_number = self._pulled()
-        record = _read_plan(path)
-        earlier: dict[str, float] = {}
-        for holdout, fingerprint in record["earlier"]:
-            earlier |= self._p_values(holdout, fingerprint)
-        return Look(
-            number=record["number"],
-            plan=plan.fingerprint,
-            frozen_before=record["frozen_before"],
-            earlier=earlier,
-            earlier_plans=tuple(fingerprint for _, fingerprint in record["earlier"]),
-        )
+        self._prepare()
+        with self._connected(*(() if alone else ("PRAGMA synchronous=NORMAL",)), "BEGIN IMMEDIATE") as connection:
+            if alone and self._path is None:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ONE_AT_A_TIME)))
+            yield Transaction(connection, self.place)
 
-    def keep(self, plan: AnalysisPlan, p_values: Mapping[str, float]) -> None:
-        """Record what a look found (p by test key), for the family of later looks; the first record stays."""
-        finite = {key: p if p == p else None for key, p in p_values.items()}
-        self._write_once(self._folder(plan.holdout) / "looks" / f"{plan.fingerprint}.p.json", finite)
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Have many transactions be quicker: whoever closes an SQLite file last clears up after all of them."""
+        self._prepare()
+        if self._path is None:
+            yield
+            return
+        with self._connected("BEGIN") as connection:
+            connection.exec_driver_sql("SELECT 1 FROM calls LIMIT 1")
+            connection.commit()
+            yield
 
-    def spent(self, holdout: str) -> float | None:
-        """Largest level (family-wise error) of a plan that was evaluated on a holdout; None before the first look.
+    @contextmanager
+    def turn(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold a name that no other process does meanwhile, on any machine; that of a killed process is free.
 
         Args:
-            holdout: its fingerprint.
+            name: what is held.
+            waiting: called once if another process holds it.
         """
-        self._pulled()
-        folder = self._folder(holdout)
-        looked = [path for path in sorted((folder / "looks").glob("*.json")) if ".p." not in path.name]
-        levels = [_read_plan(folder / "plans" / path.name)["gates"] for path in looked]
-        return max((float(gates.get("level", gates["alpha"])) for gates in levels), default=None)
+        if self._path is not None:
+            with locked(self._path.parent / "locks" / name, waiting):
+                yield
+            return
+        key = int.from_bytes(bytes.fromhex(hash_json(name)[:16]), signed=True)
+        held, told = sa.select(sa.func.pg_try_advisory_lock(key)), False
+        # A session of its own, whose end is the end of the lock.
+        with self._explained(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            while not connection.scalar(held):
+                if not told:
+                    waiting()
+                told = True
+                time.sleep(_LOOK_SECONDS)
+            try:
+                yield
+            finally:
+                connection.execute(sa.select(sa.func.pg_advisory_unlock(key)))
+
+    def _prepare(self) -> None:
+        """Create the file before anything is written."""
+        with self._explained():
+            if self._path is not None and not self._path.exists():
+                _create(self._path)
+
+    @contextmanager
+    def _connected(self, *begin: str) -> Iterator[sa.Connection]:
+        with self._explained(), self._engine.connect().execution_options(begin=begin) as opened, opened.begin():
+            yield opened
 
     @property
-    def _shared(self) -> Shared | None:
-        return Shared.of(self.root)
+    def _engine(self) -> sa.Engine:
+        # Not shared with a fork, which would speak on the same connections.
+        return _engine(self._url, os.getpid())
 
-    def _pulled(self) -> int:
-        """Bring what other machines have written down; the number of the next look of all."""
-        if self._shared is None:
-            return 1
-        claims = self._shared.pull("looks")
-        self._shared.pull("holdouts")  # plans and keys were there before their looks
-        for name in claims:
-            found = _read_plan(self.root / name)
-            holdout, look = found["holdout"], found["look"]
-            self._write_once(self._folder(holdout) / "looks" / f"{look['plan']}.json", look)
-        return len(claims) + 1
-
-    def _looks_at(self, plan: AnalysisPlan) -> list[dict[str, Any]]:
-        """Records of all looks at this holdout or at one that shares texts and outcomes with it, oldest first."""
-        keys = _read_keys(self._folder(plan.holdout))
-        found = []
-        for folder in sorted(path for path in self.root.glob("holdouts/*") if (path / "looks").is_dir()):
-            looks = sorted(path for path in (folder / "looks").glob("*.json") if ".p." not in path.name)
-            column = any(
-                _classes_of_one_column(_read_plan(folder / "plans" / path.name)["model"], plan) for path in looks
-            )
-            if folder.name == plan.holdout or one_holdout(keys, _read_keys(folder), same_column=column):
-                found += [{**_read_plan(path), "holdout": folder.name} for path in looks]
-        return sorted(found, key=lambda one: (one["opened"], one["number"], one["plan"]))
-
-    def _p_values(self, holdout: str, plan: str) -> dict[str, float]:
-        """What a look tested: its p-values, or NaN for each planned test where it broke off before it had any."""
-        folder = self._folder(holdout)
-        found = folder / "looks" / f"{plan}.p.json"
-        if found.is_file():
-            return {key: float("nan") if p is None else float(p) for key, p in _read_plan(found).items()}
-        return {f"{plan}:{i}": float("nan") for i in range(len(_read_plan(folder / "plans" / f"{plan}.json")["tests"]))}
-
-    def _folder(self, holdout: str) -> Path:
-        return self.root / "holdouts" / holdout
-
-    def _write_once(self, path: Path, record: Mapping[str, Any]) -> None:
-        write_once(path, sealed(record), self._shared)
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """The database's errors as sentences; other errors of whoever uses it pass."""
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            said = " ".join(str(error.orig).split())[:300]
+            if self._path and not getattr(error.orig, "sqlite_errorname", "")[len("SQLITE_") :].startswith(_PLACE):
+                raise StorageError(_damaged(self.place, said)) from error
+            raise StorageError(
+                f"The records {self.place} cannot be read or written: {said}. Make sure that they can be reached, that "
+                f"you may write there and that there is room (of several machines, {VARIABLE} names one Postgres "
+                "database), and run again; what was written before is kept."
+            ) from error
+        except ModuleNotFoundError as error:
+            raise StorageError(
+                f"The records {self.place} need {error.name}. Install it with `pip install -e '.[postgres]'` here and "
+                "on every worker."
+            ) from error
 
 
-def _classes_of_one_column(model: Mapping[str, Any], plan: AnalysisPlan) -> bool:
-    """Whether both outcomes are a class against the rest, and the column of the classes has one name."""
-    both = (model, plan.model)
-    return all(one.get("positive") is not None for one in both) and model.get("label") == plan.model.get("label")
+def address_here() -> str:
+    """What HSAE_RECORDS names, without the user and the password in it; empty where it is not set.
+
+    Raises:
+        StorageError: it is no address of a database that can hold records.
+    """
+    named = os.environ.get(VARIABLE, "")
+    return _plain(_parsed(named)) if named else ""
 
 
-def _keys_are_there(folder: Path) -> bool:
-    """Whether the keys of the holdout are kept, and are those that it is named by; others are written anew."""
-    try:
-        return holdout_fingerprint(_read_keys(folder)) == folder.name
-    except StorageError:
-        return False
+def bind_records(results: Path, address: str) -> Path:
+    """Have the records of a results folder be in the database at `address`, for good; returns the folder.
+
+    Args:
+        results: the folder.
+        address: as `address_here` gives it; empty for what the folder is bound to, or the file in it.
+
+    Raises:
+        StorageError: they are elsewhere already.
+    """
+    return bound(results, BINDING, VARIABLE, address, (FILE,))
 
 
-def _read_keys(folder: Path) -> pl.DataFrame:
-    path = folder / "keys.parquet"
-    try:
-        keys = pl.read_parquet(path)
-        if holdout_fingerprint(keys) == folder.name:
-            return keys
-        cause = "it holds other keys than were written"
-    except (OSError, ValueError, TypeError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        cause = " ".join(str(error).split())[:200]
-    raise _unreadable(path, cause)
+def _address(root: Path) -> sa.URL:
+    """Where the records of a results folder are."""
+    if (root / BINDING).is_file():
+        known, named = (root / BINDING).read_text(encoding="utf-8").strip(), os.environ.get(VARIABLE, "")
+        # What else it takes, libpq finds where it always does (PGPASSWORD, ~/.pgpass).
+        return _parsed(named if named and address_here() == known else known)
+    if Shared.of(root) is not None:
+        raise StorageError(
+            f"The results in {root} belong to a store, and {VARIABLE} is not set: looks at holdouts and paid answers "
+            f"of several machines need one database. Set {VARIABLE} to postgresql://user:password@host/name."
+        )
+    return sa.URL.create("sqlite", database=str(root / FILE))
 
 
-def _read_plan(path: Path) -> dict[str, Any]:
-    try:
-        return unsealed(path)
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, str(error)) from error
+def _parsed(address: str) -> sa.URL:
+    with suppress(sa.exc.ArgumentError):
+        url = sa.make_url(address)
+        if url.get_backend_name() in ("sqlite", "postgresql"):
+            return url.set(drivername="postgresql+psycopg2") if url.drivername == "postgresql" else url
+    raise StorageError(f"{VARIABLE} is no address of a Postgres database. Write postgresql://user:password@host/name.")
 
 
-def _unreadable(path: Path, cause: str) -> StorageError:
-    return StorageError(
-        f"The record {path} of an earlier evaluation cannot be read ({cause}), so looks at this holdout cannot be "
-        "counted. Restore it from a copy of the results folder."
+def _plain(url: sa.URL) -> str:
+    return url.set(drivername=url.get_backend_name(), username=None, password=None, query={}).render_as_string()
+
+
+@lru_cache(maxsize=16)
+def _engine(url: sa.URL, process: int) -> sa.Engine:
+    if url.get_backend_name() != "sqlite":
+        engine = sa.create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=2)
+        with engine.begin() as connection:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ONE_AT_A_TIME)))
+            METADATA.create_all(connection)
+        return engine
+    # A connection for each transaction: one that is kept would go on writing to a file that was removed meanwhile.
+    patience = {"timeout": PATIENCE_SECONDS}
+    engine = sa.create_engine(url, hide_parameters=True, poolclass=sa.NullPool, connect_args=patience)
+
+    @sa.event.listens_for(engine, "connect")
+    def plainly(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # transactions begin where `begin` says, not where the driver thinks
+        connection.text_factory = lambda data: data.decode("utf-8", "replace")  # seals tell what is damaged
+
+    @sa.event.listens_for(engine, "begin")
+    def begun(connection: sa.Connection) -> None:
+        for statement in connection.get_execution_options()["begin"]:
+            connection.exec_driver_sql(statement)
+
+    return engine
+
+
+def _create(path: Path) -> None:
+    """An empty database, whole or not at all: two processes may come at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=path.parent) as aside:
+        new = Path(aside) / path.name
+        url = sa.URL.create("sqlite", database=str(new))
+        engine = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            METADATA.create_all(connection)
+        with suppress(FileExistsError):
+            os.link(new, path)  # fails where a rename would silently replace
+    sync(path.parent)
+
+
+def _damaged(place: str, cause: str) -> str:
+    return (
+        f"The records {place} are damaged: {cause}. Restore them from a copy of the results folder. Without one, "
+        "remove them: what paid models answered is then asked, and paid, again, splits may end elsewhere, and looks "
+        "at holdouts are counted from one, which a paper has to say."
     )
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")
+def _documents(kind: str, subject: str | None) -> sa.Select[Any]:
+    query = sa.select(DOCUMENTS).where(DOCUMENTS.c.kind == kind)
+    return query if subject is None else query.where(DOCUMENTS.c.subject == subject)
 
 
-ROUNDS_SCHEMA = {"key": pl.String, "round": pl.Int64}
+def _named(document: Document) -> tuple[sa.ColumnElement[bool], ...]:
+    return tuple(DOCUMENTS.c[name] == getattr(document, name) for name in ("kind", "subject", "name"))
 
 
-@dataclass(frozen=True)
-class Holdout:
-    """What a round was tested on, or will be.
-
-    Attributes:
-        round: 1 for the first.
-        fingerprint: of its texts and labels (`core.inference.plan.holdout_fingerprint`).
-        rows: observations.
-        clusters: independent ones.
-    """
-
-    round: int
-    fingerprint: str
-    rows: int
-    clusters: int
-
-
-@dataclass(frozen=True)
-class Placed:
-    """The record of one dataset.
-
-    Attributes:
-        cuts: where its splits end.
-        rounds: the rows that have been admitted, columns `ROUNDS_SCHEMA` (keys by `core.corpus.row_keys`).
-        holdouts: of every corpus that was made, oldest first.
-        made: by fingerprint of the files, the key of the admitted rows, or None for those that made the cuts; only
-            files of which every row was admitted.
-    """
-
-    cuts: Cuts
-    rounds: pl.DataFrame
-    holdouts: tuple[Holdout, ...]
-    made: Mapping[str, str | None]
-
-    def latest(self, round_: int) -> Holdout | None:
-        """The last holdout of a round."""
-        return next((one for one in reversed(self.holdouts) if one.round == round_), None)
-
-
-@dataclass(frozen=True)
-class SplitCuts:
-    """Where the record of one dataset lies: here, and in a store one after the other, the last of which counts.
-
-    Attributes:
-        results: the results folder.
-        dataset: its name.
-        declared: everything that decides what a component is and what share each split gets.
-    """
-
-    results: Path
-    dataset: str
-    declared: Mapping[str, Any]
-
-    def read(self) -> Placed | None:
-        """The record, or None before the first corpus.
-
-        Raises:
-            StorageError: it cannot be read.
-        """
-        self._pull()
-        if not self._path.is_file():
-            return None
-        try:
-            record = unsealed(self._path)
-            return Placed(
-                cuts=Cuts(**record["cuts"]),
-                rounds=pl.read_parquet(self._path.with_suffix(".parquet"), columns=list(ROUNDS_SCHEMA)),
-                holdouts=tuple(Holdout(**one) for one in record["holdouts"]),
-                made=record["made"],
-            )
-        except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
-            raise StorageError(
-                f"The record {self._path} of where the splits end cannot be read ({error}). Restore it, with the "
-                ".parquet beside it, from a copy of the results folder; without them, texts that were held out could "
-                "be learned from."
-            ) from error
-
-    def keep(self, cuts: Cuts, rounds: pl.DataFrame, holdout: Holdout, made: Mapping[str, str | None]) -> None:
-        """Add what a corpus was made of; what was recorded before stays.
-
-        Args:
-            cuts: of the corpus; those recorded first count.
-            rounds: of its rows, columns `ROUNDS_SCHEMA`.
-            holdout: of the corpus.
-            made: its files, as in `Placed.made`; empty where rows wait.
-        """
-        with locked(self.results / "locks" / "splits"):
-            while not self._keep(self._pull(), cuts, rounds, holdout, made):
-                pass  # another machine has kept its own meanwhile, which counts first
-
-    def _keep(
-        self, kept: int, cuts: Cuts, rounds: pl.DataFrame, holdout: Holdout, made: Mapping[str, str | None]
-    ) -> bool:
-        """Add to the record that was the `kept`th of the store; False where that is not the last any more."""
-        known = self.read()
-        if known is not None:
-            cuts = known.cuts
-            rounds = pl.concat([known.rounds, rounds.join(known.rounds, on="key", how="anti")])
-            made = {**made, **known.made}
-        before = known.holdouts if known else ()
-        holdouts = before if holdout in before else (*before, holdout)
-        stream = io.BytesIO()
-        rounds.sort("round", "key").write_parquet(stream)
-        record = sealed({"cuts": cuts.record, "holdouts": [asdict(one) for one in holdouts], "made": made})
-        shared = Shared.of(self.results)
-        if shared is not None:
-            both = json.dumps({"record": record.decode(), "rows": base64.b64encode(stream.getvalue()).decode()})
-            if not shared.create(f"{self._name}/{kept + 1:08d}.json", both.encode()):
-                return False
-        # Rows first: a record without its rows could not be read, rows without a record are made again.
-        write_atomically(self._path.with_suffix(".parquet"), stream.getvalue())
-        write_atomically(self._path, record)
-        return True
-
-    def _pull(self) -> int:
-        """Have the record be the last that any machine has kept; how many there were."""
-        shared = Shared.of(self.results)
-        names = shared.names(self._name) if shared else []
-        if shared is None or not names or (self.results / names[-1]).is_file():
-            return len(names)
-        data = shared.get(names[-1]) or b""
-        both = json.loads(data)
-        write_atomically(self._path.with_suffix(".parquet"), base64.b64decode(both["rows"]))
-        write_atomically(self._path, both["record"].encode())
-        write_atomically(self.results / names[-1], data)  # last: what it stands for is here
-        return len(names)
-
-    @property
-    def _name(self) -> str:
-        return self._path.with_suffix("").relative_to(self.results).as_posix()
-
-    @property
-    def _path(self) -> Path:
-        return self.results / "splits" / self.dataset / f"{hash_json(dict(self.declared))[:16]}.json"
+def _seal(row: Mapping[str, Any]) -> str:
+    data = None if row["data"] is None else hash_bytes(row["data"])
+    return hash_json([row["kind"], row["subject"], row["name"], row["body"], data])

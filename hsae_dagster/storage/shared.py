@@ -5,7 +5,7 @@ there by a conditional write, so that of several machines exactly one is first a
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -16,8 +16,6 @@ from hsae_dagster.storage.files import write_atomically
 
 # The file of a results folder that names its store.
 BINDING = "store.url"
-# What a folder has of its own if it was worked in before; looks in it would be unknown to the store.
-_OWN = ("holdouts", "splits", "lineage", "objects", "datasets")
 _CHUNK = 2**23
 
 
@@ -27,21 +25,37 @@ def bind(results: Path, url: str) -> Path:
     Raises:
         StorageError: it belongs to another, or was worked in before.
     """
-    path, url = results / BINDING, url.rstrip("/")
+    return bound(results, BINDING, "HSAE_STORE", url.rstrip("/"), ("records.sqlite", "objects"))
+
+
+def bound(results: Path, binding: str, variable: str, named: str, own: Sequence[str]) -> Path:
+    """Have a results folder belong to what `named` names, for good, if it names anything; returns the folder.
+
+    Args:
+        results: the folder.
+        binding: its file that says so.
+        variable: the setting that `named` comes from.
+        named: the address, or empty.
+        own: what a folder has that was worked in before; looks in it would be unknown elsewhere.
+
+    Raises:
+        StorageError: it belongs to another, or was worked in before.
+    """
+    path = results / binding
     known = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
-    if url and known and known != url:
+    if named and known and known != named:
         raise StorageError(
-            f"The results in {results} belong to the store {known}, and HSAE_STORE names {url}. Set HSAE_STORE to the "
-            "former, or HSAE_RESULTS_DIR to an empty folder."
+            f"The results in {results} belong to {known}, and {variable} names {named}. Set {variable} to the former, "
+            "or HSAE_RESULTS_DIR to an empty folder."
         )
-    if url and not known:
-        own = [name for name in _OWN if (results / name).exists()]
-        if own:
+    if named and not known:
+        found = [name for name in own if (results / name).exists()]
+        if found:
             raise StorageError(
-                f"HSAE_STORE is set, but {results} was worked in without a store ({', '.join(own)}), whose looks at "
-                "holdouts the store would not know of. Set HSAE_RESULTS_DIR to an empty folder, or unset HSAE_STORE."
+                f"{variable} is set, but {results} was worked in without it ({', '.join(found)}), and {named} would "
+                f"not know of looks at holdouts. Set HSAE_RESULTS_DIR to an empty folder, or unset {variable}."
             )
-        write_atomically(path, url.encode())
+        write_atomically(path, named.encode())
     return results
 
 
@@ -152,20 +166,6 @@ class Shared:
             self.remove(f"blobs/{digest}")
         return whole
 
-    def refresh(self, name: str) -> None:
-        """Have the file of this name be what the store has."""
-        data, path = self.get(name), self.root / name
-        if data is not None and not (path.is_file() and path.read_bytes() == data):
-            write_atomically(path, data)
-
-    def pull(self, folder: str) -> list[str]:
-        """Bring the files below a folder that are not here, of those that are written once; all names, sorted."""
-        names = self.names(folder)
-        for name in names:
-            if not (self.root / name).is_file():
-                self.refresh(name)
-        return names
-
     @contextmanager
     def _explained(self) -> Iterator[None]:
         from obstore.exceptions import BaseError
@@ -178,18 +178,3 @@ class Shared:
                 f"The store {self.url} cannot be used: {said}. Make sure that it can be reached, and that you may "
                 "read and write it (AWS_ACCESS_KEY_ID and the like). Then run again; what is finished is kept."
             ) from error
-
-
-def write_once(path: Path, data: bytes, shared: Shared | None, *, anew: bool = False) -> None:
-    """Write a file of a results folder unless it is there, here or in the store: the first writing stays.
-
-    With `anew` what is here is replaced, by what the store has if it has any.
-    """
-    if path.is_file() and not anew:
-        return
-    if shared is not None:
-        name = path.relative_to(shared.root).as_posix()
-        if not shared.create(name, data):
-            shared.refresh(name)
-            return
-    write_atomically(path, data)

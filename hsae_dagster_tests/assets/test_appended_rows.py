@@ -13,7 +13,7 @@ from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.dataset.rows import read_rows
 from hsae_dagster.stages.rounds import Admitted, admit, kept, level_of, record_of
 from hsae_dagster.storage.artifacts import read_frame
-from hsae_dagster.storage.records import HoldoutRegister
+from hsae_dagster.storage.holdouts import HoldoutRegister
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 from hsae_dagster_tests.providers.loopback import Loopback

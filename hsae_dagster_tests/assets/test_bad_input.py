@@ -138,7 +138,7 @@ def expect_stop(workspace: Workspace, run: Run, dataset: str, step: str, before:
     results = {path: digest for path, digest in before.items() if not path.startswith("datasets/")}
     assert {path: after.get(path) for path in results} == results
     for name in NAMES[NAMES.index(step) :]:
-        pointer = f"datasets/{dataset}/{name}.json"
+        pointer = f"datasets/{dataset}/{name}"
         assert after.get(pointer) == before.get(pointer)
     others = {path for path in before if path.startswith("datasets/") and not path.startswith(f"datasets/{dataset}/")}
     assert all(after[path] == before[path] for path in others)

@@ -11,10 +11,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from hsae_dagster.assets.automation import batch_answers
+from hsae_dagster.assets.automation import _collect, batch_answers
+from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.providers.openai import batch as openai_batch_creation
 from hsae_dagster.providers.openai.batch import BatchRegister
+from hsae_dagster.providers.openai.server import server_from_environment
+from hsae_dagster.stages.paid import ask_again
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts
 from hsae_dagster_tests.providers.batch_server import BatchServer
@@ -102,6 +105,16 @@ def test_submit_wait_collect_and_go_on(batched: Batched) -> None:
     assert (batched.spent, len(server.batches), server.calls) == (texts, 1, [])
     assert run.metadata("annotation_matrix")["answers from the ledger"] == texts
     assert BatchRegister(batched.workspace.project.results).all() == []
+
+
+def test_what_two_processes_collect_at_once_counts_once(batched: Batched) -> None:
+    batched.run()
+    project = batched.workspace.project
+    register, server = BatchRegister(project.results), server_from_environment(project.model_server.environment)
+    (record,) = register.all()
+    batched.server.end("batch0")
+    assert [_collect(project, register, record, server) for _ in range(2)] == [True, True]
+    assert batched.spent == len(batched.server.requests("batch0"))
 
 
 def test_running_again_collects_without_the_sensor(batched: Batched) -> None:
@@ -238,10 +251,12 @@ def test_a_server_that_lists_no_batches_is_not_asked_to_make_another(
     server, register = batched.server, BatchRegister(batched.workspace.project.results)
     server.lists_batches = False
     said = batched.run().sentence("annotation_matrix")
-    (record,) = register.all()
-    assert "cannot be seen" in said and "file0" in said and str(register.path(record)) in said
+    assert len(register.all()) == 1
+    assert "cannot be seen" in said and "file0" in said and "hsae ask-again asked --batches" in said
     assert len(server.batches) == 1
-    register.path(record).unlink()
+    project = batched.workspace.project
+    assert ask_again(project, load_dataset(project.data, "asked")).batches == 0
+    assert ask_again(project, load_dataset(project.data, "asked"), batches=True).batches == 1
     assert "batch1" in batched.run().sentence("annotation_matrix")
 
 

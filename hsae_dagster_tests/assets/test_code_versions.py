@@ -38,6 +38,7 @@ EXCLUDED = {
     "storage.files",
     "storage.lineage",
     "storage.objects",
+    "storage.records",
     "storage.shared",
     # Whether, when and at what cost a model is asked. What is asked and how an answer is read are not excluded.
     "stages.spending",

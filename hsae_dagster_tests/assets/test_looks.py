@@ -1,7 +1,5 @@
 """The sealed holdout in whole runs: the plan precedes the judging, every look counts and is shown."""
 
-import json
-
 import polars as pl
 import pytest
 
@@ -26,8 +24,8 @@ def test_the_plan_is_written_before_the_judging_and_recorded_by_both_stages(fini
         frozen, told = matrix.json("_plan.json"), summary(finished.workspace, dataset)
         assert told["plan"] == frozen["fingerprint"]
         assert finished.runs[dataset].metadata("annotation_matrix")["analysis plan"] == frozen["fingerprint"]
-        folder = finished.workspace.project.results / "holdouts" / frozen["holdout"]
-        plan = json.loads((folder / "plans" / f"{frozen['fingerprint']}.json").read_text(encoding="utf-8"))
+        with finished.workspace.store.records.reading() as records:
+            plan = records.need("plan", frozen["holdout"], frozen["fingerprint"]).body
         assert plan["frozen"][:19] <= matrix.created[:19]
         frame = read_frame(finished.workspace.current(dataset, "evaluation_report").file("hypotheses.parquet"))
         standing_for = set(frame["concept_id"]) | {key for row in frame["duplicates"] for key in row}

@@ -175,7 +175,7 @@ def test_a_key_withdrawn_while_embedding_keeps_each_finished_batch(workspace: Wo
         assert "`embedding.model: openai:text-embedding-3-small`" in said
         assert "run again" in said
         before = workspace.bytes_of()
-        assert "datasets/asked/embeddings.json" not in before
+        assert "datasets/asked/embeddings" not in before
         script.left = None
         run = workspace.run("asked", upto="embeddings")
     assert run.success

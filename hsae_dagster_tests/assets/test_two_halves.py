@@ -93,9 +93,8 @@ def test_claims_that_both_halves_found_are_one_line_and_the_register_keeps_both_
     assert found["concept_id"].is_unique().all()
     twice = found.filter(pl.col("twin_agrees"))
     assert twice.height >= 1, "what the words of a topic do shows in both halves"
-    looks = list((workspace.project.results / "holdouts").glob("*/looks/*.p.json"))
-    assert len(looks) == 1
-    kept = looks[0].read_text(encoding="utf-8")
+    with workspace.store.records.reading() as records:
+        (kept,) = (found.body for found in records.all("p-values of the look"))
     assert all(key in kept for key in [*found["test_key"], *twice["twin_test_key"]])
     page = Path(run.metadata("evaluation_report")["report"]).read_text(encoding="utf-8")
     assert "twice, in both halves" in page

@@ -18,7 +18,8 @@ import yaml
 
 from hsae_dagster.definitions import STAGES
 from hsae_dagster.orchestration.project import DATASETS, KEY_PREFIX, Project
-from hsae_dagster.storage.objects import ObjectStore, StoredObject, unsealed
+from hsae_dagster.storage.files import unsealed
+from hsae_dagster.storage.objects import ObjectStore, StoredObject
 
 NAMES = [stage.key.path[-1] for stage in STAGES]
 TOPICS = {
@@ -214,11 +215,14 @@ class Workspace:
         return Workspace(root)
 
     def bytes_of(self, *folders: str) -> dict[str, str]:
-        """Hash of every file under some folders of results/ (default objects, pointers and reports)."""
-        results = self.project.results
-        tops = [results / name for name in folders or ("objects", "datasets", "reports")]
+        """Hash of every file under some folders of results/ (default all); `datasets` are the current results."""
+        results, store = self.project.results, self.store
+        tops = [results / name for name in folders or ("objects", "reports")]
         files = sorted(path for top in tops for path in top.rglob("*") if path.is_file())
-        return {str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        named = store.datasets() if not folders or "datasets" in folders else ()
+        current = {f"datasets/{name}/{asset}": v for name in named for asset, v in store.versions(name).items()}
+        files_now = {str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        return current | files_now
 
     def manifests(self) -> dict[str, dict[str, Any]]:
         """Manifest of every object, by its folder, without the run, the time and the seal on both.

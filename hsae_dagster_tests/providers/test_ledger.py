@@ -2,24 +2,23 @@
 
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from hsae_dagster.errors import ProviderError
-from hsae_dagster.providers import ledger as ledgers
+from hsae_dagster.errors import ProviderError, StorageError
 from hsae_dagster.providers.ledger import Entry, Ledger, Spent, total
-from hsae_dagster.providers.openai import client as asking
 from hsae_dagster.providers.openai.client import request_hash
 from hsae_dagster.providers.openai.requests import Body
 from hsae_dagster.providers.replies import Usage
-from hsae_dagster.storage.objects import locked
+from hsae_dagster.storage.records import CALLS, Records
 from hsae_dagster_tests.providers.accounts import account, body, client, echo, priced, silence
 from hsae_dagster_tests.providers.loopback import KEY, Loopback, Raw, completion, failure
+from hsae_dagster_tests.storage.test_holdouts import altered
 
 pytestmark = pytest.mark.usefixtures("environment")
 
@@ -56,7 +55,6 @@ def test_an_empty_ledger_knows_nothing(tmp_path: Path) -> None:
     assert empty.find(["h"], "host/v1", "m") == {}
     assert empty.spent("d") == Spent()
     assert empty.experience("host/v1", "m", "p") is None
-    empty.compact()
     assert not (tmp_path / "new").exists()
 
 
@@ -86,18 +84,6 @@ def test_what_a_dataset_spent_and_what_answers_teach(tmp_path: Path) -> None:
     assert total([0.25, None]) == Spent(2, 0.25, 1)
 
 
-def test_compaction_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledgers, "MOST_FRAGMENTS", 3)
-    ledger = Ledger(tmp_path)
-    for number in range(6):
-        ledger.append([entry(f"h{number}")])
-    ledger.compact()
-    table = ledger._open()
-    assert table is not None
-    assert table.stats()["fragment_stats"]["num_fragments"] == 1
-    assert set(ledger.find([f"h{n}" for n in range(6)], "host/v1", "m")) == {f"h{n}" for n in range(6)}
-
-
 def test_several_processes_write_at_once(tmp_path: Path) -> None:
     code = """
 import sys
@@ -113,23 +99,6 @@ for number in range(10):
     keys = [f"{name}-{number}-{row}" for name in "abc" for number in range(10) for row in range(5)]
     assert set(Ledger(tmp_path).find(keys, "host/v1", "m")) == set(keys)
     assert Ledger(tmp_path).spent("d").calls == len(keys)
-
-
-def test_one_process_creates_the_table_and_others_wait_for_it(tmp_path: Path) -> None:
-    """Where two created it at once, the second took away what the first had added meanwhile."""
-    import lancedb
-
-    writer = threading.Thread(target=Ledger(tmp_path).append, args=([entry("later")],))
-    with locked(tmp_path / "locks" / ledgers.TABLE):
-        writer.start()
-        writer.join(0.5)
-        assert writer.is_alive(), "it waits for whoever creates the table"
-        assert not list((tmp_path / "lancedb").glob("*.lance/_versions/*"))
-        (tmp_path / "lancedb").mkdir(exist_ok=True)
-        lancedb.connect(str(tmp_path / "lancedb")).create_table(ledgers.TABLE, schema=ledgers._schema())
-        Ledger(tmp_path).append([entry("first")])
-    writer.join(60)
-    assert set(Ledger(tmp_path).find(["first", "later"], "host/v1", "m")) == {"first", "later"}
 
 
 def test_the_key_of_a_request_is_its_whole_body_and_server() -> None:
@@ -226,48 +195,55 @@ def test_answers_are_kept_when_the_server_dies_in_the_middle(tmp_path: Path) -> 
     assert len(loopback.calls) - asked == 170
 
 
-def test_an_answer_that_comes_while_a_journal_is_folded_is_kept_too(
+def test_answers_that_come_while_others_are_written_are_kept_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fold, folding = Ledger.fold, threading.Event()
+    write, commits = Ledger.write, []
 
-    def slow_fold(self: Ledger, journal: Any) -> None:
-        folding.set()
-        time.sleep(0.3)
-        fold(self, journal)
+    def slowly(self: Ledger, changes: Any) -> None:
+        commits.append(len(changes))
+        time.sleep(0.2)
+        write(self, changes)
 
-    def third_during_the_fold(request: Body, call: int) -> dict[str, str]:
-        if request["messages"][0]["content"] == "third":
-            assert folding.wait(10)
+    monkeypatch.setattr(Ledger, "write", slowly)
+    asked_by, texts = account(tmp_path), [body(str(n)) for n in range(40)]
+    with Loopback(echo) as loopback:
+        client(loopback, asked_by).ask_all(texts, silence)
+        assert asked_by.ledger.spent("d") == Spent(40, 0.0, 40)
+        assert client(loopback, asked_by).estimate(texts).calls == 0
+    assert len(commits) < 40, "those that wait are committed together"
+
+
+def test_a_request_counts_from_before_it_is_sent(tmp_path: Path) -> None:
+    seen = []
+
+    def counted(request: Body, call: int) -> dict[str, str]:
+        seen.append(Ledger(tmp_path).spent("d").lost)
         return echo(request, call)
 
-    monkeypatch.setattr(Ledger, "fold", slow_fold)
-    monkeypatch.setattr(asking, "FOLD_AT", 2)
-    asked_by = account(tmp_path)
-    texts = [body(name) for name in ("first", "second", "third")]
-    with Loopback(third_during_the_fold) as loopback:
-        client(loopback, asked_by).ask_all(texts, silence)
-    assert asked_by.ledger.spent("d") == Spent(3, 0.0, 3)
-    assert list((tmp_path / "lancedb" / "llm_journal").iterdir()) == []
-    assert client(loopback, asked_by).estimate(texts).calls == 0
+    with Loopback(counted) as loopback:
+        client(loopback, account(tmp_path), concurrency=1).ask_all([body("a"), body("b")], silence)
+    assert seen == [1, 1]
+    assert Ledger(tmp_path).spent("d").lost == 0
 
 
 def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "lancedb").write_text("in the way", encoding="utf-8")
-    with Loopback(echo) as loopback, pytest.raises(ProviderError, match="The ledger cannot be written"):
+    (tmp_path / "records.sqlite").mkdir()
+    with (
+        Loopback(echo) as loopback,
+        pytest.raises(StorageError, match=r"cannot be read or written.*that there is room"),
+    ):
         client(loopback, account(tmp_path)).ask_all([body("a")], silence)
 
 
 def test_no_text_reaches_the_ledger(tmp_path: Path) -> None:
-    import lancedb
-
     said = "what nobody but the server may read"
     with Loopback(lambda request, call: {"said": "fine"}) as loopback:
         client(loopback, account(tmp_path)).ask_all([body(said)], silence)
     assert said in loopback.bodies()[0]["messages"][0]["content"]
-    table = lancedb.connect(str(tmp_path / "lancedb")).open_table("llm_calls").to_arrow()
-    assert table.num_rows == 1
-    assert said not in str(table.to_pylist())
+    with Records(tmp_path).reading() as records:
+        (row,) = records.rows(sa.select(CALLS))
+    assert said not in str(row)
     assert not any(said.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
@@ -284,7 +260,7 @@ def test_no_key_reaches_the_ledger_even_if_the_server_repeats_it(tmp_path: Path)
         replies = client(loopback, account(tmp_path)).ask_all([body(name) for name in scripts], lines.append)
     assert replies[0].value == {"said": "(key)"}
     assert KEY not in repr(replies) + repr(lines)
-    files = [path for path in (tmp_path / "lancedb").rglob("*") if path.is_file()]
+    files = list(tmp_path.glob("records.sqlite*"))
     assert files
     assert not any(KEY.encode() in path.read_bytes() for path in files)
 
@@ -293,19 +269,14 @@ def test_an_answer_that_changed_on_disk_counts_as_absent(tmp_path: Path) -> None
     ledger = Ledger(tmp_path)
     ledger.append([entry("a" * 32, answer='{"c1": true}', parsed='{"c1": true}')])
     ledger.append([entry("b" * 32)])
-    changed = 0
-    for fragment in (tmp_path / "lancedb").glob("*.lance/data/*.lance"):
-        data = fragment.read_bytes()
-        changed += data.count(b'{"c1": true}')
-        fragment.write_bytes(data.replace(b'{"c1": true}', b'{"c2": true}'))
-    assert changed == 2
+    altered(tmp_path, b'c1\\": true', b'c2\\": true', times=2)
     assert set(Ledger(tmp_path).find(["a" * 32, "b" * 32], "host/v1", "m")) == {"b" * 32}
 
 
 def test_a_damaged_ledger_names_itself_and_what_to_do(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.append([entry("a")])
-    for fragment in (tmp_path / "lancedb").glob("*.lance/data/*.lance"):
-        fragment.write_bytes(fragment.read_bytes()[:10])
-    with pytest.raises(ProviderError, match=r"ledger of paid answers .*llm_calls\.lance.*Restore it from a copy"):
+    path = tmp_path / "records.sqlite"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(StorageError, match=r"records .*records\.sqlite are damaged.*Restore them from a copy"):
         ledger.find(["a"], "host/v1", "m")

@@ -1,12 +1,22 @@
 """The register: plans written once, looks counted, families remembered."""
 
+import re
+
 import numpy as np
 import polars as pl
 import pytest
 
 from hsae_dagster.core.inference.plan import AnalysisPlan, PlannedTest, holdout_fingerprint, holdout_keys
 from hsae_dagster.errors import StorageError
-from hsae_dagster.storage.records import HoldoutRegister
+from hsae_dagster.storage.holdouts import HoldoutRegister
+
+
+def altered(root, written, instead, times=1):
+    """Change what stands in the file of the records, as a disk may."""
+    path = root / "records.sqlite"
+    data = path.read_bytes()
+    assert data.count(written) == times
+    path.write_bytes(data.replace(written, instead))
 
 
 def keys(n=300, seed=0, first=0):
@@ -91,9 +101,8 @@ def test_a_damaged_record_is_a_sentence_and_wrong_keys_are_refused(tmp_path):
     register, holdout = HoldoutRegister(tmp_path), keys()
     made = plan(holdout, "a")
     looked(register, holdout, made, a=0.5)
-    path = tmp_path / "holdouts" / made.holdout / "looks" / f"{made.fingerprint}.json"
-    path.write_text("{", encoding="utf-8")
-    with pytest.raises(StorageError, match="Restore it"):
+    altered(tmp_path, b'"number": 1', b'"number": 7')
+    with pytest.raises(StorageError, match=r"records.sqlite are damaged: the look .*not what was written.*Restore"):
         register.look(made, dataset="d", judged_under=None)
     with pytest.raises(ValueError, match="not the keys"):
         register.freeze(made, keys(10))
@@ -103,16 +112,30 @@ def test_a_changed_figure_in_a_record_and_changed_keys_are_noticed(tmp_path):
     register, holdout = HoldoutRegister(tmp_path), keys()
     made, later = plan(holdout, "a"), plan(holdout, "b")
     looked(register, holdout, made, a=0.5)
-    folder = tmp_path / "holdouts" / made.holdout
-    p_values = folder / "looks" / f"{made.fingerprint}.p.json"
-    whole = p_values.read_text(encoding="utf-8")
-    p_values.write_text(whole.replace("0.5", "0.7"), encoding="utf-8")
-    with pytest.raises(StorageError, match=r"\.p\.json .*not what was written.*Restore it"):
+    altered(tmp_path, b": 0.5}", b": 0.7}")
+    with pytest.raises(StorageError, match=r"the p-values of the look .*not what was written.*Restore"):
         looked(register, holdout, later, b=0.1)
-    p_values.write_text(whole, encoding="utf-8")
-    (folder / "keys.parquet").write_bytes(b"torn")
+    altered(tmp_path, b": 0.7}", b": 0.5}")
+    altered(tmp_path, b"PAR1", b"PAR2", times=2)
     other = keys(290)
-    with pytest.raises(StorageError, match=r"keys\.parquet.*Restore it"):
+    with pytest.raises(StorageError, match=r"the holdout keys .*not what was written.*Restore"):
         looked(register, other, plan(other, "a"), a=0.2)
     # Whoever evaluates that holdout again knows its keys, and writes them again.
     assert looked(register, holdout, later, b=0.1).number == 2
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_look_that_its_index_does_not_know_is_not_overlooked(tmp_path, place):
+    register, holdout = HoldoutRegister(tmp_path), keys()
+    made, later = plan(holdout, "a"), plan(holdout, "b")
+    register.freeze(made, holdout)
+    register.look(made, dataset="d", judged_under=None)
+    register.freeze(later, holdout)
+    path, named = tmp_path / "records.sqlite", f"look{made.holdout}".encode()
+    data = bytearray(path.read_bytes())
+    places = [found.start() for found in re.finditer(named, data)]
+    assert len(places) == 2, "in its row and in the index"
+    data[places[place]] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match=r"records.sqlite are damaged.*Restore"):
+        register.look(later, dataset="d", judged_under=None)

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 
-from hsae_dagster.core.observations import Cuts
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import EmbeddingSet
 from hsae_dagster.storage import vectors
+from hsae_dagster.storage.holdouts import HoldoutRegister
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.objects import INCOMPLETE, ObjectStore, StageInputs
-from hsae_dagster.storage.records import Holdout, HoldoutRegister, SplitCuts
+from hsae_dagster.storage.records import bind_records
 from hsae_dagster.storage.shared import bind
 from hsae_dagster.storage.vectors import VectorTable
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace, tiny_texts
@@ -32,10 +31,14 @@ INPUTS = StageInputs("stage", "1", {"n": 2}, {"up": "v1"})
 @pytest.fixture
 def machines(tmp_path: Path) -> tuple[Path, Path]:
     """The results folders of two machines that share a store."""
-    here, there = ((tmp_path / name) for name in ("here", "there"))
-    for folder in (here, there):
-        bind(folder, (tmp_path / "a store").as_uri())
+    here, there = (shares(tmp_path / name) for name in ("here", "there"))
     return here, there
+
+
+def shares(folder: Path) -> Path:
+    """A results folder of one of several machines. What they share is on one disk, which a test's machines can."""
+    bind_records(folder, f"sqlite:///{folder.with_name('shared.sqlite')}")
+    return bind(folder, folder.with_name("a store").as_uri())
 
 
 def write(content: bytes) -> Any:
@@ -63,7 +66,7 @@ def test_what_one_machine_has_made_another_finds_and_reads(machines: tuple[Path,
     changed = there.build(StageInputs("stage", "2", {}, {}), "run2", write(b"changed"))
     there.point("d", changed)
     assert here.current("d", "stage").data_version == changed.data_version != made.data_version
-    third = ObjectStore(bind(machines[0].with_name("third"), machines[0].with_name("a store").as_uri()))
+    third = ObjectStore(shares(machines[0].with_name("third")))
     older = third.find("stage", made.data_version)
     assert older is not None and third.place(older) == here.place(made) and older.data_version == made.data_version
 
@@ -118,78 +121,16 @@ def test_a_damaged_file_is_brought_or_made_again(machines: tuple[Path, Path], wh
         assert blob.read_bytes() == b"content"
 
 
-def test_looks_of_two_machines_at_one_holdout_are_two_looks(machines: tuple[Path, Path]) -> None:
-    here, there = (HoldoutRegister(folder) for folder in machines)
-    first, second = plan(keys(), "a", "b"), plan(keys(400), "c")
-    assert looked(here, keys(), first, a=0.01, b=0.2).number == 1
-    assert there.spent(first.holdout) == 0.05
-    look = looked(there, keys(400), second, c=0.3)
-    assert (look.number, look.earlier) == (2, {first.test_key("a"): 0.01, first.test_key("b"): 0.2})
-    assert looked(there, keys(), first, a=0.9).number == 1  # the same plan, evaluated elsewhere
-    assert looked(here, keys(), plan(keys(), "z")).earlier[first.test_key("a")] == 0.01
-
-
-def test_two_machines_that_look_at_the_same_moment_have_an_order(
-    machines: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here, there = (HoldoutRegister(folder) for folder in machines)
-    first, second = plan(keys(), "a"), plan(keys(), "b")
-    counted = HoldoutRegister._looks_at
-
-    def overtaken(register: HoldoutRegister, made: Any) -> list[dict[str, Any]]:
-        found = counted(register, made)
-        if register is here and not (machines[1] / "holdouts" / made.holdout / "looks").exists():
-            assert looked(there, keys(), second, b=0.2).number == 1
-        return found
-
-    monkeypatch.setattr(HoldoutRegister, "_looks_at", overtaken)
-    look = looked(here, keys(), first, a=0.1)
-    assert (look.number, look.earlier) == (2, {second.test_key("b"): 0.2})
-
-
-def test_a_machine_that_died_after_its_claim_has_looked(machines: tuple[Path, Path]) -> None:
-    here, there = (HoldoutRegister(folder) for folder in machines)
-    made = plan(keys(), "a")
-    looked(here, keys(), made)
-    for path in (*machines[0].glob("holdouts/*/looks/*"), *machines[0].with_name("a store").glob("holdouts/*/looks/*")):
-        path.unlink()
-    assert looked(there, keys(), plan(keys(), "b")).number == 2
-    assert here.spent(made.holdout) == 0.05
-
-
-def test_where_splits_end_is_one_record_for_both_machines(
-    machines: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here, there = (SplitCuts(folder, "d", {"columns": "text"}) for folder in machines)
-    cuts = [Cuts(holdout, 0.5, 0.6) for holdout in (0.3, 0.4)]
-    rounds = [pl.DataFrame({"key": ks, "round": [1] * len(ks)}) for ks in (["x", "y"], ["y", "z"])]
-    holdouts = [Holdout(1, name, 10, 5) for name in ("h1", "h2")]
-    assert there.read() is None
-    kept = SplitCuts._keep
-
-    def overtaken(record: SplitCuts, *arguments: Any) -> bool:
-        if record is here and there.read() is None:
-            there.keep(cuts[0], rounds[0], holdouts[0], {"f": None})
-        return kept(record, *arguments)
-
-    monkeypatch.setattr(SplitCuts, "_keep", overtaken)
-    here.keep(cuts[1], rounds[1], holdouts[1], {})
-    for record in (here.read(), there.read()):
-        assert record is not None and record.holdouts == (*holdouts,) and record.made == {"f": None}
-        assert record.cuts == cuts[0]
-        assert record.rounds["key"].sort().to_list() == ["x", "y", "z"]
-
-
 def test_a_folder_with_a_history_or_another_store_is_refused(tmp_path: Path) -> None:
     worked_in = tmp_path / "worked in"
     looked(HoldoutRegister(worked_in), keys(), plan(keys(), "a"))
-    with pytest.raises(StorageError, match=r"worked in without a store .holdouts.*empty folder"):
+    with pytest.raises(StorageError, match=r"worked in without it .records\.sqlite.*empty folder"):
         bind(worked_in, "s3://bucket")
     assert bind(worked_in, "") == worked_in
-    bind(tmp_path / "new", "s3://bucket/x/")
+    bind_records(bind(tmp_path / "new", "s3://bucket/x/"), f"sqlite:///{tmp_path}/r")
     bind(tmp_path / "new", "s3://bucket/x")
     assert ObjectStore(bind(tmp_path / "new", "")).shared is not None  # forgotten settings lose no look
-    with pytest.raises(StorageError, match=r"belong to the store s3://bucket/x.*HSAE_STORE names s3://other"):
+    with pytest.raises(StorageError, match=r"belong to s3://bucket/x.*HSAE_STORE names s3://other"):
         bind(tmp_path / "new", "s3://other")
 
 
@@ -243,13 +184,14 @@ def test_a_second_machine_reads_everything_from_s3_and_makes_nothing_again(tmp_p
     for workspace in (disk, here, there, worker):
         workspace.declare("ratings", tiny_texts(120))
     assert disk.run("ratings").success
-    first = here.run("ratings", store_url=bucket)
+    shared = {"store_url": bucket, "records_url": f"sqlite:///{tmp_path}/shared.sqlite"}
+    first = here.run("ratings", **shared)
     assert first.success, {step: first.sentence(step) for step in first.failures}
     versions = disk.store.versions("ratings")
     assert here.store.versions("ratings") == versions and set(versions) == set(NAMES)
     assert not (here.project.results / "lancedb").exists()
 
-    second = there.run("ratings", store_url=bucket)
+    second = there.run("ratings", **shared)
     assert second.success, {step: second.sentence(step) for step in second.failures}
     assert (second.metadata("embeddings")["new"], first.metadata("embeddings")["new"]) == (0, 120)
     assert all(second.metadata(name)["reused"] for name in NAMES)
@@ -260,7 +202,7 @@ def test_a_second_machine_reads_everything_from_s3_and_makes_nothing_again(tmp_p
     assert len(LineageLog(there.store).records("ratings")) == 1
 
     # A worker without the others' disk takes up where they stopped.
-    last = worker.run("ratings", "evaluation_report", store_url=bucket)
+    last = worker.run("ratings", "evaluation_report", **shared)
     assert last.success and worker.store.versions("ratings") == versions
     assert "first evaluation" in str(last.cards["ratings|h01"])
 
@@ -275,5 +217,7 @@ def test_a_store_that_does_not_answer_is_a_sentence(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     workspace = Workspace(tmp_path)
     workspace.declare("ratings", tiny_texts(120))
-    said = workspace.run("ratings", "corpus", store_url="s3://gone/study").sentence("corpus")
+    said = workspace.run(
+        "ratings", "corpus", store_url="s3://gone/study", records_url=f"sqlite:///{tmp_path}/r"
+    ).sentence("corpus")
     assert "s3://gone/study cannot be used" in said and "run again" in said

@@ -42,14 +42,9 @@ KINDS = (
     Kind("annotations", "objects/annotation_matrix/*/*.parquet", "evaluation_report"),
     Kind("tables of the evaluation", "objects/evaluation_report/*/*.parquet", "evaluation_report"),
     Kind("manifest", "objects/*/*/manifest.json", "evaluation_report"),
-    Kind("pointer", "datasets/asked/*.json", "evaluation_report"),
     Kind("vectors: fragment", "lancedb/asked__*/data/*.lance", "sae_checkpoints"),
     Kind("vectors: version", "lancedb/asked__*/_versions/*.manifest", "sae_checkpoints"),
-    Kind("ledger: fragment", "lancedb/llm_calls.lance/data/*.lance", "interpretations"),
-    Kind("ledger: version", "lancedb/llm_calls.lance/_versions/*.manifest", "interpretations"),
-    Kind("holdout: keys", "holdouts/*/keys.parquet", "evaluation_report"),
-    Kind("holdout: plans and looks", "holdouts/*/*/*.json", "evaluation_report"),
-    Kind("lineage record", "lineage/asked/*.json", "evaluation_report"),
+    Kind("records", "records.sqlite", "interpretations"),
     Kind("page", "reports/**/*.html", "evaluation_report"),
 )
 

@@ -3,7 +3,7 @@
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +19,7 @@ from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.dataset.rows import read_rows
 from hsae_dagster.keys import EmbeddingSet, set_fingerprint
 from hsae_dagster.orchestration.project import DATASETS
-from hsae_dagster.storage.lineage import LineageLog
-from hsae_dagster.storage.objects import sealed, write_atomically
+from hsae_dagster.storage.lineage import LineageLog, document
 from hsae_dagster.storage.vectors import VectorTable
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 from hsae_dagster_tests.torture.children import Child, Said, finished_run, run_stages
@@ -81,8 +80,8 @@ def _hypotheses(yard: Yard) -> Tally:
     )
     for n in range(100):
         other = replace(record, dataset=f"d{n:03d}", hypotheses=rows)
-        path = log.root / other.dataset / "000001.json"
-        write_atomically(path, sealed(asdict(other), sort_keys=False))
+        with workspace.store.records.writing() as records:
+            records.add(document(other))
     pages: list[Path] = []
     took = _timed(lambda: pages.append(write_overview(workspace.project, gather(workspace.project))))
     page = pages[0].read_text(encoding="utf-8")

@@ -160,6 +160,7 @@ def _unreadable(yard: Yard, calm: Workspace) -> Tally:
         "data/asked/dataset.yaml",
         "results/objects/corpus",
         "results/lancedb",
+        "results/records.sqlite",
         "results",
     )
     for place in places[: yard.some(len(places), 1)]:

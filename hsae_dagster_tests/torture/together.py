@@ -11,11 +11,11 @@ import numpy as np
 
 from hsae_dagster.errors import HsaeError
 from hsae_dagster.keys import EmbeddingSet
-from hsae_dagster.providers.ledger import TABLE, Entry, Ledger
+from hsae_dagster.providers.ledger import Entry, Ledger
 from hsae_dagster.providers.openai.requests import canonical
 from hsae_dagster.providers.replies import Usage
+from hsae_dagster.storage.holdouts import HoldoutRegister
 from hsae_dagster.storage.lineage import LineageLog
-from hsae_dagster.storage.records import HoldoutRegister
 from hsae_dagster.storage.vectors import VectorTable
 from hsae_dagster_tests.storage.test_holdouts import keys, plan
 from hsae_dagster_tests.torture.children import Child, finished_run, start_run
@@ -60,8 +60,9 @@ def _doubled(results: Path) -> list[int]:
 
     database, found = lancedb.connect(str(results / "lancedb")), []
     for name in database.list_tables().tables:
-        key = "request_hash" if name == TABLE else "text_id"
-        held = Counter(database.open_table(name).search().select([key]).limit(None).to_arrow()[key].to_pylist())
+        held = Counter(
+            database.open_table(name).search().select(["text_id"]).limit(None).to_arrow()["text_id"].to_pylist()
+        )
         found += [n - 1 for n in held.values() if n > 1]
     return found
 
@@ -102,11 +103,10 @@ def _vectors(yard: Yard) -> Tally:
 
 
 def append_answers(root: str, writer: int) -> int:
-    """In a child: append answers that only this writer has, in small commits, and compact now and then."""
+    """In a child: append answers that only this writer has, in small commits."""
     ledger = Ledger(Path(root))
     for start in range(0, ROWS, BATCH):
         ledger.append([_entry(f"{writer:08x}{n:024x}") for n in range(start, start + BATCH)])
-        ledger.compact()
     return ROWS
 
 

@@ -124,9 +124,9 @@ def half_written(workspace: Workspace) -> list[str]:
             store.verified(NAME, store.at(manifest.parent.relative_to(store.root).as_posix()))
         except HsaeError as error:
             found.append(str(error))
-    for pointer in (workspace.project.results / "datasets" / NAME).glob("[!.]*.json"):
+    for asset in store.versions(NAME):
         try:
-            store.current(NAME, pointer.stem)
+            store.current(NAME, asset)
         except HsaeError as error:
             found.append(str(error))
     for page in (workspace.project.results / "reports").glob("[!.]*.html"):

@@ -10,18 +10,23 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.base import Report
-from hsae_dagster.providers.ledger import Entry, written
+from hsae_dagster.providers.ledger import Entry, as_row, written
 from hsae_dagster.providers.openai.request import Client
 from hsae_dagster.providers.openai.requests import Body, Plan, quoted, refusal, wire
 from hsae_dagster.providers.openai.server import Asker, Server
 from hsae_dagster.providers.replies import ModelProfile, Reply, Usage, read_response
 from hsae_dagster.providers.spending import Account
-from hsae_dagster.storage.objects import sealed, unsealed, write_atomically
+from hsae_dagster.storage.records import CALLS, Document, Records
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+
+
+_KIND = "batch"
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class BatchRecord:
         collected: its answers are in the ledger; the record stays for `failures`.
         failures: why requests got no answer, by hash; asked again only after a run has taken note.
         input_file_id: the server's name for the uploaded requests; no other batch has it.
-        name: of the record's own file. Records of before this field are named by their batch.
+        name: of the record itself.
         intended_at: seconds since 1970 by this machine's clock, before the batch was created.
     """
 
@@ -63,39 +68,46 @@ class BatchRegister:
     """The records under one results folder."""
 
     def __init__(self, root: Path) -> None:
-        self.folder = root / "batches"
+        self.root = root
 
     def all(self, dataset: str | None = None) -> list[BatchRecord]:
         """Records, of one dataset or of all, oldest name first.
 
         Raises:
-            ProviderError: a record is damaged.
+            StorageError: a record is damaged.
         """
-        found = []
-        for path in sorted(self.folder.glob("*.json")):
-            try:
-                fields = unsealed(path)
-                fields.setdefault("name", path.stem)
-                fields["selection"] = None if fields["selection"] is None else tuple(fields["selection"])
-                found.append(BatchRecord(**fields))
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise ProviderError(
-                    f"The record {path} of a batch under way cannot be read ({error}). Restore it from a copy; without "
-                    "one, remove it, and what the batch was asked is asked, and paid, again."
-                ) from error
-        return [record for record in found if dataset in (None, record.dataset)]
+        with Records(self.root).reading() as records:
+            found = [document.body for document in records.all(_KIND, dataset)]
+        selections = [None if one["selection"] is None else tuple(one["selection"]) for one in found]
+        every = [BatchRecord(**{**one, "selection": few}) for one, few in zip(found, selections, strict=True)]
+        return sorted(every, key=lambda record: record.name)
 
     def write(self, record: BatchRecord) -> None:
-        """Add or replace a record, whole or not at all."""
-        write_atomically(self.path(record), sealed(asdict(record)))
+        """Add or replace a record."""
+        with Records(self.root).writing() as records:
+            records.put(_document(record))
 
     def remove(self, record: BatchRecord) -> None:
-        """Forget a batch whose answers are kept."""
-        self.path(record).unlink(missing_ok=True)
+        """Forget a batch that came to nothing, or whose failures were taken note of."""
+        with Records(self.root).writing() as records:
+            records.remove(_document(record))
 
-    def path(self, record: BatchRecord) -> Path:
-        """Where a record lies."""
-        return self.folder / f"{record.name}.json"
+    def settle(self, record: BatchRecord, answers: Sequence[Entry], failures: Mapping[str, str]) -> bool:
+        """Put the answers of a batch that has ended into the ledger, once; False where another process was first."""
+        with Records(self.root).writing() as records:
+            known = records.get(_KIND, record.dataset, record.name)
+            if known is None or known.body["collected"]:
+                return False
+            if answers:
+                records.execute(sa.insert(CALLS), [as_row(entry) for entry in answers])
+            records.remove(_document(record))
+            if failures:
+                records.put(_document(replace(record, collected=True, failures=failures)))
+        return True
+
+
+def _document(record: BatchRecord) -> Document:
+    return Document(_KIND, record.dataset, record.name, asdict(record))
 
 
 # Before each look for a batch whose creation got no clear answer, and the next try; the last try is the last.
@@ -156,7 +168,7 @@ async def look_for(connection: "AsyncOpenAI", record: BatchRecord, register: Bat
             f"Dataset `{record.dataset}`, {record.stage}: a run ended while it submitted {len(record.sizes):,} "
             f"requests to {record.server} as a batch. Whether that exists cannot be seen, for the server does not list "
             f"its batches (it answered {error.status_code}). If it has a batch of file {record.input_file_id}, cancel "
-            f"it there; then remove {register.path(record)} and run again."
+            f"it there; then `hsae ask-again {record.dataset} --batches`, and run again."
         ) from error
     return None if found is None else _known(record, found, register)
 
@@ -197,7 +209,7 @@ class BatchRound:
         self.bodies = bodies
         self.prompt_hash = prompt_hash
         self.report = report
-        self.register = BatchRegister(account.ledger.uri.parent)
+        self.register = BatchRegister(account.ledger.root)
 
     async def run(self, make_plan: Any) -> dict[str, Reply]:
         """Requests that a batch could not answer, as replies; whatever was answered is in the ledger.
@@ -343,21 +355,15 @@ async def collect(
         texts = [server.redact((await connection.files.content(name)).text) for name in files]
     replies = dict(_replies(texts, record))
     entries = [_entry(record, key, reply, profile) for key, reply in replies.items() if reply.fault is None]
-    if entries:
-        account.ledger.append(entries)
-    account.totals.calls += len(entries)
-    account.totals.usd += sum(entry.cost_usd or 0.0 for entry in entries)
-    for entry in entries:
-        account.totals.usage += entry.usage
     failures = {key: str(reply.reason) for key, reply in replies.items() if reply.fault}
     if batch.status == "failed" and not replies:
         said = [error.message for error in (batch.errors.data if batch.errors and batch.errors.data else [])]
         reason = server.redact(f"the batch failed: {'; '.join(filter(None, said))[:200] or 'no reason given'}")
         failures = dict.fromkeys(record.sizes, reason)
-    if failures:
-        register.write(replace(record, collected=True, failures=failures))
-    else:
-        register.remove(record)
+    for entry in entries if register.settle(record, entries, failures) else ():
+        account.totals.calls += 1
+        account.totals.usd += entry.cost_usd or 0.0
+        account.totals.usage += entry.usage
     return True
 
 

@@ -6,7 +6,8 @@ written as it arrives.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -41,7 +42,7 @@ class OpenAIClient:
         self.server = server
         self.account = account
         self.profile = profile_of(asker.model)
-        self.known = KnownServer(account.ledger.uri.parent if account else None, server.endpoint, asker.model)
+        self.known = KnownServer(account.ledger.root if account else None, server.endpoint, asker.model)
 
     @property
     def tier(self) -> str:
@@ -151,8 +152,6 @@ class OpenAIClient:
         problem_of: Problem,
         arrived: "Arrived | None",
     ) -> list[Reply]:
-        if self.account:
-            self.account.ledger.take_in()
         plan = self._plan(bodies)
         if plan.todo:
             self.require_key()
@@ -165,7 +164,6 @@ class OpenAIClient:
             asked = run_sync(ask.run()) if plan.todo else {}
         if self.account:
             self.account.totals.costs |= {key: entry.cost_usd for key, entry in plan.known.items()}
-            self.account.ledger.compact()
         return plan.replies(asked)
 
     def _ask_by_batch(
@@ -240,8 +238,6 @@ def _loop_runs() -> bool:
 GIVE_UP_AFTER = 20
 # So many requests are sent one at a time to a server that has not answered yet; then it is taken to answer none.
 ALONE = 3
-# Answers that a journal holds before it is folded into the table.
-FOLD_AT = 5000
 # Called with the place of a request and its reply, in a thread of its own, one after the other.
 Arrived = Callable[[int, Reply], None]
 
@@ -286,8 +282,9 @@ class Round:
         self.budget: Budget | None = None
         # What all rows of intents have in common.
         self.blank: dict[str, Any] | None = None
-        # Folding and `arrived` write to disk; one thread keeps them in order and out of the way of requests.
+        # `arrived` writes to disk; one thread keeps its calls in order and out of the way of requests.
         self.writer = ThreadPoolExecutor(1)
+        # Answers on their way to the disk.
         self.writing: set[asyncio.Future[None]] = set()
 
     async def run(self) -> dict[str, Reply]:
@@ -298,13 +295,14 @@ class Round:
         """
         if self.account:
             self.budget = self.account.open_budget(self.client.profile.priced, self.client.asker.model)
-            self.journal = self.account.ledger.journal()
-        try:
-            async with Connection(self.client.server) as connection, asyncio.TaskGroup() as group:
-                await self._send_all(connection, group)
-            await self._written()
-        finally:
-            self._close()
+            self.journal = Journal(self.account.ledger)
+        with self.account.ledger.records.open() if self.account else nullcontext():
+            try:
+                async with Connection(self.client.server) as connection, asyncio.TaskGroup() as group:
+                    await self._send_all(connection, group)
+                await self._written()
+            finally:
+                self._close()
         if self.problem is not None:
             raise self.problem
         return self.replies
@@ -346,20 +344,20 @@ class Round:
             self.problem = error
 
     async def _one(self, connection: Connection, index: int, body: Body, worst: float) -> None:
-        question, started = self.plan.questions[index], time.monotonic()
+        question, started, key = self.plan.questions[index], time.monotonic(), uuid.uuid4().hex
         paid: float | None = worst
         try:
             if self.journal and self.account:
-                self.journal.intend(self._intent(self.account, question, worst))
+                await self.journal.write(self._intent(self.account, question, worst, key))
             reply = await Request(self.client, connection, body, self.pace, self.report).reply()
             reply = replace(reply, cost_usd=self._cost(reply, worst))
             paid = reply.cost_usd
-            self._keep(index, reply, time.monotonic() - started)
-        except ProviderError as error:
+            self._keep(index, reply, time.monotonic() - started, key)
+        except HsaeError as error:
             paid = 0.0
-            if self.journal:
-                self.journal.came_to_nothing(question.hash)
             self.problem = self.problem or error
+            if self.journal:
+                self._write(self.journal.write(None, key))
         except OSError as error:
             self.problem = self.problem or ProviderError(
                 f"{self.client.asker.name}: an answer could not be written down: {error.strerror or error}. Make room "
@@ -370,16 +368,16 @@ class Round:
             if self.budget:
                 self.budget.settle(worst, paid)
 
-    def _keep(self, index: int, reply: Reply, seconds: float) -> None:
+    def _keep(self, index: int, reply: Reply, seconds: float, key: str) -> None:
         question = self.plan.questions[index]
         problem = self.problem_of(index, reply)
         if reply.fault == "size":
             self.problem = self.problem or TooManyInputsError(str(reply.reason), len(self.bodies[index]["input"]))
         self.replies[question.hash] = reply
         if self.account and self.journal:
-            self._record(self.account, self.journal, question, reply, seconds, problem)
+            self._record(self.account, self.journal, question, reply, seconds, problem, key)
         if self.arrived and reply.reason is None:
-            self._write(lambda: self.arrived(index, reply) if self.arrived else None)
+            self._write(asyncio.get_running_loop().run_in_executor(self.writer, self.arrived, index, reply))
         said = self.cut.notice(question.size, reply.usage.input) if reply.content is not None else None
         if said:
             self.report(f"{self.client.asker.name}: {said}")
@@ -395,6 +393,7 @@ class Round:
         reply: Reply,
         seconds: float,
         problem: str | None,
+        key: str,
     ) -> None:
         totals = account.totals
         totals.calls += 1
@@ -405,24 +404,14 @@ class Round:
         if reply.fault is None:
             totals.costs.setdefault(question.hash, reply.cost_usd)
             entry = replace(self._entry(account, question, reply, seconds), reason=problem)
-            journal.answered(as_row(entry))
+            self._write(journal.write(as_row(entry, key), key))
             if problem is not None and not reply.refused:
                 self.unusable.append(entry)
-            if len(journal.record.answers) >= FOLD_AT:
-                self._fold(account, journal)
         elif reply.fault != "connection" or reply.unpaid:
-            journal.came_to_nothing(question.hash)
+            self._write(journal.write(None, key))
 
-    def _fold(self, account: Account, journal: Journal) -> None:
-        """Go on in a new journal while the full one is put into the table."""
-        self.journal = account.ledger.journal()
-        for row in journal.record.intents.values():
-            self.journal.intend(row)
-        journal.record.intents.clear()
-        self._write(lambda: account.ledger.fold(journal))
-
-    def _write(self, job: Callable[[], None]) -> None:
-        future = asyncio.get_running_loop().run_in_executor(self.writer, job)
+    def _write(self, job: Awaitable[None]) -> None:
+        future = asyncio.ensure_future(job)
         self.writing.add(future)
         future.add_done_callback(self._after_writing)
 
@@ -453,18 +442,19 @@ class Round:
         if not self.account or not self.journal:
             return
         try:
-            self.account.ledger.fold(self.journal)
+            self.journal.close()
             # What made the round give up is no answer to go on from: the next run asks again.
             if self.problem is not None and len(self.progress.streak) >= GIVE_UP_AFTER:
                 self.account.ledger.take_back(self.unusable[-len(self.progress.streak) :])
-        except ProviderError as error:
+        except HsaeError as error:
             self.problem = self.problem or error
 
-    def _intent(self, account: Account, question: Question, worst: float) -> dict[str, Any]:
+    def _intent(self, account: Account, question: Question, worst: float, key: str) -> dict[str, Any]:
         if self.blank is None:
             self.blank = {**as_row(self._entry(account, question, Reply(), 0.0)), "kind": INTENT}
         return {
             **self.blank,
+            "id": key,
             "request_hash": question.hash,
             "sent_bytes": question.size,
             "cost_usd": worst if self.client.profile.priced else None,

@@ -12,7 +12,7 @@ from hsae_dagster.keys import hash_bytes, hash_json
 from hsae_dagster.providers.ledger import Entry, Ledger
 from hsae_dagster.providers.openai.server import Asker, Server
 from hsae_dagster.providers.replies import Reply, read_again
-from hsae_dagster.storage.objects import sealed, unsealed, write_atomically
+from hsae_dagster.storage.files import sealed, unsealed, write_atomically
 
 Body = dict[str, Any]
 
