@@ -290,7 +290,8 @@ def _address(root: Path) -> sa.URL:
     if Shared.of(root) is not None:
         raise StorageError(
             f"The results in {root} belong to a store, and {VARIABLE} is not set: looks at holdouts and paid answers "
-            f"of several machines need one database. Set {VARIABLE} to postgresql://user:password@host/name."
+            f"of several machines need one database. Set {VARIABLE} to postgresql://user:password@host/name; or to "
+            "sqlite:////path/records.sqlite where this machine alone writes there."
         )
     return sa.URL.create("sqlite", database=str(root / FILE))
 
