@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hsae_dagster.dataset.new.intake import Intake, read_leniently, take_in, write_plain
@@ -158,6 +158,8 @@ USUAL = settings(max_examples=25, deadline=None, suppress_health_check=list(Heal
 @pytest.mark.parametrize("name", DIALECTS)
 @USUAL
 @given(rows=tables)
+# With a backslash before its quotes, the last text could as well end at its comma, in a row that is short.
+@example(rows=[("the end", 0, "ann")] * 3 + [('\\","the\nend', 0, "ann")])
 def test_a_table_comes_back_or_is_refused(name: str, rows: Rows) -> None:
     read_back(name, rows)
 

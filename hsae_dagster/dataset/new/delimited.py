@@ -143,8 +143,10 @@ def _check_alone(text: str, reading: Reading, path: Path) -> None:
     """
     if reading.quoting != "doubled" or '\\"' not in text:
         return
-    other = _read(text, reading.separator, "escaped")
-    if other.fault is None and [r.cells for r in other.records] != [r.cells for r in reading.records]:
+    cells = [record.cells for record in reading.records]
+    ways: tuple[Quoting, ...] = ("escaped", "escaped always")
+    others = (_read(text, reading.separator, quoting) for quoting in ways)
+    if any(other.fault is None and [record.cells for record in other.records] != cells for other in others):
         raise DatasetError(
             f'{path.name} can be read in two ways, as it is unclear whether \\" ends a field or is a quote inside it. '
             'Export it again with quotes inside texts doubled (""), as CSV has them.'
