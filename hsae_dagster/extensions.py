@@ -43,9 +43,18 @@ class Own:
             return self.function(*arguments)
         except HsaeError:
             raise
-        except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            place = f"{Path(last.filename).name}, line {last.lineno}"
+        except (Exception, SystemExit) as error:
+            # The first frame is this one; without another the call did not reach the function.
+            frames = list(traceback.walk_tb(error.__traceback__))[1:]
+            if not frames:
+                raise self.error(
+                    f"`{self.field}`: `{self.path}` cannot be called: {_said(error)}. It must be {self.signature}; "
+                    "see CONTRIBUTING.md."
+                ) from error
+            # The last line of the user's own package, not of a library that it called.
+            theirs = [each for each in frames if _top(each[0].f_globals.get("__name__", "")) == _top(self.path)]
+            frame, line = (theirs or frames)[-1]
+            place = f"{Path(frame.f_code.co_filename).name}, line {line}"
             raise self.error(
                 f"`{self.field}`: `{self.path}` raised {_said(error)} ({place}). Correct it there and run again; "
                 "finished stages are kept."
@@ -93,7 +102,7 @@ class Registry(Generic[T]):
         try:
             function = getattr(importlib.import_module(module), attribute)
             source = _source_hash(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self.error(
                 f"`{self.field}` is `{path}`, which cannot be imported: {_said(error)}. Write {self.choices}; its "
                 "package must be installed in the environment that runs this."
@@ -154,7 +163,7 @@ def _source_hash(module: str) -> str:
 
 
 def _top(module: str) -> str:
-    return module.partition(".")[0]
+    return module.partition(":")[0].partition(".")[0]
 
 
 def _spec(name: str) -> ModuleSpec | None:
@@ -174,5 +183,5 @@ def _imports(source: bytes, package: str) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())

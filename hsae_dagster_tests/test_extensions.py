@@ -227,6 +227,32 @@ USES = {
 }
 
 
+CLAIMS = "from hsae_dagster.core.concepts.claims import Cue, Length, WordGroup"
+SECTION = "from hsae_dagster.report.page import Section"
+
+
+@pytest.mark.parametrize("field", USES)
+def test_a_function_of_other_arguments_is_told_those_it_must_take(field: str, lab: Path) -> None:
+    path = own(lab, "return 1")
+    source = (lab / "mine.py").read_text(encoding="utf-8")
+    (lab / "mine.py").write_text(source.replace("*given", "one, two, three"), encoding="utf-8")
+    forget()
+    use, kind = USES[field]
+    registry = next(registry for registry in REGISTRIES if registry.field == field)
+    with pytest.raises(kind) as error:
+        use(path)
+    said = str(error.value)
+    assert said.startswith(f"`{field}`: `lab.mine:fn` cannot be called: TypeError: fn() missing")
+    assert registry.signature in said
+    assert "extensions.py" not in said
+
+
+@pytest.mark.parametrize("body", ["np.linalg.inv('a')", "import sys; sys.exit(2)"])
+def test_what_a_library_raises_is_a_sentence_with_the_users_own_line(body: str, lab: Path) -> None:
+    with pytest.raises(ProviderError, match=r"`lab.mine:fn` raised .* \(mine.py, line 4\)"):
+        embed(own(lab, body))
+
+
 @pytest.mark.parametrize("field", USES)
 def test_a_function_that_raises_is_a_sentence_with_its_line(field: str, lab: Path) -> None:
     use, kind = USES[field]
@@ -244,12 +270,36 @@ def test_a_function_that_raises_is_a_sentence_with_its_line(field: str, lab: Pat
         ("embedding.model", "return np.ones(3)", "an array of shape (3,) for"),
         ("embedding.model", "return np.ones((2, 4))", "an array of shape (2, 4) for"),
         ("embedding.model", "return 'vectors'", "str that holds no rows of numbers"),
+        (
+            "embedding.model",
+            "import torch; return torch.ones((len(given[0]), 4), requires_grad=True)",
+            "Tensor that holds no rows of numbers",
+        ),
         ("embedding.model", "return np.full((len(given[0]), 4), np.nan)", "numbers that are missing or infinite"),
         ("embedding.model", "return np.ones((len(given[0]), 3 + len(given[0])))", "6 numbers for a text, and 4"),
         ("interpretation.sources", "return ['soup']", "list that is no list of WordGroup"),
+        ("interpretation.sources", f"{CLAIMS}; return [WordGroup('soup')]", "WordGroup(terms='soup'), whose terms are"),
+        ("interpretation.sources", f"{CLAIMS}; return [WordGroup(['soup'])]", "WordGroup(terms=['soup']), whose terms"),
+        (
+            "interpretation.sources",
+            f"{CLAIMS}; return [WordGroup(())]",
+            "WordGroup(terms=()), whose terms are no tuple",
+        ),
+        ("interpretation.sources", f"{CLAIMS}; return [WordGroup((1,))]", "WordGroup(terms=(1,)), whose terms are no"),
+        ("interpretation.sources", f"{CLAIMS}; return [WordGroup(('Soup',))]", "the term 'Soup', which no text"),
+        ("interpretation.sources", f"{CLAIMS}; return [Cue('absent')]", "Cue(name='absent'), a cue that is not"),
+        ("interpretation.sources", f"{CLAIMS}; return [Length('9', True)]", "Length(words='9', most=True), whose"),
+        (
+            "annotation.model",
+            "import torch; return torch.ones((len(given[1]), len(given[0])), requires_grad=True)",
+            "Tensor that holds no numbers",
+        ),
         ("annotation.model", "return np.ones((1, 2))", "shape (1, 2) for 2 texts and 1 claims"),
         ("annotation.model", "return [[0.5], [1]]", "answers other than 1 (yes)"),
         ("report.sections", "return '<script>'", "str"),
+        ("report.sections", f"{SECTION}; return Section('T', 'one paragraph')", "a Section whose title is of type str"),
+        ("report.sections", f"{SECTION}; return Section('T', None)", "a Section whose title is of type str and whose"),
+        ("report.sections", f"{SECTION}; return Section(None, ['a'])", "a Section whose title is of type NoneType"),
     ],
 )
 def test_a_result_of_the_wrong_kind_is_a_sentence_with_what_it_must_be(

@@ -169,7 +169,7 @@ class OwnEmbedder:
         found = self.own(list(texts))
         try:
             vectors = np.asarray(found, dtype=np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError):  # the last: a tensor that still has its gradient
             raise self.own.wrong(f"{type(found).__name__} that holds no rows of numbers") from None
         if vectors.ndim != 2 or len(vectors) != len(texts) or vectors.shape[1] < 2:
             raise self.own.wrong(f"an array of shape {vectors.shape} for {len(texts)} texts")
@@ -289,7 +289,7 @@ class OwnAnnotator:
         found = self.own([concept.predicate for concept in concepts], list(texts))
         try:
             answers = np.asarray(found).astype(np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError):
             raise self.own.wrong(f"{type(found).__name__} that holds no numbers") from None
         if answers.shape != (len(texts), len(concepts)):
             raise self.own.wrong(f"shape {answers.shape} for {len(texts)} texts and {len(concepts)} claims")

@@ -198,6 +198,11 @@ def _own_section(own: Own) -> Callable[[ReportContent], Section]:
         found = own(content)
         if not isinstance(found, Section):
             raise own.wrong(type(found).__name__)
+        if not isinstance(found.title, str) or not isinstance(found.parts, list | tuple):
+            raise own.wrong(
+                f"a Section whose title is of type {type(found.title).__name__} and whose parts are of type "
+                f"{type(found.parts).__name__}, not a str and a list"
+            )
         for part in found.parts:
             if not isinstance(part, str | Figure | pl.DataFrame):
                 raise own.wrong(f"a Section that holds {type(part).__name__}")

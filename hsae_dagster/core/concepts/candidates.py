@@ -556,11 +556,31 @@ def _own_source(own: Own) -> Source:
         found = own(list(texts))
         if not isinstance(found, list | tuple) or not all(isinstance(each, WordGroup | Cue | Length) for each in found):
             raise own.wrong(f"{type(found).__name__} that is no list of WordGroup, Cue and Length")
+        for each in found:
+            fault = _fault(each)
+            if fault:
+                raise own.wrong(fault)
         distinct = list(dict.fromkeys(found))
         holds = judge(distinct, texts) == 1
         return Pool.of(distinct, [-1] * len(distinct), list(holds.T), len(texts), own.path)
 
     return Source(of_texts=of_texts)
+
+
+def _fault(claim: WordGroup | Cue | Length) -> str | None:
+    """Why a claim of a user's own could not be judged, or would hold for no text whatever it says."""
+    if isinstance(claim, Cue) and claim.name not in {**WORD_CUES, **SIGN_CUES}:
+        return f"{claim!r:.60}, a cue that is not known"
+    if isinstance(claim, Length) and type(claim.words) is not int:
+        return f"{claim!r:.60}, whose words are no whole number"
+    if not isinstance(claim, WordGroup):
+        return None
+    if not isinstance(claim.terms, tuple) or not claim.terms or not all(isinstance(term, str) for term in claim.terms):
+        return f"{claim!r:.60}, whose terms are no tuple of words"
+    for term in claim.terms:
+        if judge([WordGroup((term,))], [term])[0, 0] != 1:
+            return f"the term {term!r:.40}, which no text can say (write words in lower case, without punctuation)"
+    return None
 
 
 SOURCES = Registry(
