@@ -160,6 +160,7 @@ USUAL = settings(max_examples=25, deadline=None, suppress_health_check=list(Heal
 @given(rows=tables)
 # With a backslash before its quotes, the last text could as well end at its comma, in a row that is short.
 @example(rows=[("the end", 0, "ann")] * 3 + [('\\","the\nend', 0, "ann")])
+@example(rows=[("the end", 0, "ann")] * 2 + [('the"end', 0, "ann"), ('\\" the the\nthe end', 0, "ann")])
 def test_a_table_comes_back_or_is_refused(name: str, rows: Rows) -> None:
     read_back(name, rows)
 

@@ -141,11 +141,11 @@ def _check_alone(text: str, reading: Reading, path: Path) -> None:
     Raises:
         DatasetError: both readings agree in themselves and not with each other.
     """
-    if reading.quoting != "doubled" or '\\"' not in text:
+    if reading.quoting not in ("doubled", "escaped") or '\\"' not in text:
         return
     cells = [record.cells for record in reading.records]
     ways: tuple[Quoting, ...] = ("escaped", "escaped always")
-    others = (_read(text, reading.separator, quoting) for quoting in ways)
+    others = (_read(text, reading.separator, quoting) for quoting in ways if quoting != reading.quoting)
     if any(other.fault is None and [record.cells for record in other.records] != cells for other in others):
         raise DatasetError(
             f'{path.name} can be read in two ways, as it is unclear whether \\" ends a field or is a quote inside it. '
