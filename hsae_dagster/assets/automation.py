@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -130,23 +130,21 @@ def _is_outdated(instance: dg.DagsterInstance, stage: Any, partition: str) -> bo
     Dagster's own staleness overlooks files that change, as it knows an external asset by its observations alone.
     """
 
-    def latest(key: dg.AssetKey, before: int | None = None) -> tuple[int, dict[str, str]]:
+    def latest(key: dg.AssetKey, before: int | None = None) -> Mapping[str, str]:
         chosen = dg.AssetRecordsFilter(key, asset_partitions=[partition], before_storage_id=before)
         for record in instance.fetch_materializations(chosen, limit=1).records:
-            event = record.asset_materialization
-            return record.storage_id, dict(event.tags or {}) if event else {}
-        return 0, {}
+            if record.asset_materialization is not None:
+                return record.asset_materialization.tags or {}
+        return {}
 
-    _, made = latest(stage.key)
-    if made and made.get("dagster/code_version") != stage.code_version:
+    made, version = latest(stage.key), "dagster/data_version"
+    if not made:
+        return False
+    if made.get("dagster/code_version") != stage.code_version:
         return True
-    for parent in stage.parent_keys if made else ():
-        read = int(made.get(f"dagster/input_event_pointer/{parent.to_user_string()}") or 0)
-        newest, now = latest(parent)
-        version = "dagster/data_version"
-        if newest > read and now.get(version) != latest(parent, read + 1)[1].get(version):
-            return True
-    return False
+    # What it read is named by the number of the event that told of it.
+    read = {key: int(made.get(f"dagster/input_event_pointer/{key.to_user_string()}") or 0) for key in stage.parent_keys}
+    return any(latest(key).get(version) != latest(key, number + 1).get(version) for key, number in read.items())
 
 
 def refresh_condition(stages: Sequence[dg.AssetKey], *, new_too: bool = False) -> dg.AutomationCondition[dg.AssetKey]:

@@ -46,9 +46,8 @@ def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.Materi
         with vectors.being_filled(lambda: stage.report("another run is embedding the same texts; waiting for it")):
             counts, estimate = _fill(stage, embedder, vectors, texts, account)
         stored = _record(stage, vectors, texts["text_id"])
-        dimensions, right = embedder.embedding_set.dimensions, True
-        for block in blocks_of_vectors(vectors, texts["text_id"]):
-            right = right and block.shape[1] == dimensions and bool(np.isfinite(block).all())
+        dimensions, blocks = embedder.embedding_set.dimensions, blocks_of_vectors(vectors, texts["text_id"])
+        right = all(block.shape[1] == dimensions and np.isfinite(block).all() for block in blocks)
         told = {"texts": texts.height, "dimensions": dimensions}
         check = checks.result(NAME, "every_text_has_a_vector", right, told)
         paid = account_summary(account, estimate) if account.totals.calls else {}
