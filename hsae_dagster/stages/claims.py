@@ -146,6 +146,7 @@ class Material:
         codes: (texts, m) CSC of the neurons' activations.
         selected: columns of the selected neurons, by rank.
         task: of the dataset.
+        vectors: (texts, d) float32 embeddings, means over units; None until they are needed.
     """
 
     texts: pl.DataFrame
@@ -153,6 +154,7 @@ class Material:
     codes: sp.csc_matrix
     selected: Sequence[int]
     task: str
+    vectors: np.ndarray | None = None
 
     @staticmethod
     def read(stage: Stage, side: Side, activations: StoredActivations, selected: StoredSelection) -> "Material":
@@ -166,7 +168,10 @@ class Material:
     @cached_property
     def learned(self) -> Learned:
         """The observations as the choice reads them."""
-        return learned_of(self.texts["text_id"], self.observations, self.task)
+        learned = learned_of(self.texts["text_id"], self.observations, self.task)
+        if self.vectors is None:
+            return learned
+        return replace(learned, vectors=np.asarray(learned.design.astype(np.float32) @ self.vectors))
 
     @cached_property
     def fires(self) -> sp.csc_matrix:
@@ -267,6 +272,19 @@ def units_of(stage: Stage, corpus: StoredCorpus, text_ids: pl.Series) -> Units:
     )
 
 
+# Components of embeddings that tell of outcomes: more cost time (cubic) and tell little.
+_MOST_COMPONENTS = 512
+
+
+def _main_components(vectors: np.ndarray) -> np.ndarray:
+    """(n, d) vectors, or their first principal components where there are many."""
+    if vectors.shape[1] <= _MOST_COMPONENTS or len(vectors) <= _MOST_COMPONENTS:
+        return vectors
+    from sklearn.decomposition import PCA
+
+    return np.asarray(PCA(_MOST_COMPONENTS, svd_solver="covariance_eigh").fit_transform(vectors), dtype=np.float32)
+
+
 def _values(observations: pl.DataFrame) -> frozenset[str]:
     """Values of the cluster and of controls, as terms: a name is no finding about what a text says."""
     columns = ["cluster_id", *[name for name in observations.columns if name.startswith("control:")]]
@@ -314,6 +332,7 @@ def find_claims(
     ready = text_pools(spec.interpretation.sources, texts)
     pool = pool_of(spec, ready, neurons, material.fires, vocabulary, units)
     limits = Limits(spec.selection.n, least_texts(stage.dataset.spec, side, material.texts.height))
+    material = replace(material, vectors=_main_components(units.places.mean(units.vectors)))
     stage.report(f"{len(pool.meanings):,} candidates of {len(neurons)} neurons and of texts compete with the terms")
     picks, paths = _choose(spec, material, pool, vocabulary, limits)
     meanings = [_meaning(pick, pool, vocabulary.table) for pick in picks]

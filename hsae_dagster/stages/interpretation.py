@@ -1,6 +1,6 @@
 """Concepts per neuron: found offline, or written by a model, scored on texts that their author never saw."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -34,7 +34,7 @@ from hsae_dagster.storage.outputs import (
 from hsae_dagster.storage.vectors import VectorTable
 
 NAME = "interpretations"
-CODE_VERSION = "11"
+CODE_VERSION = "13"
 # Fields of `annotation` that only the holdout's annotation reads.
 NOT_FIDELITY = {"holdout_sample", "distil", "seed", "calibration", "min_agreement", "max_missing"}
 # What the stage reads; vectors besides, which the corpus decides.
@@ -73,7 +73,7 @@ def find(stage: Stage, upstream: Upstream, folder: Path) -> None:
         found = find_claims(stage, material, side, corpus, activations)
         concepts += concepts_of(material, found, activations.columns, len(concepts), side.half)
         path = best_of(found.paths)
-        choices.append({"price": path.price, "scores": path.scores.tolist(), "best": path.best, "half": side.half})
+        choices.append({**asdict(path), "scores": path.scores.tolist(), "half": side.half})
         read.append(material.texts.select("text_id", "split"))
     by_split = pl.concat(read).group_by("split").agg(pl.col("text_id").sort())
     seen = {"train": [], "validation": [], "fidelity": [], **dict(by_split.iter_rows())}

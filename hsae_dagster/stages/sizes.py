@@ -9,7 +9,7 @@ import polars as pl
 import scipy.sparse as sp
 
 from hsae_dagster.core.concepts.candidates import Pool, Units, text_pools
-from hsae_dagster.core.concepts.choice import Learned, Limits, Vocabulary, choose_together, fit, predicted
+from hsae_dagster.core.concepts.choice import Chooser, Learned, Limits, Vocabulary, fit, predicted
 from hsae_dagster.core.observations import pool_codes, text_keys
 from hsae_dagster.core.sae.sizes import (
     ENOUGH_OBSERVATIONS,
@@ -280,7 +280,7 @@ class _Judge:
         units = replace(self.units, codes=coded.units)
         spec = self.lessons.stage.dataset.spec
         pool = pool_of(spec, self.ready, neurons, coded.fires, self.vocabulary, units)
-        picks = choose_together(self.part, pool.columns, self.vocabulary, self.limits, _PRICE)
+        picks = Chooser(self.part, pool.columns, self.vocabulary, self.limits).choose(_PRICE)
         return Candidate(size, len(picks), *predicted(self.part, self.unseen, picks))
 
     def agreement(self, first: _Coded, second: _Coded) -> float:

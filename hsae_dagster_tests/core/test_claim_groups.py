@@ -16,7 +16,7 @@ from hsae_dagster.core.concepts.candidates import (
     neuron_groups,
     style_pool,
 )
-from hsae_dagster.core.concepts.choice import MOST_ALIKE, Learned, Limits, Vocabulary, choose_claims, choose_together
+from hsae_dagster.core.concepts.choice import MOST_ALIKE, Chooser, Learned, Limits, Vocabulary, choose_claims
 from hsae_dagster.core.concepts.claims import MOST_SENTENCES, Sentences, WordGroup, judge
 from hsae_dagster.core.concepts.words import TermTable, occurrences, supported_terms
 from hsae_dagster.core.inference.joint_fit import phi as phi_of
@@ -182,12 +182,12 @@ def test_claims_taken_together_are_no_near_copies_and_large_enough() -> None:
         holds = np.asarray(occurrences(texts, words).sum(axis=1)).ravel() > 0
         data.outcome[:] = data.outcome + 0.8 * holds
     vocabulary = Vocabulary(table, vectors_of(rng, table))
-    picks = choose_together(data, pool, vocabulary, Limits(12, 30), 1.0)
+    picks = Chooser(data, pool, vocabulary, Limits(12, 30)).choose(1.0)
     assert len(picks) >= 3
     for i, pick in enumerate(picks):
         assert 30 <= pick.holds.sum() <= len(texts) - 30
         assert pick.worth > 0
         assert all(abs(phi_of(pick.holds, other.holds)) <= MOST_ALIKE for other in picks[:i])
-    fewer = choose_together(data, pool, vocabulary, Limits(3, 30), 1.0)
+    fewer = Chooser(data, pool, vocabulary, Limits(3, 30)).choose(1.0)
     for first, second in zip(fewer, picks, strict=False):
         np.testing.assert_array_equal(first.holds, second.holds)

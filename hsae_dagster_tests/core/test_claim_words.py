@@ -138,3 +138,13 @@ def test_terms_are_close_by_name_and_by_the_sentences_that_hold_them() -> None:
     assert cosines[place["soup"], place["stew"]] > 0.9
     assert cosines[place["soup"], place["train"]] < 0.1
     assert cosines[place["hot"], place["hotel"]] < cosines[place["soup"], place["stew"]]
+
+
+def test_a_family_is_the_regular_inflections_of_one_word() -> None:
+    """Stems alone fold "busy" and "business", lemmas alone "good" and "better"; "gooding" is a name."""
+    counts = {"busy": 20, "business": 20, "good": 200, "better": 20, "gooding": 3, "return": 20, "returned": 20}
+    texts = [f"{word} {'xyz'[i % 3]}stuff" for word, n in counts.items() for i in range(n)]
+    table = supported_terms(texts, np.arange(len(texts)), min_texts=3, min_clusters=3)
+    families = {family.forms for family in table.families if len(family.forms[0].split()) == 1}
+    assert {("busy",), ("business",), ("good",), ("better",), ("return", "returned")} <= families
+    assert not any("gooding" in form for family in table.families for form in family.forms)

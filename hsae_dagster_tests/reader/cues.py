@@ -34,6 +34,18 @@ def _has_capitals(text: str) -> bool:
     return any(word.isupper() for word in _CAPITALS.findall(text))
 
 
+def _ends_with_a_full_stop(text: str) -> bool:
+    """One full stop, whatever closes a quotation or parenthesis after it; three dots are none."""
+    bare = text.rstrip().rstrip("\"'”’»」)]")
+    return bare.endswith("。") or (bare.endswith(".") and not bare.endswith(".."))
+
+
+def _has_ed(text: str) -> bool:
+    """A word of four letters or more that ends in “ed”."""
+    words = "".join(sign if sign.isalnum() or sign == "_" else " " for sign in text.lower()).split()
+    return any(word.endswith("ed") and len(word) > 3 and word[-4:].isalpha() for word in words)
+
+
 CUES: dict[str, Callable[[str], bool]] = {
     "has a question mark": _asks,
     "has an exclamation mark": _exclaims,
@@ -41,6 +53,9 @@ CUES: dict[str, Callable[[str], bool]] = {
     "has words in quotation marks": _quotes,
     "has a word in capitals": _has_capitals,
     "begins with a number in digits": lambda text: next(filter(str.isalnum, text), "").isdecimal(),
+    "has a colon": lambda text: ":" in text or "：" in text,
+    "ends with a full stop": _ends_with_a_full_stop,
+    "has a word that ends in “ed”": _has_ed,
     "has three dots": lambda text: "…" in text or "..." in text,
     "has something in parentheses": lambda text: re.search(r"\([^()]+\)", text) is not None,
 }

@@ -66,7 +66,11 @@ class Watched:
         self.owners, inside = np.divmod(meets, max(self._clusters, 1))
         starts = np.searchsorted(self.owners, np.arange(p + 1))
         self._sums = sp.csc_matrix((np.zeros(len(meets)), inside, starts), shape=(self._clusters, p))
-        self._seen = np.zeros((p, 0))
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the basis: another one will be asked about."""
+        self._seen = np.zeros((len(self.squares), 0))
 
     def products(self, basis: np.ndarray) -> np.ndarray:
         """(p, q) products with an orthonormal basis (n, q) that begins with the one that was asked about before."""

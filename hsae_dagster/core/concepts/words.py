@@ -88,9 +88,14 @@ def is_function_word(word: str) -> bool:
 
 
 @lru_cache(maxsize=200_000)
-def stem(word: str) -> str:
-    """Snowball's English stem (Porter 2), which folds inflections of one word."""
-    return str(_stemmer().stemWord(word))
+def inflected(word: str) -> tuple[str, str]:
+    """What inflections of one English word share: Snowball's stem (Porter 2) and simplemma's lemma.
+
+    Stems alone would fold "busy" and "business", lemmas alone "good" and "better".
+    """
+    import simplemma
+
+    return str(_stemmer().stemWord(word)), simplemma.lemmatize(word, lang="en")
 
 
 @lru_cache(maxsize=1)
@@ -114,11 +119,13 @@ WORD_CUES: dict[str, tuple[str, ...]] = {
         "speaks of a woman": "she her hers herself she'd she'll",
         "speaks of a man": "he him his himself he'd he'll",
         "speaks of them": "they them their theirs themselves they're they've they'd they'll",
+        "speaks of it": "it its itself it'd it'll",
         "points at something": "this these that those",
         "negates": _NOT,
         "contrasts": "but although though however yet despite instead rather unless except",
         "gives a reason": "because therefore thus hence",
         "sets a condition": "if unless whether otherwise",
+        "speaks of the past": "was wasn't were weren't had hadn't did didn't",
         "uses a modal verb": "can could may might must shall should will would ought",
         "uses a question word": "who whom whose what which when where why how",
         "intensifies": "very really so too extremely absolutely totally completely incredibly truly definitely highly",
@@ -136,6 +143,9 @@ SIGN_CUES: dict[str, re.Pattern[str]] = {
     "begins with a number in digits": re.compile(r"\A[\W_]*\d"),
     "has words in quotation marks": re.compile('"[^"]+"|“[^”]+”|„[^“”]+[“”]|«[^»]+»|»[^«]+«|「[^」]+」'),
     CAPITALS: re.compile(r"\b[^\W\d_]{2,}\b"),
+    "has a word that ends in “ed”": re.compile(r"[^\W\d_]{2,}ed\b", re.IGNORECASE),
+    "has a colon": re.compile("[:：]"),
+    "ends with a full stop": re.compile(r"(?<!\.)[.。][\"'”’»」)\]]*\s*\Z"),
     "has three dots": re.compile(r"…|\.\.\."),
     "has something in parentheses": re.compile(r"\([^()]+\)"),
 }
@@ -157,8 +167,10 @@ def has_sign(name: str, texts: Sequence[str]) -> np.ndarray:
 _HAS_DIGIT = re.compile(r"\d")
 # Terms looked at in all: beyond these the rarest go.
 _MOST_TERMS = 30_000
-# Texts that a form needs to be listed beside commoner ones of its family, and most forms of a family.
+# Texts that a form needs, the same as a share of the commonest form's, and most forms of a family. A rarer form is
+# often another word, a name say ("good", "gooding").
 _LEAST_OF_FORM = 3
+_LEAST_OF_COMMONEST = 0.02
 _MOST_OF_FAMILY = 4
 
 
@@ -329,10 +341,12 @@ def _families(
     need: int,
 ) -> TermTable:
     counts = np.bincount(of_form, minlength=len(forms))
-    stems = [" ".join(stem(word) for word in form.split(" ")) for form in forms]
-    members: dict[str, list[int]] = {}
+    shared = [tuple(inflected(word) for word in form.split(" ")) for form in forms]
+    members: dict[tuple[tuple[str, str], ...], list[int]] = {}
     for form in sorted(range(len(forms)), key=lambda f: (-counts[f], forms[f])):
-        members.setdefault(stems[form], []).append(form)
+        family = members.setdefault(shared[form], [])
+        if not family or counts[form] >= _LEAST_OF_COMMONEST * counts[family[0]]:
+            family.append(form)
     order = sorted((found[:_MOST_OF_FAMILY] for found in members.values()), key=lambda found: forms[found[0]])
     family_of = np.full(len(forms), -1, dtype=np.int64)
     for place, found in enumerate(order):
