@@ -57,7 +57,7 @@ def kitchen(texts):
 """,
     "page.py": """
 import polars as pl
-from hsae_dagster.report.canvas import draw
+from hsae_dagster.report.figures import draw
 from hsae_dagster.report.page import Section
 
 def prevalence(content):

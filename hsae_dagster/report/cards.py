@@ -11,8 +11,8 @@ from typing import Any
 from hsae_dagster.core.concepts.words import CAPITALS, SIGN_CUES
 from hsae_dagster.core.hypothesis import Example, Hypothesis
 from hsae_dagster.report import prose
-from hsae_dagster.report.canvas import histogram_bars, histogram_png, histogram_words
 from hsae_dagster.report.content import ReportContent
+from hsae_dagster.report.figures import histogram_bars, histogram_png, histogram_words
 from hsae_dagster.report.prose import PLAIN, beside_effect, cluster_noun, tested_noun
 from hsae_dagster.report.trust import trust_facts
 from hsae_dagster.report.wording import (

@@ -21,10 +21,9 @@ from hsae_dagster.core.inference.joint_fit import (
 from hsae_dagster.errors import MethodError
 from hsae_dagster.extensions import Own, Registry
 from hsae_dagster.report import prose, trust
-from hsae_dagster.report.canvas import Figure
 from hsae_dagster.report.cards import BADGE_CLASS, BADGE_SIGN, card_limits, card_view, hypotheses_table
 from hsae_dagster.report.content import ReportContent, SizeChoice
-from hsae_dagster.report.figures import fit_ladder, forest_plot
+from hsae_dagster.report.figures import Figure, fit_ladder, forest_plot
 from hsae_dagster.report.trust import subgroup_view
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
@@ -171,7 +170,7 @@ class Section:
 
     Attributes:
         title: its heading, and its name in the navigation.
-        parts: paragraphs (str), figures (`report.canvas.draw`) and tables, in reading order.
+        parts: paragraphs (str), figures (`report.figures.draw`) and tables, in reading order.
     """
 
     title: str
