@@ -15,7 +15,7 @@ from hsae_dagster.orchestration.stage import outdated_cards
 from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.providers.openai.batch import BatchRecord, BatchRegister
 from hsae_dagster.providers.spending import Account
-from hsae_dagster.report.archive import card_partition, dataset_of_card
+from hsae_dagster.report.page import card_partition, dataset_of_card
 from hsae_dagster.storage.lineage import LineageLog
 
 if TYPE_CHECKING:

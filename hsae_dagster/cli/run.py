@@ -19,7 +19,7 @@ import click
 
 from hsae_dagster.errors import HsaeError
 from hsae_dagster.orchestration.project import Project, prepare_home, project_root
-from hsae_dagster.report.archive import REPORTS_PORT
+from hsae_dagster.report.page import REPORTS_PORT
 
 if TYPE_CHECKING:
     import dagster as dg
