@@ -13,8 +13,7 @@ from hsae_dagster.core.hypothesis import Example, Hypothesis
 from hsae_dagster.report import prose
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.figures import histogram_bars, histogram_png, histogram_words
-from hsae_dagster.report.prose import PLAIN, beside_effect, cluster_noun, tested_noun
-from hsae_dagster.report.trust import trust_facts
+from hsae_dagster.report.prose import PLAIN, beside_effect, cluster_noun, tested_noun, trust_facts
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
     capitalised,

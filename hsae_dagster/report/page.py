@@ -23,11 +23,11 @@ from hsae_dagster.core.inference.joint_fit import (
 )
 from hsae_dagster.errors import HsaeError, MethodError
 from hsae_dagster.extensions import Own, Registry
-from hsae_dagster.report import prose, trust
+from hsae_dagster.report import prose
 from hsae_dagster.report.cards import BADGE_CLASS, BADGE_SIGN, card_limits, card_view, escape_markdown, hypotheses_table
 from hsae_dagster.report.content import ReportContent, SizeChoice
 from hsae_dagster.report.figures import Figure, fit_ladder, forest_plot
-from hsae_dagster.report.trust import subgroup_view
+from hsae_dagster.report.prose import subgroup_view
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
     capitalised,
@@ -298,7 +298,7 @@ def render_report(content: ReportContent, drawn: Drawn | None = None) -> str:
         metric_words=metric_words(metric),
         meanings=[(word, BADGE_CLASS[word], BADGE_SIGN[word], text) for word, text in prose.BADGE_MEANINGS],
         method=list(prose.method(content)),
-        threats=list(trust.threats(content)),
+        threats=list(prose.threats(content)),
         settings=list(flat_settings(content.settings)),
     )
 
