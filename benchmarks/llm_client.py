@@ -30,11 +30,10 @@ from types import ModuleType
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hsae_dagster.core.concepts.claims import Concept
-from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.providers.minilm import TOKENIZER, _locate
 from hsae_dagster.providers.openai.readers import OpenAIAnnotator
 from hsae_dagster.providers.openai.server import Server
-from hsae_dagster.providers.spending import Account
+from hsae_dagster.providers.spending import Account, Ledger
 
 SUBJECTS = (
     "a family",

@@ -12,9 +12,8 @@ from hsae_dagster.dataset.discovery import Dataset, dataset_names, files_fingerp
 from hsae_dagster.errors import DatasetError, HsaeError
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.orchestration.stage import outdated_cards
-from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.providers.openai.batch import BatchRecord, BatchRegister
-from hsae_dagster.providers.spending import Account
+from hsae_dagster.providers.spending import Account, Ledger
 from hsae_dagster.report.page import card_partition, dataset_of_card
 from hsae_dagster.storage.lineage import LineageLog
 

@@ -16,13 +16,23 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from hsae_dagster.errors import HsaeError, ProviderError
 from hsae_dagster.providers.base import CutPrompts, Progress, Report
-from hsae_dagster.providers.ledger import INTENT, Entry, Experience, Journal, as_row, written
 from hsae_dagster.providers.openai.prompts import Problem, nothing_came, reason_of
 from hsae_dagster.providers.openai.request import Connection, Pace, Request, too_long
 from hsae_dagster.providers.openai.requests import Body, KnownServer, Plan, Question
 from hsae_dagster.providers.openai.server import Asker, Server
 from hsae_dagster.providers.replies import NO_TOKENS, Reply, Usage, profile_of
-from hsae_dagster.providers.spending import Account, Budget, Estimate, estimate_calls
+from hsae_dagster.providers.spending import (
+    INTENT,
+    Account,
+    Budget,
+    Entry,
+    Estimate,
+    Experience,
+    Journal,
+    as_row,
+    estimate_calls,
+    written,
+)
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

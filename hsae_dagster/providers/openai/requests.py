@@ -9,9 +9,9 @@ from typing import Any, Literal, overload
 
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import hash_bytes, hash_json
-from hsae_dagster.providers.ledger import Entry, Ledger
 from hsae_dagster.providers.openai.server import Asker, Server
 from hsae_dagster.providers.replies import Reply, read_again
+from hsae_dagster.providers.spending import Entry, Ledger
 from hsae_dagster.storage.files import sealed, unsealed, write_atomically
 
 Body = dict[str, Any]
