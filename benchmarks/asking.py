@@ -110,7 +110,7 @@ def embedding(url: str, count: int, folder: Path) -> str:
 
     from hsae_dagster.keys import text_id
     from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
-    from hsae_dagster.providers.openai.server import Server
+    from hsae_dagster.providers.openai.requests import Server
     from hsae_dagster.providers.spending import Account, Ledger
     from hsae_dagster.storage.vectors import VectorTable
 
@@ -133,7 +133,7 @@ def annotation(url: str, count: int, folder: Path) -> str:
     """Judge and keep; a hash of the answers."""
     from hsae_dagster.core.concepts.claims import Concept
     from hsae_dagster.providers.openai.readers import OpenAIAnnotator
-    from hsae_dagster.providers.openai.server import Server
+    from hsae_dagster.providers.openai.requests import Server
     from hsae_dagster.providers.spending import Account, Ledger
 
     account = Account(Ledger(folder), "bench", "annotation_matrix", "run")

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.providers.minilm import TOKENIZER, _locate
 from hsae_dagster.providers.openai.readers import OpenAIAnnotator
-from hsae_dagster.providers.openai.server import Server
+from hsae_dagster.providers.openai.requests import Server
 from hsae_dagster.providers.spending import Account, Ledger
 
 SUBJECTS = (

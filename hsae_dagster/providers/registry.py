@@ -27,7 +27,7 @@ from hsae_dagster.providers.base import (
     Mistakes,
     Report,
 )
-from hsae_dagster.providers.openai.server import Server
+from hsae_dagster.providers.openai.requests import Server
 from hsae_dagster.providers.spending import Account, Estimate
 
 AUTHOR = "lexical"
@@ -190,7 +190,7 @@ def _minilm(spec: Embedding, account: Account | None) -> Embedder:
 
 def _openai_embedder(spec: Embedding, account: Account | None) -> Embedder:
     from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
-    from hsae_dagster.providers.openai.server import server_of
+    from hsae_dagster.providers.openai.requests import server_of
 
     return OpenAIEmbedder(
         _model(spec),
@@ -427,7 +427,7 @@ def _reader(
     section: str, spec: Interpretation | Annotation, account: Account | None, *, asks: bool
 ) -> tuple[str, "Server", str]:
     """Name, server and provider of a language model that writes or judges."""
-    from hsae_dagster.providers.openai.server import Server, server_of
+    from hsae_dagster.providers.openai.requests import Server, server_of
 
     provider = spec.model.partition(":")[0]
     if provider != "local":

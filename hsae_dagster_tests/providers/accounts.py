@@ -6,8 +6,7 @@ from typing import Any
 
 from hsae_dagster.providers.openai.client import OpenAIClient
 from hsae_dagster.providers.openai.prompts import json_request
-from hsae_dagster.providers.openai.requests import Body
-from hsae_dagster.providers.openai.server import Asker
+from hsae_dagster.providers.openai.requests import Asker, Body
 from hsae_dagster.providers.spending import Account, Ledger
 from hsae_dagster_tests.providers.loopback import Loopback
 

@@ -8,7 +8,7 @@ from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.openai.prompts import CUT_MARKER
 from hsae_dagster.providers.openai.readers import OpenAIAnnotator
-from hsae_dagster.providers.openai.server import Server
+from hsae_dagster.providers.openai.requests import Server
 from hsae_dagster_tests.providers.loopback import (
     Loopback,
     Raw,

@@ -10,7 +10,7 @@ from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.base import InterpretationRequest, Mistakes
 from hsae_dagster.providers.openai.prompts import CUT_MARKER
 from hsae_dagster.providers.openai.readers import OpenAIInterpreter, begins_with_verb
-from hsae_dagster.providers.openai.server import Server
+from hsae_dagster.providers.openai.requests import Server
 from hsae_dagster_tests.providers.loopback import KEY, Loopback, Raw, completion, failure, shown_texts, user_message
 
 N = 200

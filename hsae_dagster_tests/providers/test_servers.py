@@ -18,8 +18,7 @@ from hsae_dagster.providers.openai import request as openai_request
 from hsae_dagster.providers.openai.client import request_hash
 from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
 from hsae_dagster.providers.openai.readers import OpenAIAnnotator
-from hsae_dagster.providers.openai.requests import Body
-from hsae_dagster.providers.openai.server import Server
+from hsae_dagster.providers.openai.requests import Body, Server
 from hsae_dagster.providers.spending import Account, BudgetError, Entry, Ledger
 from hsae_dagster_tests.providers.accounts import account, priced
 from hsae_dagster_tests.providers.loopback import (

@@ -15,8 +15,7 @@ import sqlalchemy as sa
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.base import Report
 from hsae_dagster.providers.openai.request import Client
-from hsae_dagster.providers.openai.requests import Body, Plan, quoted, refusal, wire
-from hsae_dagster.providers.openai.server import Asker, Server
+from hsae_dagster.providers.openai.requests import Asker, Body, Plan, Server, quoted, refusal, wire
 from hsae_dagster.providers.replies import ModelProfile, Reply, Usage, read_response
 from hsae_dagster.providers.spending import Account, Entry, as_row, written
 from hsae_dagster.storage.records import CALLS, Document, Records

@@ -18,8 +18,7 @@ from hsae_dagster.errors import HsaeError, ProviderError
 from hsae_dagster.providers.base import CutPrompts, Progress, Report
 from hsae_dagster.providers.openai.prompts import Problem, nothing_came, reason_of
 from hsae_dagster.providers.openai.request import Connection, Pace, Request, too_long
-from hsae_dagster.providers.openai.requests import Body, KnownServer, Plan, Question
-from hsae_dagster.providers.openai.server import Asker, Server
+from hsae_dagster.providers.openai.requests import Asker, Body, KnownServer, Plan, Question, Server
 from hsae_dagster.providers.replies import NO_TOKENS, Reply, Usage, profile_of
 from hsae_dagster.providers.spending import (
     INTENT,

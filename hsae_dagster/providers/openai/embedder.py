@@ -10,8 +10,7 @@ from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import EmbeddingSet, hash_json
 from hsae_dagster.providers.base import Keep, Report
 from hsae_dagster.providers.openai.client import OpenAIClient, TooManyInputsError
-from hsae_dagster.providers.openai.requests import Body, LazyBodies
-from hsae_dagster.providers.openai.server import Asker, Server
+from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server
 from hsae_dagster.providers.replies import Reply
 from hsae_dagster.providers.spending import Account, Estimate
 

@@ -14,8 +14,7 @@ from hsae_dagster.keys import normalise_text
 from hsae_dagster.providers.base import Annotations, AnnotationTask, InterpretationRequest, Labelled, Mistakes, Report
 from hsae_dagster.providers.openai.client import OpenAIClient
 from hsae_dagster.providers.openai.prompts import json_request, present, prompt_of, require_some
-from hsae_dagster.providers.openai.requests import Body, LazyBodies
-from hsae_dagster.providers.openai.server import Asker, Server
+from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server
 from hsae_dagster.providers.replies import Reply, as_boolean
 from hsae_dagster.providers.spending import Account, Estimate
 

@@ -15,9 +15,11 @@ from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import unit_interval
 from hsae_dagster.providers.openai.requests import (
     LENGTH_WORDS,
+    Asker,
     Body,
     Dialect,
     KnownServer,
+    Server,
     error_in,
     quoted,
     refusal,
@@ -26,7 +28,6 @@ from hsae_dagster.providers.openai.requests import (
     weaker,
     wire,
 )
-from hsae_dagster.providers.openai.server import Asker, Server
 from hsae_dagster.providers.replies import ModelProfile, Reply, read_response
 from hsae_dagster.providers.spending import Account, duration
 
