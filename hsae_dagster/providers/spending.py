@@ -1,6 +1,7 @@
 """What paid models were asked, answered and cost (the ledger), what asking will take, and on whose account.
 
-A request is a row of the ledger from before it is sent: `intent` while nothing is heard of it, whoever sent it."""
+A request is a row of the ledger from before it is sent: `intent` while nothing is heard of it, whoever sent it.
+"""
 
 import asyncio
 import json

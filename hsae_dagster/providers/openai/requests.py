@@ -1,4 +1,4 @@
-"""Which server is asked; which of many requests are sent, equal ones once; which fields it takes; what a failed one means."""
+"""Which server is asked, and how it takes requests; which of many are sent, equal ones once; what a failed one means."""
 
 import ipaddress
 import json
