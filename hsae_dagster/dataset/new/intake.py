@@ -25,8 +25,7 @@ from hsae_dagster.dataset.new.columns import (
     table_of_records,
     with_plain_types,
 )
-from hsae_dagster.dataset.new.delimited import read_delimited
-from hsae_dagster.dataset.new.encodings import decode
+from hsae_dagster.dataset.new.delimited import decode, read_delimited
 from hsae_dagster.dataset.rows import READERS, reading_fault
 from hsae_dagster.dataset.values import SEPARATORS, plain_amounts
 from hsae_dagster.errors import DatasetError
