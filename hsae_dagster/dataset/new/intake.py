@@ -1,4 +1,4 @@
-"""Bringing somebody's files in as a dataset: JSON of any shape, workbooks, Stata, SPSS, SAS, Parquet, delimited text."""
+"""Bringing in somebody's files as a dataset: JSON of any shape, workbooks, Stata, SPSS, SAS, Parquet, plain text."""
 
 import json
 import math

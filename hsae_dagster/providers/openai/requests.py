@@ -1,4 +1,4 @@
-"""Which server is asked, and how it takes requests; which of many are sent, equal ones once; what a failed one means."""
+"""Which server is asked, and how it takes requests; which of many are sent, equal ones once; what a failure means."""
 
 import ipaddress
 import json
