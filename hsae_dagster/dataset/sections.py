@@ -237,7 +237,7 @@ FROM_TO = re.compile(r"at least (\S+) and at most (\S+)")
 
 
 def field_reference(model: type[Section], section: str | None = None) -> str:
-    """Every field of `DatasetSpec` as a page of Markdown; with a section's name (`columns`, `saes`, …) only what belongs to it.
+    """A declaration (`DatasetSpec`) as a page of Markdown; with a section (`columns`, `saes`, …) only what is in that.
 
     Raises:
         KeyError: there is no such section.

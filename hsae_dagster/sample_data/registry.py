@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.keys import hash_bytes
 from hsae_dagster.sample_data import fetch
-from hsae_dagster.sample_data.fetch import declare, tar_member, zip_member
+from hsae_dagster.sample_data.fetch import Log, declare, tar_member, zip_member
 
 if TYPE_CHECKING:
     import polars as pl
@@ -233,9 +233,6 @@ def excerpts(text: str) -> list[str]:
     return [" ".join(body[i : i + SENTENCES_PER_EXCERPT]) for i in range(0, whole, SENTENCES_PER_EXCERPT)]
 
 
-Log = Callable[[str], None]
-
-
 @dataclass(frozen=True)
 class Sample:
     """A dataset that this project can make.
@@ -305,6 +302,14 @@ SAMPLES = {
 }
 
 
+# From the archives in the order that `SAMPLES` lists them.
+_MAKE: "dict[str, Callable[..., pl.DataFrame]]" = {
+    "movie_reviews": movie_reviews,
+    "movie_pairs": movie_pairs,
+    "convention_speeches": convention_speeches,
+}
+
+
 def prepare_sample(name: str, data_dir: Path, downloads_dir: Path, log: Log) -> Path:
     """Path of the sample's table, data_dir/<name>/<name>.parquet, made unless it is there intact.
 
@@ -317,44 +322,22 @@ def prepare_sample(name: str, data_dir: Path, downloads_dir: Path, log: Log) -> 
     sample = SAMPLES.get(name)
     if sample is None:
         raise DatasetError(f"There is no sample dataset `{name}`. Use one of {', '.join(sorted(SAMPLES))}.")
-    # Here and not above, so that listing the samples costs nothing.
-    from hsae_dagster.sample_data.fetch import is_intact, record, write_table
-
     folder = data_dir / sample.name
     path = folder / sample.files[0]
-    if is_intact(folder, sample.files, sample.recipe_key):
+    if fetch.is_intact(folder, sample.files, sample.recipe_key):
         declare(name, data_dir)
         log(f"{name}: {path} is there.")
         return path
     if sample.archives:
         archives = [fetch.fetch_archive(archive, downloads_dir, log) for archive in sample.archives]
-        table = _make(name, archives)
-        write_table(path, table)
+        table = _MAKE[name](*archives)
+        fetch.write_table(path, table)
         log(f"{name}: wrote {table.height:,} rows to {path}.")
     else:
-        _write_generated(name, folder)
+        from hsae_dagster.sample_data.planted import write_adverts, write_planted
+
+        (write_planted if name == "planted" else write_adverts)(folder)
         log(f"{name}: wrote {path} and its truth.")
     declare(name, data_dir)
-    record(folder, sample.files, sample.recipe_key)
+    fetch.record(folder, sample.files, sample.recipe_key)
     return path
-
-
-def _write_generated(name: str, folder: Path) -> None:
-    """Write a sample that needs no archive, and its truth."""
-    from hsae_dagster.sample_data import adverts, planted
-
-    write: dict[str, Callable[[Path], object]] = {
-        "planted": planted.write_planted,
-        "job_adverts": adverts.write_adverts,
-    }
-    write[name](folder)
-
-
-def _make(name: str, archives: list[Path]) -> "pl.DataFrame":
-    """The table of a sample from its archives, in the order that `SAMPLES` lists them."""
-    make: dict[str, Callable[..., pl.DataFrame]] = {
-        "movie_reviews": movie_reviews,
-        "movie_pairs": movie_pairs,
-        "convention_speeches": convention_speeches,
-    }
-    return make[name](*archives)
