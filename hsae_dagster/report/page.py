@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -21,6 +21,8 @@ from hsae_dagster.core.inference.joint_fit import (
     Reading,
     read_ladder,
 )
+from hsae_dagster.core.observations import BLOCKS
+from hsae_dagster.core.selection.stability import most_by_chance
 from hsae_dagster.errors import HsaeError, MethodError
 from hsae_dagster.extensions import Own, Registry
 from hsae_dagster.report import prose
@@ -34,16 +36,19 @@ from hsae_dagster.report.wording import (
     change_words,
     clean,
     count,
+    error_rate,
     flat_settings,
     grouped,
     metric_name,
     metric_words,
     number,
     one_line,
+    ordinal,
     percent,
     plural,
     rung_name,
     short_claim,
+    short_outcome,
     standing_effect,
     when,
 )
@@ -81,8 +86,12 @@ def _environment() -> Any:
         "capitalised": capitalised,
         "tie": _tie,
         "when": when,
+        "percent": percent,
+        "ordinal": ordinal,
+        "error_rate": error_rate,
+        "told": _told,
     }
-    environment.globals |= {"plural": plural}
+    environment.globals |= {"plural": plural, "most_by_chance": most_by_chance}
     return environment
 
 
@@ -98,6 +107,13 @@ def _tie(words: str) -> str:
     for loose in (" %", " < ", " = "):
         words = words.replace(loose, loose.replace(" ", "\u00a0"))
     return words
+
+
+def _told(words: str) -> Any:
+    """Sentences of a template, escaped already: on one line, figures and signs together, and apostrophes as elsewhere on the page."""
+    from markupsafe import Markup
+
+    return Markup(_tie(" ".join(words.split())).replace("'", "&#39;"))
 
 
 _NAMES = {
@@ -297,8 +313,12 @@ def render_report(content: ReportContent, drawn: Drawn | None = None) -> str:
         metric=metric_name(metric),
         metric_words=metric_words(metric),
         meanings=[(word, BADGE_CLASS[word], BADGE_SIGN[word], text) for word, text in prose.BADGE_MEANINGS],
-        method=list(prose.method(content)),
-        threats=list(prose.threats(content)),
+        cluster_noun=prose.cluster_noun(content),
+        outcome_name=short_outcome(content.outcome),
+        guidance=prose.guidance_sentences(content),
+        blocks=BLOCKS,
+        doubts=prose.doubts(content),
+        size=partial(prose.size_words, task=content.task),
         settings=list(flat_settings(content.settings)),
     )
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,8 +11,6 @@ from hsae_dagster.core.hypothesis import Hypothesis, NearCopy
 from hsae_dagster.core.inference.annotation_error import AnnotationError
 from hsae_dagster.core.inference.joint_fit import WORDS
 from hsae_dagster.core.inference.subgroups import SubgroupEffect
-from hsae_dagster.core.observations import BLOCKS
-from hsae_dagster.core.selection.stability import NegativeControl, most_by_chance
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
@@ -32,7 +31,6 @@ from hsae_dagster.report.wording import (
     percent,
     plural,
     recovery_words,
-    short_outcome,
 )
 
 
@@ -215,82 +213,8 @@ def outcome_sentence(content: ReportContent) -> str:
     return f"A number: {name} (average {number(content.outcome_mean)} over the held-out {noun})."
 
 
-def method(content: ReportContent) -> Iterator[tuple[str, str]]:
-    """How the figures came about: (what, how)."""
-    by = f" Texts of one {cluster_noun(content)} are always in the same split." if content.cluster else ""
-    how = "Claims are found on the training and validation texts and tested once on the held-out texts (the holdout)."
-    if content.halves:
-        by = by.replace("split", "half")
-        how = (
-            "Two halves. What each half of the texts suggests (neurons, words, thresholds, directions, the "
-            "size of the autoencoder) is tested once, on the other half, which is held out from all of that. "
-            "Autoencoders do not see the outcome and learn from the texts of both. Claims of both halves that "
-            "say the same are one line, found twice: it shows the more significant of the two tests, so its effect "
-            "is slightly optimistic, and the card shows both."
-        )
-    yield "Splits", how + by
-    yield (
-        "From text to claim",
-        "Texts become embeddings: lists of numbers that represent their meaning. A sparse autoencoder breaks "
-        "these into neurons. Each neuron is zero for most texts; the others activate it (“fire”). Neurons "
-        "that predict the outcome on training texts are selected (the method of HypotheSAEs, arXiv "
-        "2502.04382). Claims come from texts that activate them, from words associated with the outcome and "
-        "from a list of style cues, and are chosen together. Each claim is then judged on held-out texts "
-        "without looking at any neuron or the outcome.",
-    )
-    yield ("What the neurons learned from", _guidance(content))
-    yield ("Effect", _effect_method(content) + _with_controls(content))
-    within = f"each {cluster_noun(content)}" if content.cluster else f"clusters (here every {unit(content)} is its own)"
-    yield (
-        "Interval and test",
-        f"95 % intervals and p-values come from standard errors robust to dependence within {within}: the larger of "
-        "the bias-reduced sandwich (CR2) and a model-based error (Moulton's, as far as a claim belongs to whole "
-        "clusters or outcomes are few; for pairs the classical one), with Student's t at the degrees of freedom of "
-        "Imbens and Kolesár. Where clusters are few or unequal, a wild cluster bootstrap counts if it is more cautious."
-        + (
-            f" Rows of one of {BLOCKS} blocks of time count as dependent too; slower drifts are not allowed for."
-            if (content.settings.get("columns") or {}).get("time")
-            else ""
-        )
-        + (
-            " The p-value of a share won comes from random sign flips of clusters (mid-p) or, where texts "
-            "recur in several pairs, from assigning the claim to other texts."
-            if content.task == "pairwise"
-            else ""
-        ),
-    )
-    tests = sum(1 + (h.twin is not None) for h in content.hypotheses)
-    yield (
-        "Many tests",
-        "Holm's correction is meant to keep the chance of any false confirmation below "
-        f"{error_rate(content.alpha)}; the simulations in docs/inference.md show how well it does, and where it "
-        "fails. Dependence that no column and no equal text reveals is not accounted for. q is the false "
-        f"discovery rate of Benjamini and Hochberg. Plain Bonferroni would keep {content.bonferroni} of {tests}."
-        + (" Each half has half of that chance, for its own tests (less what your own claims take)." * content.halves),
-    )
-    yield (
-        "Beside all other claims",
-        "The same difference with all other claims, text length and the declared controls held constant "
-        + ("(least squares)." if content.task == "regression" else "(average marginal effect of a logit).")
-        + " A claim can lose its effect here if another claim says nearly the same.",
-    )
-    yield (
-        "Claim and neuron",
-        "A claim is tested as it reads. How much of its neuron it says does not affect the verdict. Precision: "
-        "of the texts for which the claim holds, the share that activate the neuron. Recall: of the texts that "
-        "activate the neuron, the share for which the claim holds. r: their correlation. Claims made from "
-        "words or style may have no neuron.",
-    )
-    yield (
-        "Joint fit",
-        "Models of embeddings, words and neurons are trained on the other splits. Claims are judged on the "
-        "holdout only, so their model is cross-fitted over its clusters, and an AUC compares texts within one "
-        "fold only. No model is scored on texts it has seen. The floor is the model of the claims on shuffled "
-        "outcomes." + (" With two halves, each value is the mean over both sides." * content.halves),
-    )
-
-
-def _guidance(content: ReportContent) -> str:
+def guidance_sentences(content: ReportContent) -> str:
+    """What the neurons were learned from."""
     weights = sorted({guided.weight for guided in content.guidance.values()})
     if not any(weights):
         return (
@@ -309,29 +233,6 @@ def _guidance(content: ReportContent) -> str:
         f"training texts{source}. Such neurons favour what predicts the outcome and are not a neutral inventory "
         "of the texts. The outcomes of the holdout were not used, so tests, intervals and corrections remain "
         "valid."
-    )
-
-
-def _with_controls(content: ReportContent) -> str:
-    if not content.controls:
-        return ""
-    return " The declared controls and the text's length are held constant, by least squares."
-
-
-def _effect_method(content: ReportContent) -> str:
-    if content.task == "pairwise":
-        return (
-            "Among pairs in which the claim holds for one text only, the share that this text wins; one half is no "
-            "association. It does not matter which text is called A."
-        )
-    if content.task == "classification":
-        return (
-            f"Share of “{short_outcome(content.outcome)}” among the texts that the claim holds for minus that "
-            "among the others."
-        )
-    return (
-        f"The average of the outcome ({short_outcome(content.outcome)}) over the texts that the claim holds for minus "
-        "its average over the others."
     )
 
 
@@ -391,47 +292,6 @@ def difference_words(one: SubgroupEffect, content: ReportContent) -> str:
 
 
 _SHOWN_COPIES = 5
-
-
-def look_words(content: ReportContent) -> str:
-    """Which look at the holdout this is, and what that does to the correction."""
-    look = content.look
-    if look is None:
-        return "How often this holdout has been evaluated is not recorded."
-    frozen = (
-        f"The plan ({look.plan}) was written down before any held-out text was judged."
-        if look.frozen_before
-        else f"The plan ({look.plan}) was changed after held-out texts had been judged."
-    )
-    if look.number == 1:
-        first = "This is the first look at these held-out texts that the results folder records."
-        return " ".join(filter(None, (first, _spending_words(content), frozen)))
-    own = len(content.hypotheses)
-    return (
-        f"This is the {ordinal(look.number)} look at these held-out texts: "
-        f"{plural(look.number - 1, 'other plan')} had been evaluated on them. The correction covers everything "
-        f"that any look tested, each test once: {plural(content.family, 'test')}, of which this report shows "
-        f"{own}. A hypothesis made after reading an earlier report is not tested on unseen texts, and no "
-        f"correction can fix that. {_spending_words(content)} {frozen}"
-    ).replace("  ", " ")
-
-
-def _spending_words(content: ReportContent) -> str:
-    """What of alpha this report may spend, where there may be others; empty where it has all of it."""
-    whole = float((content.settings.get("inference") or {}).get("alpha", content.alpha))
-    own = error_rate(content.alpha)
-    if content.round == 1 and content.alpha >= whole:
-        return ""
-    if content.round == 1:
-        return (
-            f"Its family-wise error is {own}; the rest of {error_rate(whole)} is reserved for refreshes, which "
-            "test rows that arrive later."
-        )
-    return (
-        f"This is the {ordinal(content.round - 1)} refresh: its held-out texts arrived after an earlier report "
-        f"and share nothing with texts whose outcomes were learned from. Its family-wise error is {own}, that "
-        f"of all reports on this dataset together {error_rate(whole)}."
-    )
 
 
 def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str, str]]:
@@ -498,46 +358,14 @@ def _signed(value: float, task: str) -> str:
     return number(value, signed=True) if task == "regression" else f"{number(100 * value, 1, signed=True)} points"
 
 
-def control_words(content: ReportContent) -> Iterator[str]:
-    """What the negative controls gave, one sentence each."""
-    for control in content.negative_controls:
-        if not control.tested:
-            yield f"{capitalised(control.name)}: nothing could be tested."
-        elif control.name == "random neurons":
-            yield (
-                f"Of {plural(control.tested, 'neuron')} drawn at random from those not selected, "
-                f"{control.discoveries} would be confirmed if tested by whether texts activate them, with a "
-                f"typical effect of {_size(control.typical_effect, content.task)} (the hypotheses here: "
-                f"{_typical(content)}). Random neurons are not nulls: the more of them are significant, the "
-                "less significance alone means."
-            )
-        else:
-            what = "neurons selected for" if control.name == "permuted labels" else "the claims of this report against"
-            yield (
-                f"{capitalised(what)} permuted outcomes: {plural(control.discoveries, 'false confirmation')} among "
-                f"{plural(control.tested, 'test')} ({control.runs_with_any} of {plural(control.runs, 'permutation')}"
-                f"{_chance_words(control, content.alpha)})."
-            )
-
-
-def _chance_words(control: NegativeControl, alpha: float) -> str:
-    """Whether as many permutations with a false confirmation are what chance gives at alpha."""
-    if not control.runs_with_any:
-        return ""
-    most = most_by_chance(control.runs, alpha)
-    at = f"at a family-wise error of {error_rate(alpha)}"
-    if control.runs_with_any <= most:
-        return f"; chance alone gives up to {most} {at}"
-    return f"; chance alone gives at most {most} {at}, so the test may be too liberal on these rows"
-
-
 def _typical(content: ReportContent) -> str:
     sizes = [abs(h.test.separation.estimate) for h in content.hypotheses]
     known = sorted(size for size in sizes if math.isfinite(size))
-    return _size(known[len(known) // 2], content.task) if known else NOT_ESTIMABLE
+    return size_words(known[len(known) // 2], content.task) if known else NOT_ESTIMABLE
 
 
-def _size(value: float, task: str) -> str:
+def size_words(value: float, task: str) -> str:
+    """The size of an effect in the unit in which effects are shown."""
     return number(value) if task == "regression" else f"{number(100 * value, 1)} points"
 
 
@@ -552,95 +380,31 @@ def detectable_words(size: float, task: str) -> str:
 _FEW_CLUSTERS = 40  # below it a reader should know (Cameron, Gelbach and Miller 2008)
 
 
-def threats(content: ReportContent) -> Iterator[str]:
-    """What speaks against trusting the figures, most general first."""
-    yield (
-        "These are associations in observed texts. A claim can be associated with the outcome because of a "
-        "confounder, such as topic, author or time; nothing here shows what would happen if a text were "
-        "changed."
-    )
-    yield from _probe_words(content)
-    if content.task != "pairwise" and not content.controls:
-        yield "No controls are declared, so effects beside all other claims hold only these and text length constant."
-    if not content.cluster:
-        yield (
-            "No cluster column is declared: every text counts as independent. If texts share an author, a thread or an "
-            "object, the intervals are too narrow."
-        )
-    yield from _figure_threats(content)
-    yield look_words(content)
-    controls = " ".join(control_words(content))
-    if controls:
-        yield f"Negative controls. {controls}"
+def doubts(content: ReportContent) -> dict[str, Any]:
+    """What the page's reasons to doubt rest on, by the names of sections/threats.html.j2; empty where there is none."""
+    tests = [h.test for h in content.hypotheses]
+    clusters = min((test.n_clusters for test in tests), default=_FEW_CLUSTERS)
+    recall = [h.fidelity.natural_recall for h in content.hypotheses if h.sae_id and h.fidelity.n_firing]
+    return {
+        "probe": _probe(content),
+        "few_clusters": clusters if clusters < _FEW_CLUSTERS else None,
+        "recall": float(np.median(recall)) if recall else None,
+        "missing": max((_missing(h, content) for h in content.hypotheses), default=0),
+        "opposite": sum("opposite signs" in flag for test in tests for flag in test.flags),
+        "left_out": "; ".join(f"{left_out_words(reason)}: {count(n)}" for reason, n in content.dropped.items() if n),
+        "typical": _typical(content),
+    }
 
 
-def _probe_words(content: ReportContent) -> Iterator[str]:
-    """That most cells are a probe's, and how good it is."""
+def _probe(content: ReportContent) -> dict[str, Any] | None:
+    """Of how many observations the model judged some, and the median and lowest κ of the probe that judged the rest."""
     probes = [(h.test, h.annotation_error.distilled) for h in content.hypotheses if h.annotation_error]
     found = [(test, probe) for test, probe in probes if probe is not None]
     if not found:
-        return
-    asked, seen = found[0][1].n_gold, found[0][0].n
-    kappas = np.array([probe.kappa for _, probe in found])
-    agreement = "could not be compared with it"
-    if np.isfinite(kappas).any():
-        agreement = (
-            f"agrees with it beyond chance by κ {number(float(np.nanmedian(kappas)))} (the median claim; lowest "
-            f"{number(float(np.nanmin(kappas)))})"
-        )
-    yield (
-        f"The language model judged {count(asked)} of {count(seen)} held-out observations; the other "
-        f"{percent(1 - asked / seen)} were judged by a probe on their vectors, which {agreement}. Effects, "
-        "intervals and tests of single claims are corrected for its errors; how often a claim holds, effects "
-        "beside the other claims and the joint fit use its labels uncorrected."
-    )
-
-
-def _figure_threats(content: ReportContent) -> Iterator[str]:
-    tests = [h.test for h in content.hypotheses]
-    clusters = min((test.n_clusters for test in tests), default=_FEW_CLUSTERS)
-    if clusters < _FEW_CLUSTERS:
-        yield (
-            f"At least one claim rests on only {plural(clusters, 'cluster')}. Its interval allows for that, but "
-            "these clusters must be representative."
-        )
-    recall = [h.fidelity.natural_recall for h in content.hypotheses if h.sae_id and h.fidelity.n_firing]
-    if recall:
-        yield (
-            "A claim says only a part of its neuron: the median claim holds for "
-            f"{percent(float(np.median(recall)))} of the texts that activate its neuron. The rest of the "
-            "neuron's information was not tested."
-        )
-    if (content.settings.get("annotation") or {}).get("model") == "lexical":
-        yield (
-            "Claims about words and signs are read literally: irony, negation (“not good”) and quotation count "
-            "like any other use. A claim that quotes a sentence holds wherever the embedder finds that "
-            "similarity, even if a person would not."
-        )
-    missing = max((_missing(h, content) for h in content.hypotheses), default=0)
-    if missing:
-        yield f"Up to {plural(missing, 'held-out observation')} of a claim could not be judged and were left out."
-    if content.confirmed > 1:
-        yield (
-            "The strongest claims are those with the largest effects on these texts; on other texts these "
-            "effects tend to be a little smaller."
-        )
-    opposite = sum("opposite signs" in flag for test in tests for flag in test.flags)
-    if opposite:
-        yield (
-            f"{plural(opposite, 'claim')} {'changes' if opposite == 1 else 'change'} direction once the others "
-            "are held constant (flagged on the card)."
-        )
-    if content.dropped:
-        reasons = "; ".join(f"{left_out_words(reason)}: {count(n)}" for reason, n in content.dropped.items() if n)
-        if reasons:
-            yield f"Rows were left out at the start ({reasons})."
-    if content.unreadable:
-        yield (
-            f"No claim covers {plural(len(content.unreadable), 'selected neuron')}. What "
-            f"{'it predicts' if len(content.unreadable) == 1 else 'they predict'} about the outcome is missing "
-            "here."
-        )
+        return None
+    kappas = [probe.kappa for _, probe in found if math.isfinite(probe.kappa)]
+    agreement = (float(np.median(kappas)), min(kappas)) if kappas else None
+    return {"asked": found[0][1].n_gold, "seen": found[0][0].n, "kappas": agreement}
 
 
 def _missing(hypothesis: Hypothesis, content: ReportContent) -> int:
