@@ -17,23 +17,20 @@ from hsae_dagster.extensions import Own, Registry
 from hsae_dagster.keys import EmbeddingSet, hash_json
 from hsae_dagster.providers.base import (
     Annotations,
-    AnnotationTask,
     Annotator,
     Embedder,
     InterpretationRequest,
     Interpreter,
-    Keep,
     Labelled,
-    Mistakes,
     Report,
 )
 from hsae_dagster.providers.openai.requests import Server
-from hsae_dagster.providers.spending import Account, Estimate
+from hsae_dagster.providers.spending import Account
 
 AUTHOR = "lexical"
 
 
-class LexicalAnnotator:
+class LexicalAnnotator(Annotator):
     """Judges claims by executing what they say."""
 
     free = True
@@ -48,14 +45,6 @@ class LexicalAnnotator:
         meanings = [meaning_of(concept.definition) for concept in concepts]
         report(f"{len(texts):,} texts judged by {len(meanings)} claims as they read")
         return Annotations(answers=judge(meanings, texts, self.closeness))
-
-    def estimate(self, tasks: Sequence[AnnotationTask]) -> Estimate:
-        """Nothing: no model is asked."""
-        return Estimate()
-
-    def annotate_all(self, tasks: Sequence[AnnotationTask], report: Report) -> list[Annotations]:
-        """`annotate` for each task."""
-        return [self.annotate(task.concepts, task.texts, report) for task in tasks]
 
 
 CONTEXT, SLOTS = 8192, 2
@@ -119,7 +108,7 @@ def _digest(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class OwnEmbedder:
+class OwnEmbedder(Embedder):
     """A user's function from texts to vectors, which are scaled to unit length here."""
 
     own: Own
@@ -130,18 +119,6 @@ class OwnEmbedder:
         dimensions = self._vectors(["a text"]).shape[1]
         shape = {"own": self.own.path, "source": self.own.source, "dimensions": dimensions, "normalise": "l2"}
         return EmbeddingSet(model=self.own.path, dimensions=dimensions, set_id=hash_json(shape))
-
-    def known_set(self) -> EmbeddingSet | None:
-        """`embedding_set`: no server need be asked."""
-        return self.embedding_set
-
-    def estimate(self, texts: Sequence[str], batch_size: int) -> Estimate:
-        """Nothing that is paid through this house."""
-        return Estimate()
-
-    def order(self, texts: Sequence[str]) -> Sequence[int]:
-        """As they come."""
-        return range(len(texts))
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """(n, dimensions) float32 of unit length; zeros stay zeros.
@@ -158,12 +135,6 @@ class OwnEmbedder:
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         scaled: np.ndarray = (vectors / np.where(length > 0, length, 1.0)).astype(np.float32)
         return scaled
-
-    def embed_all(self, texts: Sequence[str], batch_size: int, keep: Keep, report: Report) -> None:
-        """`embed` batch by batch."""
-        for start in range(0, len(texts), batch_size):
-            rows = range(start, min(start + batch_size, len(texts)))
-            keep(rows, self.embed(texts[rows.start : rows.stop]))
 
     def _vectors(self, texts: Sequence[str]) -> np.ndarray:
         found = self.own(list(texts))
@@ -231,7 +202,7 @@ def make_embedder(spec: Embedding, account: Account | None = None) -> Embedder:
 
 
 @dataclass(frozen=True)
-class OwnInterpreter:
+class OwnInterpreter(Interpreter):
     """A user's function from a request to phrases; it revises none."""
 
     own: Own
@@ -253,23 +224,9 @@ class OwnInterpreter:
                 raise self.own.wrong(f"{phrases!r:.60} for a neuron")
         return [[Concept(phrase, self.own.path) for phrase in own[: request.candidates]] for own in found]
 
-    def estimate(self, request: InterpretationRequest) -> Estimate:
-        """Nothing that is paid through this house."""
-        return Estimate()
-
-    def revise(
-        self, request: InterpretationRequest, mistakes: Sequence[Mistakes], report: Report
-    ) -> list[Concept | None]:
-        """No better words."""
-        return [None] * len(mistakes)
-
-    def estimate_revisions(self, request: InterpretationRequest) -> Estimate:
-        """Nothing."""
-        return Estimate()
-
 
 @dataclass(frozen=True)
-class OwnAnnotator:
+class OwnAnnotator(Annotator):
     """A user's function from claims and texts to answers."""
 
     own: Own
@@ -296,14 +253,6 @@ class OwnAnnotator:
         if not np.isin(answers, (-1, 0, 1)).all():
             raise self.own.wrong("answers other than 1 (yes), 0 (no) and -1 (missing)")
         return Annotations(answers=answers.astype(np.int8))
-
-    def estimate(self, tasks: Sequence[AnnotationTask]) -> Estimate:
-        """Nothing that is paid through this house."""
-        return Estimate()
-
-    def annotate_all(self, tasks: Sequence[AnnotationTask], report: Report) -> list[Annotations]:
-        """`annotate` for each task."""
-        return [self.annotate(task.concepts, task.texts, report) for task in tasks]
 
 
 def _no_interpreter(spec: Interpretation, account: Account | None, asks: bool) -> Interpreter:

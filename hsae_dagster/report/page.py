@@ -110,7 +110,7 @@ def _tie(words: str) -> str:
 
 
 def _told(words: str) -> Any:
-    """Sentences of a template, escaped already: on one line, figures and signs together, and apostrophes as elsewhere on the page."""
+    """Sentences of a template, escaped already: on one line, figures and their signs together."""
     from markupsafe import Markup
 
     return Markup(_tie(" ".join(words.split())).replace("'", "&#39;"))

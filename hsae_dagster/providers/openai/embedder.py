@@ -8,7 +8,7 @@ import numpy as np
 
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import EmbeddingSet, hash_json
-from hsae_dagster.providers.base import Keep, Report
+from hsae_dagster.providers.base import Embedder, Keep, Report
 from hsae_dagster.providers.openai.client import OpenAIClient, TooManyInputsError
 from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server
 from hsae_dagster.providers.replies import Reply
@@ -24,7 +24,7 @@ KNOWN_DIMENSIONS = {
 }
 
 
-class OpenAIEmbedder:
+class OpenAIEmbedder(Embedder):
     """`openai:<model>`: unit vectors from an embeddings endpoint.
 
     Vectors are scaled to unit length here; OpenAI's are so already, other servers' need not be.
@@ -67,10 +67,6 @@ class OpenAIEmbedder:
         """The `embedding_set` if it is known without asking the server."""
         known = self.dimensions or KNOWN_DIMENSIONS.get(self.model)
         return self.embedding_set if known else None
-
-    def order(self, texts: Sequence[str]) -> Sequence[int]:
-        """In the given order: the server returns the same vector for a text in any batch."""
-        return range(len(texts))
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors (n, dimensions) float32 of unit length.
