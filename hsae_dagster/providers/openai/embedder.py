@@ -38,13 +38,12 @@ class OpenAIEmbedder(Embedder):
         account: Account | None = None,
         max_tokens: int = 256,
         dimensions: int | None = None,
-        offline: str = "minilm",
     ) -> None:
         self.model = model
         self.max_tokens = max_tokens
         self.dimensions = dimensions
         # Without key until it embeds: vectors made earlier can be read on a machine that has none.
-        self.client = OpenAIClient(Asker("embedding.model", model, offline), server, account)
+        self.client = OpenAIClient(Asker("embedding.model", model, "minilm"), server, account)
 
     @property
     def embedding_set(self) -> EmbeddingSet:

@@ -74,7 +74,6 @@ class OpenAIInterpreter:
         temperature: float | None = None,
         effort: str | None = None,
         provider: str = "openai",
-        offline: str = "lexical",
         prompt: str | None = None,
         revision_prompt: str | None = None,
     ) -> None:
@@ -84,7 +83,7 @@ class OpenAIInterpreter:
         self.prompt = prompt_of("interpret", prompt, "interpretation.prompt", ("positives", "negatives"))
         needed = ("phrase", "missed", "mistaken")
         self.revision = prompt_of("revise", revision_prompt, "interpretation.revision_prompt", needed)
-        self.client = OpenAIClient(Asker("interpretation.model", model, offline, provider), server, account)
+        self.client = OpenAIClient(Asker("interpretation.model", model, "lexical", provider), server, account)
         self.faults = 0
 
     @property
@@ -356,7 +355,6 @@ class OpenAIAnnotator:
         temperature: float | None = None,
         effort: str | None = None,
         provider: str = "openai",
-        offline: str = "lexical",
         prompt: str | None = None,
         examples: Labelled | None = None,
     ) -> None:
@@ -368,7 +366,7 @@ class OpenAIAnnotator:
         usual = "annotate_single" if concepts_per_call == 1 else "annotate_stacked"
         needed = ("predicates", "text", *(["examples"] if any(self.examples.values()) else []))
         self.prompt = prompt_of(usual, prompt, "annotation.prompt", needed)
-        self.client = OpenAIClient(Asker("annotation.model", model, offline, provider), server, account)
+        self.client = OpenAIClient(Asker("annotation.model", model, "lexical", provider), server, account)
         # A judge should judge alike twice, where the model lets itself be told.
         self.temperature = 0.0 if temperature is None and self.client.profile.temperature else temperature
         self._shared: dict[tuple[str, ...], Body] = {}

@@ -478,13 +478,6 @@ class KnownServer:
             record = {"server": self._key[1], "model": self._key[2], "dialect": dialect.record()}
             write_atomically(self._path, sealed(record))
 
-    def forget(self) -> None:
-        """Find out anew."""
-        _KNOWN.pop(self._key, None)
-        _ANSWERED.discard(self._key)
-        if self._path:
-            self._path.unlink(missing_ok=True)
-
     def _read(self) -> Dialect:
         try:
             return Dialect.of(unsealed(self._path)["dialect"]) if self._path else PLAIN
