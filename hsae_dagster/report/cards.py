@@ -16,6 +16,7 @@ from hsae_dagster.report.figures import histogram_bars, histogram_png, histogram
 from hsae_dagster.report.prose import PLAIN, beside_effect, cluster_noun, tested_noun, trust_facts
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
+    WORDS,
     capitalised,
     count,
     effect_brief,
@@ -130,20 +131,7 @@ _SELF_LINKING = re.compile(r"https?:(?=//)|www(?=\.)|@", re.IGNORECASE)
 FOUND_IN = "found in"
 SUPPORTING = "Texts that it holds for"
 NEAR_MISSES = "Near misses"
-_SOURCES = {
-    "neuron": "a neuron of the autoencoder",
-    "terms": "words of the training texts associated with the outcome",
-    "style": "the list of style cues",
-}
 _OTHER = {"a": "b", "b": "a"}
-_WHY = {
-    "controls": "changes sign under controls",
-    "false discovery rate": "by q, not by Holm",
-    "missing answers": "missing answers could overturn it",
-    "judge unchecked": "no human labels checked the judge",
-    "direction": "against its direction",
-    "not testable": "not testable",
-}
 
 
 def escape_markdown(text: str) -> str:
@@ -234,7 +222,7 @@ def source_words(hypothesis: Hypothesis) -> str:
         return "you, in dataset.yaml"
     if ":" in hypothesis.made_from:
         return f"your own source `{hypothesis.made_from}`"
-    return _SOURCES.get(hypothesis.made_from, "a language model that read texts of a neuron")
+    return str(WORDS["sources"].get(hypothesis.made_from, "a language model that read texts of a neuron"))
 
 
 def coverage_words(hypothesis: Hypothesis) -> str:
@@ -296,7 +284,7 @@ def _found_brief(hypothesis: Hypothesis) -> str:
 
 def why_words(hypothesis: Hypothesis) -> str:
     """In a word or two, the rule behind a verdict that the p-value beside it does not explain; empty otherwise."""
-    return _WHY.get(hypothesis.rule, "")
+    return str(WORDS["why"].get(hypothesis.rule, ""))
 
 
 def _evidence(hypothesis: Hypothesis, content: ReportContent) -> list[str]:
@@ -330,24 +318,10 @@ def _code(key: str) -> str:
     return re.sub(r"[^\w.-]", "", key)
 
 
-BADGE_CLASS = {
-    "confirmed": "confirmed",
-    "confirmed, judge unchecked": "suggestive",
-    "suggestive": "suggestive",
-    "not supported": "unsupported",
-    "invalid": "invalid",
-}
 NEAR_MISSES_NOTE = (
     "They activate the neuron strongly, but the claim does not hold for them. The sentence that activates it most is "
     "marked."
 )
-BADGE_SIGN = {
-    "confirmed": "●",
-    "confirmed, judge unchecked": "◍",
-    "suggestive": "◐",
-    "not supported": "○",
-    "invalid": "×",
-}
 
 
 def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tuple[float, float]) -> dict[str, Any]:
@@ -358,8 +332,8 @@ def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tupl
         "hypothesis_id": h.hypothesis_id,
         "number": position,
         "badge": h.badge,
-        "badge_class": BADGE_CLASS[h.badge],
-        "sign": BADGE_SIGN[h.badge],
+        "badge_class": WORDS["badges"][h.badge]["class"],
+        "sign": WORDS["badges"][h.badge]["sign"],
         "claim": claim,
         "reason": capitalised(h.reason),
         "effect": effect_figure(h.test.separation, content.task, content.outcome),

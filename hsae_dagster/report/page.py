@@ -13,11 +13,7 @@ import polars as pl
 
 from hsae_dagster.core.evaluations import FILES, Change, EvaluationRecord, Standing, compare
 from hsae_dagster.core.inference.joint_fit import (
-    ALL_NEURONS,
-    CONCEPTS,
     EMBEDDINGS,
-    FIRED,
-    SELECTED,
     Reading,
     read_ladder,
 )
@@ -26,12 +22,13 @@ from hsae_dagster.core.selection.stability import most_by_chance
 from hsae_dagster.errors import HsaeError, MethodError
 from hsae_dagster.extensions import Own, Registry
 from hsae_dagster.report import prose
-from hsae_dagster.report.cards import BADGE_CLASS, BADGE_SIGN, card_limits, card_view, escape_markdown, hypotheses_table
+from hsae_dagster.report.cards import card_limits, card_view, escape_markdown, hypotheses_table
 from hsae_dagster.report.content import ReportContent, SizeChoice
 from hsae_dagster.report.figures import Figure, fit_ladder, forest_plot
 from hsae_dagster.report.prose import subgroup_view
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
+    WORDS,
     capitalised,
     change_words,
     clean,
@@ -116,38 +113,6 @@ def _told(words: str) -> Any:
     return Markup(_tie(" ".join(words.split())).replace("'", "&#39;"))
 
 
-_NAMES = {
-    ALL_NEURONS: "all neurons",
-    SELECTED: "the selected neurons",
-    FIRED: "the selected neurons as active or not",
-    CONCEPTS: "the claims",
-}
-_BETWEEN = {
-    ALL_NEURONS: "between the embeddings and the neurons",
-    SELECTED: "between all neurons and the selected ones",
-    FIRED: "between how active neurons are and whether they are active",
-    CONCEPTS: "between the neurons and the claims",
-}
-_REMEDIES = {
-    ALL_NEURONS: "The autoencoder reconstructs texts without keeping what predicts the outcome. Let the size be chosen "
-    "(`saes: auto`), guide it by the label (`label_weight`, 0.1 to begin with), or try a smaller m with a larger k.",
-    SELECTED: "The signal is spread over more neurons than were selected. Raise `selection.n`, use a smaller m, or "
-    "guide the autoencoder by the label (`label_weight`), which concentrates it in fewer neurons.",
-    FIRED: "How strongly a neuron fires carries information that firing alone does not. Lower k, so that neurons fire "
-    "on fewer texts, or use more and narrower neurons (a larger m).",
-    CONCEPTS: "A few short claims cannot express what the neurons carry. Let more claims be chosen (`selection.n`), "
-    "let a language model write and judge them (`interpretation.model`, `annotation.model`), or bring more texts.",
-}
-# The same where the size was chosen by measurement, so that advice to do so would lead nowhere.
-_LEFT = {
-    ALL_NEURONS: "The autoencoder reconstructs texts without keeping what predicts the outcome. {tried} You can still "
-    "try more texts, or other sizes, listed in `saes`.",
-    SELECTED: "The signal is spread over more neurons than were selected. Raise `selection.n`. {tried}",
-    FIRED: "How strongly a neuron fires carries information that firing alone does not. {tried} You can still try "
-    "sizes with a lower k or a larger m than these, listed in `saes`.",
-}
-
-
 def ladder_sentences(reading: Reading, sizes: SizeChoice | None = None) -> Iterator[str]:
     """What the ladder says, most important first; never empty."""
     if reading.state == "not measured":
@@ -160,7 +125,9 @@ def ladder_sentences(reading: Reading, sizes: SizeChoice | None = None) -> Itera
             "predict this outcome."
         )
         return
-    shares = [(_NAMES[name], percent(max(share, 0.0))) for name, share in reading.kept if name != EMBEDDINGS]
+    shares = [
+        (WORDS["rungs"][name]["name"], percent(max(share, 0.0))) for name, share in reading.kept if name != EMBEDDINGS
+    ]
     first, *others = shares
     said = ", ".join([f"{first[0]} keep {first[1]}", *(f"{name} {share}" for name, share in others)])
     yield f"Of what the embeddings predict beyond chance, {said}."
@@ -168,13 +135,9 @@ def ladder_sentences(reading: Reading, sizes: SizeChoice | None = None) -> Itera
     if worst is None:
         yield "No single step loses much."
         return
-    yield f"Most is lost {_BETWEEN[worst.below]} ({percent(worst.lost)} of the whole). {_remedy(worst.below, sizes)}"
-
-
-def _remedy(rung: str, sizes: SizeChoice | None) -> str:
-    if sizes is None or rung not in _LEFT:
-        return _REMEDIES[rung]
-    return _LEFT[rung].format(tried=_tried(sizes))
+    rung = WORDS["rungs"][worst.below]
+    remedy = rung["left"].format(tried=_tried(sizes)) if sizes and "left" in rung else rung["remedy"]
+    yield f"Most is lost {rung['between']} ({percent(worst.lost)} of the whole). {remedy}"
 
 
 def _tried(sizes: SizeChoice) -> str:
@@ -312,7 +275,7 @@ def render_report(content: ReportContent, drawn: Drawn | None = None) -> str:
         subgroups=subgroup_view(content),
         metric=metric_name(metric),
         metric_words=metric_words(metric),
-        meanings=[(word, BADGE_CLASS[word], BADGE_SIGN[word], text) for word, text in prose.BADGE_MEANINGS],
+        meanings=[(word, each["class"], each["sign"], each["meaning"]) for word, each in WORDS["badges"].items()],
         cluster_noun=prose.cluster_noun(content),
         outcome_name=short_outcome(content.outcome),
         guidance=prose.guidance_sentences(content),
@@ -332,7 +295,7 @@ def _published(content: ReportContent) -> Iterator[str]:
 
 def _badge_counts(content: ReportContent) -> list[tuple[str, str, str, int]]:
     badges: list[str] = [h.badge for h in content.hypotheses]
-    return [(word, BADGE_CLASS[word], BADGE_SIGN[word], badges.count(word)) for word in BADGE_CLASS]
+    return [(word, each["class"], each["sign"], badges.count(word)) for word, each in WORDS["badges"].items()]
 
 
 def _fit_row(fit: Any) -> tuple[str, str, str, str]:

@@ -53,19 +53,6 @@ def own_effect_words(content: ReportContent) -> Iterator[str]:
     )
 
 
-BADGE_MEANINGS = (
-    ("confirmed", "the test holds after Holm's correction for all tests, in the expected direction."),
-    ("confirmed, judge unchecked", "the same, but a language model judged the texts and no human labels checked it."),
-    (
-        "suggestive",
-        "only a weaker test holds (false discovery rate), the effect changes sign under controls, or missing answers "
-        "could overturn it.",
-    ),
-    ("not supported", "the held-out texts do not show it. That is not proof that it is untrue."),
-    ("invalid", "it could not be tested, or its effect runs against the direction it was selected for."),
-)
-
-
 def unit(content: ReportContent) -> str:
     """What one observation is."""
     return "pair" if content.task == "pairwise" else "text"
