@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
+import yaml
 
 from hsae_dagster.dataset.new.columns import ReadTable, Record, names_at, table_of_records
 from hsae_dagster.errors import DatasetError
@@ -25,31 +26,8 @@ LINES_NAMED = 5
 WINDOWS = ("cp1252", "cp1250", "cp1254", "cp1257", "iso8859_2", "iso8859_15")
 OLD = ("mac_roman", "cp850", "cp437", "cp852")
 # Letters beyond a to z, by language.
-LETTERS = tuple(
-    frozenset(letters)
-    for letters in (
-        "äöüß",
-        "àâæçéèêëîïôœùûüÿ",
-        "áéíóúüñªº",
-        "áâãàçéêíóôõúü",
-        "àèéìòóù",
-        "ëïéèöü",
-        "åäöé",
-        "æøåé",
-        "áðéíóúýþæö",
-        "äõöüšž",
-        "ąćęłńóśźż",
-        "áčďéěíňóřšťúůýž",
-        "áäčďéíĺľňóôŕšťúýž",
-        "áéíóöőúüű",
-        "čćđšž",
-        "ăâîşţșț",
-        "çğıöşüâîûi̇",
-        "ąčęėįšųūž",
-        "āčēģīķļņšūž",
-        "àçèéíïòóúü",
-        "çë",
-    )
+LETTERS: tuple[frozenset[str], ...] = tuple(
+    map(frozenset, yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))["letters"])
 )
 # Signs that every language uses, and that say nothing of it.
 NEUTRAL = frozenset("“”„‘’‚«»‹›–—…•€£¥¢¡¿°§·´®©™×½¼¾²³µ\u00a0\u00ad")

@@ -25,7 +25,7 @@ from hsae_dagster.dataset.new.columns import (
 )
 from hsae_dagster.dataset.new.roles import (
     ANSWERED,
-    CODE_NAMES,
+    NAMES,
     Choice,
     answer_fields,
     check_present,
@@ -358,7 +358,7 @@ def _task(texts: Sequence[Choice], label: Choice, positive: Choice | None, wishe
         why = f"`{label.name}` is a scale in words, so it is read as numbers."
         return Field("task", "regression", why, False, (f"classification, with “{column.scale[-1]}” as 1",))
     if column.kind == "number" and positive is None:
-        if CODE_NAMES & set(words_of(column.name)) and column.whole and column.distinct <= MOST_LEVELS:
+        if NAMES["code"] & set(words_of(column.name)) and column.whole and column.distinct <= MOST_LEVELS:
             why = f"`{label.name}` is numbers, but its name says that they stand for classes, not amounts."
             return Field("task", "regression", why, False, ("classification, with --positive NUMBER",))
         why = f"`{label.name}` is a number with {column.distinct:,} different values."
