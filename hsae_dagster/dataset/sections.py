@@ -305,7 +305,6 @@ def _default(info: FieldInfo) -> str:
 
 
 def _kind(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> str:
-    """A type in words, with its limits."""
     marks = [mark for item in metadata for mark in (item.metadata if isinstance(item, FieldInfo) else [item])]
     limits = [f"{word} {getattr(mark, name):g}" for name, word in LIMITS for mark in marks if hasattr(mark, name)]
     named = _named(annotation)

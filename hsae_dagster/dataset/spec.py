@@ -398,19 +398,34 @@ class DatasetSpec(Section):
         return value
 
     @model_validator(mode="after")
-    def _forward_needs_time(self) -> "DatasetSpec":
+    def _fields_fit_together(self) -> "DatasetSpec":
         if self.splits.forward and self.columns.time is None:
             raise ValueError("splits.forward holds out later rows; name the column that says when in columns.time")
-        return self
-
-    @model_validator(mode="after")
-    def _matches_need_seeds(self) -> "DatasetSpec":
         if self.selection.min_match is not None and self.sae_seeds == 1:
             raise ValueError("selection.min_match compares seeds; set sae_seeds to 2 or more")
+        self._check_columns()
+        self._check_own_hypotheses()
+        self._check_covariates()
+        self._check_distilling()
+        if self.annotation.model == "lexical" and self.interpretation.model != "lexical":
+            raise ValueError(
+                "annotation.model `lexical` can only judge claims that execute; set interpretation.model to `lexical`, "
+                "or annotation.model to a language model"
+            )
+        taken = self.splits.holdout + self.splits.validation + self.fidelity_share
+        if taken > 0.9:
+            raise ValueError(
+                f"splits.holdout, splits.validation and the tenth on which a model's phrases are compared with "
+                f"their neurons (splits.fidelity) add up to {taken:.2f}; leave at least 0.1 to train on"
+            )
+        why = self._why_no_halves()
+        if self.splits.design == "two_halves" and why:
+            raise ValueError(why)
+        if self.units in ("sentence", "paragraph") and any(sae.label_weight > 0 for sae in self.listed_saes):
+            raise ValueError(guidance_needs_texts(self.units))
         return self
 
-    @model_validator(mode="after")
-    def _columns_fit_the_task(self) -> "DatasetSpec":
+    def _check_columns(self) -> None:
         pair = (self.columns.text_a, self.columns.text_b)
         if self.task == "pairwise" and (None in pair or self.columns.text is not None):
             raise ValueError("a pairwise dataset needs columns.text_a and columns.text_b, and no columns.text")
@@ -423,33 +438,6 @@ class DatasetSpec(Section):
             )
         if self.task == "regression" and self.columns.positive is not None:
             raise ValueError("columns.positive belongs to classification; a regression label is a number")
-        self._check_own_hypotheses()
-        self._check_covariates()
-        self._check_distilling()
-        lexical = self.interpretation.model == "lexical"
-        if self.annotation.model == "lexical" and not lexical:
-            raise ValueError(
-                "annotation.model `lexical` can only judge claims that execute; set interpretation.model to `lexical`, "
-                "or annotation.model to a language model"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _phrases_leave_training_rows(self) -> "DatasetSpec":
-        taken = self.splits.holdout + self.splits.validation + self.fidelity_share
-        if taken > 0.9:
-            raise ValueError(
-                f"splits.holdout, splits.validation and the tenth on which a model's phrases are compared with "
-                f"their neurons (splits.fidelity) add up to {taken:.2f}; leave at least 0.1 to train on"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _halves_share_what_saw_no_outcome(self) -> "DatasetSpec":
-        why = self._why_no_halves()
-        if self.splits.design == "two_halves" and why:
-            raise ValueError(why)
-        return self
 
     def _why_no_halves(self) -> str | None:
         """What speaks against two halves, and its remedy; None if nothing does."""
@@ -496,12 +484,6 @@ class DatasetSpec(Section):
         if rows >= FEW_ROWS:
             return f"from {FEW_ROWS:,} rows on, a part that only tests is large enough"
         return self._why_no_halves()
-
-    @model_validator(mode="after")
-    def _guidance_is_by_text(self) -> "DatasetSpec":
-        if self.units in ("sentence", "paragraph") and any(sae.label_weight > 0 for sae in self.listed_saes):
-            raise ValueError(guidance_needs_texts(self.units))
-        return self
 
     def _check_covariates(self) -> None:
         wanted = [*self.selection.within, *self.selection.interactions]

@@ -166,7 +166,6 @@ def _whole(texts: pl.DataFrame) -> UnitTables:
 
 
 def _block(ids: list[str], cut: list[list[Unit]]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Distinct units and places of some texts."""
     keys: dict[str, str] = {}
     for units in cut:
         for unit in units:
@@ -229,7 +228,6 @@ def _without_markup(text: str) -> tuple[str, list[int] | None]:
 
 
 def _spans(text: str, kind: Kind) -> list[tuple[int, int]]:
-    """Spans of the units that tile the text."""
     cuts = [0, *_line_cuts(text, blank_only=kind == "paragraph"), len(text)]
     lines = [(a, b) for a, b in pairwise(cuts) if a < b]
     if kind == "sentence":

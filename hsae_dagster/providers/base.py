@@ -206,6 +206,10 @@ class Annotator(Protocol):
         return [self.annotate(task.concepts, task.texts, report) for task in tasks]
 
 
+def say_nothing(message: str) -> None:
+    """The `Report` of an estimate, which asks nothing, or of who reports progress elsewhere."""
+
+
 REPORT_SECONDS = 5.0
 # Bytes per token: English has some 4.5, long words and numbers up to 8; and one collection's texts differ by less than
 # this factor from each other.

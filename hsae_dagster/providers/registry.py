@@ -388,5 +388,4 @@ def _reader(
 
 
 def _model(spec: Embedding | Interpretation | Annotation) -> str:
-    """The <model> of `openai:<model>`."""
     return spec.model.partition(":")[2].strip()

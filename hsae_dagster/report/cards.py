@@ -357,7 +357,6 @@ def _firing(h: Hypothesis) -> dict[str, Any] | None:
 
 
 def _origin(h: Hypothesis) -> Iterator[tuple[str, str]]:
-    """Where a hypothesis comes from, and the keys of its neuron, if there is one."""
     yield "Source", source_words(h)
     if h.source == "yours":
         return
@@ -370,7 +369,6 @@ def _origin(h: Hypothesis) -> Iterator[tuple[str, str]]:
 
 
 def _evidence_shown(h: Hypothesis, content: ReportContent) -> list[tuple[str, str, list[dict[str, Any]]]]:
-    """Title, note and texts of each kind of evidence."""
     groups = (
         _supporting(h),
         (NEAR_MISSES, NEAR_MISSES_NOTE, h.evidence.near_misses),

@@ -141,7 +141,6 @@ def ladder_sentences(reading: Reading, sizes: SizeChoice | None = None) -> Itera
 
 
 def _tried(sizes: SizeChoice) -> str:
-    """What was measured and taken, as a sentence."""
     shapes = ", ".join(f"{m}/{k}" for m, k in sizes.sizes)
     return (
         f"`saes: auto` raced {plural(len(sizes.sizes), 'autoencoder')} (m/k {shapes}) by the fit of their "
@@ -409,7 +408,6 @@ _GROUPS = (
 
 
 def _page(name: str, title: str, eyebrow: str, **shown: Any) -> str:
-    """A page of the common frame as one HTML document."""
     return str(template(f"{name}.html.j2").render(css=style(), title=title, eyebrow=eyebrow, **shown))
 
 

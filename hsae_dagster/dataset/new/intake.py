@@ -120,7 +120,6 @@ def _past_space(text: str, at: int) -> int:
 
 
 def _columns(value: Any, path: Path) -> tuple[dict[str, list[Any]], str]:
-    """Columns by name, and what was unusual about the shape."""
     if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
         return _of_records(value), ""
     if isinstance(value, list) and len(value) > 1 and all(isinstance(row, list) for row in value):
@@ -225,7 +224,6 @@ def _word(cell: Any) -> str:
 
 
 def _same(frame: pl.DataFrame, path: Path, strictly: Callable[[Path], pl.DataFrame]) -> bool:
-    """Whether the strict reader finds the same cells."""
     try:
         found = strictly(path)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError):

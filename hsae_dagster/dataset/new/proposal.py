@@ -410,7 +410,6 @@ def outcome_phrase(label: ColumnProfile, positive: Choice | None) -> str:
 
 
 def _meaningless(label: ColumnProfile) -> bool:
-    """Whether the column's name tells a reader nothing."""
     return bool(MEANINGLESS.fullmatch(label.name.strip()))
 
 
@@ -436,7 +435,6 @@ def _no_cluster(columns: Sequence[ColumnProfile], wishes: Wishes) -> bool:
 def _without_cluster(
     columns: Sequence[ColumnProfile], taken: Sequence[str], left_out: Choice | None, unwanted: bool
 ) -> list[Field]:
-    """A comment on what it means to have no cluster, and on what could be one."""
     few = few_clusters(columns, taken)
     if unwanted:
         why = (
@@ -457,7 +455,6 @@ def _without_cluster(
 
 
 def _time_fields(frame: pl.DataFrame, columns: Sequence[ColumnProfile], used: Sequence[str]) -> list[Field]:
-    """The first column that says when, as a suggestion."""
     for column in columns:
         named = column.kind == "date" or (column.kind == "number" and WHEN & set(words_of(column.name)))
         if column.name in used or not named or column.distinct < FEWEST_TIMES or column.missing:

@@ -144,7 +144,6 @@ def choose_label(columns: Sequence[ColumnProfile], taken: Sequence[str], wish: s
 
 
 def _asks(column: ColumnProfile) -> bool:
-    """Whether the name is a question that the column answers."""
     first = words_of(column.name)[:1]
     return column.kind == "flag" and (column.name.rstrip().endswith("?") or bool(set(first) & NAMES["asking"]))
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import EmbeddingSet, hash_json
-from hsae_dagster.providers.base import Embedder, Keep, Report
+from hsae_dagster.providers.base import Embedder, Keep, Report, say_nothing
 from hsae_dagster.providers.openai.client import OpenAIClient, TooManyInputsError
 from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server
 from hsae_dagster.providers.replies import Reply
@@ -79,7 +79,7 @@ class OpenAIEmbedder(Embedder):
         def keep(rows: range, vectors: np.ndarray) -> None:
             found[rows.start : rows.stop] = vectors
 
-        self.embed_all(texts, len(texts), keep, _say_nothing)
+        self.embed_all(texts, len(texts), keep, say_nothing)
         return found if texts else np.empty((0, self._length), np.float32)
 
     def embed_all(self, texts: Sequence[str], batch_size: int, keep: Keep, report: Report) -> None:
@@ -106,7 +106,7 @@ class OpenAIEmbedder(Embedder):
         if known:
             return known
         found: list[np.ndarray] = []
-        self._ask(["How long is a vector?"], 1, lambda rows, vectors: found.append(vectors), _say_nothing)
+        self._ask(["How long is a vector?"], 1, lambda rows, vectors: found.append(vectors), say_nothing)
         return int(found[0].shape[1])
 
     def _ask(self, texts: Sequence[str], batch_size: int, keep: Keep, report: Report) -> None:
@@ -208,7 +208,3 @@ def pack(texts: Sequence[str], most: int = MAX_INPUTS) -> Iterator[list[str]]:
         tokens += need
     if batch:
         yield batch
-
-
-def _say_nothing(message: str) -> None:
-    """The stage reports progress over its batches itself."""

@@ -11,7 +11,15 @@ import numpy as np
 from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.core.concepts.fidelity import MISSING, Examples, column, sample_examples
 from hsae_dagster.keys import normalise_text
-from hsae_dagster.providers.base import Annotations, AnnotationTask, InterpretationRequest, Labelled, Mistakes, Report
+from hsae_dagster.providers.base import (
+    Annotations,
+    AnnotationTask,
+    InterpretationRequest,
+    Labelled,
+    Mistakes,
+    Report,
+    say_nothing,
+)
 from hsae_dagster.providers.openai.client import OpenAIClient
 from hsae_dagster.providers.openai.prompts import json_request, present, prompt_of, require_some
 from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server
@@ -192,19 +200,19 @@ class OpenAIInterpreter:
 
     def estimate(self, request: InterpretationRequest) -> Estimate:
         """What interpreting would take now."""
-        questions = self._questions(request, _say_nothing)
+        questions = self._questions(request, say_nothing)
         bodies = LazyBodies(len(questions), lambda n: self.body(questions[n].neuron, questions[n].examples, request))
         return self.client.estimate(bodies, self.prompt.hash, ANSWER_TOKENS)
 
     def estimate_revisions(self, request: InterpretationRequest) -> Estimate:
         """What one `revise` of a phrase per neuron would take: as many texts shown as for its first words."""
-        questions = {question.neuron: question for question in self._questions(request, _say_nothing)}
+        questions = {question.neuron: question for question in self._questions(request, say_nothing)}
         sizes = [len(str(self.body(n, question.examples, request))) for n, question in questions.items()]
         return self.client.estimate_sizes(sizes, self.revision.hash, ANSWER_TOKENS)
 
     def bodies_of(self, neuron: int, request: InterpretationRequest) -> list[Body]:
         """The requests about one neuron, in the order of its candidates."""
-        asked = [question for question in self._questions(request, _say_nothing) if question.neuron == neuron]
+        asked = [question for question in self._questions(request, say_nothing) if question.neuron == neuron]
         return [self.body(neuron, question.examples, request) for question in asked]
 
     def _questions(self, request: InterpretationRequest, report: Report) -> list[_Question]:
@@ -282,7 +290,6 @@ class _Answer:
 
 
 def _shared(request: InterpretationRequest) -> dict[str, Any]:
-    """What every prompt about a request is filled in with."""
     several = request.places is not None and any(len(units) > 1 for units in request.places.units)
     return {"instructions": (request.instructions or "").strip(), "excerpts": several}
 
@@ -316,10 +323,6 @@ def read_concept(reply: Reply) -> tuple[str | None, str | None]:
     if len(predicate) > MAX_CHARACTERS:
         return None, f"the concept is longer than {MAX_CHARACTERS} characters"
     return predicate, None
-
-
-def _say_nothing(message: str) -> None:
-    """An estimate asks nothing, so it has nothing to tell."""
 
 
 # Room for `{"c12": false, …}`, generously.

@@ -564,7 +564,6 @@ def quoted(body: Any, text: str, server: Server) -> str:
 
 
 def _message(body: Any) -> str:
-    """The words in an error body of any of the usual shapes."""
     if isinstance(body, str):
         return body
     if isinstance(body, list):
