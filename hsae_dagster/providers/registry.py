@@ -263,16 +263,7 @@ def _model_interpreter(spec: Interpretation, account: Account | None, asks: bool
     from hsae_dagster.providers.openai.readers import OpenAIInterpreter
 
     model, server, provider = _reader("interpretation", spec, account, asks=asks)
-    interpreter = OpenAIInterpreter(
-        model,
-        server=server,
-        account=account,
-        temperature=spec.temperature,
-        effort=spec.effort,
-        provider=provider,
-        prompt=spec.prompt,
-        revision_prompt=spec.revision_prompt,
-    )
+    interpreter = OpenAIInterpreter(model, spec, server=server, account=account, provider=provider)
     if asks:
         interpreter.client.require_key()
     return interpreter
@@ -299,18 +290,7 @@ def _model_annotator(
     from hsae_dagster.providers.openai.readers import OpenAIAnnotator
 
     model, server, provider = _reader("annotation", spec, account, asks=asks)
-    annotator = OpenAIAnnotator(
-        model,
-        server=server,
-        account=account,
-        temperature=spec.temperature,
-        effort=spec.effort,
-        provider=provider,
-        concepts_per_call=spec.concepts_per_call,
-        max_words=spec.max_words,
-        prompt=spec.prompt,
-        examples=examples,
-    )
+    annotator = OpenAIAnnotator(model, spec, server=server, account=account, provider=provider, examples=examples)
     if asks:
         annotator.client.require_key()
     return annotator

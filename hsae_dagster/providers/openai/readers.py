@@ -10,6 +10,7 @@ import numpy as np
 
 from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.core.concepts.fidelity import MISSING, Examples, column, sample_examples
+from hsae_dagster.dataset.spec import Annotation, Interpretation
 from hsae_dagster.keys import normalise_text
 from hsae_dagster.providers.base import (
     Annotations,
@@ -76,21 +77,17 @@ class OpenAIInterpreter:
     def __init__(
         self,
         model: str,
+        spec: Interpretation,
         *,
         server: Server,
         account: Account | None = None,
-        temperature: float | None = None,
-        effort: str | None = None,
         provider: str = "openai",
-        prompt: str | None = None,
-        revision_prompt: str | None = None,
     ) -> None:
         self.model = model
-        self.effort = effort
-        self.temperature = temperature
-        self.prompt = prompt_of("interpret", prompt, "interpretation.prompt", ("positives", "negatives"))
+        self.effort, self.temperature = spec.effort, spec.temperature
+        self.prompt = prompt_of("interpret", spec.prompt, "interpretation.prompt", ("positives", "negatives"))
         needed = ("phrase", "missed", "mistaken")
-        self.revision = prompt_of("revise", revision_prompt, "interpretation.revision_prompt", needed)
+        self.revision = prompt_of("revise", spec.revision_prompt, "interpretation.revision_prompt", needed)
         self.client = OpenAIClient(Asker("interpretation.model", model, "lexical", provider), server, account)
         self.faults = 0
 
@@ -350,28 +347,23 @@ class OpenAIAnnotator:
     def __init__(
         self,
         model: str,
+        spec: Annotation,
         *,
         server: Server,
         account: Account | None = None,
-        concepts_per_call: int = 10,
-        max_words: int = 256,
-        temperature: float | None = None,
-        effort: str | None = None,
         provider: str = "openai",
-        prompt: str | None = None,
         examples: Labelled | None = None,
     ) -> None:
         self.model = model
-        self.effort = effort
+        self.effort, self.concepts_per_call, self.max_words = spec.effort, spec.concepts_per_call, spec.max_words
         self.examples = {normalise_text(predicate): shown for predicate, shown in (examples or {}).items()}
-        self.concepts_per_call = concepts_per_call
-        self.max_words = max_words
-        usual = "annotate_single" if concepts_per_call == 1 else "annotate_stacked"
+        usual = "annotate_single" if spec.concepts_per_call == 1 else "annotate_stacked"
         needed = ("predicates", "text", *(["examples"] if any(self.examples.values()) else []))
-        self.prompt = prompt_of(usual, prompt, "annotation.prompt", needed)
+        self.prompt = prompt_of(usual, spec.prompt, "annotation.prompt", needed)
         self.client = OpenAIClient(Asker("annotation.model", model, "lexical", provider), server, account)
         # A judge should judge alike twice, where the model lets itself be told.
-        self.temperature = 0.0 if temperature is None and self.client.profile.temperature else temperature
+        fixed = spec.temperature is None and self.client.profile.temperature
+        self.temperature = 0.0 if fixed else spec.temperature
         self._shared: dict[tuple[str, ...], Body] = {}
 
     @property
