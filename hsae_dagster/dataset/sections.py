@@ -25,27 +25,25 @@ Values = Annotated[tuple[str | int | float, ...], BeforeValidator(_several)]
 
 
 class Section(BaseModel):
-    """A part of dataset.yaml: unknown fields are errors, values never change after loading."""
+    """A part of dataset.yaml: unknown fields are errors, values never change after loading.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+    A field is described in its declaration, or below it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, use_attribute_docstrings=True)
 
 
 class ServerFields(Section):
     """Which server is asked; defaults come from the environment."""
 
     url: str | None = Field(None, description="Address of the server, `http://host:port/v1`; default OPENAI_BASE_URL.")
-    key: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="Name of the environment variable that holds the key, never the key itself; default "
-        "OPENAI_API_KEY, and none if `url` is given.",
-    )
-    timeout: float | None = Field(
-        None, gt=0, description="Seconds without a byte after which a try counts as lost; 300."
-    )
-    concurrency: int | None = Field(
-        None, ge=1, le=4096, description="Most concurrent requests; default HSAE_CONCURRENCY."
-    )
+    key: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the environment variable that holds the key, never the key itself; default OPENAI_API_KEY, and none if
+    `url` is given."""
+    timeout: float | None = Field(None, gt=0)
+    """Seconds without a byte after which a try counts as lost; 300."""
+    concurrency: int | None = Field(None, ge=1, le=4096)
+    """Most concurrent requests; default HSAE_CONCURRENCY."""
 
 
 # What says how a server is asked and not which one: it changes no result.
@@ -55,41 +53,25 @@ MANNER = {"server": {"key", "timeout", "concurrency"}}
 class Inference(Section):
     """What counts as confirmed."""
 
-    alpha: float = Field(
-        0.05,
-        gt=0.0,
-        lt=0.5,
-        description="Family-wise error rate of `confirmed` (Holm), over all reports of the dataset.",
-    )
-    first_report: float = Field(
-        0.8,
-        gt=0.0,
-        le=1.0,
-        description="Share of alpha for the first report; the rest is for refreshes. 1: nothing is left for them.",
-    )
-    test: Literal["mean", "rank"] = Field(
-        "mean",
-        description="Which test of a numeric outcome decides. Ranks find more if a few values are very large. "
-        "Both are reported.",
-    )
-    min_positives: int = Field(
-        20, ge=1, description="Fewest holdout rows with and without a concept for it to be tested."
-    )
+    alpha: float = Field(0.05, gt=0.0, lt=0.5)
+    """Family-wise error rate of `confirmed` (Holm), over all reports of the dataset."""
+    first_report: float = Field(0.8, gt=0.0, le=1.0)
+    """Share of alpha for the first report; the rest is for refreshes. 1: nothing is left for them."""
+    test: Literal["mean", "rank"] = "mean"
+    """Which test of a numeric outcome decides. Ranks find more if a few values are very large. Both are reported."""
+    min_positives: int = Field(20, ge=1)
+    """Fewest holdout rows with and without a concept for it to be tested."""
     folds: int = Field(10, ge=2, le=50, description="Folds of the cross-fitted joint model, by cluster.")
     bootstrap: int = Field(500, ge=0, description="Cluster-bootstrap draws for intervals of joint fit.")
     seed: int = Field(0, ge=0, description="Seed of folds and bootstrap.")
-    same_concept: float = Field(
-        0.8, gt=0.5, description="|phi| of two annotations from which they count as one concept; 1.1 tests all."
-    )
-    negative_controls: int = Field(
-        5, ge=0, le=100, description="Permutations of the labels on which selection and tests are run; 0 for none."
-    )
-    judge_sensitivity: Range | None = Field(
-        None, description="Known range of the judge's sensitivity (share of texts with a concept that it finds)."
-    )
-    judge_specificity: Range | None = Field(
-        None, description="Known range of the judge's specificity (share of texts without a concept that it rejects)."
-    )
+    same_concept: float = Field(0.8, gt=0.5)
+    """|phi| of two annotations from which they count as one concept; 1.1 tests all."""
+    negative_controls: int = Field(5, ge=0, le=100)
+    """Permutations of the labels on which selection and tests are run; 0 for none."""
+    judge_sensitivity: Range | None = None
+    """Known range of the judge's sensitivity (share of texts with a concept that it finds)."""
+    judge_specificity: Range | None = None
+    """Known range of the judge's specificity (share of texts without a concept that it rejects)."""
 
     @field_validator("judge_sensitivity", "judge_specificity")
     @classmethod
@@ -104,16 +86,11 @@ class Judge(Section):
 
     texts: int = Field(16, ge=0, le=500, description="Texts to examine it on, six questions each; 0 for none.")
     min_accuracy: float = Field(0.75, ge=0.0, le=1.0, description="Balanced accuracy below which the stage stops.")
-    examples: int = Field(
-        0,
-        ge=0,
-        le=8,
-        description="Texts labelled in gold.csv to show the model for each claim, half of them yes; at most a quarter "
-        "of the labels. Labels that were shown do not check the judge.",
-    )
-    second: str | None = Field(
-        None, description="A second model (`openai:…`, `local:…`) that judges some of the texts, to measure agreement."
-    )
+    examples: int = Field(0, ge=0, le=8)
+    """Texts labelled in gold.csv to show the model for each claim, half of them yes; at most a quarter of the labels.
+    Labels that were shown do not check the judge."""
+    second: str | None = None
+    """A second model (`openai:…`, `local:…`) that judges some of the texts, to measure agreement."""
     second_server: ServerFields = ServerFields()
     second_texts: int = Field(100, ge=20, description="Texts that the second model judges, all concepts on each.")
     min_kappa: float = Field(0.4, ge=-1.0, le=1.0, description="Cohen's κ of both models below which a check warns.")
@@ -124,32 +101,25 @@ class Spending(Section):
 
     budget_usd: float | None = Field(None, gt=0, description="Most US dollars ever; a run stops before exceeding it.")
     budget_calls: int | None = Field(None, ge=1, description="Most requests ever; a run stops before exceeding it.")
-    tier: Literal["standard", "flex", "batch"] = Field(
-        "standard",
-        description="`standard`; `flex` (half price, slower, some models); `batch` (half price, within a day).",
-    )
+    tier: Literal["standard", "flex", "batch"] = "standard"
+    """`standard`; `flex` (half price, slower, some models); `batch` (half price, within a day)."""
 
 
 class Report(Section):
     """What stands on the report beside the usual sections."""
 
-    sections: Names = Field(
-        (), description="Sections of your own, as `package.module:function`, shown before the method in this order."
-    )
+    sections: Names = ()
+    """Sections of your own, as `package.module:function`, shown before the method in this order."""
 
 
 class OwnHypothesis(Section):
     """Your own hypothesis. A plain string is its claim."""
 
     claim: str = Field(min_length=3, description="What a text does, as a verb phrase: `mentions a price`.")
-    terms: tuple[str, ...] = Field(
-        (),
-        description="Words, two-word phrases or style cues, any of which is enough; needed with annotation.model "
-        "`lexical`.",
-    )
-    direction: Literal["positive", "negative"] | None = Field(
-        None, description="Expected direction; an effect against it is not confirmed."
-    )
+    terms: tuple[str, ...] = ()
+    """Words, two-word phrases or style cues, any of which is enough; needed with annotation.model `lexical`."""
+    direction: Literal["positive", "negative"] | None = None
+    """Expected direction; an effect against it is not confirmed."""
 
     @model_validator(mode="before")
     @classmethod
@@ -160,10 +130,10 @@ class OwnHypothesis(Section):
 class SAE(SAEConfig):
     """A sparse autoencoder. With several, their neurons stand side by side."""
 
-    checkpoint: str | None = Field(
-        None,
-        description="A checkpoint of HypotheSAEs (SAE_M=…_K=….pt) beside dataset.yaml, used without training.",
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    checkpoint: str | None = None
+    """A checkpoint of HypotheSAEs (SAE_M=…_K=….pt) beside dataset.yaml, used without training."""
 
     # Findings about dataset.yaml name the field inside it.
     __init__ = BaseModel.__init__
@@ -181,13 +151,11 @@ class SAE(SAEConfig):
 class Auto(Section):
     """How the size is chosen: candidates race for a few epochs, and the winner is trained to the end."""
 
-    race_epochs: int = Field(
-        20, ge=1, description="Passes over the units before candidates are compared; fewer over more than 20,000 units."
-    )
+    race_epochs: int = Field(20, ge=1)
+    """Passes over the units before candidates are compared; fewer over more than 20,000 units."""
     learning_rate: float = Field(2e-3, gt=0.0, description="Adam's step size for every candidate.")
-    max_epochs: int = Field(
-        60, ge=1, description="Most passes over the units for the chosen one; fewer over more than 20,000 units."
-    )
+    max_epochs: int = Field(60, ge=1)
+    """Most passes over the units for the chosen one; fewer over more than 20,000 units."""
     patience: int = Field(5, ge=1, description="Epochs without improvement before stopping.")
     seed: int = Field(0, ge=0, description="Seed of every candidate.")
 
@@ -289,7 +257,7 @@ def _models(annotation: Any) -> list[tuple[type[BaseModel], bool]]:
 
 def _meaning(info: FieldInfo) -> str:
     inner = _models(info.annotation)
-    return info.description or (inner[0][0].__doc__ if inner else "") or ""
+    return " ".join((info.description or (inner[0][0].__doc__ if inner else "") or "").split())
 
 
 def _default(info: FieldInfo) -> str:
