@@ -39,21 +39,9 @@ _WIDE_WORD = re.compile(rf"[{_WIDE}]|(?:(?![{_WIDE}])\w)+")
 _ONE_WIDE = re.compile(rf"[{_WIDE}]")
 _ATOM = re.compile(rf"[{_WIDE}]{{1,2}}|[^\s{_WIDE}]{{1,40}}")
 _CLAUSE_WORDS = {
-    "and",
-    "but",
-    "or",
-    "nor",
-    "yet",
-    "so",
-    "because",
-    "although",
-    "though",
-    "while",
-    "which",
-    "who",
-    "when",
+    *("and", "but", "or", "nor", "yet", "so", "because", "although", "though", "while", "which", "who", "when"),
+    *("where", "und", "oder", "aber", "et", "mais", "y", "pero"),
 }
-_CLAUSE_WORDS |= {"where", "und", "oder", "aber", "et", "mais", "y", "pero"}
 
 _BREAK = re.compile(r"[\n\r\x0b\x0c\x85\u2028\u2029]\s*")
 _ONE_BREAK = re.compile(r"\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]")

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -172,21 +172,18 @@ def _openai_embedder(spec: Embedding, account: Account | None) -> Embedder:
     )
 
 
-def _own_embedder(own: Own) -> Callable[[Embedding, Account | None], Embedder]:
-    def make(spec: Embedding, account: Account | None) -> Embedder:
-        unused = sorted({"dimensions", "max_tokens", "server"} & spec.model_fields_set)
-        if unused:
-            raise ProviderError(f"`embedding.{unused[0]}` has no effect on your own `{own.path}`. Remove it.")
-        return OwnEmbedder(own)
-
-    return make
+def _own_embedder(own: Own, spec: Embedding, account: Account | None) -> Embedder:
+    unused = sorted({"dimensions", "max_tokens", "server"} & spec.model_fields_set)
+    if unused:
+        raise ProviderError(f"`embedding.{unused[0]}` has no effect on your own `{own.path}`. Remove it.")
+    return OwnEmbedder(own)
 
 
 # Make an embedder of its declaration, and of the account that a paid one charges.
 EMBEDDERS: Registry[Callable[[Embedding, Account | None], Embedder]] = Registry(
     "embedding.model",
     {"minilm": _minilm, "openai:<model>": _openai_embedder},
-    _own_embedder,
+    lambda own: partial(_own_embedder, own),
     "fn(texts: list[str]) -> (n, dimensions) numbers, the same for the same text",
     ProviderError,
 )
@@ -269,13 +266,10 @@ def _model_interpreter(spec: Interpretation, account: Account | None, asks: bool
     return interpreter
 
 
-def _own_interpreter(own: Own) -> Callable[[Interpretation, Account | None, bool], Interpreter]:
-    def make(spec: Interpretation, account: Account | None, asks: bool) -> Interpreter:
-        if spec.revisions:
-            raise ProviderError(f"`interpretation.revisions` has no effect on your own `{own.path}`. Remove it.")
-        return OwnInterpreter(own)
-
-    return make
+def _own_interpreter(own: Own, spec: Interpretation, account: Account | None, asks: bool) -> Interpreter:
+    if spec.revisions:
+        raise ProviderError(f"`interpretation.revisions` has no effect on your own `{own.path}`. Remove it.")
+    return OwnInterpreter(own)
 
 
 def _lexical(
@@ -300,7 +294,7 @@ def _model_annotator(
 INTERPRETERS: Registry[Callable[[Interpretation, Account | None, bool], Interpreter]] = Registry(
     "interpretation.model",
     {"lexical": _no_interpreter, "openai:<model>": _model_interpreter, "local:<file.gguf>": _model_interpreter},
-    _own_interpreter,
+    lambda own: partial(_own_interpreter, own),
     "fn(request: InterpretationRequest) -> a list of phrases for each neuron",
     ProviderError,
 )

@@ -176,28 +176,25 @@ SECTIONS: dict[str, str | Callable[[ReportContent], Section]] = {
 _AFTER_OWN = "method"
 
 
-def _own_section(own: Own) -> Callable[[ReportContent], Section]:
-    def make(content: ReportContent) -> Section:
-        found = own(content)
-        if not isinstance(found, Section):
-            raise own.wrong(type(found).__name__)
-        if not isinstance(found.title, str) or not isinstance(found.parts, list | tuple):
-            raise own.wrong(
-                f"a Section whose title is of type {type(found.title).__name__} and whose parts are of type "
-                f"{type(found.parts).__name__}, not a str and a list"
-            )
-        for part in found.parts:
-            if not isinstance(part, str | Figure | pl.DataFrame):
-                raise own.wrong(f"a Section that holds {type(part).__name__}")
-        return found
-
-    return make
+def _own_section(own: Own, content: ReportContent) -> Section:
+    found = own(content)
+    if not isinstance(found, Section):
+        raise own.wrong(type(found).__name__)
+    if not isinstance(found.title, str) or not isinstance(found.parts, list | tuple):
+        raise own.wrong(
+            f"a Section whose title is of type {type(found.title).__name__} and whose parts are of type "
+            f"{type(found.parts).__name__}, not a str and a list"
+        )
+    for part in found.parts:
+        if not isinstance(part, str | Figure | pl.DataFrame):
+            raise own.wrong(f"a Section that holds {type(part).__name__}")
+    return found
 
 
 OWN_SECTIONS: Registry[Callable[[ReportContent], Section]] = Registry(
     "report.sections",
     {},
-    _own_section,
+    lambda own: partial(_own_section, own),
     "fn(content: ReportContent) -> Section(title, parts: str, Figure or polars.DataFrame) of hsae_dagster.report.page",
     MethodError,
 )

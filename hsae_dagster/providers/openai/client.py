@@ -135,30 +135,19 @@ class OpenAIClient(Client):
             BatchPendingError: the tier is `batch`, and answers are still under way.
         """
         with self.account.turn(report) if self.account else nullcontext():
-            return self._ask_all(bodies, report, prompt_hash, answer_tokens, problem_of, arrived)
-
-    def _ask_all(
-        self,
-        bodies: Sequence[Body],
-        report: Report,
-        prompt_hash: str | None,
-        answer_tokens: int,
-        problem_of: Problem,
-        arrived: "Arrived | None",
-    ) -> list[Reply]:
-        plan = self._plan(bodies)
-        if plan.todo:
-            self.require_key()
+            plan = self._plan(bodies)
+            if plan.todo:
+                self.require_key()
+                if self.account:
+                    report(f"{self.asker.name}: {self._estimate(plan, prompt_hash, answer_tokens)}")
+            if self.tier == "batch" and self.account and plan.todo and "messages" in bodies[plan.todo[0]]:
+                plan, asked = self._ask_by_batch(self.account, bodies, prompt_hash, report)
+            else:
+                ask = Round(self, bodies, plan, prompt_hash, report, problem_of, arrived)
+                asked = run_sync(ask.run()) if plan.todo else {}
             if self.account:
-                report(f"{self.asker.name}: {self._estimate(plan, prompt_hash, answer_tokens)}")
-        if self.tier == "batch" and self.account and plan.todo and "messages" in bodies[plan.todo[0]]:
-            plan, asked = self._ask_by_batch(self.account, bodies, prompt_hash, report)
-        else:
-            ask = Round(self, bodies, plan, prompt_hash, report, problem_of, arrived)
-            asked = run_sync(ask.run()) if plan.todo else {}
-        if self.account:
-            self.account.totals.costs |= {key: entry.cost_usd for key, entry in plan.known.items()}
-        return plan.replies(asked)
+                self.account.totals.costs |= {key: entry.cost_usd for key, entry in plan.known.items()}
+            return plan.replies(asked)
 
     def _ask_by_batch(
         self, account: Account, bodies: Sequence[Body], prompt_hash: str | None, report: Report
