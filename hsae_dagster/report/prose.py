@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from hsae_dagster.report.wording import (
     count,
     effect_brief,
     effect_words,
-    error_rate,
     left_out_words,
     metric_name,
     number,
@@ -30,7 +28,6 @@ from hsae_dagster.report.wording import (
     partial_brief,
     percent,
     plural,
-    recovery_words,
 )
 
 
@@ -155,32 +152,6 @@ def strong_words(hypothesis: Hypothesis, content: ReportContent) -> tuple[str, s
     return claim, f"{words}; {PLAIN} {beside_effect(hypothesis, content)[1]}"
 
 
-def _controls_paragraph(content: ReportContent) -> str:
-    names = ", ".join(one_line(name) for name in content.controls)
-    return (
-        f"Controls ({names}): effects, intervals, p-values, q and verdicts are with these and text length held "
-        "constant, as far as straight lines and categories can. The plain effect, without controls, is shown beside "
-        "each."
-    )
-
-
-def summary(content: ReportContent) -> tuple[str, ...]:
-    """The paragraphs under the headline."""
-    out = []
-    if content.controls and content.hypotheses:
-        out.append(_controls_paragraph(content))
-    if content.confirmed:
-        out.append(
-            "Confirmed means: if no claim were associated with the outcome, a report like this should confirm any in "
-            f"at most {error_rate(content.alpha)} of cases (docs/inference.md: how nearly it does). It is an "
-            "association found in some texts and seen again in others, not a cause. A claim is tested as it reads: "
-            "its words are its whole meaning."
-        )
-    if content.fits and content.hypotheses:
-        out.append(recovery_words(content.fits, content.floor))
-    return tuple(out)
-
-
 def _beaten_by_words(content: ReportContent) -> Iterator[str]:
     """A sentence where a linear model of plain words predicts more than the claims do."""
     concepts, words = concepts_fit(content.fits), next((fit for fit in content.fits if fit.name == WORDS), None)
@@ -199,69 +170,25 @@ def outcome_sentence(content: ReportContent) -> str:
     return f"A number: {name} (average {number(content.outcome_mean)} over the held-out {noun})."
 
 
-def guidance_sentences(content: ReportContent) -> str:
-    """What the neurons were learned from."""
-    weights = sorted({guided.weight for guided in content.guidance.values()})
-    if not any(weights):
-        return (
-            "The texts alone, including held-out ones if `saes: auto` chose the size: the autoencoder learned "
-            "to reconstruct the embeddings and never saw the outcome. Its neurons represent what is frequent "
-            "in the texts, whether or not it is associated with the outcome."
-        )
-    named = " and ".join(f"{weight:g}" for weight in weights if weight)
-    some = "The autoencoder" if all(weights) else "One or more of the autoencoders (each card says whether its own)"
-    few = [f"{guided.neurons} of {guided.m}" for guided in content.guidance.values() if guided.by_few]
-    source = (
-        f" from {' and '.join(few)} neurons, while the others only reconstruct (each card says which)" if few else ""
-    )
-    return (
-        f"{some} learned to reconstruct the embeddings and, with weight {named}, to predict the outcome of the "
-        f"training texts{source}. Such neurons favour what predicts the outcome and are not a neutral inventory "
-        "of the texts. The outcomes of the holdout were not used, so tests, intervals and corrections remain "
-        "valid."
-    )
-
-
-@dataclass(frozen=True)
-class SubgroupView:
-    """The table of the page: (hypothesis id, claim, subgroup, figures in words) per row, and what holds in words."""
-
-    rows: tuple[tuple[str, str, str, tuple[str, ...]], ...]
-    reading: str
-
-
-def subgroup_view(content: ReportContent) -> SubgroupView | None:
-    """What the page shows; None where no subgroup was asked for, or none has enough texts."""
-    rows = [
+def subgroup_rows(content: ReportContent) -> list[tuple[str, str, str, tuple[str, ...]]]:
+    """The table of the page: (hypothesis id, claim, subgroup, figures in words); may be empty."""
+    return [
         (h.hypothesis_id, h.claim, subgroup_name(one), _figures(one, content.task))
         for h in content.hypotheses
         for one in h.subgroups
     ]
-    return SubgroupView(tuple(rows), _reading(content)) if rows else None
 
 
 def _figures(one: SubgroupEffect, task: str) -> tuple[str, ...]:
-    return (
-        effect_brief(one.effect, task),
-        p_value(one.p_holm),
-        partial_brief(one.difference, task),
-        p_value(one.difference_p_holm),
-        count(one.n),
-        count(one.n_with),
-    )
+    tests = (one.effect, one.p_holm, effect_brief), (one.difference, one.difference_p_holm, partial_brief)
+    told = [words for effect, p, brief in tests for words in (brief(effect, task), p_value(p))]
+    return (*told, count(one.n), count(one.n_with))
 
 
-def _reading(content: ReportContent) -> str:
-    alpha = content.alpha
-    every = [(h, one) for h in content.hypotheses for one in h.subgroups]
-    holding = sum(one.p_holm < alpha for _, one in every)
-    differing = [h for h in content.hypotheses if any(one.difference_p_holm < alpha for one in h.subgroups)]
-    return (
-        f"Of {plural(len(every), 'effect')} within subgroups, {holding} "
-        f"{'differs' if holding == 1 else 'differ'} from zero after Holm's correction over all of them; the "
-        f"effect of {plural(len(differing), 'hypothesis')} differs between subgroups after a correction of its "
-        "own. Verdicts rest on all held-out texts together and do not use this table."
-    )
+def subgroup_counts(content: ReportContent) -> tuple[int, int]:
+    """How many effects within subgroups differ from zero, and how many hypotheses' between subgroups, corrected."""
+    holding = sum(one.p_holm < content.alpha for h in content.hypotheses for one in h.subgroups)
+    return holding, sum(any(s.difference_p_holm < content.alpha for s in h.subgroups) for h in content.hypotheses)
 
 
 def subgroup_name(one: SubgroupEffect) -> str:

@@ -340,13 +340,6 @@ def recovery_words(fits: tuple[Fit, ...], floor: tuple[float, float]) -> str:
     return f"Together the claims predict {percent(share)} of what the embeddings predict ({figures})."
 
 
-def metric_words(metric: str) -> str:
-    """What the measure of fit means."""
-    if metric == "R2":
-        return "R² is the share of the outcome's variance that is predicted: 0 is none, 1 is all."
-    return "AUC is how often a model ranks a text with the outcome above one without it: 0.5 is chance, 1 is always."
-
-
 def standing_effect(standing: Standing, task: str) -> str:
     """The effect with its interval."""
     if not math.isfinite(standing.estimate):
