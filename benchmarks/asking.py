@@ -109,10 +109,9 @@ def embedding(url: str, count: int, folder: Path) -> str:
     import polars as pl
 
     from hsae_dagster.keys import text_id
-    from hsae_dagster.providers.ledger import Ledger
     from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
-    from hsae_dagster.providers.openai.server import Server
-    from hsae_dagster.providers.spending import Account
+    from hsae_dagster.providers.openai.requests import Server
+    from hsae_dagster.providers.spending import Account, Ledger
     from hsae_dagster.storage.vectors import VectorTable
 
     texts = made(count)
@@ -133,13 +132,13 @@ def embedding(url: str, count: int, folder: Path) -> str:
 def annotation(url: str, count: int, folder: Path) -> str:
     """Judge and keep; a hash of the answers."""
     from hsae_dagster.core.concepts.claims import Concept
-    from hsae_dagster.providers.ledger import Ledger
+    from hsae_dagster.dataset.spec import Annotation
     from hsae_dagster.providers.openai.readers import OpenAIAnnotator
-    from hsae_dagster.providers.openai.server import Server
-    from hsae_dagster.providers.spending import Account
+    from hsae_dagster.providers.openai.requests import Server
+    from hsae_dagster.providers.spending import Account, Ledger
 
     account = Account(Ledger(folder), "bench", "annotation_matrix", "run")
-    annotator = OpenAIAnnotator("m", server=Server(url), account=account)
+    annotator = OpenAIAnnotator("m", Annotation(), server=Server(url), account=account)
     found = annotator.annotate([Concept(each, "bench") for each in CONCEPTS], made(count), lambda line: None)
     assert (found.answers >= 0).all()
     assert account.ledger.spent("bench").calls == count

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.cells import Shared, append, finished, lines, result, run_stages
 from benchmarks.permuted_labels import NO_FITS, NO_LADDER
 from hsae_dagster.orchestration.project import Project
-from hsae_dagster.sample_data.adverts import EFFECTS, write_adverts
+from hsae_dagster.sample_data.planted import ADVERT_EFFECTS, write_adverts
 from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.outputs import StoredInterpretations
 
@@ -49,7 +49,7 @@ def counted(project: Project, truth: pl.DataFrame, *, null: bool) -> dict[str, A
     said, none = set(), 0
     for key in confirmed["concept_id"]:
         answer = joined[key].cast(pl.Float64).fill_null(0.0).to_numpy()
-        phi = {name: abs(np.corrcoef(answer, joined[f"has_{name}"].to_numpy())[0, 1]) for name in EFFECTS}
+        phi = {name: abs(np.corrcoef(answer, joined[f"has_{name}"].to_numpy())[0, 1]) for name in ADVERT_EFFECTS}
         said |= {name for name, value in phi.items() if value >= 0.5}
         none += null or max(phi.values()) < 0.2
     return {"tested": found.height, "confirmed": confirmed.height, "said": sorted(said), "false": none}
@@ -110,7 +110,7 @@ def main() -> None:
             said = sum(len(one["said"]) for one in mine)
             confirmed, false = (sum(one[name] for one in mine) for name in ("confirmed", "false"))
             some = sum(one["false"] > 0 for one in mine)
-            planted = "none" if null else str(len(EFFECTS))
+            planted = "none" if null else str(len(ADVERT_EFFECTS))
             print(f"| {texts:,} | {planted} | {design} | {len(mine)} | {said} | {confirmed} | {false} | {some} |")
 
 

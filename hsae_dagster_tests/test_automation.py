@@ -14,7 +14,7 @@ from hsae_dagster.dataset.discovery import Dataset, files_fingerprint, load_data
 from hsae_dagster.definitions import JOB, defs
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.orchestration.project import DATASETS
-from hsae_dagster.report.archive import card_partition
+from hsae_dagster.report.page import card_partition
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key, tiny_texts
 
 

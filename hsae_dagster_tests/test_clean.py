@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hsae_dagster.orchestration.project import prepare_home
-from hsae_dagster.providers.ledger import Ledger
+from hsae_dagster.providers.spending import Ledger
 from hsae_dagster.storage.holdouts import HoldoutRegister
 from hsae_dagster_tests.providers.test_ledger import entry
 from hsae_dagster_tests.storage.test_holdouts import keys, looked, plan

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.providers.replies import NO_TOKENS
+from hsae_dagster.providers.spending import Ledger
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 from hsae_dagster_tests.providers.loopback import Loopback, judge_by

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from hsae_dagster import cli
 from hsae_dagster.assets.catalog import gather, write_overview
 from hsae_dagster.core.evaluations import EvaluationRecord
-from hsae_dagster.report.archive import best_markdown, overview_markdown
+from hsae_dagster.report.page import best_markdown, overview_markdown
 from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace

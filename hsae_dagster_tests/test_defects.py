@@ -19,6 +19,7 @@ from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.core.inference import joint_fit
 from hsae_dagster.core.inference.effects import benjamini_hochberg, holm, test_hypotheses
 from hsae_dagster.core.observations import HoldoutDesign
+from hsae_dagster.dataset.spec import Annotation
 from hsae_dagster.keys import EmbeddingSet, text_id
 from hsae_dagster.providers import registry
 from hsae_dagster.providers.base import Annotations
@@ -260,7 +261,7 @@ def test_answers_belong_to_whole_texts_and_settings_and_a_missing_one_ends_nothi
         return completion(None, refusal="no") if told is None else {"c1": told}
 
     def judged(model: str, texts: list[str]) -> Annotations:
-        annotator = OpenAIAnnotator(model, server=server.server(), account=account(tmp_path))
+        annotator = OpenAIAnnotator(model, Annotation(), server=server.server(), account=account(tmp_path))
         return annotator.annotate([Concept(predicate="says yes", author="test")], texts, lambda line: None)
 
     with Loopback(answer) as server:

@@ -57,7 +57,7 @@ def kitchen(texts):
 """,
     "page.py": """
 import polars as pl
-from hsae_dagster.report.canvas import draw
+from hsae_dagster.report.figures import draw
 from hsae_dagster.report.page import Section
 
 def prevalence(content):
@@ -357,9 +357,10 @@ def test_a_table_of_ones_own_section_shows_missing_values_as_nothing(lab: Path) 
 
 
 def test_what_ships_is_listed_in_the_field_that_chooses_it() -> None:
-    from hsae_dagster.dataset.field_reference import field_reference
+    from hsae_dagster.dataset.sections import field_reference
+    from hsae_dagster.dataset.spec import DatasetSpec
 
-    page = field_reference()
+    page = field_reference(DatasetSpec)
     for registry in REGISTRIES:
         (row,) = [line for line in page.splitlines() if line.startswith(f"| `{registry.field}` |")]
         assert all(f"`{name}`" in row for name in registry.shipped), row

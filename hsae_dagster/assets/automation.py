@@ -12,14 +12,13 @@ from hsae_dagster.dataset.discovery import Dataset, dataset_names, files_fingerp
 from hsae_dagster.errors import DatasetError, HsaeError
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.orchestration.stage import outdated_cards
-from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.providers.openai.batch import BatchRecord, BatchRegister
-from hsae_dagster.providers.spending import Account
-from hsae_dagster.report.archive import card_partition, dataset_of_card
+from hsae_dagster.providers.spending import Account, Ledger
+from hsae_dagster.report.page import card_partition, dataset_of_card
 from hsae_dagster.storage.lineage import LineageLog
 
 if TYPE_CHECKING:
-    from hsae_dagster.providers.openai.server import Server
+    from hsae_dagster.providers.openai.requests import Server
 
 # Seconds between two looks at data/, and between two decisions of `refresh`.
 LOOK_SECONDS = int(os.environ.get("HSAE_LOOK_SECONDS") or 30)
@@ -245,7 +244,7 @@ def batch_answers(context: dg.SensorEvaluationContext, folders: Project) -> dg.S
     under_way = [record for record in register.all() if not record.collected]
     if not under_way:
         return dg.SkipReason("no batch is under way")
-    from hsae_dagster.providers.openai.server import server_from_environment
+    from hsae_dagster.providers.openai.requests import server_from_environment
 
     try:
         server = server_from_environment(folders.model_server.environment)
@@ -262,7 +261,7 @@ def batch_answers(context: dg.SensorEvaluationContext, folders: Project) -> dg.S
 def _collect(project: Project, register: BatchRegister, record: BatchRecord, server: "Server") -> bool:
     from hsae_dagster.providers.openai.batch import collect
     from hsae_dagster.providers.openai.client import OpenAIClient, run_sync
-    from hsae_dagster.providers.openai.server import Asker
+    from hsae_dagster.providers.openai.requests import Asker
     from hsae_dagster.providers.replies import profile_of
 
     if record.server != server.endpoint:

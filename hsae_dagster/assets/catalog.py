@@ -11,7 +11,7 @@ from hsae_dagster.dataset.discovery import Dataset, badly_named_folders, dataset
 from hsae_dagster.errors import DatasetError, FilesMissingError, StorageError
 from hsae_dagster.orchestration.project import Project, datasets
 from hsae_dagster.orchestration.stage import CURRENT, explained, status_words, table
-from hsae_dagster.report.archive import (
+from hsae_dagster.report.page import (
     DatasetLine,
     HypothesisLine,
     best_markdown,

@@ -26,9 +26,8 @@ from hsae_dagster.extensions import own_sources
 from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.project import Project, datasets
 from hsae_dagster.orchestration.stage import Stage, explained, picture, status_words, table
-from hsae_dagster.report.archive import report_address
 from hsae_dagster.report.content import ReportContent
-from hsae_dagster.report.page import OWN_SECTIONS, ladder_sentences
+from hsae_dagster.report.page import OWN_SECTIONS, ladder_sentences, report_address
 from hsae_dagster.stages.claims import UnitCloseness
 from hsae_dagster.stages.evaluation import UPSTREAM, Upstream, evaluate
 from hsae_dagster.stages.gold import gold_hash

@@ -9,8 +9,8 @@ from hsae_dagster.core.evaluations import FILES, EvaluationRecord, Origin, Stand
 from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.orchestration.stage import RETIRED, STATUS
-from hsae_dagster.report.archive import asset_address, card_partition, dataset_of_card, link, run_address
 from hsae_dagster.report.cards import escape_markdown
+from hsae_dagster.report.page import asset_address, card_partition, dataset_of_card, link, run_address
 from hsae_dagster.report.wording import (
     capitalised,
     change_words,

@@ -16,7 +16,7 @@ from hsae_dagster.core.evaluations import EvaluationRecord, Standing, compare
 from hsae_dagster.errors import HsaeError
 from hsae_dagster.orchestration.checks import CHECKS
 from hsae_dagster.orchestration.project import Project
-from hsae_dagster.report.archive import asset_address, dagster_root, report_address, ui_root
+from hsae_dagster.report.page import asset_address, dagster_root, report_address, ui_root
 from hsae_dagster.report.wording import one_line, shorten
 from hsae_dagster.storage.lineage import LineageLog
 

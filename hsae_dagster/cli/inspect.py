@@ -40,7 +40,7 @@ def lineage(what: str, evaluation: int | None) -> None:
 
 
 def _walk(log: "LineageLog", what: str, records: Sequence["EvaluationRecord"], number: int | None) -> None:
-    from hsae_dagster.report.archive import lineage_lines
+    from hsae_dagster.report.page import lineage_lines
     from hsae_dagster.storage.lineage import staleness
 
     chosen = next((record for record in reversed(records) if number in (None, record.number)), None)
@@ -153,7 +153,7 @@ def _two_datasets(log: "LineageLog", first: str, second: str) -> None:
 def _one_dataset(log: "LineageLog", dataset: str, before: int | None, after: int | None) -> None:
     from hsae_dagster.core.evaluations import Standing
     from hsae_dagster.core.evaluations import compare as compared
-    from hsae_dagster.report.archive import comparison_headline, render_comparison
+    from hsae_dagster.report.page import comparison_headline, render_comparison
     from hsae_dagster.report.wording import change_words, short_claim
     from hsae_dagster.storage.files import write_atomically
 

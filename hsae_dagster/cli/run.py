@@ -19,7 +19,7 @@ import click
 
 from hsae_dagster.errors import HsaeError
 from hsae_dagster.orchestration.project import Project, prepare_home, project_root
-from hsae_dagster.report.archive import REPORTS_PORT
+from hsae_dagster.report.page import REPORTS_PORT
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -179,7 +179,6 @@ def _execute(dataset: str, until: str | None, started: float) -> "list[dg.Dagste
 
 
 def _problem(dataset: str, events: "list[dg.DagsterEvent]") -> str | None:
-    """The failing step's sentence, or None."""
     if any(event.event_type_value == "PIPELINE_SUCCESS" for event in events):
         return None
     if refused := _refused(dataset, events):
@@ -197,7 +196,6 @@ def _problem(dataset: str, events: "list[dg.DagsterEvent]") -> str | None:
 
 
 def _stages(job: "dg.JobDefinition", until: str | None) -> "list[dg.AssetKey]":
-    """All stages of the job, or those up to one."""
     every = sorted(job.asset_layer.selected_asset_keys)
     if until is None:
         return every
@@ -282,7 +280,6 @@ def waiting_words(step: str, instance: "dg.DagsterInstance") -> str:
 
 @contextmanager
 def _shown(stages: int, started: float) -> Iterator[_Screen]:
-    """Progress of a run for the time of the block."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

@@ -260,10 +260,8 @@ def parse_declaration(raw: Any, path: Path) -> DatasetSpec:
 
 def files_fingerprint(dataset: Dataset) -> str:
     """Hash of dataset.yaml's meaning and of the bytes of every file it names (the data version of the dataset)."""
-    named: list[tuple[str | None, Path]] = [
-        ("checkpoint", dataset.checkpoint_path(sae.checkpoint)) for sae in dataset.spec.listed_saes if sae.checkpoint
-    ]
-    checkpoints = [[role, path.name, file_digest(path)] for role, path in named]
+    named = [dataset.checkpoint_path(sae.checkpoint) for sae in dataset.spec.listed_saes if sae.checkpoint]
+    checkpoints = [["checkpoint", path.name, file_digest(path)] for path in named]
     return hash_json([dataset.spec.model_dump(mode="json"), *file_versions(dataset), *checkpoints])
 
 

@@ -352,7 +352,6 @@ def _times(dataset: Dataset, path: Path, column: pl.Series) -> pl.Series:
 
 
 def _cluster_names(columns: Sequence[str]) -> dict[str, str]:
-    """The columns of `cluster_by` by their name in the frame."""
     return {f"cluster:{column}" if i else "cluster": column for i, column in enumerate(columns)}
 
 

@@ -34,47 +34,30 @@ class Columns(Section):
     text: str | None = Field(None, description="Column with the text (regression, classification).")
     text_a: str | None = Field(None, description="Column with the first text of a pair (pairwise).")
     text_b: str | None = Field(None, description="Column with the second text of a pair (pairwise).")
-    label: str = Field(
-        description="Column with the outcome: a number (or `1.97%`) or two classes; for pairs 1 = A wins."
-    )
-    positive: str | int | float | bool | None = Field(
-        None, description="Class counted as 1 if classes are not 0 and 1; all others count as 0."
-    )
-    cluster_by: str | tuple[str, ...] | None = Field(
-        None,
-        description="Column, or list of columns, that names what rows share (author, film, test). Rows that share"
-        " any value stay in one split; case and outer spaces do not matter.",
-    )
-    id: str | None = Field(
-        None,
-        description="Column that identifies rows. A row with the same id and content as an earlier one is left "
-        "out as a repeat; without it every row counts.",
-    )
-    time: str | None = Field(
-        None,
-        description="Column with each row's date, time or ordered number. Later rows are held out "
-        "(`splits.forward`), and blocks of time become clusters.",
-    )
-    controls: Names = Field(
-        (),
-        description="Columns to hold constant: numbers (or percents), with a straight-line effect, or categories "
-        "(at most one per 50 rows, never over 61; 31 always allowed). To make numbers categories put "
-        "a letter in front (`w12`).",
-    )
+    label: str
+    """Column with the outcome: a number (or `1.97%`) or two classes; for pairs 1 = A wins."""
+    positive: str | int | float | bool | None = None
+    """Class counted as 1 if classes are not 0 and 1; all others count as 0."""
+    cluster_by: str | tuple[str, ...] | None = None
+    """Column, or list of columns, that names what rows share (author, film, test). Rows that share any value stay in
+    one split; case and outer spaces do not matter."""
+    id: str | None = None
+    """Column that identifies rows. A row with the same id and content as an earlier one is left out as a repeat;
+    without it every row counts."""
+    time: str | None = None
+    """Column with each row's date, time or ordered number. Later rows are held out (`splits.forward`), and blocks of
+    time become clusters."""
+    controls: Names = ()
+    """Columns to hold constant: numbers (or percents), with a straight-line effect, or categories (at most one per 50
+    rows, never over 61; 31 always allowed). To make numbers categories put a letter in front (`w12`)."""
     exclude: str | None = Field(None, description="True/false column: rows where it is true are left out.")
     missing: Values = Field((), description="Values of text, label and cluster_by that mean missing (`n/a`, `?`, -99).")
-    scale: Names = Field(
-        (), description="Words of the label from lowest to highest, read as 1, 2, 3 and so on (regression)."
-    )
-    listed: str | None = Field(
-        None,
-        min_length=1,
-        description="Separator of several classes in one label cell (`joy,neutral`); 1 if `positive` is among them.",
-    )
-    on_missing: Literal["error", "drop"] = Field(
-        "error",
-        description="Rows without text or label: stop, or drop and report them.",
-    )
+    scale: Names = ()
+    """Words of the label from lowest to highest, read as 1, 2, 3 and so on (regression)."""
+    listed: str | None = Field(None, min_length=1)
+    """Separator of several classes in one label cell (`joy,neutral`); 1 if `positive` is among them."""
+    on_missing: Literal["error", "drop"] = "error"
+    """Rows without text or label: stop, or drop and report them."""
 
     @field_validator("cluster_by")
     @classmethod
@@ -113,35 +96,20 @@ class Splits(Section):
     )
     holdout: Share = Field(0.3, description="Share of rows that only the final tests read; not with two halves.")
     validation: Share = Field(0.1, description="Share for early stopping and for choosing among candidates.")
-    fidelity: Share | None = Field(
-        None,
-        description="Share on which a language model's phrases are compared with their neurons; default a tenth, "
-        "and none offline.",
-    )
-    forward: bool | None = Field(
-        None,
-        description="Train on earlier rows and hold out later ones; default if columns.time is declared.",
-    )
+    fidelity: Share | None = None
+    """Share on which a language model's phrases are compared with their neurons; default a tenth, and none offline."""
+    forward: bool | None = None
+    """Train on earlier rows and hold out later ones; default if columns.time is declared."""
     salt: str = Field("hsae", description="Changes which clusters land in which split. Datasets with one salt agree.")
-    reserve: int | None = Field(
-        None,
-        ge=10,
-        description="Number of new, unrelated rows after the first report that start a refresh; until then they "
-        "wait. Default: as many rows and clusters as the first holdout.",
-    )
-    near_texts: float = Field(
-        0.8,
-        gt=0.0,
-        le=1.1,
-        description="Overlap of word pairs (ignoring links, handles, numbers) at which two texts of 20 words or "
-        "more count as nearly equal and stay together. 1.1 turns this off and lets links, handles and"
-        " numbers distinguish texts.",
-    )
-    shared_texts: Literal["join", "leave_out"] = Field(
-        "join",
-        description="Rows with one text: `join` keeps them and their clusters together; `leave_out` gives each "
-        "text its own split and leaves out its rows in clusters of another split (for stock phrases).",
-    )
+    reserve: int | None = Field(None, ge=10)
+    """Number of new, unrelated rows after the first report that start a refresh; until then they wait. Default: as many
+    rows and clusters as the first holdout."""
+    near_texts: float = Field(0.8, gt=0.0, le=1.1)
+    """Overlap of word pairs (ignoring links, handles, numbers) at which two texts of 20 words or more count as nearly
+    equal and stay together. 1.1 turns this off and lets links, handles and numbers distinguish texts."""
+    shared_texts: Literal["join", "leave_out"] = "join"
+    """Rows with one text: `join` keeps them and their clusters together; `leave_out` gives each text its own split and
+    leaves out its rows in clusters of another split (for stock phrases)."""
 
     @model_validator(mode="after")
     def _leave_training_rows(self) -> "Splits":
@@ -154,10 +122,8 @@ class Splits(Section):
 class Embedding(Section):
     """How a text becomes a vector."""
 
-    model: str = Field(
-        "minilm",
-        description="`minilm` (bundled, offline), `openai:<model>`, or your own function as `package.module:function`.",
-    )
+    model: str = "minilm"
+    """`minilm` (bundled, offline), `openai:<model>`, or your own function as `package.module:function`."""
     max_tokens: int = Field(256, ge=8, le=8192, description="Tokens read of each text; the rest is ignored.")
     server: ServerFields = ServerFields()
     dimensions: int | None = Field(None, ge=2, description="Dimensions to request from the model (openai:… only).")
@@ -174,84 +140,53 @@ class Distinct(Section):
 class Selection(Section):
     """Which neurons predict the label."""
 
-    method: str = Field(
-        "lasso", description="`lasso`, `correlation`, `separation`, or your own metric as `package.module:function`."
-    )
+    method: str = "lasso"
+    """`lasso`, `correlation`, `separation`, or your own metric as `package.module:function`."""
     n: int = Field(20, ge=1, le=100, description="Neurons to select.")
-    distinct: Distinct | None = Field(
-        None, description="Require distinct neurons: near-copies of a selected one make room for others."
-    )
-    min_match: float | None = Field(
-        None,
-        gt=0.0,
-        le=1.0,
-        description="With sae_seeds > 1: select only neurons that every other seed found, by the texts on which "
-        "they fire, at this φ or above.",
-    )
-    across_clusters: bool | None = Field(
-        None,
-        description="Select only neurons whose association has one direction across several clusters. Default if "
-        "cluster_by is declared, training has at least 8 clusters, and within and interactions are "
-        "not set.",
-    )
-    within: Names = Field(
-        (),
-        description="Controls (at most 30 levels) within whose strata neurons are selected, with equal weights; "
-        "effects are also shown by subgroup.",
-    )
-    interactions: Names = Field(
-        (), description="Controls (at most 30 levels) with which effects may change; also shown by subgroup."
-    )
+    distinct: Distinct | None = None
+    """Require distinct neurons: near-copies of a selected one make room for others."""
+    min_match: float | None = Field(None, gt=0.0, le=1.0)
+    """With sae_seeds > 1: select only neurons that every other seed found, by the texts on which they fire, at this φ
+    or above."""
+    across_clusters: bool | None = None
+    """Select only neurons whose association has one direction across several clusters. Default if cluster_by is
+    declared, training has at least 8 clusters, and within and interactions are not set."""
+    within: Names = ()
+    """Controls (at most 30 levels) within whose strata neurons are selected, with equal weights; effects are also shown
+    by subgroup."""
+    interactions: Names = ()
+    """Controls (at most 30 levels) with which effects may change; also shown by subgroup."""
 
 
 class Interpretation(Section):
     """How a neuron becomes a concept in words."""
 
-    model: str = Field(
-        "lexical",
-        description="`lexical` (offline), `openai:<model>`, `local:<file.gguf>`, or your own as "
-        "`package.module:function`.",
-    )
-    sources: Annotated[Names, Field(min_length=1)] = Field(
-        ("style", "words", "sentences"),
-        description="Offline: where candidate claims come from beside words that go with the outcome: `style` cues, "
-        "`words` and `sentences` of neurons, or your own as `package.module:function`.",
-    )
+    model: str = "lexical"
+    """`lexical` (offline), `openai:<model>`, `local:<file.gguf>`, or your own as `package.module:function`."""
+    sources: Annotated[Names, Field(min_length=1)] = ("style", "words", "sentences")
+    """Offline: where candidate claims come from beside words that go with the outcome: `style` cues, `words` and
+    `sentences` of neurons, or your own as `package.module:function`."""
     server: ServerFields = ServerFields()
-    temperature: float | None = Field(
-        None, ge=0, le=2, description="Temperature of a language model; default the server's."
-    )
+    temperature: float | None = Field(None, ge=0, le=2)
+    """Temperature of a language model; default the server's."""
     effort: str | None = Field(None, description="Reasoning effort of a language model (`minimal`, `low`, …).")
     candidates: int = Field(3, ge=1, le=20, description="Candidate concepts per neuron.")
     examples: int = Field(20, ge=2, description="Texts shown to a language model, half firing, half silent.")
-    sampling: Literal["percentile", "top"] = Field(
-        "percentile", description="Firing texts shown to a language model: a sample of `bin`, or the strongest."
-    )
+    sampling: Literal["percentile", "top"] = "percentile"
+    """Firing texts shown to a language model: a sample of `bin`, or the strongest."""
     max_words: int = Field(256, ge=8, description="Words shown of each text.")
-    bin: tuple[Percentile, Percentile] = Field(
-        (80.0, 100.0), description="Percentiles of positive activation that count as strong firing."
-    )
-    low_bin: tuple[Percentile, Percentile] | None = Field(
-        None, description="Show weakly firing texts of these percentiles instead of silent ones."
-    )
-    metric: Literal["f1", "correlation", "precision", "recall", "natural_f1", "hard_f1"] | None = Field(
-        None,
-        description="Fidelity on validation texts that chooses the best candidate; default `natural_f1` with "
-        "revisions, else `f1`.",
-    )
-    scoring_texts: int = Field(
-        200,
-        ge=20,
-        description="Texts a paid annotator reads to score a candidate, a quarter of them silent near misses. The"
-        " free one reads all.",
-    )
-    revisions: int = Field(
-        0,
-        ge=0,
-        le=10,
-        description="Rounds in which a language model sees the errors of its best phrase on training texts and "
-        "proposes a better one.",
-    )
+    bin: tuple[Percentile, Percentile] = (80.0, 100.0)
+    """Percentiles of positive activation that count as strong firing."""
+    low_bin: tuple[Percentile, Percentile] | None = None
+    """Show weakly firing texts of these percentiles instead of silent ones."""
+    metric: Literal["f1", "correlation", "precision", "recall", "natural_f1", "hard_f1"] | None = None
+    """Fidelity on validation texts that chooses the best candidate; default `natural_f1` with revisions, else `f1`."""
+    scoring_texts: int = Field(200, ge=20)
+    """Texts a paid annotator reads to score a candidate, a quarter of them silent near misses. The free one reads
+    all."""
+    revisions: int = Field(0, ge=0, le=10)
+    """Rounds in which a language model sees the errors of its best phrase on training texts and proposes a
+    better one."""
     instructions: str | None = Field(None, description="Description of the texts for a language model.")
     prompt: str | None = Field(None, description="Prompt file in the dataset's folder, instead of interpret.md.")
     revision_prompt: str | None = Field(None, description="Prompt file instead of revise.md.")
@@ -283,42 +218,32 @@ class Interpretation(Section):
 class Distil(Section):
     """The model judges a sample of the held-out texts; a probe learns from it and judges the rest."""
 
-    sample: int = Field(
-        ge=100,
-        description="Held-out texts that the model judges, half at random and half among those that fire the "
-        "claims' neurons. A probe on text vectors judges the others, and effects are corrected for "
-        "its errors.",
-    )
+    sample: int = Field(ge=100)
+    """Held-out texts that the model judges, half at random and half among those that fire the claims' neurons. A probe
+    on text vectors judges the others, and effects are corrected for its errors."""
 
 
 class Annotation(Section):
     """How concepts are judged on held-out texts."""
 
-    model: str = Field(
-        "lexical",
-        description="`lexical` (offline, with the lexical interpreter), `openai:<model>`, `local:<file.gguf>`, or "
-        "your own as `package.module:function`.",
-    )
+    model: str = "lexical"
+    """`lexical` (offline, with the lexical interpreter), `openai:<model>`, `local:<file.gguf>`, or your own as
+    `package.module:function`."""
     server: ServerFields = ServerFields()
-    temperature: float | None = Field(
-        None, ge=0, le=2, description="Temperature of a language model; default 0 if it has one."
-    )
+    temperature: float | None = Field(None, ge=0, le=2)
+    """Temperature of a language model; default 0 if it has one."""
     effort: str | None = Field(None, description="Reasoning effort of a language model (`minimal`, `low`, …).")
-    holdout_sample: int | None = Field(
-        None, ge=20, description="Judge only this many holdout rows (whole clusters); default all."
-    )
+    holdout_sample: int | None = Field(None, ge=20)
+    """Judge only this many holdout rows (whole clusters); default all."""
     distil: Distil | None = Field(None, description="Let the model judge a sample and a probe the rest, to save cost.")
     concepts_per_call: int = Field(10, ge=1, le=50, description="Concepts a language model judges at once.")
     max_words: int = Field(256, ge=8, description="Words shown of each text.")
-    prompt: str | None = Field(
-        None, description="Prompt file in the dataset's folder, instead of annotate_stacked.md and _single.md."
-    )
-    calibration: int = Field(
-        100, ge=0, description="Answers to repeat one concept at a time, to check the stacked ones."
-    )
-    min_agreement: float = Field(
-        0.9, ge=0.0, le=1.0, description="Agreement of stacked and single answers below which a check warns."
-    )
+    prompt: str | None = None
+    """Prompt file in the dataset's folder, instead of annotate_stacked.md and _single.md."""
+    calibration: int = Field(100, ge=0)
+    """Answers to repeat one concept at a time, to check the stacked ones."""
+    min_agreement: float = Field(0.9, ge=0.0, le=1.0)
+    """Agreement of stacked and single answers below which a check warns."""
     max_missing: Share = Field(0.05, description="Largest share of missing answers; more stop everything downstream.")
     seed: int = Field(0, ge=0, description="Seed of holdout sample and calibration.")
 
@@ -326,38 +251,28 @@ class Annotation(Section):
 class DatasetSpec(Section):
     """The top level of data/<dataset>/dataset.yaml."""
 
-    extends: str | None = Field(
-        None,
-        description="Dataset whose files and settings this one inherits; write only what differs.",
-    )
+    extends: str | None = None
+    """Dataset whose files and settings this one inherits; write only what differs."""
     description: str = Field("", description="One line about the texts, shown on the report.")
-    outcome: str | None = Field(
-        None, description="The outcome in words, with its unit; default the column and its positive class."
-    )
+    outcome: str | None = None
+    """The outcome in words, with its unit; default the column and its positive class."""
     obtain: str | None = Field(None, description="How to get the files; shown if they are missing.")
-    published: str | None = Field(
-        None, description="Published figures for these texts, shown beside ours and marked as published."
-    )
+    published: str | None = None
+    """Published figures for these texts, shown beside ours and marked as published."""
     task: Task = Field(description="`regression`, `classification` or `pairwise`.")
-    files: str | tuple[str, ...] | dict[Literal["train", "validation", "holdout"], str] = Field(
-        description="File, list of files, or one file per split, beside dataset.yaml: parquet, csv, tsv, jsonl or json."
-    )
+    files: str | tuple[str, ...] | dict[Literal["train", "validation", "holdout"], str]
+    """File, list of files, or one file per split, beside dataset.yaml: parquet, csv, tsv, jsonl or json."""
     columns: Columns
-    units: Literal["auto", "text", "sentence", "paragraph"] = Field(
-        "auto",
-        description="What neurons read: the whole `text`, each `sentence` or each `paragraph`. `auto`: sentences "
-        "if the median text has two or more. Long ones are cut at clauses.",
-    )
-    pool: Literal["max", "mean", "sum"] = Field(
-        "max", description="How activations of units become the activation of a text."
-    )
+    units: Literal["auto", "text", "sentence", "paragraph"] = "auto"
+    """What neurons read: the whole `text`, each `sentence` or each `paragraph`. `auto`: sentences if the median text
+    has two or more. Long ones are cut at clauses."""
+    pool: Literal["max", "mean", "sum"] = "max"
+    """How activations of units become the activation of a text."""
     splits: Splits = Splits()
     embedding: Embedding = Embedding()
-    saes: SAEs = Field(
-        AutoSizes(),
-        description="`auto`: the size whose claims fit best on validation clusters; `reference`: the rule of "
-        "thumb of HypotheSAEs; or a list of autoencoders.",
-    )
+    saes: SAEs = AutoSizes()
+    """`auto`: the size whose claims fit best on validation clusters; `reference`: the rule of thumb of HypotheSAEs; or
+    a list of autoencoders."""
     sae_seeds: int = Field(3, ge=1, le=20, description="Seeds per autoencoder, to see which neurons all of them find.")
     selection: Selection = Selection()
     interpretation: Interpretation = Interpretation()
@@ -367,16 +282,11 @@ class DatasetSpec(Section):
     inference: Inference = Inference()
     report: Report = Report()
     # Left out of what results are made from: it says when to look again, not what is found.
-    freshness: float | None = Field(
-        None,
-        gt=0,
-        exclude=True,
-        description="Days after which `watch` reports the last evaluation as too old; never if not set.",
-    )
+    freshness: float | None = Field(None, gt=0, exclude=True)
+    """Days after which `watch` reports the last evaluation as too old; never if not set."""
 
-    hypotheses: tuple[OwnHypothesis, ...] = Field(
-        (), max_length=50, description="Your own hypotheses, judged and tested beside those found."
-    )
+    hypotheses: tuple[OwnHypothesis, ...] = Field((), max_length=50)
+    """Your own hypotheses, judged and tested beside those found."""
 
     @property
     def fidelity_share(self) -> float:
@@ -398,19 +308,34 @@ class DatasetSpec(Section):
         return value
 
     @model_validator(mode="after")
-    def _forward_needs_time(self) -> "DatasetSpec":
+    def _fields_fit_together(self) -> "DatasetSpec":
         if self.splits.forward and self.columns.time is None:
             raise ValueError("splits.forward holds out later rows; name the column that says when in columns.time")
-        return self
-
-    @model_validator(mode="after")
-    def _matches_need_seeds(self) -> "DatasetSpec":
         if self.selection.min_match is not None and self.sae_seeds == 1:
             raise ValueError("selection.min_match compares seeds; set sae_seeds to 2 or more")
+        self._check_columns()
+        self._check_own_hypotheses()
+        self._check_covariates()
+        self._check_distilling()
+        if self.annotation.model == "lexical" and self.interpretation.model != "lexical":
+            raise ValueError(
+                "annotation.model `lexical` can only judge claims that execute; set interpretation.model to `lexical`, "
+                "or annotation.model to a language model"
+            )
+        taken = self.splits.holdout + self.splits.validation + self.fidelity_share
+        if taken > 0.9:
+            raise ValueError(
+                f"splits.holdout, splits.validation and the tenth on which a model's phrases are compared with "
+                f"their neurons (splits.fidelity) add up to {taken:.2f}; leave at least 0.1 to train on"
+            )
+        why = self._why_no_halves()
+        if self.splits.design == "two_halves" and why:
+            raise ValueError(why)
+        if self.units in ("sentence", "paragraph") and any(sae.label_weight > 0 for sae in self.listed_saes):
+            raise ValueError(guidance_needs_texts(self.units))
         return self
 
-    @model_validator(mode="after")
-    def _columns_fit_the_task(self) -> "DatasetSpec":
+    def _check_columns(self) -> None:
         pair = (self.columns.text_a, self.columns.text_b)
         if self.task == "pairwise" and (None in pair or self.columns.text is not None):
             raise ValueError("a pairwise dataset needs columns.text_a and columns.text_b, and no columns.text")
@@ -423,33 +348,6 @@ class DatasetSpec(Section):
             )
         if self.task == "regression" and self.columns.positive is not None:
             raise ValueError("columns.positive belongs to classification; a regression label is a number")
-        self._check_own_hypotheses()
-        self._check_covariates()
-        self._check_distilling()
-        lexical = self.interpretation.model == "lexical"
-        if self.annotation.model == "lexical" and not lexical:
-            raise ValueError(
-                "annotation.model `lexical` can only judge claims that execute; set interpretation.model to `lexical`, "
-                "or annotation.model to a language model"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _phrases_leave_training_rows(self) -> "DatasetSpec":
-        taken = self.splits.holdout + self.splits.validation + self.fidelity_share
-        if taken > 0.9:
-            raise ValueError(
-                f"splits.holdout, splits.validation and the tenth on which a model's phrases are compared with "
-                f"their neurons (splits.fidelity) add up to {taken:.2f}; leave at least 0.1 to train on"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _halves_share_what_saw_no_outcome(self) -> "DatasetSpec":
-        why = self._why_no_halves()
-        if self.splits.design == "two_halves" and why:
-            raise ValueError(why)
-        return self
 
     def _why_no_halves(self) -> str | None:
         """What speaks against two halves, and its remedy; None if nothing does."""
@@ -496,12 +394,6 @@ class DatasetSpec(Section):
         if rows >= FEW_ROWS:
             return f"from {FEW_ROWS:,} rows on, a part that only tests is large enough"
         return self._why_no_halves()
-
-    @model_validator(mode="after")
-    def _guidance_is_by_text(self) -> "DatasetSpec":
-        if self.units in ("sentence", "paragraph") and any(sae.label_weight > 0 for sae in self.listed_saes):
-            raise ValueError(guidance_needs_texts(self.units))
-        return self
 
     def _check_covariates(self) -> None:
         wanted = [*self.selection.within, *self.selection.interactions]

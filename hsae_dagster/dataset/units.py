@@ -39,21 +39,9 @@ _WIDE_WORD = re.compile(rf"[{_WIDE}]|(?:(?![{_WIDE}])\w)+")
 _ONE_WIDE = re.compile(rf"[{_WIDE}]")
 _ATOM = re.compile(rf"[{_WIDE}]{{1,2}}|[^\s{_WIDE}]{{1,40}}")
 _CLAUSE_WORDS = {
-    "and",
-    "but",
-    "or",
-    "nor",
-    "yet",
-    "so",
-    "because",
-    "although",
-    "though",
-    "while",
-    "which",
-    "who",
-    "when",
+    *("and", "but", "or", "nor", "yet", "so", "because", "although", "though", "while", "which", "who", "when"),
+    *("where", "und", "oder", "aber", "et", "mais", "y", "pero"),
 }
-_CLAUSE_WORDS |= {"where", "und", "oder", "aber", "et", "mais", "y", "pero"}
 
 _BREAK = re.compile(r"[\n\r\x0b\x0c\x85\u2028\u2029]\s*")
 _ONE_BREAK = re.compile(r"\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]")
@@ -166,7 +154,6 @@ def _whole(texts: pl.DataFrame) -> UnitTables:
 
 
 def _block(ids: list[str], cut: list[list[Unit]]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Distinct units and places of some texts."""
     keys: dict[str, str] = {}
     for units in cut:
         for unit in units:
@@ -229,7 +216,6 @@ def _without_markup(text: str) -> tuple[str, list[int] | None]:
 
 
 def _spans(text: str, kind: Kind) -> list[tuple[int, int]]:
-    """Spans of the units that tile the text."""
     cuts = [0, *_line_cuts(text, blank_only=kind == "paragraph"), len(text)]
     lines = [(a, b) for a, b in pairwise(cuts) if a < b]
     if kind == "sentence":

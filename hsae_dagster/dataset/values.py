@@ -293,7 +293,6 @@ POSITIVE_CODES = (9, 88, 97, 98, 99, 888, 997, 998, 999, 8888, 9998, 9999, 99999
 
 @cache
 def _ranks() -> tuple[Mapping[str, int], ...]:
-    """The words of each known scale with their ranks, from scales.yaml."""
     known = yaml.safe_load(Path(__file__).with_name("scales.yaml").read_text(encoding="utf-8"))
     scales = [[words.format(middle=known["middle"]).split(", ") for words in scale] for scale in known["scales"]]
     return tuple({word: rank for rank, words in enumerate(scale) for word in words} for scale in scales)

@@ -19,7 +19,7 @@ from hsae_dagster.extensions import Registry
 from hsae_dagster.orchestration.checks import sound
 from hsae_dagster.orchestration.executors import end_with_worker
 from hsae_dagster.orchestration.project import Project
-from hsae_dagster.report.archive import card_partition
+from hsae_dagster.report.page import card_partition
 from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StageInputs
 from hsae_dagster.storage.outputs import Output, OutputT, inputs_of

@@ -24,7 +24,7 @@ Labelled = Mapping[str, Sequence[tuple[str, bool]]]
 
 
 class Embedder(Protocol):
-    """Turns texts into vectors."""
+    """Turns texts into vectors; one that runs here, in the order of the texts, if its class says nothing else."""
 
     @property
     def embedding_set(self) -> EmbeddingSet:
@@ -33,18 +33,18 @@ class Embedder(Protocol):
 
     def known_set(self) -> EmbeddingSet | None:
         """The `embedding_set` if it is known without asking a server, else None."""
-        ...
+        return self.embedding_set
 
     def estimate(self, texts: Sequence[str], batch_size: int) -> Estimate:
         """What embedding the texts in batches would take now."""
-        ...
+        return Estimate()
 
     def order(self, texts: Sequence[str]) -> Sequence[int]:
         """In which order distinct texts are best embedded: a permutation that is a function of the texts alone.
 
         It is also an order of every subset: what remains of a run that was killed is a tail of it.
         """
-        ...
+        return range(len(texts))
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of the texts, (n, dimensions) float32; the same bytes for the same texts in the same order."""
@@ -52,7 +52,9 @@ class Embedder(Protocol):
 
     def embed_all(self, texts: Sequence[str], batch_size: int, keep: Keep, report: Report) -> None:
         """`embed` in batches, each handed to `keep` as soon as it is there, in any order."""
-        ...
+        for start in range(0, len(texts), batch_size):
+            rows = range(start, min(start + batch_size, len(texts)))
+            keep(rows, self.embed(texts[rows.start : rows.stop]))
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Mistakes:
 
 
 class Interpreter(Protocol):
-    """Proposes concepts in words for neurons."""
+    """Proposes concepts in words for neurons; free and without revisions, if its class says nothing else."""
 
     @property
     def prompt_hash(self) -> str | None:
@@ -132,7 +134,7 @@ class Interpreter(Protocol):
 
     def estimate(self, request: InterpretationRequest) -> Estimate:
         """What `interpret` would take now."""
-        ...
+        return Estimate()
 
     def revise(
         self, request: InterpretationRequest, mistakes: Sequence[Mistakes], report: Report
@@ -144,11 +146,11 @@ class Interpreter(Protocol):
             mistakes: of phrases, of one neuron each.
             report: receives progress messages.
         """
-        ...
+        return [None] * len(mistakes)
 
     def estimate_revisions(self, request: InterpretationRequest) -> Estimate:
         """What one `revise` of a phrase per neuron would take."""
-        ...
+        return Estimate()
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ class Annotations:
 
 
 class Annotator(Protocol):
-    """Judges concepts on texts."""
+    """Judges concepts on texts, task by task and free, if its class says nothing else."""
 
     @property
     def free(self) -> bool:
@@ -197,11 +199,15 @@ class Annotator(Protocol):
 
     def estimate(self, tasks: Sequence[AnnotationTask]) -> Estimate:
         """What `annotate_all` would take now."""
-        ...
+        return Estimate()
 
     def annotate_all(self, tasks: Sequence[AnnotationTask], report: Report) -> list[Annotations]:
         """`annotate` for several tasks at once, so that a paid model is asked in one go."""
-        ...
+        return [self.annotate(task.concepts, task.texts, report) for task in tasks]
+
+
+def say_nothing(message: str) -> None:
+    """The `Report` of an estimate, which asks nothing, or of who reports progress elsewhere."""
 
 
 REPORT_SECONDS = 5.0

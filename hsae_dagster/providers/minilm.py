@@ -13,8 +13,7 @@ import numpy as np
 
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import EmbeddingSet, hash_json
-from hsae_dagster.providers.base import Keep, Report
-from hsae_dagster.providers.spending import Estimate
+from hsae_dagster.providers.base import Embedder
 from hsae_dagster.torch_threads import one_thread
 
 if TYPE_CHECKING:
@@ -254,7 +253,7 @@ DIMENSIONS = 384
 TOKENS_PER_BATCH = 512
 
 
-class MiniLM:
+class MiniLM(Embedder):
     """`minilm`: 384-dimensional unit vectors of English texts."""
 
     def __init__(self, *, max_tokens: int = 256, threads: int | None = None) -> None:
@@ -273,14 +272,6 @@ class MiniLM:
             "activations": "int8 per token, outlying channels split",
         }
         return EmbeddingSet(model="minilm", dimensions=DIMENSIONS, set_id=hash_json(shape))
-
-    def known_set(self) -> EmbeddingSet | None:
-        """The `embedding_set`, known without a server."""
-        return self.embedding_set
-
-    def estimate(self, texts: Sequence[str], batch_size: int) -> Estimate:
-        """Nothing: the model runs here."""
-        return Estimate()
 
     def order(self, texts: Sequence[str]) -> list[int]:
         """Short texts first, by characters: cheap, and near enough to tokens for batches to be full."""
@@ -303,12 +294,6 @@ class MiniLM:
         with one_thread(), ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(fill, batches))
         return out
-
-    def embed_all(self, texts: Sequence[str], batch_size: int, keep: Keep, report: Report) -> None:
-        """`embed` batch by batch."""
-        for start in range(0, len(texts), batch_size):
-            batch = texts[start : start + batch_size]
-            keep(range(start, start + len(batch)), self.embed(batch))
 
     @cached_property
     def _model(self) -> tuple[Any, Any]:

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,20 @@ from hsae_dagster.extensions import Own, Registry
 from hsae_dagster.keys import EmbeddingSet, hash_json
 from hsae_dagster.providers.base import (
     Annotations,
-    AnnotationTask,
     Annotator,
     Embedder,
     InterpretationRequest,
     Interpreter,
-    Keep,
     Labelled,
-    Mistakes,
     Report,
 )
-from hsae_dagster.providers.openai.server import Server
-from hsae_dagster.providers.spending import Account, Estimate
+from hsae_dagster.providers.openai.requests import Server
+from hsae_dagster.providers.spending import Account
 
 AUTHOR = "lexical"
 
 
-class LexicalAnnotator:
+class LexicalAnnotator(Annotator):
     """Judges claims by executing what they say."""
 
     free = True
@@ -48,14 +45,6 @@ class LexicalAnnotator:
         meanings = [meaning_of(concept.definition) for concept in concepts]
         report(f"{len(texts):,} texts judged by {len(meanings)} claims as they read")
         return Annotations(answers=judge(meanings, texts, self.closeness))
-
-    def estimate(self, tasks: Sequence[AnnotationTask]) -> Estimate:
-        """Nothing: no model is asked."""
-        return Estimate()
-
-    def annotate_all(self, tasks: Sequence[AnnotationTask], report: Report) -> list[Annotations]:
-        """`annotate` for each task."""
-        return [self.annotate(task.concepts, task.texts, report) for task in tasks]
 
 
 CONTEXT, SLOTS = 8192, 2
@@ -119,7 +108,7 @@ def _digest(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class OwnEmbedder:
+class OwnEmbedder(Embedder):
     """A user's function from texts to vectors, which are scaled to unit length here."""
 
     own: Own
@@ -130,18 +119,6 @@ class OwnEmbedder:
         dimensions = self._vectors(["a text"]).shape[1]
         shape = {"own": self.own.path, "source": self.own.source, "dimensions": dimensions, "normalise": "l2"}
         return EmbeddingSet(model=self.own.path, dimensions=dimensions, set_id=hash_json(shape))
-
-    def known_set(self) -> EmbeddingSet | None:
-        """`embedding_set`: no server need be asked."""
-        return self.embedding_set
-
-    def estimate(self, texts: Sequence[str], batch_size: int) -> Estimate:
-        """Nothing that is paid through this house."""
-        return Estimate()
-
-    def order(self, texts: Sequence[str]) -> Sequence[int]:
-        """As they come."""
-        return range(len(texts))
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """(n, dimensions) float32 of unit length; zeros stay zeros.
@@ -158,12 +135,6 @@ class OwnEmbedder:
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         scaled: np.ndarray = (vectors / np.where(length > 0, length, 1.0)).astype(np.float32)
         return scaled
-
-    def embed_all(self, texts: Sequence[str], batch_size: int, keep: Keep, report: Report) -> None:
-        """`embed` batch by batch."""
-        for start in range(0, len(texts), batch_size):
-            rows = range(start, min(start + batch_size, len(texts)))
-            keep(rows, self.embed(texts[rows.start : rows.stop]))
 
     def _vectors(self, texts: Sequence[str]) -> np.ndarray:
         found = self.own(list(texts))
@@ -190,7 +161,7 @@ def _minilm(spec: Embedding, account: Account | None) -> Embedder:
 
 def _openai_embedder(spec: Embedding, account: Account | None) -> Embedder:
     from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
-    from hsae_dagster.providers.openai.server import server_of
+    from hsae_dagster.providers.openai.requests import server_of
 
     return OpenAIEmbedder(
         _model(spec),
@@ -201,21 +172,18 @@ def _openai_embedder(spec: Embedding, account: Account | None) -> Embedder:
     )
 
 
-def _own_embedder(own: Own) -> Callable[[Embedding, Account | None], Embedder]:
-    def make(spec: Embedding, account: Account | None) -> Embedder:
-        unused = sorted({"dimensions", "max_tokens", "server"} & spec.model_fields_set)
-        if unused:
-            raise ProviderError(f"`embedding.{unused[0]}` has no effect on your own `{own.path}`. Remove it.")
-        return OwnEmbedder(own)
-
-    return make
+def _own_embedder(own: Own, spec: Embedding, account: Account | None) -> Embedder:
+    unused = sorted({"dimensions", "max_tokens", "server"} & spec.model_fields_set)
+    if unused:
+        raise ProviderError(f"`embedding.{unused[0]}` has no effect on your own `{own.path}`. Remove it.")
+    return OwnEmbedder(own)
 
 
 # Make an embedder of its declaration, and of the account that a paid one charges.
 EMBEDDERS: Registry[Callable[[Embedding, Account | None], Embedder]] = Registry(
     "embedding.model",
     {"minilm": _minilm, "openai:<model>": _openai_embedder},
-    _own_embedder,
+    lambda own: partial(_own_embedder, own),
     "fn(texts: list[str]) -> (n, dimensions) numbers, the same for the same text",
     ProviderError,
 )
@@ -231,7 +199,7 @@ def make_embedder(spec: Embedding, account: Account | None = None) -> Embedder:
 
 
 @dataclass(frozen=True)
-class OwnInterpreter:
+class OwnInterpreter(Interpreter):
     """A user's function from a request to phrases; it revises none."""
 
     own: Own
@@ -253,23 +221,9 @@ class OwnInterpreter:
                 raise self.own.wrong(f"{phrases!r:.60} for a neuron")
         return [[Concept(phrase, self.own.path) for phrase in own[: request.candidates]] for own in found]
 
-    def estimate(self, request: InterpretationRequest) -> Estimate:
-        """Nothing that is paid through this house."""
-        return Estimate()
-
-    def revise(
-        self, request: InterpretationRequest, mistakes: Sequence[Mistakes], report: Report
-    ) -> list[Concept | None]:
-        """No better words."""
-        return [None] * len(mistakes)
-
-    def estimate_revisions(self, request: InterpretationRequest) -> Estimate:
-        """Nothing."""
-        return Estimate()
-
 
 @dataclass(frozen=True)
-class OwnAnnotator:
+class OwnAnnotator(Annotator):
     """A user's function from claims and texts to answers."""
 
     own: Own
@@ -297,14 +251,6 @@ class OwnAnnotator:
             raise self.own.wrong("answers other than 1 (yes), 0 (no) and -1 (missing)")
         return Annotations(answers=answers.astype(np.int8))
 
-    def estimate(self, tasks: Sequence[AnnotationTask]) -> Estimate:
-        """Nothing that is paid through this house."""
-        return Estimate()
-
-    def annotate_all(self, tasks: Sequence[AnnotationTask], report: Report) -> list[Annotations]:
-        """`annotate` for each task."""
-        return [self.annotate(task.concepts, task.texts, report) for task in tasks]
-
 
 def _no_interpreter(spec: Interpretation, account: Account | None, asks: bool) -> Interpreter:
     raise ProviderError("`interpretation.model` is `lexical`: claims are found offline, and no interpreter is asked.")
@@ -314,28 +260,16 @@ def _model_interpreter(spec: Interpretation, account: Account | None, asks: bool
     from hsae_dagster.providers.openai.readers import OpenAIInterpreter
 
     model, server, provider = _reader("interpretation", spec, account, asks=asks)
-    interpreter = OpenAIInterpreter(
-        model,
-        server=server,
-        account=account,
-        temperature=spec.temperature,
-        effort=spec.effort,
-        provider=provider,
-        prompt=spec.prompt,
-        revision_prompt=spec.revision_prompt,
-    )
+    interpreter = OpenAIInterpreter(model, spec, server=server, account=account, provider=provider)
     if asks:
         interpreter.client.require_key()
     return interpreter
 
 
-def _own_interpreter(own: Own) -> Callable[[Interpretation, Account | None, bool], Interpreter]:
-    def make(spec: Interpretation, account: Account | None, asks: bool) -> Interpreter:
-        if spec.revisions:
-            raise ProviderError(f"`interpretation.revisions` has no effect on your own `{own.path}`. Remove it.")
-        return OwnInterpreter(own)
-
-    return make
+def _own_interpreter(own: Own, spec: Interpretation, account: Account | None, asks: bool) -> Interpreter:
+    if spec.revisions:
+        raise ProviderError(f"`interpretation.revisions` has no effect on your own `{own.path}`. Remove it.")
+    return OwnInterpreter(own)
 
 
 def _lexical(
@@ -350,18 +284,7 @@ def _model_annotator(
     from hsae_dagster.providers.openai.readers import OpenAIAnnotator
 
     model, server, provider = _reader("annotation", spec, account, asks=asks)
-    annotator = OpenAIAnnotator(
-        model,
-        server=server,
-        account=account,
-        temperature=spec.temperature,
-        effort=spec.effort,
-        provider=provider,
-        concepts_per_call=spec.concepts_per_call,
-        max_words=spec.max_words,
-        prompt=spec.prompt,
-        examples=examples,
-    )
+    annotator = OpenAIAnnotator(model, spec, server=server, account=account, provider=provider, examples=examples)
     if asks:
         annotator.client.require_key()
     return annotator
@@ -371,7 +294,7 @@ def _model_annotator(
 INTERPRETERS: Registry[Callable[[Interpretation, Account | None, bool], Interpreter]] = Registry(
     "interpretation.model",
     {"lexical": _no_interpreter, "openai:<model>": _model_interpreter, "local:<file.gguf>": _model_interpreter},
-    _own_interpreter,
+    lambda own: partial(_own_interpreter, own),
     "fn(request: InterpretationRequest) -> a list of phrases for each neuron",
     ProviderError,
 )
@@ -427,7 +350,7 @@ def _reader(
     section: str, spec: Interpretation | Annotation, account: Account | None, *, asks: bool
 ) -> tuple[str, "Server", str]:
     """Name, server and provider of a language model that writes or judges."""
-    from hsae_dagster.providers.openai.server import Server, server_of
+    from hsae_dagster.providers.openai.requests import Server, server_of
 
     provider = spec.model.partition(":")[0]
     if provider != "local":
@@ -439,5 +362,4 @@ def _reader(
 
 
 def _model(spec: Embedding | Interpretation | Annotation) -> str:
-    """The <model> of `openai:<model>`."""
     return spec.model.partition(":")[2].strip()

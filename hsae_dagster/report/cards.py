@@ -11,12 +11,12 @@ from typing import Any
 from hsae_dagster.core.concepts.words import CAPITALS, SIGN_CUES
 from hsae_dagster.core.hypothesis import Example, Hypothesis
 from hsae_dagster.report import prose
-from hsae_dagster.report.canvas import histogram_bars, histogram_png, histogram_words
 from hsae_dagster.report.content import ReportContent
-from hsae_dagster.report.prose import PLAIN, beside_effect, cluster_noun, tested_noun
-from hsae_dagster.report.trust import trust_facts
+from hsae_dagster.report.figures import histogram_bars, histogram_png, histogram_words
+from hsae_dagster.report.prose import PLAIN, beside_effect, cluster_noun, tested_noun, trust_facts
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
+    WORDS,
     capitalised,
     count,
     effect_brief,
@@ -131,20 +131,7 @@ _SELF_LINKING = re.compile(r"https?:(?=//)|www(?=\.)|@", re.IGNORECASE)
 FOUND_IN = "found in"
 SUPPORTING = "Texts that it holds for"
 NEAR_MISSES = "Near misses"
-_SOURCES = {
-    "neuron": "a neuron of the autoencoder",
-    "terms": "words of the training texts associated with the outcome",
-    "style": "the list of style cues",
-}
 _OTHER = {"a": "b", "b": "a"}
-_WHY = {
-    "controls": "changes sign under controls",
-    "false discovery rate": "by q, not by Holm",
-    "missing answers": "missing answers could overturn it",
-    "judge unchecked": "no human labels checked the judge",
-    "direction": "against its direction",
-    "not testable": "not testable",
-}
 
 
 def escape_markdown(text: str) -> str:
@@ -235,7 +222,7 @@ def source_words(hypothesis: Hypothesis) -> str:
         return "you, in dataset.yaml"
     if ":" in hypothesis.made_from:
         return f"your own source `{hypothesis.made_from}`"
-    return _SOURCES.get(hypothesis.made_from, "a language model that read texts of a neuron")
+    return str(WORDS["sources"].get(hypothesis.made_from, "a language model that read texts of a neuron"))
 
 
 def coverage_words(hypothesis: Hypothesis) -> str:
@@ -297,7 +284,7 @@ def _found_brief(hypothesis: Hypothesis) -> str:
 
 def why_words(hypothesis: Hypothesis) -> str:
     """In a word or two, the rule behind a verdict that the p-value beside it does not explain; empty otherwise."""
-    return _WHY.get(hypothesis.rule, "")
+    return str(WORDS["why"].get(hypothesis.rule, ""))
 
 
 def _evidence(hypothesis: Hypothesis, content: ReportContent) -> list[str]:
@@ -331,24 +318,10 @@ def _code(key: str) -> str:
     return re.sub(r"[^\w.-]", "", key)
 
 
-BADGE_CLASS = {
-    "confirmed": "confirmed",
-    "confirmed, judge unchecked": "suggestive",
-    "suggestive": "suggestive",
-    "not supported": "unsupported",
-    "invalid": "invalid",
-}
 NEAR_MISSES_NOTE = (
     "They activate the neuron strongly, but the claim does not hold for them. The sentence that activates it most is "
     "marked."
 )
-BADGE_SIGN = {
-    "confirmed": "●",
-    "confirmed, judge unchecked": "◍",
-    "suggestive": "◐",
-    "not supported": "○",
-    "invalid": "×",
-}
 
 
 def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tuple[float, float]) -> dict[str, Any]:
@@ -359,8 +332,8 @@ def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tupl
         "hypothesis_id": h.hypothesis_id,
         "number": position,
         "badge": h.badge,
-        "badge_class": BADGE_CLASS[h.badge],
-        "sign": BADGE_SIGN[h.badge],
+        "badge_class": WORDS["badges"][h.badge]["class"],
+        "sign": WORDS["badges"][h.badge]["sign"],
         "claim": claim,
         "reason": capitalised(h.reason),
         "effect": effect_figure(h.test.separation, content.task, content.outcome),
@@ -384,7 +357,6 @@ def _firing(h: Hypothesis) -> dict[str, Any] | None:
 
 
 def _origin(h: Hypothesis) -> Iterator[tuple[str, str]]:
-    """Where a hypothesis comes from, and the keys of its neuron, if there is one."""
     yield "Source", source_words(h)
     if h.source == "yours":
         return
@@ -397,7 +369,6 @@ def _origin(h: Hypothesis) -> Iterator[tuple[str, str]]:
 
 
 def _evidence_shown(h: Hypothesis, content: ReportContent) -> list[tuple[str, str, list[dict[str, Any]]]]:
-    """Title, note and texts of each kind of evidence."""
     groups = (
         _supporting(h),
         (NEAR_MISSES, NEAR_MISSES_NOTE, h.evidence.near_misses),

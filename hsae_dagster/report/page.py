@@ -1,45 +1,51 @@
-"""The page that people read: one self-contained HTML file."""
+"""The pages that people read, each one self-contained HTML file: the report, and the pages and lines beside it."""
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import polars as pl
 
+from hsae_dagster.core.evaluations import FILES, Change, EvaluationRecord, Standing, compare
 from hsae_dagster.core.inference.joint_fit import (
-    ALL_NEURONS,
-    CONCEPTS,
     EMBEDDINGS,
-    FIRED,
-    SELECTED,
     Reading,
     read_ladder,
 )
-from hsae_dagster.errors import MethodError
+from hsae_dagster.core.observations import BLOCKS
+from hsae_dagster.core.selection.stability import most_by_chance
+from hsae_dagster.errors import HsaeError, MethodError
 from hsae_dagster.extensions import Own, Registry
-from hsae_dagster.report import prose, trust
-from hsae_dagster.report.canvas import Figure
-from hsae_dagster.report.cards import BADGE_CLASS, BADGE_SIGN, card_limits, card_view, hypotheses_table
+from hsae_dagster.report import prose
+from hsae_dagster.report.cards import card_limits, card_view, escape_markdown, hypotheses_table
 from hsae_dagster.report.content import ReportContent, SizeChoice
-from hsae_dagster.report.figures import fit_ladder, forest_plot
-from hsae_dagster.report.trust import subgroup_view
+from hsae_dagster.report.figures import Figure, fit_ladder, forest_plot
 from hsae_dagster.report.wording import (
     NOT_ESTIMABLE,
+    WORDS,
     capitalised,
+    change_words,
     clean,
     count,
+    error_rate,
     flat_settings,
     grouped,
     metric_name,
-    metric_words,
     number,
     one_line,
+    ordinal,
     percent,
     plural,
+    recovery_words,
     rung_name,
+    short_claim,
+    short_outcome,
+    standing_effect,
     when,
 )
 
@@ -76,8 +82,12 @@ def _environment() -> Any:
         "capitalised": capitalised,
         "tie": _tie,
         "when": when,
+        "percent": percent,
+        "ordinal": ordinal,
+        "error_rate": error_rate,
+        "told": _told,
     }
-    environment.globals |= {"plural": plural}
+    environment.globals |= {"plural": plural, "most_by_chance": most_by_chance}
     return environment
 
 
@@ -95,36 +105,11 @@ def _tie(words: str) -> str:
     return words
 
 
-_NAMES = {
-    ALL_NEURONS: "all neurons",
-    SELECTED: "the selected neurons",
-    FIRED: "the selected neurons as active or not",
-    CONCEPTS: "the claims",
-}
-_BETWEEN = {
-    ALL_NEURONS: "between the embeddings and the neurons",
-    SELECTED: "between all neurons and the selected ones",
-    FIRED: "between how active neurons are and whether they are active",
-    CONCEPTS: "between the neurons and the claims",
-}
-_REMEDIES = {
-    ALL_NEURONS: "The autoencoder reconstructs texts without keeping what predicts the outcome. Let the size be chosen "
-    "(`saes: auto`), guide it by the label (`label_weight`, 0.1 to begin with), or try a smaller m with a larger k.",
-    SELECTED: "The signal is spread over more neurons than were selected. Raise `selection.n`, use a smaller m, or "
-    "guide the autoencoder by the label (`label_weight`), which concentrates it in fewer neurons.",
-    FIRED: "How strongly a neuron fires carries information that firing alone does not. Lower k, so that neurons fire "
-    "on fewer texts, or use more and narrower neurons (a larger m).",
-    CONCEPTS: "A few short claims cannot express what the neurons carry. Let more claims be chosen (`selection.n`), "
-    "let a language model write and judge them (`interpretation.model`, `annotation.model`), or bring more texts.",
-}
-# The same where the size was chosen by measurement, so that advice to do so would lead nowhere.
-_LEFT = {
-    ALL_NEURONS: "The autoencoder reconstructs texts without keeping what predicts the outcome. {tried} You can still "
-    "try more texts, or other sizes, listed in `saes`.",
-    SELECTED: "The signal is spread over more neurons than were selected. Raise `selection.n`. {tried}",
-    FIRED: "How strongly a neuron fires carries information that firing alone does not. {tried} You can still try "
-    "sizes with a lower k or a larger m than these, listed in `saes`.",
-}
+def _told(words: str) -> Any:
+    """Sentences of a template, escaped already: on one line, figures and their signs together."""
+    from markupsafe import Markup
+
+    return Markup(_tie(" ".join(words.split())).replace("'", "&#39;"))
 
 
 def ladder_sentences(reading: Reading, sizes: SizeChoice | None = None) -> Iterator[str]:
@@ -139,7 +124,9 @@ def ladder_sentences(reading: Reading, sizes: SizeChoice | None = None) -> Itera
             "predict this outcome."
         )
         return
-    shares = [(_NAMES[name], percent(max(share, 0.0))) for name, share in reading.kept if name != EMBEDDINGS]
+    shares = [
+        (WORDS["rungs"][name]["name"], percent(max(share, 0.0))) for name, share in reading.kept if name != EMBEDDINGS
+    ]
     first, *others = shares
     said = ", ".join([f"{first[0]} keep {first[1]}", *(f"{name} {share}" for name, share in others)])
     yield f"Of what the embeddings predict beyond chance, {said}."
@@ -147,17 +134,12 @@ def ladder_sentences(reading: Reading, sizes: SizeChoice | None = None) -> Itera
     if worst is None:
         yield "No single step loses much."
         return
-    yield f"Most is lost {_BETWEEN[worst.below]} ({percent(worst.lost)} of the whole). {_remedy(worst.below, sizes)}"
-
-
-def _remedy(rung: str, sizes: SizeChoice | None) -> str:
-    if sizes is None or rung not in _LEFT:
-        return _REMEDIES[rung]
-    return _LEFT[rung].format(tried=_tried(sizes))
+    rung = WORDS["rungs"][worst.below]
+    remedy = rung["left"].format(tried=_tried(sizes)) if sizes and "left" in rung else rung["remedy"]
+    yield f"Most is lost {rung['between']} ({percent(worst.lost)} of the whole). {remedy}"
 
 
 def _tried(sizes: SizeChoice) -> str:
-    """What was measured and taken, as a sentence."""
     shapes = ", ".join(f"{m}/{k}" for m, k in sizes.sizes)
     return (
         f"`saes: auto` raced {plural(len(sizes.sizes), 'autoencoder')} (m/k {shapes}) by the fit of their "
@@ -171,7 +153,7 @@ class Section:
 
     Attributes:
         title: its heading, and its name in the navigation.
-        parts: paragraphs (str), figures (`report.canvas.draw`) and tables, in reading order.
+        parts: paragraphs (str), figures (`report.figures.draw`) and tables, in reading order.
     """
 
     title: str
@@ -193,28 +175,25 @@ SECTIONS: dict[str, str | Callable[[ReportContent], Section]] = {
 _AFTER_OWN = "method"
 
 
-def _own_section(own: Own) -> Callable[[ReportContent], Section]:
-    def make(content: ReportContent) -> Section:
-        found = own(content)
-        if not isinstance(found, Section):
-            raise own.wrong(type(found).__name__)
-        if not isinstance(found.title, str) or not isinstance(found.parts, list | tuple):
-            raise own.wrong(
-                f"a Section whose title is of type {type(found.title).__name__} and whose parts are of type "
-                f"{type(found.parts).__name__}, not a str and a list"
-            )
-        for part in found.parts:
-            if not isinstance(part, str | Figure | pl.DataFrame):
-                raise own.wrong(f"a Section that holds {type(part).__name__}")
-        return found
-
-    return make
+def _own_section(own: Own, content: ReportContent) -> Section:
+    found = own(content)
+    if not isinstance(found, Section):
+        raise own.wrong(type(found).__name__)
+    if not isinstance(found.title, str) or not isinstance(found.parts, list | tuple):
+        raise own.wrong(
+            f"a Section whose title is of type {type(found.title).__name__} and whose parts are of type "
+            f"{type(found.parts).__name__}, not a str and a list"
+        )
+    for part in found.parts:
+        if not isinstance(part, str | Figure | pl.DataFrame):
+            raise own.wrong(f"a Section that holds {type(part).__name__}")
+    return found
 
 
 OWN_SECTIONS: Registry[Callable[[ReportContent], Section]] = Registry(
     "report.sections",
     {},
-    _own_section,
+    lambda own: partial(_own_section, own),
     "fn(content: ReportContent) -> Section(title, parts: str, Figure or polars.DataFrame) of hsae_dagster.report.page",
     MethodError,
 )
@@ -281,19 +260,22 @@ def render_report(content: ReportContent, drawn: Drawn | None = None) -> str:
         counts=_badge_counts(content),
         headline=prose.headline(content),
         outcome=prose.outcome_sentence(content),
-        paragraphs=prose.summary(content),
+        recovery=recovery_words(content.fits, content.floor),
         strongest=[(h.hypothesis_id, *prose.strong_words(h, content)) for h in prose.strongest(content)],
         drawn=drawn or Drawn.of(content),
         rows=hypotheses_table(content),
         plain=prose.PLAIN if content.controls else "",
         fits=[(title, [_fit_row(fit) for fit in own]) for title, own in grouped(content.fits)],
         reading=[*ladder_sentences(read_ladder(content.fits, content.floor), content.sizes), *_published(content)],
-        subgroups=subgroup_view(content),
+        subgroups=prose.subgroup_rows(content),
+        holding=prose.subgroup_counts(content),
         metric=metric_name(metric),
-        metric_words=metric_words(metric),
-        meanings=[(word, BADGE_CLASS[word], BADGE_SIGN[word], text) for word, text in prose.BADGE_MEANINGS],
-        method=list(prose.method(content)),
-        threats=list(trust.threats(content)),
+        meanings=[(word, each["class"], each["sign"], each["meaning"]) for word, each in WORDS["badges"].items()],
+        cluster_noun=prose.cluster_noun(content),
+        outcome_name=short_outcome(content.outcome),
+        blocks=BLOCKS,
+        doubts=prose.doubts(content),
+        size=partial(prose.size_words, task=content.task),
         settings=list(flat_settings(content.settings)),
     )
 
@@ -307,7 +289,7 @@ def _published(content: ReportContent) -> Iterator[str]:
 
 def _badge_counts(content: ReportContent) -> list[tuple[str, str, str, int]]:
     badges: list[str] = [h.badge for h in content.hypotheses]
-    return [(word, BADGE_CLASS[word], BADGE_SIGN[word], badges.count(word)) for word in BADGE_CLASS]
+    return [(word, each["class"], each["sign"], badges.count(word)) for word, each in WORDS["badges"].items()]
 
 
 def _fit_row(fit: Any) -> tuple[str, str, str, str]:
@@ -315,3 +297,246 @@ def _fit_row(fit: Any) -> tuple[str, str, str, str]:
     if math.isfinite(fit.low) and math.isfinite(fit.high):
         interval = f"[{number(fit.low)}, {number(fit.high)}]"
     return rung_name(fit.name), number(fit.value), interval, fit.how
+
+
+REPORTS_PORT = 3001
+
+
+def link(words: str, address: str) -> str:
+    """A link; the words show as themselves."""
+    return f"[{escape_markdown(words)}]({address})"
+
+
+def asset_address(key: str, partition: str | None = None) -> str:
+    """The page of an asset (`hsae/corpus`), opened at a partition."""
+    query = f"?{urlencode({'view': 'partitions', 'partition': partition}, quote_via=quote)}" if partition else ""
+    return f"{ui_root()}/assets/{quote(key)}{query}"
+
+
+def card_partition(dataset: str, number: int) -> str:
+    """Partition key of the card of one hypothesis, by its number everywhere: `reviews|h01` is the report's first."""
+    return f"{dataset}|h{number:02d}"
+
+
+def dataset_of_card(partition: str) -> str:
+    """The dataset of a card's partition."""
+    return partition.rpartition("|")[0]
+
+
+def run_address(run_id: str) -> str:
+    """A run's page."""
+    return f"{ui_root()}/runs/{quote(run_id, safe='')}"
+
+
+def ui_root() -> str:
+    """What every address begins with: HSAE_UI_URL (a path such as `/dagster`, or a whole URL), by default nothing.
+
+    Raises:
+        HsaeError: the variable is neither.
+    """
+    root = os.environ.get("HSAE_UI_URL", "").strip().rstrip("/")
+    if root and not root.startswith(("/", "http://", "https://")):
+        raise HsaeError(
+            f"HSAE_UI_URL is `{root}`. Set it to the path under which Dagster is served, such as /dagster, or to its "
+            "whole address, such as https://example.org/dagster; or leave it out."
+        )
+    return root
+
+
+def dagster_root() -> str:
+    """What an address of Dagster begins with on a page that is not Dagster's own; `hsae ui` sets HSAE_DAGSTER_URL."""
+    root, here = ui_root(), os.environ.get("HSAE_DAGSTER_URL", "").rstrip("/") or "http://127.0.0.1:3000"
+    return root if root.startswith("http") else f"{here}{root}"
+
+
+def report_address(dataset: str) -> str:
+    """Where `hsae serve`, which `hsae ui` starts beside Dagster, shows a report; HSAE_REPORTS_URL moves it."""
+    root = os.environ.get("HSAE_REPORTS_URL", "").strip().rstrip("/") or f"http://127.0.0.1:{REPORTS_PORT}"
+    return f"{root}/{quote(dataset)}.html"
+
+
+# What a record keeps of a text beside a hypothesis: (role, text_id, text).
+Quoted = tuple[str, str, str]
+
+
+def lineage_lines(
+    record: EvaluationRecord, hypothesis_id: str, history: Sequence[EvaluationRecord], quoted: Sequence[Quoted]
+) -> Iterator[str]:
+    """A hypothesis and everything it came from, from the claim down to the files; one line each."""
+    row = record.hypothesis(hypothesis_id)
+    assert row is not None  # the caller found the record by it
+    task = str(record.summary["task"])
+    yield f"{hypothesis_id}  {capitalised(one_line(row['claim']))}"
+    yield f"  {row['badge']}: {one_line(row['reason'])}"
+    yield f"  effect {standing_effect(Standing.of(row), task)}, on {one_line(str(record.summary['outcome']))}"
+    yield f"  concept {row['concept_id']}, neuron {row['sae_id']}/{row['sae_column']}, rank {row['rank'] + 1}"
+    yield ""
+    yield f"{record.dataset}, evaluation {record.number}, published {when(record.published)}, rests on:"
+    for origin in (record.evaluation, *reversed(record.origins)):
+        made = ", ".join(origin.upstream) or FILES
+        yield (
+            f"  {origin.asset:<18} {origin.data_version[:12]}  code {origin.code_version:<3} {when(origin.created)}  "
+            f"run {origin.run_id[:8]}  from {made}"
+        )
+    yield f"  {FILES:<18} {record.files[:12]}"
+    for sentence in record.mixed:
+        yield f"  beware: {sentence}"
+    if quoted:
+        yield ""
+        yield f"{plural(len(quoted), 'text')} on its card (see them with `hsae text <id>`):"
+        for role, text_id, _ in quoted:
+            yield f"  {role:<9} {text_id}"
+    yield ""
+    yield "Its evaluations:"
+    for past in history:
+        standing = Standing.of(past.hypothesis(hypothesis_id) or row)
+        effect = standing_effect(standing, task)
+        yield f"  {past.number:>3}  {when(past.published)}  {standing.badge:<13} {effect}  (report {past.key})"
+
+
+_GROUPS = (
+    ("appeared", "Appeared", "Hypotheses that the earlier evaluation did not have."),
+    ("moved", "Moved", "The same hypotheses with another verdict, effect, rank or wording."),
+    ("vanished", "Vanished", "Hypotheses that the later evaluation does not have."),
+    ("unchanged", "Unchanged", "The same in every respect."),
+)
+
+
+def _page(name: str, title: str, eyebrow: str, **shown: Any) -> str:
+    return str(template(f"{name}.html.j2").render(css=style(), title=title, eyebrow=eyebrow, **shown))
+
+
+def render_index(dataset: str, records: Sequence[EvaluationRecord]) -> str:
+    """The evaluations of a dataset as one HTML document, newest first."""
+    return _page("index", f"{dataset}: all evaluations", "hsae_dagster", dataset=dataset, records=records[::-1])
+
+
+def with_places(page: bytes, key: str, dagster: str, folder: str = "") -> bytes:
+    """A report's page with links to its tables, to earlier evaluations and to Dagster.
+
+    `folder` leads from the page to the evaluations of its dataset.
+    """
+    places = template("places.html.j2").render(folder=folder, key=key, dagster=dagster)
+    return page.replace(b"<!-- places -->\n", places.encode(), 1)
+
+
+def render_tables(dataset: str, key: str, number: int, tables: Sequence[tuple[str, int]]) -> str:
+    """The list of an evaluation's tables, each with its number of rows, as one HTML document."""
+    shown = {"dataset": dataset, "key": key, "number": number, "tables": tables}
+    return _page("tables", f"{dataset}: tables", f"evaluation {number}", **shown)
+
+
+def render_comparison(before: EvaluationRecord, after: EvaluationRecord) -> str:
+    """What appeared, moved, vanished between two evaluations of a dataset, as one HTML document."""
+    changes = compare(*([Standing.of(row) for row in record.hypotheses] for record in (before, after)))
+    task = str(after.summary["task"])
+    groups = [
+        (kind, title, note, [_row(change, task) for change in changes if change.kind == kind])
+        for kind, title, note in _GROUPS
+    ]
+    old, new = ({origin.asset: origin.data_version for origin in record.origins} for record in (before, after))
+    return _page(
+        "comparison",
+        f"{after.dataset}: what changed",
+        f"evaluation {before.number} and evaluation {after.number}",
+        before=before,
+        after=after,
+        headline=comparison_headline(changes),
+        causes=", ".join(asset for asset in old | new if old.get(asset) != new.get(asset)),
+        groups=groups,
+    )
+
+
+def comparison_headline(changes: Sequence[Change]) -> str:
+    """How many appeared, vanished, moved."""
+    kinds: list[str] = [change.kind for change in changes]
+    told = [(kinds.count(kind), kind) for kind, _, _ in _GROUPS]
+    return f"Of {plural(len(kinds), 'hypothesis')}, {', '.join(f'{n} {kind}' for n, kind in told)}."
+
+
+def _row(change: Change, task: str) -> dict[str, str]:
+    return {
+        "key": change.standing.hypothesis_id,
+        "claim": one_line(change.standing.claim),
+        "before": _standing(change.before, task),
+        "after": _standing(change.after, task),
+        "words": change_words(change, task),
+    }
+
+
+def _standing(standing: Standing | None, task: str) -> str:
+    return f"{standing.badge}, {standing_effect(standing, task)}" if standing else "–"
+
+
+# From here on, a page lists its datasets at the top.
+LISTED_FROM = 5
+
+
+@dataclass(frozen=True)
+class HypothesisLine:
+    """One of a dataset's hypotheses, by its number in the report; its effect is written out."""
+
+    hypothesis_id: str
+    claim: str
+    effect: str
+    number: int
+    badge: str
+
+
+@dataclass(frozen=True)
+class DatasetLine:
+    """One dataset; hypotheses in the report's order, `published` in ISO 8601, `usd` None where it is not known."""
+
+    dataset: str
+    outcome: str
+    tested: int
+    confirmed: int
+    hypotheses: tuple[HypothesisLine, ...]
+    best: tuple[HypothesisLine, ...]
+    published: str | None
+    evaluations: int
+    status: str
+    calls: int
+    usd: float | None
+
+    @property
+    def day(self) -> str:
+        """When it was evaluated, for people."""
+        return when(self.published) if self.published else "never"
+
+    @property
+    def spent(self) -> str:
+        """Calls and their price."""
+        if not self.calls:
+            return "nothing"
+        price = "price not known" if self.usd is None else f"{number(self.usd, 2)} USD"
+        return f"{count(self.calls)} calls, {price}"
+
+
+def render_overview(lines: Sequence[DatasetLine]) -> str:
+    """The page: a section per dataset, whose hypotheses unfold; closed ones cost a browser next to nothing."""
+    return _page("overview", "All datasets", "hsae_dagster", lines=lines, listed=len(lines) >= LISTED_FROM)
+
+
+def overview_markdown(lines: Sequence[DatasetLine], evaluation: str) -> str:
+    """A table for Dagster, with links to each dataset's evaluation, which is an asset of this key."""
+    say = escape_markdown
+    rows = ["| dataset | confirmed | evaluated | status | spent |", "|---|---|---|---|---|"]
+    for line in lines:
+        opened = link(line.dataset, asset_address(evaluation, line.dataset))
+        figures = f"{line.confirmed} of {line.tested} | {say(line.day)} | {say(line.status)} | {say(line.spent)}"
+        rows.append(f"| {opened} | {figures} |")
+    return "\n".join(rows)
+
+
+def best_markdown(lines: Sequence[DatasetLine], cards: str) -> str:
+    """The strongest hypotheses of every dataset, with links to their cards, which are an asset of this key."""
+    say = escape_markdown
+    rows = ["| dataset | hypothesis | effect |", "|---|---|---|"]
+    for line in lines:
+        for best in line.best:
+            card = asset_address(cards, card_partition(line.dataset, best.number))
+            rows.append(
+                f"| {say(line.dataset)} | {link(capitalised(short_claim(best.claim, 90)), card)} | {say(best.effect)} |"
+            )
+    return "\n".join(rows) if len(rows) > 2 else "No hypothesis of any dataset is confirmed."

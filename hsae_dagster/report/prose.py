@@ -1,28 +1,33 @@
-"""The paragraphs of a report: what was found, and how."""
+"""The sentences of a report: what was found and how, and how far it may be trusted."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from hsae_dagster.core.hypothesis import Hypothesis
+import numpy as np
+
+from hsae_dagster.core.hypothesis import Hypothesis, NearCopy
+from hsae_dagster.core.inference.annotation_error import AnnotationError
 from hsae_dagster.core.inference.joint_fit import WORDS
-from hsae_dagster.core.observations import BLOCKS
+from hsae_dagster.core.inference.subgroups import SubgroupEffect
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.wording import (
+    NOT_ESTIMABLE,
     capitalised,
     concepts_fit,
     count,
     effect_brief,
     effect_words,
-    error_rate,
+    left_out_words,
     metric_name,
     number,
     one_line,
     ordinal,
+    p_phrase,
+    p_value,
     partial_brief,
     percent,
     plural,
-    recovery_words,
-    short_outcome,
 )
 
 
@@ -43,19 +48,6 @@ def own_effect_words(content: ReportContent) -> Iterator[str]:
         f"Of the {len(confirmed)}, {own or 'none'} {keeps} direction with all other claims held constant, by "
         f"{intervals}."
     )
-
-
-BADGE_MEANINGS = (
-    ("confirmed", "the test holds after Holm's correction for all tests, in the expected direction."),
-    ("confirmed, judge unchecked", "the same, but a language model judged the texts and no human labels checked it."),
-    (
-        "suggestive",
-        "only a weaker test holds (false discovery rate), the effect changes sign under controls, or missing answers "
-        "could overturn it.",
-    ),
-    ("not supported", "the held-out texts do not show it. That is not proof that it is untrue."),
-    ("invalid", "it could not be tested, or its effect runs against the direction it was selected for."),
-)
 
 
 def unit(content: ReportContent) -> str:
@@ -160,33 +152,6 @@ def strong_words(hypothesis: Hypothesis, content: ReportContent) -> tuple[str, s
     return claim, f"{words}; {PLAIN} {beside_effect(hypothesis, content)[1]}"
 
 
-def _controls_paragraph(content: ReportContent) -> str:
-    """What declared controls do to the figures."""
-    names = ", ".join(one_line(name) for name in content.controls)
-    return (
-        f"Controls ({names}): effects, intervals, p-values, q and verdicts are with these and text length held "
-        "constant, as far as straight lines and categories can. The plain effect, without controls, is shown beside "
-        "each."
-    )
-
-
-def summary(content: ReportContent) -> tuple[str, ...]:
-    """The paragraphs under the headline."""
-    out = []
-    if content.controls and content.hypotheses:
-        out.append(_controls_paragraph(content))
-    if content.confirmed:
-        out.append(
-            "Confirmed means: if no claim were associated with the outcome, a report like this should confirm any in "
-            f"at most {error_rate(content.alpha)} of cases (docs/inference.md: how nearly it does). It is an "
-            "association found in some texts and seen again in others, not a cause. A claim is tested as it reads: "
-            "its words are its whole meaning."
-        )
-    if content.fits and content.hypotheses:
-        out.append(recovery_words(content.fits, content.floor))
-    return tuple(out)
-
-
 def _beaten_by_words(content: ReportContent) -> Iterator[str]:
     """A sentence where a linear model of plain words predicts more than the claims do."""
     concepts, words = concepts_fit(content.fits), next((fit for fit in content.fits if fit.name == WORDS), None)
@@ -205,121 +170,156 @@ def outcome_sentence(content: ReportContent) -> str:
     return f"A number: {name} (average {number(content.outcome_mean)} over the held-out {noun})."
 
 
-def method(content: ReportContent) -> Iterator[tuple[str, str]]:
-    """How the figures came about: (what, how)."""
-    by = f" Texts of one {cluster_noun(content)} are always in the same split." if content.cluster else ""
-    how = "Claims are found on the training and validation texts and tested once on the held-out texts (the holdout)."
-    if content.halves:
-        by = by.replace("split", "half")
-        how = (
-            "Two halves. What each half of the texts suggests (neurons, words, thresholds, directions, the "
-            "size of the autoencoder) is tested once, on the other half, which is held out from all of that. "
-            "Autoencoders do not see the outcome and learn from the texts of both. Claims of both halves that "
-            "say the same are one line, found twice: it shows the more significant of the two tests, so its effect "
-            "is slightly optimistic, and the card shows both."
+def subgroup_rows(content: ReportContent) -> list[tuple[str, str, str, tuple[str, ...]]]:
+    """The table of the page: (hypothesis id, claim, subgroup, figures in words); may be empty."""
+    return [
+        (h.hypothesis_id, h.claim, subgroup_name(one), _figures(one, content.task))
+        for h in content.hypotheses
+        for one in h.subgroups
+    ]
+
+
+def _figures(one: SubgroupEffect, task: str) -> tuple[str, ...]:
+    tests = (one.effect, one.p_holm, effect_brief), (one.difference, one.difference_p_holm, partial_brief)
+    told = [words for effect, p, brief in tests for words in (brief(effect, task), p_value(p))]
+    return (*told, count(one.n), count(one.n_with))
+
+
+def subgroup_counts(content: ReportContent) -> tuple[int, int]:
+    """How many effects within subgroups differ from zero, and how many hypotheses' between subgroups, corrected."""
+    holding = sum(one.p_holm < content.alpha for h in content.hypotheses for one in h.subgroups)
+    return holding, sum(any(s.difference_p_holm < content.alpha for s in h.subgroups) for h in content.hypotheses)
+
+
+def subgroup_name(one: SubgroupEffect) -> str:
+    """`side = north`."""
+    return f"{one_line(one.covariate)} = {one_line(one.level)}"
+
+
+def difference_words(one: SubgroupEffect, content: ReportContent) -> str:
+    """How the effect in a subgroup compares with that elsewhere."""
+    if not math.isfinite(one.difference.estimate):
+        return "too few texts elsewhere to compare"
+    corrected = p_phrase("Holm's p", one.difference_p_holm)
+    return f"{partial_brief(one.difference, content.task)} against elsewhere ({corrected})"
+
+
+_SHOWN_COPIES = 5
+
+
+def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str, str]]:
+    """Figures of a card on how far to trust it: (name, value)."""
+    yield "Power of the test", detectable_words(hypothesis.detectable, content.task)
+    if math.isfinite(hypothesis.stability):
+        yield "Neuron selected again", f"in {percent(hypothesis.stability)} of random halves of the training clusters"
+    if hypothesis.duplicates:
+        near = "; ".join(f"{one_line(d.claim)} (φ {number(d.phi)})" for d in hypothesis.duplicates)
+        yield "Stands for near-duplicates", near
+    if hypothesis.near_copies:
+        yield "Stands for near-copies", near_copy_words(hypothesis.near_copies)
+    for one in hypothesis.subgroups:
+        yield (
+            f"Where {subgroup_name(one)}",
+            f"{effect_brief(one.effect, content.task)}; {difference_words(one, content)}",
         )
-    yield "Splits", how + by
-    yield (
-        "From text to claim",
-        "Texts become embeddings: lists of numbers that represent their meaning. A sparse autoencoder breaks "
-        "these into neurons. Each neuron is zero for most texts; the others activate it (“fire”). Neurons "
-        "that predict the outcome on training texts are selected (the method of HypotheSAEs, arXiv "
-        "2502.04382). Claims come from texts that activate them, from words associated with the outcome and "
-        "from a list of style cues, and are chosen together. Each claim is then judged on held-out texts "
-        "without looking at any neuron or the outcome.",
-    )
-    yield ("What the neurons learned from", _guidance(content))
-    yield ("Effect", _effect_method(content) + _with_controls(content))
-    within = f"each {cluster_noun(content)}" if content.cluster else f"clusters (here every {unit(content)} is its own)"
-    yield (
-        "Interval and test",
-        f"95 % intervals and p-values come from standard errors robust to dependence within {within}: the larger of "
-        "the bias-reduced sandwich (CR2) and a model-based error (Moulton's, as far as a claim belongs to whole "
-        "clusters or outcomes are few; for pairs the classical one), with Student's t at the degrees of freedom of "
-        "Imbens and Kolesár. Where clusters are few or unequal, a wild cluster bootstrap counts if it is more cautious."
-        + (
-            f" Rows of one of {BLOCKS} blocks of time count as dependent too; slower drifts are not allowed for."
-            if (content.settings.get("columns") or {}).get("time")
-            else ""
+    if hypothesis.annotation_error is not None:
+        yield from error_facts(hypothesis.annotation_error, content.task)
+    if content.look is not None and content.look.number > 1:
+        counted = plural(content.family, "test")
+        yield (
+            "Look at the held-out texts",
+            f"the {ordinal(content.look.number)}; the correction counts {counted} in all",
         )
-        + (
-            " The p-value of a share won comes from random sign flips of clusters (mid-p) or, where texts "
-            "recur in several pairs, from assigning the claim to other texts."
-            if content.task == "pairwise"
-            else ""
-        ),
-    )
-    tests = sum(1 + (h.twin is not None) for h in content.hypotheses)
-    yield (
-        "Many tests",
-        "Holm's correction is meant to keep the chance of any false confirmation below "
-        f"{error_rate(content.alpha)}; the simulations in docs/inference.md show how well it does, and where it "
-        "fails. Dependence that no column and no equal text reveals is not accounted for. q is the false "
-        f"discovery rate of Benjamini and Hochberg. Plain Bonferroni would keep {content.bonferroni} of {tests}."
-        + (" Each half has half of that chance, for its own tests (less what your own claims take)." * content.halves),
-    )
-    yield (
-        "Beside all other claims",
-        "The same difference with all other claims, text length and the declared controls held constant "
-        + ("(least squares)." if content.task == "regression" else "(average marginal effect of a logit).")
-        + " A claim can lose its effect here if another claim says nearly the same.",
-    )
-    yield (
-        "Claim and neuron",
-        "A claim is tested as it reads. How much of its neuron it says does not affect the verdict. Precision: "
-        "of the texts for which the claim holds, the share that activate the neuron. Recall: of the texts that "
-        "activate the neuron, the share for which the claim holds. r: their correlation. Claims made from "
-        "words or style may have no neuron.",
-    )
-    yield (
-        "Joint fit",
-        "Models of embeddings, words and neurons are trained on the other splits. Claims are judged on the "
-        "holdout only, so their model is cross-fitted over its clusters, and an AUC compares texts within one "
-        "fold only. No model is scored on texts it has seen. The floor is the model of the claims on shuffled "
-        "outcomes." + (" With two halves, each value is the mean over both sides." * content.halves),
-    )
 
 
-def _guidance(content: ReportContent) -> str:
-    weights = sorted({guided.weight for guided in content.guidance.values()})
-    if not any(weights):
-        return (
-            "The texts alone, including held-out ones if `saes: auto` chose the size: the autoencoder learned "
-            "to reconstruct the embeddings and never saw the outcome. Its neurons represent what is frequent "
-            "in the texts, whether or not it is associated with the outcome."
+def near_copy_words(copies: Sequence[NearCopy]) -> str:
+    """Near-copies of a neuron that were left out so that other neurons could be selected."""
+    named = [f"{c.sae_id[:8]}/{c.sae_column} (r {number(c.correlation)}, cosine {number(c.cosine)})" for c in copies]
+    more = f" and {len(named) - _SHOWN_COPIES} more" if len(named) > _SHOWN_COPIES else ""
+    return "; ".join(named[:_SHOWN_COPIES]) + more
+
+
+def error_facts(error: AnnotationError, task: str) -> Iterator[tuple[str, str]]:
+    """What labels by people, or the judge's stated accuracy, make of an effect."""
+    if error.distilled is not None:
+        probe = error.distilled
+        yield (
+            "Judged by a probe",
+            f"the model judged {count(probe.n_gold)} of the held-out observations, and a probe on their vectors "
+            f"the rest. The probe finds {percent(probe.sensitivity)} of the model's yes answers and says yes to "
+            f"{percent(probe.false_positive_rate)} of the others; κ {number(probe.kappa)}. The effect is "
+            "corrected for these errors",
         )
-    named = " and ".join(f"{weight:g}" for weight in weights if weight)
-    some = "The autoencoder" if all(weights) else "One or more of the autoencoders (each card says whether its own)"
-    few = [f"{guided.neurons} of {guided.m}" for guided in content.guidance.values() if guided.by_few]
-    source = (
-        f" from {' and '.join(few)} neurons, while the others only reconstruct (each card says which)" if few else ""
-    )
-    return (
-        f"{some} learned to reconstruct the embeddings and, with weight {named}, to predict the outcome of the "
-        f"training texts{source}. Such neurons favour what predicts the outcome and are not a neutral inventory "
-        "of the texts. The outcomes of the holdout were not used, so tests, intervals and corrections remain "
-        "valid."
-    )
-
-
-def _with_controls(content: ReportContent) -> str:
-    if not content.controls:
-        return ""
-    return " The declared controls and the text's length are held constant, by least squares."
-
-
-def _effect_method(content: ReportContent) -> str:
-    if content.task == "pairwise":
-        return (
-            "Among pairs in which the claim holds for one text only, the share that this text wins; one half is no "
-            "association. It does not matter which text is called A."
+    found = error.corrected
+    if found is not None and found.note:
+        yield "Corrected by gold labels", found.note
+    elif found is not None:
+        yield "Corrected by gold labels", f"{partial_brief(found.corrected, task)} ({plural(found.n_gold, 'label')})"
+        yield (
+            "The judge against people",
+            f"finds {percent(found.sensitivity)} of the texts for which it holds and says yes to "
+            f"{percent(found.false_positive_rate)} of the others; κ {number(found.kappa)}",
         )
-    if content.task == "classification":
-        return (
-            f"Share of “{short_outcome(content.outcome)}” among the texts that the claim holds for minus that "
-            "among the others."
-        )
-    return (
-        f"The average of the outcome ({short_outcome(content.outcome)}) over the texts that the claim holds for minus "
-        "its average over the others."
-    )
+    if math.isfinite(error.human_kappa):
+        yield "Two people", f"κ {number(error.human_kappa)}"
+    low, high = error.band
+    if math.isfinite(low):
+        yield "With the judge's stated accuracy", f"a true effect from {_signed(low, task)} to {_signed(high, task)}"
+
+
+def _signed(value: float, task: str) -> str:
+    return number(value, signed=True) if task == "regression" else f"{number(100 * value, 1, signed=True)} points"
+
+
+def _typical(content: ReportContent) -> str:
+    sizes = [abs(h.test.separation.estimate) for h in content.hypotheses]
+    known = sorted(size for size in sizes if math.isfinite(size))
+    return size_words(known[len(known) // 2], content.task) if known else NOT_ESTIMABLE
+
+
+def size_words(value: float, task: str) -> str:
+    """The size of an effect in the unit in which effects are shown."""
+    return number(value) if task == "regression" else f"{number(100 * value, 1)} points"
+
+
+def detectable_words(size: float, task: str) -> str:
+    """The minimum detectable effect, in the unit in which effects are shown, and what it is not: a lower limit."""
+    if not math.isfinite(size):
+        return NOT_ESTIMABLE
+    written = number(size) if task == "regression" else f"{number(100 * size, 1)} points"
+    return f"an effect of ±{written} would have been found with 80 % probability, a smaller one with less"
+
+
+_FEW_CLUSTERS = 40  # below it a reader should know (Cameron, Gelbach and Miller 2008)
+
+
+def doubts(content: ReportContent) -> dict[str, Any]:
+    """What the page's reasons to doubt rest on, by the names of sections/threats.html.j2; empty where there is none."""
+    tests = [h.test for h in content.hypotheses]
+    clusters = min((test.n_clusters for test in tests), default=_FEW_CLUSTERS)
+    recall = [h.fidelity.natural_recall for h in content.hypotheses if h.sae_id and h.fidelity.n_firing]
+    return {
+        "probe": _probe(content),
+        "few_clusters": clusters if clusters < _FEW_CLUSTERS else None,
+        "recall": float(np.median(recall)) if recall else None,
+        "missing": max((_missing(h, content) for h in content.hypotheses), default=0),
+        "opposite": sum("opposite signs" in flag for test in tests for flag in test.flags),
+        "left_out": "; ".join(f"{left_out_words(reason)}: {count(n)}" for reason, n in content.dropped.items() if n),
+        "typical": _typical(content),
+    }
+
+
+def _probe(content: ReportContent) -> dict[str, Any] | None:
+    """Of how many observations the model judged some, and the median and lowest κ of the probe that judged the rest."""
+    probes = [(h.test, h.annotation_error.distilled) for h in content.hypotheses if h.annotation_error]
+    found = [(test, probe) for test, probe in probes if probe is not None]
+    if not found:
+        return None
+    kappas = [probe.kappa for _, probe in found if math.isfinite(probe.kappa)]
+    agreement = (float(np.median(kappas)), min(kappas)) if kappas else None
+    return {"asked": found[0][1].n_gold, "seen": found[0][0].n, "kappas": agreement}
+
+
+def _missing(hypothesis: Hypothesis, content: ReportContent) -> int:
+    holdout = content.tested_on(hypothesis.half)
+    return max(0, holdout.observations - hypothesis.test.n) if holdout else 0

@@ -5,7 +5,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from hsae_dagster.core.evaluations import Change, Standing
 from hsae_dagster.core.hypothesis import Example
@@ -13,11 +16,9 @@ from hsae_dagster.core.inference.cluster_robust import Effect
 from hsae_dagster.core.inference.joint_fit import (
     ALL_NEURONS,
     CONCEPTS,
-    CONTROLS,
     EMBEDDINGS,
     FIRED,
     SELECTED,
-    WORDS,
     Fit,
 )
 
@@ -27,10 +28,8 @@ MINUS = "\u2212"
 # Control characters, lone surrogates and what turns the writing direction round: none of them is text to read.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 _SCALE = re.compile(r"(?:scale )?([-\u2212]?\d+(?:\.\d+)?)\s*(?:to|\u2013|-|…)\s*([-\u2212]?\d+(?:\.\d+)?)")
-_LEFT_OUT = {
-    "repeated row": "repeating a row of the same id",
-    "text of another split": "whose text and cluster belong to different splits",
-}
+# Fixed words, by their use.
+WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 # How claims begin or end, and what is left of that where there is little room.
 _SHORTER = (
     (re.compile("^says (?=“)"), ""),
@@ -302,7 +301,7 @@ def example_outcome(example: Example, task: str, outcome: str) -> str:
 
 def left_out_words(reason: str) -> str:
     """Why rows were left out, in words; `reason` is as the corpus records it."""
-    return _LEFT_OUT.get(reason, one_line(reason))
+    return str(WORDS["left_out"].get(reason) or one_line(reason))
 
 
 def concepts_fit(fits: tuple[Fit, ...]) -> Fit | None:
@@ -339,13 +338,6 @@ def recovery_words(fits: tuple[Fit, ...], floor: tuple[float, float]) -> str:
     if share >= 1:
         return f"Together the claims predict at least as well as the embeddings ({figures})."
     return f"Together the claims predict {percent(share)} of what the embeddings predict ({figures})."
-
-
-def metric_words(metric: str) -> str:
-    """What the measure of fit means."""
-    if metric == "R2":
-        return "R² is the share of the outcome's variance that is predicted: 0 is none, 1 is all."
-    return "AUC is how often a model ranks a text with the outcome above one without it: 0.5 is chance, 1 is always."
 
 
 def standing_effect(standing: Standing, task: str) -> str:
@@ -385,15 +377,6 @@ def change_words(change: Change, task: str) -> str:
     return f"Moved: {'; '.join(parts)}."
 
 
-_NAMES = {
-    EMBEDDINGS: "embeddings",
-    ALL_NEURONS: "all neurons",
-    SELECTED: "selected neurons",
-    FIRED: "selected, active or not",
-    CONCEPTS: "claims",
-    WORDS: "plain words (TF-IDF)",
-    CONTROLS: "length and controls",
-}
 COMPARISON = "For comparison"
 _GROUPS = (
     ("What embeddings know", (EMBEDDINGS,)),
@@ -404,7 +387,7 @@ _GROUPS = (
 
 def rung_name(name: str) -> str:
     """The plain name of a rung; any other name as it is."""
-    return _NAMES.get(name, name)
+    return str(WORDS["rungs"].get(name, {"short": name})["short"])
 
 
 def grouped(fits: Sequence[Fit]) -> list[tuple[str, list[Fit]]]:

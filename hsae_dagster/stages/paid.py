@@ -16,11 +16,10 @@ from hsae_dagster.dataset.spec import Annotation, Interpretation
 from hsae_dagster.errors import HsaeError, StorageError
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.providers.base import Annotator, Interpreter, Mistakes, Report
-from hsae_dagster.providers.ledger import Entry, Ledger
 from hsae_dagster.providers.openai.client import OpenAIClient, request_hash
 from hsae_dagster.providers.openai.requests import Body, forget_all, recall
 from hsae_dagster.providers.registry import make_annotator, make_embedder, make_interpreter
-from hsae_dagster.providers.spending import Account, Estimate
+from hsae_dagster.providers.spending import Account, Entry, Estimate, Ledger
 from hsae_dagster.stages import annotation, interpretation
 from hsae_dagster.stages.annotation import distinct_concepts
 from hsae_dagster.stages.gold import draw_shown, in_words, labelled, texts_to_ask

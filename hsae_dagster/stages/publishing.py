@@ -22,7 +22,8 @@ from hsae_dagster.core.hypothesis import FoundConcept, Hypothesis
 from hsae_dagster.dataset.discovery import Dataset, file_versions, files_fingerprint
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import hash_json
-from hsae_dagster.report.archive import (
+from hsae_dagster.report.content import Answers, annotation_table, csv_bytes
+from hsae_dagster.report.page import (
     asset_address,
     dagster_root,
     render_comparison,
@@ -31,7 +32,6 @@ from hsae_dagster.report.archive import (
     ui_root,
     with_places,
 )
-from hsae_dagster.report.content import Answers, annotation_table, csv_bytes
 from hsae_dagster.stages.holdout import concepts_to_test
 from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.files import write_atomically

@@ -12,8 +12,7 @@ from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.orchestration.stage import Stage
 from hsae_dagster.providers.base import AnnotationTask, Annotator, InterpretationRequest, Interpreter, Labelled
-from hsae_dagster.providers.ledger import Ledger, total
-from hsae_dagster.providers.spending import Account, Estimate
+from hsae_dagster.providers.spending import Account, Estimate, Ledger, total
 from hsae_dagster.stages.judging import Split, examination, sample_to_read, second_judge, second_rows
 
 ORDINARY = "mentions something that many texts of this kind mention, number {}"

@@ -13,10 +13,10 @@ import pytest
 
 from hsae_dagster.assets.automation import _collect, batch_answers
 from hsae_dagster.dataset.discovery import load_dataset
-from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.providers.openai import batch as openai_batch_creation
 from hsae_dagster.providers.openai.batch import BatchRegister
-from hsae_dagster.providers.openai.server import server_from_environment
+from hsae_dagster.providers.openai.requests import server_from_environment
+from hsae_dagster.providers.spending import Ledger
 from hsae_dagster.stages.paid import ask_again
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts

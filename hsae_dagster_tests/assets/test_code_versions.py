@@ -45,9 +45,7 @@ EXCLUDED = {
     "providers.spending",
     "providers.openai.client",
     "providers.openai.batch",
-    "providers.ledger",
     "providers.openai.requests",
-    "providers.openai.server",
     "providers.openai.request",
 }
 # Pictures and tables for the UI, except for the stage whose result is the report.

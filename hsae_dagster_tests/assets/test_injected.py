@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from hsae_dagster.assets.catalog import gather, write_overview
-from hsae_dagster.report.archive import best_markdown, dagster_root, overview_markdown
+from hsae_dagster.report.page import best_markdown, dagster_root, overview_markdown
 from hsae_dagster_tests.assets.injected import NAME, declare_injected
 from hsae_dagster_tests.assets.workspace import NAMES, Run, Workspace
 from hsae_dagster_tests.report.test_page import Page

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.providers.openai.requests import canonical
+from hsae_dagster.providers.spending import Ledger
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 from hsae_dagster_tests.providers.loopback import Loopback, Raw, completion

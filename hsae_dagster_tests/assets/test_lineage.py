@@ -12,8 +12,8 @@ import pytest
 from hsae_dagster.dataset.discovery import files_fingerprint, load_dataset
 from hsae_dagster.dataset.rows import read_rows
 from hsae_dagster.keys import text_id
-from hsae_dagster.report.archive import card_partition
 from hsae_dagster.report.cards import excerpt
+from hsae_dagster.report.page import card_partition
 from hsae_dagster.report.wording import one_line
 from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.lineage import LineageLog

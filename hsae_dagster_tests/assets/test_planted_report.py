@@ -8,8 +8,7 @@ import polars as pl
 import pytest
 
 from hsae_dagster.core.inference.cluster_robust import Effect
-from hsae_dagster.report.cards import BADGE_SIGN
-from hsae_dagster.report.wording import effect_brief, number, p_value, percent, rung_name
+from hsae_dagster.report.wording import WORDS, effect_brief, number, p_value, percent, rung_name
 from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.objects import StoredObject
 from hsae_dagster_tests.assets.workspace import Workspace
@@ -46,7 +45,7 @@ def test_every_card_has_its_badge_its_rule_its_interval_and_its_stability(page: 
     assert len(cards) == len(rows) >= 5
     for card, row in zip(cards, rows, strict=True):
         read = words_of(card)
-        assert f"{BADGE_SIGN[row['badge']]} {row['badge']}" in read
+        assert f"{WORDS['badges'][row['badge']]['sign']} {row['badge']}" in read
         assert str(row["reason"])[1:] in read
         names = ("estimate", "standard_error", "low", "high", "p_value", "estimator", "degrees_of_freedom")
         effect = Effect(*(row[f"effect_{name}"] for name in names))
@@ -62,7 +61,8 @@ def test_badges_are_counted_as_they_were_given(page: str, report: StoredObject) 
     counts = pl.Series([row["badge"] for row in hypotheses_of(report)]).value_counts().rows()
     summary = words_of(page.split('id="summary"')[1].split("</ul>")[0])
     for badge, n in counts:
-        assert re.search(rf"\b{n} {re.escape(BADGE_SIGN[badge])} {badge}", summary), (badge, n, summary)
+        sign = re.escape(WORDS["badges"][badge]["sign"])
+        assert re.search(rf"\b{n} {sign} {badge}", summary), (badge, n, summary)
 
 
 def test_ceiling_and_floor_stand_beside_the_fit_of_the_concepts(page: str, report: StoredObject) -> None:

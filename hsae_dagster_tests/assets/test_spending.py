@@ -14,7 +14,7 @@ import pytest
 
 from hsae_dagster.core.concepts.fidelity import RULES
 from hsae_dagster.dataset.discovery import load_dataset
-from hsae_dagster.providers.ledger import Ledger
+from hsae_dagster.providers.spending import Ledger
 from hsae_dagster.stages.gold import draw_sheet
 from hsae_dagster.stages.paid import FINISHED, ask_again, estimate_costs
 from hsae_dagster.storage.artifacts import read_frame

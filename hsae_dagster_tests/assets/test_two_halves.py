@@ -12,7 +12,7 @@ from hsae_dagster.cli.new import describe
 from hsae_dagster.core.selection.stability import HALVES
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.errors import MethodError
-from hsae_dagster.report.archive import card_partition
+from hsae_dagster.report.page import card_partition
 from hsae_dagster.stages.gold import draw_sheet
 from hsae_dagster.stages.texts import text_trail, try_claims
 from hsae_dagster.storage.artifacts import read_frame

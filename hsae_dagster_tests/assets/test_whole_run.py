@@ -9,7 +9,7 @@ import pytest
 
 from hsae_dagster.dataset.discovery import files_fingerprint, load_dataset
 from hsae_dagster.orchestration.checks import CHECKS
-from hsae_dagster.report.archive import card_partition
+from hsae_dagster.report.page import card_partition
 from hsae_dagster.storage.artifacts import read_codes, read_frame
 from hsae_dagster_tests.assets.workspace import NAMES, TOPICS, Workspace, asset_key, topic_of
 from hsae_dagster_tests.conftest import Finished

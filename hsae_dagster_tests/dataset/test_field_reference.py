@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from hsae_dagster.dataset import sections as saes
 from hsae_dagster.dataset import spec
-from hsae_dagster.dataset.field_reference import field_reference, section_names
+from hsae_dagster.dataset.sections import field_reference, section_names
+from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster_tests.conftest import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "dataset-yaml.md"
@@ -27,14 +28,16 @@ FIELDS = [(model, name) for model in SECTIONS for name in model.model_fields]
 
 def test_the_page_is_what_the_code_says() -> None:
     if os.environ.get("HSAE_ACCEPT_FIELDS"):
-        PAGE.write_text(field_reference(), encoding="utf-8")
-    assert PAGE.read_text(encoding="utf-8") == field_reference(), f"fields changed; write the page anew: {COMMAND}"
+        PAGE.write_text(field_reference(DatasetSpec), encoding="utf-8")
+    assert PAGE.read_text(encoding="utf-8") == field_reference(DatasetSpec), (
+        f"fields changed; write the page anew: {COMMAND}"
+    )
 
 
 @pytest.mark.parametrize(("model", "name"), FIELDS, ids=lambda value: getattr(value, "__name__", value))
 def test_every_field_has_a_meaning_a_type_and_a_default_in_words(model: type[BaseModel], name: str) -> None:
     rows = re.findall(
-        rf"^\| `(?:\w+(?:\[\])?\.)*{name}` \| (.+?) \| (.+?) \| (.+) \|$", field_reference(), re.MULTILINE
+        rf"^\| `(?:\w+(?:\[\])?\.)*{name}` \| (.+?) \| (.+?) \| (.+) \|$", field_reference(DatasetSpec), re.MULTILINE
     )
     assert rows
     for kind, default, meaning in rows:
@@ -43,11 +46,11 @@ def test_every_field_has_a_meaning_a_type_and_a_default_in_words(model: type[Bas
 
 
 def test_one_section_can_be_asked_for() -> None:
-    assert "columns" in section_names()
-    assert "| `columns.label` | text | required |" in field_reference("columns")
-    assert "saes[].m" in field_reference("saes")
-    assert "| `saes[].k` | whole number, at least 1 |" in field_reference()
-    assert "whole number, 8 to 8192" in field_reference("embedding")
-    assert "The same fields as `embedding.server`." in field_reference("annotation")
+    assert "columns" in section_names(DatasetSpec)
+    assert "| `columns.label` | text | required |" in field_reference(DatasetSpec, "columns")
+    assert "saes[].m" in field_reference(DatasetSpec, "saes")
+    assert "| `saes[].k` | whole number, at least 1 |" in field_reference(DatasetSpec)
+    assert "whole number, 8 to 8192" in field_reference(DatasetSpec, "embedding")
+    assert "The same fields as `embedding.server`." in field_reference(DatasetSpec, "annotation")
     with pytest.raises(KeyError):
-        field_reference("nosuch")
+        field_reference(DatasetSpec, "nosuch")

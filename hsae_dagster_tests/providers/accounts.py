@@ -4,12 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.providers.openai.client import OpenAIClient
 from hsae_dagster.providers.openai.prompts import json_request
-from hsae_dagster.providers.openai.requests import Body
-from hsae_dagster.providers.openai.server import Asker
-from hsae_dagster.providers.spending import Account
+from hsae_dagster.providers.openai.requests import Asker, Body
+from hsae_dagster.providers.spending import Account, Ledger
 from hsae_dagster_tests.providers.loopback import Loopback
 
 ASKER = Asker("annotation.model", "scripted-1", "lexical")

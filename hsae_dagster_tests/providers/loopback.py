@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from hsae_dagster.providers.openai.server import Server
+from hsae_dagster.providers.openai.requests import Server
 
 # Unlike OpenAI's, so that nothing recognises it as a key by its look.
 KEY = "loopback-0123456789-secret"

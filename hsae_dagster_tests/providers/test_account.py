@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from hsae_dagster.errors import ProviderError
-from hsae_dagster.providers.ledger import Ledger
 from hsae_dagster.providers.replies import Usage, profile_of
-from hsae_dagster.providers.spending import BudgetError, Estimate, estimate_calls
+from hsae_dagster.providers.spending import BudgetError, Estimate, Ledger, estimate_calls
 from hsae_dagster_tests.providers.accounts import account, body, client, echo, priced, silence
 from hsae_dagster_tests.providers.loopback import Loopback, Raw, completion, failure
 from hsae_dagster_tests.providers.test_ledger import entry

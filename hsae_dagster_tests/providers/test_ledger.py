@@ -11,10 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from hsae_dagster.errors import ProviderError, StorageError
-from hsae_dagster.providers.ledger import Entry, Ledger, Spent, total
 from hsae_dagster.providers.openai.client import request_hash
 from hsae_dagster.providers.openai.requests import Body
 from hsae_dagster.providers.replies import Usage
+from hsae_dagster.providers.spending import Entry, Ledger, Spent, total
 from hsae_dagster.storage.records import CALLS, Records
 from hsae_dagster_tests.providers.accounts import account, body, client, echo, priced, silence
 from hsae_dagster_tests.providers.loopback import KEY, Loopback, Raw, completion, failure
@@ -88,7 +88,7 @@ def test_several_processes_write_at_once(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from hsae_dagster.providers.ledger import Ledger
+from hsae_dagster.providers.spending import Ledger
 from hsae_dagster_tests.providers.test_ledger import entry
 ledger = Ledger(Path(sys.argv[1]))
 for number in range(10):

@@ -8,7 +8,7 @@ import yaml
 
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.openai.client import OpenAIClient
-from hsae_dagster.providers.openai.server import Asker, Server
+from hsae_dagster.providers.openai.requests import Asker, Server
 from hsae_dagster.providers.replies import BUILT_IN, SETTING, UNKNOWN_THINKING, Usage, profile_of
 
 REFERENCE_MODELS = ["gpt-4o", "gpt-4o-mini", "gpt-5.2", "gpt-5-mini"]

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 
 from hsae_dagster.core.concepts.claims import Concept
+from hsae_dagster.dataset.spec import Annotation
 from hsae_dagster.errors import ProviderError
+from hsae_dagster.providers.base import Labelled
 from hsae_dagster.providers.openai.prompts import CUT_MARKER
 from hsae_dagster.providers.openai.readers import OpenAIAnnotator
-from hsae_dagster.providers.openai.server import Server
+from hsae_dagster.providers.openai.requests import Server
 from hsae_dagster_tests.providers.loopback import (
     Loopback,
     Raw,
@@ -27,8 +29,8 @@ TRUTH = np.array([[n >> bit & 1 for bit in range(5)] for n in range(32)], dtype=
 by_word = judge_by(lambda predicate, text: predicate.split()[-1] in text)
 
 
-def annotator(loopback: Loopback, **changes) -> OpenAIAnnotator:
-    return OpenAIAnnotator("m", server=loopback.server(), **changes)
+def annotator(loopback: Loopback, examples: Labelled | None = None, **fields) -> OpenAIAnnotator:
+    return OpenAIAnnotator("m", Annotation(**fields), server=loopback.server(), examples=examples)
 
 
 def annotate(loopback: Loopback, concepts=CONCEPTS, texts=TEXTS, **changes):
@@ -140,7 +142,7 @@ def test_a_fault_that_passes_leaves_no_trace_in_the_matrix(fault: Raw) -> None:
 
     with Loopback(stumbles) as loopback:
         server = loopback.server(timeout=1.0)
-        result = OpenAIAnnotator("m", server=server).annotate(CONCEPTS, TEXTS, lambda line: None)
+        result = OpenAIAnnotator("m", Annotation(), server=server).annotate(CONCEPTS, TEXTS, lambda line: None)
     np.testing.assert_array_equal(result.answers, TRUTH)
     assert (result.reasons, result.faults) == ((), 0)
     assert len(loopback.calls) == len(TEXTS) + len(met)
@@ -216,11 +218,11 @@ def test_a_predicate_stays_on_its_line() -> None:
 
 
 def test_long_texts_are_cut_with_a_marker_and_short_ones_are_whole() -> None:
-    exact = "one  two\nthree"
+    exact = "one  two\nthree 4 5 6 7 8"
     with Loopback(by_word) as loopback:
-        annotate(loopback, CONCEPTS[:1], [exact, exact + " four", "語" * 5000], max_words=3)
+        annotate(loopback, CONCEPTS[:1], [exact, exact + " nine", "語" * 5000], max_words=8)
     shown = {shown_texts(body)[0] for body in loopback.bodies()}
-    assert shown == {exact, f"{exact} {CUT_MARKER}", f"{'語' * 48} {CUT_MARKER}"}
+    assert shown == {exact, f"{exact} {CUT_MARKER}", f"{'語' * 128} {CUT_MARKER}"}
 
 
 def test_no_concepts_or_no_texts_ask_nothing() -> None:
@@ -232,4 +234,4 @@ def test_no_concepts_or_no_texts_ask_nothing() -> None:
 
 def test_a_missing_key_asks_nothing() -> None:
     with pytest.raises(ProviderError, match="OPENAI_API_KEY is not set"):
-        OpenAIAnnotator("m", server=Server()).annotate(CONCEPTS, TEXTS, lambda line: None)
+        OpenAIAnnotator("m", Annotation(), server=Server()).annotate(CONCEPTS, TEXTS, lambda line: None)

@@ -10,8 +10,7 @@ import pytest
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.openai.client import GIVE_UP_AFTER, OpenAIClient, run_sync
 from hsae_dagster.providers.openai.prompts import json_request
-from hsae_dagster.providers.openai.requests import Body, LazyBodies
-from hsae_dagster.providers.openai.server import Asker, Server, server_from_environment
+from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server, server_from_environment
 from hsae_dagster.providers.replies import Reply
 from hsae_dagster_tests.providers.loopback import KEY, Loopback, Raw, completion, failure
 

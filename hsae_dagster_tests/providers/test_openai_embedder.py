@@ -13,7 +13,7 @@ from hsae_dagster.providers.openai.embedder import (
     estimate_tokens,
     pack,
 )
-from hsae_dagster.providers.openai.server import Server
+from hsae_dagster.providers.openai.requests import Server
 from hsae_dagster_tests.providers.loopback import Loopback, Raw, embed_by_hash, embeddings, failure, hash_vector
 
 

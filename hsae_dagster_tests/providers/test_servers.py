@@ -13,15 +13,14 @@ import numpy as np
 import pytest
 
 from hsae_dagster.core.concepts.claims import Concept
+from hsae_dagster.dataset.spec import Annotation
 from hsae_dagster.errors import ProviderError
-from hsae_dagster.providers.ledger import Entry, Ledger
 from hsae_dagster.providers.openai import request as openai_request
 from hsae_dagster.providers.openai.client import request_hash
 from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
 from hsae_dagster.providers.openai.readers import OpenAIAnnotator
-from hsae_dagster.providers.openai.requests import Body
-from hsae_dagster.providers.openai.server import Server
-from hsae_dagster.providers.spending import Account, BudgetError
+from hsae_dagster.providers.openai.requests import Body, Server
+from hsae_dagster.providers.spending import Account, BudgetError, Entry, Ledger
 from hsae_dagster_tests.providers.accounts import account, priced
 from hsae_dagster_tests.providers.loopback import (
     KEY,
@@ -52,7 +51,7 @@ class Asked:
         self.lines: list[str] = []
         self.error = ""
         self.before = len(loopback.calls)
-        annotator = OpenAIAnnotator(STRANGE, server=loopback.server(**server), account=asked_by)
+        annotator = OpenAIAnnotator(STRANGE, Annotation(), server=loopback.server(**server), account=asked_by)
         try:
             found = annotator.annotate(CONCEPTS, texts, self.lines.append)
         except ProviderError as error:
@@ -554,7 +553,7 @@ def test_a_prompt_that_was_cut_silently_is_warned_of() -> None:
     long = "apples " + "and some more words that go on and on " * 800
     with Loopback(cutting) as loopback:
         calm = Asked(loopback)
-        annotator = OpenAIAnnotator(STRANGE, server=loopback.server(), max_words=10_000)
+        annotator = OpenAIAnnotator(STRANGE, Annotation(max_words=10_000), server=loopback.server())
         lines: list[str] = []
         annotator.annotate(CONCEPTS, [*TEXTS, long], lines.append)
     assert calm.said("may have truncated") == []
@@ -566,7 +565,7 @@ def test_a_prompt_that_was_cut_silently_is_warned_of() -> None:
 # Row: a server mended after unusable answers.
 def test_kept_answers_are_read_again_by_a_better_reader(tmp_path: Path) -> None:
     with Loopback(by_word) as loopback:
-        annotator = OpenAIAnnotator(STRANGE, server=loopback.server())
+        annotator = OpenAIAnnotator(STRANGE, Annotation(), server=loopback.server())
         hashes = [
             request_hash(annotator.body([c.predicate for c in CONCEPTS], text), annotator.client.server.endpoint)
             for text in TEXTS
@@ -625,9 +624,9 @@ def test_a_budget_counts_requests_whose_answer_was_lost(tmp_path: Path) -> None:
         Asked(loopback, account(tmp_path), timeout=0.3, max_retries=0, concurrency=1)
         spent = Ledger(tmp_path).spent("d")
         with pytest.raises(BudgetError):
-            OpenAIAnnotator(STRANGE, server=loopback.server(), account=account(tmp_path, budget_calls=30)).annotate(
-                CONCEPTS, TEXTS, lambda line: None
-            )
+            OpenAIAnnotator(
+                STRANGE, Annotation(), server=loopback.server(), account=account(tmp_path, budget_calls=30)
+            ).annotate(CONCEPTS, TEXTS, lambda line: None)
     assert (spent.calls, spent.lost) == (30, 1)
     # As much as all the others together, and more: nobody knows how long its answer was.
     assert spent.usd > 29 * (10 * 1.0 + 5 * 4.0) / 1e6

@@ -11,7 +11,7 @@ from PIL import Image
 from hsae_dagster.core.inference.cluster_robust import NO_EFFECT_ESTIMATED
 from hsae_dagster.core.inference.joint_fit import Fit
 from hsae_dagster.report import figures
-from hsae_dagster.report.canvas import MAX_PNG_BYTES, NEGATIVE, POSITIVE
+from hsae_dagster.report.figures import MAX_PNG_BYTES, NEGATIVE, POSITIVE
 from hsae_dagster_tests.report.make_content import make_effect, make_fits, make_hypotheses, make_hypothesis
 
 EVIL = "![x](javascript:y) <script>alert(1)</script> $\\frac{1}{ 日本 🙂 | `q` \x00\x1b \ud800"

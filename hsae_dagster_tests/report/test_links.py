@@ -3,7 +3,7 @@
 import pytest
 
 from hsae_dagster.errors import HsaeError
-from hsae_dagster.report.archive import asset_address, run_address
+from hsae_dagster.report.page import asset_address, run_address
 
 
 @pytest.mark.parametrize(

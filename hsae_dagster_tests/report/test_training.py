@@ -6,8 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from hsae_dagster.report.canvas import MAX_PNG_BYTES
-from hsae_dagster.report.figures import training_course
+from hsae_dagster.report.figures import MAX_PNG_BYTES, training_course
 
 
 def history(epochs: int) -> list[dict[str, float | None]]:

@@ -11,8 +11,8 @@ import statsmodels.api as sm
 
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import hash_json
-from hsae_dagster.sample_data import adverts
-from hsae_dagster.sample_data.adverts import (
+from hsae_dagster.sample_data import planted as adverts
+from hsae_dagster.sample_data.planted import (
     BOILERPLATE,
     CLOSINGS,
     FAMILIES,
@@ -96,7 +96,7 @@ def test_a_few_labels_are_missing(made: Adverts) -> None:
 def test_properties_are_independent_of_each_other_of_occupation_and_of_employer(made: Adverts) -> None:
     x = presence(made)
     assert np.all((x.mean(axis=0) > 0.15) & (x.mean(axis=0) < 0.35))
-    wanted = np.array([adverts.PREVALENCE[name] for name in PLANTED])
+    wanted = np.array([adverts.ADVERT_PREVALENCE[name] for name in PLANTED])
     assert np.abs((x.mean(axis=0) - wanted) / np.sqrt(wanted * (1 - wanted) / 1500)).max() < 4
     assert np.abs(np.corrcoef(x.T) - np.eye(4)).max() < 4 / np.sqrt(1500)
     for column, n in ((made.rows["occupation"], len(OCCUPATIONS)), (made.truth["employer"], 130)):

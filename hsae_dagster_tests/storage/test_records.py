@@ -22,8 +22,8 @@ import sqlalchemy as sa
 from hsae_dagster.core.observations import Cuts
 from hsae_dagster.errors import StorageError
 from hsae_dagster.orchestration.project import Project
-from hsae_dagster.providers.ledger import INTENT, Ledger, as_row
 from hsae_dagster.providers.openai.batch import BatchRecord, BatchRegister
+from hsae_dagster.providers.spending import INTENT, Ledger, as_row
 from hsae_dagster.storage.holdouts import Holdout, HoldoutRegister, SplitCuts
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.objects import ObjectStore, StageInputs
@@ -166,7 +166,7 @@ def test_one_run_of_a_dataset_has_its_turn_on_any_machine_and_a_killed_one_gives
     code = """
 import sys, time
 from pathlib import Path
-from hsae_dagster.providers.ledger import Ledger
+from hsae_dagster.providers.spending import Ledger
 with Ledger(Path(sys.argv[1])).turn("d", lambda: None):
     print("held", flush=True)
     time.sleep(600)
@@ -193,7 +193,7 @@ def test_what_a_killed_process_had_committed_is_there_and_the_rest_is_not(machin
     code = """
 import os, signal, sys
 from pathlib import Path
-from hsae_dagster.providers.ledger import CALLS, INTENT, Ledger, as_row
+from hsae_dagster.providers.spending import CALLS, INTENT, Ledger, as_row
 from hsae_dagster_tests.providers.test_ledger import entry
 import sqlalchemy as sa
 ledger = Ledger(Path(sys.argv[1]))
@@ -312,7 +312,7 @@ def test_processes_that_write_first_at_the_same_time_make_one_file(tmp_path: Pat
     code = """
 import sys, time
 from pathlib import Path
-from hsae_dagster.providers.ledger import Ledger
+from hsae_dagster.providers.spending import Ledger
 from hsae_dagster_tests.providers.test_ledger import entry
 rows = [entry(sys.argv[2])]
 time.sleep(max(0.0, float(sys.argv[3]) - time.time()))

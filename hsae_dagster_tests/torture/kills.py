@@ -3,7 +3,7 @@
 import shutil
 import time
 
-from hsae_dagster.providers.ledger import Ledger
+from hsae_dagster.providers.spending import Ledger
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace
 from hsae_dagster_tests.torture.children import start_run
 from hsae_dagster_tests.torture.tally import Tally

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hsae_dagster.providers.openai import server as openai_server
+from hsae_dagster.providers.openai import requests as openai_server
 from hsae_dagster_tests.assets.workspace import Workspace
 from hsae_dagster_tests.providers.loopback import Loopback, Raw
 from hsae_dagster_tests.torture.children import Child, Said, finished_run, run_stages

@@ -11,9 +11,9 @@ import numpy as np
 
 from hsae_dagster.errors import HsaeError
 from hsae_dagster.keys import EmbeddingSet
-from hsae_dagster.providers.ledger import Entry, Ledger
 from hsae_dagster.providers.openai.requests import canonical
 from hsae_dagster.providers.replies import Usage
+from hsae_dagster.providers.spending import Entry, Ledger
 from hsae_dagster.storage.holdouts import HoldoutRegister
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.vectors import VectorTable

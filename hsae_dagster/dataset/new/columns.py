@@ -134,7 +134,7 @@ def _of_lists(column: pl.Series, separator: str) -> ColumnProfile:
     base = ColumnProfile(column.name, "other", column.len(), cells.null_count(), classes.n_unique())
     if not 1 < base.distinct <= MOST_LEVELS:
         return base
-    return _as(base, "category", separator=separator, levels=_levels(classes.alias(column.name)))
+    return replace(base, kind="category", separator=separator, levels=_levels(classes.alias(column.name)))
 
 
 def with_plain_types(frame: pl.DataFrame) -> pl.DataFrame:
@@ -179,9 +179,9 @@ def _profile(column: pl.Series) -> ColumnProfile:
     if column.dtype == pl.String:
         return _of_strings(base, present)
     if column.dtype.is_temporal():
-        return _as(base, "date")
+        return replace(base, kind="date")
     if column.dtype == pl.Boolean or distinct == 2:
-        return _as(base, "flag", whole=True)
+        return replace(base, kind="flag", whole=True)
     return _of_numbers(base, present)
 
 
@@ -198,10 +198,6 @@ def _without_codes(column: pl.Series) -> tuple[pl.Series, tuple[tuple[int, int],
     return column.set(values.is_in([float(code) for code in codes]).fill_null(False), None), found
 
 
-def _as(base: ColumnProfile, kind: Kind, **more: object) -> ColumnProfile:
-    return ColumnProfile(**{**base.__dict__, "kind": kind, **more})
-
-
 def _levels(present: pl.Series) -> tuple[tuple[str, int], ...]:
     counts = present.cast(pl.String).value_counts(sort=True, name="rows")
     ordered = counts.sort("rows", present.name, descending=[True, False])
@@ -213,8 +209,8 @@ def _of_numbers(base: ColumnProfile, present: pl.Series) -> ColumnProfile:
     whole = bool((numbers == numbers.round(0)).all())
     steps = numbers.diff().drop_nulls()
     if whole and base.distinct == base.rows and base.rows > 2 and bool((steps == 1).all()):
-        return _as(base, "row number", whole=True)
-    return _as(base, "number", whole=whole)
+        return replace(base, kind="row number", whole=True)
+    return replace(base, kind="number", whole=whole)
 
 
 def _of_strings(base: ColumnProfile, present: pl.Series) -> ColumnProfile:
@@ -225,25 +221,25 @@ def _of_strings(base: ColumnProfile, present: pl.Series) -> ColumnProfile:
     if (numeric := 1 - numbers.null_count() / looked.len()) == 1 and base.distinct > 2:
         return _of_numbers(base, present)
     if base.distinct == 2:
-        return _as(base, "flag")
+        return replace(base, kind="flag")
     if numeric == 1:  # the same number throughout
         return _of_numbers(base, present)
     if numeric >= 0.9:
         all_numbers = present.cast(pl.Float64, strict=False)
         faulty = present.filter(all_numbers.is_null())
-        return _as(base, "number", not_numbers=(faulty.len(), str(faulty[0])))
+        return replace(base, kind="number", not_numbers=(faulty.len(), str(faulty[0])))
     sample = looked.head(200)
     if sum(bool(DATE.fullmatch(value)) for value in sample) >= 0.95 * sample.len():
-        return _as(base, "date")
+        return replace(base, kind="date")
     if listed := list_separator(looked):
         separator, levels = listed
-        return _as(base, "category", separator=separator, levels=levels, distinct=len(levels))
+        return replace(base, kind="category", separator=separator, levels=levels, distinct=len(levels))
     words = _words(looked)
     # Names of films or laws have several words too, but come again and again.
     if words >= 3.0 and base.distinct >= 0.2 * present.len() and base.distinct > 10:
-        return _as(base, "text", words=words)
+        return replace(base, kind="text", words=words)
     scale = scale_of([value for value, _ in base.levels])
-    return _as(base, "category" if base.levels else "key", words=words, scale=scale)
+    return replace(base, kind="category" if base.levels else "key", words=words, scale=scale)
 
 
 def _words(cells: pl.Series) -> float:
@@ -258,7 +254,9 @@ def _of_percents(base: ColumnProfile, present: pl.Series) -> ColumnProfile | Non
     if numbers.null_count() > 0.1 * present.len():
         return None
     faulty = present.filter(numbers.is_null())
-    return _as(base, "number", percent=True, not_numbers=(faulty.len(), str(faulty[0])) if faulty.len() else None)
+    return replace(
+        base, kind="number", percent=True, not_numbers=(faulty.len(), str(faulty[0])) if faulty.len() else None
+    )
 
 
 def words_of(name: str) -> list[str]:

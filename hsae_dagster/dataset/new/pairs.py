@@ -307,7 +307,6 @@ def _outcome(frame: pl.DataFrame, name: str, source: str, positive: str | None) 
 def _with_reasons(
     proposal: Proposal, made: Pairs, text: Choice, label: Choice, positive: str | None, how: PairWishes
 ) -> Proposal:
-    """The proposal for the pairs' file with reasons that speak of the table it was made of."""
     counts = made.counts
     wins = f"the higher `{label.name}`" if positive is None else f"`{label.name}` {positive} and text_b has not"
     share = f"{counts.a_wins / counts.pairs:.0%}"
@@ -340,7 +339,6 @@ def _with_reasons(
 
 
 def _said(counts: PairCounts, source: str, how: PairWishes, text: str, label: str) -> list[str]:
-    """How many pairs were made of how many rows, and what was left out."""
     said = [
         f"{counts.pairs:,} pairs of texts with the same `{how.within}` ({counts.groups:,} groups) were made of the "
         f"{counts.rows:,} rows of {source}: {_RULES[how.rule]}. What is the same throughout a group cancels out of "

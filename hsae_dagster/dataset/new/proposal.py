@@ -25,7 +25,7 @@ from hsae_dagster.dataset.new.columns import (
 )
 from hsae_dagster.dataset.new.roles import (
     ANSWERED,
-    CODE_NAMES,
+    NAMES,
     Choice,
     answer_fields,
     check_present,
@@ -358,7 +358,7 @@ def _task(texts: Sequence[Choice], label: Choice, positive: Choice | None, wishe
         why = f"`{label.name}` is a scale in words, so it is read as numbers."
         return Field("task", "regression", why, False, (f"classification, with “{column.scale[-1]}” as 1",))
     if column.kind == "number" and positive is None:
-        if CODE_NAMES & set(words_of(column.name)) and column.whole and column.distinct <= MOST_LEVELS:
+        if NAMES["code"] & set(words_of(column.name)) and column.whole and column.distinct <= MOST_LEVELS:
             why = f"`{label.name}` is numbers, but its name says that they stand for classes, not amounts."
             return Field("task", "regression", why, False, ("classification, with --positive NUMBER",))
         why = f"`{label.name}` is a number with {column.distinct:,} different values."
@@ -410,7 +410,6 @@ def outcome_phrase(label: ColumnProfile, positive: Choice | None) -> str:
 
 
 def _meaningless(label: ColumnProfile) -> bool:
-    """Whether the column's name tells a reader nothing."""
     return bool(MEANINGLESS.fullmatch(label.name.strip()))
 
 
@@ -436,7 +435,6 @@ def _no_cluster(columns: Sequence[ColumnProfile], wishes: Wishes) -> bool:
 def _without_cluster(
     columns: Sequence[ColumnProfile], taken: Sequence[str], left_out: Choice | None, unwanted: bool
 ) -> list[Field]:
-    """A comment on what it means to have no cluster, and on what could be one."""
     few = few_clusters(columns, taken)
     if unwanted:
         why = (
@@ -457,7 +455,6 @@ def _without_cluster(
 
 
 def _time_fields(frame: pl.DataFrame, columns: Sequence[ColumnProfile], used: Sequence[str]) -> list[Field]:
-    """The first column that says when, as a suggestion."""
     for column in columns:
         named = column.kind == "date" or (column.kind == "number" and WHEN & set(words_of(column.name)))
         if column.name in used or not named or column.distinct < FEWEST_TIMES or column.missing:

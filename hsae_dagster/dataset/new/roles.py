@@ -3,50 +3,20 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import polars as pl
+import yaml
 
 from hsae_dagster.dataset.new.columns import MISSING_MARKS, WHEN, ColumnProfile, words_of
 from hsae_dagster.dataset.rows import settles
 from hsae_dagster.dataset.values import percents
 from hsae_dagster.errors import DatasetError
 
-
-def _names(listed: str) -> frozenset[str]:
-    return frozenset(listed.split())
-
-
-TEXT_NAMES = _names(
-    "text texts review body content comment message headline title tweet post speech abstract document sentence "
-    "description answer response story transcript caption question"
-)
-LABEL_NAMES = _names(
-    "label labels target outcome y score rating ratings stars star grade sentiment polarity winner win won ctr "
-    "clicked engagement accepted result dependent"
-)
-WEAK_LABEL_NAMES = _names(
-    "class category topic type like likes click clicks vote votes view views retweet retweets upvotes reactions "
-    "downloads sales price value recommended"
-)
-# Parts of a date say when, and hardly ever what is to be explained.
-CALENDAR = _names("year month week day weekday hour minute date published created updated posted jahr monat tag stunde")
-# How sure somebody was of an outcome, or a second look at it, is another thing than the outcome.
-BESIDE_NAMES = _names("confidence certainty probability prob gold sd std se error agreement")
-# Of two numbers the relative one is the likelier outcome: a count grows with how many looked.
-RATE_NAMES = _names("rate share ratio percent percentage pct proportion ctr")
-CLUSTER_NAMES = _names(
-    "cluster group author user username speaker person participant respondent patient student senator member writer "
-    "product item film movie book song business store restaurant hotel company school test experiment session thread "
-    "conversation document doc article source site domain outlet url account channel subreddit coder annotator rater "
-    "autor auteur autore benutzer kunde kundin produkt compte utilisateur client usuario cuenta"
-)
-# A name that asks, with or without its question mark.
-ASKING = _names("is are was were has have had did does do can will should ist hat wird")
-# A whole number is a key only if its name says so; these words do.
-KEY_WORDS = _names("id ids uid uuid key code nr no number")
-# Numbers of such a name stand for classes.
-CODE_NAMES = _names("topic topics class category cat code type kind genre group cluster segment theme region party")
+_WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
+# Words in names of columns, by the role that they hint at.
+NAMES: dict[str, frozenset[str]] = {role: frozenset(words.split()) for role, words in _WORDS["names"].items()}
 SIDES = (("a", "b"), ("1", "2"), ("0", "1"), ("left", "right"), ("first", "second"), ("x", "y"))
 # What says that the outcome is there and nothing more.
 ANSWERED = ("1", "1.0", "true", "yes", "y", "t", "ja", "oui", "si", "sí")
@@ -112,7 +82,7 @@ def choose_text(columns: Sequence[ColumnProfile], wish: str | None) -> Choice:
 
 
 def _text_score(column: ColumnProfile) -> float:
-    hint = 2.0 if TEXT_NAMES & set(words_of(column.name)) else 0.0
+    hint = 2.0 if NAMES["text"] & set(words_of(column.name)) else 0.0
     return hint + min(column.words, 60.0) / 15.0 + column.distinct / max(column.rows, 1)
 
 
@@ -165,7 +135,7 @@ def choose_label(columns: Sequence[ColumnProfile], taken: Sequence[str], wish: s
         )
     best, *rest = found
     near = [c for c in rest if _label_score(c) > 0 and _label_score(best) - _label_score(c) < 1.5]
-    named = bool((LABEL_NAMES | WEAK_LABEL_NAMES | RATE_NAMES) & set(words_of(best.name))) or _asks(best)
+    named = bool((NAMES["label"] | NAMES["weak_label"] | NAMES["rate"]) & set(words_of(best.name))) or _asks(best)
     why = f"{best.said[0].upper()}{best.said[1:]}{'; its name says so' if named else ''}."
     if is_rate(best) and any(c.kind == "number" and not is_rate(c) for c in near):
         why += " A rate or share was preferred to counts."
@@ -174,25 +144,24 @@ def choose_label(columns: Sequence[ColumnProfile], taken: Sequence[str], wish: s
 
 
 def _asks(column: ColumnProfile) -> bool:
-    """Whether the name is a question that the column answers."""
     first = words_of(column.name)[:1]
-    return column.kind == "flag" and (column.name.rstrip().endswith("?") or bool(set(first) & ASKING))
+    return column.kind == "flag" and (column.name.rstrip().endswith("?") or bool(set(first) & NAMES["asking"]))
 
 
 def is_rate(column: ColumnProfile) -> bool:
     """Whether a column of numbers is relative to something: in percent, or named a rate or share."""
-    named = "%" in column.name or bool(RATE_NAMES & set(words_of(column.name)))
+    named = "%" in column.name or bool(NAMES["rate"] & set(words_of(column.name)))
     return column.kind == "number" and (column.percent or named)
 
 
 def _label_score(column: ColumnProfile) -> float:
     words = set(words_of(column.name))
     score = {"flag": 1.0, "number": 0.5, "category": 0.3}.get(column.kind, 0.0)
-    score += 2.0 * bool(words & LABEL_NAMES) + 0.8 * (bool(words & WEAK_LABEL_NAMES) or _asks(column))
+    score += 2.0 * bool(words & NAMES["label"]) + 0.8 * (bool(words & NAMES["weak_label"]) or _asks(column))
     score += 0.3 * ({value.lower() for value, _ in column.levels} in TWO_ANSWERS)
-    score += 1.2 * is_rate(column) - 1.5 * bool(words & CALENDAR)
-    score -= 2.0 * bool(words & KEY_WORDS) + 1.0 * bool(words & CLUSTER_NAMES)
-    score -= 1.0 * (column.kind == "category" and column.distinct > 20) + 1.5 * bool(words & BESIDE_NAMES)
+    score += 1.2 * is_rate(column) - 1.5 * bool(words & NAMES["calendar"])
+    score -= 2.0 * bool(words & NAMES["key"]) + 1.0 * bool(words & NAMES["cluster"])
+    score -= 1.0 * (column.kind == "category" and column.distinct > 20) + 1.5 * bool(words & NAMES["beside"])
     return score - 2.0 * column.missing / max(column.rows, 1)
 
 
@@ -250,7 +219,7 @@ def choose_cluster(columns: Sequence[ColumnProfile], taken: Sequence[str], wish:
 def _cluster_score(column: ColumnProfile) -> float:
     """Below 1 a column cannot be what rows have in common."""
     words = set(words_of(column.name))
-    key = bool(words & KEY_WORDS)
+    key = bool(words & NAMES["key"])
     usable = column.kind in ("key", "category", "text") or (column.kind == "number" and column.whole)
     # What happened at one time, rates alike or lists the same has no more in common than other rows.
     usable = usable and not words & WHEN and not column.scale and column.separator is None
@@ -258,7 +227,7 @@ def _cluster_score(column: ColumnProfile) -> float:
     # Keys that were rounded join rows that share nothing.
     if not usable or column.lost or not repeats or column.missing > MOST_MISSING * column.rows:
         return 0.0
-    score = 2.0 * bool(words & CLUSTER_NAMES) + 1.0 * key
+    score = 2.0 * bool(words & NAMES["cluster"]) + 1.0 * key
     if column.kind == "text":
         return score if score else 0.0
     return score + (1.0 if column.kind == "key" else 0.0)
@@ -270,7 +239,7 @@ def few_clusters(columns: Sequence[ColumnProfile], taken: Sequence[str]) -> list
         c
         for c in columns
         if c.name not in taken
-        and (CLUSTER_NAMES | KEY_WORDS) & set(words_of(c.name))
+        and (NAMES["cluster"] | NAMES["key"]) & set(words_of(c.name))
         and (c.kind == "category" or (c.kind == "number" and c.whole))
         and 2 < c.distinct < min(FEWEST_CLUSTERS, c.rows / 3)
     ]
@@ -389,7 +358,7 @@ def _settles(frame: pl.DataFrame, column: ColumnProfile, label: ColumnProfile) -
 
 
 def _named_clusters(column: ColumnProfile) -> bool:
-    return bool((CLUSTER_NAMES | KEY_WORDS) & set(words_of(column.name)))
+    return bool((NAMES["cluster"] | NAMES["key"]) & set(words_of(column.name)))
 
 
 def _in_order(level: pl.Series, outcome: pl.Series) -> bool:
@@ -425,9 +394,9 @@ def doubt_large(frame: pl.DataFrame, cluster: Choice) -> Choice:
 CLOSE = 0.5
 COUNT_NAMES = frozenset({"count", "counts", "total", "number", "num", "n", "sum"})
 # Words that say nothing of what is measured.
-GENERAL = LABEL_NAMES | RATE_NAMES | CLUSTER_NAMES | TEXT_NAMES | COUNT_NAMES
+GENERAL = NAMES["label"] | NAMES["rate"] | NAMES["cluster"] | NAMES["text"] | COUNT_NAMES
 GENERAL |= {"mean", "average", "avg", "median", "min", "max", "overall", "the", "an", "of", "in", "per", "to", "and"}
-GENERAL |= ASKING
+GENERAL |= NAMES["asking"]
 
 
 def sort_out(

@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,10 @@ import sqlalchemy as sa
 
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.base import Report
-from hsae_dagster.providers.ledger import Entry, as_row, written
 from hsae_dagster.providers.openai.request import Client
-from hsae_dagster.providers.openai.requests import Body, Plan, quoted, refusal, wire
-from hsae_dagster.providers.openai.server import Asker, Server
+from hsae_dagster.providers.openai.requests import Asker, Body, Plan, Server, quoted, refusal, wire
 from hsae_dagster.providers.replies import ModelProfile, Reply, Usage, read_response
-from hsae_dagster.providers.spending import Account
+from hsae_dagster.providers.spending import Account, Entry, as_row, written
 from hsae_dagster.storage.records import CALLS, Document, Records
 
 if TYPE_CHECKING:
@@ -409,29 +408,23 @@ def _entry(record: BatchRecord, key: str, reply: Reply, profile: ModelProfile) -
     )
 
 
-class _explained:
+@contextmanager
+def _explained(asker: Asker, server: Server) -> Iterator[None]:
     """The SDK's errors as our sentences, not chained to them: they may quote the key."""
+    import openai
 
-    def __init__(self, asker: Asker, server: Server) -> None:
-        self.asker, self.server = asker, server
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        import openai
-
-        if not isinstance(error, openai.OpenAIError):
-            return
+    try:
+        yield
+    except openai.OpenAIError as error:
         if isinstance(error, openai.APIStatusError):
             body = {"error": error.body} if isinstance(error.body, Mapping) else error.body
-            found = refusal(error.status_code, body, str(error), self.asker, self.server)
+            found = refusal(error.status_code, body, str(error), asker, server)
             if isinstance(found, ProviderError):
                 raise found from None
             why = found.reason
         else:
-            why = quoted(None, str(error.__cause__ or error), self.server)
+            why = quoted(None, str(error.__cause__ or error), server)
         raise ProviderError(
-            f"{self.asker.name}: {self.server.endpoint} did not take the batch, because {why}. Not every "
-            "server has the Batch API: set spending.tier to `standard`, or run again."
+            f"{asker.name}: {server.endpoint} did not take the batch, because {why}. Not every server has the Batch "
+            "API: set spending.tier to `standard`, or run again."
         ) from None

@@ -1,7 +1,6 @@
 """The one door to OpenAI-compatible servers.
 
-Many requests, without those that the ledger knows, within the budget, as fast as the server allows; every answer is
-written as it arrives.
+Every answer is written as it arrives.
 """
 
 import asyncio
@@ -12,20 +11,28 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from hsae_dagster.errors import HsaeError, ProviderError
 from hsae_dagster.providers.base import CutPrompts, Progress, Report
-from hsae_dagster.providers.ledger import INTENT, Entry, Experience, Journal, as_row, written
 from hsae_dagster.providers.openai.prompts import Problem, nothing_came, reason_of
-from hsae_dagster.providers.openai.request import Connection, Pace, Request, too_long
-from hsae_dagster.providers.openai.requests import Body, KnownServer, Plan, Question
-from hsae_dagster.providers.openai.server import Asker, Server
-from hsae_dagster.providers.replies import NO_TOKENS, Reply, Usage, profile_of
-from hsae_dagster.providers.spending import Account, Budget, Estimate, estimate_calls
+from hsae_dagster.providers.openai.request import Client, Connection, Pace, Request, too_long
+from hsae_dagster.providers.openai.requests import Body, Plan, Question
+from hsae_dagster.providers.replies import NO_TOKENS, Reply, Usage
+from hsae_dagster.providers.spending import (
+    INTENT,
+    Account,
+    Budget,
+    Entry,
+    Estimate,
+    Experience,
+    Journal,
+    as_row,
+    estimate_calls,
+    written,
+)
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    pass
 
 T = TypeVar("T")
 # Requests under way when nothing is known of the server yet.
@@ -34,21 +41,8 @@ START = 32
 TRIED = 9
 
 
-class OpenAIClient:
-    """Asks one server on behalf of one field of dataset.yaml, and of an account if there is one."""
-
-    def __init__(self, asker: Asker, server: Server, account: Account | None = None) -> None:
-        self.asker = asker
-        self.server = server
-        self.account = account
-        self.profile = profile_of(asker.model)
-        self.known = KnownServer(account.ledger.root if account else None, server.endpoint, asker.model)
-
-    @property
-    def tier(self) -> str:
-        """How requests are paid: as declared, where the model has that."""
-        tier = self.account.tier if self.account else "standard"
-        return "standard" if tier == "flex" and not self.profile.flex else tier
+class OpenAIClient(Client):
+    """Asks many requests: those that the ledger does not know, within the budget, as fast as the server allows."""
 
     def settings(self, answer_tokens: int, temperature: float | None = None, effort: str | None = None) -> Body:
         """The fields of a chat request that depend on the model: limit of the answer, effort, temperature.
@@ -141,30 +135,19 @@ class OpenAIClient:
             BatchPendingError: the tier is `batch`, and answers are still under way.
         """
         with self.account.turn(report) if self.account else nullcontext():
-            return self._ask_all(bodies, report, prompt_hash, answer_tokens, problem_of, arrived)
-
-    def _ask_all(
-        self,
-        bodies: Sequence[Body],
-        report: Report,
-        prompt_hash: str | None,
-        answer_tokens: int,
-        problem_of: Problem,
-        arrived: "Arrived | None",
-    ) -> list[Reply]:
-        plan = self._plan(bodies)
-        if plan.todo:
-            self.require_key()
+            plan = self._plan(bodies)
+            if plan.todo:
+                self.require_key()
+                if self.account:
+                    report(f"{self.asker.name}: {self._estimate(plan, prompt_hash, answer_tokens)}")
+            if self.tier == "batch" and self.account and plan.todo and "messages" in bodies[plan.todo[0]]:
+                plan, asked = self._ask_by_batch(self.account, bodies, prompt_hash, report)
+            else:
+                ask = Round(self, bodies, plan, prompt_hash, report, problem_of, arrived)
+                asked = run_sync(ask.run()) if plan.todo else {}
             if self.account:
-                report(f"{self.asker.name}: {self._estimate(plan, prompt_hash, answer_tokens)}")
-        if self.tier == "batch" and self.account and plan.todo and "messages" in bodies[plan.todo[0]]:
-            plan, asked = self._ask_by_batch(self.account, bodies, prompt_hash, report)
-        else:
-            ask = Round(self, bodies, plan, prompt_hash, report, problem_of, arrived)
-            asked = run_sync(ask.run()) if plan.todo else {}
-        if self.account:
-            self.account.totals.costs |= {key: entry.cost_usd for key, entry in plan.known.items()}
-        return plan.replies(asked)
+                self.account.totals.costs |= {key: entry.cost_usd for key, entry in plan.known.items()}
+            return plan.replies(asked)
 
     def _ask_by_batch(
         self, account: Account, bodies: Sequence[Body], prompt_hash: str | None, report: Report
@@ -181,28 +164,6 @@ class OpenAIClient:
     def _estimate(self, plan: Plan, prompt_hash: str | None, answer_tokens: int) -> Estimate:
         found = self.estimate_sizes([plan.questions[i].size for i in plan.todo], prompt_hash, answer_tokens)
         return replace(found, known=len(plan.known))
-
-    def connect(self) -> "AsyncOpenAI":
-        """The SDK's connection, for batches. Use as an asynchronous context manager."""
-        import httpx2
-        import openai
-
-        server = self.server
-        parts = urlsplit(server.base_url)
-        # A proxy has no business between us and ourselves.
-        http = openai.DefaultAioHttpClient(
-            timeout=openai.Timeout(server.timeout, connect=10.0),
-            trust_env=not server.is_loopback,
-            limits=httpx2.Limits(max_connections=8),
-        )
-        return openai.AsyncOpenAI(
-            # The SDK insists on a key; servers that need none ignore it.
-            api_key=server.api_key or "none",
-            base_url=urlunsplit(parts._replace(query="")),
-            default_query=dict(parse_qsl(parts.query)),
-            max_retries=server.max_retries,
-            http_client=http,
-        )
 
 
 def request_hash(body: Body, endpoint: str) -> str:

@@ -8,10 +8,9 @@ import numpy as np
 
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import EmbeddingSet, hash_json
-from hsae_dagster.providers.base import Keep, Report
+from hsae_dagster.providers.base import Embedder, Keep, Report, say_nothing
 from hsae_dagster.providers.openai.client import OpenAIClient, TooManyInputsError
-from hsae_dagster.providers.openai.requests import Body, LazyBodies
-from hsae_dagster.providers.openai.server import Asker, Server
+from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server
 from hsae_dagster.providers.replies import Reply
 from hsae_dagster.providers.spending import Account, Estimate
 
@@ -25,7 +24,7 @@ KNOWN_DIMENSIONS = {
 }
 
 
-class OpenAIEmbedder:
+class OpenAIEmbedder(Embedder):
     """`openai:<model>`: unit vectors from an embeddings endpoint.
 
     Vectors are scaled to unit length here; OpenAI's are so already, other servers' need not be.
@@ -39,13 +38,12 @@ class OpenAIEmbedder:
         account: Account | None = None,
         max_tokens: int = 256,
         dimensions: int | None = None,
-        offline: str = "minilm",
     ) -> None:
         self.model = model
         self.max_tokens = max_tokens
         self.dimensions = dimensions
         # Without key until it embeds: vectors made earlier can be read on a machine that has none.
-        self.client = OpenAIClient(Asker("embedding.model", model, offline), server, account)
+        self.client = OpenAIClient(Asker("embedding.model", model, "minilm"), server, account)
 
     @property
     def embedding_set(self) -> EmbeddingSet:
@@ -69,10 +67,6 @@ class OpenAIEmbedder:
         known = self.dimensions or KNOWN_DIMENSIONS.get(self.model)
         return self.embedding_set if known else None
 
-    def order(self, texts: Sequence[str]) -> Sequence[int]:
-        """In the given order: the server returns the same vector for a text in any batch."""
-        return range(len(texts))
-
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors (n, dimensions) float32 of unit length.
 
@@ -85,7 +79,7 @@ class OpenAIEmbedder:
         def keep(rows: range, vectors: np.ndarray) -> None:
             found[rows.start : rows.stop] = vectors
 
-        self.embed_all(texts, len(texts), keep, _say_nothing)
+        self.embed_all(texts, len(texts), keep, say_nothing)
         return found if texts else np.empty((0, self._length), np.float32)
 
     def embed_all(self, texts: Sequence[str], batch_size: int, keep: Keep, report: Report) -> None:
@@ -112,7 +106,7 @@ class OpenAIEmbedder:
         if known:
             return known
         found: list[np.ndarray] = []
-        self._ask(["How long is a vector?"], 1, lambda rows, vectors: found.append(vectors), _say_nothing)
+        self._ask(["How long is a vector?"], 1, lambda rows, vectors: found.append(vectors), say_nothing)
         return int(found[0].shape[1])
 
     def _ask(self, texts: Sequence[str], batch_size: int, keep: Keep, report: Report) -> None:
@@ -214,7 +208,3 @@ def pack(texts: Sequence[str], most: int = MAX_INPUTS) -> Iterator[list[str]]:
         tokens += need
     if batch:
         yield batch
-
-
-def _say_nothing(message: str) -> None:
-    """The stage reports progress over its batches itself."""

@@ -10,12 +10,20 @@ import numpy as np
 
 from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.core.concepts.fidelity import MISSING, Examples, column, sample_examples
+from hsae_dagster.dataset.spec import Annotation, Interpretation
 from hsae_dagster.keys import normalise_text
-from hsae_dagster.providers.base import Annotations, AnnotationTask, InterpretationRequest, Labelled, Mistakes, Report
+from hsae_dagster.providers.base import (
+    Annotations,
+    AnnotationTask,
+    InterpretationRequest,
+    Labelled,
+    Mistakes,
+    Report,
+    say_nothing,
+)
 from hsae_dagster.providers.openai.client import OpenAIClient
 from hsae_dagster.providers.openai.prompts import json_request, present, prompt_of, require_some
-from hsae_dagster.providers.openai.requests import Body, LazyBodies
-from hsae_dagster.providers.openai.server import Asker, Server
+from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server
 from hsae_dagster.providers.replies import Reply, as_boolean
 from hsae_dagster.providers.spending import Account, Estimate
 
@@ -69,23 +77,18 @@ class OpenAIInterpreter:
     def __init__(
         self,
         model: str,
+        spec: Interpretation,
         *,
         server: Server,
         account: Account | None = None,
-        temperature: float | None = None,
-        effort: str | None = None,
         provider: str = "openai",
-        offline: str = "lexical",
-        prompt: str | None = None,
-        revision_prompt: str | None = None,
     ) -> None:
         self.model = model
-        self.effort = effort
-        self.temperature = temperature
-        self.prompt = prompt_of("interpret", prompt, "interpretation.prompt", ("positives", "negatives"))
+        self.effort, self.temperature = spec.effort, spec.temperature
+        self.prompt = prompt_of("interpret", spec.prompt, "interpretation.prompt", ("positives", "negatives"))
         needed = ("phrase", "missed", "mistaken")
-        self.revision = prompt_of("revise", revision_prompt, "interpretation.revision_prompt", needed)
-        self.client = OpenAIClient(Asker("interpretation.model", model, offline, provider), server, account)
+        self.revision = prompt_of("revise", spec.revision_prompt, "interpretation.revision_prompt", needed)
+        self.client = OpenAIClient(Asker("interpretation.model", model, "lexical", provider), server, account)
         self.faults = 0
 
     @property
@@ -194,19 +197,19 @@ class OpenAIInterpreter:
 
     def estimate(self, request: InterpretationRequest) -> Estimate:
         """What interpreting would take now."""
-        questions = self._questions(request, _say_nothing)
+        questions = self._questions(request, say_nothing)
         bodies = LazyBodies(len(questions), lambda n: self.body(questions[n].neuron, questions[n].examples, request))
         return self.client.estimate(bodies, self.prompt.hash, ANSWER_TOKENS)
 
     def estimate_revisions(self, request: InterpretationRequest) -> Estimate:
         """What one `revise` of a phrase per neuron would take: as many texts shown as for its first words."""
-        questions = {question.neuron: question for question in self._questions(request, _say_nothing)}
+        questions = {question.neuron: question for question in self._questions(request, say_nothing)}
         sizes = [len(str(self.body(n, question.examples, request))) for n, question in questions.items()]
         return self.client.estimate_sizes(sizes, self.revision.hash, ANSWER_TOKENS)
 
     def bodies_of(self, neuron: int, request: InterpretationRequest) -> list[Body]:
         """The requests about one neuron, in the order of its candidates."""
-        asked = [question for question in self._questions(request, _say_nothing) if question.neuron == neuron]
+        asked = [question for question in self._questions(request, say_nothing) if question.neuron == neuron]
         return [self.body(neuron, question.examples, request) for question in asked]
 
     def _questions(self, request: InterpretationRequest, report: Report) -> list[_Question]:
@@ -284,7 +287,6 @@ class _Answer:
 
 
 def _shared(request: InterpretationRequest) -> dict[str, Any]:
-    """What every prompt about a request is filled in with."""
     several = request.places is not None and any(len(units) > 1 for units in request.places.units)
     return {"instructions": (request.instructions or "").strip(), "excerpts": several}
 
@@ -320,10 +322,6 @@ def read_concept(reply: Reply) -> tuple[str | None, str | None]:
     return predicate, None
 
 
-def _say_nothing(message: str) -> None:
-    """An estimate asks nothing, so it has nothing to tell."""
-
-
 # Room for `{"c12": false, …}`, generously.
 TOKENS_PER_JUDGEMENT = 8
 SPARE_TOKENS = 128
@@ -349,29 +347,23 @@ class OpenAIAnnotator:
     def __init__(
         self,
         model: str,
+        spec: Annotation,
         *,
         server: Server,
         account: Account | None = None,
-        concepts_per_call: int = 10,
-        max_words: int = 256,
-        temperature: float | None = None,
-        effort: str | None = None,
         provider: str = "openai",
-        offline: str = "lexical",
-        prompt: str | None = None,
         examples: Labelled | None = None,
     ) -> None:
         self.model = model
-        self.effort = effort
+        self.effort, self.concepts_per_call, self.max_words = spec.effort, spec.concepts_per_call, spec.max_words
         self.examples = {normalise_text(predicate): shown for predicate, shown in (examples or {}).items()}
-        self.concepts_per_call = concepts_per_call
-        self.max_words = max_words
-        usual = "annotate_single" if concepts_per_call == 1 else "annotate_stacked"
+        usual = "annotate_single" if spec.concepts_per_call == 1 else "annotate_stacked"
         needed = ("predicates", "text", *(["examples"] if any(self.examples.values()) else []))
-        self.prompt = prompt_of(usual, prompt, "annotation.prompt", needed)
-        self.client = OpenAIClient(Asker("annotation.model", model, offline, provider), server, account)
+        self.prompt = prompt_of(usual, spec.prompt, "annotation.prompt", needed)
+        self.client = OpenAIClient(Asker("annotation.model", model, "lexical", provider), server, account)
         # A judge should judge alike twice, where the model lets itself be told.
-        self.temperature = 0.0 if temperature is None and self.client.profile.temperature else temperature
+        fixed = spec.temperature is None and self.client.profile.temperature
+        self.temperature = 0.0 if fixed else spec.temperature
         self._shared: dict[tuple[str, ...], Body] = {}
 
     @property

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from time import time as now
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import unit_interval
 from hsae_dagster.providers.openai.requests import (
     LENGTH_WORDS,
+    Asker,
     Body,
     Dialect,
     KnownServer,
+    Server,
     error_in,
     quoted,
     refusal,
@@ -26,8 +29,7 @@ from hsae_dagster.providers.openai.requests import (
     weaker,
     wire,
 )
-from hsae_dagster.providers.openai.server import Asker, Server
-from hsae_dagster.providers.replies import ModelProfile, Reply, read_response
+from hsae_dagster.providers.replies import Reply, profile_of, read_response
 from hsae_dagster.providers.spending import Account, duration
 
 if TYPE_CHECKING:
@@ -241,21 +243,43 @@ MAY_BE_FORM = {400, 404, 405, 415, 422}
 _SCHEMA = re.compile(r"response_format|schema|grammar")
 
 
-class Client(Protocol):
-    """Whoever asks (`OpenAIClient`), as far as requests and batches know it."""
+class Client:
+    """One server, asked on behalf of one field of dataset.yaml, and of an account if there is one."""
 
-    asker: Asker
-    server: Server
-    account: Account | None
-    profile: ModelProfile
-    known: KnownServer
+    def __init__(self, asker: Asker, server: Server, account: Account | None = None) -> None:
+        self.asker = asker
+        self.server = server
+        self.account = account
+        self.profile = profile_of(asker.model)
+        self.known = KnownServer(account.ledger.root if account else None, server.endpoint, asker.model)
 
     @property
     def tier(self) -> str:
-        """How requests are paid."""
+        """How requests are paid: as declared, where the model has that."""
+        tier = self.account.tier if self.account else "standard"
+        return "standard" if tier == "flex" and not self.profile.flex else tier
 
     def connect(self) -> "AsyncOpenAI":
-        """The server through the SDK."""
+        """The SDK's connection, for batches. Use as an asynchronous context manager."""
+        import httpx2
+        import openai
+
+        server = self.server
+        parts = urlsplit(server.base_url)
+        # A proxy has no business between us and ourselves.
+        http = openai.DefaultAioHttpClient(
+            timeout=openai.Timeout(server.timeout, connect=10.0),
+            trust_env=not server.is_loopback,
+            limits=httpx2.Limits(max_connections=8),
+        )
+        return openai.AsyncOpenAI(
+            # The SDK insists on a key; servers that need none ignore it.
+            api_key=server.api_key or "none",
+            base_url=urlunsplit(parts._replace(query="")),
+            default_query=dict(parse_qsl(parts.query)),
+            max_retries=server.max_retries,
+            http_client=http,
+        )
 
 
 class Request:
