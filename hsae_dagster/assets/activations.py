@@ -10,12 +10,10 @@ import scipy.sparse as sp
 
 from hsae_dagster.core.observations import TextUnits, pool_codes
 from hsae_dagster.keys import hash_bytes
-from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.project import Project, datasets
-from hsae_dagster.orchestration.stage import Stage, explained, picture
-from hsae_dagster.stages.units import blocks_of_vectors, vector_table
+from hsae_dagster.orchestration.stage import Stage, check_result, check_specs, explained, picture
 from hsae_dagster.storage.outputs import StoredActivations, StoredCheckpoints, StoredCorpus, StoredEmbeddings
-from hsae_dagster.storage.vectors import VectorTable
+from hsae_dagster.storage.vectors import VectorTable, blocks_of_vectors
 
 NAME = "activations"
 CODE_VERSION = "3"
@@ -27,14 +25,14 @@ CODE_VERSION = "3"
     partitions_def=datasets,
     kinds={"torch", "scipy"},
     code_version=CODE_VERSION,
-    check_specs=checks.specs(NAME),
+    check_specs=check_specs(NAME),
 )
 def activations(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """Codes (units × neurons and texts × neurons) in compressed sparse rows, float32, in the order of their keys."""
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         corpus, embeddings = stage.upstream(StoredCorpus), stage.upstream(StoredEmbeddings)
-        checkpoints, vectors = stage.upstream(StoredCheckpoints), vector_table(project, stage.dataset, embeddings)
+        checkpoints, vectors = stage.upstream(StoredCheckpoints), embeddings.vectors(project.results, stage.dataset)
         # Labels and splits of the corpus shape no activation, so only which units its texts have enters.
         places = hash_bytes(corpus.stored.file(StoredCorpus.text_units.name).read_bytes())
         config = {"pool": stage.dataset.spec.pool, "text units": places}
@@ -113,4 +111,4 @@ def _check(found: StoredActivations, n_texts: int) -> list[dg.AssetCheckResult]:
         and bool(np.isfinite(codes.data).all())
         and not (codes.data < 0).any()
     )
-    return [checks.result(NAME, "one_row_per_text", right, {"rows": codes.shape[0], "columns": codes.shape[1]})]
+    return [check_result(NAME, "one_row_per_text", right, {"rows": codes.shape[0], "columns": codes.shape[1]})]

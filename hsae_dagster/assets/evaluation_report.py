@@ -23,9 +23,17 @@ from hsae_dagster.core.selection.methods import METHODS
 from hsae_dagster.core.selection.stability import rows_that_test
 from hsae_dagster.dataset.discovery import files_fingerprint
 from hsae_dagster.extensions import own_sources
-from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.project import Project, datasets
-from hsae_dagster.orchestration.stage import Stage, explained, picture, status_words, table
+from hsae_dagster.orchestration.stage import (
+    Stage,
+    check_result,
+    check_specs,
+    explained,
+    picture,
+    sound,
+    status_words,
+    table,
+)
 from hsae_dagster.report.archive import report_address
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.page import OWN_SECTIONS, ladder_sentences
@@ -59,7 +67,7 @@ class _Asked:
     partitions_def=datasets,
     kinds={"statsmodels", "html"},
     code_version=CODE_VERSION,
-    check_specs=checks.specs(NAME),
+    check_specs=check_specs(NAME),
 )
 def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """Each hypothesis tested once on held-out clusters, and how much of the outcome they predict together."""
@@ -92,7 +100,7 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
         verdicts = _check(found.hypotheses, upstream.matrix.observations)
         page = project.results / "reports" / f"{stage.dataset.name}.html"
         described = _describe(found, page)
-        if checks.sound(verdicts):
+        if sound(verdicts):
             record, page = publish(log, stage.dataset, found, identities, project.key(NAME).to_user_string())
             stage.report(f"{summary['confirmed']} of {summary['tested']} hypotheses confirmed; report: {page}")
             reasons = staleness(project.store, record, files_fingerprint(stage.dataset))
@@ -270,7 +278,7 @@ def _check(frame: pl.DataFrame, rows: pl.DataFrame) -> list[dg.AssetCheckResult]
     confirmed = frame.filter(pl.col("badge") == "confirmed")
     conflicts = confirmed.filter(pl.col("effect_estimate") * pl.col("partial_estimate") < 0).height
     return [
-        checks.result(NAME, "tests_only_holdout", outside == 0, {"observations from other splits": outside}),
-        checks.result(NAME, "effects_estimable", untested == 0, {"could not be tested": int(untested)}),
-        checks.result(NAME, "signs_agree", conflicts == 0, {"confirmed with opposite signs": conflicts}),
+        check_result(NAME, "tests_only_holdout", outside == 0, {"observations from other splits": outside}),
+        check_result(NAME, "effects_estimable", untested == 0, {"could not be tested": int(untested)}),
+        check_result(NAME, "signs_agree", conflicts == 0, {"confirmed with opposite signs": conflicts}),
     ]

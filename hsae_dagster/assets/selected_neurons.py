@@ -16,9 +16,8 @@ from hsae_dagster.core.sae.sizes import redundancy
 from hsae_dagster.core.selection.methods import METHODS
 from hsae_dagster.core.selection.stability import HALVES, Side, silenced
 from hsae_dagster.extensions import own_sources
-from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.project import Project, datasets
-from hsae_dagster.orchestration.stage import Stage, explained, picture, table
+from hsae_dagster.orchestration.stage import Stage, check_result, check_specs, explained, picture, table
 from hsae_dagster.stages.selection import (
     Chosen,
     SeedTable,
@@ -51,7 +50,7 @@ CODE_VERSION = "8"
     partitions_def=datasets,
     kinds={"scikitlearn"},
     code_version=CODE_VERSION,
-    check_specs=checks.specs(NAME),
+    check_specs=check_specs(NAME),
 )
 def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """The n neurons (fewer where no other adds anything), rank, score, direction in training; pairs by Z_A - Z_B."""
@@ -78,8 +77,8 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
         distinct, asked = neurons.unique(["half", "column"]).height, spec.selection.n * summary["sides"]
         told = {"selected": distinct, "asked for": asked, "notes": "; ".join(summary["notes"]) or "none"}
         verdicts = [
-            checks.result(NAME, "neurons_are_distinct", distinct == neurons.height, told),
-            checks.result(NAME, "as_many_as_asked", distinct == asked, told),
+            check_result(NAME, "neurons_are_distinct", distinct == neurons.height, told),
+            check_result(NAME, "as_many_as_asked", distinct == asked, told),
         ]
         return stage.finish(found, _describe(neurons, summary) | _describe_ladder(found.ladder, checkpoints), verdicts)
 

@@ -11,9 +11,9 @@ import dagster as dg
 
 from hsae_dagster.dataset.discovery import Dataset, parse_declaration
 from hsae_dagster.errors import HsaeError
+from hsae_dagster.storage.files import bind
 from hsae_dagster.storage.objects import ObjectStore
 from hsae_dagster.storage.records import address_here, bind_records
-from hsae_dagster.storage.shared import bind
 
 # Not called dagster.yaml here: Dagster warns of one in the working folder that is not in its home.
 TEMPLATE = Path(__file__).with_name("instance.yaml")

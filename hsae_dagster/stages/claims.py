@@ -27,8 +27,7 @@ from hsae_dagster.keys import EmbeddingSet, text_id
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.orchestration.stage import Stage
 from hsae_dagster.providers.registry import AUTHOR
-from hsae_dagster.stages.spending import account_of, open_account
-from hsae_dagster.stages.units import open_vectors, vector_table
+from hsae_dagster.stages.judging import account_of, open_account
 from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, StoredEmbeddings, StoredSelection
 from hsae_dagster.storage.vectors import VectorTable
 
@@ -54,7 +53,7 @@ class UnitCloseness:
     @staticmethod
     def of(stage: Stage, corpus: StoredCorpus) -> "UnitCloseness":
         """By the dataset's current embeddings."""
-        return UnitCloseness(open_vectors(stage), embedder_of(stage), corpus.unit_kind)
+        return UnitCloseness(stage.vectors(), embedder_of(stage), corpus.unit_kind)
 
     @staticmethod
     def of_results(
@@ -67,7 +66,7 @@ class UnitCloseness:
             account = open_account(project, dataset, embeddings.asset, "try")
             return make_embedder(dataset.spec.embedding, account).embed(texts)
 
-        vectors = vector_table(project, dataset, embeddings)
+        vectors = embeddings.vectors(project.results, dataset)
         return UnitCloseness(vectors, embed, corpus.unit_kind)
 
     def __call__(self, texts: Sequence[str], sentences: Sequence[str]) -> tuple[np.ndarray, list[list[str]]]:
@@ -250,14 +249,14 @@ def vocabulary_of(
         table = TermTable(tuple(table.families[j] for j in kept), table.matrix[:, kept].tocsc())
     if not table.families:
         return Vocabulary(table, np.zeros((0, 1), dtype=np.float32))
-    family = open_vectors(stage).embedding_set
+    family = stage.vectors().embedding_set
     names = term_vectors(stage, family, [f.name for f in table.families], embedder_of(stage))
     return Vocabulary(table, meanings(table, names, units.texts, units.vectors))
 
 
 def units_of(stage: Stage, corpus: StoredCorpus, text_ids: pl.Series) -> Units:
     """The units of some texts (ascending keys) and their vectors; the codes are left empty."""
-    places, vectors = corpus.places.of_texts(text_ids), open_vectors(stage)
+    places, vectors = corpus.places.of_texts(text_ids), stage.vectors()
     return Units(
         places=places,
         texts=corpus.wording(places.unit_ids),

@@ -73,7 +73,6 @@ from hsae_dagster.stages.selection import (
     word_features,
 )
 from hsae_dagster.stages.sizes import read_choice
-from hsae_dagster.stages.units import StrongestUnits
 from hsae_dagster.storage.outputs import (
     Output,
     StoredActivations,
@@ -83,6 +82,7 @@ from hsae_dagster.storage.outputs import (
     StoredInterpretations,
     StoredMatrix,
     StoredSelection,
+    StrongestUnits,
 )
 
 

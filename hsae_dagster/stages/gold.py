@@ -35,9 +35,8 @@ from hsae_dagster.keys import hash_bytes
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.providers.base import Labelled
 from hsae_dagster.stages.holdout import concepts_to_test, holdout_texts
-from hsae_dagster.stages.units import text_vectors
 from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, StoredInterpretations, StoredMatrix
-from hsae_dagster.storage.vectors import VectorTable
+from hsae_dagster.storage.vectors import VectorTable, text_vectors
 
 _SEED = 0
 FILE = "gold.csv"

@@ -44,8 +44,8 @@ from hsae_dagster.dataset.rows import levels_of
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import MethodError
 from hsae_dagster.orchestration.stage import Stage
-from hsae_dagster.stages.units import open_vectors, text_vectors
 from hsae_dagster.storage.outputs import StoredActivations, StoredCheckpoints, StoredCorpus, StoredSelection
+from hsae_dagster.storage.vectors import text_vectors
 
 
 def covariate_selection(
@@ -125,7 +125,7 @@ def neuron_features(
     codes = activations.on(text_ids, half)
     by_neuron = codes.tocsc()
     known = {
-        EMBEDDINGS: text_vectors(open_vectors(stage), corpus.places, text_ids),
+        EMBEDDINGS: text_vectors(stage.vectors(), corpus.places, text_ids),
         ALL_NEURONS: codes,
     }
     if not len(columns) and not half:
@@ -374,7 +374,7 @@ def _seed_table(
     from hsae_dagster.core.sae.model import encode
 
     units = corpus.places.of_texts(training.text_ids)
-    vectors = open_vectors(stage).read(units.unit_ids)
+    vectors = stage.vectors().read(units.unit_ids)
     parts, start = [], 0
     for record in checkpoints.records:
         own = training.on_texts[:, start : start + record["config"]["m"]]

@@ -26,6 +26,7 @@ from hsae_dagster.core.sae.sizes import (
 from hsae_dagster.core.selection.stability import FOUND, Side, found_again
 from hsae_dagster.dataset.sections import SAE, Auto, AutoSizes
 from hsae_dagster.dataset.spec import DatasetSpec
+from hsae_dagster.providers.minilm import one_thread
 from hsae_dagster.report.content import SizeChoice
 from hsae_dagster.report.wording import plural
 from hsae_dagster.stages.autoencoders import SPLITS, Lessons, choose_device, describe, inputs_of, train_one, trained_on
@@ -40,7 +41,6 @@ from hsae_dagster.stages.claims import (
     vocabulary_of,
 )
 from hsae_dagster.storage.outputs import StoredCheckpoints, StoredCorpus, StoredSAE
-from hsae_dagster.torch_threads import one_thread
 
 
 def read_choice(checkpoints: StoredCheckpoints) -> SizeChoice | None:

@@ -12,9 +12,8 @@ from typing import Any
 
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import hash_json
-from hsae_dagster.storage.files import locked, sealed, sync, unsealed
+from hsae_dagster.storage.files import Shared, locked, sealed, sync, unsealed
 from hsae_dagster.storage.records import Document, Records
-from hsae_dagster.storage.shared import Shared
 
 MANIFEST = "manifest.json"
 # A result that holds this file lacks something that making it again may bring (answers of a server that failed).

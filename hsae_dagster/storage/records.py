@@ -19,8 +19,7 @@ import sqlalchemy as sa
 
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import hash_bytes, hash_json
-from hsae_dagster.storage.files import locked, sync
-from hsae_dagster.storage.shared import Shared, bound
+from hsae_dagster.storage.files import Shared, bound, locked, sync
 
 FILE, VARIABLE = "records.sqlite", "HSAE_RECORDS"
 # The file of a results folder that names its database, where that is not the SQLite file in it.

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from hsae_dagster.core.selection.lasso import PathChoice, PathPoint, choose_lasso
-from hsae_dagster.core.selection.logistic import choose_logistic
+from hsae_dagster.core.selection.lasso import PathChoice, PathPoint, choose_lasso, choose_logistic
 from hsae_dagster.core.selection.standardised import StandardisedCodes
 from hsae_dagster.errors import MethodError
 from hsae_dagster.extensions import Own, Registry
