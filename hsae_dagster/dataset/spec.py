@@ -234,7 +234,7 @@ class Interpretation(Section):
     low_bin: tuple[Percentile, Percentile] | None = Field(
         None, description="Show weakly firing texts of these percentiles instead of silent ones."
     )
-    metric: Literal["f1", "correlation", "precision", "recall", "natural_f1", "hard_f1"] | None = Field(
+    metric: Literal["f1", "correlation", "precision", "recall", "natural_f1"] | None = Field(
         None,
         description="Fidelity on validation texts that chooses the best candidate; default `natural_f1` with "
         "revisions, else `f1`.",

@@ -289,7 +289,6 @@ class Found:
         neurons: (picks,) the neuron that says it: the one it was made from, else the one it goes with; -1 for none.
         sources: `terms`, or what made the candidate (`Pool.sources`).
         paths: of every price that was tried.
-        considered: ready candidates.
     """
 
     picks: list[Pick]
@@ -297,7 +296,6 @@ class Found:
     neurons: list[int]
     sources: list[str]
     paths: list[Path]
-    considered: int
 
 
 def find_claims(
@@ -324,7 +322,6 @@ def find_claims(
         [own if own >= 0 else near for own, near in zip(made_from, goes_with, strict=True)],
         ["terms" if pick.column is None else pool.sources[pick.column] for pick in picks],
         paths,
-        len(pool.meanings),
     )
 
 

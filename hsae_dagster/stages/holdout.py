@@ -251,12 +251,8 @@ def _sample_clusters(observations: pl.DataFrame, most: int | None, seed: int) ->
 
 def no_fidelity() -> Fidelity:
     """The fidelity of a concept without a neuron: nothing was measured."""
-    nan, interval = float("nan"), (float("nan"), float("nan"))
-    measures = dict.fromkeys(("recall", "false_positive_rate", "precision", "f1", "legacy_f1", "correlation"), nan)
-    natural = dict.fromkeys(("natural_precision", "natural_recall", "natural_f1"), nan)
-    counts = dict.fromkeys(("n_strong", "n_silent", "n_firing", "n_missing"), 0)
-    intervals = {"recall_interval": interval, "false_positive_interval": interval}
-    return Fidelity(**counts, **measures, **natural, **intervals)  # type: ignore[arg-type]
+    nan = float("nan")
+    return Fidelity(0, nan, (nan, nan), nan, nan, nan, nan, nan, nan)
 
 
 def check_own(dataset: Dataset) -> None:

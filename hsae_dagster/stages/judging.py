@@ -24,7 +24,6 @@ from hsae_dagster.core.concepts.fidelity import (
     natural_agreement,
     nearest_silent,
     scoring_rows,
-    with_hard_negatives,
 )
 from hsae_dagster.core.inference.annotation_error import kappa
 from hsae_dagster.dataset.discovery import Dataset
@@ -379,12 +378,9 @@ def judge_candidates(
         flat = [concept for candidates in proposals for concept in candidates]
         answers = judge(stage, annotator, flat, split.ids, split.texts).answers
         own = np.split(answers, np.cumsum([len(candidates) for candidates in proposals])[:-1], axis=1)
-        hard = [_nearest_silent(split, j, *each, None) for j, each in enumerate(zip(activations, bounds, strict=True))]
         return [
-            Judged(
-                [_measure(each, None, hard[j], activations[j], bounds[j]) for each in own[j].T], NOTHING_PAID, own[j]
-            )
-            for j in range(len(proposals))
+            Judged([measure_fidelity(each, activation, ends) for each in answers.T], NOTHING_PAID, answers)
+            for answers, activation, ends in zip(own, activations, bounds, strict=True)
         ]
     read = [
         sample_to_read(settings, split, j, *each, draw) for j, each in enumerate(zip(activations, bounds, strict=True))
@@ -397,7 +393,7 @@ def judge_candidates(
     for j, judgement in enumerate(judge_all(stage, annotator, judgings)):
         full = np.full((len(activations[j]), len(proposals[j])), MISSING, np.int8)
         full[read[j].rows] = judgement.answers
-        scores = [_measure(each, read[j].drawn, read[j].hard, activations[j], bounds[j]) for each in full.T]
+        scores = [_measure(each, read[j], activations[j], bounds[j]) for each in full.T]
         found.append(Judged(scores, judgement, full))
     return found
 
@@ -441,20 +437,12 @@ def mistakes_of(
     )
 
 
-def _measure(
-    answers: np.ndarray,
-    drawn: np.ndarray | None,
-    hard: np.ndarray,
-    activation: np.ndarray,
-    bounds: tuple[float, float],
-) -> Fidelity:
-    """Fidelity on texts as they come (those drawn by chance, None for all), and on hard negatives beside them."""
-    if drawn is None:
-        return with_hard_negatives(measure_fidelity(answers, activation, bounds), answers[hard])
+def _measure(answers: np.ndarray, read: Sample, activation: np.ndarray, bounds: tuple[float, float]) -> Fidelity:
+    """Fidelity on the texts drawn by chance; at natural prevalence, on hard negatives beside them."""
     as_they_come = np.full_like(answers, MISSING)
-    as_they_come[drawn] = answers[drawn]
-    found = with_hard_negatives(measure_fidelity(as_they_come, activation, bounds), answers[hard])
-    precision, recall, f1 = natural_agreement(answers, activation, bounds, hard)
+    as_they_come[read.drawn] = answers[read.drawn]
+    found = measure_fidelity(as_they_come, activation, bounds)
+    precision, recall, f1 = natural_agreement(answers, activation, bounds, read.hard)
     return replace(found, natural_precision=precision, natural_recall=recall, natural_f1=f1)
 
 
@@ -477,7 +465,7 @@ def sample_to_read(
 
 
 def _nearest_silent(
-    split: Split, j: int, activation: np.ndarray, bounds: tuple[float, float], limit: int | None
+    split: Split, j: int, activation: np.ndarray, bounds: tuple[float, float], limit: int
 ) -> np.ndarray:
     if split.places is not None:
         # Of many training texts, as it was found already which are like those that fire.

@@ -151,7 +151,7 @@ def test_matched_terms_are_marked(html):
 
 
 def test_nan_is_never_shown():
-    blank = make_hypothesis(0, effect=NO_EFFECT_ESTIMATED, badge="invalid", fidelity=make_fidelity(0.0, 0))
+    blank = make_hypothesis(0, effect=NO_EFFECT_ESTIMATED, badge="invalid", fidelity=make_fidelity(0.0))
     blank = dataclasses.replace(
         blank, selection_score=math.nan, train_separation=math.nan, evidence=Evidence((), (), ())
     )

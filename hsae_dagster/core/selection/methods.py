@@ -239,40 +239,6 @@ def select_for_each(
     return [candidates.select(_checked_target(target, task), n_select, method, task, fewer=True) for target in targets]
 
 
-def select_neurons_one_vs_rest(
-    codes: sparse.csr_matrix | sparse.csr_array,
-    labels: np.ndarray,
-    n_select: int,
-    *,
-    method: str = "lasso",
-) -> dict[str | int | float | bool, Selection]:
-    """Select neurons for each class of a multiclass label against all the others.
-
-    Args:
-        codes: (n, m) sparse activations.
-        labels: (n,) class labels, strings or numbers.
-        n_select: number of neurons for each class.
-        method: as in `select_neurons`; the task is classification.
-
-    Returns:
-        Label -> selection, in sorted order of the labels. Two labels give two mirrored selections.
-
-    Raises:
-        MethodError: as `select_neurons`, or labels with missing values or a single class.
-    """
-    values = _one_dimensional(labels)
-    classes = np.unique(values)
-    if len(classes) < 2:
-        raise MethodError(
-            f"One-vs-rest needs at least two classes, but every label is {classes[0]!r}. Check the label column."
-        )
-    candidates = _Candidates(StandardisedCodes(codes))
-    return {
-        label.item(): candidates.select((values == label).astype(np.float64), n_select, method, "classification")
-        for label in classes
-    }
-
-
 class _Candidates:
     """The columns that may be selected; found once, used for any number of targets."""
 
@@ -376,8 +342,8 @@ def _checked_target(target: np.ndarray, task: str) -> np.ndarray:
         )
     if task == "classification" and len(distinct) > 2:
         raise MethodError(
-            f"The target has {len(distinct)} classes and classification takes two. Use "
-            "select_neurons_one_vs_rest, or task = regression if the label is a number with an order."
+            f"The target has {len(distinct)} classes and classification takes two. Select for one class against the "
+            "rest at a time, or use task = regression if the label is a number with an order."
         )
     if numbers:
         return values.astype(np.float64)
