@@ -16,7 +16,7 @@ from hsae_dagster.storage.outputs import StoredActivations, StoredCheckpoints, S
 from hsae_dagster.storage.vectors import VectorTable, blocks_of_vectors
 
 NAME = "activations"
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 
 
 @dg.asset(
@@ -67,8 +67,7 @@ def _make(stage: Stage, units: TextUnits, checkpoints: StoredCheckpoints, vector
         "sae_id": [source[0] for source in sources],
         "sae_column": [source[1] for source in sources],
         "half": [halves[source[0]] for source in sources],
-        "firing_rate": _firing_rates(pooled.codes),
-        "unit_firing_rate": _firing_rates(unit_codes),
+        "firing_rate": np.bincount(pooled.codes.indices, minlength=len(sources)) / max(pooled.codes.shape[0], 1),
     }
     StoredActivations.write(
         folder,
@@ -79,10 +78,6 @@ def _make(stage: Stage, units: TextUnits, checkpoints: StoredCheckpoints, vector
         texts=pl.DataFrame({"text_id": units.text_ids}),
         units=pl.DataFrame({"unit_id": units.unit_ids}),
     )
-
-
-def _firing_rates(codes: sp.csr_matrix) -> np.ndarray:
-    return np.bincount(codes.indices, minlength=codes.shape[1]) / max(codes.shape[0], 1)
 
 
 def _describe(found: StoredActivations) -> dict[str, Any]:

@@ -4,7 +4,7 @@ The same step writes the `hypothesis_card` events, one per hypothesis, so cards 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +52,6 @@ _TWIN_TEXTS, _TWIN_FIGURES = ("claim", "concept_id", "half", "test_key", "badge"
 _ENDS = ("estimate", "low", "high")
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """The plan for the holdout, which look at it this is, and the hypotheses of the concepts."""
-
-    plan: AnalysisPlan
-    look: Look
-    identities: Mapping[str, Identity]
-
-
 @dg.asset(
     name=NAME,
     deps=[kind.asset for kind in UPSTREAM],
@@ -91,9 +82,11 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
             # Labels are permuted and neurons selected again by the same method.
             **own_sources(spec, METHODS, OWN_SECTIONS),
         }
-        asked = _Asked(plan, look, identities)
         found = stage.build(
-            StoredEvaluation, config, upstream.outputs, lambda folder: _make(stage, upstream, asked, folder)
+            StoredEvaluation,
+            config,
+            upstream.outputs,
+            lambda folder: _make(stage, upstream, plan, look, identities, folder),
         )
         keep_look(stage, plan, found)
         summary = found.summary
@@ -115,15 +108,21 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
         return stage.finish(found, described, verdicts)
 
 
-def _make(stage: Stage, upstream: Upstream, asked: _Asked, folder: Path) -> None:
+def _make(
+    stage: Stage,
+    upstream: Upstream,
+    plan: AnalysisPlan,
+    look: Look,
+    identities: Mapping[str, Identity],
+    folder: Path,
+) -> None:
     from hsae_dagster.report.cards import card_record, hypotheses_table
     from hsae_dagster.report.content import report_tables
     from hsae_dagster.report.page import Drawn, render_report
 
     for unread in (upstream.embeddings, upstream.checkpoints, upstream.activations, upstream.selected):
         stage.verify(unread)
-    plan = asked.plan
-    content = evaluate(stage, upstream, stage.context.run.run_id, plan, asked.look, asked.identities)
+    content = evaluate(stage, upstream, stage.context.run.run_id, plan, look, identities)
     annotations = exported_annotations(
         stage.dataset,
         upstream.corpus,
@@ -227,7 +226,6 @@ def _summarise(content: ReportContent) -> dict[str, Any]:
         "fits": fits,
         "floor": list(content.floor),
         "reading": " ".join(ladder_sentences(read_ladder(content.fits, content.floor), content.sizes)),
-        "label_weights": {sae_id: guided.weight for sae_id, guided in content.guidance.items()},
         "outcome": content.outcome,
         "task": content.task,
         "alpha": content.alpha,

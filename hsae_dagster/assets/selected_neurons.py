@@ -41,7 +41,7 @@ from hsae_dagster.storage.outputs import (
 
 NAME = "selected_neurons"
 NOTHING = "nothing found: no neuron's association with the outcome holds across clusters"
-CODE_VERSION = "8"
+CODE_VERSION = "9"
 
 
 @dg.asset(
@@ -158,15 +158,14 @@ def _figures(
     training: Training, found: Chosen, codes: sp.csr_matrix, ids: pl.Series, train: pl.DataFrame, columns: pl.DataFrame
 ) -> dict[str, np.ndarray]:
     """What is reported of each selected neuron, each (selected,)."""
-    from hsae_dagster.core.selection.stability import matches_elsewhere, selection_frequency
+    from hsae_dagster.core.selection.stability import selection_frequency
 
     selection, chosen = found.selection, found.selection.columns
-    again = elsewhere = np.empty(0)
+    again = np.empty(0)
     if chosen:
         rng = np.random.default_rng(0)
         kept = silenced(training.observed, found.left_out)
         again = selection_frequency(kept, training.label, training.clusters, selection, rng)
-        elsewhere = matches_elsewhere(training.observed, chosen, columns.sort("column")["sae_id"].to_list())
     by_neuron = codes.tocsc()
     separations = [firing_separation(column(by_neuron, j) > 0, ids, train) for j in chosen]
     seeds = SeedTable.of([], codes.shape[1]) if found.seeds is None else found.seeds
@@ -174,7 +173,6 @@ def _figures(
         "train_separation": np.array(separations, dtype=np.float64),
         "train_z": np.array([firing_z(column(by_neuron, j) > 0, ids, train) for j in chosen], dtype=np.float64),
         "selection_frequency": again,
-        "match_elsewhere": elsewhere,
         "near_copies": np.array([sum(m.kept == j for m in found.members) for j in chosen], dtype=np.int64),
         **seeds.columns(chosen),
     }

@@ -256,6 +256,16 @@ def text_keys(observations: pl.DataFrame) -> pl.Series:
     return pl.concat([observations[side] for side in text_sides(observations)]).unique()
 
 
+def sample_clusters(observations: pl.DataFrame, most: int | None, seed: int) -> pl.DataFrame:
+    """Whole clusters in random order until `most` observations are reached; all of them where there are no more."""
+    if most is None or observations.height <= most:
+        return observations
+    sizes = observations.group_by("cluster_id").len().sort("cluster_id")
+    order = np.random.default_rng(seed).permutation(sizes.height)
+    taken = order[: int(np.searchsorted(np.cumsum(sizes["len"].to_numpy()[order]), most) + 1)]
+    return observations.filter(pl.col("cluster_id").is_in(sizes["cluster_id"].gather(taken).implode()))
+
+
 def observation_matrix(
     per_text: sp.csr_matrix | np.ndarray, text_ids: pl.Series, observations: pl.DataFrame
 ) -> sp.csr_matrix | np.ndarray:

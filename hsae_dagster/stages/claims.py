@@ -17,7 +17,14 @@ from hsae_dagster.core.concepts.fidelity import column, firing_bounds, measure_f
 from hsae_dagster.core.concepts.words import TermTable, meanings, supported_terms, words_of
 from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.core.inference.joint_fit import phi, phis
-from hsae_dagster.core.observations import control_columns, is_pairwise, text_keys, text_rows, text_sides
+from hsae_dagster.core.observations import (
+    control_columns,
+    is_pairwise,
+    sample_clusters,
+    text_keys,
+    text_rows,
+    text_sides,
+)
 from hsae_dagster.core.selection.stability import Side
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.rows import levels_of
@@ -157,7 +164,7 @@ class Material:
     def read(stage: Stage, side: Side, activations: StoredActivations, selected: StoredSelection) -> "Material":
         """Everything but the side's holdout, or a sample of its clusters."""
         texts, observations = (rows.filter(pl.col("split") != "holdout") for rows in (side.texts, side.observations))
-        observations = sampled(observations, stage.dataset.spec.interpretation.seed)
+        observations = sample_clusters(observations, MOST_TEXTS, stage.dataset.spec.interpretation.seed)
         texts = texts.filter(pl.col("text_id").is_in(text_keys(observations).implode()))
         codes = activations.on(texts["text_id"], side.half).tocsc()
         return Material(texts, observations, codes, selected.columns(side.half), stage.dataset.spec.task)
@@ -198,16 +205,6 @@ def strongest(learned: Learned, fires: sp.csc_matrix) -> list[int]:
     residual = Residual(learned.outcome, learned.held, learned.clusters)
     strength = np.abs(residual.gains((learned.design @ fires).tocsc()).strength)
     return [int(j) for j in np.argsort(-strength, kind="stable") if strength[j] > 1.0]
-
-
-def sampled(observations: pl.DataFrame, seed: int, most: int = MOST_TEXTS) -> pl.DataFrame:
-    """All observations, or those of a seeded sample of clusters."""
-    if observations.height <= most:
-        return observations
-    sizes = observations.group_by("cluster_id").len().sort("cluster_id")
-    order = np.random.default_rng(seed).permutation(sizes.height)
-    taken = order[: int(np.searchsorted(np.cumsum(sizes["len"].to_numpy()[order]), most) + 1)]
-    return observations.filter(pl.col("cluster_id").is_in(sizes["cluster_id"].gather(taken).implode()))
 
 
 def pool_of(

@@ -22,7 +22,7 @@ from hsae_dagster.core.inference.plan import (
     level,
     training_weights,
 )
-from hsae_dagster.core.observations import Cuts, SplitShares, text_keys
+from hsae_dagster.core.observations import Cuts, SplitShares, sample_clusters, text_keys
 from hsae_dagster.core.selection.stability import alpha_shares, rows_that_test, seen_from, views
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.rows import Rows, check_labels, check_levels
@@ -234,19 +234,8 @@ def concepts_to_test(dataset: Dataset, interpretations: StoredInterpretations) -
 def holdout_texts(corpus: StoredCorpus, settings: Annotation) -> tuple[pl.DataFrame, pl.DataFrame]:
     """(observations, texts) of the holdout, or of the declared sample of it; of halves, both test."""
     observations = rows_that_test(corpus.observations)
-    observations = _sample_clusters(observations, settings.holdout_sample, settings.seed)
+    observations = sample_clusters(observations, settings.holdout_sample, settings.seed)
     return observations, corpus.texts.filter(pl.col("text_id").is_in(text_keys(observations).implode()))
-
-
-def _sample_clusters(observations: pl.DataFrame, most: int | None, seed: int) -> pl.DataFrame:
-    """Whole clusters in random order until the sample is reached; everything when none is asked for."""
-    if most is None or observations.height <= most:
-        return observations
-    sizes = observations.group_by("cluster_id").len().sort("cluster_id")
-    order = np.random.default_rng(seed).permutation(sizes.height)
-    total = np.cumsum(sizes["len"].to_numpy()[order])
-    taken = order[: int(np.searchsorted(total, most) + 1)]
-    return observations.filter(pl.col("cluster_id").is_in(sizes["cluster_id"].to_numpy()[taken].tolist()))
 
 
 def no_fidelity() -> Fidelity:

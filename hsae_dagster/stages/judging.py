@@ -184,13 +184,6 @@ class Judging:
     texts: Sequence[str]
 
 
-def judge(
-    stage: Stage, annotator: Annotator, concepts: Sequence[Concept], ids: Sequence[str], texts: Sequence[str]
-) -> Judgement:
-    """Judge every concept on every text."""
-    return judge_all(stage, annotator, [Judging(concepts, ids, texts)])[0]
-
-
 def judge_all(stage: Stage, annotator: Annotator, judgings: Sequence[Judging]) -> list[Judgement]:
     """Judge several sets of concepts, each on its own texts, in one round of requests.
 
@@ -226,9 +219,8 @@ def agreement(
         return None
     rows, columns = np.nonzero(answers != MISSING)
     picked = _balanced(answers[rows, columns], settings.calibration, np.random.default_rng([settings.seed, 1]))
-    tasks = [
-        Judging([judging.concepts[c]], [judging.ids[r]], [judging.texts[r]]) for r, c in _pairs(rows, columns, picked)
-    ]
+    places = zip(rows[picked].tolist(), columns[picked].tolist(), strict=True)
+    tasks = [Judging([judging.concepts[c]], [judging.ids[r]], [judging.texts[r]]) for r, c in places]
     stage.report(f"{len(tasks)} stacked answers are asked again one by one")
     alone = np.array([found.answers[0, 0] for found in _judge_all(stage, single, tasks)])
     kept = alone != MISSING
@@ -309,10 +301,6 @@ def _balanced(answers: np.ndarray, count: int, rng: np.random.Generator) -> np.n
     return np.sort(np.concatenate([yes[: count - of_no], no[:of_no]]))
 
 
-def _pairs(rows: np.ndarray, columns: np.ndarray, picked: np.ndarray) -> list[tuple[int, int]]:
-    return list(zip(rows[picked].tolist(), columns[picked].tolist(), strict=True))
-
-
 @dataclass(frozen=True)
 class Split:
     """Texts of one split, the codes of the selected neurons on them, their vectors or what is shown of them."""
@@ -376,7 +364,7 @@ def judge_candidates(
     settings = stage.dataset.spec.interpretation
     if annotator.free:
         flat = [concept for candidates in proposals for concept in candidates]
-        answers = judge(stage, annotator, flat, split.ids, split.texts).answers
+        answers = judge_all(stage, annotator, [Judging(flat, split.ids, split.texts)])[0].answers
         own = np.split(answers, np.cumsum([len(candidates) for candidates in proposals])[:-1], axis=1)
         return [
             Judged([measure_fidelity(each, activation, ends) for each in answers.T], NOTHING_PAID, answers)

@@ -243,20 +243,18 @@ class SeedTable:
 
     Attributes:
         least: (columns,) of the best φ in each other seed the least; NaN for an autoencoder without further seeds.
-        mean: (columns,) of those the mean.
         found_in: (columns,) int64 other seeds in which it is found (`core.selection.stability.FOUND`).
         others: (columns,) int64 other seeds there are.
     """
 
     least: np.ndarray
-    mean: np.ndarray
     found_in: np.ndarray
     others: np.ndarray
 
     def columns(self, chosen: list[int]) -> dict[str, np.ndarray]:
         """As columns of neurons.parquet."""
-        found = (self.least, self.mean, self.found_in, self.others)
-        names = ("seed_phi", "seed_phi_mean", "found_in", "other_seeds")
+        found = (self.least, self.found_in, self.others)
+        names = ("seed_phi", "found_in", "other_seeds")
         return {name: values[chosen] for name, values in zip(names, found, strict=True)}
 
     @staticmethod
@@ -264,10 +262,9 @@ class SeedTable:
         """From the best φ of each column, (columns,), in each other seed; there may be none."""
         others = np.full(columns, len(best), dtype=np.int64)
         if not best:
-            nan = np.full(columns, np.nan)
-            return SeedTable(nan, nan, np.zeros(columns, dtype=np.int64), others)
+            return SeedTable(np.full(columns, np.nan), np.zeros(columns, dtype=np.int64), others)
         phi = np.stack(best)
-        return SeedTable(phi.min(axis=0), phi.mean(axis=0), (phi >= FOUND).sum(axis=0).astype(np.int64), others)
+        return SeedTable(phi.min(axis=0), (phi >= FOUND).sum(axis=0).astype(np.int64), others)
 
 
 def choose_neurons(stage: Stage, corpus: StoredCorpus, checkpoints: StoredCheckpoints, training: Training) -> Chosen:

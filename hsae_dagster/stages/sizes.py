@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from hsae_dagster.core.concepts.candidates import Pool, Units, text_pools
 from hsae_dagster.core.concepts.choice import Learned, Limits, Vocabulary, choose_together, fit, predicted
-from hsae_dagster.core.observations import pool_codes, text_keys
+from hsae_dagster.core.observations import pool_codes, sample_clusters, text_keys
 from hsae_dagster.core.sae.sizes import (
     ENOUGH_OBSERVATIONS,
     Candidate,
@@ -35,7 +35,6 @@ from hsae_dagster.stages.claims import (
     learned_of,
     least_texts,
     pool_of,
-    sampled,
     strongest,
     units_of,
     vocabulary_of,
@@ -234,7 +233,10 @@ class _Judge:
         spec = stage.dataset.spec
         seed = spec.interpretation.seed
         observations = pl.concat(
-            [sampled(lessons.observations[split], seed, _MOST_OBSERVATIONS) for split in ("train", "validation")]
+            [
+                sample_clusters(lessons.observations[split], _MOST_OBSERVATIONS, seed)
+                for split in ("train", "validation")
+            ]
         )
         texts = side.texts.filter(pl.col("text_id").is_in(text_keys(observations).implode()))
         learned = learned_of(texts["text_id"], observations, lessons.task)

@@ -79,7 +79,6 @@ class HoldoutRegister:
             plan=plan.fingerprint,
             frozen_before=known.body["frozen_before"],
             earlier=earlier,
-            earlier_plans=tuple(fingerprint for _, fingerprint in known.body["earlier"]),
         )
 
     def keep(self, plan: AnalysisPlan, p_values: Mapping[str, float]) -> None:

@@ -257,7 +257,7 @@ class StoredActivations(Output):
 
     `unit_codes` (distinct units, neurons) has the rows of `units`, `codes` (texts, neurons) those of `texts`: CSR of
     float32. `strongest` (entries,) int32 is parallel to the data of `codes`: row of the unit with the largest
-    activation. `columns` has a row per neuron: its autoencoder, firing rates over texts and units, and the half whose
+    activation. `columns` has a row per neuron: its autoencoder, how often it fires, and the half whose
     outcomes chose its size (empty: both, or none). Where each text is its own unit the two codes are one file.
     """
 

@@ -12,11 +12,10 @@ from zlib import crc32
 import numpy as np
 import polars as pl
 
-from hsae_dagster.core.corpus import folded
 from hsae_dagster.core.inference.annotation_error import AnnotationError
 from hsae_dagster.core.inference.effects import HypothesisTest, benjamini_hochberg, bonferroni_count
 from hsae_dagster.core.observations import text_sides
-from hsae_dagster.keys import hash_json, set_fingerprint
+from hsae_dagster.keys import folded, hash_json, set_fingerprint
 
 # Of the z of training rows, what the holdout may be expected to show: the best of many look better than they are.
 _SHRUNK = 0.6
@@ -163,14 +162,12 @@ class Look:
         plan: fingerprint of the plan evaluated.
         frozen_before: whether this very plan was written down before the holdout's texts were judged.
         earlier: p-values of everything earlier looks tested, by test key (NaN: tested, but no p came out).
-        earlier_plans: fingerprints of the plans of earlier looks, first one first.
     """
 
     number: int
     plan: str
     frozen_before: bool
     earlier: Mapping[str, float]
-    earlier_plans: tuple[str, ...]
 
     @property
     def record(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ ALPHA_FLOOR, ALPHA_CEILING, MAX_PROBES = 1e-6, 1e4, 20
 # Relative width under which a stretch of the path is a tie, not an interval that one could aim at.
 _TIE_WIDTH = 1e-9
 _KKT_TOLERANCE = 1e-7
+_MAX_SWEEPS = 1000
 # Up to this many non-zeros x columns the path is followed as deep as the bisection asks; above, `_margin` more.
 _DEEP_LIMIT = 2_000_000
 
@@ -306,30 +307,18 @@ def subgradient_size(theta: np.ndarray, gradient: np.ndarray, alpha: float) -> f
     return float(max(inside, outside))
 
 
-def minimise_quadratic(
-    hessian: np.ndarray, linear: np.ndarray, start: np.ndarray, alpha: float, sweeps: int = 1000
-) -> np.ndarray:
-    """Minimise x^T H x / 2 + c^T x + alpha |x|_1 for a small positive definite H.
+def minimise_quadratic(hessian: np.ndarray, linear: np.ndarray, start: np.ndarray, alpha: float) -> np.ndarray:
+    """The (k,) minimiser of x^T H x / 2 + c^T x + alpha |x|_1, with exact zeros, for a positive definite H (k, k).
 
     Coordinate descent finds the signs; as soon as they stand still over a sweep, the linear system on the support
     gives the exact answer, which is taken if it meets the optimality conditions.
-
-    Args:
-        hessian: (k, k).
-        linear: (k,).
-        start: (k,) warm start.
-        alpha: penalty weight.
-        sweeps: most sweeps over the coordinates.
-
-    Returns:
-        (k,) minimiser, with exact zeros.
     """
     x = start.copy()
     slope = linear + hessian @ x
     diagonal = hessian.diagonal()
     scale = float(np.abs(linear).max(initial=0.0)) + alpha
     previous = np.sign(x)
-    for sweep in range(sweeps):
+    for sweep in range(_MAX_SWEEPS):
         for j in range(len(x)):
             curvature = float(diagonal[j])
             free = curvature * float(x[j]) - float(slope[j])
@@ -338,7 +327,7 @@ def minimise_quadratic(
                 slope += hessian[j] * (new - x[j])
                 x[j] = new
         signs = np.sign(x)
-        if sweep == sweeps - 1 or np.array_equal(signs, previous):
+        if sweep == _MAX_SWEEPS - 1 or np.array_equal(signs, previous):
             exact = _solve_on_support(hessian, linear, signs, alpha, scale)
             if exact is not None:
                 return exact

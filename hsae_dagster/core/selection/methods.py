@@ -133,7 +133,6 @@ METHODS = Registry(
 )
 
 
-TASKS = ("regression", "classification")
 _NAMED = 10
 
 
@@ -213,8 +212,8 @@ def select_neurons(
         The selection: n_select neurons by rank. Otherwise fewer only where the lasso path ends with fewer, with a note.
 
     Raises:
-        MethodError: unknown task or method; a target with missing values, one value, or (classification) more than
-            two; as many rows as the codes do not have; n_select < 1 or above the number of live, distinct neurons.
+        MethodError: unknown method; a target of one value, or (classification) more than two, or of as many rows as
+            the codes do not have; n_select < 1 or above the number of live, distinct neurons.
     """
     target = _checked_target(target, task)
     matrix = StandardisedCodes(codes)
@@ -328,50 +327,19 @@ class _Candidates:
 
 def _checked_target(target: np.ndarray, task: str) -> np.ndarray:
     """The target as (n,) float64, two-valued under classification."""
-    if task not in TASKS:
-        raise MethodError(f"Unknown task {task!r}. Use one of {', '.join(TASKS)} (pairwise codes are classification).")
-    values = _one_dimensional(target)
-    numbers = np.issubdtype(values.dtype, np.number) or values.dtype == bool
-    if numbers and task == "regression" and values.min() < values.max():
-        return values.astype(np.float64)
+    values = np.asarray(target, dtype=np.float64)
     distinct = np.unique(values)
     if len(distinct) < 2:
         raise MethodError(
-            f"Every row of the target has the same value ({distinct[0]!r}), so nothing can predict it. "
+            f"Every row of the target has the same value ({distinct[0]:g}), so nothing can predict it. "
             "Check the label column and the split."
         )
     if task == "classification" and len(distinct) > 2:
         raise MethodError(
             f"The target has {len(distinct)} classes and classification takes two. Select for one class against the "
-            "rest at a time, or use task = regression if the label is a number with an order."
+            "rest, or use task = regression if the label is a number with an order."
         )
-    if numbers:
-        return values.astype(np.float64)
-    if task == "regression":
-        raise MethodError(
-            f"A regression target must be numbers; this one holds {type(distinct[0].item()).__name__} values such as "
-            f"{distinct[0]!r}. Use task = classification, or map the labels to numbers."
-        )
-    return (values == distinct[1]).astype(np.float64)
-
-
-def _one_dimensional(target: np.ndarray) -> np.ndarray:
-    """A non-empty (n,) array without missing values; objects become numbers or strings."""
-    values = np.asarray(target)
-    if values.ndim != 1 or len(values) == 0:
-        raise MethodError(f"The target must be one value a row; got an array of shape {values.shape}.")
-    if values.dtype == object:
-        missing = np.array([v is None or v != v for v in values])
-    elif np.issubdtype(values.dtype, np.inexact):
-        missing = ~np.isfinite(values)
-    else:
-        missing = np.zeros(len(values), dtype=bool)
-    if missing.any():
-        raise MethodError(
-            f"The target has {int(missing.sum())} missing or infinite values (first at row {int(np.argmax(missing))}). "
-            "Drop these rows from the codes and the target before selecting."
-        )
-    return np.array(values.tolist()) if values.dtype == object else values
+    return values
 
 
 def _named(items: tuple | list) -> str:
