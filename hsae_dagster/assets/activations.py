@@ -10,8 +10,8 @@ import scipy.sparse as sp
 
 from hsae_dagster.core.observations import TextUnits, pool_codes
 from hsae_dagster.keys import hash_bytes
-from hsae_dagster.orchestration.project import Project, datasets
-from hsae_dagster.orchestration.stage import Stage, check_result, check_specs, explained, picture
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.orchestration.stage import Stage, check_result, declared, explained, picture
 from hsae_dagster.storage.outputs import StoredActivations, StoredCheckpoints, StoredCorpus, StoredEmbeddings
 from hsae_dagster.storage.vectors import VectorTable, blocks_of_vectors
 
@@ -19,14 +19,7 @@ NAME = "activations"
 CODE_VERSION = "4"
 
 
-@dg.asset(
-    name=NAME,
-    deps=["corpus", "embeddings", "sae_checkpoints"],
-    partitions_def=datasets,
-    kinds={"torch", "scipy"},
-    code_version=CODE_VERSION,
-    check_specs=check_specs(NAME),
-)
+@dg.asset(**declared(NAME, CODE_VERSION), deps=["corpus", "embeddings", "sae_checkpoints"], kinds={"torch", "scipy"})
 def activations(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """Codes (units × neurons and texts × neurons) in compressed sparse rows, float32, in the order of their keys."""
     with explained():

@@ -7,20 +7,17 @@ import dagster as dg
 
 from hsae_dagster.core.observations import text_sides
 from hsae_dagster.orchestration.executors import llm_pool
-from hsae_dagster.orchestration.project import Project, datasets
-from hsae_dagster.orchestration.stage import Stage, check_result, check_specs, explained, picture, table
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.orchestration.stage import Stage, check_result, declared, explained, picture, table
 from hsae_dagster.stages.annotation import CODE_VERSION, NAME, Upstream, config_of, judge_holdout
 from hsae_dagster.storage.outputs import StoredMatrix
 
 
 @dg.asset(
-    name=NAME,
+    **declared(NAME, CODE_VERSION),
     deps=["corpus", "embeddings", "activations", "interpretations"],
-    partitions_def=datasets,
     kinds={"parquet"},
     pool=llm_pool(),
-    code_version=CODE_VERSION,
-    check_specs=check_specs(NAME),
 )
 def annotation_matrix(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """Holdout texts × concepts, nullable booleans, one column per concept id; null is a missing answer."""

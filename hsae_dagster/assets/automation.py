@@ -367,15 +367,13 @@ def _failed_checks(instance: dg.DagsterInstance, project: Project, after: float 
 
 def _of_check(verdict: dg.AssetCheckEvaluation, run: dg.DagsterRun | None) -> News:
     dataset = (run.tags.get("dagster/partition") if run else None) or ""
-    found = ", ".join(f"{name} {value.value}" for name, value in verdict.metadata.items() if _is_plain(value.value))
+    values = {name: each.value for name, each in verdict.metadata.items()}
+    plain = (f"{k} {v}" for k, v in values.items() if isinstance(v, str | int | float) and len(str(v)) <= 80)
+    found = ", ".join(plain)
     how = "failed and stops what follows" if verdict.blocking else "did not pass"
     asset = verdict.asset_key.path[-1]
     text = f"{dataset}: the check `{verdict.check_name}` of `{asset}` {how}{f' ({found})' if found else ''}."
     return News("check", dataset, text, _address(verdict.asset_key, dataset))
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float) and len(str(value)) <= 80
 
 
 def _verdicts(project: Project, record: EvaluationRecord) -> Iterator[News]:

@@ -13,8 +13,8 @@ from hsae_dagster.dataset.discovery import file_versions, files_stamp
 from hsae_dagster.dataset.rows import check_sizes, training_units
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.keys import hash_json
-from hsae_dagster.orchestration.project import Project, datasets
-from hsae_dagster.orchestration.stage import Stage, check_result, check_specs, explained, picture, table
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.orchestration.stage import Stage, check_result, declared, explained, picture, table
 from hsae_dagster.report.wording import left_out_words
 from hsae_dagster.stages.holdout import Admitted, admit, kept, placing_of, record_of
 from hsae_dagster.storage.outputs import StoredCorpus
@@ -23,14 +23,7 @@ NAME = "corpus"
 CODE_VERSION = "4"
 
 
-@dg.asset(
-    name=NAME,
-    deps=["labelled_texts"],
-    partitions_def=datasets,
-    kinds={"polars", "parquet"},
-    code_version=CODE_VERSION,
-    check_specs=check_specs(NAME),
-)
+@dg.asset(**declared(NAME, CODE_VERSION), deps=["labelled_texts"], kinds={"polars", "parquet"})
 def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """Tables of distinct texts (key, text, split, cluster), their distinct units, and observations or pairs."""
     with explained():

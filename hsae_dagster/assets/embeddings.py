@@ -9,8 +9,8 @@ import polars as pl
 
 from hsae_dagster.keys import set_fingerprint
 from hsae_dagster.orchestration.executors import llm_pool
-from hsae_dagster.orchestration.project import Project, datasets
-from hsae_dagster.orchestration.stage import Stage, check_result, check_specs, explained
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.orchestration.stage import Stage, check_result, declared, explained
 from hsae_dagster.providers.base import Embedder
 from hsae_dagster.providers.spending import Account, Estimate
 from hsae_dagster.stages.judging import account_of, account_summary, announce
@@ -21,15 +21,7 @@ NAME = "embeddings"
 CODE_VERSION = "2"
 
 
-@dg.asset(
-    name=NAME,
-    deps=["corpus"],
-    partitions_def=datasets,
-    kinds={"lancedb"},
-    pool=llm_pool(),
-    code_version=CODE_VERSION,
-    check_specs=check_specs(NAME),
-)
+@dg.asset(**declared(NAME, CODE_VERSION), deps=["corpus"], kinds={"lancedb"}, pool=llm_pool())
 def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """A LanceDB table (key, vector) of the dataset in its embedding set; new texts are appended batch by batch."""
     from hsae_dagster.providers.registry import make_embedder

@@ -23,11 +23,11 @@ from hsae_dagster.core.selection.methods import METHODS
 from hsae_dagster.core.selection.stability import rows_that_test
 from hsae_dagster.dataset.discovery import files_fingerprint
 from hsae_dagster.extensions import own_sources
-from hsae_dagster.orchestration.project import Project, datasets
+from hsae_dagster.orchestration.project import Project
 from hsae_dagster.orchestration.stage import (
     Stage,
     check_result,
-    check_specs,
+    declared,
     explained,
     picture,
     sound,
@@ -52,14 +52,7 @@ _TWIN_TEXTS, _TWIN_FIGURES = ("claim", "concept_id", "half", "test_key", "badge"
 _ENDS = ("estimate", "low", "high")
 
 
-@dg.asset(
-    name=NAME,
-    deps=[kind.asset for kind in UPSTREAM],
-    partitions_def=datasets,
-    kinds={"statsmodels", "html"},
-    code_version=CODE_VERSION,
-    check_specs=check_specs(NAME),
-)
+@dg.asset(**declared(NAME, CODE_VERSION), deps=[kind.asset for kind in UPSTREAM], kinds={"statsmodels", "html"})
 def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """Each hypothesis tested once on held-out clusters, and how much of the outcome they predict together."""
     with explained():

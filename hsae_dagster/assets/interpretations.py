@@ -11,20 +11,17 @@ import dagster as dg
 
 from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.orchestration.executors import llm_pool
-from hsae_dagster.orchestration.project import Project, datasets
-from hsae_dagster.orchestration.stage import Stage, check_result, check_specs, explained, table
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.orchestration.stage import Stage, check_result, declared, explained, table
 from hsae_dagster.stages.interpretation import CODE_VERSION, NAME, config_of, find, write
 from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, StoredInterpretations, StoredSelection
 
 
 @dg.asset(
-    name=NAME,
+    **declared(NAME, CODE_VERSION),
     deps=["corpus", "embeddings", "activations", "selected_neurons"],
-    partitions_def=datasets,
     kinds={"scikitlearn"},
     pool=llm_pool(),
-    code_version=CODE_VERSION,
-    check_specs=check_specs(NAME),
 )
 def interpretations(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """Concepts written from training texts, chosen on validation texts, their fidelity reported on others."""

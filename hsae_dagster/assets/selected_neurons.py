@@ -16,8 +16,8 @@ from hsae_dagster.core.sae.sizes import redundancy
 from hsae_dagster.core.selection.methods import METHODS
 from hsae_dagster.core.selection.stability import HALVES, Side, silenced
 from hsae_dagster.extensions import own_sources
-from hsae_dagster.orchestration.project import Project, datasets
-from hsae_dagster.orchestration.stage import Stage, check_result, check_specs, explained, picture, table
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.orchestration.stage import Stage, check_result, declared, explained, picture, table
 from hsae_dagster.stages.selection import (
     Chosen,
     SeedTable,
@@ -45,12 +45,9 @@ CODE_VERSION = "9"
 
 
 @dg.asset(
-    name=NAME,
+    **declared(NAME, CODE_VERSION),
     deps=["corpus", "embeddings", "sae_checkpoints", "activations"],
-    partitions_def=datasets,
     kinds={"scikitlearn"},
-    code_version=CODE_VERSION,
-    check_specs=check_specs(NAME),
 )
 def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """The n neurons (fewer where no other adds anything), rank, score, direction in training; pairs by Z_A - Z_B."""

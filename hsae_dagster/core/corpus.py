@@ -330,13 +330,9 @@ def _round(rows: pl.DataFrame) -> int:
 
 
 def _in_rounds(splits: np.ndarray, frame: pl.DataFrame, rows: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Splits of groups by hash; in a later round what came with it alone is the holdout, and nothing older is.
+    """Splits (groups,) by hash; in a later round what came with it alone is the holdout, and nothing older is.
 
-    Args:
-        splits: (groups,) by hash.
-        frame: rows, with their `round` where there were several.
-        rows: (e,) positions of rows.
-        group: (e,) the group of each.
+    `rows` (e,) are positions in the frame, whose `round` counts where there were several, and `group` (e,) is whose.
     """
     now = _round(frame)
     if now == 1:

@@ -86,16 +86,9 @@ class Cuts:
 
 
 def places(keys: pl.Series, component: np.ndarray, salt: str, attempt: int = 0) -> np.ndarray:
-    """Smallest hash of each component's keys.
+    """Smallest hash of each component's keys, (components,) float64 in [0, 1).
 
-    Args:
-        keys: (n,) of each row.
-        component: (n,) int of each row, from 0.
-        salt: of the hash.
-        attempt: number of the salt.
-
-    Returns:
-        (components,) float64 in [0, 1).
+    Keys and components, numbered from 0, are of each row (n,); an `attempt` above 0 is added to the salt.
     """
     salted = f"{salt}#{attempt}" if attempt else salt
     distinct = pl.DataFrame({"key": keys, "component": component}).unique()
@@ -108,9 +101,7 @@ def places(keys: pl.Series, component: np.ndarray, salt: str, attempt: int = 0) 
 def places_in_time(time: np.ndarray, component: np.ndarray) -> np.ndarray:
     """Places (components,) in [0, 1] that fall with each component's latest time, whatever other rows there are.
 
-    Args:
-        time: (n,) seconds or any number that orders rows.
-        component: (n,) int of each row, from 0.
+    Times, any number that orders rows, and components, numbered from 0, are of each row (n,).
     """
     found = np.ones(int(component.max()) + 1)
     np.minimum.at(found, component, np.arctan2(1e9, time) / np.pi)
@@ -279,10 +270,7 @@ def observation_matrix(
 def firing_separation(fires: np.ndarray, text_ids: pl.Series, observations: pl.DataFrame) -> float:
     """Difference in mean outcome between observations whose text fires and the rest; pairs: win share minus 1/2.
 
-    Args:
-        fires: (texts,) bool.
-        text_ids: (texts,) keys, ascending.
-        observations: with their labels.
+    `fires` (texts,) bool is in the order of `text_ids`, ascending.
     """
     label = observations["label"].to_numpy()
     fired = observation_matrix(fires.astype(float)[:, None], text_ids, observations)[:, 0]

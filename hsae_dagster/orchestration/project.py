@@ -84,15 +84,8 @@ def read_env(path: Path) -> dict[str, str]:
         found = dotenv_values(path, encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise HsaeError(f"{path} is not in UTF-8 (byte {error.start:,}). Save it as UTF-8.") from error
-    return {
-        name: str(Path(value).expanduser()) if _is_at_home(value) else value
-        for name, value in found.items()
-        if value is not None
-    }
-
-
-def _is_at_home(value: str) -> bool:
-    return value == "~" or value.startswith("~/")
+    given = {name: value for name, value in found.items() if value is not None}
+    return {name: str(Path(v).expanduser()) if v == "~" or v.startswith("~/") else v for name, v in given.items()}
 
 
 KEY_PREFIX = "hsae"

@@ -17,7 +17,7 @@ from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import HsaeError, refusal
 from hsae_dagster.extensions import Registry
 from hsae_dagster.orchestration.executors import end_with_worker
-from hsae_dagster.orchestration.project import Project
+from hsae_dagster.orchestration.project import Project, datasets
 from hsae_dagster.report.archive import card_partition
 from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StageInputs
@@ -44,7 +44,9 @@ def restated_cards(
     for number in range(1, len(record.hypotheses) + 1):
         partition = card_partition(record.dataset, number)
         event = _last(instance, project, partition)
-        if event is None or event.metadata.get("evaluation data version") != _text(record.evaluation.data_version):
+        if event is None or event.metadata.get("evaluation data version") != dg.MetadataValue.text(
+            record.evaluation.data_version
+        ):
             continue
         told = event.metadata.get(STATUS)
         was_current = told is not None and told.value == CURRENT
@@ -74,10 +76,6 @@ def _last(instance: dg.DagsterInstance, project: Project, partition: str) -> dg.
     wanted = dg.AssetRecordsFilter(asset_key=project.key(CARD), asset_partitions=[partition])
     records = instance.fetch_materializations(wanted, limit=1).records
     return records[0].asset_materialization if records else None
-
-
-def _text(value: str) -> dg.TextMetadataValue:
-    return dg.MetadataValue.text(value)
 
 
 # A terminal command attaches a handler to show progress without Dagster's own events.
@@ -314,6 +312,16 @@ def check_specs(asset: str) -> list[dg.AssetCheckSpec]:
         dg.AssetCheckSpec(name=name, asset=asset, blocking=blocking, description=description)
         for name, (blocking, description) in CHECKS[asset].items()
     ]
+
+
+def declared(asset: str, code_version: str) -> dict[str, Any]:
+    """What every asset that is one step declares."""
+    return {
+        "name": asset,
+        "partitions_def": datasets,
+        "code_version": code_version,
+        "check_specs": check_specs(asset),
+    }
 
 
 def check_result(asset: str, name: str, passed: bool, metadata: Mapping[str, Any] | None = None) -> dg.AssetCheckResult:

@@ -366,12 +366,7 @@ def _nearest(material: Material, holds: np.ndarray) -> int:
 def concepts_of(material: Material, found: Found, columns: pl.DataFrame, first: int, half: str) -> list[FoundConcept]:
     """A concept for each claim, then one record for each selected neuron about which nothing could be said.
 
-    Args:
-        material: what was learned from.
-        found: what was chosen.
-        columns: of the activations (column, sae_id, sae_column).
-        first: rank of the first one.
-        half: that they were found in.
+    `columns` are those of the activations, `first` is the rank of the first one, `half` the one they were found in.
     """
     places = {row["column"]: row for row in columns.iter_rows(named=True)}
     validation = (material.texts["split"] != "train").to_numpy()

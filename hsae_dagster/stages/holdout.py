@@ -97,13 +97,7 @@ def placing_of(spec: DatasetSpec) -> dict[str, Any]:
 
 
 def admit(results: Path | None, dataset: Dataset, rows: Rows) -> Admitted:
-    """Decide which rows are admitted, and in which round each came. Nothing is written.
-
-    Args:
-        results: the results folder; None for a dataset that is not there yet.
-        dataset: as declared.
-        rows: as read from its files.
-    """
+    """Decide which rows are admitted, and in which round each came (all, without a results folder). Writes nothing."""
     frame = rows.frame.with_columns(row_keys(rows.frame))
     record = record_of(results, dataset).read() if results else None
     if record is None or results is None:
@@ -141,13 +135,7 @@ def level_of(results: Path, dataset: Dataset, round_: int) -> float:
 
 
 def kept(holdout_round: int, observations: pl.DataFrame, texts: pl.DataFrame) -> Holdout:
-    """The holdout of a corpus, for the record.
-
-    Args:
-        holdout_round: of the corpus.
-        observations: of the corpus.
-        texts: of the corpus.
-    """
+    """The holdout of a corpus (its round, observations and texts), for the record."""
     held = rows_that_test(observations)
     keys = holdout_keys(held, texts.select("text_id", "text"))
     return Holdout(holdout_round, holdout_fingerprint(keys), held.height, held["cluster_id"].n_unique())

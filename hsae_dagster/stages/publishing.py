@@ -58,10 +58,9 @@ _Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Identity:
-    """The id of one concept's hypothesis.
+    """The id of one concept's hypothesis, 12 hexadecimal characters.
 
     Attributes:
-        hypothesis_id: 12 hexadecimal characters.
         was: concept that the hypothesis had in the last evaluation, or None when it is new or has the same one.
         correlation: phi of the two concepts' annotations, or NaN.
         cosine: of the two neurons' decoder directions, or NaN.
@@ -93,7 +92,7 @@ def identify(
     records = log.records(dataset)
     identities: dict[str, Identity] = {}
     taken: set[str] = set()
-    before = _by_concept(records)
+    before = {row["concept_id"]: row["hypothesis_id"] for record in records for row in record.hypotheses}
     for concept in concepts:
         known = before.get(concept.concept_id)
         if known and known not in taken:
@@ -113,11 +112,6 @@ def identify(
             identities[concept.concept_id] = Identity(key)
             used.add(key)
     return identities
-
-
-def _by_concept(records: Sequence[EvaluationRecord]) -> dict[str, str]:
-    """The hypothesis that each concept had the last time."""
-    return {row["concept_id"]: row["hypothesis_id"] for record in records for row in record.hypotheses}
 
 
 def _new_id(dataset: str, concept: str, used: set[str]) -> str:

@@ -71,11 +71,8 @@ def unsealed(path: Path) -> dict[str, Any]:
 def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[bool]:
     """Hold the lock file `path`, which no other process does meanwhile; the lock of a killed process is free.
 
-    Yields whether it is held: some file systems have no locks, and there nobody is kept out.
-
-    Args:
-        path: the lock file; removed afterwards.
-        waiting: called once if another process holds it.
+    Yields whether it is held: some file systems have no locks, and there nobody is kept out. `waiting` is called once
+    if another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, held = _acquire(path, waiting)

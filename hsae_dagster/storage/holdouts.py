@@ -19,11 +19,7 @@ _PLAN, _LOOK, _FOUND, _KEYS = "plan", "look", "p-values of the look", "holdout"
 
 @dataclass(frozen=True)
 class HoldoutRegister:
-    """Looks at holdouts: counted in one transaction each, so that no process or machine knows fewer than there are.
-
-    Attributes:
-        root: the results folder.
-    """
+    """Looks at holdouts: counted in one transaction each, so that no process or machine knows fewer than there are."""
 
     root: Path
 
@@ -88,11 +84,7 @@ class HoldoutRegister:
             records.add(Document(_FOUND, plan.holdout, plan.fingerprint, finite))
 
     def spent(self, holdout: str) -> float | None:
-        """Largest level (family-wise error) of a plan that was evaluated on a holdout; None before the first look.
-
-        Args:
-            holdout: its fingerprint.
-        """
+        """Largest level (family-wise error) of a plan evaluated on a holdout; None before the first look."""
         with Records(self.root).reading() as records:
             plans = [_plan(records, holdout, one.name) for one in records.all(_LOOK, holdout)]
         levels = [plan["gates"] for plan in plans]
@@ -188,13 +180,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class SplitCuts:
-    """The record of one dataset.
-
-    Attributes:
-        results: the results folder.
-        dataset: its name.
-        declared: everything that decides what a component is and what share each split gets.
-    """
+    """The record of one dataset, under all that is declared of what a component is and what share each split gets."""
 
     results: Path
     dataset: str

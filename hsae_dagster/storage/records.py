@@ -198,9 +198,7 @@ class Records:
     def turn(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold a name that no other process does meanwhile, on any machine; that of a killed process is free.
 
-        Args:
-            name: what is held.
-            waiting: called once if another process holds it.
+        `waiting` is called once if another process holds it.
         """
         if self._path is not None:
             with locked(self._path.parent / "locks" / name, waiting):

@@ -141,11 +141,7 @@ class VectorTable:
         return pa.table(columns, schema=self._schema())
 
     def being_filled(self, waiting: Callable[[], None]) -> AbstractContextManager[object]:
-        """The right to look for missing vectors and add them, which one process has at a time.
-
-        Args:
-            waiting: called once if another has it.
-        """
+        """The right to look for missing vectors and add them, which one process has at a time."""
         return locked(self.uri.parent / "locks" / f"{self.name}-filling", waiting)
 
     def read(self, ids: Iterable[str]) -> np.ndarray:
@@ -562,15 +558,9 @@ _PASSED = 65_536
 
 
 def text_vectors(vectors: VectorTable, units: TextUnits, text_ids: pl.Series) -> np.ndarray:
-    """The vector of each text: its own, or the mean of its units' vectors, repetitions included.
+    """The vector of each text (ascending keys): its own, or the mean of its units' vectors, repetitions included.
 
-    Args:
-        vectors: of the units.
-        units: which texts have which.
-        text_ids: (n,) keys, ascending.
-
-    Returns:
-        (n, d) float32.
+    (n, d) float32.
     """
     some = units.of_texts(text_ids)
     if some.are_texts:

@@ -177,12 +177,7 @@ def meaning_of(definition: Mapping[str, Any] | None) -> Meaning:
 
 
 def judge(meanings: Sequence[Meaning], texts: Sequence[str], closeness: Closeness | None = None) -> np.ndarray:
-    """Which texts have which claims: (texts, meanings) int8, 1 = yes, 0 = no.
-
-    Args:
-        meanings: the claims.
-        texts: n texts.
-        closeness: of units with sentences; only exemplars need it.
+    """Which of n texts have which claims: (texts, meanings) int8, 1 = yes, 0 = no; only exemplars need `closeness`.
 
     Raises:
         MethodError: exemplars without `closeness`.

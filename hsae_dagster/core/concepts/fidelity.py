@@ -203,12 +203,7 @@ class Fidelity:
 
 
 def firing_bounds(activation: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float]:
-    """Lowest and highest activation that count as strong: percentiles among the positive activations.
-
-    Args:
-        activation: (n,) of one neuron on training texts.
-        percentiles: from 0 to 100, low and high.
-    """
+    """Lowest and highest activation that count as strong: percentiles among the positive ones of one neuron's (n,)."""
     positive = activation[activation > 0]
     if positive.size == 0:
         return (np.inf, np.inf)
@@ -234,13 +229,7 @@ def scoring_rows(
 
 
 def measure_fidelity(annotation: np.ndarray, activation: np.ndarray, bounds: tuple[float, float]) -> Fidelity:
-    """Compare one concept's annotation with one neuron's activation.
-
-    Args:
-        annotation: (n,) int8: 1 yes, 0 no, -1 missing.
-        activation: (n,) float, >= 0.
-        bounds: from `firing_bounds`.
-    """
+    """Compare a concept's (n,) int8 annotation, 1 yes, 0 no, -1 missing, with a neuron's (n,) activation, >= 0."""
     judged = annotation != MISSING
     yes, acts = annotation[judged] == 1, activation[judged]
     strong = (acts > 0) & (acts >= bounds[0]) & (acts <= bounds[1])
@@ -395,12 +384,7 @@ RULES = (
 
 @dataclass(frozen=True)
 class Probes:
-    """Texts, and which rules hold for them.
-
-    Attributes:
-        texts: n.
-        truth: (n, rules) int8: 1 yes, 0 no, -1 not to be counted.
-    """
+    """n texts, and which rules hold for them, (n, rules) int8: 1 yes, 0 no, -1 not to be counted."""
 
     texts: tuple[str, ...]
     truth: np.ndarray
@@ -431,13 +415,7 @@ class Examination:
 
 
 def make_probes(texts: Sequence[str], count: int, rng: np.random.Generator) -> Probes:
-    """Draw `count` texts (all, if there are fewer) and plant every rule in half of them.
-
-    Args:
-        texts: of the collection; their first 60 words are used.
-        count: how many.
-        rng: random stream.
-    """
+    """Draw `count` texts, or all, of each the first 60 words, and plant every rule in half of them."""
     rows = np.sort(rng.permutation(len(texts))[:count])
     planted = np.zeros((len(rows), len(RULES)), dtype=bool)
     for column in range(len(RULES)):
@@ -454,12 +432,7 @@ def make_probes(texts: Sequence[str], count: int, rng: np.random.Generator) -> P
 
 
 def examine(truth: np.ndarray, answers: np.ndarray) -> Examination:
-    """Compare answers with the truth; a missing answer is a wrong one.
-
-    Args:
-        truth: (texts, rules) int8, as of `Probes`.
-        answers: (texts, rules) int8: 1 yes, 0 no, -1 missing.
-    """
+    """Compare answers (texts, rules) int8, 1 yes, 0 no, -1 missing, with the truth; a missing answer is a wrong one."""
     counted, right = truth != MISSING, truth == answers
     said_yes, said_no = (float(right[truth == said].mean()) if (truth == said).any() else 1.0 for said in (1, 0))
     by_rule = [float(right[counted[:, j], j].mean()) if counted[:, j].any() else 1.0 for j in range(truth.shape[1])]

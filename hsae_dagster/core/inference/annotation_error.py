@@ -269,12 +269,7 @@ RIDGE = 0.1
 
 @dataclass(frozen=True)
 class Sample:
-    """Texts for the judge, the same for all concepts.
-
-    Attributes:
-        rows: their positions, ascending, int64.
-        probability: (rows) that each had of being drawn.
-    """
+    """Texts for the judge, the same for all concepts: ascending int64 positions, and each one's chance to be drawn."""
 
     rows: np.ndarray
     probability: np.ndarray

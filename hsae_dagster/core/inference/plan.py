@@ -30,11 +30,9 @@ def one_sided(p_value: float, estimate: float, direction: float) -> float:
 
 
 def weighted_holm(p_values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p-values with weights; NaN stays NaN and does not count into the family.
+    """Holm's adjusted p-values (h,) with positive weights, of which only ratios among tested hypotheses count.
 
-    Args:
-        p_values: (h,).
-        weights: (h,) positive; only their ratios among tested hypotheses count.
+    NaN stays NaN and does not count into the family.
     """
     tested = np.flatnonzero(np.isfinite(p_values))
     order = tested[np.argsort(p_values[tested] / weights[tested], kind="stable")]

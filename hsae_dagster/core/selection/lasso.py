@@ -82,10 +82,6 @@ class TiedPathError(Exception):
 def bisect_alpha(count: Callable[[float], PathPoint], n_select: int) -> tuple[float | None, tuple[PathPoint, ...]]:
     """Geometric bisection over [1e-6, 1e4], first probe 0.1, at most 20 probes: the reference's search.
 
-    Args:
-        count: alpha -> path point.
-        n_select: number of neurons wanted.
-
     Returns:
         The first alpha with exactly n_select active neurons (None if none was hit) and all visits in order.
     """

@@ -15,12 +15,7 @@ N_TOP_ACTIVATING = 100
 
 
 def correlations(matrix: StandardisedCodes, target: np.ndarray) -> np.ndarray:
-    """Pearson r of every column with the target, (m,); 0 for constant columns.
-
-    Args:
-        matrix: standardised codes, n x m.
-        target: (n,) float64, not constant.
-    """
+    """Pearson r of every column with a target (n,) that varies, (m,); 0 for constant columns."""
     centred = target - target.mean()
     return matrix.transposed_product(centred) / (matrix.n_rows * centred.std())
 

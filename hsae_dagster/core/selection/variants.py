@@ -207,14 +207,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Member:
-    """A near-copy that was left out, and the selected neuron that stands for it.
-
-    Attributes:
-        kept: column of the selected neuron.
-        left_out: column of the near-copy.
-        correlation: of their activations.
-        cosine: of their decoder directions.
-    """
+    """Columns of a near-copy that was left out and of the selected neuron that stands for it; how alike they are."""
 
     kept: int
     left_out: int
@@ -291,13 +284,9 @@ def select_distinct(
 def near_copies(
     columns: list[int], activations: sparse.csr_matrix, directions: np.ndarray, limits: Limits
 ) -> list[Member]:
-    """Neurons that are too like one of higher rank that is none itself.
+    """Neurons, of columns by rank, that are too like one of higher rank that is none itself.
 
-    Args:
-        columns: by rank.
-        activations: (t, m).
-        directions: (m, d).
-        limits: how alike two may be.
+    Activations are (texts, m), directions (m, d).
     """
     correlation, cosine = likeness_of(columns, columns, activations, directions)
     kept: list[int] = []
