@@ -116,13 +116,9 @@ def cut_in_time(time: np.ndarray, component: np.ndarray, shares: SplitShares, fe
 
 
 def cut(keys: pl.Series, component: np.ndarray, shares: SplitShares, fewest: int) -> Cuts:
-    """Cuts that give about the declared shares of rows.
+    """Cuts that give about the declared shares of rows; keys and components as in `places`.
 
-    Args:
-        keys: (n,) of each row.
-        component: (n,) int of each row, from 0.
-        shares: as declared.
-        fewest: components that holdout and train should have, at least; the other splits should have one.
+    Holdout and train should have `fewest` components at least, the other splits one.
     """
     sizes = np.bincount(component).astype(np.float64)
     few = keys.n_unique() <= _MOST_KEYS
@@ -304,12 +300,8 @@ def holdout_design(
 ) -> HoldoutDesign:
     """The design of the tests.
 
-    Args:
-        answers: (texts, concepts) int8: 1 yes, 0 no, -1 missing.
-        text_ids: (texts,) keys of the judged texts, ascending.
-        n_words: (texts,) their lengths; the logarithm is always a control.
-        observations: of the holdout, all of whose texts were judged.
-        task: regression, classification or pairwise.
+    Answers (texts, concepts) int8, 1 yes, 0 no, -1 missing, and lengths, whose logarithm is always a control, are of
+    the judged texts, ascending keys; all texts of the observations were judged.
     """
     per_text = answers.astype(np.float64)
     per_text[answers < 0] = np.nan
@@ -337,17 +329,12 @@ def _shared_units(observations: pl.DataFrame) -> np.ndarray | None:
 def with_blocks(
     time: np.ndarray, clusters: np.ndarray, units: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Clusters and further units of rows that blocks of time join too.
+    """Clusters and further units (as in `HoldoutDesign`) of rows that blocks of time join too.
 
     Topics and outcomes drift, and two that drift go together for no reason: with slow trends of a tenth of the
     variance, true nulls were confirmed in half of the reports. Blocks are few and long, as Bester, Conley and Hansen
     (2011) advise: what drifts within them counts as one, and the t of few clusters allows for their number. They hold
     about as many rows each; rows of one time are never parted.
-
-    Args:
-        time: (n,) that orders rows.
-        clusters: (n,) keys.
-        units: (n, u) as in `HoldoutDesign`.
 
     Returns:
         Blocks as the clusters where each cluster lies in one block; else the clusters, and the blocks as one more unit.

@@ -229,14 +229,9 @@ def least_texts(spec: DatasetSpec, side: Side, n_texts: int) -> int:
 def vocabulary_of(
     stage: Stage, texts: pl.DataFrame, observations: pl.DataFrame, learned: Learned, units: Units
 ) -> Vocabulary:
-    """Terms of texts (text, cluster_id); where they are very many, those that go most with the outcome.
+    """Terms of texts and their vectors; where they are very many, those that go most with the outcome.
 
-    Args:
-        stage: its dataset's embedder gives the terms' vectors.
-        texts: rows of the corpus.
-        observations: of these texts; values of their columns are no terms.
-        learned: observations over these texts whose outcome may be looked at.
-        units: of these texts.
+    Values of the columns of their observations are no terms; of `learned` the outcome may be looked at.
     """
     table = supported_terms(texts["text"].to_list(), texts["cluster_id"].to_numpy(), taken=_values(observations))
     if len(table.families) > _MOST_TERMS:

@@ -121,11 +121,7 @@ def run_negative_controls(
 ) -> tuple[NegativeControl, ...]:
     """All controls, or none where `inference.negative_controls` is 0; of halves, a run is one of both.
 
-    Args:
-        stage: of the dataset.
-        upstream: current results.
-        tests: half that found the claims, share of alpha, tested observations and design of each set of tests.
-        alpha: family-wise error of this report.
+    Each set of tests is: the half that found the claims, its share of alpha, the tested observations, their design.
     """
     spec = stage.dataset.spec
     runs = spec.inference.negative_controls

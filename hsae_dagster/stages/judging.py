@@ -250,14 +250,7 @@ def second_rows(spec: DatasetSpec, texts: int) -> np.ndarray:
 def second_opinion(
     stage: Stage, account: Account, judging: Judging, answers: np.ndarray, examples: Labelled
 ) -> dict[str, Any] | None:
-    """How far a second model agrees on a random sample of the texts; None where none is declared.
-
-    Args:
-        stage: its dataset names the model.
-        account: that pays it.
-        judging: what was judged.
-        answers: (texts, concepts) int8 of the first model.
-        examples: that the first one is shown, too.
+    """How far a second model, shown the same examples, agrees on a random sample of texts; None where none is declared.
 
     Returns:
         The model, answers compared, κ over all of them, and by concept: κ and both shares of yes (κ None where neither
@@ -391,14 +384,8 @@ def mistakes_of(
 ) -> Mistakes | None:
     """What a phrase got right and wrong on texts; None where it got nothing wrong.
 
-    Args:
-        neuron: place of its neuron.
-        concept: the phrase.
-        answers: (n,) int8: 1 yes, 0 no, -1 not judged.
-        activation: (n,) of its neuron.
-        count: texts to show in all, a quarter of them right; of the others half firing ones that lack it and half
-            silent ones that have it, as far as there are so many.
-        rng: which are shown.
+    Of `count` texts a quarter is shown that it got right; of the others half are firing ones that lack it and half
+    silent ones that have it, as far as there are so many. Answers are (n,) int8: 1 yes, 0 no, -1 not judged.
     """
     fires = activation > 0
     right, missed, silent = (answers == 1) & fires, (answers == 0) & fires, (answers != MISSING) & ~fires

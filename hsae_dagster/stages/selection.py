@@ -112,15 +112,8 @@ def neuron_features(
 ) -> dict[str, Matrix]:
     """Rungs from the ceiling to fired-or-not for these texts; sparse where they are, dense for selected neurons only.
 
-    Where units are parts of texts, the ceiling is what the mean of a text's unit vectors allows.
-
-    Args:
-        stage: whose embeddings are read.
-        corpus: of the dataset.
-        activations: of the dataset.
-        columns: of the selected neurons; without any there are no rungs of theirs, or, of a half, they are constants.
-        text_ids: (n,) keys, ascending.
-        half: whose neurons count (`StoredActivations.of_half`).
+    Where units are parts of texts, the ceiling is what the mean of a text's unit vectors allows. Without selected
+    `columns` there are no rungs of theirs, or, of a half (`StoredActivations.of_half`), they are constants.
     """
     codes = activations.on(text_ids, half)
     by_neuron = codes.tocsc()

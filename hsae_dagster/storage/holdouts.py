@@ -26,12 +26,8 @@ class HoldoutRegister:
     def freeze(self, plan: AnalysisPlan, keys: pl.DataFrame) -> None:
         """Write a plan down, unless it is there already: the first writing is the one that counts.
 
-        Args:
-            plan: the plan.
-            keys: of its holdout, as `core.inference.plan.holdout_keys` gives them.
-
         Raises:
-            ValueError: the keys are not those of the plan's holdout.
+            ValueError: the keys are not those of the plan's holdout (`core.inference.plan.holdout_keys`).
             StorageError: the records cannot be written.
         """
         if holdout_fingerprint(keys) != plan.holdout:
@@ -44,10 +40,7 @@ class HoldoutRegister:
     def look(self, plan: AnalysisPlan, *, dataset: str, judged_under: str | None) -> Look:
         """Count an evaluation of a frozen plan, before it is made. A plan looks once, however often it is evaluated.
 
-        Args:
-            plan: frozen (`freeze`).
-            dataset: whose report it is for, for the record.
-            judged_under: fingerprint of the plan that was frozen when the holdout's texts were judged.
+        `dataset` is for the record; `judged_under` is the plan that was frozen when the holdout's texts were judged.
 
         Raises:
             StorageError: the records are damaged, or cannot be written.

@@ -313,16 +313,9 @@ _BLOCK = 1024  # strong texts compared at once
 
 
 def nearest_silent(vectors: np.ndarray, activation: np.ndarray, bounds: tuple[float, float], limit: int) -> np.ndarray:
-    """Silent texts that are the nearest one of some strongly firing text.
+    """The `limit` silent texts nearest to some strongly firing text: int64 positions, ascending and distinct.
 
-    Args:
-        vectors: (n, d) embeddings of the texts; compared by cosine.
-        activation: (n,) of one neuron, >= 0.
-        bounds: activations that count as strong (`core.concepts.fidelity.firing_bounds`).
-        limit: keep this many at most, the most similar ones.
-
-    Returns:
-        Their positions, int64, ascending and distinct; none if there is no strong or no silent text.
+    Vectors (n, d) are compared by cosine; none without a strong or a silent text.
     """
     strong = np.flatnonzero((activation > 0) & (activation >= bounds[0]) & (activation <= bounds[1]))
     silent = np.flatnonzero(activation == 0)

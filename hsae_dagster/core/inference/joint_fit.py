@@ -59,19 +59,17 @@ class Member:
 
 
 def families(answers: np.ndarray, claims: Sequence[str], threshold: float) -> dict[int, tuple[Member, ...]]:
-    """Representatives with the members they stand for.
+    """Representatives, by position, with the members they stand for, in order.
 
     In order, each concept joins the first representative that it nearly repeats, or becomes one: |phi| of at least
     `threshold`, or of at least 0.5 where at least 0.6 of their words (Jaccard) are shared. Members are near their
-    representative, not just near one another, so families do not grow by chains.
+    representative, not just near one another, so families do not grow by chains. With a threshold above 1 every concept
+    is its own family.
 
     Args:
         answers: (texts, concepts) int8: 1 yes, 0 no, -1 missing.
         claims: predicate of each concept, in order of preference.
-        threshold: of |phi|; above 1 every concept is its own family.
-
-    Returns:
-        Position of each representative -> its members, in order.
+        threshold: of |phi|.
     """
     found: dict[int, list[Member]] = {}
     for j in range(answers.shape[1]):
@@ -152,14 +150,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Score:
-    """How to score predictions of a task, and how surely.
-
-    Attributes:
-        task: regression, classification or pairwise.
-        clusters: (n,) cluster keys of the holdout.
-        bootstrap: cluster-bootstrap draws.
-        seed: of folds and bootstrap.
-    """
+    """How to score predictions of a task, and how surely: by so many bootstrap draws of holdout clusters, (n,) keys."""
 
     task: str
     clusters: np.ndarray
@@ -435,12 +426,9 @@ State = Literal["read", "no signal", "not measured"]
 
 @dataclass(frozen=True)
 class Step:
-    """One step down the ladder.
+    """One step down the ladder, and the share of the ceiling's distance from chance that is lost on it.
 
-    Attributes:
-        above: rung it leaves.
-        below: rung it reaches.
-        lost: share of the ceiling's distance from chance that is lost on it; negative where the lower rung does better.
+    Negative where the lower rung does better.
     """
 
     above: str

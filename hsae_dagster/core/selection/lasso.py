@@ -220,13 +220,7 @@ def choose_lasso(matrix: StandardisedCodes, target: np.ndarray, usable: np.ndarr
     Where the bisection meets no point with exactly n_select neurons (its range or its 20 probes end), the largest
     stretch of the exact path with that count is taken at its geometric middle; where the path has none (a tie lets
     two neurons in at once), the first stretch with more, of which the largest coefficients count; where the path
-    ends with fewer, those.
-
-    Args:
-        matrix: standardised codes, n x m.
-        target: (n,) float64, not constant.
-        usable: (m,) bool, columns that may be selected (live, not copies).
-        n_select: number of neurons wanted, >= 1.
+    ends with fewer, those. The target (n,) varies; `usable` (m,) bool are live columns, not copies.
 
     Raises:
         MethodError: the solution found does not satisfy the optimality conditions (ill-conditioned codes).
@@ -526,13 +520,8 @@ def choose_logistic(matrix: StandardisedCodes, positive: np.ndarray, usable: np.
     stay above it (the visit says `lower_bound`). Where the bisection meets no solution with exactly n_select, its
     bracket is halved on, beyond the reference's ceiling and its 20 probes, to relative width 1e-10; where even that
     brackets no such solution (a tie lets several in at once), the n_select largest coefficients of the solution
-    just below the jump are taken; where the classes are separated by fewer neurons, those.
-
-    Args:
-        matrix: standardised codes, n x m.
-        positive: (n,) bool, True for the positive class.
-        usable: (m,) bool, columns that may be selected (live, not copies).
-        n_select: number of neurons wanted, >= 1.
+    just below the jump are taken; where the classes are separated by fewer neurons, those. `positive` (n,) bool is the
+    class; `usable` (m,) bool are live columns, not copies.
 
     Raises:
         MethodError: a fit on the way did not converge.

@@ -20,23 +20,13 @@ def correlations(matrix: StandardisedCodes, target: np.ndarray) -> np.ndarray:
     return matrix.transposed_product(centred) / (matrix.n_rows * centred.std())
 
 
-def separation_scores(
-    matrix: StandardisedCodes, target: np.ndarray, n_top_activating: int = N_TOP_ACTIVATING
-) -> np.ndarray:
-    """Mean target of the rows where a neuron fires most, minus that of the rows where it is exactly 0.
+def separation_scores(matrix: StandardisedCodes, target: np.ndarray) -> np.ndarray:
+    """Mean target of the rows where a neuron fires most, minus that of the rows where it is exactly 0, (m,).
 
-    The first mean is over the n_top_activating largest positive activations. A neuron with fewer positive rows uses
-    those it has (the reference fills up with rows on which the neuron is silent). Rows tied with the last one let in
-    share its place equally, so the score does not depend on row order. Negative activations (pairwise codes) are
-    neither firing nor zero.
-
-    Args:
-        matrix: standardised codes, n x m.
-        target: (n,) float64.
-        n_top_activating: rows in the first mean, at most.
-
-    Returns:
-        (m,) scores; NaN for a neuron that never fires or is never zero.
+    The first mean is over the 100 largest positive activations. A neuron with fewer positive rows uses those it has
+    (the reference fills up with rows on which the neuron is silent). Rows tied with the last one let in share its place
+    equally, so the score does not depend on row order. Negative activations (pairwise codes) are neither firing nor
+    zero. NaN for a neuron that never fires or is never zero.
     """
     by_column = matrix.by_column
     values, row_target = by_column.data, target[by_column.indices]
@@ -48,11 +38,11 @@ def separation_scores(
             sums[filled] = np.add.reduceat(weights, by_column.indptr[filled], dtype=np.float64)
         return sums
 
-    last = np.repeat(_last_let_in(by_column.indptr, values, n_top_activating), matrix.fires)
+    last = np.repeat(_last_let_in(by_column.indptr, values), matrix.fires)
     above, tied = values > last, values == last
     n_above, n_tied = per_column(above), per_column(tied)
     n_firing = per_column(values > 0)
-    n_top = np.minimum(n_firing, n_top_activating)
+    n_top = np.minimum(n_firing, N_TOP_ACTIVATING)
     shared = per_column(row_target * tied) * (n_top - n_above) / np.maximum(n_tied, 1)
     n_zero = matrix.n_rows - matrix.fires
     zero_sum = target.sum() - per_column(row_target)
@@ -61,13 +51,13 @@ def separation_scores(
         return top - np.where(n_zero > 0, zero_sum / n_zero, np.nan)
 
 
-def _last_let_in(indptr: np.ndarray, values: np.ndarray, n_top: int) -> np.ndarray:
-    """For each column its n_top-th largest positive value; 0 where it has no more than n_top of them."""
+def _last_let_in(indptr: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """For each column its 100th largest positive value; 0 where it has no more than 100 of them."""
     last = np.zeros(len(indptr) - 1)
-    for j in np.flatnonzero(np.diff(indptr) > n_top):
+    for j in np.flatnonzero(np.diff(indptr) > N_TOP_ACTIVATING):
         column = values[indptr[j] : indptr[j + 1]].copy()
-        column.partition(len(column) - n_top)
-        last[j] = max(column[len(column) - n_top], 0.0)
+        column.partition(len(column) - N_TOP_ACTIVATING)
+        last[j] = max(column[len(column) - N_TOP_ACTIVATING], 0.0)
     return last
 
 
