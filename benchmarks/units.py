@@ -30,7 +30,6 @@ from hsae_dagster.core.inference.joint_fit import ALL_NEURONS, EMBEDDINGS, FIRED
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.stages.selection import observed
-from hsae_dagster.stages.units import text_vectors, vector_table
 from hsae_dagster.storage.objects import ObjectStore
 from hsae_dagster.storage.outputs import (
     StoredActivations,
@@ -39,6 +38,7 @@ from hsae_dagster.storage.outputs import (
     StoredEmbeddings,
     StoredSelection,
 )
+from hsae_dagster.storage.vectors import text_vectors
 
 DATASETS = (
     "movie_reviews",
@@ -60,7 +60,7 @@ def measure(project: Project, name: str) -> dict[str, Any]:
     activations, selection = StoredActivations.current(store, name), StoredSelection.current(store, name)
     ids, neurons = activations.text_ids, selection.neurons
     features = {
-        EMBEDDINGS: text_vectors(vector_table(project, dataset, embeddings), corpus.places, ids),
+        EMBEDDINGS: text_vectors(embeddings.vectors(project.results, dataset), corpus.places, ids),
         ALL_NEURONS: activations.codes,
     }
     if neurons.height:

@@ -36,6 +36,7 @@ with _keeping():
         nightly,
         refresh_condition,
         refresh_sensor,
+        watch,
     )
     from hsae_dagster.assets.catalog import dataset_catalog, labelled_texts, overview
     from hsae_dagster.assets.corpus import corpus
@@ -45,7 +46,6 @@ with _keeping():
     from hsae_dagster.assets.interpretations import interpretations
     from hsae_dagster.assets.sae_checkpoints import sae_checkpoints
     from hsae_dagster.assets.selected_neurons import selected_neurons
-    from hsae_dagster.assets.watching import watch
     from hsae_dagster.orchestration.executors import choose_executor, lost_runs
     from hsae_dagster.orchestration.project import SENSORS, WEBHOOK, ModelServer, Project, RunSettings
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from hsae_dagster import cli
 from hsae_dagster.report.content import column_names
-from hsae_dagster.stages.texts import try_claims
+from hsae_dagster.stages.publishing import try_claims
 from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster_tests.conftest import Finished

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from hsae_dagster.assets.watching import _overdue, watch
+from hsae_dagster.assets.automation import _overdue, watch
 from hsae_dagster.dataset.discovery import files_fingerprint, load_dataset
 from hsae_dagster.errors import HsaeError
 from hsae_dagster.storage.lineage import LineageLog

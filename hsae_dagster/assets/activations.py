@@ -10,31 +10,22 @@ import scipy.sparse as sp
 
 from hsae_dagster.core.observations import TextUnits, pool_codes
 from hsae_dagster.keys import hash_bytes
-from hsae_dagster.orchestration import checks
-from hsae_dagster.orchestration.project import Project, datasets
-from hsae_dagster.orchestration.stage import Stage, explained, picture
-from hsae_dagster.stages.units import blocks_of_vectors, vector_table
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.orchestration.stage import Stage, check_result, declared, explained, picture
 from hsae_dagster.storage.outputs import StoredActivations, StoredCheckpoints, StoredCorpus, StoredEmbeddings
-from hsae_dagster.storage.vectors import VectorTable
+from hsae_dagster.storage.vectors import VectorTable, blocks_of_vectors
 
 NAME = "activations"
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 
 
-@dg.asset(
-    name=NAME,
-    deps=["corpus", "embeddings", "sae_checkpoints"],
-    partitions_def=datasets,
-    kinds={"torch", "scipy"},
-    code_version=CODE_VERSION,
-    check_specs=checks.specs(NAME),
-)
+@dg.asset(**declared(NAME, CODE_VERSION), deps=["corpus", "embeddings", "sae_checkpoints"], kinds={"torch", "scipy"})
 def activations(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """Codes (units × neurons and texts × neurons) in compressed sparse rows, float32, in the order of their keys."""
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         corpus, embeddings = stage.upstream(StoredCorpus), stage.upstream(StoredEmbeddings)
-        checkpoints, vectors = stage.upstream(StoredCheckpoints), vector_table(project, stage.dataset, embeddings)
+        checkpoints, vectors = stage.upstream(StoredCheckpoints), embeddings.vectors(project.results, stage.dataset)
         # Labels and splits of the corpus shape no activation, so only which units its texts have enters.
         places = hash_bytes(corpus.stored.file(StoredCorpus.text_units.name).read_bytes())
         config = {"pool": stage.dataset.spec.pool, "text units": places}
@@ -69,8 +60,7 @@ def _make(stage: Stage, units: TextUnits, checkpoints: StoredCheckpoints, vector
         "sae_id": [source[0] for source in sources],
         "sae_column": [source[1] for source in sources],
         "half": [halves[source[0]] for source in sources],
-        "firing_rate": _firing_rates(pooled.codes),
-        "unit_firing_rate": _firing_rates(unit_codes),
+        "firing_rate": np.bincount(pooled.codes.indices, minlength=len(sources)) / max(pooled.codes.shape[0], 1),
     }
     StoredActivations.write(
         folder,
@@ -81,10 +71,6 @@ def _make(stage: Stage, units: TextUnits, checkpoints: StoredCheckpoints, vector
         texts=pl.DataFrame({"text_id": units.text_ids}),
         units=pl.DataFrame({"unit_id": units.unit_ids}),
     )
-
-
-def _firing_rates(codes: sp.csr_matrix) -> np.ndarray:
-    return np.bincount(codes.indices, minlength=codes.shape[1]) / max(codes.shape[0], 1)
 
 
 def _describe(found: StoredActivations) -> dict[str, Any]:
@@ -113,4 +99,4 @@ def _check(found: StoredActivations, n_texts: int) -> list[dg.AssetCheckResult]:
         and bool(np.isfinite(codes.data).all())
         and not (codes.data < 0).any()
     )
-    return [checks.result(NAME, "one_row_per_text", right, {"rows": codes.shape[0], "columns": codes.shape[1]})]
+    return [check_result(NAME, "one_row_per_text", right, {"rows": codes.shape[0], "columns": codes.shape[1]})]

@@ -6,22 +6,18 @@ from typing import Any
 import dagster as dg
 
 from hsae_dagster.core.observations import text_sides
-from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.executors import llm_pool
-from hsae_dagster.orchestration.project import Project, datasets
-from hsae_dagster.orchestration.stage import Stage, explained, picture, table
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.orchestration.stage import Stage, check_result, declared, explained, picture, table
 from hsae_dagster.stages.annotation import CODE_VERSION, NAME, Upstream, config_of, judge_holdout
 from hsae_dagster.storage.outputs import StoredMatrix
 
 
 @dg.asset(
-    name=NAME,
+    **declared(NAME, CODE_VERSION),
     deps=["corpus", "embeddings", "activations", "interpretations"],
-    partitions_def=datasets,
     kinds={"parquet"},
     pool=llm_pool(),
-    code_version=CODE_VERSION,
-    check_specs=checks.specs(NAME),
 )
 def annotation_matrix(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """Holdout texts × concepts, nullable booleans, one column per concept id; null is a missing answer."""
@@ -82,7 +78,7 @@ def _check(stage: Stage, found: StoredMatrix) -> list[dg.AssetCheckResult]:
     judges = {name: value for name, value in (second or {"compared": 0}).items() if name != "concepts"}
     agree = second is None or (second["kappa"] or 0.0) >= stage.dataset.spec.judge.min_kappa
     complete = set(matrix["text_id"]) == wanted and set(claims) == set(answered)
-    result = partial(checks.result, NAME)
+    result = partial(check_result, NAME)
     return [
         result("every_holdout_text_judged", complete, {"texts": len(wanted)}),
         result("few_missing", missing <= settings.max_missing, few),

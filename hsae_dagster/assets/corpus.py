@@ -13,25 +13,17 @@ from hsae_dagster.dataset.discovery import file_versions, files_stamp
 from hsae_dagster.dataset.rows import check_sizes, training_units
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.keys import hash_json
-from hsae_dagster.orchestration import checks
-from hsae_dagster.orchestration.project import Project, datasets
-from hsae_dagster.orchestration.stage import Stage, explained, picture, table
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.orchestration.stage import Stage, check_result, declared, explained, picture, table
 from hsae_dagster.report.wording import left_out_words
-from hsae_dagster.stages.rounds import Admitted, admit, kept, placing_of, record_of
+from hsae_dagster.stages.holdout import Admitted, admit, kept, placing_of, record_of
 from hsae_dagster.storage.outputs import StoredCorpus
 
 NAME = "corpus"
 CODE_VERSION = "4"
 
 
-@dg.asset(
-    name=NAME,
-    deps=["labelled_texts"],
-    partitions_def=datasets,
-    kinds={"polars", "parquet"},
-    code_version=CODE_VERSION,
-    check_specs=checks.specs(NAME),
-)
+@dg.asset(**declared(NAME, CODE_VERSION), deps=["labelled_texts"], kinds={"polars", "parquet"})
 def corpus(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """Tables of distinct texts (key, text, split, cluster), their distinct units, and observations or pairs."""
     with explained():
@@ -180,14 +172,14 @@ def _check(observations: pl.DataFrame, summary: dict[str, Any]) -> list[dg.Asset
     values = {name: needed[name]["label"].n_unique() for name in needed if name not in ("validation", "fidelity")}
     dropped = sum(summary["dropped"].values())
     return [
-        checks.result(
+        check_result(
             NAME,
             "splits_share_no_text",
             not shared and not crossing,
             {"shared texts": shared, "shared clusters": crossing},
         ),
-        checks.result(NAME, "labels_vary", min(values.values()) > 1, {f"values in {k}": v for k, v in values.items()}),
-        checks.result(NAME, "few_rows_dropped", dropped < 0.25 * summary["rows_read"], {"dropped": dropped}),
+        check_result(NAME, "labels_vary", min(values.values()) > 1, {f"values in {k}": v for k, v in values.items()}),
+        check_result(NAME, "few_rows_dropped", dropped < 0.25 * summary["rows_read"], {"dropped": dropped}),
         _check_balance(observations),
     ]
 
@@ -201,4 +193,4 @@ def _check_balance(observations: pl.DataFrame) -> dg.AssetCheckResult:
             value, count = labels.value_counts(sort=True).row(0)
             rows.append({"split": split, "commonest label": float(value), "share": round(count / labels.len(), 4)})
     largest = max((float(row["share"]) for row in rows), default=1.0)
-    return checks.result(NAME, "labels_balanced", largest <= 0.95, {"splits": table(rows), "largest share": largest})
+    return check_result(NAME, "labels_balanced", largest <= 0.95, {"splits": table(rows), "largest share": largest})

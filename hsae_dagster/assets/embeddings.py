@@ -8,30 +8,20 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster.keys import set_fingerprint
-from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.executors import llm_pool
-from hsae_dagster.orchestration.project import Project, datasets
-from hsae_dagster.orchestration.stage import Stage, explained
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.orchestration.stage import Stage, check_result, declared, explained
 from hsae_dagster.providers.base import Embedder
 from hsae_dagster.providers.spending import Account, Estimate
-from hsae_dagster.stages.spending import account_of, account_summary, announce
-from hsae_dagster.stages.units import blocks_of_vectors
+from hsae_dagster.stages.judging import account_of, account_summary, announce
 from hsae_dagster.storage.outputs import StoredCorpus, StoredEmbeddings
-from hsae_dagster.storage.vectors import VectorTable
+from hsae_dagster.storage.vectors import VectorTable, blocks_of_vectors
 
 NAME = "embeddings"
 CODE_VERSION = "2"
 
 
-@dg.asset(
-    name=NAME,
-    deps=["corpus"],
-    partitions_def=datasets,
-    kinds={"lancedb"},
-    pool=llm_pool(),
-    code_version=CODE_VERSION,
-    check_specs=checks.specs(NAME),
-)
+@dg.asset(**declared(NAME, CODE_VERSION), deps=["corpus"], kinds={"lancedb"}, pool=llm_pool())
 def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """A LanceDB table (key, vector) of the dataset in its embedding set; new texts are appended batch by batch."""
     from hsae_dagster.providers.registry import make_embedder
@@ -49,7 +39,7 @@ def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.Materi
         dimensions, blocks = embedder.embedding_set.dimensions, blocks_of_vectors(vectors, texts["text_id"])
         right = all(block.shape[1] == dimensions and np.isfinite(block).all() for block in blocks)
         told = {"texts": texts.height, "dimensions": dimensions}
-        check = checks.result(NAME, "every_text_has_a_vector", right, told)
+        check = check_result(NAME, "every_text_has_a_vector", right, told)
         paid = account_summary(account, estimate) if account.totals.calls else {}
         described = {"dagster/row_count": texts.height, **counts, **paid, **stored.record}
         return stage.finish(stored, described, [check])

@@ -4,7 +4,7 @@ The same step writes the `hypothesis_card` events, one per hypothesis, so cards 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,17 @@ from hsae_dagster.core.selection.methods import METHODS
 from hsae_dagster.core.selection.stability import rows_that_test
 from hsae_dagster.dataset.discovery import files_fingerprint
 from hsae_dagster.extensions import own_sources
-from hsae_dagster.orchestration import checks
-from hsae_dagster.orchestration.project import Project, datasets
-from hsae_dagster.orchestration.stage import Stage, explained, picture, status_words, table
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.orchestration.stage import (
+    Stage,
+    check_result,
+    declared,
+    explained,
+    picture,
+    sound,
+    status_words,
+    table,
+)
 from hsae_dagster.report.content import ReportContent
 from hsae_dagster.report.page import OWN_SECTIONS, ladder_sentences, report_address
 from hsae_dagster.stages.claims import UnitCloseness
@@ -37,29 +45,13 @@ from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.outputs import StoredEvaluation
 
 NAME = "evaluation_report"
-CODE_VERSION = "23"
+CODE_VERSION = "24"
 # Of a twin, beside whether it agrees.
 _TWIN_TEXTS, _TWIN_FIGURES = ("claim", "concept_id", "half", "test_key", "badge"), ("phi", "p_holm", "p_one_sided")
 _ENDS = ("estimate", "low", "high")
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """The plan for the holdout, which look at it this is, and the hypotheses of the concepts."""
-
-    plan: AnalysisPlan
-    look: Look
-    identities: Mapping[str, Identity]
-
-
-@dg.asset(
-    name=NAME,
-    deps=[kind.asset for kind in UPSTREAM],
-    partitions_def=datasets,
-    kinds={"statsmodels", "html"},
-    code_version=CODE_VERSION,
-    check_specs=checks.specs(NAME),
-)
+@dg.asset(**declared(NAME, CODE_VERSION), deps=[kind.asset for kind in UPSTREAM], kinds={"statsmodels", "html"})
 def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """Each hypothesis tested once on held-out clusters, and how much of the outcome they predict together."""
     with explained():
@@ -82,16 +74,18 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
             # Labels are permuted and neurons selected again by the same method.
             **own_sources(spec, METHODS, OWN_SECTIONS),
         }
-        asked = _Asked(plan, look, identities)
         found = stage.build(
-            StoredEvaluation, config, upstream.outputs, lambda folder: _make(stage, upstream, asked, folder)
+            StoredEvaluation,
+            config,
+            upstream.outputs,
+            lambda folder: _make(stage, upstream, plan, look, identities, folder),
         )
         keep_look(stage, plan, found)
         summary = found.summary
         verdicts = _check(found.hypotheses, upstream.matrix.observations)
         page = project.results / "reports" / f"{stage.dataset.name}.html"
         described = _describe(found, page)
-        if checks.sound(verdicts):
+        if sound(verdicts):
             record, page = publish(log, stage.dataset, found, identities, project.key(NAME).to_user_string())
             stage.report(f"{summary['confirmed']} of {summary['tested']} hypotheses confirmed; report: {page}")
             reasons = staleness(project.store, record, files_fingerprint(stage.dataset))
@@ -106,15 +100,21 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
         return stage.finish(found, described, verdicts)
 
 
-def _make(stage: Stage, upstream: Upstream, asked: _Asked, folder: Path) -> None:
+def _make(
+    stage: Stage,
+    upstream: Upstream,
+    plan: AnalysisPlan,
+    look: Look,
+    identities: Mapping[str, Identity],
+    folder: Path,
+) -> None:
     from hsae_dagster.report.cards import card_record, hypotheses_table
     from hsae_dagster.report.content import report_tables
     from hsae_dagster.report.page import Drawn, render_report
 
     for unread in (upstream.embeddings, upstream.checkpoints, upstream.activations, upstream.selected):
         stage.verify(unread)
-    plan = asked.plan
-    content = evaluate(stage, upstream, stage.context.run.run_id, plan, asked.look, asked.identities)
+    content = evaluate(stage, upstream, stage.context.run.run_id, plan, look, identities)
     annotations = exported_annotations(
         stage.dataset,
         upstream.corpus,
@@ -218,7 +218,6 @@ def _summarise(content: ReportContent) -> dict[str, Any]:
         "fits": fits,
         "floor": list(content.floor),
         "reading": " ".join(ladder_sentences(read_ladder(content.fits, content.floor), content.sizes)),
-        "label_weights": {sae_id: guided.weight for sae_id, guided in content.guidance.items()},
         "outcome": content.outcome,
         "task": content.task,
         "alpha": content.alpha,
@@ -269,7 +268,7 @@ def _check(frame: pl.DataFrame, rows: pl.DataFrame) -> list[dg.AssetCheckResult]
     confirmed = frame.filter(pl.col("badge") == "confirmed")
     conflicts = confirmed.filter(pl.col("effect_estimate") * pl.col("partial_estimate") < 0).height
     return [
-        checks.result(NAME, "tests_only_holdout", outside == 0, {"observations from other splits": outside}),
-        checks.result(NAME, "effects_estimable", untested == 0, {"could not be tested": int(untested)}),
-        checks.result(NAME, "signs_agree", conflicts == 0, {"confirmed with opposite signs": conflicts}),
+        check_result(NAME, "tests_only_holdout", outside == 0, {"observations from other splits": outside}),
+        check_result(NAME, "effects_estimable", untested == 0, {"could not be tested": int(untested)}),
+        check_result(NAME, "signs_agree", conflicts == 0, {"confirmed with opposite signs": conflicts}),
     ]

@@ -51,7 +51,8 @@ def card_events(
     told, instance = evaluation.cards, context.instance
     shared = _Shared(instance, project, record, status)
     numbered = {card_partition(record.dataset, place): (place, row) for place, row in enumerate(record.hypotheses, 1)}
-    present = {key for key in instance.get_dynamic_partitions(project.cards_name) if _is_of(key, record)}
+    keys = instance.get_dynamic_partitions(project.cards_name)
+    present = {key for key in keys if dataset_of_card(key) == record.dataset}
     instance.add_dynamic_partitions(project.cards_name, list(numbered))
     for partition, (place, row) in numbered.items():
         yield dg.AssetMaterialization(
@@ -76,10 +77,6 @@ def card_links(project: Project, record: EvaluationRecord) -> dg.MarkdownMetadat
         p = p_value(float("nan") if row["p_holm"] is None else row["p_holm"])
         lines.append(f"| {place} | {claim} | {effect} | {escape_markdown(p)} | {row['badge']} |")
     return dg.MetadataValue.md("\n".join(lines) if record.hypotheses else "There is no hypothesis.")
-
-
-def _is_of(partition: str, record: EvaluationRecord) -> bool:
-    return dataset_of_card(partition) == record.dataset
 
 
 def _address(project: Project, asset: str, partition: str) -> str:

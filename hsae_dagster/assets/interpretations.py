@@ -10,22 +10,18 @@ from typing import Any
 import dagster as dg
 
 from hsae_dagster.core.hypothesis import FoundConcept
-from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.executors import llm_pool
-from hsae_dagster.orchestration.project import Project, datasets
-from hsae_dagster.orchestration.stage import Stage, explained, table
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.orchestration.stage import Stage, check_result, declared, explained, table
 from hsae_dagster.stages.interpretation import CODE_VERSION, NAME, config_of, find, write
 from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, StoredInterpretations, StoredSelection
 
 
 @dg.asset(
-    name=NAME,
+    **declared(NAME, CODE_VERSION),
     deps=["corpus", "embeddings", "activations", "selected_neurons"],
-    partitions_def=datasets,
     kinds={"scikitlearn"},
     pool=llm_pool(),
-    code_version=CODE_VERSION,
-    check_specs=checks.specs(NAME),
 )
 def interpretations(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """Concepts written from training texts, chosen on validation texts, their fidelity reported on others."""
@@ -86,6 +82,6 @@ def _check(found: StoredInterpretations) -> list[dg.AssetCheckResult]:
     overlap = len(seen["fidelity"] & (seen["train"] | seen["validation"])) + len(seen["train"] & seen["validation"])
     n_readable, n_all = len(found.readable), len(found.concepts)
     return [
-        checks.result(NAME, "unseen_texts_only", overlap == 0, {"texts in two roles": overlap}),
-        checks.result(NAME, "most_neurons_are_readable", 2 * n_readable >= n_all, {"readable": n_readable}),
+        check_result(NAME, "unseen_texts_only", overlap == 0, {"texts in two roles": overlap}),
+        check_result(NAME, "most_neurons_are_readable", 2 * n_readable >= n_all, {"readable": n_readable}),
     ]

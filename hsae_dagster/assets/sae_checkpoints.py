@@ -12,10 +12,9 @@ import polars as pl
 from hsae_dagster.core.concepts.candidates import SOURCES
 from hsae_dagster.dataset.sections import SAE, AutoSizes
 from hsae_dagster.extensions import own_sources
-from hsae_dagster.orchestration import checks
 from hsae_dagster.orchestration.executors import GPU_OP_TAGS, gpu_pool
 from hsae_dagster.orchestration.project import Project, datasets
-from hsae_dagster.orchestration.stage import Stage, explained, picture, table
+from hsae_dagster.orchestration.stage import Stage, check_result, check_specs, explained, picture, table
 from hsae_dagster.stages.autoencoders import (
     Lessons,
     choose_device,
@@ -26,7 +25,6 @@ from hsae_dagster.stages.autoencoders import (
     trained_on,
 )
 from hsae_dagster.stages.sizes import GRID, choose_saes, declared, trainings, twins, unfinished
-from hsae_dagster.stages.units import vector_table
 from hsae_dagster.storage.artifacts import same_file
 from hsae_dagster.storage.outputs import Output, StoredCheckpoints, StoredCorpus, StoredEmbeddings, StoredSAE
 
@@ -35,7 +33,7 @@ CODE_VERSION = "14"
 
 # Share of the validation loss that the last epochs must still take off for an epoch limit to matter.
 STILL_FALLING = 0.005
-_CHECKS = checks.specs(NAME)
+_CHECKS = check_specs(NAME)
 # Steps hand over nothing but their end: results are in the store.
 _STEPS = dg.DynamicOut(dg.Nothing)
 _CHECK_OUTS = {spec.get_python_identifier(): dg.Out(dg.Nothing) for spec in _CHECKS}
@@ -55,7 +53,7 @@ class Checkpoints:
         """Read what the autoencoders depend on; the vectors only when somebody trains."""
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         corpus, embeddings = stage.upstream(StoredCorpus), stage.upstream(StoredEmbeddings)
-        vectors = vector_table(stage.project, stage.dataset, embeddings)
+        vectors = embeddings.vectors(stage.project.results, stage.dataset)
         chosen = isinstance(stage.dataset.spec.saes, AutoSizes)
         lessons = Lessons.read(stage, corpus, embeddings.family.set_id, vectors, every_text=chosen)
         return Checkpoints(stage, corpus, embeddings, lessons)
@@ -260,9 +258,9 @@ def _check(found: StoredCheckpoints) -> list[dg.AssetCheckResult]:
     dead = max(r["dead_share"] for r in records)
     explained_least = min(r["explained_variance"] for r in records)
     return [
-        checks.result(NAME, "weights_are_finite", all(finite)),
-        checks.result(NAME, "few_dead_neurons", dead < 0.5, {"largest dead share": float(dead)}),
-        checks.result(NAME, "explains_variance", explained_least >= 0.1, {"least": float(explained_least)}),
+        check_result(NAME, "weights_are_finite", all(finite)),
+        check_result(NAME, "few_dead_neurons", dead < 0.5, {"largest dead share": float(dead)}),
+        check_result(NAME, "explains_variance", explained_least >= 0.1, {"least": float(explained_least)}),
         _check_sparsity(records),
         _check_convergence(records),
     ]
@@ -275,7 +273,7 @@ def _check_sparsity(records: list[dict[str, Any]]) -> dg.AssetCheckResult:
         for r, ratio in zip(records, ratios, strict=True)
     ]
     told = {"autoencoders": table(rows), "least L0 / k": min(ratios), "largest L0 / k": max(ratios)}
-    return checks.result(NAME, "fires_as_declared", min(ratios) >= 0.5 and max(ratios) <= 1.5, told)
+    return check_result(NAME, "fires_as_declared", min(ratios) >= 0.5 and max(ratios) <= 1.5, told)
 
 
 def _check_convergence(records: list[dict[str, Any]]) -> dg.AssetCheckResult:
@@ -299,7 +297,7 @@ def _check_convergence(records: list[dict[str, Any]]) -> dg.AssetCheckResult:
         "of them still learning": len(still),
         "trained": len(trained),
     }
-    return checks.result(NAME, "training_converged", not still, told)
+    return check_result(NAME, "training_converged", not still, told)
 
 
 def _last_gain(record: dict[str, Any]) -> float:

@@ -16,9 +16,8 @@ from hsae_dagster.core.sae.sizes import redundancy
 from hsae_dagster.core.selection.methods import METHODS
 from hsae_dagster.core.selection.stability import HALVES, Side, silenced
 from hsae_dagster.extensions import own_sources
-from hsae_dagster.orchestration import checks
-from hsae_dagster.orchestration.project import Project, datasets
-from hsae_dagster.orchestration.stage import Stage, explained, picture, table
+from hsae_dagster.orchestration.project import Project
+from hsae_dagster.orchestration.stage import Stage, check_result, declared, explained, picture, table
 from hsae_dagster.stages.selection import (
     Chosen,
     SeedTable,
@@ -42,16 +41,13 @@ from hsae_dagster.storage.outputs import (
 
 NAME = "selected_neurons"
 NOTHING = "nothing found: no neuron's association with the outcome holds across clusters"
-CODE_VERSION = "8"
+CODE_VERSION = "9"
 
 
 @dg.asset(
-    name=NAME,
+    **declared(NAME, CODE_VERSION),
     deps=["corpus", "embeddings", "sae_checkpoints", "activations"],
-    partitions_def=datasets,
     kinds={"scikitlearn"},
-    code_version=CODE_VERSION,
-    check_specs=checks.specs(NAME),
 )
 def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     """The n neurons (fewer where no other adds anything), rank, score, direction in training; pairs by Z_A - Z_B."""
@@ -78,8 +74,8 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
         distinct, asked = neurons.unique(["half", "column"]).height, spec.selection.n * summary["sides"]
         told = {"selected": distinct, "asked for": asked, "notes": "; ".join(summary["notes"]) or "none"}
         verdicts = [
-            checks.result(NAME, "neurons_are_distinct", distinct == neurons.height, told),
-            checks.result(NAME, "as_many_as_asked", distinct == asked, told),
+            check_result(NAME, "neurons_are_distinct", distinct == neurons.height, told),
+            check_result(NAME, "as_many_as_asked", distinct == asked, told),
         ]
         return stage.finish(found, _describe(neurons, summary) | _describe_ladder(found.ladder, checkpoints), verdicts)
 
@@ -159,15 +155,14 @@ def _figures(
     training: Training, found: Chosen, codes: sp.csr_matrix, ids: pl.Series, train: pl.DataFrame, columns: pl.DataFrame
 ) -> dict[str, np.ndarray]:
     """What is reported of each selected neuron, each (selected,)."""
-    from hsae_dagster.core.selection.stability import matches_elsewhere, selection_frequency
+    from hsae_dagster.core.selection.stability import selection_frequency
 
     selection, chosen = found.selection, found.selection.columns
-    again = elsewhere = np.empty(0)
+    again = np.empty(0)
     if chosen:
         rng = np.random.default_rng(0)
         kept = silenced(training.observed, found.left_out)
         again = selection_frequency(kept, training.label, training.clusters, selection, rng)
-        elsewhere = matches_elsewhere(training.observed, chosen, columns.sort("column")["sae_id"].to_list())
     by_neuron = codes.tocsc()
     separations = [firing_separation(column(by_neuron, j) > 0, ids, train) for j in chosen]
     seeds = SeedTable.of([], codes.shape[1]) if found.seeds is None else found.seeds
@@ -175,7 +170,6 @@ def _figures(
         "train_separation": np.array(separations, dtype=np.float64),
         "train_z": np.array([firing_z(column(by_neuron, j) > 0, ids, train) for j in chosen], dtype=np.float64),
         "selection_frequency": again,
-        "match_elsewhere": elsewhere,
         "near_copies": np.array([sum(m.kept == j for m in found.members) for j in chosen], dtype=np.int64),
         **seeds.columns(chosen),
     }

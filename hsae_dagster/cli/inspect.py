@@ -13,7 +13,7 @@ from hsae_dagster.orchestration.project import Project, prepare_home, project_ro
 if TYPE_CHECKING:
     from hsae_dagster.core.evaluations import EvaluationRecord
     from hsae_dagster.stages.paid import Asked
-    from hsae_dagster.stages.texts import TextTrail, Tried
+    from hsae_dagster.stages.publishing import TextTrail, Tried
     from hsae_dagster.storage.lineage import LineageLog
 
 _LEAST_KEY = 6  # characters of a data version below which too much would begin so
@@ -194,7 +194,7 @@ _MOST_SHOWN = 400
 @click.option("--most", type=click.IntRange(1, 100), default=3, show_default=True, help="Texts to show per dataset.")
 def text(wanted: tuple[str, ...], dataset: str | None, most: int) -> None:
     """Show rows, neurons and hypotheses of a text: WANTED is (the beginning of) its key, or words that it contains."""
-    from hsae_dagster.stages.texts import find_texts, text_trail
+    from hsae_dagster.stages.publishing import find_texts, text_trail
 
     prepare_home(project_root())
     project, words = Project.here(), " ".join(wanted)
@@ -242,7 +242,7 @@ _MOST_CLAIMS = 160
 )
 def try_text(text: str | None, dataset: str, file: Path | None) -> None:
     """Say which claims of a dataset's last evaluation hold for TEXT, and what makes them hold."""
-    from hsae_dagster.stages.texts import try_claims
+    from hsae_dagster.stages.publishing import try_claims
 
     prepare_home(project_root())
     if (text is None) == (file is None):
@@ -289,8 +289,8 @@ def cost(dataset: str, trial: bool) -> None:
     from hsae_dagster.dataset.discovery import load_dataset
     from hsae_dagster.providers.spending import Estimate, dollars
     from hsae_dagster.stages.gold import gold_offer
+    from hsae_dagster.stages.judging import open_account
     from hsae_dagster.stages.paid import estimate_costs
-    from hsae_dagster.stages.spending import open_account
 
     project = Project.here()
     declared = load_dataset(project.data, dataset)

@@ -155,8 +155,7 @@ def describe(dataset: "Dataset", rows: "Rows | None" = None, results: Path | Non
     from hsae_dagster.dataset.units import make_units
     from hsae_dagster.dataset.values import among_others
     from hsae_dagster.report.wording import left_out_words
-    from hsae_dagster.stages.holdout import check_own
-    from hsae_dagster.stages.rounds import admit, level_of
+    from hsae_dagster.stages.holdout import admit, check_own, level_of
 
     admitted = admit(results, dataset, rows or read_rows(dataset))
     rows, corpus = admitted.rows, admitted.corpus(dataset)

@@ -211,7 +211,7 @@ def _refused(dataset: str, events: "list[dg.DagsterEvent]") -> str | None:
     """The sentence of a structural check that failed: as `hsae check` says it, else what it demands."""
     from hsae_dagster.cli.new import describe
     from hsae_dagster.dataset.discovery import load_dataset
-    from hsae_dagster.orchestration.checks import CHECKS
+    from hsae_dagster.orchestration.stage import CHECKS
 
     checked = (e.asset_check_evaluation_data for e in events if e.event_type_value == "ASSET_CHECK_EVALUATION")
     failed = next((each for each in checked if each.blocking and not each.passed), None)

@@ -22,45 +22,13 @@ from hsae_dagster.core.observations import (
     places_in_time,
 )
 from hsae_dagster.errors import MethodError
-from hsae_dagster.keys import hash_json, normalise_text, text_id, unit_interval
+from hsae_dagster.keys import folded, folded_keys, hash_json, normalise_text, text_id, unit_interval
 
 # Shorter texts are compared as wholes: one word of ten is what they say, one of thirty a name in a form.
 _FEWEST_WORDS = 20
-# Numbers, links and handles stay where they are most of a text.
-_FEWEST_LEFT = 5
 _BANDS, _BAND_ROWS = 16, 4
 _SEED = 1
 _BATCH = 20_000
-_LINK = r"(?:https?://|www\.)\S+|\S+@\S+\.\S+"
-_HANDLE = r"(?:\brt\s+)?@\w+"
-_NUMBER = r"\b\d+(?:[.,:]\d+)*\b"
-_UNSPACED = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}])"
-
-
-def folded(texts: pl.Series, *, copies: bool = True) -> pl.Series:
-    """Each text without what copies differ in: case, punctuation, links, handles and numbers.
-
-    Links, handles and numbers stay where fewer than five words would be left, and punctuation where nothing would. Two
-    headlines of an experiment that differ in a number are one text here: they are two observations all the same
-    (`keys.text_id`), but on one side of every split, as one could be guessed from the other.
-
-    Args:
-        texts: (n,) str.
-        copies: False to leave links, handles and numbers in, where they are what texts say.
-
-    Returns:
-        (n,) str; equal for texts that are one text. Scripts without spaces get one between all characters.
-    """
-    plain = texts.str.normalize("NFKC").str.to_lowercase()
-    light = _without(_without(plain, r"\p{P}+"), r"\s+")
-    light = pl.select(pl.when(light == "").then(plain.str.strip_chars()).otherwise(light)).to_series()
-    if not copies:
-        return light.alias("folded")
-    bare = _without(_without(_without(plain, _LINK), _HANDLE), _NUMBER)
-    bare = _without(_without(bare, r"\p{P}+"), r"\s+")
-    bare = bare.str.replace_all(_UNSPACED, " $1 ").str.replace_all(r"\s+", " ").str.strip_chars()
-    enough = bare.str.count_matches(" ") >= _FEWEST_LEFT - 1
-    return pl.select(pl.when(enough).then(bare).otherwise(light)).to_series().alias("folded")
 
 
 def near_equal(texts: pl.Series, threshold: float) -> np.ndarray:
@@ -88,10 +56,6 @@ def near_equal(texts: pl.Series, threshold: float) -> np.ndarray:
         if len(a & b) >= threshold * len(a | b):
             kept.append((first, other))
     return long[np.array(kept, dtype=np.int64).reshape(-1, 2)]
-
-
-def _without(texts: pl.Series, pattern: str) -> pl.Series:
-    return texts.str.replace_all(pattern, " ").str.strip_chars()
 
 
 def _word_pairs(text: str) -> list[str]:
@@ -203,11 +167,6 @@ class Dependence:
         counts = np.bincount(hub)
         name = self.names[TEXTS][int(inside[hub == counts.argmax()][0])] if source == NEAR else None
         return source, name or self.names[source][int(counts.argmax())], int(counts.max())
-
-
-def folded_keys(keys: pl.Series) -> pl.Series:
-    """Cluster keys without what spreadsheets add: spaces around and within, case, Unicode composition."""
-    return keys.str.normalize("NFKC").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
 
 
 def _hubs(columns: list[pl.Series]) -> tuple[np.ndarray, pl.Series]:
@@ -371,13 +330,9 @@ def _round(rows: pl.DataFrame) -> int:
 
 
 def _in_rounds(splits: np.ndarray, frame: pl.DataFrame, rows: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Splits of groups by hash; in a later round what came with it alone is the holdout, and nothing older is.
+    """Splits (groups,) by hash; in a later round what came with it alone is the holdout, and nothing older is.
 
-    Args:
-        splits: (groups,) by hash.
-        frame: rows, with their `round` where there were several.
-        rows: (e,) positions of rows.
-        group: (e,) the group of each.
+    `rows` (e,) are positions in the frame, whose `round` counts where there were several, and `group` (e,) is whose.
     """
     now = _round(frame)
     if now == 1:

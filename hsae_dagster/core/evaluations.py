@@ -91,14 +91,9 @@ class Match:
 
 
 def annotation_correlation(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Phi coefficients of annotations on the same texts.
+    """(h, k) float64 phi of annotations on the same texts, (n, h) and (n, k) int8: 1 yes, 0 no, -1 missing.
 
-    Args:
-        old: (n, h) int8, 1 yes, 0 no, -1 missing; rows are shared texts.
-        new: (n, k) int8, the same rows.
-
-    Returns:
-        (h, k) float64; NaN where fewer than `LEAST_SHARED` texts have both answers, or one of the two never varies.
+    NaN where fewer than `LEAST_SHARED` texts have both answers, or one of the two never varies.
     """
     judged_old, judged_new = (old >= 0).astype(np.float64), (new >= 0).astype(np.float64)
     yes_old, yes_new = (old == 1).astype(np.float64), (new == 1).astype(np.float64)

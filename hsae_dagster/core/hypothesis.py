@@ -21,12 +21,10 @@ from hsae_dagster.core.inference.subgroups import SubgroupEffect
 POWER = 0.8
 
 
-def minimum_detectable_effect(
-    standard_error: float, degrees_of_freedom: float, level: float, power: float = POWER
-) -> float:
-    """The smallest true effect (its size) that a two-sided t test at `level` finds with probability `power`.
+def minimum_detectable_effect(standard_error: float, degrees_of_freedom: float, level: float) -> float:
+    """The smallest true effect (its size) that a two-sided t test at `level` finds with a probability of 80 %.
 
-    Bloom (1995, "Minimum detectable effects"): standard error × (t at 1 - level / 2 + t at `power`), both with the
+    Bloom (1995, "Minimum detectable effects"): standard error × (t at 1 - level / 2 + t at 0.8), both with the
     test's degrees of freedom. With `level` = alpha / H it is what Holm's first step finds, so what any step finds.
 
     Returns:
@@ -36,7 +34,7 @@ def minimum_detectable_effect(
 
     if not (np.isfinite(standard_error) and degrees_of_freedom > 0 and 0 < level < 1):
         return float("nan")
-    reach = stats.t.ppf(1 - level / 2, degrees_of_freedom) + stats.t.ppf(power, degrees_of_freedom)
+    reach = stats.t.ppf(1 - level / 2, degrees_of_freedom) + stats.t.ppf(POWER, degrees_of_freedom)
     return float(standard_error * reach)
 
 

@@ -86,16 +86,9 @@ class Cuts:
 
 
 def places(keys: pl.Series, component: np.ndarray, salt: str, attempt: int = 0) -> np.ndarray:
-    """Smallest hash of each component's keys.
+    """Smallest hash of each component's keys, (components,) float64 in [0, 1).
 
-    Args:
-        keys: (n,) of each row.
-        component: (n,) int of each row, from 0.
-        salt: of the hash.
-        attempt: number of the salt.
-
-    Returns:
-        (components,) float64 in [0, 1).
+    Keys and components, numbered from 0, are of each row (n,); an `attempt` above 0 is added to the salt.
     """
     salted = f"{salt}#{attempt}" if attempt else salt
     distinct = pl.DataFrame({"key": keys, "component": component}).unique()
@@ -108,9 +101,7 @@ def places(keys: pl.Series, component: np.ndarray, salt: str, attempt: int = 0) 
 def places_in_time(time: np.ndarray, component: np.ndarray) -> np.ndarray:
     """Places (components,) in [0, 1] that fall with each component's latest time, whatever other rows there are.
 
-    Args:
-        time: (n,) seconds or any number that orders rows.
-        component: (n,) int of each row, from 0.
+    Times, any number that orders rows, and components, numbered from 0, are of each row (n,).
     """
     found = np.ones(int(component.max()) + 1)
     np.minimum.at(found, component, np.arctan2(1e9, time) / np.pi)
@@ -125,13 +116,9 @@ def cut_in_time(time: np.ndarray, component: np.ndarray, shares: SplitShares, fe
 
 
 def cut(keys: pl.Series, component: np.ndarray, shares: SplitShares, fewest: int) -> Cuts:
-    """Cuts that give about the declared shares of rows.
+    """Cuts that give about the declared shares of rows; keys and components as in `places`.
 
-    Args:
-        keys: (n,) of each row.
-        component: (n,) int of each row, from 0.
-        shares: as declared.
-        fewest: components that holdout and train should have, at least; the other splits should have one.
+    Holdout and train should have `fewest` components at least, the other splits one.
     """
     sizes = np.bincount(component).astype(np.float64)
     few = keys.n_unique() <= _MOST_KEYS
@@ -256,6 +243,16 @@ def text_keys(observations: pl.DataFrame) -> pl.Series:
     return pl.concat([observations[side] for side in text_sides(observations)]).unique()
 
 
+def sample_clusters(observations: pl.DataFrame, most: int | None, seed: int) -> pl.DataFrame:
+    """Whole clusters in random order until `most` observations are reached; all of them where there are no more."""
+    if most is None or observations.height <= most:
+        return observations
+    sizes = observations.group_by("cluster_id").len().sort("cluster_id")
+    order = np.random.default_rng(seed).permutation(sizes.height)
+    taken = order[: int(np.searchsorted(np.cumsum(sizes["len"].to_numpy()[order]), most) + 1)]
+    return observations.filter(pl.col("cluster_id").is_in(sizes["cluster_id"].gather(taken).implode()))
+
+
 def observation_matrix(
     per_text: sp.csr_matrix | np.ndarray, text_ids: pl.Series, observations: pl.DataFrame
 ) -> sp.csr_matrix | np.ndarray:
@@ -269,10 +266,7 @@ def observation_matrix(
 def firing_separation(fires: np.ndarray, text_ids: pl.Series, observations: pl.DataFrame) -> float:
     """Difference in mean outcome between observations whose text fires and the rest; pairs: win share minus 1/2.
 
-    Args:
-        fires: (texts,) bool.
-        text_ids: (texts,) keys, ascending.
-        observations: with their labels.
+    `fires` (texts,) bool is in the order of `text_ids`, ascending.
     """
     label = observations["label"].to_numpy()
     fired = observation_matrix(fires.astype(float)[:, None], text_ids, observations)[:, 0]
@@ -306,12 +300,8 @@ def holdout_design(
 ) -> HoldoutDesign:
     """The design of the tests.
 
-    Args:
-        answers: (texts, concepts) int8: 1 yes, 0 no, -1 missing.
-        text_ids: (texts,) keys of the judged texts, ascending.
-        n_words: (texts,) their lengths; the logarithm is always a control.
-        observations: of the holdout, all of whose texts were judged.
-        task: regression, classification or pairwise.
+    Answers (texts, concepts) int8, 1 yes, 0 no, -1 missing, and lengths, whose logarithm is always a control, are of
+    the judged texts, ascending keys; all texts of the observations were judged.
     """
     per_text = answers.astype(np.float64)
     per_text[answers < 0] = np.nan
@@ -339,17 +329,12 @@ def _shared_units(observations: pl.DataFrame) -> np.ndarray | None:
 def with_blocks(
     time: np.ndarray, clusters: np.ndarray, units: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Clusters and further units of rows that blocks of time join too.
+    """Clusters and further units (as in `HoldoutDesign`) of rows that blocks of time join too.
 
     Topics and outcomes drift, and two that drift go together for no reason: with slow trends of a tenth of the
     variance, true nulls were confirmed in half of the reports. Blocks are few and long, as Bester, Conley and Hansen
     (2011) advise: what drifts within them counts as one, and the t of few clusters allows for their number. They hold
     about as many rows each; rows of one time are never parted.
-
-    Args:
-        time: (n,) that orders rows.
-        clusters: (n,) keys.
-        units: (n, u) as in `HoldoutDesign`.
 
     Returns:
         Blocks as the clusters where each cluster lies in one block; else the clusters, and the blocks as one more unit.

@@ -179,7 +179,7 @@ class Interpretation(Section):
     """Percentiles of positive activation that count as strong firing."""
     low_bin: tuple[Percentile, Percentile] | None = None
     """Show weakly firing texts of these percentiles instead of silent ones."""
-    metric: Literal["f1", "correlation", "precision", "recall", "natural_f1", "hard_f1"] | None = None
+    metric: Literal["f1", "correlation", "precision", "recall", "natural_f1"] | None = None
     """Fidelity on validation texts that chooses the best candidate; default `natural_f1` with revisions, else `f1`."""
     scoring_texts: int = Field(200, ge=20)
     """Texts a paid annotator reads to score a candidate, a quarter of them silent near misses. The free one reads

@@ -11,9 +11,9 @@ import dagster as dg
 
 from hsae_dagster.dataset.discovery import Dataset, parse_declaration
 from hsae_dagster.errors import HsaeError
+from hsae_dagster.storage.files import bind
 from hsae_dagster.storage.objects import ObjectStore
 from hsae_dagster.storage.records import address_here, bind_records
-from hsae_dagster.storage.shared import bind
 
 # Not called dagster.yaml here: Dagster warns of one in the working folder that is not in its home.
 TEMPLATE = Path(__file__).with_name("instance.yaml")
@@ -84,15 +84,8 @@ def read_env(path: Path) -> dict[str, str]:
         found = dotenv_values(path, encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise HsaeError(f"{path} is not in UTF-8 (byte {error.start:,}). Save it as UTF-8.") from error
-    return {
-        name: str(Path(value).expanduser()) if _is_at_home(value) else value
-        for name, value in found.items()
-        if value is not None
-    }
-
-
-def _is_at_home(value: str) -> bool:
-    return value == "~" or value.startswith("~/")
+    given = {name: value for name, value in found.items() if value is not None}
+    return {name: str(Path(v).expanduser()) if v == "~" or v.startswith("~/") else v for name, v in given.items()}
 
 
 KEY_PREFIX = "hsae"

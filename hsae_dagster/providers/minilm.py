@@ -5,6 +5,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,6 @@ import numpy as np
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import EmbeddingSet, hash_json
 from hsae_dagster.providers.base import Embedder
-from hsae_dagster.torch_threads import one_thread
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,19 @@ SHARES = {99: 8, 223: 8, 63: 6, 157: 6, 267: 3, 303: 3, 338: 3, 383: 3}
 LOWEST_GELU = 0.17
 _DTYPES: dict[object, np.dtype[Any]] = {1: np.dtype("<f4"), 3: np.dtype("i1"), 7: np.dtype("<i8")}  # by ONNX's numbers
 _Linear = Callable[["torch.Tensor"], "torch.Tensor"]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Small batches gain nothing from several threads, and wait for each other on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Model:

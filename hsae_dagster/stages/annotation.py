@@ -30,9 +30,16 @@ from hsae_dagster.stages.gold import (
     texts_to_ask,
 )
 from hsae_dagster.stages.holdout import concepts_to_test, freeze_plan, holdout_texts
-from hsae_dagster.stages.judging import Judging, agreement, judge_all, second_opinion
-from hsae_dagster.stages.spending import account_of, account_summary, announce, estimate_annotation
-from hsae_dagster.stages.units import vector_table
+from hsae_dagster.stages.judging import (
+    Judging,
+    account_of,
+    account_summary,
+    agreement,
+    announce,
+    estimate_annotation,
+    judge_all,
+    second_opinion,
+)
 from hsae_dagster.storage.objects import ObjectStore
 from hsae_dagster.storage.outputs import (
     Output,
@@ -137,7 +144,7 @@ def judge_holdout(stage: Stage, upstream: Upstream, folder: Path) -> None:
     second = second_opinion(stage, account, judging, judgement.answers, examples)
     answers, probe, distilled = judgement.answers, None, None
     if firing is not None and upstream.embeddings:
-        vectors = vector_table(stage.project, stage.dataset, upstream.embeddings)
+        vectors = upstream.embeddings.vectors(stage.project.results, stage.dataset)
         answers, distilled = label_the_rest(
             stage.dataset, vectors, corpus.places, testing, texts, sample, firing, answers
         )

@@ -17,7 +17,14 @@ from hsae_dagster.core.concepts.fidelity import column, firing_bounds, measure_f
 from hsae_dagster.core.concepts.words import TermTable, meanings, supported_terms, words_of
 from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.core.inference.joint_fit import phi, phis
-from hsae_dagster.core.observations import control_columns, is_pairwise, text_keys, text_rows, text_sides
+from hsae_dagster.core.observations import (
+    control_columns,
+    is_pairwise,
+    sample_clusters,
+    text_keys,
+    text_rows,
+    text_sides,
+)
 from hsae_dagster.core.selection.stability import Side
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.rows import levels_of
@@ -27,8 +34,7 @@ from hsae_dagster.keys import EmbeddingSet, text_id
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.orchestration.stage import Stage
 from hsae_dagster.providers.registry import AUTHOR
-from hsae_dagster.stages.spending import account_of, open_account
-from hsae_dagster.stages.units import open_vectors, vector_table
+from hsae_dagster.stages.judging import account_of, open_account
 from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, StoredEmbeddings, StoredSelection
 from hsae_dagster.storage.vectors import VectorTable
 
@@ -54,7 +60,7 @@ class UnitCloseness:
     @staticmethod
     def of(stage: Stage, corpus: StoredCorpus) -> "UnitCloseness":
         """By the dataset's current embeddings."""
-        return UnitCloseness(open_vectors(stage), embedder_of(stage), corpus.unit_kind)
+        return UnitCloseness(stage.vectors(), embedder_of(stage), corpus.unit_kind)
 
     @staticmethod
     def of_results(
@@ -67,7 +73,7 @@ class UnitCloseness:
             account = open_account(project, dataset, embeddings.asset, "try")
             return make_embedder(dataset.spec.embedding, account).embed(texts)
 
-        vectors = vector_table(project, dataset, embeddings)
+        vectors = embeddings.vectors(project.results, dataset)
         return UnitCloseness(vectors, embed, corpus.unit_kind)
 
     def __call__(self, texts: Sequence[str], sentences: Sequence[str]) -> tuple[np.ndarray, list[list[str]]]:
@@ -160,7 +166,7 @@ class Material:
     def read(stage: Stage, side: Side, activations: StoredActivations, selected: StoredSelection) -> "Material":
         """Everything but the side's holdout, or a sample of its clusters."""
         texts, observations = (rows.filter(pl.col("split") != "holdout") for rows in (side.texts, side.observations))
-        observations = sampled(observations, stage.dataset.spec.interpretation.seed)
+        observations = sample_clusters(observations, MOST_TEXTS, stage.dataset.spec.interpretation.seed)
         texts = texts.filter(pl.col("text_id").is_in(text_keys(observations).implode()))
         codes = activations.on(texts["text_id"], side.half).tocsc()
         return Material(texts, observations, codes, selected.columns(side.half), stage.dataset.spec.task)
@@ -206,16 +212,6 @@ def strongest(learned: Learned, fires: sp.csc_matrix) -> list[int]:
     return [int(j) for j in np.argsort(-strength, kind="stable") if strength[j] > 1.0]
 
 
-def sampled(observations: pl.DataFrame, seed: int, most: int = MOST_TEXTS) -> pl.DataFrame:
-    """All observations, or those of a seeded sample of clusters."""
-    if observations.height <= most:
-        return observations
-    sizes = observations.group_by("cluster_id").len().sort("cluster_id")
-    order = np.random.default_rng(seed).permutation(sizes.height)
-    taken = order[: int(np.searchsorted(np.cumsum(sizes["len"].to_numpy()[order]), most) + 1)]
-    return observations.filter(pl.col("cluster_id").is_in(sizes["cluster_id"].gather(taken).implode()))
-
-
 def pool_of(
     spec: DatasetSpec,
     ready: Mapping[str, Pool],
@@ -238,14 +234,9 @@ def least_texts(spec: DatasetSpec, side: Side, n_texts: int) -> int:
 def vocabulary_of(
     stage: Stage, texts: pl.DataFrame, observations: pl.DataFrame, learned: Learned, units: Units
 ) -> Vocabulary:
-    """Terms of texts (text, cluster_id); where they are very many, those that go most with the outcome.
+    """Terms of texts and their vectors; where they are very many, those that go most with the outcome.
 
-    Args:
-        stage: its dataset's embedder gives the terms' vectors.
-        texts: rows of the corpus.
-        observations: of these texts; values of their columns are no terms.
-        learned: observations over these texts whose outcome may be looked at.
-        units: of these texts.
+    Values of the columns of their observations are no terms; of `learned` the outcome may be looked at.
     """
     table = supported_terms(texts["text"].to_list(), texts["cluster_id"].to_numpy(), taken=_values(observations))
     if len(table.families) > _MOST_TERMS:
@@ -255,14 +246,14 @@ def vocabulary_of(
         table = TermTable(tuple(table.families[j] for j in kept), table.matrix[:, kept].tocsc())
     if not table.families:
         return Vocabulary(table, np.zeros((0, 1), dtype=np.float32))
-    family = open_vectors(stage).embedding_set
+    family = stage.vectors().embedding_set
     names = term_vectors(stage, family, [f.name for f in table.families], embedder_of(stage))
     return Vocabulary(table, meanings(table, names, units.texts, units.vectors))
 
 
 def units_of(stage: Stage, corpus: StoredCorpus, text_ids: pl.Series) -> Units:
     """The units of some texts (ascending keys) and their vectors; the codes are left empty."""
-    places, vectors = corpus.places.of_texts(text_ids), open_vectors(stage)
+    places, vectors = corpus.places.of_texts(text_ids), stage.vectors()
     return Units(
         places=places,
         texts=corpus.wording(places.unit_ids),
@@ -308,7 +299,6 @@ class Found:
         neurons: (picks,) the neuron that says it: the one it was made from, else the one it goes with; -1 for none.
         sources: `terms`, or what made the candidate (`Pool.sources`).
         paths: of every price that was tried.
-        considered: ready candidates.
     """
 
     picks: list[Pick]
@@ -316,7 +306,6 @@ class Found:
     neurons: list[int]
     sources: list[str]
     paths: list[Path]
-    considered: int
 
 
 def find_claims(
@@ -344,7 +333,6 @@ def find_claims(
         [own if own >= 0 else near for own, near in zip(made_from, goes_with, strict=True)],
         ["terms" if pick.column is None else pool.sources[pick.column] for pick in picks],
         paths,
-        len(pool.meanings),
     )
 
 
@@ -392,12 +380,7 @@ def _nearest(material: Material, holds: np.ndarray) -> int:
 def concepts_of(material: Material, found: Found, columns: pl.DataFrame, first: int, half: str) -> list[FoundConcept]:
     """A concept for each claim, then one record for each selected neuron about which nothing could be said.
 
-    Args:
-        material: what was learned from.
-        found: what was chosen.
-        columns: of the activations (column, sae_id, sae_column).
-        first: rank of the first one.
-        half: that they were found in.
+    `columns` are those of the activations, `first` is the rank of the first one, `half` the one they were found in.
     """
     places = {row["column"]: row for row in columns.iter_rows(named=True)}
     validation = (material.texts["split"] != "train").to_numpy()

@@ -73,7 +73,6 @@ from hsae_dagster.stages.selection import (
     word_features,
 )
 from hsae_dagster.stages.sizes import read_choice
-from hsae_dagster.stages.units import StrongestUnits
 from hsae_dagster.storage.outputs import (
     Output,
     StoredActivations,
@@ -83,6 +82,7 @@ from hsae_dagster.storage.outputs import (
     StoredInterpretations,
     StoredMatrix,
     StoredSelection,
+    StrongestUnits,
 )
 
 
@@ -121,11 +121,7 @@ def run_negative_controls(
 ) -> tuple[NegativeControl, ...]:
     """All controls, or none where `inference.negative_controls` is 0; of halves, a run is one of both.
 
-    Args:
-        stage: of the dataset.
-        upstream: current results.
-        tests: half that found the claims, share of alpha, tested observations and design of each set of tests.
-        alpha: family-wise error of this report.
+    Each set of tests is: the half that found the claims, its share of alpha, the tested observations, their design.
     """
     spec = stage.dataset.spec
     runs = spec.inference.negative_controls

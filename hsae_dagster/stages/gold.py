@@ -35,9 +35,8 @@ from hsae_dagster.keys import hash_bytes
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.providers.base import Labelled
 from hsae_dagster.stages.holdout import concepts_to_test, holdout_texts
-from hsae_dagster.stages.units import text_vectors
 from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, StoredInterpretations, StoredMatrix
-from hsae_dagster.storage.vectors import VectorTable
+from hsae_dagster.storage.vectors import VectorTable, text_vectors
 
 _SEED = 0
 FILE = "gold.csv"
@@ -384,10 +383,7 @@ def _band(settings: Inference, judged: Judged, column: int) -> tuple[float, floa
 def texts_to_ask(dataset: Dataset, texts: pl.DataFrame, firing: np.ndarray | None = None) -> Sample:
     """The texts that the model judges: all, or the declared sample.
 
-    Args:
-        dataset: with its declaration.
-        texts: of the holdout.
-        firing: (texts, concepts) activations (`firing_of`); None before there are any, where the size counts only.
+    `firing` (texts, concepts) is of `firing_of`; None before there is any, where the size alone counts.
     """
     settings = dataset.spec.annotation
     scores = np.zeros((texts.height, 0)) if firing is None else firing
@@ -456,12 +452,9 @@ def label_the_rest(
 def agreement_of_probe(
     table: pl.DataFrame, answers: np.ndarray, keys: Sequence[str]
 ) -> dict[str, dict[str, float | None]]:
-    """Per concept, how far the probe agrees with the judge on texts whose clusters it did not learn from.
+    """Per concept id, how far the probe agrees with the judge on texts whose clusters it did not learn from.
 
-    Args:
-        table: as of `label_the_rest`.
-        answers: (texts, concepts) int8 of both together.
-        keys: ids of the concepts.
+    Table and answers are those of `label_the_rest`.
 
     Returns:
         `agreement`, the share of the holdout on which they say the same, and Cohen's `kappa`, both weighted to natural

@@ -21,9 +21,17 @@ from hsae_dagster.orchestration.stage import Stage
 from hsae_dagster.providers.base import Annotator, InterpretationRequest, Interpreter
 from hsae_dagster.providers.registry import ANNOTATORS, INTERPRETERS
 from hsae_dagster.stages.claims import MOST_TEXTS, Material, concepts_of, find_claims
-from hsae_dagster.stages.judging import Judged, Split, judge_candidates, making, mistakes_of
-from hsae_dagster.stages.spending import account_of, account_summary, announce, estimate_interpretation
-from hsae_dagster.stages.units import blocks_of_vectors, open_vectors, text_vectors
+from hsae_dagster.stages.judging import (
+    Judged,
+    Split,
+    account_of,
+    account_summary,
+    announce,
+    estimate_interpretation,
+    judge_candidates,
+    making,
+    mistakes_of,
+)
 from hsae_dagster.storage.outputs import (
     StoredActivations,
     StoredCorpus,
@@ -31,7 +39,7 @@ from hsae_dagster.storage.outputs import (
     StoredSelection,
     lacking,
 )
-from hsae_dagster.storage.vectors import VectorTable
+from hsae_dagster.storage.vectors import VectorTable, blocks_of_vectors, text_vectors
 
 NAME = "interpretations"
 CODE_VERSION = "13"
@@ -85,7 +93,7 @@ def write(stage: Stage, upstream: Upstream, folder: Path) -> None:
     from hsae_dagster.providers.registry import make_annotator, make_interpreter
 
     settings = stage.dataset.spec.interpretation
-    neurons, splits, bounds = prepare(stage.dataset, upstream, open_vectors(stage))
+    neurons, splits, bounds = prepare(stage.dataset, upstream, stage.vectors())
     train = splits["train"]
     account = account_of(stage)
     interpreter = make_interpreter(settings, account)

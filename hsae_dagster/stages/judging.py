@@ -1,7 +1,7 @@
-"""Asking an annotator: examining a paid judge, what answers rest on, how candidates fit their neurons."""
+"""Asking a judge: what a stage may spend and will take, a paid judge examined, how candidates fit their neurons."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,14 +24,86 @@ from hsae_dagster.core.concepts.fidelity import (
     natural_agreement,
     nearest_silent,
     scoring_rows,
-    with_hard_negatives,
 )
 from hsae_dagster.core.inference.annotation_error import kappa
+from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.spec import Annotation, DatasetSpec, Interpretation
 from hsae_dagster.errors import ProviderError
+from hsae_dagster.orchestration.project import Project
 from hsae_dagster.orchestration.stage import Stage
-from hsae_dagster.providers.base import AnnotationTask, Annotator, Interpreter, Labelled, Mistakes
-from hsae_dagster.providers.spending import Account
+from hsae_dagster.providers.base import (
+    AnnotationTask,
+    Annotator,
+    InterpretationRequest,
+    Interpreter,
+    Labelled,
+    Mistakes,
+)
+from hsae_dagster.providers.spending import Account, Estimate, Ledger, total
+
+
+def open_account(
+    project: Project, dataset: Dataset, asset: str, run_id: str, selection: tuple[str, ...] | None = None
+) -> Account:
+    """The account on which a stage of a dataset asks paid models."""
+    spending = dataset.spec.spending
+    return Account(
+        Ledger(project.results),
+        dataset.name,
+        asset,
+        run_id,
+        budget_usd=spending.budget_usd,
+        budget_calls=spending.budget_calls,
+        tier=spending.tier,
+        selection=selection,
+        environment=project.model_server.environment,
+    )
+
+
+def account_of(stage: Stage) -> Account:
+    """The account of a stage at work."""
+    selected = stage.context.job_def.asset_layer.selected_asset_keys
+    names = tuple(sorted(key.to_user_string() for key in selected))
+    return open_account(stage.project, stage.dataset, stage.asset, stage.context.run.run_id, names)
+
+
+def asks_a_server(model: str) -> bool:
+    """Whether a model of dataset.yaml is at a server, where it may be paid for and shared."""
+    return model.startswith("openai:")
+
+
+def announce(stage: Stage, account: Account, estimate: Estimate) -> None:
+    """Say before the first request what the stage will take, and whether its budget allows it."""
+    if not estimate.calls and not estimate.known:
+        return
+    stage.report(f"the whole stage will take {estimate}")
+    spent = account.ledger.spent(account.dataset)
+    short = []
+    if account.budget_calls is not None and spent.calls + estimate.calls > account.budget_calls:
+        short.append(f"budget_calls {account.budget_calls:,} ({spent.calls:,} made)")
+    if account.budget_usd is not None and estimate.usd is not None and spent.usd + estimate.usd > account.budget_usd:
+        short.append(f"budget_usd ${account.budget_usd:,.2f} (${spent.usd:,.4f} spent)")
+    if short:
+        stage.report(f"that is more than is left of {' and '.join(short)}: the stage will stop before passing it")
+
+
+def account_summary(account: Account, estimate: Estimate) -> dict[str, Any]:
+    """What a stage's answers were estimated to take, took in this run, and took in all."""
+    totals, rests_on = account.totals, total(account.totals.costs.values())
+    return {
+        "estimated calls": estimate.calls,
+        "estimated cost USD": None if estimate.usd is None else round(estimate.usd, 6),
+        "estimated minutes": round(estimate.minutes, 1),
+        "paid calls": totals.calls,
+        "calls at their worst price": totals.uncounted,
+        "failed calls": totals.failed,
+        "answers from the ledger": max(rests_on.calls - totals.calls + totals.failed, 0),
+        "tokens in": totals.usage.input,
+        "tokens out": totals.usage.output,
+        "cost USD": round(totals.usd, 6) if not rests_on.unpriced else None,
+        "cost USD whenever paid": rests_on.usd if not rests_on.unpriced else None,
+    }
+
 
 AUTHOR = "rule"
 
@@ -111,13 +183,6 @@ class Judging:
     texts: Sequence[str]
 
 
-def judge(
-    stage: Stage, annotator: Annotator, concepts: Sequence[Concept], ids: Sequence[str], texts: Sequence[str]
-) -> Judgement:
-    """Judge every concept on every text."""
-    return judge_all(stage, annotator, [Judging(concepts, ids, texts)])[0]
-
-
 def judge_all(stage: Stage, annotator: Annotator, judgings: Sequence[Judging]) -> list[Judgement]:
     """Judge several sets of concepts, each on its own texts, in one round of requests.
 
@@ -153,9 +218,8 @@ def agreement(
         return None
     rows, columns = np.nonzero(answers != MISSING)
     picked = _balanced(answers[rows, columns], settings.calibration, np.random.default_rng([settings.seed, 1]))
-    tasks = [
-        Judging([judging.concepts[c]], [judging.ids[r]], [judging.texts[r]]) for r, c in _pairs(rows, columns, picked)
-    ]
+    places = zip(rows[picked].tolist(), columns[picked].tolist(), strict=True)
+    tasks = [Judging([judging.concepts[c]], [judging.ids[r]], [judging.texts[r]]) for r, c in places]
     stage.report(f"{len(tasks)} stacked answers are asked again one by one")
     alone = np.array([found.answers[0, 0] for found in _judge_all(stage, single, tasks)])
     kept = alone != MISSING
@@ -185,14 +249,7 @@ def second_rows(spec: DatasetSpec, texts: int) -> np.ndarray:
 def second_opinion(
     stage: Stage, account: Account, judging: Judging, answers: np.ndarray, examples: Labelled
 ) -> dict[str, Any] | None:
-    """How far a second model agrees on a random sample of the texts; None where none is declared.
-
-    Args:
-        stage: its dataset names the model.
-        account: that pays it.
-        judging: what was judged.
-        answers: (texts, concepts) int8 of the first model.
-        examples: that the first one is shown, too.
+    """How far a second model, shown the same examples, agrees on a random sample of texts; None where none is declared.
 
     Returns:
         The model, answers compared, κ over all of them, and by concept: κ and both shares of yes (κ None where neither
@@ -234,10 +291,6 @@ def _balanced(answers: np.ndarray, count: int, rng: np.random.Generator) -> np.n
     half = min(count // 2, len(yes))
     of_no = min(count - half, len(no))
     return np.sort(np.concatenate([yes[: count - of_no], no[:of_no]]))
-
-
-def _pairs(rows: np.ndarray, columns: np.ndarray, picked: np.ndarray) -> list[tuple[int, int]]:
-    return list(zip(rows[picked].tolist(), columns[picked].tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -303,14 +356,11 @@ def judge_candidates(
     settings = stage.dataset.spec.interpretation
     if annotator.free:
         flat = [concept for candidates in proposals for concept in candidates]
-        answers = judge(stage, annotator, flat, split.ids, split.texts).answers
+        answers = judge_all(stage, annotator, [Judging(flat, split.ids, split.texts)])[0].answers
         own = np.split(answers, np.cumsum([len(candidates) for candidates in proposals])[:-1], axis=1)
-        hard = [_nearest_silent(split, j, *each, None) for j, each in enumerate(zip(activations, bounds, strict=True))]
         return [
-            Judged(
-                [_measure(each, None, hard[j], activations[j], bounds[j]) for each in own[j].T], NOTHING_PAID, own[j]
-            )
-            for j in range(len(proposals))
+            Judged([measure_fidelity(each, activation, ends) for each in answers.T], NOTHING_PAID, answers)
+            for answers, activation, ends in zip(own, activations, bounds, strict=True)
         ]
     read = [
         sample_to_read(settings, split, j, *each, draw) for j, each in enumerate(zip(activations, bounds, strict=True))
@@ -323,7 +373,7 @@ def judge_candidates(
     for j, judgement in enumerate(judge_all(stage, annotator, judgings)):
         full = np.full((len(activations[j]), len(proposals[j])), MISSING, np.int8)
         full[read[j].rows] = judgement.answers
-        scores = [_measure(each, read[j].drawn, read[j].hard, activations[j], bounds[j]) for each in full.T]
+        scores = [_measure(each, read[j], activations[j], bounds[j]) for each in full.T]
         found.append(Judged(scores, judgement, full))
     return found
 
@@ -333,14 +383,8 @@ def mistakes_of(
 ) -> Mistakes | None:
     """What a phrase got right and wrong on texts; None where it got nothing wrong.
 
-    Args:
-        neuron: place of its neuron.
-        concept: the phrase.
-        answers: (n,) int8: 1 yes, 0 no, -1 not judged.
-        activation: (n,) of its neuron.
-        count: texts to show in all, a quarter of them right; of the others half firing ones that lack it and half
-            silent ones that have it, as far as there are so many.
-        rng: which are shown.
+    Of `count` texts a quarter is shown that it got right; of the others half are firing ones that lack it and half
+    silent ones that have it, as far as there are so many. Answers are (n,) int8: 1 yes, 0 no, -1 not judged.
     """
     fires = activation > 0
     right, missed, silent = (answers == 1) & fires, (answers == 0) & fires, (answers != MISSING) & ~fires
@@ -367,20 +411,12 @@ def mistakes_of(
     )
 
 
-def _measure(
-    answers: np.ndarray,
-    drawn: np.ndarray | None,
-    hard: np.ndarray,
-    activation: np.ndarray,
-    bounds: tuple[float, float],
-) -> Fidelity:
-    """Fidelity on texts as they come (those drawn by chance, None for all), and on hard negatives beside them."""
-    if drawn is None:
-        return with_hard_negatives(measure_fidelity(answers, activation, bounds), answers[hard])
+def _measure(answers: np.ndarray, read: Sample, activation: np.ndarray, bounds: tuple[float, float]) -> Fidelity:
+    """Fidelity on the texts drawn by chance; at natural prevalence, on hard negatives beside them."""
     as_they_come = np.full_like(answers, MISSING)
-    as_they_come[drawn] = answers[drawn]
-    found = with_hard_negatives(measure_fidelity(as_they_come, activation, bounds), answers[hard])
-    precision, recall, f1 = natural_agreement(answers, activation, bounds, hard)
+    as_they_come[read.drawn] = answers[read.drawn]
+    found = measure_fidelity(as_they_come, activation, bounds)
+    precision, recall, f1 = natural_agreement(answers, activation, bounds, read.hard)
     return replace(found, natural_precision=precision, natural_recall=recall, natural_f1=f1)
 
 
@@ -403,7 +439,7 @@ def sample_to_read(
 
 
 def _nearest_silent(
-    split: Split, j: int, activation: np.ndarray, bounds: tuple[float, float], limit: int | None
+    split: Split, j: int, activation: np.ndarray, bounds: tuple[float, float], limit: int
 ) -> np.ndarray:
     if split.places is not None:
         # Of many training texts, as it was found already which are like those that fire.
@@ -428,3 +464,79 @@ def making(
         "calls": len(paid) + sum(judgement.calls for judgement in judgements),
         "cost_usd": round(sum(sorted(known)), 9) if len(known) == len(costs) else None,
     }
+
+
+# A phrase of ordinary length, in place of those yet to be written.
+_ORDINARY = "mentions something that many texts of this kind mention, number {}"
+
+
+def estimate_interpretation(
+    interpreter: Interpreter,
+    annotator: Annotator,
+    request: InterpretationRequest,
+    splits: Mapping[str, Split],
+    spec: DatasetSpec,
+) -> Estimate:
+    """Writing candidates, revising and scoring them, the judge examined before each; of training texts and others."""
+    settings = spec.interpretation
+    estimate = interpreter.estimate(request)
+    if settings.revisions:
+        estimate += interpreter.estimate_revisions(request).scaled(settings.revisions)
+    if annotator.free:
+        return estimate
+    judged = [("validation", settings.candidates, 0), ("fidelity", 1, 0)]
+    judged += [(name, 1, 1 + n) for n in range(settings.revisions) for name in ("train", "validation")]
+    for name, concepts, draw in judged:
+        split = splits[name]
+        rows = [
+            sample_to_read(settings, split, j, column(split.codes, j), bounds, draw if name == "train" else 0).rows
+            for j, bounds in enumerate(request.bounds)
+        ]
+        tasks = [
+            # Two neurons hardly ever have the same concept, and only equal requests are asked once.
+            AnnotationTask(ordinary(concepts, of=f"{name} {j} {draw}"), [split.texts[i] for i in picked])
+            for j, picked in enumerate(rows)
+        ]
+        estimate += annotator.estimate(tasks)
+        estimate += _examination(annotator, [text for task in tasks for text in task.texts], spec)
+    return estimate
+
+
+def _examination(annotator: Annotator, texts: Sequence[str], spec: DatasetSpec) -> Estimate:
+    if annotator.free or not texts or not spec.judge.texts:
+        return Estimate()
+    return annotator.estimate([examination(texts, spec.judge.texts)[1]])
+
+
+def estimate_annotation(
+    annotator: Annotator,
+    concepts: Sequence[Concept],
+    texts: Sequence[str],
+    spec: DatasetSpec,
+    account: Account,
+    examples: Labelled | None = None,
+) -> Estimate:
+    """The judge examined, judging concepts on texts, the same by a second model, and stacked beside single ones."""
+    from hsae_dagster.providers.registry import make_annotator
+
+    settings, second = spec.annotation, second_judge(spec)
+    estimate = annotator.estimate([AnnotationTask(concepts, texts)])
+    if concepts:
+        estimate += _examination(annotator, texts, spec)
+    if second is not None and texts:
+        task = AnnotationTask(concepts, [texts[row] for row in second_rows(spec, len(texts))])
+        estimate += make_annotator(second, account, asks=False, examples=examples).estimate([task])
+    if annotator.free or min(settings.concepts_per_call, len(concepts)) < 2 or not texts:
+        return estimate
+    pairs = min(settings.calibration, len(texts) * len(concepts))
+    rows = np.random.default_rng([settings.seed, 1]).integers(len(texts), size=pairs)
+    alone = settings.model_copy(update={"concepts_per_call": 1})
+    single = make_annotator(alone, account, asks=False, examples=examples)
+    return estimate + single.estimate([AnnotationTask(ordinary(1), [texts[row]]) for row in set(rows.tolist())]).scaled(
+        pairs / max(len(set(rows.tolist())), 1)
+    )
+
+
+def ordinary(count: int, of: str = "all") -> list[Concept]:
+    """As many concepts as may come, of ordinary length."""
+    return [Concept(_ORDINARY.format(f"{number} of {of}"), "estimate") for number in range(count)]

@@ -24,15 +24,14 @@ from hsae_dagster.stages import annotation, interpretation
 from hsae_dagster.stages.annotation import distinct_concepts
 from hsae_dagster.stages.gold import draw_shown, in_words, labelled, texts_to_ask
 from hsae_dagster.stages.holdout import AUTHOR, concepts_to_test, holdout_texts
-from hsae_dagster.stages.judging import Split
-from hsae_dagster.stages.spending import (
+from hsae_dagster.stages.judging import (
+    Split,
     asks_a_server,
     estimate_annotation,
     estimate_interpretation,
     open_account,
     ordinary,
 )
-from hsae_dagster.stages.units import vector_table
 from hsae_dagster.storage.outputs import (
     Output,
     StoredActivations,
@@ -116,7 +115,7 @@ def _interpretation(project: Project, dataset: Dataset, corpus: StoredCorpus, ac
     config = interpretation.config_of(spec)
     if project.store.finished(inputs_of("interpretations", interpretation.CODE_VERSION, config, upstream)):
         return StageCost("interpretations", model, Estimate(), FINISHED)
-    vectors = vector_table(project, dataset, StoredEmbeddings.current(project.store, dataset.name))
+    vectors = StoredEmbeddings.current(project.store, dataset.name).vectors(project.results, dataset)
     _, splits, bounds = interpretation.prepare(dataset, upstream, vectors)
     request = interpretation.interpretation_request(splits["train"], bounds, spec.interpretation)
     estimate = estimate_interpretation(interpreter, annotator, request, splits, spec)
@@ -224,7 +223,7 @@ def asked_for_words(project: Project, dataset: Dataset, hypothesis: dict[str, An
             f"The words of `{hypothesis['hypothesis_id']}` come from `{settings.model}`, which is not asked."
         )
     upstream = _read_by_interpretations(project, dataset)
-    vectors = vector_table(project, dataset, StoredEmbeddings.current(store, dataset.name))
+    vectors = StoredEmbeddings.current(store, dataset.name).vectors(project.results, dataset)
     neurons, splits, bounds = interpretation.prepare(dataset, upstream, vectors)
     request = interpretation.interpretation_request(splits["train"], bounds, settings)
     places = [

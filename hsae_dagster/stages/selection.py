@@ -44,8 +44,8 @@ from hsae_dagster.dataset.rows import levels_of
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import MethodError
 from hsae_dagster.orchestration.stage import Stage
-from hsae_dagster.stages.units import open_vectors, text_vectors
 from hsae_dagster.storage.outputs import StoredActivations, StoredCheckpoints, StoredCorpus, StoredSelection
+from hsae_dagster.storage.vectors import text_vectors
 
 
 def covariate_selection(
@@ -112,20 +112,13 @@ def neuron_features(
 ) -> dict[str, Matrix]:
     """Rungs from the ceiling to fired-or-not for these texts; sparse where they are, dense for selected neurons only.
 
-    Where units are parts of texts, the ceiling is what the mean of a text's unit vectors allows.
-
-    Args:
-        stage: whose embeddings are read.
-        corpus: of the dataset.
-        activations: of the dataset.
-        columns: of the selected neurons; without any there are no rungs of theirs, or, of a half, they are constants.
-        text_ids: (n,) keys, ascending.
-        half: whose neurons count (`StoredActivations.of_half`).
+    Where units are parts of texts, the ceiling is what the mean of a text's unit vectors allows. Without selected
+    `columns` there are no rungs of theirs, or, of a half (`StoredActivations.of_half`), they are constants.
     """
     codes = activations.on(text_ids, half)
     by_neuron = codes.tocsc()
     known = {
-        EMBEDDINGS: text_vectors(open_vectors(stage), corpus.places, text_ids),
+        EMBEDDINGS: text_vectors(stage.vectors(), corpus.places, text_ids),
         ALL_NEURONS: codes,
     }
     if not len(columns) and not half:
@@ -243,20 +236,18 @@ class SeedTable:
 
     Attributes:
         least: (columns,) of the best φ in each other seed the least; NaN for an autoencoder without further seeds.
-        mean: (columns,) of those the mean.
         found_in: (columns,) int64 other seeds in which it is found (`core.selection.stability.FOUND`).
         others: (columns,) int64 other seeds there are.
     """
 
     least: np.ndarray
-    mean: np.ndarray
     found_in: np.ndarray
     others: np.ndarray
 
     def columns(self, chosen: list[int]) -> dict[str, np.ndarray]:
         """As columns of neurons.parquet."""
-        found = (self.least, self.mean, self.found_in, self.others)
-        names = ("seed_phi", "seed_phi_mean", "found_in", "other_seeds")
+        found = (self.least, self.found_in, self.others)
+        names = ("seed_phi", "found_in", "other_seeds")
         return {name: values[chosen] for name, values in zip(names, found, strict=True)}
 
     @staticmethod
@@ -264,10 +255,9 @@ class SeedTable:
         """From the best φ of each column, (columns,), in each other seed; there may be none."""
         others = np.full(columns, len(best), dtype=np.int64)
         if not best:
-            nan = np.full(columns, np.nan)
-            return SeedTable(nan, nan, np.zeros(columns, dtype=np.int64), others)
+            return SeedTable(np.full(columns, np.nan), np.zeros(columns, dtype=np.int64), others)
         phi = np.stack(best)
-        return SeedTable(phi.min(axis=0), phi.mean(axis=0), (phi >= FOUND).sum(axis=0).astype(np.int64), others)
+        return SeedTable(phi.min(axis=0), (phi >= FOUND).sum(axis=0).astype(np.int64), others)
 
 
 def choose_neurons(stage: Stage, corpus: StoredCorpus, checkpoints: StoredCheckpoints, training: Training) -> Chosen:
@@ -374,7 +364,7 @@ def _seed_table(
     from hsae_dagster.core.sae.model import encode
 
     units = corpus.places.of_texts(training.text_ids)
-    vectors = open_vectors(stage).read(units.unit_ids)
+    vectors = stage.vectors().read(units.unit_ids)
     parts, start = [], 0
     for record in checkpoints.records:
         own = training.on_texts[:, start : start + record["config"]["m"]]

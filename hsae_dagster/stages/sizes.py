@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from hsae_dagster.core.concepts.candidates import Pool, Units, text_pools
 from hsae_dagster.core.concepts.choice import Chooser, Learned, Limits, Vocabulary, fit, predicted
-from hsae_dagster.core.observations import pool_codes, text_keys
+from hsae_dagster.core.observations import pool_codes, sample_clusters, text_keys
 from hsae_dagster.core.sae.sizes import (
     ENOUGH_OBSERVATIONS,
     Candidate,
@@ -26,6 +26,7 @@ from hsae_dagster.core.sae.sizes import (
 from hsae_dagster.core.selection.stability import FOUND, Side, found_again
 from hsae_dagster.dataset.sections import SAE, Auto, AutoSizes
 from hsae_dagster.dataset.spec import DatasetSpec
+from hsae_dagster.providers.minilm import one_thread
 from hsae_dagster.report.content import SizeChoice
 from hsae_dagster.report.wording import plural
 from hsae_dagster.stages.autoencoders import SPLITS, Lessons, choose_device, describe, inputs_of, train_one, trained_on
@@ -34,13 +35,11 @@ from hsae_dagster.stages.claims import (
     learned_of,
     least_texts,
     pool_of,
-    sampled,
     strongest,
     units_of,
     vocabulary_of,
 )
 from hsae_dagster.storage.outputs import StoredCheckpoints, StoredCorpus, StoredSAE
-from hsae_dagster.torch_threads import one_thread
 
 
 def read_choice(checkpoints: StoredCheckpoints) -> SizeChoice | None:
@@ -234,7 +233,10 @@ class _Judge:
         spec = stage.dataset.spec
         seed = spec.interpretation.seed
         observations = pl.concat(
-            [sampled(lessons.observations[split], seed, _MOST_OBSERVATIONS) for split in ("train", "validation")]
+            [
+                sample_clusters(lessons.observations[split], _MOST_OBSERVATIONS, seed)
+                for split in ("train", "validation")
+            ]
         )
         texts = side.texts.filter(pl.col("text_id").is_in(text_keys(observations).implode()))
         learned = learned_of(texts["text_id"], observations, lessons.task)

@@ -1,15 +1,18 @@
-"""Files that appear whole or not at all, with a seal on their content, and locks on them."""
+"""Files that appear whole or not at all, with seals and locks, and the object store that several machines share."""
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import hash_json
 
 SEAL = "seal"
@@ -68,11 +71,8 @@ def unsealed(path: Path) -> dict[str, Any]:
 def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[bool]:
     """Hold the lock file `path`, which no other process does meanwhile; the lock of a killed process is free.
 
-    Yields whether it is held: some file systems have no locks, and there nobody is kept out.
-
-    Args:
-        path: the lock file; removed afterwards.
-        waiting: called once if another process holds it.
+    Yields whether it is held: some file systems have no locks, and there nobody is kept out. `waiting` is called once
+    if another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, held = _acquire(path, waiting)
@@ -104,3 +104,169 @@ def _acquire(path: Path, waiting: Callable[[], None]) -> tuple[int, bool]:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+# The file of a results folder that names its store.
+BINDING = "store.url"
+_CHUNK = 2**23
+
+
+def bind(results: Path, url: str) -> Path:
+    """Have a results folder belong to the object store at `url`, for good; returns the folder.
+
+    Raises:
+        StorageError: it belongs to another, or was worked in before.
+    """
+    return bound(results, BINDING, "HSAE_STORE", url.rstrip("/"), ("records.sqlite", "objects"))
+
+
+def bound(results: Path, binding: str, variable: str, named: str, own: Sequence[str]) -> Path:
+    """Have a results folder belong to what `named` names, for good, if it names anything; returns the folder.
+
+    Args:
+        results: the folder.
+        binding: its file that says so.
+        variable: the setting that `named` comes from.
+        named: the address, or empty.
+        own: what a folder has that was worked in before; looks in it would be unknown elsewhere.
+
+    Raises:
+        StorageError: it belongs to another, or was worked in before.
+    """
+    path = results / binding
+    known = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    if named and known and known != named:
+        raise StorageError(
+            f"The results in {results} belong to {known}, and {variable} names {named}. Set {variable} to the former, "
+            "or HSAE_RESULTS_DIR to an empty folder."
+        )
+    if named and not known:
+        found = [name for name in own if (results / name).exists()]
+        if found:
+            raise StorageError(
+                f"{variable} is set, but {results} was worked in without it ({', '.join(found)}), and {named} would "
+                f"not know of looks at holdouts. Set HSAE_RESULTS_DIR to an empty folder, or unset {variable}."
+            )
+        write_atomically(path, named.encode())
+    return results
+
+
+@lru_cache(maxsize=4)
+def _client(url: str) -> Any:
+    try:
+        from obstore.store import from_url
+    except ModuleNotFoundError as error:
+        raise StorageError(
+            f"The store {url} needs {error.name}. Install it with `pip install -e '.[store]'` here and on every worker."
+        ) from error
+    return from_url(url, mkdir=True) if url.startswith("file:") else from_url(url)
+
+
+class Shared:
+    """The store of one results folder. Names are paths relative to that folder."""
+
+    def __init__(self, root: Path, url: str) -> None:
+        self.root, self.url = root, url
+
+    @staticmethod
+    def of(root: Path) -> "Shared | None":
+        """The store that a results folder is bound to, or None."""
+        path = root / BINDING
+        return Shared(root, path.read_text(encoding="utf-8").strip()) if path.is_file() else None
+
+    def get(self, name: str) -> bytes | None:
+        """What is kept under a name, or None."""
+        import obstore
+
+        with self._explained():
+            try:
+                return bytes(obstore.get(_client(self.url), name).bytes())
+            except FileNotFoundError:
+                return None
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep `data` under a name, in place of what was there."""
+        import obstore
+
+        with self._explained():
+            obstore.put(_client(self.url), name, data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Keep `data` under a name unless there is something; of several machines at once, one is told True."""
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
+        with self._explained():
+            try:
+                obstore.put(_client(self.url), name, data, mode="create")
+            except AlreadyExistsError:
+                return False
+        return True
+
+    def names(self, folder: str) -> list[str]:
+        """All names below a folder, sorted."""
+        import obstore
+
+        with self._explained():
+            return sorted(one["path"] for part in obstore.list(_client(self.url), f"{folder}/") for one in part)
+
+    def has(self, folder: str) -> bool:
+        """Whether anything is kept below a folder."""
+        import obstore
+
+        with self._explained():
+            found = obstore.list(_client(self.url), f"{folder}/", chunk_size=1)
+            return next((True for part in found if part), False)
+
+    def remove(self, name: str) -> None:
+        """Forget what is kept under a name."""
+        import obstore
+
+        with self._explained():
+            obstore.delete(_client(self.url), name)
+
+    def upload(self, digest: str, path: Path) -> None:
+        """Keep a file by the hash of its content, unless it is there."""
+        import obstore
+
+        with self._explained():
+            try:
+                obstore.head(_client(self.url), f"blobs/{digest}")
+            except FileNotFoundError:
+                obstore.put(_client(self.url), f"blobs/{digest}", path)
+
+    def download(self, digest: str, path: Path) -> bool:
+        """Write a file that is kept by the hash of its content; whether it is there, and is what was kept.
+
+        A damaged one is forgotten, so that it is kept anew.
+        """
+        import obstore
+
+        found = hashlib.blake2b()
+        with self._explained():
+            try:
+                chunks = obstore.get(_client(self.url), f"blobs/{digest}").stream(min_chunk_size=_CHUNK)
+            except FileNotFoundError:
+                return False
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
+                    found.update(chunk)
+        whole = found.hexdigest()[:64] == digest
+        if not whole:
+            self.remove(f"blobs/{digest}")
+        return whole
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        from obstore.exceptions import BaseError
+
+        try:
+            yield
+        except (BaseError, OSError, ValueError) as error:
+            said = " ".join(str(error).split("Debug source")[0].split())[:300]
+            raise StorageError(
+                f"The store {self.url} cannot be used: {said}. Make sure that it can be reached, and that you may "
+                "read and write it (AWS_ACCESS_KEY_ID and the like). Then run again; what is finished is kept."
+            ) from error

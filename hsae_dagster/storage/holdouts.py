@@ -19,23 +19,15 @@ _PLAN, _LOOK, _FOUND, _KEYS = "plan", "look", "p-values of the look", "holdout"
 
 @dataclass(frozen=True)
 class HoldoutRegister:
-    """Looks at holdouts: counted in one transaction each, so that no process or machine knows fewer than there are.
-
-    Attributes:
-        root: the results folder.
-    """
+    """Looks at holdouts: counted in one transaction each, so that no process or machine knows fewer than there are."""
 
     root: Path
 
     def freeze(self, plan: AnalysisPlan, keys: pl.DataFrame) -> None:
         """Write a plan down, unless it is there already: the first writing is the one that counts.
 
-        Args:
-            plan: the plan.
-            keys: of its holdout, as `core.inference.plan.holdout_keys` gives them.
-
         Raises:
-            ValueError: the keys are not those of the plan's holdout.
+            ValueError: the keys are not those of the plan's holdout (`core.inference.plan.holdout_keys`).
             StorageError: the records cannot be written.
         """
         if holdout_fingerprint(keys) != plan.holdout:
@@ -48,10 +40,7 @@ class HoldoutRegister:
     def look(self, plan: AnalysisPlan, *, dataset: str, judged_under: str | None) -> Look:
         """Count an evaluation of a frozen plan, before it is made. A plan looks once, however often it is evaluated.
 
-        Args:
-            plan: frozen (`freeze`).
-            dataset: whose report it is for, for the record.
-            judged_under: fingerprint of the plan that was frozen when the holdout's texts were judged.
+        `dataset` is for the record; `judged_under` is the plan that was frozen when the holdout's texts were judged.
 
         Raises:
             StorageError: the records are damaged, or cannot be written.
@@ -79,7 +68,6 @@ class HoldoutRegister:
             plan=plan.fingerprint,
             frozen_before=known.body["frozen_before"],
             earlier=earlier,
-            earlier_plans=tuple(fingerprint for _, fingerprint in known.body["earlier"]),
         )
 
     def keep(self, plan: AnalysisPlan, p_values: Mapping[str, float]) -> None:
@@ -89,11 +77,7 @@ class HoldoutRegister:
             records.add(Document(_FOUND, plan.holdout, plan.fingerprint, finite))
 
     def spent(self, holdout: str) -> float | None:
-        """Largest level (family-wise error) of a plan that was evaluated on a holdout; None before the first look.
-
-        Args:
-            holdout: its fingerprint.
-        """
+        """Largest level (family-wise error) of a plan evaluated on a holdout; None before the first look."""
         with Records(self.root).reading() as records:
             plans = [_plan(records, holdout, one.name) for one in records.all(_LOOK, holdout)]
         levels = [plan["gates"] for plan in plans]
@@ -189,13 +173,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class SplitCuts:
-    """The record of one dataset.
-
-    Attributes:
-        results: the results folder.
-        dataset: its name.
-        declared: everything that decides what a component is and what share each split gets.
-    """
+    """The record of one dataset, under all that is declared of what a component is and what share each split gets."""
 
     results: Path
     dataset: str

@@ -203,10 +203,7 @@ class LineageLog:
 def staleness(store: ObjectStore, record: EvaluationRecord, files: str | None = None) -> tuple[str, ...]:
     """Why what an evaluation rests on is no longer what is current, in sentences; empty when all of it is.
 
-    Args:
-        store: where the results lie.
-        record: of the evaluation.
-        files: data version of the dataset's files as they are now, if known.
+    `files` is the data version of the dataset's files as they are now, if known.
     """
     now = store.versions(record.dataset)
     reasons = [f"{sentence}." for sentence in record.mixed]

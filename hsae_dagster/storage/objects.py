@@ -12,9 +12,8 @@ from typing import Any
 
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import hash_json
-from hsae_dagster.storage.files import locked, sealed, sync, unsealed
+from hsae_dagster.storage.files import Shared, locked, sealed, sync, unsealed
 from hsae_dagster.storage.records import Document, Records
-from hsae_dagster.storage.shared import Shared
 
 MANIFEST = "manifest.json"
 # A result that holds this file lacks something that making it again may bring (answers of a server that failed).
@@ -39,16 +38,14 @@ class StageInputs:
     upstream: Mapping[str, str]
 
     @property
+    def record(self) -> dict[str, Any]:
+        """As JSON-like data."""
+        return {**vars(self), "config": dict(self.config), "upstream": dict(self.upstream)}
+
+    @property
     def key(self) -> str:
         """Hash of all of it."""
-        return hash_json(
-            {
-                "asset": self.asset,
-                "code_version": self.code_version,
-                "config": dict(self.config),
-                "upstream": dict(self.upstream),
-            }
-        )
+        return hash_json(self.record)
 
 
 @dataclass(frozen=True)
@@ -339,12 +336,7 @@ def _write_manifest(folder: Path, inputs: StageInputs, run_id: str) -> None:
     files = {str(p.relative_to(folder)): _digest(p) for p in sorted(folder.rglob("*")) if p.is_file()}
     content = {name: digest for name, digest in files.items() if not Path(name).name.startswith("_")}
     manifest = {
-        "inputs": {
-            "asset": inputs.asset,
-            "code_version": inputs.code_version,
-            "config": dict(inputs.config),
-            "upstream": dict(inputs.upstream),
-        },
+        "inputs": inputs.record,
         "files": files,
         "data_version": hash_json(content),
         "run_id": run_id,

@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.core.observations import TextUnits, text_rows
 from hsae_dagster.core.selection.stability import Side, of_half, sides, silenced
+from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.units import TEXT_UNITS_SCHEMA, UNITS_SCHEMA, Kind
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import EmbeddingSet
@@ -33,6 +34,7 @@ from hsae_dagster.storage.artifacts import (
     write_json,
 )
 from hsae_dagster.storage.objects import INCOMPLETE, ObjectStore, StageInputs, StoredObject
+from hsae_dagster.storage.vectors import VectorTable
 
 if TYPE_CHECKING:
     from hsae_dagster.core.sae.model import SparseAutoencoder
@@ -211,6 +213,10 @@ class StoredEmbeddings(Output):
         """The set that the vectors belong to."""
         return EmbeddingSet(self.record["model"], self.record["dimensions"], self.record["set_id"])
 
+    def vectors(self, results: Path, dataset: Dataset) -> VectorTable:
+        """The table of the dataset that holds them."""
+        return VectorTable(results, dataset.origin, self.family)
+
 
 class StoredSAE(Output):
     """One autoencoder, written by `artifacts.save_sae`; several datasets may share it."""
@@ -251,7 +257,7 @@ class StoredActivations(Output):
 
     `unit_codes` (distinct units, neurons) has the rows of `units`, `codes` (texts, neurons) those of `texts`: CSR of
     float32. `strongest` (entries,) int32 is parallel to the data of `codes`: row of the unit with the largest
-    activation. `columns` has a row per neuron: its autoencoder, firing rates over texts and units, and the half whose
+    activation. `columns` has a row per neuron: its autoencoder, how often it fires, and the half whose
     outcomes chose its size (empty: both, or none). Where each text is its own unit the two codes are one file.
     """
 
@@ -290,6 +296,38 @@ class StoredActivations(Output):
     def on_units(self, unit_ids: pl.Series) -> sp.csr_matrix:
         """Rows of `unit_codes` for some units."""
         return self.unit_codes[text_rows(self.units["unit_id"], unit_ids)]
+
+
+@dataclass(frozen=True)
+class StrongestUnits:
+    """Which unit of each judged text fires a neuron most.
+
+    Attributes:
+        codes: (texts, m) CSR of the texts, and parallel to its data the row of the strongest unit.
+        rows: of the strongest units.
+        places: (judged,) rows of `codes`.
+        units: what each unit reads like, rows as in the activations.
+    """
+
+    codes: sp.csr_matrix
+    rows: np.ndarray
+    places: np.ndarray
+    units: pl.Series
+
+    @staticmethod
+    def of(activations: StoredActivations, corpus: StoredCorpus, text_ids: pl.Series) -> "StrongestUnits":
+        """For some texts."""
+        units = activations.units.join(corpus.units, "unit_id", "left", maintain_order="left")
+        places = text_rows(activations.text_ids, text_ids)
+        return StrongestUnits(activations.codes, activations.strongest, places, units["unit"])
+
+    def strongest(self, row: int, neuron: int | None) -> str:
+        """The unit of a judged text that fires a neuron most; empty where none does."""
+        if neuron is None:
+            return ""
+        start, end = self.codes.indptr[self.places[row]], self.codes.indptr[self.places[row] + 1]
+        found = np.flatnonzero(self.codes.indices[start:end] == neuron)
+        return str(self.units[int(self.rows[start + found[0]])]) if len(found) else ""
 
 
 class StoredSelection(Output):

@@ -19,8 +19,7 @@ import sqlalchemy as sa
 
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import hash_bytes, hash_json
-from hsae_dagster.storage.files import locked, sync
-from hsae_dagster.storage.shared import Shared, bound
+from hsae_dagster.storage.files import Shared, bound, locked, sync
 
 FILE, VARIABLE = "records.sqlite", "HSAE_RECORDS"
 # The file of a results folder that names its database, where that is not the SQLite file in it.
@@ -199,9 +198,7 @@ class Records:
     def turn(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold a name that no other process does meanwhile, on any machine; that of a killed process is free.
 
-        Args:
-            name: what is held.
-            waiting: called once if another process holds it.
+        `waiting` is called once if another process holds it.
         """
         if self._path is not None:
             with locked(self._path.parent / "locks" / name, waiting):

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from hsae_dagster.core.observations import TextUnits
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import EmbeddingSet, hash_bytes
-from hsae_dagster.storage.files import locked
-from hsae_dagster.storage.shared import Shared
+from hsae_dagster.storage.files import Shared, locked
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -141,11 +141,7 @@ class VectorTable:
         return pa.table(columns, schema=self._schema())
 
     def being_filled(self, waiting: Callable[[], None]) -> AbstractContextManager[object]:
-        """The right to look for missing vectors and add them, which one process has at a time.
-
-        Args:
-            waiting: called once if another has it.
-        """
+        """The right to look for missing vectors and add them, which one process has at a time."""
         return locked(self.uri.parent / "locks" / f"{self.name}-filling", waiting)
 
     def read(self, ids: Iterable[str]) -> np.ndarray:
@@ -555,3 +551,27 @@ def _read(stream: int, start: int, into: np.ndarray) -> None:
 def _sums(vectors: np.ndarray) -> np.ndarray:
     """Exclusive or over the words of each row, (n,) uint32: any one flipped bit changes it, at the speed of memory."""
     return np.bitwise_xor.reduce(np.ascontiguousarray(vectors).view(np.uint32), axis=1)
+
+
+# Vectors held at once where they are only passed through: 100 MB of 384 float32.
+_PASSED = 65_536
+
+
+def text_vectors(vectors: VectorTable, units: TextUnits, text_ids: pl.Series) -> np.ndarray:
+    """The vector of each text (ascending keys): its own, or the mean of its units' vectors, repetitions included.
+
+    (n, d) float32.
+    """
+    some = units.of_texts(text_ids)
+    if some.are_texts:
+        return vectors.read(some.unit_ids)
+    # A block of texts at a time: their units' vectors together are several times what is returned.
+    each = max(1, _PASSED * len(text_ids) // max(len(some.rows), 1))
+    blocks = (some.of_texts(text_ids.slice(start, each)) for start in range(0, max(len(text_ids), 1), each))
+    return np.concatenate([block.mean(vectors.read(block.unit_ids)) for block in blocks])
+
+
+def blocks_of_vectors(vectors: VectorTable, unit_ids: pl.Series) -> Iterator[np.ndarray]:
+    """(block, d) vectors of units in their order, so that not all are held at once."""
+    for start in range(0, max(len(unit_ids), 1), _PASSED):
+        yield vectors.read(unit_ids.slice(start, _PASSED))

@@ -11,7 +11,7 @@ from hsae_dagster.core.corpus import Corpus
 from hsae_dagster.core.inference.plan import AnalysisPlan, Look, PlannedTest, holdout_fingerprint, holdout_keys
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.dataset.rows import read_rows
-from hsae_dagster.stages.rounds import Admitted, admit, kept, level_of, record_of
+from hsae_dagster.stages.holdout import Admitted, admit, kept, level_of, record_of
 from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.holdouts import HoldoutRegister
 from hsae_dagster_tests.assets import scripted

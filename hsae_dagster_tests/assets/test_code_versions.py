@@ -27,7 +27,6 @@ SNAPSHOT = Path(__file__).with_name("code_versions.json")
 EXCLUDED = {
     # Opening a partition, publishing, and Dagster's glue around it: when and where, never what.
     "orchestration.stage",
-    "orchestration.checks",
     "orchestration.executors",
     "orchestration.project",
     # Sentences for people.
@@ -39,9 +38,7 @@ EXCLUDED = {
     "storage.lineage",
     "storage.objects",
     "storage.records",
-    "storage.shared",
     # Whether, when and at what cost a model is asked. What is asked and how an answer is read are not excluded.
-    "stages.spending",
     "providers.spending",
     "providers.openai.client",
     "providers.openai.batch",

@@ -69,7 +69,6 @@ def test_other_seeds_are_trained_and_compared_with(copied: Workspace) -> None:
     assert [twin["config"]["seed"] for twin in twins] == [1, 2]
     neurons = read_frame(copied.current("ratings", "selected_neurons").file("neurons.parquet"))
     assert neurons["seed_phi"].is_between(0, 1 + 1e-6).all()
-    assert (neurons["seed_phi"] <= neurons["seed_phi_mean"] + 1e-12).all()
     assert neurons["seed_phi"].max() > 0.3, "alike, from every start"  # type: ignore[operator]
     assert neurons["other_seeds"].to_list() == [2] * 4
     assert neurons["found_in"].is_between(0, 2).all()

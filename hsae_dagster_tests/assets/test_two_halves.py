@@ -14,7 +14,7 @@ from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.errors import MethodError
 from hsae_dagster.report.page import card_partition
 from hsae_dagster.stages.gold import draw_sheet
-from hsae_dagster.stages.texts import text_trail, try_claims
+from hsae_dagster.stages.publishing import text_trail, try_claims
 from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts
 

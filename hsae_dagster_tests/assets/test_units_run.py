@@ -9,10 +9,10 @@ import pytest
 from hsae_dagster.core.inference import joint_fit as ladder
 from hsae_dagster.core.selection import variants as across_clusters
 from hsae_dagster.keys import text_id
-from hsae_dagster.stages.units import text_vectors, vector_table
 from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, StoredEmbeddings
+from hsae_dagster.storage.vectors import text_vectors
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 
 SAE = {"m": 16, "k": 2, "max_epochs": 20, "batch_size": 64}
@@ -111,7 +111,7 @@ def test_a_texts_vector_is_the_mean_of_its_sentences(workspace: Workspace) -> No
     from hsae_dagster.dataset.discovery import load_dataset
 
     dataset = load_dataset(workspace.project.data, "long")
-    vectors = vector_table(workspace.project, dataset, StoredEmbeddings.current(workspace.project.store, "long"))
+    vectors = StoredEmbeddings.current(workspace.project.store, "long").vectors(workspace.project.results, dataset)
     units = StoredCorpus.current(workspace.project.store, "long").places
     wanted = units.text_ids.gather_every(5)
     found = text_vectors(vectors, units, wanted)
@@ -128,11 +128,11 @@ def test_no_stage_holds_the_vectors_of_all_sentences_to_look_at_them(
     from hsae_dagster.storage.vectors import VectorTable
 
     store, dataset = workspace.project.store, load_dataset(workspace.project.data, "long")
-    vectors = vector_table(workspace.project, dataset, StoredEmbeddings.current(store, "long"))
+    vectors = StoredEmbeddings.current(store, "long").vectors(workspace.project.results, dataset)
     units = StoredCorpus.current(store, "long").places
     whole = text_vectors(vectors, units, units.text_ids)
     asked, read = [], VectorTable.read
-    monkeypatch.setattr("hsae_dagster.stages.units._BLOCK", 50)
+    monkeypatch.setattr("hsae_dagster.storage.vectors._PASSED", 50)
     monkeypatch.setattr(VectorTable, "read", lambda table, ids: (asked.append(len(ids)), read(table, ids))[1])
     np.testing.assert_array_equal(text_vectors(vectors, units, units.text_ids), whole)
     assert len(asked) > 10

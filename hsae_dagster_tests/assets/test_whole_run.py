@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from hsae_dagster.dataset.discovery import files_fingerprint, load_dataset
-from hsae_dagster.orchestration.checks import CHECKS
+from hsae_dagster.orchestration.stage import CHECKS
 from hsae_dagster.report.page import card_partition
 from hsae_dagster.storage.artifacts import read_codes, read_frame
 from hsae_dagster_tests.assets.workspace import NAMES, TOPICS, Workspace, asset_key, topic_of
@@ -202,7 +202,7 @@ def test_a_failed_structural_check_leaves_the_last_good_result_current(
     monkeypatch.setattr(
         activations,
         "_check",
-        lambda found, n: [activations.checks.result("activations", "one_row_per_text", False)],
+        lambda found, n: [activations.check_result("activations", "one_row_per_text", False)],
     )
     copied.declare("ratings", None, saes=[{"m": 6, "k": 2, "max_epochs": 5, "batch_size": 32}])
     run = copied.run("ratings")

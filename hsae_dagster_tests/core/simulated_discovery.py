@@ -12,7 +12,7 @@ from hsae_dagster_tests.core.simulated_rates import ALPHA, Scenario
 
 Generator = np.random.Generator
 FEATURES, TRUE, CHOSEN = 200, 10, 20
-FIRST_LOOK = Look(number=1, plan="", frozen_before=True, earlier={}, earlier_plans=())
+FIRST_LOOK = Look(number=1, plan="", frozen_before=True, earlier={})
 
 
 def z_values(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ def make_plan(*concepts, alpha=0.05, annotator="lexical"):
 
 
 def make_look(earlier=(), number=1):
-    return Look(number, "plan", frozen_before=True, earlier=dict(earlier), earlier_plans=())
+    return Look(number, "plan", frozen_before=True, earlier=dict(earlier))
 
 
 def observations(n=200, seed=0, split_outcome=False):

@@ -1,4 +1,4 @@
-"""Fidelity: golden numbers, both definitions, natural prevalence, nothing counted that was not judged."""
+"""Fidelity: golden numbers, natural prevalence, nothing counted that was not judged."""
 
 import numpy as np
 import pytest
@@ -16,13 +16,12 @@ from hsae_dagster.core.concepts.fidelity import (
 )
 
 
-def test_golden_numbers_of_both_definitions() -> None:
-    # 100 strong texts, 97 judged yes; 100 silent, none judged yes: the seed notebook's 0.984772 is its legacy F1.
+def test_golden_numbers() -> None:
+    # 100 strong texts, 97 judged yes; 100 silent, none judged yes.
     activation = np.r_[np.ones(100), np.zeros(100)]
     answers = np.r_[np.ones(97), np.zeros(103)].astype(np.int8)
     fidelity = measure_fidelity(answers, activation, (1.0, np.inf))
     assert fidelity.recall == pytest.approx(0.97)
-    assert fidelity.legacy_f1 == pytest.approx(0.984772, abs=1e-6)
     assert fidelity.precision == 1.0
     assert fidelity.f1 == pytest.approx(2 * 0.97 / 1.97)
 
@@ -43,7 +42,7 @@ def test_weak_firing_counts_at_natural_prevalence_only() -> None:
     activation = np.array([5.0, 5.0, 0.1, 0.1, 0.0, 0.0])
     answers = np.array([1, 1, 0, 0, 0, 1], np.int8)
     fidelity = measure_fidelity(answers, activation, (1.0, np.inf))
-    assert (fidelity.recall, fidelity.n_strong, fidelity.natural_recall) == (1.0, 2, 0.5)
+    assert (fidelity.recall, fidelity.n_firing, fidelity.natural_recall) == (1.0, 4, 0.5)
     assert fidelity.natural_precision == pytest.approx(2 / 3)
 
 
@@ -65,7 +64,7 @@ def test_a_balanced_sample_is_weighed_to_natural_prevalence() -> None:
 
 def test_missing_answers_are_left_out_never_no() -> None:
     fidelity = measure_fidelity(np.array([1, -1, 0, -1], np.int8), np.array([1.0, 1.0, 0.0, 0.0]), (0.5, np.inf))
-    assert (fidelity.recall, fidelity.false_positive_rate, fidelity.n_missing) == (1.0, 0.0, 2)
+    assert (fidelity.recall, fidelity.precision, fidelity.n_firing) == (1.0, 1.0, 1)
 
 
 def test_constant_annotations_and_dead_neurons_give_figures_not_nan() -> None:

@@ -1,11 +1,15 @@
-"""Hard negatives are the silent neighbours of firing texts, and fooled concepts pay for it."""
+"""Hard negatives are the silent neighbours of firing texts."""
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.fidelity import measure_fidelity, nearest_silent, wilson_interval, with_hard_negatives
+from hsae_dagster.core.concepts.fidelity import nearest_silent
+from hsae_dagster.dataset.spec import Interpretation
+from hsae_dagster.stages.judging import Split, sample_to_read
 
 STRONG = (1.0, np.inf)
+ALL = 10_000
 
 
 def place(n_strong: int, n_near: int, n_far: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -19,7 +23,7 @@ def place(n_strong: int, n_near: int, n_far: int, seed: int = 0) -> tuple[np.nda
 
 def test_they_are_silent_neighbours_of_strong_texts_whatever_the_length_of_vectors() -> None:
     vectors, activation = place(30, 10, 200)
-    rows = nearest_silent(vectors, activation, STRONG)
+    rows = nearest_silent(vectors, activation, STRONG, ALL)
     assert set(rows) <= set(range(30, 40))
     assert len(rows) == len(set(rows)) > 0
     assert (np.diff(rows) > 0).all()
@@ -36,7 +40,7 @@ def test_they_are_the_brute_force_neighbours(seed: int) -> None:
     for row in np.flatnonzero(activation >= 0.2):
         similar = unit[silent] @ unit[row]
         near[silent[similar.argmax()]] = max(similar.max(), near.get(silent[similar.argmax()], -1.0))
-    assert nearest_silent(vectors, activation, (0.2, np.inf)).tolist() == sorted(near)
+    assert nearest_silent(vectors, activation, (0.2, np.inf), ALL).tolist() == sorted(near)
     best = sorted(sorted(near, key=lambda row: -near[row])[:7])
     assert nearest_silent(vectors, activation, (0.2, np.inf), 7).tolist() == best
 
@@ -44,28 +48,16 @@ def test_they_are_the_brute_force_neighbours(seed: int) -> None:
 def test_without_strong_or_silent_texts_there_are_none() -> None:
     vectors = np.ones((4, 3), np.float32)
     for activation in (np.zeros(4), np.full(4, 2.0), np.full(4, 0.5)):
-        assert len(nearest_silent(vectors, activation, STRONG)) == 0
-    assert len(nearest_silent(np.zeros((4, 3)), np.array([2.0, 0, 0, 0]), STRONG)) == 1
+        assert len(nearest_silent(vectors, activation, STRONG, ALL)) == 0
+    assert len(nearest_silent(np.zeros((4, 3)), np.array([2.0, 0, 0, 0]), STRONG, ALL)) == 1
 
 
-def test_a_concept_that_only_knows_the_neighbourhood_is_found_out() -> None:
-    vectors, activation = place(50, 20, 400)
-    topic = (np.arange(470) < 70).astype(np.int8)  # the whole neighbourhood
-    exact = (activation > 0).astype(np.int8)
-    hard = nearest_silent(vectors, activation, STRONG)
-    vague, sharp = (
-        with_hard_negatives(measure_fidelity(said, activation, STRONG), said[hard]) for said in (topic, exact)
-    )
-    assert vague.f1 > 0.97
-    assert vague.hard_false_positive_rate == 1.0
-    assert vague.hard_f1 == pytest.approx(2 / 3)
-    assert vague.hard_false_positive_interval == wilson_interval(len(hard), len(hard))
-    assert (sharp.hard_f1, sharp.hard_false_positive_rate) == (1.0, 0.0)
-
-
-def test_missing_answers_are_left_out_and_none_at_all_is_no_figure() -> None:
-    fidelity = measure_fidelity(np.array([1, 0], np.int8), np.array([2.0, 0.0]), STRONG)
-    some = with_hard_negatives(fidelity, np.array([-1, 0, 1, -1], np.int8))
-    assert (some.n_hard, some.hard_false_positive_rate) == (2, 0.5)
-    none = with_hard_negatives(fidelity, np.array([-1, -1], np.int8))
-    assert (none.n_hard, none.hard_f1, none.hard_false_positive_interval) == (0, 0.0, (0.0, 1.0))
+def test_a_quarter_of_the_texts_that_score_a_concept_are_hard_negatives() -> None:
+    vectors, activation = place(100, 40, 400)
+    names = [str(row) for row in range(540)]
+    split = Split(names, names, np.arange(540), sp.csc_matrix(activation[:, None]), vectors)
+    read = sample_to_read(Interpretation(scoring_texts=40), split, 0, activation, STRONG)
+    assert 0 < len(read.hard) <= 10
+    assert set(read.hard) <= set(range(100, 140))
+    assert len(read.drawn) == 30
+    assert (activation[read.drawn] > 0).sum() == 15

@@ -8,7 +8,7 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from hsae_dagster.core.selection.logistic import LogisticLasso, choose_logistic, minimise_quadratic, subgradient_size
+from hsae_dagster.core.selection.lasso import LogisticLasso, choose_logistic, minimise_quadratic, subgradient_size
 from hsae_dagster.core.selection.standardised import StandardisedCodes
 from hsae_dagster_tests.core.reference_selection import topk_codes
 

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 
 from hsae_dagster.core.selection import stability
 from hsae_dagster.core.selection.methods import METHODS, select_neurons
-from hsae_dagster.core.selection.stability import matches_elsewhere, selection_frequency
+from hsae_dagster.core.selection.stability import selection_frequency
 from hsae_dagster.core.selection.standardised import BlockSums
 
 
@@ -127,14 +127,3 @@ def test_pairs_and_zero_one_outcomes_have_frequencies_too():
     selection = select_neurons(difference, won, 3, task="classification")
     found = selection_frequency(difference, won, clusters[:600], selection, np.random.default_rng(2))
     assert found.min() > 0.9
-
-
-def test_matches_are_sought_in_other_autoencoders_only():
-    rng = np.random.default_rng(11)
-    a = (rng.random((500, 3)) < 0.3) * rng.exponential(size=(500, 3))
-    b = np.column_stack([2 * a[:, 1], (rng.random(500) < 0.3) * 1.0])
-    codes = sp.csr_matrix(np.column_stack([a, b]))
-    found = matches_elsewhere(codes, [0, 1], ["first"] * 3 + ["second"] * 2)
-    assert found[0] < 0.2
-    assert found[1] == pytest.approx(1.0)
-    assert np.isnan(matches_elsewhere(codes, [0], ["one"] * 5)).all()

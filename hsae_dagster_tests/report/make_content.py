@@ -39,23 +39,17 @@ def make_effect(estimate: float, half: float, p: float = 0.0001) -> Effect:
     return Effect(estimate, half / 1.96, estimate - half, estimate + half, p, "difference in means")
 
 
-def make_fidelity(f1: float = 0.86, n_strong: int = 120) -> Fidelity:
+def make_fidelity(f1: float = 0.86) -> Fidelity:
     return Fidelity(
-        n_strong=n_strong,
-        n_silent=760,
         n_firing=480,
         recall=0.8,
-        recall_interval=wilson_interval(int(0.8 * n_strong), n_strong),
-        false_positive_rate=0.05,
         false_positive_interval=wilson_interval(38, 760),
         precision=0.94,
         f1=f1,
-        legacy_f1=0.87,
         correlation=0.6,
         natural_precision=0.71,
         natural_recall=0.542,
         natural_f1=0.61,
-        n_missing=0,
     )
 
 
@@ -131,7 +125,7 @@ def make_hypotheses(n: int, task: str = "regression") -> tuple[Hypothesis, ...]:
             effect = NO_EFFECT_ESTIMATED
         flags = ("separation and partial effect have opposite signs",) if k == 2 else ()
         reason = "only 12 holdout observations have the concept (at least 20 are needed)"
-        kwargs = {"reason": reason, "fidelity": make_fidelity(0.0, 0)} if badges[k] == "invalid" else {}
+        kwargs = {"reason": reason, "fidelity": make_fidelity(0.0)} if badges[k] == "invalid" else {}
         made.append(make_hypothesis(k, task=task, badge=badges[k], effect=effect, flags=flags, **kwargs))  # type: ignore[arg-type]
     return tuple(made)
 

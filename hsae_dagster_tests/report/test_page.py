@@ -151,7 +151,7 @@ def test_matched_terms_are_marked(html):
 
 
 def test_nan_is_never_shown():
-    blank = make_hypothesis(0, effect=NO_EFFECT_ESTIMATED, badge="invalid", fidelity=make_fidelity(0.0, 0))
+    blank = make_hypothesis(0, effect=NO_EFFECT_ESTIMATED, badge="invalid", fidelity=make_fidelity(0.0))
     blank = dataclasses.replace(
         blank, selection_score=math.nan, train_separation=math.nan, evidence=Evidence((), (), ())
     )
@@ -411,7 +411,7 @@ def test_the_headline_claims_no_more_than_was_checked():
     said = headline(make_content(hypotheses=unchecked))
     assert said.startswith("No finding: 3 claims were tested on ")
     assert "; the test of 3 holds by a judge that no labels of people have checked; none of them is confirmed" in said
-    again = Look(number=2, plan="p", frozen_before=True, earlier={}, earlier_plans=("o",))
+    again = Look(number=2, plan="p", frozen_before=True, earlier={})
     later = headline(dataclasses.replace(make_content(), look=again))
     assert "at the second look at them" in later and "no earlier step had read" not in later
 

@@ -27,11 +27,10 @@ def stored(folder: Path, kind: type[Output]) -> StoredObject:
 
 
 def fidelity(**known: object) -> Fidelity:
-    nothing = dict.fromkeys(("recall", "false_positive_rate", "precision", "f1", "legacy_f1", "correlation"), 0.25)
+    nothing = dict.fromkeys(("recall", "precision", "f1", "correlation"), 0.25)
     natural = dict.fromkeys(("natural_precision", "natural_recall", "natural_f1"), 0.5)
-    counts = dict.fromkeys(("n_strong", "n_silent", "n_firing", "n_missing"), 7)
-    intervals = {"recall_interval": (0.1, 0.9), "false_positive_interval": (0.2, 0.8)}
-    return Fidelity(**{**nothing, **natural, **counts, **intervals, **known})  # type: ignore[arg-type]
+    counts = {"n_firing": 7, "false_positive_interval": (0.2, 0.8)}
+    return Fidelity(**{**nothing, **natural, **counts, **known})  # type: ignore[arg-type]
 
 
 def write_selection(folder: Path, neurons: pl.DataFrame = NEURONS) -> StoredSelection:
@@ -103,7 +102,20 @@ OFFLINE = FoundConcept(
 )
 SILENT = FoundConcept(1, 4, "s", 2, 0.0, 0.0, None, unreadable="nothing", made_from="neuron")
 WRITTEN = FoundConcept(
-    2, 5, "s", 3, 0.5, 0.25, PHRASE, (1.0, 2.0), fidelity(n_hard=3), 1.5, ((PHRASE, fidelity()),), 0, calls=4, model="m"
+    2,
+    5,
+    "s",
+    3,
+    0.5,
+    0.25,
+    PHRASE,
+    (1.0, 2.0),
+    fidelity(n_firing=3),
+    1.5,
+    ((PHRASE, fidelity()),),
+    0,
+    calls=4,
+    model="m",
 )
 _PLACE = ["rank", "column", "sae_id", "sae_column", "score", "train_separation"]
 _ENDS = ["candidates", "chosen", "concept", "unreadable"]

@@ -24,11 +24,11 @@ from hsae_dagster.errors import StorageError
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.providers.openai.batch import BatchRecord, BatchRegister
 from hsae_dagster.providers.spending import INTENT, Ledger, as_row
+from hsae_dagster.storage.files import bind
 from hsae_dagster.storage.holdouts import Holdout, HoldoutRegister, SplitCuts
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.objects import ObjectStore, StageInputs
 from hsae_dagster.storage.records import CALLS, Document, Records, address_here, bind_records
-from hsae_dagster.storage.shared import bind
 from hsae_dagster_tests.assets.workspace import Workspace
 from hsae_dagster_tests.conftest import Finished
 from hsae_dagster_tests.live.processes import free_port

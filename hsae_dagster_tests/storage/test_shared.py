@@ -12,11 +12,11 @@ import pytest
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import EmbeddingSet
 from hsae_dagster.storage import vectors
+from hsae_dagster.storage.files import bind
 from hsae_dagster.storage.holdouts import HoldoutRegister
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.objects import INCOMPLETE, ObjectStore, StageInputs
 from hsae_dagster.storage.records import bind_records
-from hsae_dagster.storage.shared import bind
 from hsae_dagster.storage.vectors import VectorTable
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace, tiny_texts
 from hsae_dagster_tests.live.processes import free_port, processes, wait_for

@@ -177,12 +177,7 @@ def meaning_of(definition: Mapping[str, Any] | None) -> Meaning:
 
 
 def judge(meanings: Sequence[Meaning], texts: Sequence[str], closeness: Closeness | None = None) -> np.ndarray:
-    """Which texts have which claims: (texts, meanings) int8, 1 = yes, 0 = no.
-
-    Args:
-        meanings: the claims.
-        texts: n texts.
-        closeness: of units with sentences; only exemplars need it.
+    """Which of n texts have which claims: (texts, meanings) int8, 1 = yes, 0 = no; only exemplars need `closeness`.
 
     Raises:
         MethodError: exemplars without `closeness`.
@@ -249,6 +244,8 @@ MOST_SENTENCES = 3
 _FEWEST_WORDS, _MOST_WORDS = 3, 16
 # Strongest units of a neuron among which its exemplars are looked for.
 _STRONGEST = 40
+# Different centres to start from.
+_CENTRES = 2
 _BLOCK = 2**22
 # Pairs of units drawn to learn how alike they are by chance.
 _DRAWN = 20_000
@@ -281,20 +278,11 @@ def typical_units(
     n_words: np.ndarray,
     *,
     coherent: float,
-    sets: int = 2,
 ) -> list[Exemplars]:
-    """Sets of exemplars of one neuron: one sentence, and up to three that are close to each other.
+    """Sets of exemplars of one neuron, at most four: one sentence, and up to three that are close to each other.
 
-    Args:
-        activation: (f,) of the neuron on the units that fire it.
-        units: (f,) rows of these units.
-        vectors: (units, d) float32 of unit length.
-        n_words: (units,) words of each unit.
-        coherent: cosine that any two exemplars of one claim need.
-        sets: most different centres to start from.
-
-    Returns:
-        At most `2 * sets` sets, none where no short unit fires.
+    Its activations (f,) are those of the units that fire it, rows (f,) of `vectors` (units, d), of unit length, and of
+    `n_words` (units,). Any two exemplars of one claim need a cosine of `coherent`.
     """
     short = (n_words[units] >= _FEWEST_WORDS) & (n_words[units] <= _MOST_WORDS)
     order = np.lexsort((units[short], -activation[short]))[:_STRONGEST]
@@ -304,7 +292,7 @@ def typical_units(
     alike = vectors[rows] @ vectors[rows].T
     found: list[Exemplars] = []
     left = np.ones(len(rows), dtype=bool)
-    for _ in range(sets):
+    for _ in range(_CENTRES):
         if not left.any():
             break
         # Typical: close to many strong ones.
@@ -357,14 +345,13 @@ def reasons(
 ) -> list[list[tuple[str, ...]]]:
     """For each text and claim, the words that were found or the unit that is closest; empty where it does not hold.
 
+    A cue of signs or a length is explained by its own name, and a phrase, None among the meanings, not at all.
+
     Args:
-        meanings: the claims; None for a phrase, which only a reader can explain.
+        meanings: the claims.
         texts: n texts.
         holds: (n, claims) bool.
         closeness: of units with quoted sentences; without it, sentences are not explained.
-
-    Returns:
-        n lists of as many tuples as there are claims; a cue of signs or a length is explained by its own name.
     """
     found: list[list[tuple[str, ...]]] = [[()] * len(meanings) for _ in texts]
     terms = sorted({term for meaning in meanings for term in terms_of(meaning)})

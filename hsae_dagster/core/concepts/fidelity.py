@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
@@ -168,45 +168,28 @@ class Fidelity:
     """Agreement of a concept's annotation with a neuron's firing, on texts of one split.
 
     Attributes:
-        n_strong: strongly firing texts judged.
-        n_silent: silent texts judged.
         n_firing: texts judged that fire at all, strongly or weakly.
-        recall: share of strongly firing texts judged yes; with its 95 % Wilson interval.
-        false_positive_rate: share of silent texts judged yes; with its 95 % Wilson interval.
+        recall: share of strongly firing texts judged yes.
+        false_positive_interval: 95 % Wilson interval of the share of silent texts judged yes.
         precision: of yes-judgements if strong and silent texts were equally many.
         f1: harmonic mean of `precision` and `recall` (the reference's definition since 2.0.1).
-        legacy_f1: harmonic mean of recall and 1 - false_positive_rate (the reference up to 2.0.0).
         correlation: Pearson's r of annotation and activation over all judged texts of the split.
         natural_precision: share of yes-judged texts that fire at all, at natural prevalence: where only a sample was
             judged, strong, weak and silent texts are weighed by how many of each there are. Weak ones count only if
             some were judged.
         natural_recall: share of firing texts judged yes, weighed likewise.
         natural_f1: harmonic mean of the two.
-        n_missing: texts without an answer, left out.
-        n_hard: hard negatives judged: silent texts that are nearest to firing ones (`core.concepts.fidelity`).
-        hard_false_positive_rate: share of them judged yes; with its 95 % Wilson interval. 0 without any.
-        hard_f1: as `f1`, with hard negatives as the silent texts; 0 without any.
     """
 
-    n_strong: int
-    n_silent: int
     n_firing: int
     recall: float
-    recall_interval: tuple[float, float]
-    false_positive_rate: float
     false_positive_interval: tuple[float, float]
     precision: float
     f1: float
-    legacy_f1: float
     correlation: float
     natural_precision: float
     natural_recall: float
     natural_f1: float
-    n_missing: int
-    n_hard: int = 0
-    hard_false_positive_rate: float = 0.0
-    hard_false_positive_interval: tuple[float, float] = (0.0, 1.0)
-    hard_f1: float = 0.0
 
     @property
     def tells_apart(self) -> bool:
@@ -220,12 +203,7 @@ class Fidelity:
 
 
 def firing_bounds(activation: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float]:
-    """Lowest and highest activation that count as strong: percentiles among the positive activations.
-
-    Args:
-        activation: (n,) of one neuron on training texts.
-        percentiles: from 0 to 100, low and high.
-    """
+    """Lowest and highest activation that count as strong: percentiles among the positive ones of one neuron's (n,)."""
     positive = activation[activation > 0]
     if positive.size == 0:
         return (np.inf, np.inf)
@@ -251,36 +229,24 @@ def scoring_rows(
 
 
 def measure_fidelity(annotation: np.ndarray, activation: np.ndarray, bounds: tuple[float, float]) -> Fidelity:
-    """Compare one concept's annotation with one neuron's activation.
-
-    Args:
-        annotation: (n,) int8: 1 yes, 0 no, -1 missing.
-        activation: (n,) float, >= 0.
-        bounds: from `firing_bounds`.
-    """
+    """Compare a concept's (n,) int8 annotation, 1 yes, 0 no, -1 missing, with a neuron's (n,) activation, >= 0."""
     judged = annotation != MISSING
     yes, acts = annotation[judged] == 1, activation[judged]
     strong = (acts > 0) & (acts >= bounds[0]) & (acts <= bounds[1])
     silent, fires = acts == 0, acts > 0
-    hits, false_hits = int(yes[strong].sum()), int(yes[silent].sum())
-    recall, fpr = _ratio(hits, strong.sum()), _ratio(false_hits, silent.sum())
+    false_hits = int(yes[silent].sum())
+    recall, fpr = _ratio(int(yes[strong].sum()), strong.sum()), _ratio(false_hits, silent.sum())
     natural = natural_agreement(annotation, activation, bounds)
     return Fidelity(
-        n_strong=int(strong.sum()),
-        n_silent=int(silent.sum()),
         n_firing=int(fires.sum()),
         recall=recall,
-        recall_interval=wilson_interval(hits, int(strong.sum())),
-        false_positive_rate=fpr,
         false_positive_interval=wilson_interval(false_hits, int(silent.sum())),
         precision=_ratio(recall, recall + fpr),
         f1=_ratio(2 * recall, 1 + recall + fpr) if strong.any() else 0.0,
-        legacy_f1=_harmonic(recall, 1 - fpr) if strong.any() else 0.0,
         correlation=_correlation(yes.astype(float), acts),
         natural_precision=natural[0],
         natural_recall=natural[1],
         natural_f1=natural[2],
-        n_missing=int((~judged).sum()),
     )
 
 
@@ -313,8 +279,9 @@ def _kinds(activation: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
     return np.where(activation == 0, 0, np.where(strong, 2, 1))
 
 
-def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927); (0, 1) without trials."""
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a share (Wilson 1927); (0, 1) without trials."""
+    z = 1.959963984540054
     if trials == 0:
         return (0.0, 1.0)
     share = successes / trials
@@ -336,10 +303,6 @@ def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole else 0.0
 
 
-def _harmonic(a: float, b: float) -> float:
-    return _ratio(2 * a * b, a + b)
-
-
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     if len(a) < 2 or a.std() == 0 or b.std() == 0:
         return 0.0
@@ -349,19 +312,10 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 _BLOCK = 1024  # strong texts compared at once
 
 
-def nearest_silent(
-    vectors: np.ndarray, activation: np.ndarray, bounds: tuple[float, float], limit: int | None = None
-) -> np.ndarray:
-    """Silent texts that are the nearest one of some strongly firing text.
+def nearest_silent(vectors: np.ndarray, activation: np.ndarray, bounds: tuple[float, float], limit: int) -> np.ndarray:
+    """The `limit` silent texts nearest to some strongly firing text: int64 positions, ascending and distinct.
 
-    Args:
-        vectors: (n, d) embeddings of the texts; compared by cosine.
-        activation: (n,) of one neuron, >= 0.
-        bounds: activations that count as strong (`core.concepts.fidelity.firing_bounds`).
-        limit: keep this many at most, the most similar ones; None for all.
-
-    Returns:
-        Their positions, int64, ascending and distinct; none if there is no strong or no silent text.
+    Vectors (n, d) are compared by cosine; none without a strong or a silent text.
     """
     strong = np.flatnonzero((activation > 0) & (activation >= bounds[0]) & (activation <= bounds[1]))
     silent = np.flatnonzero(activation == 0)
@@ -377,25 +331,6 @@ def nearest_silent(
     found = np.flatnonzero(best > -np.inf)
     ranked = found[np.argsort(-best[found], kind="stable")][:limit]
     return np.sort(silent[ranked]).astype(np.int64)
-
-
-def with_hard_negatives(fidelity: Fidelity, answers: np.ndarray) -> Fidelity:
-    """The fidelity with its figures on hard negatives filled in.
-
-    Args:
-        fidelity: of the concept on texts as they come.
-        answers: (h,) int8 of the hard negatives: 1 yes, 0 no, -1 missing.
-    """
-    judged = answers[answers != MISSING]
-    fooled = int((judged == 1).sum())
-    share = fooled / len(judged) if len(judged) else 0.0
-    return replace(
-        fidelity,
-        n_hard=len(judged),
-        hard_false_positive_rate=share,
-        hard_false_positive_interval=wilson_interval(fooled, len(judged)),
-        hard_f1=2 * fidelity.recall / (1 + fidelity.recall + share) if len(judged) and fidelity.n_strong else 0.0,
-    )
 
 
 MOST_WORDS = 60
@@ -442,12 +377,7 @@ RULES = (
 
 @dataclass(frozen=True)
 class Probes:
-    """Texts, and which rules hold for them.
-
-    Attributes:
-        texts: n.
-        truth: (n, rules) int8: 1 yes, 0 no, -1 not to be counted.
-    """
+    """n texts, and which rules hold for them, (n, rules) int8: 1 yes, 0 no, -1 not to be counted."""
 
     texts: tuple[str, ...]
     truth: np.ndarray
@@ -478,13 +408,7 @@ class Examination:
 
 
 def make_probes(texts: Sequence[str], count: int, rng: np.random.Generator) -> Probes:
-    """Draw `count` texts (all, if there are fewer) and plant every rule in half of them.
-
-    Args:
-        texts: of the collection; their first 60 words are used.
-        count: how many.
-        rng: random stream.
-    """
+    """Draw `count` texts, or all, of each the first 60 words, and plant every rule in half of them."""
     rows = np.sort(rng.permutation(len(texts))[:count])
     planted = np.zeros((len(rows), len(RULES)), dtype=bool)
     for column in range(len(RULES)):
@@ -501,12 +425,7 @@ def make_probes(texts: Sequence[str], count: int, rng: np.random.Generator) -> P
 
 
 def examine(truth: np.ndarray, answers: np.ndarray) -> Examination:
-    """Compare answers with the truth; a missing answer is a wrong one.
-
-    Args:
-        truth: (texts, rules) int8, as of `Probes`.
-        answers: (texts, rules) int8: 1 yes, 0 no, -1 missing.
-    """
+    """Compare answers (texts, rules) int8, 1 yes, 0 no, -1 missing, with the truth; a missing answer is a wrong one."""
     counted, right = truth != MISSING, truth == answers
     said_yes, said_no = (float(right[truth == said].mean()) if (truth == said).any() else 1.0 for said in (1, 0))
     by_rule = [float(right[counted[:, j], j].mean()) if counted[:, j].any() else 1.0 for j in range(truth.shape[1])]

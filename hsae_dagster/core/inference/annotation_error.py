@@ -170,12 +170,7 @@ def corrected_separation(
 
 @dataclass(frozen=True)
 class _Rows:
-    """What each row (n,) is to a difference in means.
-
-    Attributes:
-        pull: change of the difference with the row's outcome.
-        residual: outcome less the mean of the row's side.
-    """
+    """What each row (n,) is to a difference in means: the change with its outcome, its outcome less its side's mean."""
 
     pull: np.ndarray
     residual: np.ndarray
@@ -269,12 +264,7 @@ RIDGE = 0.1
 
 @dataclass(frozen=True)
 class Sample:
-    """Texts for the judge, the same for all concepts.
-
-    Attributes:
-        rows: their positions, ascending, int64.
-        probability: (rows) that each had of being drawn.
-    """
+    """Texts for the judge, the same for all concepts: ascending int64 positions, and each one's chance to be drawn."""
 
     rows: np.ndarray
     probability: np.ndarray
@@ -343,12 +333,7 @@ def distilled_separation(
 ) -> Corrected:
     """The difference in mean outcome that the judge would find on all texts, from its answers on a sample.
 
-    Args:
-        labels: (n,) 1 or 0 by the probe (`probe_labels`).
-        outcome: (n,).
-        clusters: (n,) keys.
-        answers: (n,) 1 or 0 by the judge, NaN where it was not asked.
-        probability: (n,) that a text had of being drawn; read where there is an answer.
+    Arguments as in `corrected_separation`, with the probe's labels as the judge's and the judge's answers as people's.
     """
     found = corrected_separation(labels, outcome, clusters, answers, probability)
     return found if found.note else _widened(found, labels, outcome, clusters, answers, probability)

@@ -22,16 +22,9 @@ def phi(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def phis(common: np.ndarray, size: np.ndarray, size_of_one: int, n: int) -> np.ndarray:
-    """φ of several answers with one.
+    """φ of q answers with one, (q,) float64; 0 where either does not vary.
 
-    Args:
-        common: (q,) of n texts, how many say yes to each and to the one.
-        size: (q,) how many say yes to each.
-        size_of_one: how many say yes to the one.
-        n: texts.
-
-    Returns:
-        (q,) float64; 0 where either does not vary.
+    Of n texts, `common` (q,) say yes to each and to the one, `size` (q,) to each, and `size_of_one` to the one.
     """
     both, a, b = common / n, size / n, size_of_one / n
     spread = np.sqrt(np.maximum(a * (1 - a) * b * (1 - b), 0.0))
@@ -39,11 +32,9 @@ def phis(common: np.ndarray, size: np.ndarray, size_of_one: int, n: int) -> np.n
 
 
 def phi_matrix(first: sp.spmatrix, second: sp.spmatrix) -> np.ndarray:
-    """φ of each of m answers with each of q, (m, q) float64; 0 where either does not vary.
+    """φ of each of m answers (n, m) with each of q (n, q), sparse, whatever is not 0 being a yes: (m, q) float64.
 
-    Args:
-        first: (n, m) sparse, whatever is not 0 is a yes.
-        second: (n, q), likewise.
+    0 where either does not vary.
     """
     n = first.shape[0]
     one, other = (sp.csr_matrix(matrix != 0, dtype=np.float64) for matrix in (first, second))
@@ -68,19 +59,17 @@ class Member:
 
 
 def families(answers: np.ndarray, claims: Sequence[str], threshold: float) -> dict[int, tuple[Member, ...]]:
-    """Representatives with the members they stand for.
+    """Representatives, by position, with the members they stand for, in order.
 
     In order, each concept joins the first representative that it nearly repeats, or becomes one: |phi| of at least
     `threshold`, or of at least 0.5 where at least 0.6 of their words (Jaccard) are shared. Members are near their
-    representative, not just near one another, so families do not grow by chains.
+    representative, not just near one another, so families do not grow by chains. With a threshold above 1 every concept
+    is its own family.
 
     Args:
         answers: (texts, concepts) int8: 1 yes, 0 no, -1 missing.
         claims: predicate of each concept, in order of preference.
-        threshold: of |phi|; above 1 every concept is its own family.
-
-    Returns:
-        Position of each representative -> its members, in order.
+        threshold: of |phi|.
     """
     found: dict[int, list[Member]] = {}
     for j in range(answers.shape[1]):
@@ -97,10 +86,7 @@ def families(answers: np.ndarray, claims: Sequence[str], threshold: float) -> di
 def likeness(answers: tuple[np.ndarray, np.ndarray], claims: tuple[str, str], threshold: float) -> float | None:
     """φ of two concepts that say nearly the same, by the rule of `families`; None where they do not.
 
-    Args:
-        answers: (texts,) int8 of each: 1 yes, 0 no, -1 missing.
-        claims: of each.
-        threshold: of |φ|.
+    Answers are (texts,) int8: 1 yes, 0 no, -1 missing.
     """
     found = phi_where_given(*answers)
     same_words = words_shared(*claims) >= _WORDS and threshold <= 1
@@ -164,14 +150,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Score:
-    """How to score predictions of a task, and how surely.
-
-    Attributes:
-        task: regression, classification or pairwise.
-        clusters: (n,) cluster keys of the holdout.
-        bootstrap: cluster-bootstrap draws.
-        seed: of folds and bootstrap.
-    """
+    """How to score predictions of a task, and how surely: by so many bootstrap draws of holdout clusters, (n,) keys."""
 
     task: str
     clusters: np.ndarray
@@ -447,12 +426,9 @@ State = Literal["read", "no signal", "not measured"]
 
 @dataclass(frozen=True)
 class Step:
-    """One step down the ladder.
+    """One step down the ladder, and the share of the ceiling's distance from chance that is lost on it.
 
-    Attributes:
-        above: rung it leaves.
-        below: rung it reaches.
-        lost: share of the ceiling's distance from chance that is lost on it; negative where the lower rung does better.
+    Negative where the lower rung does better.
     """
 
     above: str
@@ -500,13 +476,7 @@ def read_ladder(fits: Sequence[Fit], chance: tuple[float, float]) -> Reading:
 
 @dataclass(frozen=True)
 class Rows:
-    """Observations that models are fitted to or scored on.
-
-    Attributes:
-        features: rung -> (n, columns), dense or CSR.
-        outcome: (n,) float64.
-        clusters: (n,) cluster keys.
-    """
+    """Observations that models are fitted to or scored on: (n, columns) dense or CSR by rung, (n,) outcomes, keys."""
 
     features: Mapping[str, Matrix]
     outcome: np.ndarray

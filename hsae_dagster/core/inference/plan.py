@@ -12,11 +12,10 @@ from zlib import crc32
 import numpy as np
 import polars as pl
 
-from hsae_dagster.core.corpus import folded
 from hsae_dagster.core.inference.annotation_error import AnnotationError
 from hsae_dagster.core.inference.effects import HypothesisTest, benjamini_hochberg, bonferroni_count
 from hsae_dagster.core.observations import text_sides
-from hsae_dagster.keys import hash_json, set_fingerprint
+from hsae_dagster.keys import folded, hash_json, set_fingerprint
 
 # Of the z of training rows, what the holdout may be expected to show: the best of many look better than they are.
 _SHRUNK = 0.6
@@ -31,11 +30,9 @@ def one_sided(p_value: float, estimate: float, direction: float) -> float:
 
 
 def weighted_holm(p_values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p-values with weights; NaN stays NaN and does not count into the family.
+    """Holm's adjusted p-values (h,) with positive weights, of which only ratios among tested hypotheses count.
 
-    Args:
-        p_values: (h,).
-        weights: (h,) positive; only their ratios among tested hypotheses count.
+    NaN stays NaN and does not count into the family.
     """
     tested = np.flatnonzero(np.isfinite(p_values))
     order = tested[np.argsort(p_values[tested] / weights[tested], kind="stable")]
@@ -163,14 +160,12 @@ class Look:
         plan: fingerprint of the plan evaluated.
         frozen_before: whether this very plan was written down before the holdout's texts were judged.
         earlier: p-values of everything earlier looks tested, by test key (NaN: tested, but no p came out).
-        earlier_plans: fingerprints of the plans of earlier looks, first one first.
     """
 
     number: int
     plan: str
     frozen_before: bool
     earlier: Mapping[str, float]
-    earlier_plans: tuple[str, ...]
 
     @property
     def record(self) -> dict[str, Any]:

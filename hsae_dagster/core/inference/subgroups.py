@@ -41,14 +41,9 @@ class SubgroupEffect:
 def subgroup_effects(
     design: HoldoutDesign, column: int, covariate: str, levels: np.ndarray, min_positives: int
 ) -> tuple[SubgroupEffect, ...]:
-    """Effects of one concept within each level of a covariate that has enough rows, uncorrected.
+    """Effects of one concept, uncorrected, within each level (n,) of a covariate that has enough rows.
 
-    Args:
-        design: the holdout.
-        column: of the concept.
-        covariate: its name.
-        levels: (n,) of the covariate.
-        min_positives: fewest observations on each side of the concept (for pairs: where just one text has it).
+    Those are `min_positives` on each side of the concept (for pairs: where just one text has it).
     """
     judged = np.isfinite(design.concepts[:, column])
     found = []

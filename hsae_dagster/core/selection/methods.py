@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from hsae_dagster.core.selection.lasso import PathChoice, PathPoint, choose_lasso
-from hsae_dagster.core.selection.logistic import choose_logistic
+from hsae_dagster.core.selection.lasso import PathChoice, PathPoint, choose_lasso, choose_logistic
 from hsae_dagster.core.selection.standardised import StandardisedCodes
 from hsae_dagster.errors import MethodError
 from hsae_dagster.extensions import Own, Registry
@@ -16,33 +15,18 @@ N_TOP_ACTIVATING = 100
 
 
 def correlations(matrix: StandardisedCodes, target: np.ndarray) -> np.ndarray:
-    """Pearson r of every column with the target, (m,); 0 for constant columns.
-
-    Args:
-        matrix: standardised codes, n x m.
-        target: (n,) float64, not constant.
-    """
+    """Pearson r of every column with a target (n,) that varies, (m,); 0 for constant columns."""
     centred = target - target.mean()
     return matrix.transposed_product(centred) / (matrix.n_rows * centred.std())
 
 
-def separation_scores(
-    matrix: StandardisedCodes, target: np.ndarray, n_top_activating: int = N_TOP_ACTIVATING
-) -> np.ndarray:
-    """Mean target of the rows where a neuron fires most, minus that of the rows where it is exactly 0.
+def separation_scores(matrix: StandardisedCodes, target: np.ndarray) -> np.ndarray:
+    """Mean target of the rows where a neuron fires most, minus that of the rows where it is exactly 0, (m,).
 
-    The first mean is over the n_top_activating largest positive activations. A neuron with fewer positive rows uses
-    those it has (the reference fills up with rows on which the neuron is silent). Rows tied with the last one let in
-    share its place equally, so the score does not depend on row order. Negative activations (pairwise codes) are
-    neither firing nor zero.
-
-    Args:
-        matrix: standardised codes, n x m.
-        target: (n,) float64.
-        n_top_activating: rows in the first mean, at most.
-
-    Returns:
-        (m,) scores; NaN for a neuron that never fires or is never zero.
+    The first mean is over the 100 largest positive activations. A neuron with fewer positive rows uses those it has
+    (the reference fills up with rows on which the neuron is silent). Rows tied with the last one let in share its place
+    equally, so the score does not depend on row order. Negative activations (pairwise codes) are neither firing nor
+    zero. NaN for a neuron that never fires or is never zero.
     """
     by_column = matrix.by_column
     values, row_target = by_column.data, target[by_column.indices]
@@ -54,11 +38,11 @@ def separation_scores(
             sums[filled] = np.add.reduceat(weights, by_column.indptr[filled], dtype=np.float64)
         return sums
 
-    last = np.repeat(_last_let_in(by_column.indptr, values, n_top_activating), matrix.fires)
+    last = np.repeat(_last_let_in(by_column.indptr, values), matrix.fires)
     above, tied = values > last, values == last
     n_above, n_tied = per_column(above), per_column(tied)
     n_firing = per_column(values > 0)
-    n_top = np.minimum(n_firing, n_top_activating)
+    n_top = np.minimum(n_firing, N_TOP_ACTIVATING)
     shared = per_column(row_target * tied) * (n_top - n_above) / np.maximum(n_tied, 1)
     n_zero = matrix.n_rows - matrix.fires
     zero_sum = target.sum() - per_column(row_target)
@@ -67,13 +51,13 @@ def separation_scores(
         return top - np.where(n_zero > 0, zero_sum / n_zero, np.nan)
 
 
-def _last_let_in(indptr: np.ndarray, values: np.ndarray, n_top: int) -> np.ndarray:
-    """For each column its n_top-th largest positive value; 0 where it has no more than n_top of them."""
+def _last_let_in(indptr: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """For each column its 100th largest positive value; 0 where it has no more than 100 of them."""
     last = np.zeros(len(indptr) - 1)
-    for j in np.flatnonzero(np.diff(indptr) > n_top):
+    for j in np.flatnonzero(np.diff(indptr) > N_TOP_ACTIVATING):
         column = values[indptr[j] : indptr[j + 1]].copy()
-        column.partition(len(column) - n_top)
-        last[j] = max(column[len(column) - n_top], 0.0)
+        column.partition(len(column) - N_TOP_ACTIVATING)
+        last[j] = max(column[len(column) - N_TOP_ACTIVATING], 0.0)
     return last
 
 
@@ -134,7 +118,6 @@ METHODS = Registry(
 )
 
 
-TASKS = ("regression", "classification")
 _NAMED = 10
 
 
@@ -214,8 +197,8 @@ def select_neurons(
         The selection: n_select neurons by rank. Otherwise fewer only where the lasso path ends with fewer, with a note.
 
     Raises:
-        MethodError: unknown task or method; a target with missing values, one value, or (classification) more than
-            two; as many rows as the codes do not have; n_select < 1 or above the number of live, distinct neurons.
+        MethodError: unknown method; a target of one value, or (classification) more than two, or of as many rows as
+            the codes do not have; n_select < 1 or above the number of live, distinct neurons.
     """
     target = _checked_target(target, task)
     matrix = StandardisedCodes(codes)
@@ -238,40 +221,6 @@ def select_for_each(
     """
     candidates = _Candidates(StandardisedCodes(codes))
     return [candidates.select(_checked_target(target, task), n_select, method, task, fewer=True) for target in targets]
-
-
-def select_neurons_one_vs_rest(
-    codes: sparse.csr_matrix | sparse.csr_array,
-    labels: np.ndarray,
-    n_select: int,
-    *,
-    method: str = "lasso",
-) -> dict[str | int | float | bool, Selection]:
-    """Select neurons for each class of a multiclass label against all the others.
-
-    Args:
-        codes: (n, m) sparse activations.
-        labels: (n,) class labels, strings or numbers.
-        n_select: number of neurons for each class.
-        method: as in `select_neurons`; the task is classification.
-
-    Returns:
-        Label -> selection, in sorted order of the labels. Two labels give two mirrored selections.
-
-    Raises:
-        MethodError: as `select_neurons`, or labels with missing values or a single class.
-    """
-    values = _one_dimensional(labels)
-    classes = np.unique(values)
-    if len(classes) < 2:
-        raise MethodError(
-            f"One-vs-rest needs at least two classes, but every label is {classes[0]!r}. Check the label column."
-        )
-    candidates = _Candidates(StandardisedCodes(codes))
-    return {
-        label.item(): candidates.select((values == label).astype(np.float64), n_select, method, "classification")
-        for label in classes
-    }
 
 
 class _Candidates:
@@ -363,50 +312,19 @@ class _Candidates:
 
 def _checked_target(target: np.ndarray, task: str) -> np.ndarray:
     """The target as (n,) float64, two-valued under classification."""
-    if task not in TASKS:
-        raise MethodError(f"Unknown task {task!r}. Use one of {', '.join(TASKS)} (pairwise codes are classification).")
-    values = _one_dimensional(target)
-    numbers = np.issubdtype(values.dtype, np.number) or values.dtype == bool
-    if numbers and task == "regression" and values.min() < values.max():
-        return values.astype(np.float64)
+    values = np.asarray(target, dtype=np.float64)
     distinct = np.unique(values)
     if len(distinct) < 2:
         raise MethodError(
-            f"Every row of the target has the same value ({distinct[0]!r}), so nothing can predict it. "
+            f"Every row of the target has the same value ({distinct[0]:g}), so nothing can predict it. "
             "Check the label column and the split."
         )
     if task == "classification" and len(distinct) > 2:
         raise MethodError(
-            f"The target has {len(distinct)} classes and classification takes two. Use "
-            "select_neurons_one_vs_rest, or task = regression if the label is a number with an order."
+            f"The target has {len(distinct)} classes and classification takes two. Select for one class against the "
+            "rest, or use task = regression if the label is a number with an order."
         )
-    if numbers:
-        return values.astype(np.float64)
-    if task == "regression":
-        raise MethodError(
-            f"A regression target must be numbers; this one holds {type(distinct[0].item()).__name__} values such as "
-            f"{distinct[0]!r}. Use task = classification, or map the labels to numbers."
-        )
-    return (values == distinct[1]).astype(np.float64)
-
-
-def _one_dimensional(target: np.ndarray) -> np.ndarray:
-    """A non-empty (n,) array without missing values; objects become numbers or strings."""
-    values = np.asarray(target)
-    if values.ndim != 1 or len(values) == 0:
-        raise MethodError(f"The target must be one value a row; got an array of shape {values.shape}.")
-    if values.dtype == object:
-        missing = np.array([v is None or v != v for v in values])
-    elif np.issubdtype(values.dtype, np.inexact):
-        missing = ~np.isfinite(values)
-    else:
-        missing = np.zeros(len(values), dtype=bool)
-    if missing.any():
-        raise MethodError(
-            f"The target has {int(missing.sum())} missing or infinite values (first at row {int(np.argmax(missing))}). "
-            "Drop these rows from the codes and the target before selecting."
-        )
-    return np.array(values.tolist()) if values.dtype == object else values
+    return values
 
 
 def _named(items: tuple | list) -> str:

@@ -251,24 +251,6 @@ def _path(
     return alpha, segment.columns[order], coefficients[order]
 
 
-def matches_elsewhere(codes: sp.csr_matrix, columns: Sequence[int], sae_ids: Sequence[str]) -> np.ndarray:
-    """Largest |r| of each neuron with any neuron of another autoencoder of the dataset.
-
-    Args:
-        codes: (n, m) activations, all autoencoders side by side.
-        columns: the neurons.
-        sae_ids: (m,) autoencoder of each column.
-
-    Returns:
-        (len(columns),) float64; NaN where there is no other autoencoder.
-    """
-    owner = np.asarray(sae_ids)
-    if len(np.unique(owner)) < 2:
-        return np.full(len(columns), np.nan)
-    matrix = StandardisedCodes(codes)
-    return np.array([np.abs(matrix.gram_column(j)[owner != owner[j]]).max(initial=0.0) for j in columns])
-
-
 # Training observations read by the selection for permuted labels; whole clusters, so that a control stays cheap.
 MOST_ROWS = 20_000
 

@@ -134,14 +134,6 @@ class StandardisedCodes:
         correlation[self.constant] = 0.0
         return correlation
 
-    def gram(self, columns: np.ndarray) -> np.ndarray:
-        """Correlations among a few columns, (k, k)."""
-        return self.weighted_gram(columns, np.ones(self.n_rows)) / self.n_rows
-
-    def weighted_gram(self, columns: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Z_S^T diag(d) Z_S for the columns S and row weights d of shape (n,). Returns (k, k)."""
-        return SubsetGram(self, columns).weighted(weights)[0]
-
     def copies(self, among: np.ndarray) -> list[tuple[int, int]]:
         """Pairs (kept, copy) of columns that standardise to the same values up to sign.
 

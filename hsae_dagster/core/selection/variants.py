@@ -52,11 +52,7 @@ def across_clusters(
 ) -> Across:
     """Ask each neuron's association with the outcome of folds of clusters.
 
-    Args:
-        codes: (n, m) activations of training observations; signed for pairs.
-        outcome: (n,) numbers.
-        clusters: (n,) keys.
-        rng: deals the clusters to folds.
+    Activations of training observations are (n, m), signed for pairs, outcome and keys of clusters (n,).
     """
     codes, outcome = sp.csr_matrix(codes, dtype=np.float64), np.asarray(outcome, dtype=np.float64)
     group = np.unique(clusters, return_inverse=True)[1]
@@ -194,12 +190,7 @@ def _first_neurons(
 
 @dataclass(frozen=True)
 class Limits:
-    """How alike two selected neurons may be.
-
-    Attributes:
-        correlation: largest |correlation| of their activations over texts.
-        cosine: largest cosine of their decoder directions.
-    """
+    """Largest |correlation| of activations over texts, and cosine of decoder directions, of two selected neurons."""
 
     correlation: float
     cosine: float
@@ -207,14 +198,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Member:
-    """A near-copy that was left out, and the selected neuron that stands for it.
-
-    Attributes:
-        kept: column of the selected neuron.
-        left_out: column of the near-copy.
-        correlation: of their activations.
-        cosine: of their decoder directions.
-    """
+    """Columns of a near-copy that was left out and of the selected neuron that stands for it; how alike they are."""
 
     kept: int
     left_out: int
@@ -248,19 +232,8 @@ def select_distinct(
 
     The selection is made again without the near-copies found so far until it holds none, so that the path goes on to
     further neurons and coefficients are those of a model without copies. If the neurons run out first, near-copies
-    stay in, which is noted.
-
-    Args:
-        codes: (n, m) activations of observations, as `select_neurons` takes them.
-        target: (n,) as there.
-        n_select: number of neurons.
-        activations: (t, m) activations of training texts, over which likeness is measured.
-        directions: (m, d) decoder directions of unit length.
-        limits: how alike two may be.
-        method: as in `select_neurons`.
-        task: as there.
-        without: columns that may not be selected for another reason.
-        fewer: as in `select_neurons`; then no near-copy stays in.
+    stay in, which is noted; with `fewer` none does. Likeness is measured over `activations` (texts, m) and `directions`
+    (m, d) of unit length; the other arguments are those of `select_neurons`.
     """
     left_out: list[int] = []
     while True:
@@ -291,13 +264,9 @@ def select_distinct(
 def near_copies(
     columns: list[int], activations: sparse.csr_matrix, directions: np.ndarray, limits: Limits
 ) -> list[Member]:
-    """Neurons that are too like one of higher rank that is none itself.
+    """Neurons, of columns by rank, that are too like one of higher rank that is none itself.
 
-    Args:
-        columns: by rank.
-        activations: (t, m).
-        directions: (m, d).
-        limits: how alike two may be.
+    Activations are (texts, m), directions (m, d).
     """
     correlation, cosine = likeness_of(columns, columns, activations, directions)
     kept: list[int] = []
