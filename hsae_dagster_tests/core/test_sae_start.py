@@ -67,7 +67,8 @@ def test_more_neurons_are_found_again_by_another_seed() -> None:
             codes.append(encode(train_sae(x, None, config).sae, x))
         return float((found_again(codes[0], codes[1]) >= FOUND).mean())
 
-    assert agreed("centroids") > agreed("random") + 0.15
+    # 0.58 from a random start, 0.86 from the centroids of one run of k-means, 0.97 from refined ones.
+    assert agreed("centroids") > max(agreed("random") + 0.15, 0.92)
 
 
 def test_another_start_is_refused() -> None:

@@ -215,17 +215,22 @@ class InputNoise:
         return read
 
 
-# Embeddings looked at for each centroid, at most, and rounds of Lloyd's algorithm: a start needs no more.
-_PER_CENTROID, _ROUNDS = 64, 5
+# Embeddings that the centroids of all and of a part come from, for each centroid at most; rounds of Lloyd's algorithm.
+_PER_CENTROID, _OF_PART, _ROUNDS = 64, 32, 10
+# Parts: the work for each rises with the square of the neurons, so 64 of them have 16 parts, 128 have 4, 256 have 1.
+_PARTS, _SQUARES = 16, 2**16
 
 
 def centroids(x: Tensor, m: int, generator: torch.Generator, centre: Tensor | float = 0.0) -> Tensor:
-    """Directions of m centroids, by k-means on the sphere from k-means++ seeds (Arthur and Vassilvitskii 2007).
+    """Directions of m centroids, by k-means on the sphere from refined initial points (Bradley and Fayyad 1998).
+
+    One run of k-means ends in one of many optima. Here several parts of the embeddings have a run each, from k-means++
+    seeds, and the centroids of what they found are where the last run starts: what recurs stays, whatever the seed.
 
     Args:
         x: (n, d) embeddings, n >= m, on the CPU.
         m: directions wanted.
-        generator: source of the sample and of the seeds.
+        generator: source of the samples and of the seeds.
         centre: (d,) taken from those that are looked at: a centred copy of all would double the memory.
 
     Returns:
@@ -234,13 +239,26 @@ def centroids(x: Tensor, m: int, generator: torch.Generator, centre: Tensor | fl
     from sklearn.cluster import KMeans, kmeans_plusplus
     from threadpoolctl import threadpool_limits
 
-    rows = torch.randperm(len(x), generator=generator)[: _PER_CENTROID * m]
-    seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
-    sample = torch.nn.functional.normalize(x[rows] - centre, dim=1).numpy()
+    def sample(of_each: int) -> np.ndarray:
+        rows = torch.randperm(len(x), generator=generator)[: of_each * m]
+        unit: np.ndarray = torch.nn.functional.normalize(x[rows] - centre, dim=1).numpy()
+        return unit
+
+    def settled(points: np.ndarray, start: np.ndarray) -> KMeans:
+        return KMeans(m, init=start, n_init=1, max_iter=_ROUNDS).fit(points)
+
+    def of_part() -> np.ndarray:
+        points, seed = sample(_OF_PART), int(torch.randint(2**31 - 1, (1,), generator=generator))
+        start, _ = kmeans_plusplus(points, m, random_state=seed, n_local_trials=1)
+        centres: np.ndarray = settled(points, start).cluster_centers_
+        return centres
+
     # Of several threads each would add up its own part, so that sums would depend on how many there are.
     with threadpool_limits(1):
-        seeds, _ = kmeans_plusplus(sample, m, random_state=seed, n_local_trials=1)
-        found = KMeans(m, init=seeds, n_init=1, max_iter=_ROUNDS).fit(sample).cluster_centers_
+        parts = [of_part() for _ in range(min(_PARTS, max(1, _SQUARES // m**2)))]
+        pooled = np.concatenate(parts)
+        refined = min((settled(pooled, part) for part in parts), key=lambda run: run.inertia_)
+        found = settled(sample(_PER_CENTROID), refined.cluster_centers_).cluster_centers_
     directions = torch.from_numpy(found.astype(np.float32))
     # A centroid of opposites, or of embeddings that are the medians, has no direction: a random one serves.
     lost = torch.linalg.vector_norm(directions, dim=1, keepdim=True) < 1e-6
