@@ -17,12 +17,14 @@ from hsae_dagster.core.observations import (
     SplitShares,
     cut,
     cut_in_time,
+    folded,
+    folded_keys,
     most_protected,
     places,
     places_in_time,
 )
 from hsae_dagster.errors import MethodError
-from hsae_dagster.keys import folded, folded_keys, hash_json, normalise_text, text_id, unit_interval
+from hsae_dagster.keys import hash_json, normalise_text, text_id, unit_interval
 
 # Shorter texts are compared as wholes: one word of ten is what they say, one of thirty a name in a form.
 _FEWEST_WORDS = 20

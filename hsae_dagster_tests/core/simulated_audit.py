@@ -21,7 +21,7 @@ from hsae_dagster_tests.core.simulated_judges import judged_texts
 from hsae_dagster_tests.core.simulated_rates import ALPHA, Scenario
 
 Generator = np.random.Generator
-FIRST = Look(1, "", True, {}, ())
+FIRST = Look(1, "", True, {})
 
 
 def by_people(rng: Generator, n_gold: int, truth, judged, outcome, cluster) -> Corrected:

@@ -87,7 +87,7 @@ def test_a_half_of_alpha_doubles_corrected_p_values_and_the_other_half_is_no_ear
     whole, half = (corrected(p, keys, FIRST_LOOK, 0.05, share=share) for share in (1.0, 0.5))
     assert half.p_holm == pytest.approx(np.minimum(2 * whole.p_holm, 1))
     assert half.q_value == pytest.approx(np.minimum(2 * whole.q_value, 1))
-    look = type(FIRST_LOOK)(2, "", True, {"a": 0.001, "x": 0.3, "y": 0.4}, ("p",))
+    look = type(FIRST_LOOK)(2, "", True, {"a": 0.001, "x": 0.3, "y": 0.4})
     assert corrected(p, keys, look, 0.05, share=0.5, planned=["a", "b", "x"]).size == 3  # a, b and y
     assert corrected(p, keys, look, 0.05, share=0.5).size == 4
 

@@ -14,8 +14,8 @@ import polars as pl
 
 from hsae_dagster.core.inference.annotation_error import AnnotationError
 from hsae_dagster.core.inference.effects import HypothesisTest, benjamini_hochberg, bonferroni_count
-from hsae_dagster.core.observations import text_sides
-from hsae_dagster.keys import folded, hash_json, set_fingerprint
+from hsae_dagster.core.observations import folded, text_sides
+from hsae_dagster.keys import hash_json, set_fingerprint
 
 # Of the z of training rows, what the holdout may be expected to show: the best of many look better than they are.
 _SHRUNK = 0.6
