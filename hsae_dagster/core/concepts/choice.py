@@ -244,7 +244,10 @@ class Chooser:
         able = (self._size >= least) & (self._size <= self.used.sum() - least)
         picks: list[Pick] = []
         while len(picks) < self.limits.n:
-            ready, grown = self._best_ready(residual, able, price), self._best_grown(residual, picks, price)
+            ready, grown = (
+                self._best_ready(residual, able, price),
+                self._best_grown(residual, labels.noise, picks, price),
+            )
             best = max((pick for pick in (ready, grown) if pick is not None), key=lambda pick: pick.worth, default=None)
             if best is None or best.worth <= 0:
                 break
@@ -273,7 +276,7 @@ class Chooser:
         holds, worth = np.zeros(0, dtype=bool), float(value[best]) - price
         return Pick(best, None, float(self.signs[best]), explained, strength, holds, worth)
 
-    def _best_grown(self, residual: Residual, picks: list[Pick], price: float) -> Pick | None:
+    def _best_grown(self, residual: Residual, label_noise: float, picks: list[Pick], price: float) -> Pick | None:
         if not self.grower.columns.shape[1]:
             return None
         used, least = self.used, self.limits.least_texts
@@ -282,7 +285,8 @@ class Chooser:
         best: Pick | None = None
         for seed in strongest_seeds(gains.strength, gains.explained, _SEEDS):
             able = gains.strength * np.sign(gains.sums[seed]) > 1.0
-            group = self.grower.grow(residual, seed, able, price * noise)
+            # A term joins at the noise of labels: at the lesser one of smoothed labels strangers would.
+            group = self.grower.grow(residual, seed, able, price * label_noise)
             cost, n_texts = price * len(group.families), int((group.holds & used).sum())
             hopeless = best is not None and group.explained / noise - cost <= best.worth
             if hopeless or not least <= n_texts <= used.sum() - least:
