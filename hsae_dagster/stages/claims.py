@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.candidates import Pool, Residual, Spoken, Units, all_candidates, text_pools
+from hsae_dagster.core.concepts.candidates import Pool, Spoken, Units, all_candidates, text_pools
 from hsae_dagster.core.concepts.choice import FOLDS, MOST_ALIKE, Learned, Limits, Path, Pick, Vocabulary, choose_claims
 from hsae_dagster.core.concepts.claims import Concept, Meaning, WordGroup, definition_of
 from hsae_dagster.core.concepts.fidelity import column, firing_bounds, measure_fidelity
@@ -152,7 +152,6 @@ class Material:
         codes: (texts, m) CSC of the neurons' activations.
         selected: columns of the selected neurons, by rank.
         task: of the dataset.
-        vectors: (texts, d) float32 embeddings, means over units; None until they are needed.
     """
 
     texts: pl.DataFrame
@@ -160,7 +159,6 @@ class Material:
     codes: sp.csc_matrix
     selected: Sequence[int]
     task: str
-    vectors: np.ndarray | None = None
 
     @staticmethod
     def read(stage: Stage, side: Side, activations: StoredActivations, selected: StoredSelection) -> "Material":
@@ -174,10 +172,7 @@ class Material:
     @cached_property
     def learned(self) -> Learned:
         """The observations as the choice reads them."""
-        learned = learned_of(self.texts["text_id"], self.observations, self.task)
-        if self.vectors is None:
-            return learned
-        return replace(learned, vectors=np.asarray(learned.design.astype(np.float32) @ self.vectors))
+        return learned_of(self.texts["text_id"], self.observations, self.task)
 
     @cached_property
     def fires(self) -> sp.csc_matrix:
@@ -207,8 +202,7 @@ def learned_of(text_ids: pl.Series, observations: pl.DataFrame, task: str) -> Le
 
 def strongest(learned: Learned, fires: sp.csc_matrix) -> list[int]:
     """Columns of fires (texts, m) that go with the outcome (|t| > 1), those that go most with it first."""
-    residual = Residual(learned.outcome, learned.held, learned.clusters)
-    strength = np.abs(residual.gains((learned.design @ fires).tocsc()).strength)
+    strength = np.abs(learned.residual.gains((learned.design @ fires).tocsc()).strength)
     return [int(j) for j in np.argsort(-strength, kind="stable") if strength[j] > 1.0]
 
 
@@ -240,8 +234,7 @@ def vocabulary_of(
     """
     table = supported_terms(texts["text"].to_list(), texts["cluster_id"].to_numpy(), taken=_values(observations))
     if len(table.families) > _MOST_TERMS:
-        residual = Residual(learned.outcome, learned.held, learned.clusters)
-        strength = np.abs(residual.gains((learned.design @ table.matrix).tocsc()).strength)
+        strength = np.abs(learned.residual.gains((learned.design @ table.matrix).tocsc()).strength)
         kept = np.sort(np.argsort(-strength, kind="stable")[:_MOST_TERMS])
         table = TermTable(tuple(table.families[j] for j in kept), table.matrix[:, kept].tocsc())
     if not table.families:
@@ -321,9 +314,10 @@ def find_claims(
     ready = text_pools(spec.interpretation.sources, texts)
     pool = pool_of(spec, ready, neurons, material.fires, vocabulary, units)
     limits = Limits(spec.selection.n, least_texts(stage.dataset.spec, side, material.texts.height))
-    material = replace(material, vectors=_main_components(units.places.mean(units.vectors)))
+    vectors = _main_components(units.places.mean(units.vectors))
+    learned = replace(material.learned, vectors=np.asarray(material.learned.design.astype(np.float32) @ vectors))
     stage.report(f"{len(pool.meanings):,} candidates of {len(neurons)} neurons and of texts compete with the terms")
-    picks, paths = _choose(spec, material, pool, vocabulary, limits)
+    picks, paths = _choose(spec, material.observations, learned, pool, vocabulary, limits)
     meanings = [_meaning(pick, pool, vocabulary.table) for pick in picks]
     made_from = [-1 if pick.column is None else int(pool.neurons[pick.column]) for pick in picks]
     goes_with = [_nearest(material, pick.holds) for pick in picks]
@@ -337,16 +331,21 @@ def find_claims(
 
 
 def _choose(
-    spec: DatasetSpec, material: Material, pool: Pool, vocabulary: Vocabulary, limits: Limits
+    spec: DatasetSpec,
+    observations: pl.DataFrame,
+    learned: Learned,
+    pool: Pool,
+    vocabulary: Vocabulary,
+    limits: Limits,
 ) -> tuple[list[Pick], list[Path]]:
     """Claims about all observations; where effects may change with a control, about those of each of its levels, too.
 
     An effect that changes sign between two levels cancels out over all observations.
     """
-    learned, seed = material.learned, spec.interpretation.seed
+    seed = spec.interpretation.seed
     picks, paths = choose_claims(learned, pool.columns, vocabulary, limits, seed=seed)
     for name in spec.selection.interactions:
-        levels = levels_of(material.observations, name)
+        levels = levels_of(observations, name)
         for level in np.unique(levels):
             rows = np.flatnonzero(levels == level)
             part = learned.rows(rows)

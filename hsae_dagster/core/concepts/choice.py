@@ -190,9 +190,9 @@ def expected(learned: Learned) -> np.ndarray:
     A ridge regression predicts each fold of clusters from the others, with the penalty that predicts best. Its
     predictions are shrunk to their regression on the outcomes, so that noise is not taken for knowledge.
     """
-    residual = learned.residual
     if learned.vectors is None:
         return np.zeros(len(learned.outcome))
+    residual = learned.residual
     x, y = learned.vectors.astype(np.float64), residual.values
     x -= residual.basis @ (residual.basis.T @ x)
     gram, products = x.T @ x, x.T @ y
@@ -244,16 +244,15 @@ class Chooser:
         able = (self._size >= least) & (self._size <= self.used.sum() - least)
         picks: list[Pick] = []
         while len(picks) < self.limits.n:
-            ready, grown = (
-                self._best_ready(residual, able, price),
-                self._best_grown(residual, labels.noise, picks, price),
-            )
+            ready = self._best_ready(residual, able, price)
+            grown = self._best_grown(residual, labels.noise, picks, price)
             best = max((pick for pick in (ready, grown) if pick is not None), key=lambda pick: pick.worth, default=None)
             if best is None or best.worth <= 0:
                 break
             if best.column is not None:
                 best = replace(best, holds=_texts_of(self.pool, best.column))
             column = np.asarray(learned.design @ best.holds.astype(np.float64))
+            # What is told of a claim is by the labels, whatever it was chosen on.
             explained, strength = labels.gain(column)
             picks.append(replace(best, explained=explained, strength=strength))
             residual.take(column)
@@ -272,9 +271,8 @@ class Chooser:
         best = int(value.argmax())
         if not np.isfinite(value[best]):
             return None
-        explained, strength = float(gains.explained[best]), float(gains.strength[best])
         holds, worth = np.zeros(0, dtype=bool), float(value[best]) - price
-        return Pick(best, None, float(self.signs[best]), explained, strength, holds, worth)
+        return Pick(best, None, float(self.signs[best]), 0.0, 0.0, holds, worth)
 
     def _best_grown(self, residual: Residual, label_noise: float, picks: list[Pick], price: float) -> Pick | None:
         if not self.grower.columns.shape[1]:
@@ -297,10 +295,9 @@ class Chooser:
             column = np.asarray(self.grower.design @ group.holds.astype(np.float64))
             if group.sign * self.alone.gain(column)[1] < _LEAST_ALONE:
                 continue
-            explained, strength = residual.gain(column)
-            worth = min(strength**2, group.explained / noise) - cost
+            worth = min(residual.gain(column)[1] ** 2, group.explained / noise) - cost
             if best is None or worth > best.worth:
-                best = Pick(None, group, group.sign, explained, strength, group.holds, worth)
+                best = Pick(None, group, group.sign, 0.0, 0.0, group.holds, worth)
         return best
 
 
