@@ -338,8 +338,9 @@ def _create(path: Path) -> None:
         url = sa.URL.create("sqlite", database=str(new))
         engine = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            # The other way round the tables would be in a log beside the file, and on a full disk they would stay there.
             METADATA.create_all(connection)
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         with suppress(FileExistsError):
             os.link(new, path)  # fails where a rename would silently replace
     sync(path.parent)

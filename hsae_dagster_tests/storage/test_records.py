@@ -222,6 +222,29 @@ def test_a_transaction_that_fails_leaves_nothing(machines: tuple[Path, Path]) ->
         assert found.all("look") == []
 
 
+def test_a_new_file_is_whole_though_sqlite_cannot_empty_its_log(tmp_path: Path) -> None:
+    # On a full disk SQLite leaves changes in the log, and says nothing. Here it does because somebody else reads.
+    others: list[sqlite3.Connection] = []
+
+    def read(connection: sa.Connection, *_: object) -> None:
+        (_, _, file), *_ = connection.connection.cursor().execute("PRAGMA database_list")
+        if Path(file) != tmp_path / "records.sqlite":  # the one that is being made
+            others[:] = others or [sqlite3.connect(file)]
+            others[0].execute("SELECT * FROM sqlite_master").fetchall()
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", read)
+    try:
+        with Records(tmp_path).writing():
+            pass
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", read)
+        others[0].close()
+    with sqlite3.connect(tmp_path / "records.sqlite") as made:
+        assert made.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert made.execute("SELECT count(*) FROM calls").fetchall() == [(0,)]
+    made.close()
+
+
 def test_batches_and_current_results_are_the_same_on_all_machines(machines: tuple[Path, Path]) -> None:
     here, there = (BatchRegister(folder) for folder in machines)
     record = BatchRecord(None, "d", "s", "r", "host/v1", "m", None, {"h": 3}, 0.5, selection=("hsae/s",))
