@@ -338,7 +338,7 @@ def _create(path: Path) -> None:
         url = sa.URL.create("sqlite", database=str(new))
         engine = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
-            # The other way round the tables would be in a log beside the file, and on a full disk they would stay there.
+            # The other way round tables are in a log beside the file first, and on a full disk they stay there.
             METADATA.create_all(connection)
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         with suppress(FileExistsError):
