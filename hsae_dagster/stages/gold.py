@@ -186,7 +186,7 @@ def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int
     sheet = pl.concat(parts)
     path = project.results / "gold" / f"{dataset.name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.select(SHEET_COLUMNS).write_csv(path)
+    path.write_text(sheet.select(SHEET_COLUMNS).write_csv(), encoding="utf-8")
     return path, sheet.height
 
 

@@ -1,5 +1,6 @@
 """Tables, sparse codes and weights as files; autoencoders at rest, ours and those that HypotheSAEs saved."""
 
+import io
 import json
 import os
 import shutil
@@ -42,7 +43,10 @@ def same_file(there: Path, also: Path) -> None:
 
 def write_frame(path: Path, frame: pl.DataFrame) -> None:
     """Parquet; equal frames give equal bytes."""
-    frame.write_parquet(path, compression="zstd", statistics=False)
+    # To the file from here: on a full disk the libraries raise what is no OSError.
+    packed = io.BytesIO()
+    frame.write_parquet(packed, compression="zstd", statistics=False)
+    path.write_bytes(packed.getbuffer())
 
 
 def read_frame(path: Path) -> pl.DataFrame:
@@ -54,7 +58,6 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping
     """Named arrays as safetensors."""
     from safetensors.numpy import save
 
-    # Written here rather than by the library, whose error on a full disk is no OSError.
     path.write_bytes(save({name: np.ascontiguousarray(a) for name, a in sorted(arrays.items())}, dict(metadata or {})))
 
 

@@ -1,7 +1,9 @@
 """Results as the stages hand them on: files under declared names and schemas, concepts as a type."""
 
+import errno
 import json
 import re
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.core.concepts.fidelity import Fidelity
 from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.errors import StorageError
+from hsae_dagster.storage.artifacts import write_frame
 from hsae_dagster.storage.objects import StageInputs, StoredObject
 from hsae_dagster.storage.outputs import Output, StoredActivations, StoredInterpretations, StoredSelection
 
@@ -172,3 +175,16 @@ def test_file_names_stand_in_storage_alone() -> None:
         if re.search(r"""\.(file|json)\(f?["']""", line)
     ]
     assert found == []
+
+
+def test_a_table_that_finds_no_room_is_an_error_of_the_machine_and_none_of_a_library(tmp_path: Path) -> None:
+    # Polars raises its own errors, which nobody told people about; a limit on the size of files stands for a full disk.
+    texts = pl.DataFrame({"text": [str(number**7) for number in range(5_000)]})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
+    try:
+        with pytest.raises(OSError) as raised:
+            write_frame(tmp_path / "texts.parquet", texts)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert raised.value.errno == errno.EFBIG
