@@ -187,7 +187,7 @@ def alike(project: Project, dataset: str) -> float:
 def cell(shared: Shared, dataset: str, seed: int, units: str = "auto") -> dict[str, Any]:
     """One dataset on one split, read by sentences where texts have several (`auto`) or whole (`text`)."""
     started, spent = time.perf_counter(), time.process_time()
-    changes = {"splits": {"salt": salt(seed)}, "inference": {"bootstrap": 0}, "units": units}
+    changes = {"splits": {"salt": salt(seed), "design": "holdout"}, "inference": {"bootstrap": 0}, "units": units}
     with shared.apart(dataset, changes) as project:
         try:
             run_stages(project, dataset)
