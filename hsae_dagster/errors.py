@@ -42,13 +42,13 @@ def refusal(error: OSError | MemoryError) -> str:
     return f"{said}{f': {where}' if where else ''}. {remedy}, and run again; finished stages are kept."
 
 
-_ROOM = "Make room there"
+_ROOM = "Make room on that disk"
 _ALLOW = "Make it readable and writable for the user that runs this"
 _LOOK = "Look at that place"
 _REMEDIES = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
-    errno.EFBIG: "Make room there, or raise the limit on the size of files (`ulimit -f`)",
+    errno.EFBIG: "Make room on that disk, or raise the limit on the size of files (`ulimit -f`)",
     errno.EACCES: _ALLOW,
     errno.EPERM: _ALLOW,
     errno.EROFS: "Choose a folder that can be written (HSAE_RESULTS_DIR)",

@@ -384,3 +384,22 @@ def test_the_server_beside_dagster_ends_with_it(tmp_path: Path) -> None:
 def _answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_what_the_machine_refuses_a_command_is_a_sentence(tmp_path: Path) -> None:
+    settle(tmp_path)
+    rows = "".join(f"text number {number} of them,{number % 7}\n" for number in range(2_000))
+    (tmp_path / "rows.csv").write_text(f"text,stars\n{rows}", encoding="utf-8")
+    # The most that this command may write to a file: what was copied by then is not all of it.
+    full = subprocess.run(
+        f'ulimit -f 32; exec "{sys.executable}" -m hsae_dagster new rows.csv',
+        shell=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert full.returncode == 1
+    assert "Traceback" not in full.stderr
+    assert "Make room" in full.stderr

@@ -6,17 +6,21 @@ from typing import Any
 import click
 
 from hsae_dagster.cli import inspect, new, run
-from hsae_dagster.errors import HsaeError
+from hsae_dagster.errors import HsaeError, refusal
 
 
 class _Sentences(click.Group):
-    """Shows our errors as sentences, not tracebacks."""
+    """Shows our errors, and what the machine refuses, as sentences, not tracebacks."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except HsaeError as error:
             raise click.ClickException(str(error)) from error
+        except (OSError, MemoryError) as error:
+            if isinstance(error, BrokenPipeError):  # whoever reads has had enough, as `head` does
+                raise
+            raise click.ClickException(refusal(error)) from error
 
 
 @click.group(cls=_Sentences)
