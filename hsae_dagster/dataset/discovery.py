@@ -111,20 +111,21 @@ class Dataset:
         """The dataset whose files this one reads: itself, or the one it extends."""
         return self.spec.extends or self.name
 
+    @property
+    def named_files(self) -> list[tuple[str | None, str]]:
+        """(declared split or None, name) of each file, in declared order."""
+        files = self.spec.files
+        if isinstance(files, dict):
+            return [(split, file) for split, file in files.items()]
+        return [(None, file) for file in ([files] if isinstance(files, str) else files)]
+
     def file_paths(self) -> list[tuple[str | None, Path]]:
         """(declared split or None, path) of each file, in declared order.
 
         Raises:
             DatasetError: a file lies outside the folder or is missing.
         """
-        files = self.spec.files
-        if isinstance(files, str):
-            named: list[tuple[str | None, str]] = [(None, files)]
-        elif isinstance(files, dict):
-            named = [(split, file) for split, file in files.items()]
-        else:
-            named = [(None, file) for file in files]
-        return [(split, self.resolve(file)) for split, file in named]
+        return [(split, self.resolve(file)) for split, file in self.named_files]
 
     def checkpoint_path(self, file: str) -> Path:
         """Path of a checkpoint that `saes` names.

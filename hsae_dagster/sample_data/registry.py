@@ -70,8 +70,7 @@ def movie_reviews(ratings_archive: Path, films_archive: Path) -> "pl.DataFrame":
     """Table of `read_snippets`: text str, rating f64 (-4 to 4), film str."""
     import polars as pl
 
-    snippets = read_snippets(ratings_archive, films_archive)
-    rows = [(s.text, s.rating, s.film) for s in snippets]
+    rows = [(s.text, s.rating, s.film) for s in read_snippets(ratings_archive, films_archive)]
     return pl.DataFrame(rows, schema={"text": pl.String, "rating": pl.Float64, "film": pl.String}, orient="row")
 
 
@@ -183,7 +182,7 @@ def convention_speeches(archive: Path) -> "pl.DataFrame":
     rows = []
     for party, speaker, text in read_speeches(zip_member(archive, MEMBER)):
         for excerpt in excerpts(text):
-            rows.append((hash_bytes(excerpt.encode("utf-8")), excerpt, int(party == "republican"), speaker))
+            rows.append((_order(excerpt), excerpt, int(party == "republican"), speaker))
     schema = {"place": pl.String, "text": pl.String, "republican": pl.Int8, "speaker": pl.String}
     return pl.DataFrame(sorted(rows), schema=schema, orient="row").drop("place")
 
@@ -301,9 +300,9 @@ def prepare_sample(name: str, data_dir: Path, downloads_dir: Path, log: Log) -> 
         fetch.write_table(path, table)
         log(f"{name}: wrote {table.height:,} rows to {path}.")
     else:
-        from hsae_dagster.sample_data.planted import write_adverts, write_planted
+        from hsae_dagster.sample_data.planted import generate_adverts, generate_planted, write_generated
 
-        (write_planted if name == "planted" else write_adverts)(folder)
+        write_generated(folder, name, generate_planted() if name == "planted" else generate_adverts())
         log(f"{name}: wrote {path} and its truth.")
     declare(name, data_dir)
     fetch.record(folder, sample.files, sample.recipe_key)
