@@ -408,7 +408,7 @@ def _write_advert(
 
 
 def _one(among: Sequence[str], rng: np.random.Generator) -> str:
-    return among[rng.integers(len(among))]
+    return among[int(rng.integers(len(among)))]
 
 
 def _words(texts: list[str]) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import polars as pl
+from polars import selectors
 
 from hsae_dagster.dataset.values import (
     folded,
@@ -139,10 +140,8 @@ def _of_lists(column: pl.Series, separator: str) -> ColumnProfile:
 
 def with_plain_types(frame: pl.DataFrame) -> pl.DataFrame:
     """The table with words for categories and numbers for decimals, as they are profiled."""
-    for name, dtype in frame.schema.items():
-        if dtype in (pl.Categorical, pl.Enum) or dtype.is_decimal():
-            frame = frame.with_columns(pl.col(name).cast(pl.Float64 if dtype.is_decimal() else pl.String))
-    return frame
+    words = selectors.categorical() | selectors.enum()
+    return frame.with_columns(words.cast(pl.String), selectors.decimal().cast(pl.Float64))
 
 
 def marks_nothing(words: pl.Series) -> pl.Series:
@@ -214,20 +213,17 @@ def _of_numbers(base: ColumnProfile, present: pl.Series) -> ColumnProfile:
 
 
 def _of_strings(base: ColumnProfile, present: pl.Series) -> ColumnProfile:
-    looked = present.head(LOOKED_AT)
-    numbers = looked.cast(pl.Float64, strict=False)
-    if base.distinct > 2 and (percent := _of_percents(base, present)):
-        return percent
-    if (numeric := 1 - numbers.null_count() / looked.len()) == 1 and base.distinct > 2:
-        return _of_numbers(base, present)
     if base.distinct == 2:
         return replace(base, kind="flag")
-    if numeric == 1:  # the same number throughout
+    looked = present.head(LOOKED_AT)
+    # Percents are never whole numbers, for they are no keys.
+    if base.distinct > 2 and (numbers := percents(present)).null_count() <= 0.1 * present.len():
+        return replace(base, kind="number", percent=True, not_numbers=_faulty(present, numbers))
+    numeric = 1 - looked.cast(pl.Float64, strict=False).null_count() / looked.len()
+    if numeric == 1:
         return _of_numbers(base, present)
     if numeric >= 0.9:
-        all_numbers = present.cast(pl.Float64, strict=False)
-        faulty = present.filter(all_numbers.is_null())
-        return replace(base, kind="number", not_numbers=(faulty.len(), str(faulty[0])))
+        return replace(base, kind="number", not_numbers=_faulty(present, present.cast(pl.Float64, strict=False)))
     sample = looked.head(200)
     if sum(bool(DATE.fullmatch(value)) for value in sample) >= 0.95 * sample.len():
         return replace(base, kind="date")
@@ -242,21 +238,15 @@ def _of_strings(base: ColumnProfile, present: pl.Series) -> ColumnProfile:
     return replace(base, kind="category" if base.levels else "key", words=words, scale=scale)
 
 
+def _faulty(present: pl.Series, numbers: pl.Series) -> tuple[int, str] | None:
+    faulty = present.filter(numbers.is_null())
+    return (faulty.len(), str(faulty[0])) if faulty.len() else None
+
+
 def _words(cells: pl.Series) -> float:
     """Mean number of words; scripts without spaces have about one for every two signs, and a picture is one."""
-    counted = [int(cells.str.count_matches(pattern).sum()) for pattern in (r"\S+", UNSPACED, PICTURES)]
-    return (counted[0] + counted[1] / 2 + counted[2]) / cells.len()
-
-
-def _of_percents(base: ColumnProfile, present: pl.Series) -> ColumnProfile | None:
-    """The column if nine in ten of its values are percents; never whole numbers, for they are no keys."""
-    numbers = percents(present)
-    if numbers.null_count() > 0.1 * present.len():
-        return None
-    faulty = present.filter(numbers.is_null())
-    return replace(
-        base, kind="number", percent=True, not_numbers=(faulty.len(), str(faulty[0])) if faulty.len() else None
-    )
+    spaced, unspaced, pictures = (cells.str.count_matches(each).sum() for each in (r"\S+", UNSPACED, PICTURES))
+    return (spaced + unspaced / 2 + pictures) / cells.len()
 
 
 def words_of(name: str) -> list[str]:
@@ -393,9 +383,7 @@ def names_at(records: Sequence[Record]) -> int | None:
     width = Counter([record.filled for record in records if record.filled] or [0]).most_common(1)[0][0]
     first = 0
     for number, record in enumerate(records):
-        if width < 2 and record.filled:
-            break
-        if record.filled >= width >= 2:
+        if record.filled >= max(width, 1):
             break
         # A line of one name and one empty one may be names; with more empty ones, or none, it is a title. So is
         # whatever stands above an empty line.
@@ -460,5 +448,4 @@ def _like_a_row(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
 
 
 def _shown(row: Sequence[str]) -> str:
-    said = max((cell for cell in row), key=len)
-    return " ".join(said.split())[:60]
+    return " ".join(max(row, key=len).split())[:60]

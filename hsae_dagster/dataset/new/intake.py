@@ -4,7 +4,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -20,7 +20,7 @@ from hsae_dagster.dataset.new.formats import (
     read_statistics,
     read_workbook,
 )
-from hsae_dagster.dataset.rows import READERS, reading_fault
+from hsae_dagster.dataset.rows import READERS, READING_FAULTS, reading_fault
 from hsae_dagster.errors import DatasetError
 
 DELIMITED = (".csv", ".tsv", ".tab", ".txt")
@@ -71,10 +71,6 @@ class Intake:
     rewritten: tuple[Rewritten, ...] = ()
     notes: Notes = NO_NOTES
 
-    def declared_name(self, path: Path) -> str:
-        """The name that a file will have in the dataset's folder."""
-        return next((made.name for made in self.rewritten if made.path == path), path.name)
-
 
 def take_in(source: Path, *, encoding: str | None = None, sheet: str | None = None) -> Intake:
     """Read a file, or the data files of a folder.
@@ -98,17 +94,12 @@ def take_in(source: Path, *, encoding: str | None = None, sheet: str | None = No
         for path, table in read
         if table.unusual
     )
-    made = Intake(
-        _together([table.frame for _, table in read]),
-        tuple(paths),
-        "",
-        rewritten,
-        sum((table.notes for _, table in read), NO_NOTES),
-    )
-    names = [made.declared_name(path) for path in paths]
+    new_names = {made.path: made.name for made in rewritten}
+    names = [new_names.get(path, path.name) for path in paths]
     if len(set(names)) < len(names):
         raise DatasetError(f"Two files of {source} would get the name {names[0]}. Rename one.")
-    return replace(made, files=_declared(names))
+    notes = sum((table.notes for _, table in read), NO_NOTES)
+    return Intake(_together([table.frame for _, table in read]), tuple(paths), _declared(names), rewritten, notes)
 
 
 def _together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -131,9 +122,7 @@ def _plain_name(path: Path) -> str:
 def _data_files(folder: Path) -> list[Path]:
     known = {*READERS, *DELIMITED, *JSON, *WORKBOOKS, *STATISTICS}
     present = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    found = [
-        path for path in present if path.suffix.lower() in known and path.stem.lower() not in ("readme", "license")
-    ]
+    found = [p for p in present if p.suffix.lower() in known and p.stem.lower() not in ("readme", "license")]
     if not found:
         others = ", ".join(path.name for path in present[:8]) or "nothing"
         raise DatasetError(f"{folder} holds no {KNOWN} (it holds {others}).")
@@ -175,7 +164,7 @@ def read_leniently(path: Path, encoding: str | None = None, sheet: str | None = 
             return read_statistics(path)
         if suffix == ".parquet":
             return read_parquet(path)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+    except READING_FAULTS as error:
         raise DatasetError(
             f"{path} cannot be read as {suffix[1:]}: {reading_fault(error)} Check its format."
         ) from error
@@ -244,8 +233,8 @@ def publish(intake: Intake, plain: Path, declaration: str, target: Path, *, move
     aside = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
     try:
         for path in intake.paths:
-            plain_name = new_names.get(path)
-            shutil.copyfile(plain / plain_name if plain_name else path, aside / (plain_name or path.name))
+            made = plain / new_names[path] if path in new_names else path
+            shutil.copyfile(made, aside / made.name)
         _write_new(aside / "dataset.yaml", declaration)
         _write_new(aside / ".gitignore", PRIVATE)
         aside.chmod(0o755)
