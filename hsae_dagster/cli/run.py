@@ -225,7 +225,7 @@ def _refused(dataset: str, events: "list[dg.DagsterEvent]") -> str | None:
         describe(load_dataset(Project.here().data, dataset), results=Project.here().results)
     except HsaeError as error:
         return f"`{stage}` stopped: {error}"
-    demanded = CHECKS.get(failed.asset_key.path[-1], {}).get(failed.check_name, (True, failed.check_name))[1]
+    demanded = CHECKS.get(stage, {}).get(failed.check_name, (True, failed.check_name))[1]
     found = ", ".join(f"{name}: {value.value}" for name, value in failed.metadata.items())
     return f"`{stage}` stopped because a check failed. Required: {demanded} Found: {found or 'the opposite'}."
 

@@ -9,22 +9,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from hsae_dagster.dataset import values
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.spec import Selection, guidance_needs_texts
-from hsae_dagster.dataset.values import (
-    class_key,
-    class_name,
-    class_sizes,
-    classes_of,
-    each_class,
-    known,
-    listed,
-    listed_classes,
-    one_against_the_rest,
-    seconds_of,
-    why_no_number,
-    without_percent_signs,
-)
 from hsae_dagster.errors import DatasetError, MethodError
 
 # Of what divides the rows, each level is selected in, or tested, on its own.
@@ -115,13 +102,13 @@ def levels_of(observations: pl.DataFrame, name: str) -> np.ndarray:
     Raises:
         MethodError: the control has more than `MOST_LEVELS` levels.
     """
-    values = observations[f"control:{name}"].cast(pl.String).fill_null("(none)")
-    if values.n_unique() > MOST_LEVELS:
+    levels = observations[f"control:{name}"].cast(pl.String).fill_null("(none)")
+    if levels.n_unique() > MOST_LEVELS:
         raise MethodError(
-            f"The column `{name}` has {values.n_unique()} levels; strata and subgroups need a category with at most "
+            f"The column `{name}` has {levels.n_unique()} levels; strata and subgroups need a category with at most "
             f"{MOST_LEVELS}. Group its values in the data file, or take it out of selection.within and interactions."
         )
-    return np.array(values.to_list(), dtype=str)
+    return np.array(levels.to_list(), dtype=str)
 
 
 def check_levels(selection: Selection, observations: pl.DataFrame) -> None:
@@ -143,10 +130,10 @@ def check_labels(dataset: Dataset, observations: pl.DataFrame) -> None:
         MethodError: with the split and the value.
     """
     for split in ("train", "holdout"):
-        values = observations.filter(pl.col("split") == split)["label"].unique()
-        if values.len() == 1:
+        labels = observations.filter(pl.col("split") == split)["label"].unique()
+        if labels.len() == 1:
             raise MethodError(
-                f"Dataset `{dataset.name}`: every label of the {split} split is {values[0]:g}, so nothing can be "
+                f"Dataset `{dataset.name}`: every label of the {split} split is {labels[0]:g}, so nothing can be "
                 "learned or tested there. Bring more rows of the rarer outcome, take another columns.label or "
                 "columns.positive, or change splits.salt."
             )
@@ -253,8 +240,9 @@ def read_rows(dataset: Dataset) -> Rows:
     _check_labels(dataset, frame)
     check_categories(dataset, frame)
     check_not_outcome(dataset, frame)
-    columns = dataset.spec.columns
-    classes = class_sizes(each_class(frame["class"], columns.listed)) if columns.positive is not None else {}
+    columns, classes = dataset.spec.columns, {}
+    if columns.positive is not None:
+        classes = values.class_sizes(values.each_class(frame["class"], columns.listed))
     return Rows(frame.drop("class"), dropped, classes, parts[0].percents)
 
 
@@ -306,7 +294,7 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> tuple[pl.D
             )
     raw = _without_marks(raw, wanted.missing, [*texts.values(), wanted.label, *wanted.clusters, wanted.time])
     regression = dataset.spec.task == "regression"
-    raw, percents = without_percent_signs(raw, [*([wanted.label] if regression else []), *wanted.controls])
+    raw, percents = values.without_percent_signs(raw, [*([wanted.label] if regression else []), *wanted.controls])
     clusters = {name: pl.col(column).cast(pl.String) for name, column in _cluster_names(wanted.clusters).items()}
     picked = raw.select(
         *[pl.col(column).cast(pl.String).alias(name) for name, column in texts.items()],
@@ -322,13 +310,9 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> tuple[pl.D
 
 
 def _times(dataset: Dataset, path: Path, column: pl.Series) -> pl.Series:
-    """The column as f64, null where a cell is empty.
-
-    Raises:
-        DatasetError: a value that does not read, with its row.
-    """
-    found = seconds_of(column)
-    bad = (found.is_null() & (known(column) if column.dtype == pl.String else column.is_not_null())).arg_true()
+    """The column as f64, null where a cell is empty."""
+    found = values.seconds_of(column)
+    bad = (found.is_null() & (values.known(column) if column.dtype == pl.String else column.is_not_null())).arg_true()
     if len(bad):
         row = int(bad[0])
         raise DatasetError(
@@ -345,7 +329,7 @@ def _cluster_names(columns: Sequence[str]) -> dict[str, str]:
 
 def _without_marks(raw: pl.DataFrame, marks: Sequence[str | float], names: Sequence[str | None]) -> pl.DataFrame:
     """The table with null for every cell of these columns that holds a mark of a missing value."""
-    words = [class_key(mark) for mark in marks]
+    words = [values.class_key(mark) for mark in marks]
     numbers = [float(mark) for mark in marks if isinstance(mark, int | float)]
     for name in (name for name in names if name and marks):
         column = pl.col(name)
@@ -424,14 +408,14 @@ def _truthy(raw: pl.DataFrame, name: str) -> pl.Expr:
 def _classes(dataset: Dataset, label: pl.Series) -> pl.Series:
     """Names of classes; with columns.listed, those of a cell beside each other, spelled alike."""
     listed = dataset.spec.columns.listed
-    return classes_of(label) if listed is None else listed_classes(label, listed)
+    return values.classes_of(label) if listed is None else values.listed_classes(label, listed)
 
 
 def _on_scale(dataset: Dataset, path: Path, label: pl.Series) -> pl.Series:
     """The place of each word on the declared scale, from 1 (f64), null where there is none."""
-    words = classes_of(label)
+    words = values.classes_of(label)
     scale = dataset.spec.columns.scale
-    places = {class_key(word): float(place) for place, word in enumerate(scale, 1)}
+    places = {values.class_key(word): float(place) for place, word in enumerate(scale, 1)}
     number = words.str.to_lowercase().replace_strict(places, default=None, return_dtype=pl.Float64)
     unknown = number.is_null() & words.is_not_null()
     if unknown.any():
@@ -447,13 +431,13 @@ def _label(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.Series:
     """The label as f64 with nulls where it is missing."""
     spec, label = dataset.spec, raw[dataset.spec.columns.label]
     if spec.columns.positive is not None:
-        target, classes = class_name(spec.columns.positive), _classes(dataset, label)
-        positive = one_against_the_rest(classes, target, spec.columns.listed)
+        target, classes = values.class_name(spec.columns.positive), _classes(dataset, label)
+        positive = values.one_against_the_rest(classes, target, spec.columns.listed)
         if not positive.sum():
+            present = values.listed(values.each_class(classes, spec.columns.listed))
             raise DatasetError(
                 f"Dataset `{dataset.name}`: no row of {path.name} has the value {target!r} in "
-                f"`{spec.columns.label}` (it has {listed(each_class(classes, spec.columns.listed))}). Correct "
-                "columns.positive."
+                f"`{spec.columns.label}` (it has {present}). Correct columns.positive."
             )
         return positive
     if spec.columns.scale:
@@ -472,12 +456,11 @@ def _label(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.Series:
         row = int(bad.arg_true()[0])
         if spec.task == "regression":
             where = f"Dataset `{dataset.name}`: {path.name}, column `{spec.columns.label}`"
-            raise DatasetError(why_no_number(label, where, row, _NUMERIC["regression"]))
+            raise DatasetError(values.why_no_number(label, where, row, _NUMERIC["regression"]))
         where = f"Dataset `{dataset.name}`: {path.name} row {row + 1}, column `{spec.columns.label}`: {label[row]!r}"
         if spec.task == "classification":
-            raise DatasetError(
-                f"{where} is neither 0 nor 1; the classes are {listed(classes_of(label))}. {_ONE_AGAINST_THE_REST}"
-            )
+            present = values.listed(values.classes_of(label))
+            raise DatasetError(f"{where} is neither 0 nor 1; the classes are {present}. {_ONE_AGAINST_THE_REST}")
         raise DatasetError(f"{where} is not a number. {_NUMERIC[spec.task]}")
     return number.fill_nan(None)
 
@@ -512,12 +495,12 @@ def _clean(dataset: Dataset, frame: pl.DataFrame) -> Rows:
 
 
 def _check_labels(dataset: Dataset, frame: pl.DataFrame) -> None:
-    task, values = dataset.spec.task, frame["label"].unique().sort().to_list()
+    task, labels = dataset.spec.task, frame["label"].unique().sort().to_list()
     names = ", ".join(frame["file"].unique(maintain_order=True))
     where = f"Dataset `{dataset.name}`: {names}, column `{dataset.spec.columns.label}`"
-    if len(values) < 2:
-        raise DatasetError(f"{where}: every label is {values[0]:g}, so nothing can predict it. Check the column.")
-    if task != "regression" and not set(values) <= {0.0, 1.0}:
+    if len(labels) < 2:
+        raise DatasetError(f"{where}: every label is {labels[0]:g}, so nothing can predict it. Check the column.")
+    if task != "regression" and not set(labels) <= {0.0, 1.0}:
         number = "If the numbers have an order, set task to `regression` instead."
         remedy = f"{_ONE_AGAINST_THE_REST} {number}" if task == "classification" else _NUMERIC[task]
-        raise DatasetError(f"{where}: a {task} label must be 0 or 1; found {listed(frame['class'])}. {remedy}")
+        raise DatasetError(f"{where}: a {task} label must be 0 or 1; found {values.listed(frame['class'])}. {remedy}")

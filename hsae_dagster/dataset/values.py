@@ -126,14 +126,10 @@ _DOUBT = (
     "Every MARK in `{0}` is followed by just three digits, beside numbers without one: read as thousands (1MARK149 is "
     "1149). If they are decimals, write them with as many digits throughout."
 )
-
-
 _DECIMAL_DOUBT = (
     "Every value of `{0}` has a comma with one or two digits after it: read as decimals (3,5 is 3.5). If a cell lists "
     "two classes, write another separator between them."
 )
-
-
 _TIMES_DOUBT = (
     "Values of `{0}` have K, M or B behind them: read as thousands, millions and billions (1.2K is 1200), which may be "
     "rounded. If they are units of something else, write the unit into the name of the column."
@@ -283,12 +279,10 @@ def scale_of(values: Sequence[str]) -> tuple[str, ...]:
         return ()
     if points := _points(values):
         return points
-    plain = {value: _plain(value) for value in values}
     for ranks in _ranks():
-        if all(word in ranks for word in plain.values()):
-            if len({ranks[word] for word in plain.values()}) < len(values):
-                return ()
-            return tuple(sorted(values, key=lambda value: ranks[plain[value]]))
+        if all(_plain(value) in ranks for value in values):
+            found = {ranks[_plain(value)]: value for value in values}
+            return tuple(found[rank] for rank in sorted(found)) if len(found) == len(values) else ()
     return ()
 
 

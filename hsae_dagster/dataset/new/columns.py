@@ -10,16 +10,7 @@ from typing import Literal
 import polars as pl
 from polars import selectors
 
-from hsae_dagster.dataset.values import (
-    folded,
-    list_separator,
-    lost_digits,
-    members,
-    missing_codes,
-    percents,
-    plain_amounts,
-    scale_of,
-)
+from hsae_dagster.dataset import values
 from hsae_dagster.errors import DatasetError
 
 Kind = Literal["text", "number", "flag", "category", "key", "date", "row number", "empty", "other"]
@@ -130,7 +121,7 @@ def profile(frame: pl.DataFrame, lists: Mapping[str, str] | None = None) -> list
 
 def _of_lists(column: pl.Series, separator: str) -> ColumnProfile:
     """A column known to hold lists: classes where they are few, else something no dataset can declare."""
-    cells = members(column, separator)
+    cells = values.members(column, separator)
     classes = cells.list.unique().explode().drop_nulls()
     base = ColumnProfile(column.name, "other", column.len(), cells.null_count(), classes.n_unique())
     if not 1 < base.distinct <= MOST_LEVELS:
@@ -163,13 +154,13 @@ def _profile(column: pl.Series) -> ColumnProfile:
             column = column.set(marked, None)
     if column.dtype.is_float():
         column = column.fill_nan(None)
-    lost = lost_digits(column)
+    lost = values.lost_digits(column)
     column, codes = _without_codes(column)
     present = column.drop_nulls()
     distinct = present.n_unique()
     if not distinct:
         return ColumnProfile(name, "empty", rows, rows, 0)
-    levels = tuple(folded(_levels(present))) if distinct <= 2 * MOST_LEVELS else ()
+    levels = tuple(values.folded(_levels(present))) if distinct <= 2 * MOST_LEVELS else ()
     levels = levels if len(levels) <= MOST_LEVELS else ()
     distinct = len(levels) or distinct
     base = ColumnProfile(
@@ -190,11 +181,11 @@ def _without_codes(column: pl.Series) -> tuple[pl.Series, tuple[tuple[int, int],
         return column, ()
     present = column.drop_nulls()
     numbers = present.cast(pl.Float64, strict=False)
-    if not numbers.len() or numbers.null_count() or not (codes := missing_codes(numbers)):
+    if not numbers.len() or numbers.null_count() or not (codes := values.missing_codes(numbers)):
         return column, ()
-    values = column.cast(pl.Float64)
-    found = tuple((code, int((values == code).sum())) for code in codes)
-    return column.set(values.is_in([float(code) for code in codes]).fill_null(False), None), found
+    numbers = column.cast(pl.Float64)
+    found = tuple((code, int((numbers == code).sum())) for code in codes)
+    return column.set(numbers.is_in([float(code) for code in codes]).fill_null(False), None), found
 
 
 def _levels(present: pl.Series) -> tuple[tuple[str, int], ...]:
@@ -217,7 +208,7 @@ def _of_strings(base: ColumnProfile, present: pl.Series) -> ColumnProfile:
         return replace(base, kind="flag")
     looked = present.head(LOOKED_AT)
     # Percents are never whole numbers, for they are no keys.
-    if base.distinct > 2 and (numbers := percents(present)).null_count() <= 0.1 * present.len():
+    if base.distinct > 2 and (numbers := values.percents(present)).null_count() <= 0.1 * present.len():
         return replace(base, kind="number", percent=True, not_numbers=_faulty(present, numbers))
     numeric = 1 - looked.cast(pl.Float64, strict=False).null_count() / looked.len()
     if numeric == 1:
@@ -227,14 +218,14 @@ def _of_strings(base: ColumnProfile, present: pl.Series) -> ColumnProfile:
     sample = looked.head(200)
     if sum(bool(DATE.fullmatch(value)) for value in sample) >= 0.95 * sample.len():
         return replace(base, kind="date")
-    if listed := list_separator(looked):
+    if listed := values.list_separator(looked):
         separator, levels = listed
         return replace(base, kind="category", separator=separator, levels=levels, distinct=len(levels))
     words = _words(looked)
     # Names of films or laws have several words too, but come again and again.
     if words >= 3.0 and base.distinct >= 0.2 * present.len() and base.distinct > 10:
         return replace(base, kind="text", words=words)
-    scale = scale_of([value for value, _ in base.levels])
+    scale = values.scale_of([value for value, _ in base.levels])
     return replace(base, kind="category" if base.levels else "key", words=words, scale=scale)
 
 
@@ -359,9 +350,8 @@ def table_of_records(
     second = second_lines(names, rows)
     if second:
         lines = "a line" if second == 1 else f"{second} lines"
-        unusual.append(
-            f"{lines} below its names held no row, but wordings of questions (“{_shown(rows[0])}”): left out"
-        )
+        shown = " ".join(max(rows[0], key=len).split())[:60]
+        unusual.append(f"{lines} below its names held no row, but wordings of questions (“{shown}”): left out")
         rows = rows[second:]
     if any('"' in name for name in names):
         # Readers disagree on whether quotes in names are doubled.
@@ -371,7 +361,7 @@ def table_of_records(
     plain = pl.DataFrame(
         {name: pl.Series(cells, dtype=pl.String) for name, cells in zip(distinct(names), columns, strict=True)}
     )
-    amounts = plain_amounts(plain, separator)
+    amounts = values.plain_amounts(plain, separator)
     return ReadTable(typed(amounts.frame), amounts.frame, (*unusual, *amounts.said), Notes(doubts=amounts.doubts))
 
 
@@ -445,7 +435,3 @@ def _like_a_row(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     looked = rows[:LOOKED_AT_FOR_NAMES]
     again = (sum(row[column] == name for row in looked) for column, name in enumerate(names) if name.strip())
     return any(n > max(1, 0.02 * len(looked)) for n in again)
-
-
-def _shown(row: Sequence[str]) -> str:
-    return " ".join(max(row, key=len).split())[:60]

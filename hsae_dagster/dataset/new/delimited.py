@@ -287,11 +287,7 @@ def read_delimited(path: Path, encoding: str | None = None) -> ReadTable:
 
 
 def _choose(text: str, named: str | None, path: Path) -> Reading:
-    """The first reading in which all rows agree, likelier ones first.
-
-    Raises:
-        DatasetError: they agree in none; with the fault of the likeliest.
-    """
+    """The first reading in which all rows agree, likelier ones first; where they agree in none, a DatasetError."""
     fault: Reading | None = None
     for separator in [named] if named else _separators(text):
         # Where every backslash is a mark of MySQL or PostgreSQL, texts hold their escapes and not these.
@@ -324,11 +320,7 @@ def _escapes_alone(text: str) -> bool:
 
 
 def _check_alone(text: str, reading: Reading, path: Path) -> None:
-    """Refuse a file that is another table if a backslash before a quote is a mark of it.
-
-    Raises:
-        DatasetError: both readings agree in themselves and not with each other.
-    """
+    """Refuse a file that is another table if a backslash before a quote is a mark of it."""
     if reading.quoting not in ("doubled", "escaped") or '\\"' not in text:
         return
     cells = [record.cells for record in reading.records]
@@ -401,11 +393,8 @@ def _without_footers(records: list[Record]) -> tuple[list[Record], list[str]]:
 
 
 def _unescaped(text: str, separator: str) -> Iterator[Record]:
-    r"""Rows in which separators, line breaks and backslashes of texts follow a backslash; `\N` is an empty cell.
-
-    Raises:
-        _Broken: the text holds the signs that stand in for these while it is cut.
-    """
+    r"""Rows in which separators, line breaks and backslashes of texts follow a backslash; `\N` is an empty cell."""
+    # Stand in for these while the text is cut.
     signs = {"\\\\": "\ue000", f"\\{separator}": "\ue001", "\\\n": "\ue002"}
     if any(sign in text for sign in signs.values()):
         raise _Broken("it holds signs of no meaning (Unicode's private use).")
@@ -450,11 +439,7 @@ class _Broken(Exception):
 
 
 def _records(text: str, separator: str, quoting: Quoting) -> Iterator[Record]:
-    """Rows with the lines they begin on.
-
-    Raises:
-        _Broken: a quote that is not closed, or closed inside a cell.
-    """
+    """Rows with the lines they begin on."""
     if quoting == "off, escaped":
         yield from _unescaped(text, separator)
         return

@@ -10,16 +10,9 @@ from pathlib import Path
 import polars as pl
 
 from hsae_dagster.dataset.discovery import DATASET_NAME
+from hsae_dagster.dataset.new import formats
 from hsae_dagster.dataset.new.columns import NO_NOTES, Notes, ReadTable
 from hsae_dagster.dataset.new.delimited import read_delimited
-from hsae_dagster.dataset.new.formats import (
-    STATISTICS,
-    WORKBOOKS,
-    read_json,
-    read_parquet,
-    read_statistics,
-    read_workbook,
-)
 from hsae_dagster.dataset.rows import READERS, READING_FAULTS, reading_fault
 from hsae_dagster.errors import DatasetError
 
@@ -120,7 +113,7 @@ def _plain_name(path: Path) -> str:
 
 
 def _data_files(folder: Path) -> list[Path]:
-    known = {*READERS, *DELIMITED, *JSON, *WORKBOOKS, *STATISTICS}
+    known = {*READERS, *DELIMITED, *JSON, *formats.WORKBOOKS, *formats.STATISTICS}
     present = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     found = [p for p in present if p.suffix.lower() in known and p.stem.lower() not in ("readme", "license")]
     if not found:
@@ -157,13 +150,13 @@ def read_leniently(path: Path, encoding: str | None = None, sheet: str | None = 
         if suffix in DELIMITED:
             return read_delimited(path, encoding)
         if suffix in JSON:
-            return read_json(path, encoding, READERS[".jsonl" if suffix != ".json" else ".json"])
-        if suffix in WORKBOOKS:
-            return read_workbook(path, sheet)
-        if suffix in STATISTICS:
-            return read_statistics(path)
+            return formats.read_json(path, encoding, READERS[".jsonl" if suffix != ".json" else ".json"])
+        if suffix in formats.WORKBOOKS:
+            return formats.read_workbook(path, sheet)
+        if suffix in formats.STATISTICS:
+            return formats.read_statistics(path)
         if suffix == ".parquet":
-            return read_parquet(path)
+            return formats.read_parquet(path)
     except READING_FAULTS as error:
         raise DatasetError(
             f"{path} cannot be read as {suffix[1:]}: {reading_fault(error)} Check its format."

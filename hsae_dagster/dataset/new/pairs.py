@@ -104,9 +104,13 @@ def pair_within(table: pl.DataFrame, *, rule: Rule = "all", least_margin: float 
     distinct = candidates.filter(~pl.col("tied"))
     kept = distinct.filter(pl.col("margin") >= least_margin).select(list(PAIRS_SCHEMA))
     if kept.is_empty():
+        ties, close = candidates.height - distinct.height, distinct.height
+        said = [f"{ties:,} have equal outcomes"] * bool(ties) + [f"{close:,} differ by less than was asked"] * bool(
+            close
+        )
         raise DatasetError(
-            f"Of {candidates.height:,} pairs of texts of one group none is left: {_left_out(candidates, distinct)}. "
-            "Name another outcome, or a smaller --least-margin."
+            f"Of {candidates.height:,} pairs of texts of one group none is left: {' and '.join(said)}. Name another "
+            "outcome, or a smaller --least-margin."
         )
     groups = kept.group_by("group").len("n")
     counts = PairCounts(
@@ -189,12 +193,6 @@ def _check_number(sizes: pl.DataFrame, rule: Rule) -> None:
         f"The groups have {number:,} pairs of different texts, more than {MOST_PAIRS:,}; the largest group, {group!r}, "
         f"has {n:,} texts. To stay below it, {remedy}."
     )
-
-
-def _left_out(candidates: pl.DataFrame, distinct: pl.DataFrame) -> str:
-    ties, close = candidates.height - distinct.height, distinct.height
-    said = [f"{ties:,} have equal outcomes"] * bool(ties) + [f"{close:,} differ by less than was asked"] * bool(close)
-    return " and ".join(said)
 
 
 FILE = "pairs.parquet"

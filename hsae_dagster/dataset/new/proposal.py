@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import yaml
 
+from hsae_dagster.dataset.new import roles
 from hsae_dagster.dataset.new.columns import (
     MOST_LEVELS,
     NO_NOTES,
@@ -21,26 +22,7 @@ from hsae_dagster.dataset.new.columns import (
     profile,
     words_of,
 )
-from hsae_dagster.dataset.new.roles import (
-    ANSWERED,
-    NAMES,
-    Choice,
-    Field,
-    answer_fields,
-    check_present,
-    choose_cluster,
-    choose_label,
-    choose_pair,
-    choose_positive,
-    choose_text,
-    doubt_large,
-    few_clusters,
-    missing_fields,
-    plain_values,
-    sort_out,
-    table_of,
-    with_settling,
-)
+from hsae_dagster.dataset.new.roles import ANSWERED, NAMES, Choice, Field
 from hsae_dagster.dataset.rows import plain_headers
 from hsae_dagster.dataset.spec import FEW_ROWS
 from hsae_dagster.dataset.values import seconds_of
@@ -215,15 +197,15 @@ def propose(frame: pl.DataFrame, files: Any, wishes: Wishes = Wishes(), notes: N
     _check(wishes, frame, columns)
     texts = _texts(columns, wishes)
     taken = [choice.name for choice in texts]
-    label = choose_label(columns, taken, wishes.label, pair=len(texts) == 2)
+    label = roles.choose_label(columns, taken, wishes.label, pair=len(texts) == 2)
     as_number = wishes.task == "regression" or (label.column.scale and not (wishes.positive or wishes.task))
-    positive = None if as_number else choose_positive(label.column, taken, wishes.positive)
+    positive = None if as_number else roles.choose_positive(label.column, taken, wishes.positive)
     task = _task(texts, label, positive, wishes)
     same = [column.name for column in columns if column.name not in taken and _renames(frame, column, label.column)]
-    cluster = choose_cluster(columns, [*taken, label.name, *same], wishes.cluster_by)
+    cluster = roles.choose_cluster(columns, [*taken, label.name, *same], wishes.cluster_by)
     if wishes.cluster_by is None:
-        cluster = with_settling(frame, columns, label.column, [*taken, *same], cluster)
-    cluster = doubt_large(frame, cluster) if cluster else None
+        cluster = roles.with_settling(frame, columns, label.column, [*taken, *same], cluster)
+    cluster = roles.doubt_large(frame, cluster) if cluster else None
     left_out, cluster = (cluster, None) if unwanted else (None, cluster)
     used = [*taken, label.name, *([cluster.name] if cluster else [])]
     names = " and ".join(taken)
@@ -247,8 +229,8 @@ def propose(frame: pl.DataFrame, files: Any, wishes: Wishes = Wishes(), notes: N
         fields.append(Field("columns.", None, why, active=False))
     if task.value != "pairwise":
         fields += _control_fields(frame, columns, [*used, *same], same, (label.column, positive))
-    fields += answer_fields(label.column, str(task.value))
-    fields += missing_fields(frame, [column for column in columns if column.name in used])
+    fields += roles.answer_fields(label.column, str(task.value))
+    fields += roles.missing_fields(frame, [column for column in columns if column.name in used])
     if frame.height < FEW_ROWS and len(texts) == 1:
         fields.append(Field("splits.design", "auto", _HALVES))
     fields += _size_fields(frame, taken, cluster.name if cluster else None)
@@ -259,7 +241,7 @@ def propose(frame: pl.DataFrame, files: Any, wishes: Wishes = Wishes(), notes: N
 
 
 def _check(wishes: Wishes, frame: pl.DataFrame, columns: Sequence[ColumnProfile]) -> None:
-    check_present(columns, (wishes.text, wishes.text_a, wishes.text_b, wishes.label, wishes.cluster_by))
+    roles.check_present(columns, (wishes.text, wishes.text_a, wishes.text_b, wishes.label, wishes.cluster_by))
     if bool(wishes.text_a) != bool(wishes.text_b):
         raise DatasetError("A pair needs both of its texts: name text_a and text_b, or neither.")
     if wishes.text and wishes.text_a:
@@ -273,14 +255,14 @@ def _texts(columns: Sequence[ColumnProfile], wishes: Wishes) -> list[Choice]:
     if wishes.text_a and wishes.text_b:
         return [Choice(by_name[name], "As you said.") for name in (wishes.text_a, wishes.text_b)]
     single = wishes.text or wishes.task in ("regression", "classification")
-    if not single and (pair := choose_pair(columns, wishes.label)):
+    if not single and (pair := roles.choose_pair(columns, wishes.label)):
         return list(pair)
     if wishes.task == "pairwise":
         raise DatasetError(
             "No two text columns look like the sides of a pair (as `headline_A` and `headline_B`). Name them with "
-            f"--text-a and --text-b. The table has:\n{table_of(columns)}"
+            f"--text-a and --text-b. The table has:\n{roles.table_of(columns)}"
         )
-    return [choose_text(columns, wishes.text)]
+    return [roles.choose_text(columns, wishes.text)]
 
 
 def _task(texts: Sequence[Choice], label: Choice, positive: Choice | None, wishes: Wishes) -> Field:
@@ -362,7 +344,7 @@ def _noun(label: ColumnProfile, phrase: str) -> str:
 def _without_cluster(
     columns: Sequence[ColumnProfile], taken: Sequence[str], left_out: Choice | None, unwanted: bool
 ) -> Field:
-    few = few_clusters(columns, taken)
+    few = roles.few_clusters(columns, taken)
     if unwanted:
         why = (
             "No cluster, as you said. The cost: texts that share an author, a product or an event can lie on "
@@ -413,7 +395,7 @@ def _control_fields(
         and (column.kind in ("number", "flag") or (column.kind == "category" and column.distinct <= 20))
         and not {"id", "ids", "uuid", "key", "nr", "no"} & set(words_of(column.name))
     ]
-    usable, parts = sort_out(frame, candidates, label, positive.value if positive else None)
+    usable, parts = roles.sort_out(frame, candidates, label, positive.value if positive else None)
     fields = []
     if usable:
         why = (
@@ -440,7 +422,7 @@ def _renames(frame: pl.DataFrame, column: ColumnProfile, label: ColumnProfile) -
     """Whether a column is the outcome, a class each, under another name."""
     if column.name == label.name or not column.levels or not label.levels or column.distinct != label.distinct:
         return False
-    pairs = frame.select(plain_values(column.name), plain_values(label.name)).drop_nulls().n_unique()
+    pairs = frame.select(roles.plain_values(column.name), roles.plain_values(label.name)).drop_nulls().n_unique()
     return pairs == column.distinct
 
 
