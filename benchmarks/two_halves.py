@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.cells import Shared, append, finished, lines, result, run_stages
 from benchmarks.permuted_labels import NO_FITS, NO_LADDER
 from hsae_dagster.orchestration.project import Project
-from hsae_dagster.sample_data.planted import ADVERT_EFFECTS, write_adverts
+from hsae_dagster.sample_data.planted import ADVERT_EFFECTS, generate_adverts, write_generated
 from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.outputs import StoredInterpretations
 
@@ -59,7 +59,7 @@ def cell(data: Path, results: Path, design: str, texts: int, seed: int, *, null:
     """One run."""
     folder = data / DATASET
     folder.mkdir(parents=True, exist_ok=True)
-    _, truth = write_adverts(folder, texts, seed=seed, null=null)
+    _, truth = write_generated(folder, DATASET, generate_adverts(texts, seed=seed, null=null))
     declared = yaml.safe_load((Path("data") / DATASET / "dataset.yaml").read_text(encoding="utf-8"))
     (folder / "dataset.yaml").write_text(yaml.safe_dump(declared), encoding="utf-8")
     changes = {

@@ -17,7 +17,7 @@ from hypothesis import settings
 
 from hsae_dagster.providers.minilm import MiniLM
 from hsae_dagster.providers.openai import requests as known_servers
-from hsae_dagster.sample_data.planted import write_planted
+from hsae_dagster.sample_data.planted import generate_planted, write_generated
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_pairs, tiny_texts
 from hsae_dagster_tests.core.reference import COMPARED, VERSION, summary
 
@@ -152,7 +152,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     folder = workspace.root / "data" / "planted"
     folder.mkdir(parents=True)
     shutil.copy(CHECKOUT / "data" / "planted" / "dataset.yaml", folder)
-    write_planted(folder)
+    write_generated(folder, "planted", generate_planted())
     run = workspace.run("planted")
     assert run.success, {step: run.sentence(step) for step in run.failures}
     return workspace

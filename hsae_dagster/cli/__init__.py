@@ -31,21 +31,10 @@ def main() -> None:
     os.environ.setdefault("LANCEDB_LOG", "error")
 
 
-main.add_command(run.init)
-main.add_command(run.sample)
-main.add_command(run.run)
-main.add_command(run.demo)
-main.add_command(run.ui)
-main.add_command(run.serve)
-main.add_command(new.new)
-main.add_command(new.check)
-main.add_command(inspect.cost)
-main.add_command(inspect.ask_again)
-main.add_command(inspect.asked)
-main.add_command(new.fields)
-main.add_command(inspect.lineage)
-main.add_command(inspect.text)
-main.add_command(inspect.try_text)
-main.add_command(inspect.compare)
-main.add_command(run.fetch)
-main.add_command(inspect.gold)
+for command in (
+    *(run.init, run.sample, run.run, run.demo, run.ui, run.serve, run.fetch),
+    *(new.new, new.check, new.fields),
+    *(inspect.cost, inspect.ask_again, inspect.asked, inspect.lineage, inspect.text, inspect.try_text),
+    *(inspect.compare, inspect.gold),
+):
+    main.add_command(command)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hsae_dagster.cli.run import columns, terminal_width
+from hsae_dagster.cli.run import columns, opened, terminal_width
 from hsae_dagster.errors import HsaeError
-from hsae_dagster.orchestration.project import Project, prepare_home, project_root
+from hsae_dagster.orchestration.project import Project
 
 if TYPE_CHECKING:
     from hsae_dagster.core.evaluations import EvaluationRecord
@@ -30,8 +30,7 @@ def lineage(what: str, evaluation: int | None) -> None:
     """
     from hsae_dagster.storage.lineage import LineageLog
 
-    prepare_home(project_root())
-    log = LineageLog(Project.here().store)
+    log = LineageLog(opened().store)
     records = [] if what in log.datasets() else log.find(what)
     if records:
         _walk(log, what, records, evaluation)
@@ -101,25 +100,19 @@ def compare(dataset: str, before: str | None, after: str | None) -> None:
     """
     from hsae_dagster.storage.lineage import LineageLog
 
-    prepare_home(project_root())
-    log = LineageLog(Project.here().store)
+    log = LineageLog(opened().store)
     if before is not None and not before.isdecimal() and after is None and log.latest(before) is not None:
         _two_datasets(log, dataset, before)
         return
     for given in (before, after):
         if given is not None and not given.isdecimal():
-            raise click.ClickException(_what_it_takes(log, dataset, given))
-    numbers = [None if given is None else int(given) for given in (before, after)]
-    _one_dataset(log, dataset, *numbers)
-
-
-def _what_it_takes(log: "LineageLog", dataset: str, given: str) -> str:
-    numbers = ", ".join(str(record.number) for record in log.records(dataset)) or "none"
-    return (
-        f"`{given}` is neither the number of an evaluation of `{dataset}` (known: {numbers}) nor, alone, another "
-        f"dataset with an evaluation (known: {', '.join(log.datasets()) or 'none'}). Type `hsae compare <dataset>`, "
-        "`hsae compare <dataset> <number> <number>` or `hsae compare <dataset> <dataset>`."
-    )
+            numbers = ", ".join(str(record.number) for record in log.records(dataset)) or "none"
+            raise click.ClickException(
+                f"`{given}` is neither the number of an evaluation of `{dataset}` (known: {numbers}) nor, alone, "
+                f"another dataset with an evaluation (known: {', '.join(log.datasets()) or 'none'}). Type `hsae "
+                "compare <dataset>`, `hsae compare <dataset> <number> <number>` or `hsae compare <dataset> <dataset>`."
+            )
+    _one_dataset(log, dataset, int(before) if before else None, int(after) if after else None)
 
 
 def _two_datasets(log: "LineageLog", first: str, second: str) -> None:
@@ -127,10 +120,9 @@ def _two_datasets(log: "LineageLog", first: str, second: str) -> None:
     from hsae_dagster.core.evaluations import compare as compared
     from hsae_dagster.report.wording import short_claim, side_words
 
-    records = [log.latest(name) for name in (first, second)]
-    if records[0] is None:
+    old, new = log.latest(first), log.latest(second)
+    if old is None or new is None:
         raise click.ClickException(f"`{first}` has no evaluation yet. `hsae run {first}` makes one.")
-    old, new = (record for record in records if record is not None)
     changes = compared(by_concept(old.hypotheses), by_concept(new.hypotheses))
     kinds = [change.kind for change in changes]
     alike, moved = kinds.count("unchanged"), kinds.count("moved")
@@ -196,8 +188,7 @@ def text(wanted: tuple[str, ...], dataset: str | None, most: int) -> None:
     """Show rows, neurons and hypotheses of a text: WANTED is (the beginning of) its key, or words that it contains."""
     from hsae_dagster.stages.publishing import find_texts, text_trail
 
-    prepare_home(project_root())
-    project, words = Project.here(), " ".join(wanted)
+    project, words = opened(), " ".join(wanted)
     names = [dataset] if dataset else [name for name in project.store.datasets() if project.store.has(name, "corpus")]
     shown = 0
     for name in names:
@@ -244,13 +235,13 @@ def try_text(text: str | None, dataset: str, file: Path | None) -> None:
     """Say which claims of a dataset's last evaluation hold for TEXT, and what makes them hold."""
     from hsae_dagster.stages.publishing import try_claims
 
-    prepare_home(project_root())
+    project = opened()
     if (text is None) == (file is None):
         raise click.ClickException('Give one text: as an argument, as in `hsae try "some text"`, or with --file.')
-    words = text if file is None else _read(file)
-    if not (words or "").strip():
+    words = _read(file) if file else text or ""
+    if not words.strip():
         raise click.ClickException("The text is empty, so no claim can hold for it.")
-    record, tried = try_claims(Project.here(), dataset, words or "")
+    record, tried = try_claims(project, dataset, words)
     for line in _claim_lines(tried, str(record.summary["task"])):
         click.echo(line)
 
@@ -285,14 +276,13 @@ def _claim_lines(tried: "list[Tried]", task: str) -> Iterator[str]:
 @click.option("--trial", is_flag=True, help="Send a few of the requests to servers not asked before, to time them.")
 def cost(dataset: str, trial: bool) -> None:
     """Estimate calls, tokens, dollars and minutes of DATASET's paid stages; without --trial nothing is sent."""
-    prepare_home(project_root())
+    project = opened()
     from hsae_dagster.dataset.discovery import load_dataset
     from hsae_dagster.providers.spending import Estimate, dollars
     from hsae_dagster.stages.gold import gold_offer
     from hsae_dagster.stages.judging import open_account
     from hsae_dagster.stages.paid import estimate_costs
 
-    project = Project.here()
     declared = load_dataset(project.data, dataset)
     _make_corpus(project, dataset)
     stages = estimate_costs(project, declared, click.echo if trial else None)
@@ -340,7 +330,7 @@ def _make_corpus(project: Project, dataset: str) -> None:
     import dagster as dg
 
     from hsae_dagster.definitions import STAGES
-    from hsae_dagster.errors import HsaeError, StorageError
+    from hsae_dagster.errors import StorageError
 
     try:
         project.store.current(dataset, "corpus")
@@ -367,12 +357,11 @@ def _make_corpus(project: Project, dataset: str) -> None:
 @click.option("--candidate", type=int, help="Show the prompt of this candidate only (from 0).")
 def asked(hypothesis: str, text_id: str | None, candidate: int | None) -> None:
     """Show what a language model was asked about HYPOTHESIS (its id), with the texts shown, and what it answered."""
-    prepare_home(project_root())
+    project = opened()
     from hsae_dagster.dataset.discovery import load_dataset
     from hsae_dagster.stages.paid import asked_about_text, asked_for_words, hypothesis_of
     from hsae_dagster.storage.lineage import LineageLog
 
-    project = Project.here()
     records = LineageLog(project.store).find(hypothesis)
     if not records:
         raise click.ClickException(
@@ -416,11 +405,10 @@ _MOST_REASONS = 5
 @click.option("--batches", is_flag=True, help="Also batches of which it is unknown whether the server has them.")
 def ask_again(dataset: str, refusals: bool, batches: bool) -> None:
     """Have unusable answers of DATASET asked again by its next run; what they cost stays spent."""
-    prepare_home(project_root())
+    project = opened()
     from hsae_dagster.dataset.discovery import load_dataset
     from hsae_dagster.stages.paid import ask_again as take_back
 
-    project = Project.here()
     found = take_back(project, load_dataset(project.data, dataset), refusals=refusals, batches=batches)
     if found.batches:
         click.echo(f"{found.batches} batches of `{dataset}` are forgotten; the next run submits others.")
@@ -441,11 +429,10 @@ def ask_again(dataset: str, refusals: bool, batches: bool) -> None:
 )
 def gold(dataset: str, per_concept: int) -> None:
     """Draw held-out texts of DATASET for people to label, half judged to have each concept and half not."""
-    prepare_home(project_root())
+    project = opened()
     from hsae_dagster.dataset.discovery import load_dataset
     from hsae_dagster.stages.gold import draw_sheet
 
-    project = Project.here()
     found = load_dataset(project.data, dataset)
     path, rows = draw_sheet(project, found, per_concept)
     click.echo(f"{rows} rows are in {path}")

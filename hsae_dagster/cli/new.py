@@ -1,6 +1,5 @@
 """`hsae new`, `hsae check` and `hsae fields`: from somebody's file to a dataset that can be run."""
 
-import itertools
 import sys
 import tempfile
 from pathlib import Path
@@ -8,14 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hsae_dagster.cli.run import opened
 from hsae_dagster.errors import DatasetError, MethodError
-from hsae_dagster.orchestration.project import Project, prepare_home, project_root
+from hsae_dagster.orchestration.project import Project
 
 if TYPE_CHECKING:
     from hsae_dagster.dataset.discovery import Dataset
     from hsae_dagster.dataset.new.intake import Intake
     from hsae_dagster.dataset.new.pairs import PairWishes, Rule
-    from hsae_dagster.dataset.new.proposal import Field, Proposal, Wishes
+    from hsae_dagster.dataset.new.proposal import Proposal, Wishes
+    from hsae_dagster.dataset.new.roles import Field
     from hsae_dagster.dataset.rows import Rows
 
 # Bytes of a file that `hsae check` reads a second time, to see whether it can be read otherwise.
@@ -68,10 +69,10 @@ def new(
     from hsae_dagster.dataset.new.intake import exists_already, name_for, publish, take_in, write_plain
     from hsae_dagster.dataset.new.proposal import Wishes, propose, render
 
-    prepare_home(project_root())
+    project = opened()
     how = _how_to_pair(pairs_within, pairs, least_margin, move)
     name = check_name(name or (f"{name_for(source)[:58]}_pairs" if how else name_for(source)))
-    target = Project.here().data / name
+    target = project.data / name
     if (target / "dataset.yaml").exists():
         raise DatasetError(exists_already(source, target))
     intake = take_in(source, encoding=encoding, sheet=sheet)
@@ -111,21 +112,19 @@ def check(dataset: str) -> None:
     from hsae_dagster.dataset.rows import read_rows
     from hsae_dagster.dataset.values import missing_codes
 
-    prepare_home(project_root())
-    loaded = load_dataset(Project.here().data, dataset)
+    project = opened()
+    loaded = load_dataset(project.data, dataset)
     rows = read_rows(loaded)
-    click.echo(describe(loaded, rows, Project.here().results))
+    click.echo(describe(loaded, rows, project.results))
     texts = [rows.frame[name].rename("text") for name in ("text", "text_a", "text_b") if name in rows.frame.columns]
-    bundled = loaded.spec.embedding.model == "minilm"
-    codes = missing_codes(rows.frame["label"]) if loaded.spec.task == "regression" else ()
-    if codes:
-        click.echo(
-            f"Note: `{loaded.spec.columns.label}` is {' or '.join(map(str, codes))} in some rows, far from all "
-            f"other values: codes for missing answers? If so, set columns.missing to {list(codes)} and "
-            "columns.on_missing to drop."
+    bundled, notes = loaded.spec.embedding.model == "minilm", []
+    if loaded.spec.task == "regression" and (codes := missing_codes(rows.frame["label"])):
+        notes.append(
+            f"`{loaded.spec.columns.label}` is {' or '.join(map(str, codes))} in some rows, far from all other values: "
+            f"codes for missing answers? If so, set columns.missing to {list(codes)} and columns.on_missing to drop."
         )
-    notes = (_otherwise(loaded), _settling(loaded), _about_gold(loaded), strange_texts(texts, bundled=bundled))
-    for said in itertools.chain(*notes):
+    notes += [*_otherwise(loaded), *_settling(loaded), *_about_gold(loaded), *strange_texts(texts, bundled=bundled)]
+    for said in notes:
         click.echo(f"Note: {said}")
 
 
@@ -133,11 +132,9 @@ def check(dataset: str) -> None:
 @click.argument("section", required=False)
 def fields(section: str | None) -> None:
     """Print every field of dataset.yaml, or those of one SECTION such as `columns`."""
-    from hsae_dagster.dataset.sections import field_reference, section_names
+    from hsae_dagster.dataset.sections import field_reference
     from hsae_dagster.dataset.spec import DatasetSpec
 
-    if section is not None and section not in section_names(DatasetSpec):
-        raise DatasetError(f"dataset.yaml has no section `{section}`. It has {', '.join(section_names(DatasetSpec))}.")
     click.echo(field_reference(DatasetSpec, section))
 
 
@@ -277,20 +274,20 @@ def _pair(
             f"The files of {source} are splits by their names, and pairs are split by `{how.within}`. Give one file "
             "with all rows."
         )
-    made = pair_up(intake.frame, source.name, wishes, how)
-    made.frame.write_parquet(aside / FILE)
-    return Intake(made.frame, (aside / FILE,), FILE), made.proposal, made.unsure
+    frame, proposal, unsure = pair_up(intake.frame, source.name, wishes, how)
+    frame.write_parquet(aside / FILE)
+    return Intake(frame, (aside / FILE,), FILE), proposal, unsure
 
 
 def _about_cluster(proposal: "Proposal") -> str:
     """What made the clusters of a proposal that cannot be split."""
-    found = next((field for field in proposal.fields if field.active and field.path == "columns.cluster_by"), None)
-    if found is None or found.why == "As you said.":
-        return ""
-    return (
-        f" The clusters are those of `{found.value}`: {found.why[0].lower()}{found.why[1:]} Another column is named "
-        "with --cluster-by; `--cluster-by none` counts every text as independent."
-    )
+    for field in proposal.fields:
+        if field.active and field.path == "columns.cluster_by" and field.why != "As you said.":
+            return (
+                f" The clusters are those of `{field.value}`: {field.why[0].lower()}{field.why[1:]} Another column is "
+                "named with --cluster-by; `--cluster-by none` counts every text as independent."
+            )
+    return ""
 
 
 def _try_out(name: str, declaration: str, intake: "Intake", plain: Path) -> str:
@@ -322,11 +319,9 @@ def _say_unsure(unsure: "list[Field]") -> None:
         return
     click.echo("Not sure about:")
     for field in unsure:
-        option = field.path.removeprefix("columns.").replace("_", "-")
-        if any(f"--{option}" in parameter.opts for parameter in new.params):
-            others = f"; or {', '.join(field.others)} (--{option} …)" if field.others else f" (--{option} …)"
-        else:
-            others = f"; or {', '.join(field.others)}" if field.others else ""
+        option = "--" + field.path.removeprefix("columns.").replace("_", "-")
+        others = f"; or {', '.join(field.others)}" if field.others else ""
+        others += f" ({option} …)" if any(option in parameter.opts for parameter in new.params) else ""
         click.echo(f"  {field.path}: {field.value}{others}")
         if not field.others:
             click.echo(f"    {field.why}")

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 
+def opened() -> Project:
+    """This project, with its home made ready."""
+    prepare_home(project_root())
+    return Project.here()
+
+
 def register(*, others: bool = True) -> list[str]:
     """Make every usable dataset a partition; returns their names.
 
@@ -64,12 +70,11 @@ def print_findings(dataset: str, seconds: float) -> None:
     project = Project.here()
     evaluation = StoredEvaluation.current(project.store, dataset)
     summary, rows = evaluation.summary, evaluation.rows
-    used = (
-        "on texts never tested on before" if summary["look"] == 1 else "on held-out texts that an earlier look has used"
-    )
+    first = summary["look"] == 1
+    used = "on texts never tested on before" if first else "on held-out texts that an earlier look has used"
     if rows and FOUND_IN in rows[0]:
         used = "each on the half of the texts that it was not found in"
-        used += "" if summary["look"] == 1 else ", which an earlier look has used"
+        used += "" if first else ", which an earlier look has used"
     click.echo(f"\nWhat goes with {summary['outcome']} in `{dataset}`, tested {used}:\n")
     for line in columns(rows, terminal_width()):
         click.echo(line)
@@ -97,8 +102,7 @@ def columns(rows: list[dict[str, Any]], width: int | None = None) -> list[str]:
         return ["(nothing found: no claim was tested)"]
     names = list(rows[0])
     cells = [[str(row[name]) for name in names] for row in [dict(zip(names, names, strict=True)), *rows]]
-    widths = [max(len(row[j]) for row in cells) for j in range(len(names))]
-    widths = [min(size, _WIDEST) for size in widths]
+    widths = [min(max(len(row[j]) for row in cells), _WIDEST) for j in range(len(names))]
     if width is not None:
         for j in sorted(range(len(widths)), key=lambda j: -widths[j]):
             spare = width - sum(widths) - 2 * (len(widths) - 1)
@@ -125,12 +129,11 @@ def run(dataset: str, until: str | None) -> None:
 
 def materialize(dataset: str, until: str | None = None) -> None:
     """Materialize every asset of a dataset in this process, showing progress, and print its hypotheses."""
-    prepare_home(project_root())
-    started = time.monotonic()
+    project, started = opened(), time.monotonic()
     from hsae_dagster.dataset.discovery import load_dataset
     from hsae_dagster.stages.gold import gold_offer
 
-    declared = load_dataset(Project.here().data, dataset)
+    declared = load_dataset(project.data, dataset)
     declared.file_paths()
     click.echo(f"Materializing {f'`{dataset}` until {until}' if until else f'every asset of `{dataset}`'}\n")
     if until is None and (offer := gold_offer(declared)):
@@ -222,7 +225,7 @@ def _refused(dataset: str, events: "list[dg.DagsterEvent]") -> str | None:
         describe(load_dataset(Project.here().data, dataset), results=Project.here().results)
     except HsaeError as error:
         return f"`{stage}` stopped: {error}"
-    demanded = CHECKS.get(failed.asset_key.path[-1], {}).get(failed.check_name, (True, failed.check_name))[1]
+    demanded = CHECKS.get(stage, {}).get(failed.check_name, (True, failed.check_name))[1]
     found = ", ".join(f"{name}: {value.value}" for name, value in failed.metadata.items())
     return f"`{stage}` stopped because a check failed. Required: {demanded} Found: {found or 'the opposite'}."
 
@@ -321,8 +324,10 @@ DEMO, FALLBACK = "movie_reviews", "planted"
 @click.argument("names", nargs=-1)
 def sample(names: tuple[str, ...]) -> None:
     """Fetch sample datasets by name (all of them without a name)."""
-    prepare_home(project_root())
-    for name in names or tuple(sample_names()):
+    from hsae_dagster.sample_data.registry import SAMPLES
+
+    opened()
+    for name in names or SAMPLES:
         problem = obtain(name)
         if problem and names:
             raise click.ClickException(problem)
@@ -344,20 +349,13 @@ def demo() -> None:
     click.echo("\nLook at it in Dagster:  make ui")
 
 
-def sample_names() -> list[str]:
-    """Names of the samples that this project can make."""
-    from hsae_dagster.sample_data.registry import SAMPLES
-
-    return list(SAMPLES)
-
-
 def obtain(name: str) -> str | None:
     """Fetch one sample; returns what went wrong in a sentence, or None."""
     from hsae_dagster.sample_data.registry import prepare_sample
 
-    root = project_root()
+    downloads = project_root() / "downloads"
     try:
-        prepare_sample(name, Project.here().data, root / "downloads", lambda message: click.echo(f"  {message}"))
+        prepare_sample(name, Project.here().data, downloads, lambda message: click.echo(f"  {message}"))
     except HsaeError as error:
         click.echo(f"  {name}: {error}")
         return f"`{name}` could not be fetched: {error}"
@@ -370,9 +368,9 @@ def fetch(experiments: tuple[str, ...]) -> None:
     """Fetch the published files of EXPERIMENTS (headlines, yelp, congress; all without a name) from Hugging Face."""
     from hsae_dagster.sample_data.fetch import EXPERIMENTS, fetch_published
 
-    prepare_home(project_root())
+    project = opened()
     for name in experiments or EXPERIMENTS:
-        for path in fetch_published(name, Project.here().data, click.echo):
+        for path in fetch_published(name, project.data, click.echo):
             click.echo(f"  {path}")
 
 
@@ -388,8 +386,7 @@ def serve(port: int, with_parent: bool) -> None:
 
     from hsae_dagster.assets.catalog import keep_overview
 
-    prepare_home(project_root())
-    project = Project.here()
+    project = opened()
     folder = project.results / "reports"
     folder.mkdir(parents=True, exist_ok=True)
     if with_parent:

@@ -31,14 +31,14 @@ class _OnceEach(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         first: dict[str, Any] = {}
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in first:
-                line = first[key.value].line + 1
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (mark := first.setdefault(key.value, key.start_mark)) is not key.start_mark:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"`{key.value}` stands here and in line {line}; keep one of them", key.start_mark
+                    None,
+                    None,
+                    f"`{key.value}` stands here and in line {mark.line + 1}; keep one of them",
+                    key.start_mark,
                 )
-            if isinstance(key, yaml.ScalarNode):
-                first[key.value] = key.start_mark
         return super().construct_mapping(node, deep)
 
 
@@ -50,11 +50,7 @@ def load_yaml(text: str) -> Any:
         ValueError: an impossible date or number.
         RecursionError: brackets without end.
     """
-    loader = _OnceEach(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
+    return yaml.load(text, _OnceEach)  # noqa: S506 - a safe loader
 
 
 def inherit(name: str, own: dict[str, Any], base: Any) -> dict[str, Any]:
@@ -93,8 +89,8 @@ def merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 _LONGEST_NAME = 1000
-# Fields that name a file with a prompt, by section.
-PROMPTS = {"interpretation": ("prompt", "revision_prompt"), "annotation": ("prompt",)}
+# Fields that name a file with a prompt.
+PROMPTS = (("interpretation", "prompt"), ("interpretation", "revision_prompt"), ("annotation", "prompt"))
 DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9_\-]{0,63}")
 
 
@@ -111,20 +107,21 @@ class Dataset:
         """The dataset whose files this one reads: itself, or the one it extends."""
         return self.spec.extends or self.name
 
+    @property
+    def named_files(self) -> list[tuple[str | None, str]]:
+        """(declared split or None, name) of each file, in declared order."""
+        files = self.spec.files
+        if isinstance(files, dict):
+            return [(split, file) for split, file in files.items()]
+        return [(None, file) for file in ([files] if isinstance(files, str) else files)]
+
     def file_paths(self) -> list[tuple[str | None, Path]]:
         """(declared split or None, path) of each file, in declared order.
 
         Raises:
             DatasetError: a file lies outside the folder or is missing.
         """
-        files = self.spec.files
-        if isinstance(files, str):
-            named: list[tuple[str | None, str]] = [(None, files)]
-        elif isinstance(files, dict):
-            named = [(split, file) for split, file in files.items()]
-        else:
-            named = [(None, file) for file in files]
-        return [(split, self.resolve(file)) for split, file in named]
+        return [(split, self.resolve(file)) for split, file in self.named_files]
 
     def checkpoint_path(self, file: str) -> Path:
         """Path of a checkpoint that `saes` names.
@@ -172,8 +169,6 @@ def check_name(name: str) -> str:
 
 def dataset_names(data_dir: Path) -> list[str]:
     """Names of the folders under `data_dir` that hold a dataset.yaml, sorted. Bad names are left out."""
-    if not data_dir.is_dir():
-        return []
     found = (p.parent.name for p in data_dir.glob("*/dataset.yaml"))
     return sorted(name for name in found if DATASET_NAME.fullmatch(name))
 
@@ -202,23 +197,20 @@ def load_dataset(data_dir: Path, name: str) -> Dataset:
 
 
 def _with_prompts(dataset: Dataset) -> Dataset:
-    sections = {}
-    for section, names in PROMPTS.items():
-        declared = getattr(dataset.spec, section)
-        texts = {}
-        for name in names:
-            if (file := getattr(declared, name)) is not None:
-                path = dataset.resolve(file, f"{section}.{name}")
-                try:
-                    texts[name] = path.read_text(encoding="utf-8")
-                except (UnicodeDecodeError, OSError) as error:
-                    raise DatasetError(
-                        f"Dataset `{dataset.name}`: `{section}.{name}`: {path} cannot be read as UTF-8 "
-                        f"({error}). Save it as UTF-8."
-                    ) from error
-        if texts:
-            sections[section] = declared.model_copy(update=texts)
-    return replace(dataset, spec=dataset.spec.model_copy(update=sections)) if sections else dataset
+    spec = dataset.spec
+    for section, name in PROMPTS:
+        declared = getattr(spec, section)
+        if (file := getattr(declared, name)) is not None:
+            path = dataset.resolve(file, f"{section}.{name}")
+            try:
+                read = declared.model_copy(update={name: path.read_text(encoding="utf-8")})
+            except (UnicodeDecodeError, OSError) as error:
+                raise DatasetError(
+                    f"Dataset `{dataset.name}`: `{section}.{name}`: {path} cannot be read as UTF-8 ({error}). Save it "
+                    "as UTF-8."
+                ) from error
+            spec = spec.model_copy(update={section: read})
+    return replace(dataset, spec=spec)
 
 
 def _read_yaml(data_dir: Path, name: str) -> Any:
@@ -238,7 +230,8 @@ def _read_yaml(data_dir: Path, name: str) -> Any:
         raise DatasetError(f"{path} cannot be read: {error.strerror}. Make it readable, and run again.") from error
     # PyYAML itself stumbles over an impossible date, a number of a million digits, or brackets without end.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is not valid YAML in UTF-8: {_one_line(error)}. Correct that place.") from error
+        why = " ".join(str(error).split())
+        raise DatasetError(f"{path} is not valid YAML in UTF-8: {why}. Correct that place.") from error
 
 
 def parse_declaration(raw: Any, path: Path) -> DatasetSpec:
@@ -282,11 +275,9 @@ def files_stamp(dataset: Dataset) -> str:
     Cheap where `files_fingerprint` reads every byte, so that looking for changes costs nothing however large the
     files are.
     """
-    stamps: list[object] = [dataset.spec.model_dump(mode="json")]
-    for split, path in dataset.file_paths():
-        status = path.stat()
-        stamps.append([split, path.name, status.st_size, status.st_mtime_ns, status.st_ino])
-    return hash_json(stamps)
+    stats = [(split, path.name, path.stat()) for split, path in dataset.file_paths()]
+    stamps = [[split, name, stat.st_size, stat.st_mtime_ns, stat.st_ino] for split, name, stat in stats]
+    return hash_json([dataset.spec.model_dump(mode="json"), *stamps])
 
 
 def _explain(path: Path, error: ValidationError) -> str:
@@ -304,7 +295,3 @@ def _explain(path: Path, error: ValidationError) -> str:
         else:
             lines.append(f"`{field}` is {item['input']!r}: {message}. Correct the value.")
     return f"{path} cannot be used: " + " ".join(lines)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -9,27 +9,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from hsae_dagster.dataset import values
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.spec import Selection, guidance_needs_texts
-from hsae_dagster.dataset.values import (
-    class_key,
-    class_name,
-    class_sizes,
-    classes_of,
-    each_class,
-    listed,
-    listed_classes,
-    one_against_the_rest,
-    seconds_of,
-    why_no_number,
-    without_percent_signs,
-)
 from hsae_dagster.errors import DatasetError, MethodError
 
-# A category needs this many rows, on average; so many categories are always allowed, and never more than so many.
-_ROWS_PER_CATEGORY = 50
-_ALWAYS = 31
-_EVER = 61
 # Of what divides the rows, each level is selected in, or tested, on its own.
 MOST_LEVELS = 30
 # A column settles the outcome if its levels agree more often than chance would let them once in a thousand tables; of
@@ -41,7 +25,7 @@ _SAME_ORDER, _FEWEST_ROWS = 0.999, 20
 
 def most_categories(rows: int) -> int:
     """Categories of a control that so many rows can hold constant: one for every 50, at least 31, at most 61."""
-    return min(max(rows // _ROWS_PER_CATEGORY, _ALWAYS), _EVER)
+    return min(max(rows // 50, 31), 61)
 
 
 def check_categories(dataset: Dataset, frame: pl.DataFrame) -> None:
@@ -99,13 +83,11 @@ def check_not_outcome(dataset: Dataset, frame: pl.DataFrame) -> None:
     """
     for name in dataset.spec.columns.controls:
         both = pl.DataFrame({"x": frame[f"control:{name}"], "y": frame["label"]}).drop_nulls()
+        rho = None
         if both["x"].dtype.is_numeric():
             both = both.filter(pl.col("x").cast(pl.Float64).is_finite())
             rho = both.select(pl.corr("x", "y", method="spearman")).item() if both.height >= _FEWEST_ROWS else None
-            same = rho is not None and abs(rho) >= _SAME_ORDER
-        else:
-            same = False
-        if same or settles(both["x"], both["y"]):
+        if abs(rho or 0.0) >= _SAME_ORDER or settles(both["x"], both["y"]):
             raise DatasetError(
                 f"Dataset `{dataset.name}`: the control `{name}` determines the outcome "
                 f"`{dataset.spec.columns.label}`: rows that share a value of it share the outcome, so with it "
@@ -120,13 +102,13 @@ def levels_of(observations: pl.DataFrame, name: str) -> np.ndarray:
     Raises:
         MethodError: the control has more than `MOST_LEVELS` levels.
     """
-    values = observations[f"control:{name}"].cast(pl.String).fill_null("(none)")
-    if values.n_unique() > MOST_LEVELS:
+    levels = observations[f"control:{name}"].cast(pl.String).fill_null("(none)")
+    if levels.n_unique() > MOST_LEVELS:
         raise MethodError(
-            f"The column `{name}` has {values.n_unique()} levels; strata and subgroups need a category with at most "
+            f"The column `{name}` has {levels.n_unique()} levels; strata and subgroups need a category with at most "
             f"{MOST_LEVELS}. Group its values in the data file, or take it out of selection.within and interactions."
         )
-    return np.array(values.to_list(), dtype=str)
+    return np.array(levels.to_list(), dtype=str)
 
 
 def check_levels(selection: Selection, observations: pl.DataFrame) -> None:
@@ -148,10 +130,10 @@ def check_labels(dataset: Dataset, observations: pl.DataFrame) -> None:
         MethodError: with the split and the value.
     """
     for split in ("train", "holdout"):
-        values = observations.filter(pl.col("split") == split)["label"].unique()
-        if values.len() == 1:
+        labels = observations.filter(pl.col("split") == split)["label"].unique()
+        if labels.len() == 1:
             raise MethodError(
-                f"Dataset `{dataset.name}`: every label of the {split} split is {values[0]:g}, so nothing can be "
+                f"Dataset `{dataset.name}`: every label of the {split} split is {labels[0]:g}, so nothing can be "
                 "learned or tested there. Bring more rows of the rarer outcome, take another columns.label or "
                 "columns.positive, or change splits.salt."
             )
@@ -174,12 +156,12 @@ def check_sizes(dataset: Dataset, n_train: int, kind: str) -> None:
     for sae in spec.listed_saes:
         if sae.checkpoint is not None:
             dataset.checkpoint_path(sae.checkpoint)
-    too_wide = next((sae.m for sae in trained if sae.m > n_train), None)
-    if too_wide is not None:
-        raise MethodError(
-            f"Dataset `{dataset.name}`: an autoencoder of m = {too_wide} neurons cannot be trained on {n_train} "
-            f"training {kind}s. Lower `saes.m` to a tenth of them or less, or bring more texts."
-        )
+    for sae in trained:
+        if sae.m > n_train:
+            raise MethodError(
+                f"Dataset `{dataset.name}`: an autoencoder of m = {sae.m} neurons cannot be trained on {n_train} "
+                f"training {kind}s. Lower `saes.m` to a tenth of them or less, or bring more texts."
+            )
     if kind != "text" and any(sae.label_weight > 0 for sae in trained):
         raise MethodError(f"Dataset `{dataset.name}`: {guidance_needs_texts(kind)}.")
     # Of a checkpoint the file tells the size; of a size that is chosen only the largest is known.
@@ -197,9 +179,12 @@ READERS = {
     ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
     ".tsv": lambda path: pl.read_csv(path, infer_schema_length=None, separator="\t"),
     ".jsonl": lambda path: pl.read_ndjson(path, infer_schema_length=None),
-    ".json": lambda path: _read_json(path),
+    # One array of objects or, as in the published HypotheSAEs data, one object a line.
+    ".json": lambda path: (pl.read_json if _begins(path, b"[") else pl.read_ndjson)(path, infer_schema_length=None),
 }
 
+# Polars panics on some damaged files, which Python sees as no Exception at all.
+READING_FAULTS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
 # Polars tells programmers which of its parameters to change; nobody here can.
 HINTS = (
     r"(?i)you might want to|\bhint:|consider |try (?:setting|increasing)|set `|resolved plan|this error|infer_schema"
@@ -244,30 +229,26 @@ def read_rows(dataset: Dataset) -> Rows:
     dropped: dict[str, int] = {}
     for part in parts:
         for reason, count in part.dropped.items():
-            dropped[reason] = dropped.get(reason, 0) + count
+            if count:
+                dropped[reason] = dropped.get(reason, 0) + count
     if frame.is_empty():
         names = ", ".join(path.name for _, path in paths)
-        why = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items() if n) or "there are none"
+        why = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items()) or "there are none"
         raise DatasetError(
             f"Dataset `{dataset.name}`: no rows are left of {names} ({why}). Add rows, or correct `files`."
         )
     _check_labels(dataset, frame)
     check_categories(dataset, frame)
     check_not_outcome(dataset, frame)
-    columns = dataset.spec.columns
-    classes = class_sizes(each_class(frame["class"], columns.listed)) if columns.positive is not None else {}
-    return Rows(frame.drop("class"), {reason: n for reason, n in dropped.items() if n}, classes, parts[0].percents)
+    columns, classes = dataset.spec.columns, {}
+    if columns.positive is not None:
+        classes = values.class_sizes(values.each_class(frame["class"], columns.listed))
+    return Rows(frame.drop("class"), dropped, classes, parts[0].percents)
 
 
-def _read_json(path: Path) -> pl.DataFrame:
-    """JSON files hold either one array of objects or, as the published HypotheSAEs data, one object a line."""
+def _begins(path: Path, sign: bytes) -> bool:
     with path.open("rb") as stream:
-        first = stream.read(64).lstrip()[:1]
-    return (
-        pl.read_json(path, infer_schema_length=None)
-        if first == b"["
-        else pl.read_ndjson(path, infer_schema_length=None)
-    )
+        return stream.read(64).lstrip().startswith(sign)
 
 
 def _read_file(dataset: Dataset, split: str | None, path: Path) -> Rows:
@@ -278,8 +259,7 @@ def _read_file(dataset: Dataset, split: str | None, path: Path) -> Rows:
         )
     try:
         raw = reader(path)
-    # Polars panics on some damaged files, which Python sees as no Exception at all.
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+    except READING_FAULTS as error:
         raise DatasetError(
             f"Dataset `{dataset.name}`: {path} cannot be read as {path.suffix[1:]}: {reading_fault(error)} "
             f"{encoding_fault(path)}Check the file's format and that it is UTF-8; `hsae new` reads most other "
@@ -307,7 +287,6 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> tuple[pl.D
                 f"Dataset `{dataset.name}`: {path.name} has no column `{column}` (it has {', '.join(raw.columns)}). "
                 "Correct `columns` in dataset.yaml, or the file."
             )
-    for column in needed:
         if raw.schema[column].is_nested() or raw.schema[column] in (pl.Binary, pl.Object, pl.Duration):
             raise DatasetError(
                 f"Dataset `{dataset.name}`: column `{column}` of {path.name} holds {_kind(raw.schema[column])}, not "
@@ -315,7 +294,7 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> tuple[pl.D
             )
     raw = _without_marks(raw, wanted.missing, [*texts.values(), wanted.label, *wanted.clusters, wanted.time])
     regression = dataset.spec.task == "regression"
-    raw, percents = without_percent_signs(raw, [*([wanted.label] if regression else []), *wanted.controls])
+    raw, percents = values.without_percent_signs(raw, [*([wanted.label] if regression else []), *wanted.controls])
     clusters = {name: pl.col(column).cast(pl.String) for name, column in _cluster_names(wanted.clusters).items()}
     picked = raw.select(
         *[pl.col(column).cast(pl.String).alias(name) for name, column in texts.items()],
@@ -331,16 +310,9 @@ def _pick_columns(dataset: Dataset, path: Path, raw: pl.DataFrame) -> tuple[pl.D
 
 
 def _times(dataset: Dataset, path: Path, column: pl.Series) -> pl.Series:
-    """The column as f64, null where a cell is empty.
-
-    Raises:
-        DatasetError: a value that does not read, with its row.
-    """
-    found = seconds_of(column)
-    given = column.is_not_null()
-    if column.dtype == pl.String:
-        given = given & (column.str.strip_chars() != "")
-    bad = (found.is_null() & given).arg_true()
+    """The column as f64, null where a cell is empty."""
+    found = values.seconds_of(column)
+    bad = (found.is_null() & (values.known(column) if column.dtype == pl.String else column.is_not_null())).arg_true()
     if len(bad):
         row = int(bad[0])
         raise DatasetError(
@@ -357,7 +329,7 @@ def _cluster_names(columns: Sequence[str]) -> dict[str, str]:
 
 def _without_marks(raw: pl.DataFrame, marks: Sequence[str | float], names: Sequence[str | None]) -> pl.DataFrame:
     """The table with null for every cell of these columns that holds a mark of a missing value."""
-    words = [class_key(mark) for mark in marks]
+    words = [values.class_key(mark) for mark in marks]
     numbers = [float(mark) for mark in marks if isinstance(mark, int | float)]
     for name in (name for name in names if name and marks):
         column = pl.col(name)
@@ -370,9 +342,8 @@ def _without_marks(raw: pl.DataFrame, marks: Sequence[str | float], names: Seque
 
 
 def _kind(dtype: pl.DataType) -> str:
-    return {pl.List: "lists", pl.Array: "lists", pl.Struct: "records", pl.Duration: "spans of time"}.get(
-        dtype.base_type(), "bytes"
-    )
+    kinds = {pl.List: "lists", pl.Array: "lists", pl.Struct: "records", pl.Duration: "spans of time"}
+    return kinds.get(dtype.base_type(), "bytes")
 
 
 def _check_kinds_agree(dataset: Dataset, read: list[tuple[Path, Rows]]) -> None:
@@ -437,14 +408,14 @@ def _truthy(raw: pl.DataFrame, name: str) -> pl.Expr:
 def _classes(dataset: Dataset, label: pl.Series) -> pl.Series:
     """Names of classes; with columns.listed, those of a cell beside each other, spelled alike."""
     listed = dataset.spec.columns.listed
-    return classes_of(label) if listed is None else listed_classes(label, listed)
+    return values.classes_of(label) if listed is None else values.listed_classes(label, listed)
 
 
 def _on_scale(dataset: Dataset, path: Path, label: pl.Series) -> pl.Series:
     """The place of each word on the declared scale, from 1 (f64), null where there is none."""
-    words = classes_of(label)
+    words = values.classes_of(label)
     scale = dataset.spec.columns.scale
-    places = {class_key(word): float(place) for place, word in enumerate(scale, 1)}
+    places = {values.class_key(word): float(place) for place, word in enumerate(scale, 1)}
     number = words.str.to_lowercase().replace_strict(places, default=None, return_dtype=pl.Float64)
     unknown = number.is_null() & words.is_not_null()
     if unknown.any():
@@ -460,13 +431,13 @@ def _label(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.Series:
     """The label as f64 with nulls where it is missing."""
     spec, label = dataset.spec, raw[dataset.spec.columns.label]
     if spec.columns.positive is not None:
-        target, classes = class_name(spec.columns.positive), _classes(dataset, label)
-        positive = one_against_the_rest(classes, target, spec.columns.listed)
+        target, classes = values.class_name(spec.columns.positive), _classes(dataset, label)
+        positive = values.one_against_the_rest(classes, target, spec.columns.listed)
         if not positive.sum():
+            present = values.listed(values.each_class(classes, spec.columns.listed))
             raise DatasetError(
                 f"Dataset `{dataset.name}`: no row of {path.name} has the value {target!r} in "
-                f"`{spec.columns.label}` (it has {listed(each_class(classes, spec.columns.listed))}). Correct "
-                "columns.positive."
+                f"`{spec.columns.label}` (it has {present}). Correct columns.positive."
             )
         return positive
     if spec.columns.scale:
@@ -477,9 +448,7 @@ def _label(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.Series:
             f"{label[0]}). Make a number of it, such as days since a day that matters, or name another label column."
         )
     if not (label.dtype.is_numeric() or label.dtype == pl.Boolean):
-        label = label.cast(pl.String)
-    if label.dtype == pl.String:
-        label = label.str.strip_chars()
+        label = label.cast(pl.String).str.strip_chars()
         label = label.set(label == "", None)
     number = label.cast(pl.Float64, strict=False)
     bad = number.is_null() & label.is_not_null()
@@ -487,12 +456,11 @@ def _label(dataset: Dataset, path: Path, raw: pl.DataFrame) -> pl.Series:
         row = int(bad.arg_true()[0])
         if spec.task == "regression":
             where = f"Dataset `{dataset.name}`: {path.name}, column `{spec.columns.label}`"
-            raise DatasetError(why_no_number(label, where, row, _NUMERIC["regression"]))
+            raise DatasetError(values.why_no_number(label, where, row, _NUMERIC["regression"]))
         where = f"Dataset `{dataset.name}`: {path.name} row {row + 1}, column `{spec.columns.label}`: {label[row]!r}"
         if spec.task == "classification":
-            raise DatasetError(
-                f"{where} is neither 0 nor 1; the classes are {listed(classes_of(label))}. {_ONE_AGAINST_THE_REST}"
-            )
+            present = values.listed(values.classes_of(label))
+            raise DatasetError(f"{where} is neither 0 nor 1; the classes are {present}. {_ONE_AGAINST_THE_REST}")
         raise DatasetError(f"{where} is not a number. {_NUMERIC[spec.task]}")
     return number.fill_nan(None)
 
@@ -527,15 +495,12 @@ def _clean(dataset: Dataset, frame: pl.DataFrame) -> Rows:
 
 
 def _check_labels(dataset: Dataset, frame: pl.DataFrame) -> None:
-    task, label = dataset.spec.task, frame["label"]
-    values = label.unique().sort().to_list()
+    task, labels = dataset.spec.task, frame["label"].unique().sort().to_list()
     names = ", ".join(frame["file"].unique(maintain_order=True))
     where = f"Dataset `{dataset.name}`: {names}, column `{dataset.spec.columns.label}`"
-    if len(values) < 2:
-        raise DatasetError(f"{where}: every label is {values[0]:g}, so nothing can predict it. Check the column.")
-    if task == "regression":
-        return
-    if not set(values) <= {0.0, 1.0}:
+    if len(labels) < 2:
+        raise DatasetError(f"{where}: every label is {labels[0]:g}, so nothing can predict it. Check the column.")
+    if task != "regression" and not set(labels) <= {0.0, 1.0}:
         number = "If the numbers have an order, set task to `regression` instead."
         remedy = f"{_ONE_AGAINST_THE_REST} {number}" if task == "classification" else _NUMERIC[task]
-        raise DatasetError(f"{where}: a {task} label must be 0 or 1; found {listed(frame['class'])}. {remedy}")
+        raise DatasetError(f"{where}: a {task} label must be 0 or 1; found {values.listed(frame['class'])}. {remedy}")

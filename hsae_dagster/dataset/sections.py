@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from pydantic.fields import FieldInfo
 
 from hsae_dagster.core.sae.config import SAEConfig
+from hsae_dagster.errors import DatasetError
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Range = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
@@ -208,19 +209,14 @@ def field_reference(model: type[Section], section: str | None = None) -> str:
     """A declaration (`DatasetSpec`) as a page of Markdown; with a section (`columns`, `saes`, …) only what is in that.
 
     Raises:
-        KeyError: there is no such section.
+        DatasetError: there is no such section.
     """
     tables = list(_tables(model, "", {}))
     if section is None:
         return "\n".join([TITLE, *(table for _, table in tables)])
-    if section not in section_names(model):
-        raise KeyError(section)
+    if section not in (names := list(dict.fromkeys(name for name, _ in tables if name))):
+        raise DatasetError(f"dataset.yaml has no section `{section}`. It has {', '.join(names)}.")
     return "\n".join(table for name, table in tables if name == section)
-
-
-def section_names(model: type[Section]) -> list[str]:
-    """The parts of dataset.yaml that have fields of their own."""
-    return list(dict.fromkeys(name for name, _ in _tables(model, "", {}) if name))
 
 
 def _tables(model: type[BaseModel], prefix: str, seen: dict[type[BaseModel], str]) -> Iterator[tuple[str, str]]:
@@ -268,8 +264,7 @@ def _default(info: FieldInfo) -> str:
         return "see below"
     if default is None or default in ((), ""):
         return "none"
-    value = list(default) if isinstance(default, tuple) else default
-    return f"`{json.dumps(value, ensure_ascii=False)}`" if not isinstance(value, str) else f"`{value}`"
+    return f"`{default if isinstance(default, str) else json.dumps(default, ensure_ascii=False)}`"
 
 
 def _kind(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> str:
@@ -289,11 +284,8 @@ def _named(annotation: Any) -> str:
         return " or ".join(_kind(part) for part in inner if part is not NoneType)
     if origin is tuple:
         parts = [_kind(part) for part in inner if part is not Ellipsis]
-        return (
-            f"list of {parts[0]}"
-            if Ellipsis in inner
-            else f"list of {len(parts)}: {' and '.join(dict.fromkeys(parts))}"
-        )
+        several = f"list of {len(parts)}: {' and '.join(dict.fromkeys(parts))}"
+        return f"list of {parts[0]}" if Ellipsis in inner else several
     if origin is dict:
         return f"{_kind(inner[1])} for each of {_kind(inner[0])}"
     if _models(annotation):

@@ -111,13 +111,6 @@ class Splits(Section):
     """Rows with one text: `join` keeps them and their clusters together; `leave_out` gives each text its own split and
     leaves out its rows in clusters of another split (for stock phrases)."""
 
-    @model_validator(mode="after")
-    def _leave_training_rows(self) -> "Splits":
-        taken = self.holdout + self.validation + (self.fidelity or 0.0)
-        if taken > 0.9:
-            raise ValueError(f"holdout, validation and fidelity add up to {taken:.2f}; leave at least 0.1 to train on")
-        return self
-
 
 class Embedding(Section):
     """How a text becomes a vector."""
@@ -325,8 +318,8 @@ class DatasetSpec(Section):
         taken = self.splits.holdout + self.splits.validation + self.fidelity_share
         if taken > 0.9:
             raise ValueError(
-                f"splits.holdout, splits.validation and the tenth on which a model's phrases are compared with "
-                f"their neurons (splits.fidelity) add up to {taken:.2f}; leave at least 0.1 to train on"
+                "splits.holdout, splits.validation and splits.fidelity (a tenth by default where a model writes "
+                f"phrases) add up to {taken:.2f}; leave at least 0.1 to train on"
             )
         why = self._why_no_halves()
         if self.splits.design == "two_halves" and why:
@@ -351,36 +344,23 @@ class DatasetSpec(Section):
 
     def _why_no_halves(self) -> str | None:
         """What speaks against two halves, and its remedy; None if nothing does."""
+        halves, why = "splits.design `two_halves`", None
         if isinstance(self.files, dict):
-            return "splits.design `two_halves` deals rows itself, but files names one per split; list them"
+            return f"{halves} deals rows itself, but files names one per split; list them"
         if "holdout" in self.splits.model_fields_set:
-            return "splits.design `two_halves` has no holdout beside the halves; leave splits.holdout out"
+            return f"{halves} has no holdout beside the halves; leave splits.holdout out"
         if self.columns.time is not None:
-            return (
-                "splits.design `two_halves` tests earlier rows by what later ones suggest, so it has no columns.time; "
-                "leave that out, or set splits.design to `holdout`"
-            )
-        if self.annotation.distil is not None:
-            return (
-                "annotation.distil labels the rest of one holdout, and splits.design `two_halves` has none; leave "
-                "distil out, or set splits.design to `holdout`"
-            )
-        if self.splits.reserve is not None:
-            return (
-                "splits.design `two_halves` tests every row there is and has no fresh reserve; leave splits.reserve "
-                "out, or set splits.design to `holdout`"
-            )
-        if any(sae.label_weight > 0 for sae in self.listed_saes):
-            return (
-                "both halves share their autoencoders, so splits.design `two_halves` needs some that no label guided; "
-                "leave label_weight out, or set splits.design to `holdout`"
-            )
-        if self.interpretation.model != "lexical":
-            return (
-                "splits.design `two_halves` finds claims offline; set interpretation.model to `lexical`, or "
-                "splits.design to `holdout`"
-            )
-        return None
+            why = f"{halves} tests earlier rows by what later ones suggest, so it has no columns.time; leave that out"
+        elif self.annotation.distil is not None:
+            why = f"annotation.distil labels the rest of one holdout, and {halves} has none; leave distil out"
+        elif self.splits.reserve is not None:
+            why = f"{halves} tests every row there is and has no fresh reserve; leave splits.reserve out"
+        elif any(sae.label_weight > 0 for sae in self.listed_saes):
+            why = f"both halves share their autoencoders, so {halves} needs some that no label guided"
+            why += "; leave label_weight out"
+        elif self.interpretation.model != "lexical":
+            why = f"{halves} finds claims offline; set interpretation.model to `lexical`"
+        return f"{why}, or set splits.design to `holdout`" if why else None
 
     @property
     def design(self) -> str:
@@ -412,13 +392,12 @@ class DatasetSpec(Section):
             return
         if self.annotation.model == "lexical":
             raise ValueError("annotation.distil saves calls to a language model; `lexical` judges every text for free")
-        unfit = [
-            ("a pairwise dataset", self.task == "pairwise"),
-            ("columns.controls", bool(self.columns.controls)),
-            ("inference.test `rank`", self.inference.test == "rank"),
-        ]
-        named = next((name for name, there in unfit if there), None)
-        if named:
+        unfit = {
+            "a pairwise dataset": self.task == "pairwise",
+            "columns.controls": bool(self.columns.controls),
+            "inference.test `rank`": self.inference.test == "rank",
+        }
+        if named := next((name for name, there in unfit.items() if there), None):
             raise ValueError(
                 f"annotation.distil corrects differences of means between texts, which does not go with {named}; "
                 "leave one of them out"

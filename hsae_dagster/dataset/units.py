@@ -123,42 +123,29 @@ def make_units(texts: pl.DataFrame, wanted: Kind | Literal["auto"]) -> UnitTable
     """
     if wanted == "text":
         return _whole(texts)
-    blocks, per_text = [], []
     kind: Kind = "sentence" if wanted == "auto" else wanted
-    for start in range(0, texts.height, _BLOCK):
-        part = texts.slice(start, _BLOCK)
+    blocks, per_text = [], []
+    for part in texts.iter_slices(_BLOCK):
         cut = [split_text(text, kind) for text in part["text"]]
         per_text += [len(units) for units in cut]
         blocks.append(_block(part["text_id"].to_list(), cut))
     if wanted == "auto" and median(per_text or [1]) < 2:
         return _whole(texts)
+    units, text_units = (pl.concat(part) for part in zip(*blocks, strict=True))
     # Of spellings with equal keys, which one is shown must not depend on the order of the texts.
-    units = (
-        pl.concat([b[0] for b in blocks]).sort("unit_id", "unit").unique("unit_id", keep="first", maintain_order=True)
-    )
-    return UnitTables(kind, units, pl.concat([b[1] for b in blocks]))
+    units = units.sort("unit_id", "unit").unique("unit_id", keep="first", maintain_order=True)
+    return UnitTables(kind, units, text_units)
 
 
 def _whole(texts: pl.DataFrame) -> UnitTables:
-    units = texts.select(pl.col("text_id").alias("unit_id"), pl.col("text").alias("unit"), "n_words")
-    ends = pl.col("text").str.len_chars().cast(pl.Int32)
-    nothing = pl.lit(0, dtype=pl.Int32)
-    places = texts.select(
-        "text_id",
-        nothing.alias("position"),
-        pl.col("text_id").alias("unit_id"),
-        nothing.alias("start"),
-        ends.alias("end"),
-    )
+    units = texts.select(unit_id="text_id", unit="text", n_words="n_words")
+    nothing, ends = pl.lit(0, dtype=pl.Int32), pl.col("text").str.len_chars().cast(pl.Int32)
+    places = texts.select("text_id", position=nothing, unit_id="text_id", start=nothing, end=ends)
     return UnitTables("text", units, places)
 
 
 def _block(ids: list[str], cut: list[list[Unit]]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    keys: dict[str, str] = {}
-    for units in cut:
-        for unit in units:
-            if unit.text not in keys:
-                keys[unit.text] = text_id(unit.text)
+    keys = {text: text_id(text) for text in dict.fromkeys(unit.text for units in cut for unit in units)}
     rows = [
         (key, position, keys[unit.text], unit.start, unit.end)
         for key, units in zip(ids, cut, strict=True)
@@ -281,7 +268,7 @@ def _joined(text: str, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
         waiting = None
         if words >= _SHORTEST:
             found.append((begin, end))
-        elif not found or _leads_on(piece.strip()):
+        elif not found or piece.strip().endswith((":", "：")) or _NUMBER.fullmatch(piece.strip()):
             waiting, waiting_words = begin, words
         else:
             found[-1] = (found[-1][0], end)
@@ -289,11 +276,6 @@ def _joined(text: str, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
         begin = found.pop()[0] if found else waiting
         found.append((begin, len(text)))
     return found
-
-
-def _leads_on(piece: str) -> bool:
-    """Whether it belongs to the words behind it: a number of a list, or a word before a colon."""
-    return piece.endswith((":", "：")) or _NUMBER.fullmatch(piece) is not None
 
 
 def _cut_long(text: str, start: int, end: int, longest: int) -> Iterator[tuple[int, int]]:

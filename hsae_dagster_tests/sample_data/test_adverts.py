@@ -13,16 +13,13 @@ from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import hash_json
 from hsae_dagster.sample_data import planted as adverts
 from hsae_dagster.sample_data.planted import (
-    BOILERPLATE,
-    CLOSINGS,
-    FAMILIES,
-    FORMS,
+    ADVERT_EFFECTS,
     OCCUPATIONS,
-    OPENINGS,
     PROPERTIES,
-    Adverts,
+    Generated,
     generate_adverts,
     variants,
+    write_generated,
 )
 from hsae_dagster.sample_data.registry import SAMPLES
 
@@ -41,11 +38,11 @@ FUNCTION_WORDS = frozenset(
 
 
 @pytest.fixture(scope="module")
-def made() -> Adverts:
+def made() -> Generated:
     return generate_adverts()
 
 
-def presence(data: Adverts) -> np.ndarray:
+def presence(data: Generated) -> np.ndarray:
     return data.truth.select(f"has_{name}" for name in PLANTED).to_numpy().astype(float)
 
 
@@ -59,18 +56,18 @@ def plainly(text: str) -> str:
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
-def test_shape(made: Adverts) -> None:
+def test_shape(made: Generated) -> None:
     assert made.rows.columns == ["advert", "text", "occupation", "city", "employer", "women_share"]
     named = [f"{kind}_{name}" for kind in ("has", "says") for name in PLANTED]
     assert made.truth.columns == ["advert", "text", "employer", *named]
     assert made.rows.select("advert", "text").equals(made.truth.select("advert", "text"))
     assert made.rows["text"].n_unique() == made.rows["advert"].n_unique() == made.rows.height == 1500
-    assert {one.name: one.effect for one in made.properties} == PLANTED
+    assert ADVERT_EFFECTS == PLANTED
     assert sum(PLANTED.values()) == 0
     assert made.rows["women_share"].drop_nulls().is_between(0, 100).all()
 
 
-def test_texts_are_long_and_of_several_sentences(made: Adverts) -> None:
+def test_texts_are_long_and_of_several_sentences(made: Generated) -> None:
     words = made.rows["text"].str.count_matches(r"\S*[\p{L}\p{N}]\S*")
     assert (words.min() >= 60, words.max() <= 100) == (True, True)
     assert words.quantile(0.9) - words.quantile(0.1) >= 20
@@ -82,18 +79,18 @@ def test_texts_are_long_and_of_several_sentences(made: Adverts) -> None:
     assert bare.filter(~listed).str.count_matches(r"[.!?](\s|<|$)").is_between(4, 9).all()
 
 
-def test_employers_are_clusters_of_unequal_size(made: Adverts) -> None:
+def test_employers_are_clusters_of_unequal_size(made: Generated) -> None:
     sizes = made.truth["employer"].value_counts()["count"]
     assert sizes.len() == 130 >= 120
     assert sizes.min() >= 3
     assert sizes.max() > 5 * sizes.median()
 
 
-def test_a_few_labels_are_missing(made: Adverts) -> None:
+def test_a_few_labels_are_missing(made: Generated) -> None:
     assert 0.005 < made.rows["women_share"].null_count() / made.rows.height < 0.03
 
 
-def test_properties_are_independent_of_each_other_of_occupation_and_of_employer(made: Adverts) -> None:
+def test_properties_are_independent_of_each_other_of_occupation_and_of_employer(made: Generated) -> None:
     x = presence(made)
     assert np.all((x.mean(axis=0) > 0.15) & (x.mean(axis=0) < 0.35))
     wanted = np.array([adverts.ADVERT_PREVALENCE[name] for name in PLANTED])
@@ -107,12 +104,12 @@ def test_properties_are_independent_of_each_other_of_occupation_and_of_employer(
             assert chi2 < (n - 1) + 4 * np.sqrt(2 * (n - 1))
 
 
-def test_length_does_not_depend_on_the_number_of_properties(made: Adverts) -> None:
+def test_length_does_not_depend_on_the_number_of_properties(made: Generated) -> None:
     words = made.rows["text"].str.count_matches(r"\S+").to_numpy()
     assert abs(np.corrcoef(words, presence(made).sum(axis=1))[0, 1]) < 0.15
 
 
-def fitted(data: Adverts):
+def fitted(data: Generated):
     noted = data.rows["women_share"].is_not_null().to_numpy()
     dummies = data.rows["occupation"].to_dummies().to_numpy().astype(float)
     groups = np.unique(data.truth["employer"].to_numpy(), return_inverse=True)[1]
@@ -121,7 +118,7 @@ def fitted(data: Adverts):
     return sm.OLS(y, x).fit(cov_type="cluster", cov_kwds={"groups": groups[noted]}), y, dummies[noted]
 
 
-def test_effects_are_recovered_with_the_occupation_held_constant(made: Adverts) -> None:
+def test_effects_are_recovered_with_the_occupation_held_constant(made: Generated) -> None:
     fit, y, dummies = fitted(made)
     assert np.abs((fit.params[:4] - list(PLANTED.values())) / fit.bse[:4]).max() < 3.5
     assert np.abs(fit.tvalues[:4]).min() > 6
@@ -132,14 +129,13 @@ def test_effects_are_recovered_with_the_occupation_held_constant(made: Adverts) 
     assert explained > 0.5
 
 
-def test_null_has_no_effects_and_the_same_texts(made: Adverts) -> None:
+def test_null_has_no_effects_and_the_same_texts(made: Generated) -> None:
     data = generate_adverts(null=True)
     assert data.truth.equals(made.truth)
-    assert all(one.effect == 0 for one in data.properties)
     assert np.abs(fitted(data)[0].tvalues[:4]).max() < 3.5
 
 
-def test_an_advert_says_its_properties_and_no_other(made: Adverts) -> None:
+def test_an_advert_says_its_properties_and_no_other(made: Generated) -> None:
     sentences = {name: [plainly(one) for pattern in PROPERTIES[name] for one in variants(pattern)] for name in PLANTED}
     for row in made.truth.iter_rows(named=True):
         text = plainly(row["text"])
@@ -150,7 +146,7 @@ def test_an_advert_says_its_properties_and_no_other(made: Adverts) -> None:
             assert not said or said == [plainly(row[f"says_{name}"])]
 
 
-def test_every_wording_is_used(made: Adverts) -> None:
+def test_every_wording_is_used(made: Generated) -> None:
     for name in PLANTED:
         said = made.truth[f"says_{name}"].drop_nulls()
         counts = [said.is_in(variants(pattern)).sum() for pattern in PROPERTIES[name]]
@@ -175,11 +171,12 @@ def test_no_word_stands_for_a_property() -> None:
 
 def test_there_is_much_to_say() -> None:
     assert len(OCCUPATIONS) >= 12
-    assert all(len(one.duties) >= 6 for one in OCCUPATIONS.values())
-    assert len(BOILERPLATE) >= 30
-    assert len(FAMILIES) * len(FORMS) >= 130
-    every = [*BOILERPLATE, *OPENINGS, *CLOSINGS]
-    every += [duty for one in OCCUPATIONS.values() for duty in one.duties]
+    assert all(len(one["duties"]) >= 6 for one in OCCUPATIONS.values())
+    made_of = adverts._ADVERTS
+    assert len(made_of["boilerplate"]) >= 30
+    assert len(made_of["families"]) * len(made_of["forms"]) >= 130
+    every = [sentence for part in ("boilerplate", "openings", "closings") for sentence in made_of[part]]
+    every += [duty for one in OCCUPATIONS.values() for duty in one["duties"]]
     every += [sentence for sentences in PROPERTIES.values() for sentence in sentences]
     assert len(set(every)) == len(every)
 
@@ -195,12 +192,12 @@ def test_there_is_much_to_say() -> None:
         (r"\b(approx|e\.g|Dr|Ms|Ltd)\.", 0.2, 0.7),
     ],
 )
-def test_texts_are_messy_where_real_files_are(made: Adverts, trace: str, least: float, most: float) -> None:
+def test_texts_are_messy_where_real_files_are(made: Generated, trace: str, least: float, most: float) -> None:
     share = made.rows["text"].str.contains(trace).mean()
     assert least < share < most
 
 
-def test_employers_are_spelled_in_several_ways_that_fold_to_one(made: Adverts) -> None:
+def test_employers_are_spelled_in_several_ways_that_fold_to_one(made: Generated) -> None:
     spelled, truly = made.rows["employer"], made.truth["employer"]
     assert spelled.n_unique() > truly.n_unique()
     assert 0.03 < (spelled != truly).mean() < 0.15
@@ -222,13 +219,13 @@ def test_too_few_texts_are_refused() -> None:
 
 
 def test_writing(tmp_path: Path) -> None:
-    rows, truth = adverts.write_adverts(tmp_path, 120, seed=2)
+    rows, truth = write_generated(tmp_path, "job_adverts", generate_adverts(120, seed=2))
     data = generate_adverts(120, seed=2)
     assert (rows.name, truth.name) == ("job_adverts.parquet", "truth.parquet")
     assert pl.read_parquet(rows).equals(data.rows)
     assert pl.read_parquet(truth).equals(data.truth)
     before = rows.read_bytes(), truth.read_bytes()
-    adverts.write_adverts(tmp_path, 120, seed=2)
+    write_generated(tmp_path, "job_adverts", generate_adverts(120, seed=2))
     assert (rows.read_bytes(), truth.read_bytes()) == before
 
 

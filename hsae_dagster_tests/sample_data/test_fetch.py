@@ -24,7 +24,7 @@ def wheel(path: Path, text: str) -> str:
 
 
 def pinned(sha256: str) -> fetch.Archive:
-    return fetch.Archive(package="invented_texts", version="1.0", filename=NAME, sha256=sha256, licence="none")
+    return fetch.Archive(package="invented_texts", version="1.0", filename=NAME, sha256=sha256)
 
 
 @pytest.fixture

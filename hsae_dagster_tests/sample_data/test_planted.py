@@ -9,44 +9,43 @@ import statsmodels.api as sm
 
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import hash_json
-from hsae_dagster.sample_data import planted
 from hsae_dagster.sample_data import planted as planted_words
-from hsae_dagster.sample_data.planted import Planted, generate_planted
+from hsae_dagster.sample_data.planted import EFFECTS, Generated, generate_planted, topic_words, write_generated
 from hsae_dagster.sample_data.registry import SAMPLES
 
 PLANTED = {"cooking": 0.9, "sailing": -0.9, "astronomy": 0.6, "football": -0.6}
 
 
 @pytest.fixture(scope="module")
-def made() -> Planted:
+def made() -> Generated:
     return generate_planted()
 
 
-def presence(data: Planted) -> np.ndarray:
+def presence(data: Generated) -> np.ndarray:
     return data.truth.drop("text").to_numpy().astype(float)
 
 
-def authors(data: Planted) -> np.ndarray:
+def authors(data: Generated) -> np.ndarray:
     return np.unique(data.rows["author"].to_numpy(), return_inverse=True)[1]
 
 
-def fitted(data: Planted):
+def fitted(data: Generated):
     fit = sm.OLS(data.rows["outcome"].to_numpy(), sm.add_constant(presence(data)))
     return fit.fit(disp=0, cov_type="cluster", cov_kwds={"groups": authors(data)})
 
 
-def test_shape(made: Planted) -> None:
+def test_shape(made: Generated) -> None:
     assert made.rows.columns == ["text", "outcome", "author"]
-    assert made.truth.columns == ["text", *[c.name for c in made.concepts]]
+    assert made.truth.columns == ["text", *planted_words.TOPICS]
     assert made.rows["text"].equals(made.truth["text"])
     assert made.rows["text"].n_unique() == made.rows.height == 3000
     assert made.rows["author"].n_unique() == 150
-    assert {c.name: c.effect for c in made.concepts if c.effect} == PLANTED
-    assert sum(c.effect for c in made.concepts) == 0
-    assert len(made.concepts) == 8
+    assert {topic: effect for topic, effect in EFFECTS.items() if effect} == PLANTED
+    assert sum(EFFECTS.values()) == 0
+    assert list(EFFECTS) == list(planted_words.TOPICS) and len(EFFECTS) == 8
 
 
-def test_concepts_are_present_at_the_same_rate_and_independently(made: Planted) -> None:
+def test_concepts_are_present_at_the_same_rate_and_independently(made: Generated) -> None:
     x = presence(made)
     # Standard error of a mean with 150 authors of 20 texts, intraclass correlation 0.125: 0.0154.
     assert np.abs(x.mean(axis=0) - 0.3).max() < 4 * 0.0154
@@ -54,7 +53,7 @@ def test_concepts_are_present_at_the_same_rate_and_independently(made: Planted) 
     assert np.abs(correlation).max() < 4 / np.sqrt(3000)
 
 
-def test_outcome_has_unit_variance_and_the_concepts_explain_half(made: Planted) -> None:
+def test_outcome_has_unit_variance_and_the_concepts_explain_half(made: Generated) -> None:
     y = made.rows["outcome"].to_numpy()
     assert y.var() == pytest.approx(1.0, abs=0.08)
     assert fitted(made).rsquared == pytest.approx(0.49, abs=0.04)
@@ -63,7 +62,7 @@ def test_outcome_has_unit_variance_and_the_concepts_explain_half(made: Planted) 
 def test_errors_that_ignore_authors_are_too_small() -> None:
     # Only the constant's error is inflated enough to show in one draw; presence adds the rest over many draws.
     data = generate_planted()
-    y = data.rows["outcome"].to_numpy() - presence(data) @ np.array([c.effect for c in data.concepts])
+    y = data.rows["outcome"].to_numpy() - presence(data) @ np.array(list(EFFECTS.values()))
     naive = sm.OLS(y, np.ones(y.size)).fit()
     robust = sm.OLS(y, np.ones(y.size)).fit(cov_type="cluster", cov_kwds={"groups": authors(data)})
     assert robust.bse[0] > 1.5 * naive.bse[0]
@@ -72,7 +71,7 @@ def test_errors_that_ignore_authors_are_too_small() -> None:
 def test_effects_are_recovered_from_the_truth() -> None:
     data = generate_planted(6000, seed=1)
     fit = fitted(data)
-    effects = np.array([c.effect for c in data.concepts])
+    effects = np.array(list(EFFECTS.values()))
     assert np.abs((fit.params[1:] - effects) / fit.bse[1:]).max() < 3.5
     assert np.abs(fit.tvalues[1:5]).min() > 6
 
@@ -85,7 +84,7 @@ def test_equal_seeds_give_equal_data_and_others_do_not() -> None:
 
 
 def test_vocabularies_are_generous_and_exclusive() -> None:
-    vocabularies = {topic: planted_words.topic_words(topic) for topic in planted_words.TOPICS}
+    vocabularies = {topic: topic_words(topic) for topic in planted_words.TOPICS}
     assert all(len(words) >= 40 for words in vocabularies.values())
     vocabularies["filler"] = _filler_words()
     for (a, of_a), (b, of_b) in combinations(vocabularies.items(), 2):
@@ -105,20 +104,21 @@ def _stem(word: str) -> str:
     return word
 
 
-def test_a_text_shows_the_words_of_its_concepts_and_of_no_other(made: Planted) -> None:
+def test_a_text_shows_the_words_of_its_concepts_and_of_no_other(made: Generated) -> None:
     allowed = planted_words.FUNCTION_WORDS | _filler_words()
+    shown = {topic: topic_words(topic) for topic in EFFECTS}
     for row in made.truth.head(500).iter_rows(named=True):
         said = planted_words.words(row["text"])
-        for concept in made.concepts:
-            assert bool(said & concept.words) == bool(row[concept.name])
-        assert said <= allowed.union(*(c.words for c in made.concepts))
+        for topic, words in shown.items():
+            assert bool(said & words) == bool(row[topic])
+        assert said <= allowed.union(*shown.values())
         assert row["text"].count(".") == 8
 
 
-def test_no_single_word_stands_for_its_topic(made: Planted) -> None:
-    for concept in made.concepts:
-        texts = made.truth.filter(pl.col(concept.name) == 1)["text"].head(400)
-        counts = Counter(word for text in texts for word in planted_words.words(text) & concept.words)
+def test_no_single_word_stands_for_its_topic(made: Generated) -> None:
+    for topic in EFFECTS:
+        texts = made.truth.filter(pl.col(topic) == 1)["text"].head(400)
+        counts = Counter(word for text in texts for word in planted_words.words(text) & topic_words(topic))
         assert max(counts.values()) < 0.4 * len(texts)
 
 
@@ -128,13 +128,13 @@ def test_too_few_texts() -> None:
 
 
 def test_writing(tmp_path: Path) -> None:
-    rows, truth = planted.write_planted(tmp_path, 60, seed=2)
+    rows, truth = write_generated(tmp_path, "planted", generate_planted(60, seed=2))
     made = generate_planted(60, seed=2)
     assert (rows.name, truth.name) == ("planted.parquet", "truth.parquet")
     assert pl.read_parquet(rows).equals(made.rows)
     assert pl.read_parquet(truth).equals(made.truth)
     content = rows.read_bytes(), truth.read_bytes()
-    planted.write_planted(tmp_path, 60, seed=2)
+    write_generated(tmp_path, "planted", generate_planted(60, seed=2))
     assert (rows.read_bytes(), truth.read_bytes()) == content
 
 

@@ -8,17 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import polars as pl
+from polars import selectors
 
-from hsae_dagster.dataset.values import (
-    folded,
-    list_separator,
-    lost_digits,
-    members,
-    missing_codes,
-    percents,
-    plain_amounts,
-    scale_of,
-)
+from hsae_dagster.dataset import values
 from hsae_dagster.errors import DatasetError
 
 Kind = Literal["text", "number", "flag", "category", "key", "date", "row number", "empty", "other"]
@@ -129,7 +121,7 @@ def profile(frame: pl.DataFrame, lists: Mapping[str, str] | None = None) -> list
 
 def _of_lists(column: pl.Series, separator: str) -> ColumnProfile:
     """A column known to hold lists: classes where they are few, else something no dataset can declare."""
-    cells = members(column, separator)
+    cells = values.members(column, separator)
     classes = cells.list.unique().explode().drop_nulls()
     base = ColumnProfile(column.name, "other", column.len(), cells.null_count(), classes.n_unique())
     if not 1 < base.distinct <= MOST_LEVELS:
@@ -139,10 +131,8 @@ def _of_lists(column: pl.Series, separator: str) -> ColumnProfile:
 
 def with_plain_types(frame: pl.DataFrame) -> pl.DataFrame:
     """The table with words for categories and numbers for decimals, as they are profiled."""
-    for name, dtype in frame.schema.items():
-        if dtype in (pl.Categorical, pl.Enum) or dtype.is_decimal():
-            frame = frame.with_columns(pl.col(name).cast(pl.Float64 if dtype.is_decimal() else pl.String))
-    return frame
+    words = selectors.categorical() | selectors.enum()
+    return frame.with_columns(words.cast(pl.String), selectors.decimal().cast(pl.Float64))
 
 
 def marks_nothing(words: pl.Series) -> pl.Series:
@@ -164,13 +154,13 @@ def _profile(column: pl.Series) -> ColumnProfile:
             column = column.set(marked, None)
     if column.dtype.is_float():
         column = column.fill_nan(None)
-    lost = lost_digits(column)
+    lost = values.lost_digits(column)
     column, codes = _without_codes(column)
     present = column.drop_nulls()
     distinct = present.n_unique()
     if not distinct:
         return ColumnProfile(name, "empty", rows, rows, 0)
-    levels = tuple(folded(_levels(present))) if distinct <= 2 * MOST_LEVELS else ()
+    levels = tuple(values.folded(_levels(present))) if distinct <= 2 * MOST_LEVELS else ()
     levels = levels if len(levels) <= MOST_LEVELS else ()
     distinct = len(levels) or distinct
     base = ColumnProfile(
@@ -191,11 +181,11 @@ def _without_codes(column: pl.Series) -> tuple[pl.Series, tuple[tuple[int, int],
         return column, ()
     present = column.drop_nulls()
     numbers = present.cast(pl.Float64, strict=False)
-    if not numbers.len() or numbers.null_count() or not (codes := missing_codes(numbers)):
+    if not numbers.len() or numbers.null_count() or not (codes := values.missing_codes(numbers)):
         return column, ()
-    values = column.cast(pl.Float64)
-    found = tuple((code, int((values == code).sum())) for code in codes)
-    return column.set(values.is_in([float(code) for code in codes]).fill_null(False), None), found
+    numbers = column.cast(pl.Float64)
+    found = tuple((code, int((numbers == code).sum())) for code in codes)
+    return column.set(numbers.is_in([float(code) for code in codes]).fill_null(False), None), found
 
 
 def _levels(present: pl.Series) -> tuple[tuple[str, int], ...]:
@@ -214,49 +204,40 @@ def _of_numbers(base: ColumnProfile, present: pl.Series) -> ColumnProfile:
 
 
 def _of_strings(base: ColumnProfile, present: pl.Series) -> ColumnProfile:
-    looked = present.head(LOOKED_AT)
-    numbers = looked.cast(pl.Float64, strict=False)
-    if base.distinct > 2 and (percent := _of_percents(base, present)):
-        return percent
-    if (numeric := 1 - numbers.null_count() / looked.len()) == 1 and base.distinct > 2:
-        return _of_numbers(base, present)
     if base.distinct == 2:
         return replace(base, kind="flag")
-    if numeric == 1:  # the same number throughout
+    looked = present.head(LOOKED_AT)
+    # Percents are never whole numbers, for they are no keys.
+    if base.distinct > 2 and (numbers := values.percents(present)).null_count() <= 0.1 * present.len():
+        return replace(base, kind="number", percent=True, not_numbers=_faulty(present, numbers))
+    numeric = 1 - looked.cast(pl.Float64, strict=False).null_count() / looked.len()
+    if numeric == 1:
         return _of_numbers(base, present)
     if numeric >= 0.9:
-        all_numbers = present.cast(pl.Float64, strict=False)
-        faulty = present.filter(all_numbers.is_null())
-        return replace(base, kind="number", not_numbers=(faulty.len(), str(faulty[0])))
+        return replace(base, kind="number", not_numbers=_faulty(present, present.cast(pl.Float64, strict=False)))
     sample = looked.head(200)
     if sum(bool(DATE.fullmatch(value)) for value in sample) >= 0.95 * sample.len():
         return replace(base, kind="date")
-    if listed := list_separator(looked):
+    if listed := values.list_separator(looked):
         separator, levels = listed
         return replace(base, kind="category", separator=separator, levels=levels, distinct=len(levels))
     words = _words(looked)
     # Names of films or laws have several words too, but come again and again.
     if words >= 3.0 and base.distinct >= 0.2 * present.len() and base.distinct > 10:
         return replace(base, kind="text", words=words)
-    scale = scale_of([value for value, _ in base.levels])
+    scale = values.scale_of([value for value, _ in base.levels])
     return replace(base, kind="category" if base.levels else "key", words=words, scale=scale)
+
+
+def _faulty(present: pl.Series, numbers: pl.Series) -> tuple[int, str] | None:
+    faulty = present.filter(numbers.is_null())
+    return (faulty.len(), str(faulty[0])) if faulty.len() else None
 
 
 def _words(cells: pl.Series) -> float:
     """Mean number of words; scripts without spaces have about one for every two signs, and a picture is one."""
-    counted = [int(cells.str.count_matches(pattern).sum()) for pattern in (r"\S+", UNSPACED, PICTURES)]
-    return (counted[0] + counted[1] / 2 + counted[2]) / cells.len()
-
-
-def _of_percents(base: ColumnProfile, present: pl.Series) -> ColumnProfile | None:
-    """The column if nine in ten of its values are percents; never whole numbers, for they are no keys."""
-    numbers = percents(present)
-    if numbers.null_count() > 0.1 * present.len():
-        return None
-    faulty = present.filter(numbers.is_null())
-    return replace(
-        base, kind="number", percent=True, not_numbers=(faulty.len(), str(faulty[0])) if faulty.len() else None
-    )
+    spaced, unspaced, pictures = (cells.str.count_matches(each).sum() for each in (r"\S+", UNSPACED, PICTURES))
+    return (spaced + unspaced / 2 + pictures) / cells.len()
 
 
 def words_of(name: str) -> list[str]:
@@ -369,9 +350,8 @@ def table_of_records(
     second = second_lines(names, rows)
     if second:
         lines = "a line" if second == 1 else f"{second} lines"
-        unusual.append(
-            f"{lines} below its names held no row, but wordings of questions (“{_shown(rows[0])}”): left out"
-        )
+        shown = " ".join(max(rows[0], key=len).split())[:60]
+        unusual.append(f"{lines} below its names held no row, but wordings of questions (“{shown}”): left out")
         rows = rows[second:]
     if any('"' in name for name in names):
         # Readers disagree on whether quotes in names are doubled.
@@ -381,7 +361,7 @@ def table_of_records(
     plain = pl.DataFrame(
         {name: pl.Series(cells, dtype=pl.String) for name, cells in zip(distinct(names), columns, strict=True)}
     )
-    amounts = plain_amounts(plain, separator)
+    amounts = values.plain_amounts(plain, separator)
     return ReadTable(typed(amounts.frame), amounts.frame, (*unusual, *amounts.said), Notes(doubts=amounts.doubts))
 
 
@@ -393,9 +373,7 @@ def names_at(records: Sequence[Record]) -> int | None:
     width = Counter([record.filled for record in records if record.filled] or [0]).most_common(1)[0][0]
     first = 0
     for number, record in enumerate(records):
-        if width < 2 and record.filled:
-            break
-        if record.filled >= width >= 2:
+        if record.filled >= max(width, 1):
             break
         # A line of one name and one empty one may be names; with more empty ones, or none, it is a title. So is
         # whatever stands above an empty line.
@@ -457,8 +435,3 @@ def _like_a_row(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     looked = rows[:LOOKED_AT_FOR_NAMES]
     again = (sum(row[column] == name for row in looked) for column, name in enumerate(names) if name.strip())
     return any(n > max(1, 0.02 * len(looked)) for n in again)
-
-
-def _shown(row: Sequence[str]) -> str:
-    said = max((cell for cell in row), key=len)
-    return " ".join(said.split())[:60]

@@ -15,6 +15,7 @@ import polars as pl
 import yaml
 
 from hsae_dagster.dataset.new.columns import ReadTable, Record, names_at, table_of_records
+from hsae_dagster.dataset.rows import READING_FAULTS
 from hsae_dagster.errors import DatasetError
 
 # Lines that are not plain ASCII, as far as they are looked at.
@@ -39,71 +40,47 @@ RARE = re.compile(r"mac_|cp(?!874)[478]\d\d$|cp1125|kz1048|hp_|ptcp|johab")
 FITS, CLEARLY = 0.97, 0.02
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """A file's text, its encoding, and what a person should know of it (empty for plain UTF-8).
-
-    Attributes:
-        text: without a byte order mark.
-        encoding: as it is called in a sentence.
-        unusual: half a sentence on why the file has to be written anew, or empty.
-    """
-
-    text: str
-    encoding: str = "UTF-8"
-    unusual: str = ""
-
-
-def decode(data: bytes, path: Path, wished: str | None = None) -> Decoded:
-    """The text of a file.
+def read_text(path: Path, wished: str | None = None) -> tuple[str, str]:
+    """The text of a file without a mark of its encoding, and half a sentence on why it has to be written anew, or none.
 
     Raises:
-        DatasetError: it is no text, or its encoding is unknown or cannot be told.
+        DatasetError: it is empty or no text, or its encoding is unknown or cannot be told.
     """
+    data = path.read_bytes()
+    if not data.strip():
+        raise DatasetError(f"{path.name} is empty. Give a table with one row per text.")
     if wished:
         return _as_wished(data, path, wished)
     for mark, encoding in ((codecs.BOM_UTF32_LE, "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
         if data.startswith(mark):
-            return Decoded(_whole(data, path, encoding), encoding.upper(), f"it was in {encoding.upper()}, not UTF-8")
+            return _whole(data, path, encoding), f"it was in {encoding.upper()}, not UTF-8"
     if b"\x00" in data[:4096]:
         return _without_mark(data, path)
     try:
-        return Decoded(data.decode("utf-8-sig"))
+        return data.decode("utf-8-sig"), ""
     except UnicodeDecodeError:
         return _mostly_utf8(data) or _guessed(data, path)
 
 
-def known_encoding(name: str) -> str:
-    """The codec of an encoding's name.
-
-    Raises:
-        DatasetError: Python knows none of that name.
-    """
+def _as_wished(data: bytes, path: Path, wished: str) -> tuple[str, str]:
     try:
-        found = codecs.lookup(name)
+        codec = codecs.lookup(wished)
     except (LookupError, ValueError):
-        found = None
+        codec = None
     # Codecs such as base64 are no encodings of text.
-    if found is None or not found._is_text_encoding:
+    if codec is None or not codec._is_text_encoding:
         raise DatasetError(
-            f"There is no encoding `{name}`. Use one of Python's names, such as utf-8, cp1252, gb18030, shift_jis."
+            f"There is no encoding `{wished}`. Use one of Python's names, such as utf-8, cp1252, gb18030, shift_jis."
         )
-    return found.name
-
-
-def _as_wished(data: bytes, path: Path, wished: str) -> Decoded:
-    encoding = known_encoding(wished)
-    encoding = "utf-8-sig" if encoding == "utf-8" else encoding
     try:
-        text = data.decode(encoding)
+        text = data.decode("utf-8-sig" if codec.name == "utf-8" else codec.name)
     except (UnicodeError, ValueError) as error:
         place = getattr(error, "start", 0)
         raise DatasetError(
             f"{path.name} is not in {wished}: line {data.count(10, 0, place) + 1:,} cannot be read so. Leave "
             "--encoding out to have it guessed, or name another."
         ) from None
-    plain = encoding in ("utf-8-sig", "ascii")
-    return Decoded(text, wished, "" if plain else f"it was in {wished}, as you said")
+    return text, "" if codec.name in ("utf-8", "utf-8-sig", "ascii") else f"it was in {wished}, as you said"
 
 
 def _whole(data: bytes, path: Path, encoding: str) -> str:
@@ -116,25 +93,21 @@ def _whole(data: bytes, path: Path, encoding: str) -> str:
         ) from None
 
 
-def _without_mark(data: bytes, path: Path) -> Decoded:
+def _without_mark(data: bytes, path: Path) -> tuple[str, str]:
     """UTF-16 without its mark has a zero beside nearly every Latin letter, always on the same side."""
     head = data[:4096]
     zeros = (head[::2].count(0), head[1::2].count(0))
     half = max(len(head) // 2, 1)
     for side, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
         if zeros[side] > 0.4 * half and zeros[1 - side] < 0.05 * half:
-            return Decoded(_whole(data, path, encoding), "UTF-16", "it was in UTF-16 without a mark, not UTF-8")
-    if max(zeros) > 0.02 * half:
+            return _whole(data, path, encoding), "it was in UTF-16 without a mark, not UTF-8"
+    text = _decoded(data.replace(b"\x00", b""), "utf-8-sig")
+    if text is None or max(zeros) > 0.02 * half:
         raise DatasetError(f"{path.name} is no text file. Give a CSV, or name the file by its format.")
-    try:
-        return Decoded(
-            data.replace(b"\x00", b"").decode("utf-8-sig"), unusual="it held zero bytes, which were left out"
-        )
-    except UnicodeDecodeError:
-        raise DatasetError(f"{path.name} is no text file. Give a CSV, or name the file by its format.") from None
+    return text, "it held zero bytes, which were left out"
 
 
-def _mostly_utf8(data: bytes) -> Decoded | None:
+def _mostly_utf8(data: bytes) -> tuple[str, str] | None:
     """UTF-8 with a few bytes that are none, if most of what is not ASCII is UTF-8."""
     text = data.decode("utf-8-sig", errors="replace")
     bad = text.count("\ufffd") - data.count("\ufffd".encode())
@@ -143,40 +116,28 @@ def _mostly_utf8(data: bytes) -> Decoded | None:
     lines = _no_utf8(data)
     named = ", ".join(f"{n:,}" for n in lines[:LINES_NAMED])
     more = f" and {len(lines) - LINES_NAMED:,} more" if len(lines) > LINES_NAMED else ""
-    said = f"line{'s' * (len(lines) > 1)} {named}{more} held bytes that are not UTF-8, each now “\ufffd”"
-    return Decoded(text, unusual=said)
+    return text, f"line{'s' * (len(lines) > 1)} {named}{more} held bytes that are not UTF-8, each now “\ufffd”"
 
 
 def _no_utf8(data: bytes) -> list[int]:
     """Numbers of the lines that are not UTF-8, from 1."""
-    found = []
-    for number, line in enumerate(data.split(b"\n" if b"\n" in data else b"\r"), 1):
-        try:
-            line.decode("utf-8")
-        except UnicodeDecodeError:
-            found.append(number)
-    return found
+    lines = data.split(b"\n" if b"\n" in data else b"\r")
+    return [number for number, line in enumerate(lines, 1) if _decoded(line, "utf-8") is None]
 
 
-def _guessed(data: bytes, path: Path) -> Decoded:
+def _guessed(data: bytes, path: Path) -> tuple[str, str]:
     """Another encoding, on evidence; a question where there is too little."""
     sample = _sample(data)
-    likely = _latin(sample) or _foreign(sample)
     readings: dict[str, str] = {}
-    for encoding in likely:
-        try:
-            readings.setdefault(data.decode(encoding), encoding)
-        except UnicodeDecodeError:
-            continue
+    for encoding in _latin(sample) or _foreign(sample):
+        if (text := _decoded(data, encoding)) is not None:
+            readings.setdefault(text, encoding)
     if len(readings) == 1:
         text, encoding = next(iter(readings.items()))
-        shown = _line_of(sample, encoding)
-        return Decoded(
-            text,
-            encoding,
-            f"it was in {encoding} judging by its content, not UTF-8 (a line then reads “{shown}”; if that is "
-            "wrong, name the right one with --encoding)",
+        said = (
+            f"it was in {encoding} judging by its content, not UTF-8 (a line then reads “{_line_of(sample, encoding)}”"
         )
+        return text, f"{said}; if that is wrong, name the right one with --encoding)"
     likely_first = sorted(readings.values(), key=lambda name: WINDOWS.index(name) if name in WINDOWS else len(WINDOWS))
     offered = likely_first or [*WINDOWS[:2], "cp1251", "gb18030", "shift_jis"]
     # In languages of Latin letters a few strange signs look like another script.
@@ -239,19 +200,16 @@ def _foreign(sample: bytes) -> list[str]:
     matches = sorted(from_bytes(sample), key=lambda match: (round(match.chaos, 2), -match.coherence))
     # Encodings of the old Mac and of DOS differ from others in few letters, and are rare.
     matches = [match for match in matches if not RARE.match(match.encoding)] or matches
-    if not matches:
-        return []
-    best = matches[0]
     return [
         match.encoding
         for match in matches
-        if match.chaos <= best.chaos + 0.03 and match.coherence >= best.coherence - 0.08
+        if match.chaos <= matches[0].chaos + 0.03 and match.coherence >= matches[0].coherence - 0.08
     ]
 
 
-def _decoded(sample: bytes, encoding: str) -> str | None:
+def _decoded(data: bytes, encoding: str) -> str | None:
     try:
-        return sample.decode(encoding)
+        return data.decode(encoding)
     except UnicodeDecodeError:
         return None
 
@@ -271,7 +229,6 @@ QUOTING: dict[Quoting, str] = {
 MOST_FOOTERS = 5
 # A cell in quotes, those inside of it doubled or, all of them, behind a backslash.
 WRAPPED = re.compile(r'"(?:(?:[^"]|"")*|(?:[^"\\]|\\.)*)"', re.DOTALL)
-FAULTS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 # A text may be longer than the csv module allows by itself.
 csv.field_size_limit(2**31 - 1)
 
@@ -301,20 +258,22 @@ def read_delimited(path: Path, encoding: str | None = None) -> ReadTable:
     Raises:
         DatasetError: it is no table, or has no line of names, with what to do.
     """
-    data = path.read_bytes()
-    if not data.strip():
-        raise DatasetError(f"{path.name} is empty. Give a table with one row per text.")
-    decoded = decode(data, path, encoding)
-    text, unusual = decoded.text, [decoded.unusual]
+    text, why = read_text(path, encoding)
+    unusual = [why]
     named = re.match(rf"sep=([{re.escape(''.join(SEPARATORS))}])\r?\n", text)
     if named:
         unusual.append(f"its first line was {named[0].strip()}")
         text = text[named.end() :]
     reading = _choose(text, named[1] if named else None, path)
-    unusual += _said(reading, path, text)
+    unusual += reading.said
+    # The strict reader goes by the ending.
+    if reading.separator != {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower()):
+        unusual.append(f"its fields were separated by {SEPARATORS[reading.separator]}")
+    unusual.append(QUOTING[reading.quoting])
+    if "\r" in text and "\n" not in text:
+        unusual.append("its lines ended in carriage returns alone")
     names, *rows = [record.cells for record in reading.records]
-    table = table_of_records(names, rows, reading.separator, path.name)
-    table = table.with_unusual(unusual)
+    table = table_of_records(names, rows, reading.separator, path.name).with_unusual(unusual)
     if swallowed := _swallowed(reading):
         table = table.with_remark(swallowed)
     if reading.quoting != "off, escaped" and "\\\\" in text and "\\" not in re.sub(r"\\(?:[\\N\t\n])", "", text):
@@ -322,31 +281,15 @@ def read_delimited(path: Path, encoding: str | None = None) -> ReadTable:
             "Every backslash is doubled, as a database writes a single one. They are left as they are; if that is what "
             "they are, export the table as CSV."
         )
-    if not table.unusual and not _reads_the_same(data, reading.separator, table.plain):
+    if not table.unusual and not _reads_the_same(path, reading.separator, table.plain):
         table = table.with_unusual(["a standard reader would misread its quotes or lines"])
     return table
 
 
-def _said(reading: Reading, path: Path, text: str) -> list[str]:
-    said = list(reading.said)
-    # The strict reader goes by the ending.
-    if reading.separator != {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower()):
-        said.append(f"its fields were separated by {SEPARATORS[reading.separator]}")
-    said.append(QUOTING[reading.quoting])
-    if "\r" in text and "\n" not in text:
-        said.append("its lines ended in carriage returns alone")
-    return said
-
-
 def _choose(text: str, named: str | None, path: Path) -> Reading:
-    """The first reading in which all rows agree, likelier ones first.
-
-    Raises:
-        DatasetError: they agree in none; with the fault of the likeliest.
-    """
-    order = [named] if named else _separators(text)
+    """The first reading in which all rows agree, likelier ones first; where they agree in none, a DatasetError."""
     fault: Reading | None = None
-    for separator in order:
+    for separator in [named] if named else _separators(text):
         # Where every backslash is a mark of MySQL or PostgreSQL, texts hold their escapes and not these.
         first: list[Quoting] = ["off, escaped"] if separator == "\t" and _escapes_alone(text) else []
         if first and re.search(r'(?:^|[\t\n])"', text):
@@ -377,11 +320,7 @@ def _escapes_alone(text: str) -> bool:
 
 
 def _check_alone(text: str, reading: Reading, path: Path) -> None:
-    """Refuse a file that is another table if a backslash before a quote is a mark of it.
-
-    Raises:
-        DatasetError: both readings agree in themselves and not with each other.
-    """
+    """Refuse a file that is another table if a backslash before a quote is a mark of it."""
     if reading.quoting not in ("doubled", "escaped") or '\\"' not in text:
         return
     cells = [record.cells for record in reading.records]
@@ -407,8 +346,7 @@ def _separators(text: str) -> list[str]:
     first = re.sub(r'"[^"]*"', "", re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0])
     counts = {separator: first.count(separator) for separator in SEPARATORS}
     counts[" "] = min(counts[" "], 1) if first.strip() == "" else 0
-    usual = list(SEPARATORS)
-    return sorted((s for s in usual if s in text), key=lambda s: (-counts[s], usual.index(s)))
+    return sorted((separator for separator in SEPARATORS if separator in text), key=lambda s: -counts[s])
 
 
 def _read(text: str, separator: str, quoting: Quoting) -> Reading:
@@ -425,13 +363,12 @@ def _read(text: str, separator: str, quoting: Quoting) -> Reading:
     records = [record for record in records[first:] if record.cells]
     if quoting == "off":
         records = _unwrapped(records)
-    names, rows = records[0], records[1:]
-    rows, footers = _without_footers(names, rows)
+    names, (rows, footers) = records[0], _without_footers(records)
     said += footers
-    blank = [record for record in rows if not record.filled]
-    if blank:
-        rows = [record for record in rows if record.filled]
-        said.append(f"{len(blank):,} of its lines held separators alone")
+    filled = [record for record in rows if record.filled]
+    if blank := len(rows) - len(filled):
+        rows = filled
+        said.append(f"{blank:,} of its lines held separators alone")
     if separator != "\x00" and len(names.cells) < 2:
         return Reading(separator, quoting, [], f"line {names.line:,} has no {SEPARATORS[separator]}.")
     fitted, how = _fitted(names, rows)
@@ -440,9 +377,9 @@ def _read(text: str, separator: str, quoting: Quoting) -> Reading:
     return Reading(separator, quoting, fitted or [], fault, tuple(said))
 
 
-def _without_footers(names: Record, rows: list[Record]) -> tuple[list[Record], list[str]]:
+def _without_footers(records: list[Record]) -> tuple[list[Record], list[str]]:
     """Rows without the lines of one cell that programs write below a table, such as `(600 rows)`."""
-    width = len(names.cells)
+    rows, width = records[1:], len(records[0].cells)
     last = len(rows)
     while last > 1 and len(rows) - last < MOST_FOOTERS and rows[last - 1].filled < 2 < rows[0].filled + 1:
         last -= 1
@@ -456,11 +393,8 @@ def _without_footers(names: Record, rows: list[Record]) -> tuple[list[Record], l
 
 
 def _unescaped(text: str, separator: str) -> Iterator[Record]:
-    r"""Rows in which separators, line breaks and backslashes of texts follow a backslash; `\N` is an empty cell.
-
-    Raises:
-        _Broken: the text holds the signs that stand in for these while it is cut.
-    """
+    r"""Rows in which separators, line breaks and backslashes of texts follow a backslash; `\N` is an empty cell."""
+    # Stand in for these while the text is cut.
     signs = {"\\\\": "\ue000", f"\\{separator}": "\ue001", "\\\n": "\ue002"}
     if any(sign in text for sign in signs.values()):
         raise _Broken("it holds signs of no meaning (Unicode's private use).")
@@ -488,13 +422,9 @@ def _unwrapped(records: list[Record]) -> list[Record]:
             closed[column] += WRAPPED.fullmatch(cell) is not None
     columns = {column for column in range(width) if closed[column] > 0.8 * opened[column]}
     return [
-        Record(
-            record.line,
-            [_bare(cell) if column in columns else cell for column, cell in enumerate(record.cells)],
-        )
-        for record in records
-        if columns
-    ] or records
+        Record(line, [_bare(cell) if column in columns else cell for column, cell in enumerate(cells)])
+        for line, cells in ((record.line, record.cells) for record in records)
+    ]
 
 
 def _bare(cell: str) -> str:
@@ -509,12 +439,7 @@ class _Broken(Exception):
 
 
 def _records(text: str, separator: str, quoting: Quoting) -> Iterator[Record]:
-    """Rows with the lines they begin on.
-
-    Raises:
-        _Broken: a quote that is not closed, or closed inside a cell.
-    """
-    off = quoting == "off"
+    """Rows with the lines they begin on."""
     if quoting == "off, escaped":
         yield from _unescaped(text, separator)
         return
@@ -526,9 +451,9 @@ def _records(text: str, separator: str, quoting: Quoting) -> Iterator[Record]:
         io.StringIO(text, newline=""),
         delimiter=separator,
         quotechar="'" if quoting == "single" else '"',
-        strict=not off,
+        strict=quoting != "off",
         skipinitialspace=quoting == "spaced",
-        quoting=csv.QUOTE_NONE if off else csv.QUOTE_MINIMAL,
+        quoting=csv.QUOTE_NONE if quoting == "off" else csv.QUOTE_MINIMAL,
     )
     begun = 1
     try:
@@ -576,10 +501,9 @@ def _are_row_names(cells: Sequence[str]) -> bool:
 
 def _torn(rows: Sequence[Record], width: int) -> bool:
     """Whether two rows in succession make up one: a line break inside a text that was not put into quotes."""
-    return any(
-        len(one.cells) < width and len(two.cells) < width and len(one.cells) + len(two.cells) == width + 1
-        for one, two in pairwise(rows)
-    ) or any(len(record.cells) == 1 < width for record in rows)
+    widths = [len(record.cells) for record in rows]
+    halves = any(max(one, two) < width and one + two == width + 1 for one, two in pairwise(widths))
+    return halves or any(found == 1 < width for found in widths)
 
 
 def _disagreement(names: Record, rows: Sequence[Record]) -> str:
@@ -619,10 +543,8 @@ def _unswallowed(text: str, reading: Reading) -> Reading:
 def _swallowed(reading: Reading) -> str | None:
     if (record := _swallowing(reading)) is None:
         return None
-    name, cell = max(
-        zip(reading.records[0].cells, record.cells, strict=True),
-        key=lambda pair: pair[1].count("\n") + pair[1].count("\r"),
-    )
+    cells = zip(reading.records[0].cells, record.cells, strict=True)
+    name, cell = max(cells, key=lambda pair: pair[1].count("\n") + pair[1].count("\r"))
     breaks = len(re.findall(r"\r\n|\n|\r", cell))
     return (
         f"A cell of `{name.strip()}` that begins on line {record.line:,} holds {breaks} line breaks, and its lines "
@@ -630,11 +552,9 @@ def _swallowed(reading: Reading) -> str | None:
     )
 
 
-def _reads_the_same(data: bytes, separator: str, plain: pl.DataFrame) -> bool:
+def _reads_the_same(path: Path, separator: str, plain: pl.DataFrame) -> bool:
     try:
-        strict = pl.read_csv(io.BytesIO(data), separator=separator, infer_schema=False)
-    except FAULTS:
+        strict = pl.read_csv(path, separator=separator, infer_schema=False, glob=False)
+    except READING_FAULTS:
         return False
-    if strict.shape != plain.shape or strict.columns != plain.columns:
-        return False
-    return strict.fill_null("").equals(plain.fill_null(""))
+    return strict.columns == plain.columns and strict.fill_null("").equals(plain.fill_null(""))

@@ -2,9 +2,9 @@
 
 import json
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from hsae_dagster.dataset.new.columns import (
     table_of_records,
     with_plain_types,
 )
-from hsae_dagster.dataset.new.delimited import decode
+from hsae_dagster.dataset.new.delimited import read_text
+from hsae_dagster.dataset.rows import READING_FAULTS
 from hsae_dagster.dataset.values import SEPARATORS, plain_amounts
 from hsae_dagster.errors import DatasetError
 
@@ -40,7 +41,7 @@ _WORDY = 3
 # Objects of more members than this are keyed by what they hold, and stay text.
 _MOST_MEMBERS = 100
 # Between values of JSON that follow one another; some programs write a record separator.
-_BETWEEN = re.compile("[ \\t\\n\\r\\x1e]*")
+_BETWEEN = " \t\n\r\x1e"
 
 
 def read_json(path: Path, encoding: str | None, strictly: Callable[[Path], pl.DataFrame]) -> ReadTable:
@@ -49,19 +50,16 @@ def read_json(path: Path, encoding: str | None, strictly: Callable[[Path], pl.Da
     Raises:
         DatasetError: it is no JSON, or no table, with the line.
     """
-    data = path.read_bytes()
-    if not data.strip():
-        raise DatasetError(f"{path.name} is empty. Give a table with one row per text.")
-    decoded = decode(data, path, encoding)
-    value, parts = _parsed(decoded.text, path)
+    text, why = read_text(path, encoding)
+    value, parts = _parsed(text, path)
     value, nested = _flat(value)
     columns, shape = _columns(value, path)
     frame = pl.DataFrame([_series(name, cells) for name, cells in columns.items()])
     if not frame.height:
         raise DatasetError(f"{path.name} holds no rows. Give a table with one row per text.")
-    table = _with_amounts(frame).with_unusual([decoded.unusual, parts, shape, nested])
+    table = _with_amounts(frame).with_unusual([why, parts, shape, nested])
     if not table.unusual and not _same(frame, path, strictly):
-        return table.with_unusual([_why(data, columns)])
+        return table.with_unusual([_why(path.read_bytes(), columns)])
     return table
 
 
@@ -84,10 +82,10 @@ def _parsed(text: str, path: Path) -> tuple[Any, str]:
     except (ValueError, RecursionError) as error:
         whole = error
     values: list[Any] = []
-    decoder, at = json.JSONDecoder(), _past_space(text, 0)
+    decoder, at = json.JSONDecoder(), len(text) - len(text.lstrip(_BETWEEN))
     while at < len(text):
         try:
-            value, end = decoder.raw_decode(text, at)
+            value, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
             if not values:
                 break
@@ -97,7 +95,8 @@ def _parsed(text: str, path: Path) -> tuple[Any, str]:
                 "one list of objects."
             ) from None
         values.append(value)
-        at = _past_space(text, end)
+        while text[at : at + 1] and text[at] in _BETWEEN:
+            at += 1
     if values and all(_are_records(value) for value in values):
         return [row for value in values for row in value], f"it held {len(values):,} lists of objects"
     if values:
@@ -108,20 +107,15 @@ def _parsed(text: str, path: Path) -> tuple[Any, str]:
     raise DatasetError(f"{path.name} cannot be read as json: {place} is not JSON. Check the file's format.") from None
 
 
-def _past_space(text: str, at: int) -> int:
-    found = _BETWEEN.match(text, at)
-    return found.end() if found else at
-
-
 def _columns(value: Any, path: Path) -> tuple[dict[str, list[Any]], str]:
-    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+    if _are_records(value):
         return _of_records(value), ""
-    if isinstance(value, list) and len(value) > 1 and all(isinstance(row, list) for row in value):
-        names = value[0]
-        if all(isinstance(name, str) for name in names) and all(len(row) == len(names) for row in value):
-            return {n: [row[i] for row in value[1:]] for i, n in enumerate(distinct(names))}, "its rows were lists"
     if isinstance(value, dict) and value:
         return _of_object(value, path)
+    if isinstance(value, list) and len(value) > 1 and isinstance(value[0], list):
+        names, *rows = value
+        if all(isinstance(name, str) for name in names) and _are_rows(rows, len(names)):
+            return _of_rows(names, rows), "its rows were lists"
     raise DatasetError(
         f"{path.name} holds no table: give a list of objects with the same names, one object per row, or one object a "
         "line (JSON lines)."
@@ -131,8 +125,7 @@ def _columns(value: Any, path: Path) -> tuple[dict[str, list[Any]], str]:
 def _of_object(value: dict[str, Any], path: Path) -> tuple[dict[str, list[Any]], str]:
     names, rows = value.get("columns"), value.get("data")
     if isinstance(names, list) and isinstance(rows, list) and _are_rows(rows, len(names)):
-        found = distinct([str(name) for name in names])
-        return {name: [row[i] for row in rows] for i, name in enumerate(found)}, "its names and rows stood apart"
+        return _of_rows([str(name) for name in names], rows), "its names and rows stood apart"
     inside = {key: rows for key, rows in value.items() if _are_records(rows)}
     if len(inside) == 1:
         key, rows = next(iter(inside.items()))
@@ -158,6 +151,10 @@ def _are_rows(value: Sequence[Any], width: int) -> bool:
     return all(isinstance(row, list) and len(row) == width for row in value)
 
 
+def _of_rows(names: Sequence[str], rows: Sequence[list[Any]]) -> dict[str, list[Any]]:
+    return {name: [row[i] for row in rows] for i, name in enumerate(distinct(names))}
+
+
 def _are_records(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
@@ -172,17 +169,11 @@ def _flat(value: Any) -> tuple[Any, str]:
     ]
     if not deep or len({key for row in value for name in deep for key in row.get(name) or {}}) > _MOST_MEMBERS:
         return value, ""
-    flat = [
-        {key: cell for name, cell in row.items() for key, cell in _members(name, cell, split=name in deep)}
-        for row in value
-    ]
+    flat: list[dict[str, Any]] = [{} for _ in value]
+    for made, row in zip(flat, value, strict=True):
+        for name, cell in row.items():
+            made |= {f"{name}.{key}": inner for key, inner in (cell or {}).items()} if name in deep else {name: cell}
     return flat, f"the objects in {', '.join(f'`{name}`' for name in deep)} were made columns of their own"
-
-
-def _members(name: str, cell: Any, *, split: bool) -> list[tuple[str, Any]]:
-    if not split:
-        return [(name, cell)]
-    return [(f"{name}.{key}", inner) for key, inner in (cell or {}).items()]
 
 
 def _of_records(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -202,13 +193,9 @@ def _series(name: str, cells: Sequence[Any]) -> pl.Series:
         return pl.Series(name, cells, dtype=pl.Int64)
     if kinds <= {int, float} and all(not isinstance(cell, int) or abs(cell) <= LARGEST_EXACT for cell in cells):
         return pl.Series(name, [None if cell is None else float(cell) for cell in cells], dtype=pl.Float64)
-    if kinds <= {list} and all(_are_plain(cell) for cell in cells if cell is not None):
+    if kinds <= {list} and all(isinstance(member, str | int | float) for cell in cells for member in cell or ()):
         return pl.Series(name, [None if c is None else [_word(x) for x in c] for c in cells], dtype=pl.List(pl.String))
     return pl.Series(name, [None if cell is None else _word(cell) for cell in cells], dtype=pl.String)
-
-
-def _are_plain(cells: Sequence[Any]) -> bool:
-    return all(isinstance(cell, str | int | float) for cell in cells)
 
 
 def _word(cell: Any) -> str:
@@ -220,11 +207,10 @@ def _word(cell: Any) -> str:
 def _same(frame: pl.DataFrame, path: Path, strictly: Callable[[Path], pl.DataFrame]) -> bool:
     try:
         found = strictly(path)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError):
+    except READING_FAULTS:
         return False
-    if set(found.columns) != set(frame.columns) or found.height != frame.height:
-        return False
-    return all(_alike(frame[name], found[name]) for name in frame.columns)
+    alike = set(found.columns) == set(frame.columns) and found.height == frame.height
+    return alike and all(_alike(frame[name], found[name]) for name in frame.columns)
 
 
 def _alike(one: pl.Series, other: pl.Series) -> bool:
@@ -312,7 +298,12 @@ def read_workbook(path: Path, sheet: str | None) -> ReadTable:
     if len(filled) > 1:
         raise DatasetError(f"{path.name} has several sheets ({listed}). Name one with --sheet.")
     name, rows = next(iter(filled.items()))
-    return _of_sheet(rows, path).with_unusual([f"it was the sheet “{name}” of a workbook"])
+    records = [Record(line, row) for line, row in enumerate(rows, 1)]
+    first = names_at(records) or 0
+    unusual = [f"it was the sheet “{name}” of a workbook"]
+    unusual += [f"the names of its columns stood on row {first + 1}, below a title"] if first else []
+    head, *rest = [record.cells for record in records[first:] if record.filled]
+    return table_of_records(head, rest, None, path.name).with_unusual(unusual)
 
 
 def _cells(book: Any, name: str) -> list[list[str]]:
@@ -321,14 +312,6 @@ def _cells(book: Any, name: str) -> list[list[str]]:
     rows = [["" if cell is None else str(cell) for cell in row] for row in frame.iter_rows()]
     width = max((n for row in rows for n, cell in enumerate(row, 1) if cell.strip()), default=0)
     return [row[:width] for row in rows]
-
-
-def _of_sheet(rows: Sequence[list[str]], path: Path) -> ReadTable:
-    records = [Record(line, row) for line, row in enumerate(rows, 1)]
-    first = names_at(records) or 0
-    above = [f"the names of its columns stood on row {first + 1}, below a title"] if first else []
-    filled = [record.cells for record in islice(records, first, None) if record.filled]
-    return table_of_records(filled[0], filled[1:], None, path.name).with_unusual(above)
 
 
 def read_statistics(path: Path) -> ReadTable:
@@ -384,21 +367,14 @@ def read_parquet(path: Path) -> ReadTable:
     """
     plain, said = pl.read_parquet(path), []
     for name, dtype in plain.schema.items():
-        if dtype == pl.Binary and (words := _text_of(plain[name])) is not None:
-            plain = plain.with_columns(words)
-            said.append(f"the texts of `{name}` were bytes")
-    amounts = _with_amounts(with_plain_types(plain))
-    if amounts.unusual:
-        plain = amounts.plain
-    return ReadTable(amounts.frame, plain, (*said, *amounts.unusual), amounts.notes)
-
-
-def _text_of(column: pl.Series) -> pl.Series | None:
-    """Bytes as text, None where some are none."""
-    try:
-        return column.cast(pl.String)
-    except pl.exceptions.PolarsError:
-        return None
+        if dtype == pl.Binary:
+            with suppress(pl.exceptions.PolarsError):
+                plain = plain.with_columns(plain[name].cast(pl.String))
+                said.append(f"the texts of `{name}` were bytes")
+    table = _with_amounts(with_plain_types(plain))
+    if not table.unusual:
+        table = replace(table, plain=plain)
+    return table.with_unusual(said)
 
 
 def _first_words(error: Exception) -> str:

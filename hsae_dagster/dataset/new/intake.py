@@ -4,23 +4,16 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from hsae_dagster.dataset.discovery import DATASET_NAME
+from hsae_dagster.dataset.new import formats
 from hsae_dagster.dataset.new.columns import NO_NOTES, Notes, ReadTable
 from hsae_dagster.dataset.new.delimited import read_delimited
-from hsae_dagster.dataset.new.formats import (
-    STATISTICS,
-    WORKBOOKS,
-    read_json,
-    read_parquet,
-    read_statistics,
-    read_workbook,
-)
-from hsae_dagster.dataset.rows import READERS, reading_fault
+from hsae_dagster.dataset.rows import READERS, READING_FAULTS, reading_fault
 from hsae_dagster.errors import DatasetError
 
 DELIMITED = (".csv", ".tsv", ".tab", ".txt")
@@ -71,10 +64,6 @@ class Intake:
     rewritten: tuple[Rewritten, ...] = ()
     notes: Notes = NO_NOTES
 
-    def declared_name(self, path: Path) -> str:
-        """The name that a file will have in the dataset's folder."""
-        return next((made.name for made in self.rewritten if made.path == path), path.name)
-
 
 def take_in(source: Path, *, encoding: str | None = None, sheet: str | None = None) -> Intake:
     """Read a file, or the data files of a folder.
@@ -98,17 +87,12 @@ def take_in(source: Path, *, encoding: str | None = None, sheet: str | None = No
         for path, table in read
         if table.unusual
     )
-    made = Intake(
-        _together([table.frame for _, table in read]),
-        tuple(paths),
-        "",
-        rewritten,
-        sum((table.notes for _, table in read), NO_NOTES),
-    )
-    names = [made.declared_name(path) for path in paths]
+    new_names = {made.path: made.name for made in rewritten}
+    names = [new_names.get(path, path.name) for path in paths]
     if len(set(names)) < len(names):
         raise DatasetError(f"Two files of {source} would get the name {names[0]}. Rename one.")
-    return replace(made, files=_declared(names))
+    notes = sum((table.notes for _, table in read), NO_NOTES)
+    return Intake(_together([table.frame for _, table in read]), tuple(paths), _declared(names), rewritten, notes)
 
 
 def _together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -129,11 +113,9 @@ def _plain_name(path: Path) -> str:
 
 
 def _data_files(folder: Path) -> list[Path]:
-    known = {*READERS, *DELIMITED, *JSON, *WORKBOOKS, *STATISTICS}
+    known = {*READERS, *DELIMITED, *JSON, *formats.WORKBOOKS, *formats.STATISTICS}
     present = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    found = [
-        path for path in present if path.suffix.lower() in known and path.stem.lower() not in ("readme", "license")
-    ]
+    found = [p for p in present if p.suffix.lower() in known and p.stem.lower() not in ("readme", "license")]
     if not found:
         others = ", ".join(path.name for path in present[:8]) or "nothing"
         raise DatasetError(f"{folder} holds no {KNOWN} (it holds {others}).")
@@ -168,14 +150,14 @@ def read_leniently(path: Path, encoding: str | None = None, sheet: str | None = 
         if suffix in DELIMITED:
             return read_delimited(path, encoding)
         if suffix in JSON:
-            return read_json(path, encoding, READERS[".jsonl" if suffix != ".json" else ".json"])
-        if suffix in WORKBOOKS:
-            return read_workbook(path, sheet)
-        if suffix in STATISTICS:
-            return read_statistics(path)
+            return formats.read_json(path, encoding, READERS[".jsonl" if suffix != ".json" else ".json"])
+        if suffix in formats.WORKBOOKS:
+            return formats.read_workbook(path, sheet)
+        if suffix in formats.STATISTICS:
+            return formats.read_statistics(path)
         if suffix == ".parquet":
-            return read_parquet(path)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+            return formats.read_parquet(path)
+    except READING_FAULTS as error:
         raise DatasetError(
             f"{path} cannot be read as {suffix[1:]}: {reading_fault(error)} Check its format."
         ) from error
@@ -244,8 +226,8 @@ def publish(intake: Intake, plain: Path, declaration: str, target: Path, *, move
     aside = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
     try:
         for path in intake.paths:
-            plain_name = new_names.get(path)
-            shutil.copyfile(plain / plain_name if plain_name else path, aside / (plain_name or path.name))
+            made = plain / new_names[path] if path in new_names else path
+            shutil.copyfile(made, aside / made.name)
         _write_new(aside / "dataset.yaml", declaration)
         _write_new(aside / ".gitignore", PRIVATE)
         aside.chmod(0o755)

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
 from hsae_dagster.dataset.new.columns import ColumnProfile, marks_nothing, profile
-from hsae_dagster.dataset.new.proposal import Field, Proposal, Wishes, outcome_phrase, propose
-from hsae_dagster.dataset.new.roles import Choice, check_present, choose_label, choose_text
+from hsae_dagster.dataset.new.proposal import Proposal, Wishes, outcome_phrase, propose
+from hsae_dagster.dataset.new.roles import Choice, Field, check_present, choose_label, choose_text
 from hsae_dagster.dataset.rows import plain_headers
 from hsae_dagster.dataset.values import classes_of, listed, one_against_the_rest, why_no_number, without_percent_signs
 from hsae_dagster.errors import DatasetError
@@ -104,9 +104,13 @@ def pair_within(table: pl.DataFrame, *, rule: Rule = "all", least_margin: float 
     distinct = candidates.filter(~pl.col("tied"))
     kept = distinct.filter(pl.col("margin") >= least_margin).select(list(PAIRS_SCHEMA))
     if kept.is_empty():
+        ties, close = candidates.height - distinct.height, distinct.height
+        said = [f"{ties:,} have equal outcomes"] * bool(ties) + [f"{close:,} differ by less than was asked"] * bool(
+            close
+        )
         raise DatasetError(
-            f"Of {candidates.height:,} pairs of texts of one group none is left: {_left_out(candidates, distinct)}. "
-            "Name another outcome, or a smaller --least-margin."
+            f"Of {candidates.height:,} pairs of texts of one group none is left: {' and '.join(said)}. Name another "
+            "outcome, or a smaller --least-margin."
         )
     groups = kept.group_by("group").len("n")
     counts = PairCounts(
@@ -191,12 +195,6 @@ def _check_number(sizes: pl.DataFrame, rule: Rule) -> None:
     )
 
 
-def _left_out(candidates: pl.DataFrame, distinct: pl.DataFrame) -> str:
-    ties, close = candidates.height - distinct.height, distinct.height
-    said = [f"{ties:,} have equal outcomes"] * bool(ties) + [f"{close:,} differ by less than was asked"] * bool(close)
-    return " and ".join(said)
-
-
 FILE = "pairs.parquet"
 _REMEDY = "Correct those cells, name another column with --label, or the value that counts as higher with --positive."
 _RULES = {
@@ -214,18 +212,14 @@ class PairWishes:
     least_margin: float = 0.0
 
 
-@dataclass(frozen=True)
-class PairedUp:
-    """Pairs to be written to `FILE` (its group column named as in the table), the proposal, and doubtful choices."""
-
-    frame: pl.DataFrame
-    counts: PairCounts
-    proposal: Proposal
-    unsure: list[Field]
-
-
-def pair_up(frame: pl.DataFrame, source: str, wishes: Wishes, how: PairWishes) -> PairedUp:
+def pair_up(
+    frame: pl.DataFrame, source: str, wishes: Wishes, how: PairWishes
+) -> tuple[pl.DataFrame, Proposal, list[Field]]:
     """Make pairs of the texts of a table and propose a declaration for them.
+
+    Returns:
+        pairs to be written to `FILE` (columns `PAIRS_SCHEMA`, its group column named as in the table), the proposal,
+        and doubtful choices of columns.
 
     Raises:
         DatasetError: a column is missing or cannot serve, wishes contradict each other, or no pairs can be made.
@@ -235,7 +229,9 @@ def pair_up(frame: pl.DataFrame, source: str, wishes: Wishes, how: PairWishes) -
     _check(columns, wishes, how)
     text = choose_text([column for column in columns if column.name != how.within], wishes.text)
     label = choose_label(columns, [text.name, how.within], wishes.label, pair=False)
-    _check_plain([text.column, label.column, *[c for c in columns if c.name == how.within]])
+    for column in (text.column, label.column, *[c for c in columns if c.name == how.within]):
+        if column.kind == "other":
+            raise DatasetError(f"Column `{column.name}` holds {column.said}, not one text or number per row.")
     table = pl.DataFrame(
         {
             "group": _words(frame[how.within]),
@@ -249,12 +245,8 @@ def pair_up(frame: pl.DataFrame, source: str, wishes: Wishes, how: PairWishes) -
     known = Wishes(task="pairwise", text_a="text_a", text_b="text_b", label="label", cluster_by=group)
     proposal = _with_reasons(propose(pairs, FILE, known), made, text, label, wishes.positive, how)
     remarks = (*_said(made.counts, source, how, text.name, label.name), *proposal.remarks)
-    chosen = [
-        Field(f"columns.{role}", choice.name, choice.why, choice.sure, choice.others)
-        for role, choice in (("text", text), ("label", label))
-    ]
-    unsure = [field for field in chosen if not field.sure]
-    return PairedUp(pairs, made.counts, replace(proposal, remarks=remarks), unsure)
+    unsure = [field for field in (text.field("text"), label.field("label")) if not field.sure]
+    return pairs, replace(proposal, remarks=remarks), unsure
 
 
 def _check(columns: Sequence[ColumnProfile], wishes: Wishes, how: PairWishes) -> None:
@@ -270,12 +262,6 @@ def _check(columns: Sequence[ColumnProfile], wishes: Wishes, how: PairWishes) ->
             f"Pairs within `{how.within}` have it as their cluster. Leave --cluster-by out; if groups have something "
             "in common, add that column to the pairs' file and name it in dataset.yaml."
         )
-
-
-def _check_plain(columns: Sequence[ColumnProfile]) -> None:
-    for column in columns:
-        if column.kind == "other":
-            raise DatasetError(f"Column `{column.name}` holds {column.said}, not one text or number per row.")
 
 
 def _words(column: pl.Series) -> pl.Series:
@@ -322,20 +308,14 @@ def _with_reasons(
         "columns.text_b": "",
         "outcome": "What the winning text has, in words.",
     }
-    values = {
-        "description": f"Pairs of {text.name} with the same {how.within}",
-        "outcome": f"having the higher {outcome_phrase(label.column, None)}"
-        if positive is None
-        else outcome_phrase(label.column, replace(label, value=positive)),
-    }
-    doubts = {"columns.text_a": text, "columns.label": label}
-    fields = []
-    for field in proposal.fields:
-        field = replace(field, why=reasons.get(field.path, field.why))
-        if choice := doubts.get(field.path):
-            field = replace(field, sure=choice.sure, others=choice.others)
-        fields.append(replace(field, value=values.get(field.path, field.value)))
-    return replace(proposal, fields=tuple(fields))
+    outcome = outcome_phrase(label.column, None if positive is None else replace(label, value=positive))
+    changes: dict[str, dict[str, Any]] = {path: {"why": why} for path, why in reasons.items()}
+    changes["description"] = {"value": f"Pairs of {text.name} with the same {how.within}"}
+    changes["outcome"]["value"] = f"having the higher {outcome}" if positive is None else outcome
+    for path, choice in (("columns.text_a", text), ("columns.label", label)):
+        changes[path] |= {"sure": choice.sure, "others": choice.others}
+    fields = tuple(replace(field, **changes.get(field.path, {})) for field in proposal.fields)
+    return replace(proposal, fields=fields)
 
 
 def _said(counts: PairCounts, source: str, how: PairWishes, text: str, label: str) -> list[str]:

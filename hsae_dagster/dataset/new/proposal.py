@@ -3,17 +3,16 @@
 import re
 import shlex
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from dataclasses import field as dataclass_field
 from itertools import groupby
 from typing import Any
 
 import polars as pl
 import yaml
 
+from hsae_dagster.dataset.new import roles
 from hsae_dagster.dataset.new.columns import (
-    MISSING_MARKS,
     MOST_LEVELS,
     NO_NOTES,
     WHEN,
@@ -23,24 +22,7 @@ from hsae_dagster.dataset.new.columns import (
     profile,
     words_of,
 )
-from hsae_dagster.dataset.new.roles import (
-    ANSWERED,
-    NAMES,
-    Choice,
-    answer_fields,
-    check_present,
-    choose_cluster,
-    choose_label,
-    choose_pair,
-    choose_positive,
-    choose_text,
-    doubt_large,
-    few_clusters,
-    missing_fields,
-    sort_out,
-    table_of,
-    with_settling,
-)
+from hsae_dagster.dataset.new.roles import ANSWERED, NAMES, Choice, Field
 from hsae_dagster.dataset.rows import plain_headers
 from hsae_dagster.dataset.spec import FEW_ROWS
 from hsae_dagster.dataset.values import seconds_of
@@ -49,35 +31,23 @@ from hsae_dagster.errors import DatasetError
 # (fewer distinct texts than, neurons to select)
 SMALL = ((1_500, 10), (4_000, 12))
 
-SizeField = tuple[str, Any, str]
 
-
-def size_fields(frame: pl.DataFrame, texts: list[str], cluster: str | None) -> list[SizeField]:
-    """(path, value, reason) of the fields whose default does not fit."""
-    distinct = pl.concat([frame[name].cast(pl.String).drop_nulls().rename("text") for name in texts]).unique()
-    clusters = _as_many_equal(frame[cluster]) if cluster else distinct.len()
-    return [*_splits(clusters, cluster), *_selection(distinct.len())]
-
-
-def _as_many_equal(clusters: pl.Series) -> int:
-    """How many clusters of one size share out the rows as these do: few, where a few hold most of them."""
-    sizes = clusters.drop_nulls().value_counts()["count"].cast(pl.Float64)
-    return round(float(sizes.sum()) ** 2 / float((sizes**2).sum())) if sizes.len() else 0
-
-
-def _selection(n: int) -> list[SizeField]:
-    for limit, select in SMALL:
-        if n < limit:
-            return [("selection.n", select, f"{n:,} distinct texts carry fewer hypotheses than 10,000 (default 20).")]
-    return []
-
-
-def _splits(clusters: int, cluster: str | None) -> list[SizeField]:
-    if clusters >= 500:
-        return []
-    unit = f"clusters (`{cluster}`)" if cluster else "texts"
-    why = f"A tenth of {clusters:,} {unit} would be too few to choose and judge concepts on."
-    return [("splits.validation", 0.15, why)]
+def _size_fields(frame: pl.DataFrame, texts: list[str], cluster: str | None) -> list[Field]:
+    """Fields whose default does not fit so few rows."""
+    n = pl.concat([frame[name].cast(pl.String).drop_nulls().rename("text") for name in texts]).n_unique()
+    clusters, unit, fields = n, "texts", []
+    if cluster:
+        # As many of one size as share out the rows as these do: few, where a few hold most of them.
+        sizes = frame[cluster].drop_nulls().value_counts()["count"].cast(pl.Float64)
+        clusters = round(float(sizes.sum()) ** 2 / float((sizes**2).sum())) if sizes.len() else 0
+        unit = f"clusters (`{cluster}`)"
+    if clusters < 500:
+        why = f"A tenth of {clusters:,} {unit} would be too few to choose and judge concepts on."
+        fields.append(Field("splits.validation", 0.15, why))
+    if select := next((select for limit, select in SMALL if n < limit), None):
+        why = f"{n:,} distinct texts carry fewer hypotheses than 10,000 (default 20)."
+        fields.append(Field("selection.n", select, why))
+    return fields
 
 
 # Function words of English; nearly every English sentence has one.
@@ -196,32 +166,11 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Field:
-    """One line of the proposed dataset.yaml.
-
-    Attributes:
-        path: the field, dotted (`columns.text`).
-        value: what is proposed.
-        why: the reason, one or more sentences.
-        sure: False where something else was nearly as likely.
-        others: what else it could be.
-        active: False for a suggestion that is written as a comment.
-    """
-
-    path: str
-    value: Any
-    why: str = ""
-    sure: bool = True
-    others: tuple[str, ...] = ()
-    active: bool = True
-
-
-@dataclass(frozen=True)
 class Proposal:
     """Proposed fields in the order they are written, and remarks on the data as a whole."""
 
     fields: tuple[Field, ...]
-    remarks: tuple[str, ...] = dataclass_field(default=())
+    remarks: tuple[str, ...] = ()
 
     @property
     def unsure(self) -> list[Field]:
@@ -232,25 +181,8 @@ class Proposal:
         """The value of an active field, or None."""
         return next((field.value for field in self.fields if field.active and field.path == path), None)
 
-    def declaration(self) -> dict[str, Any]:
-        """The active fields as dataset.yaml nests them."""
-        made: dict[str, Any] = {}
-        for item in self.fields:
-            if item.active:
-                *sections, last = item.path.split(".")
-                place = made
-                for section in sections:
-                    place = place.setdefault(section, {})
-                place[last] = item.value
-        return made
 
-
-def propose(
-    frame: pl.DataFrame,
-    files: Any,
-    wishes: Wishes = Wishes(),
-    notes: Notes = NO_NOTES,
-) -> Proposal:
+def propose(frame: pl.DataFrame, files: Any, wishes: Wishes = Wishes(), notes: Notes = NO_NOTES) -> Proposal:
     """Propose a declaration for a table.
 
     Raises:
@@ -258,92 +190,79 @@ def propose(
     """
     frame = plain_headers(frame)
     columns = profile(frame, notes.lists)
-    _check_wishes(wishes, columns)
-    if frame.is_empty():
-        raise DatasetError("The table has no rows. Give a file with one row per text.")
+    # A column of that name is meant first.
+    unwanted = (wishes.cluster_by or "").lower() == "none" and wishes.cluster_by not in frame.columns
+    if unwanted:
+        wishes = replace(wishes, cluster_by=None)
+    _check(wishes, frame, columns)
     texts = _texts(columns, wishes)
     taken = [choice.name for choice in texts]
-    label = choose_label(columns, taken, wishes.label, pair=len(texts) == 2)
+    label = roles.choose_label(columns, taken, wishes.label, pair=len(texts) == 2)
     as_number = wishes.task == "regression" or (label.column.scale and not (wishes.positive or wishes.task))
-    positive = None if as_number else choose_positive(label.column, taken, wishes.positive)
+    positive = None if as_number else roles.choose_positive(label.column, taken, wishes.positive)
     task = _task(texts, label, positive, wishes)
     same = [column.name for column in columns if column.name not in taken and _renames(frame, column, label.column)]
-    unwanted = _no_cluster(columns, wishes)
-    cluster = choose_cluster(columns, [*taken, label.name, *same], None if unwanted else wishes.cluster_by)
-    if wishes.cluster_by is None or unwanted:
-        cluster = with_settling(frame, columns, label.column, [*taken, *same], cluster)
-    cluster = doubt_large(frame, cluster) if cluster else None
+    cluster = roles.choose_cluster(columns, [*taken, label.name, *same], wishes.cluster_by)
+    if wishes.cluster_by is None:
+        cluster = roles.with_settling(frame, columns, label.column, [*taken, *same], cluster)
+    cluster = roles.doubt_large(frame, cluster) if cluster else None
     left_out, cluster = (cluster, None) if unwanted else (None, cluster)
+    used = [*taken, label.name, *([cluster.name] if cluster else [])]
+    names = " and ".join(taken)
     fields = [
-        Field("description", _description(frame, texts), "One line for the report; please improve it."),
+        Field("description", f"{frame.height:,} rows of {names}", "One line for the report; please improve it."),
         _outcome(label.column, positive, wishes.outcome),
         task,
         Field("files", files),
-        *[
-            Field(f"columns.{role}", c.name, c.why, c.sure, c.others)
-            for role, c in zip(_roles(texts), texts, strict=True)
-        ],
-        Field("columns.label", label.name, label.why, label.sure, label.others),
+        *[c.field(role) for role, c in zip(("text_a", "text_b") if len(texts) == 2 else ("text",), texts, strict=True)],
+        label.field("label"),
     ]
     if positive is not None and task.value != "regression":
-        fields.append(Field("columns.positive", positive.value, positive.why, positive.sure, positive.others))
-    fields += (
-        _without_cluster(columns, [*taken, label.name], left_out, unwanted)
-        if cluster is None
-        else [Field("columns.cluster_by", cluster.name, cluster.why, cluster.sure, cluster.others)]
-    )
-    fields += _time_fields(frame, columns, [*taken, label.name, *([cluster.name] if cluster else [])])
+        fields.append(replace(positive.field("positive"), value=positive.value))
+    if cluster:
+        fields.append(cluster.field("cluster_by"))
+    else:
+        fields.append(_without_cluster(columns, used, left_out, unwanted))
+    fields += _time_fields(frame, columns, used)
     if cluster and task.value == "regression" and mostly_small_groups(frame, cluster.name, label.name):
         why = f"`hsae new … --pairs-within {shlex.quote(cluster.name)}` compares only texts that share it."
         fields.append(Field("columns.", None, why, active=False))
-    used = [*taken, label.name, *([cluster.name] if cluster else [])]
     if task.value != "pairwise":
         fields += _control_fields(frame, columns, [*used, *same], same, (label.column, positive))
-    answers = answer_fields(label.column, str(task.value))
-    answers += missing_fields(frame, [column for column in columns if column.name in used])
-    fields += [Field(*item) for item in answers]
+    fields += roles.answer_fields(label.column, str(task.value))
+    fields += roles.missing_fields(frame, [column for column in columns if column.name in used])
     if frame.height < FEW_ROWS and len(texts) == 1:
         fields.append(Field("splits.design", "auto", _HALVES))
-    fields += [Field(*item) for item in size_fields(frame, taken, cluster.name if cluster else None)]
-    fields = [_doubted(item, notes.doubts) for item in fields]
+    fields += _size_fields(frame, taken, cluster.name if cluster else None)
+    for place, item in enumerate(fields):
+        if item.path.startswith("columns.") and isinstance(item.value, str) and item.value in notes.doubts:
+            fields[place] = replace(item, sure=False, why=f"{item.why} {notes.doubts[item.value]}")
     return Proposal(tuple(fields), (*notes.remarks, *remarks(frame, columns, taken, label, task.value)))
 
 
-def _doubted(item: Field, doubts: Mapping[str, str]) -> Field:
-    """A field that names a column whose values could be read otherwise is not sure."""
-    if not item.path.startswith("columns.") or not isinstance(item.value, str) or item.value not in doubts:
-        return item
-    return replace(item, sure=False, why=f"{item.why} {doubts[item.value]}")
-
-
-def _check_wishes(wishes: Wishes, columns: Sequence[ColumnProfile]) -> None:
-    cluster = None if _no_cluster(columns, wishes) else wishes.cluster_by
-    check_present(columns, (wishes.text, wishes.text_a, wishes.text_b, wishes.label, cluster))
+def _check(wishes: Wishes, frame: pl.DataFrame, columns: Sequence[ColumnProfile]) -> None:
+    roles.check_present(columns, (wishes.text, wishes.text_a, wishes.text_b, wishes.label, wishes.cluster_by))
     if bool(wishes.text_a) != bool(wishes.text_b):
         raise DatasetError("A pair needs both of its texts: name text_a and text_b, or neither.")
     if wishes.text and wishes.text_a:
         raise DatasetError("Name one text column, or the two of a pair, not both.")
+    if frame.is_empty():
+        raise DatasetError("The table has no rows. Give a file with one row per text.")
 
 
 def _texts(columns: Sequence[ColumnProfile], wishes: Wishes) -> list[Choice]:
     by_name = {column.name: column for column in columns}
     if wishes.text_a and wishes.text_b:
         return [Choice(by_name[name], "As you said.") for name in (wishes.text_a, wishes.text_b)]
-    pair = (
-        None if wishes.text or wishes.task in ("regression", "classification") else choose_pair(columns, wishes.label)
-    )
-    if pair:
+    single = wishes.text or wishes.task in ("regression", "classification")
+    if not single and (pair := roles.choose_pair(columns, wishes.label)):
         return list(pair)
     if wishes.task == "pairwise":
         raise DatasetError(
             "No two text columns look like the sides of a pair (as `headline_A` and `headline_B`). Name them with "
-            f"--text-a and --text-b. The table has:\n{table_of(columns)}"
+            f"--text-a and --text-b. The table has:\n{roles.table_of(columns)}"
         )
-    return [choose_text(columns, wishes.text)]
-
-
-def _roles(texts: Sequence[Choice]) -> tuple[str, ...]:
-    return ("text_a", "text_b") if len(texts) == 2 else ("text",)
+    return [roles.choose_text(columns, wishes.text)]
 
 
 def _task(texts: Sequence[Choice], label: Choice, positive: Choice | None, wishes: Wishes) -> Field:
@@ -368,11 +287,6 @@ def _task(texts: Sequence[Choice], label: Choice, positive: Choice | None, wishe
     others = ("one dataset per class: copy the folder and change columns.positive",)
     why = f"`{label.name}` has {column.distinct:,} classes; one of them is tested against the rest."
     return Field("task", "classification", why, column.distinct == 2 or wishes.positive is not None, others)
-
-
-def _description(frame: pl.DataFrame, texts: Sequence[Choice]) -> str:
-    names = " and ".join(choice.name for choice in texts)
-    return f"{frame.height:,} rows of {names}"
 
 
 def _outcome(label: ColumnProfile, positive: Choice | None, wish: str | None) -> Field:
@@ -427,15 +341,10 @@ def _noun(label: ColumnProfile, phrase: str) -> str:
     return f"number of {phrase}" if plural else phrase
 
 
-def _no_cluster(columns: Sequence[ColumnProfile], wishes: Wishes) -> bool:
-    """Whether no cluster is wished for; a column of that name is meant first."""
-    return (wishes.cluster_by or "").lower() == "none" and wishes.cluster_by not in {c.name for c in columns}
-
-
 def _without_cluster(
     columns: Sequence[ColumnProfile], taken: Sequence[str], left_out: Choice | None, unwanted: bool
-) -> list[Field]:
-    few = few_clusters(columns, taken)
+) -> Field:
+    few = roles.few_clusters(columns, taken)
     if unwanted:
         why = (
             "No cluster, as you said. The cost: texts that share an author, a product or an event can lie on "
@@ -451,7 +360,7 @@ def _without_cluster(
     if few and not left_out:
         named = ", ".join(f"`{column.name}` ({column.distinct:,} different)" for column in few)
         why += f" By its name it could be {named}, but so few make wide intervals and uneven splits."
-    return [Field("columns.cluster_by", "…", why, active=False)]
+    return Field("columns.cluster_by", "…", why, active=False)
 
 
 def _time_fields(frame: pl.DataFrame, columns: Sequence[ColumnProfile], used: Sequence[str]) -> list[Field]:
@@ -486,7 +395,7 @@ def _control_fields(
         and (column.kind in ("number", "flag") or (column.kind == "category" and column.distinct <= 20))
         and not {"id", "ids", "uuid", "key", "nr", "no"} & set(words_of(column.name))
     ]
-    usable, parts = sort_out(frame, candidates, label, positive.value if positive else None)
+    usable, parts = roles.sort_out(frame, candidates, label, positive.value if positive else None)
     fields = []
     if usable:
         why = (
@@ -501,16 +410,11 @@ def _control_fields(
         )
         fields.append(Field("columns.", None, why, active=False))
     if same:
-        names = ", ".join(f"`{name}`" for name in same)
-        fields.append(
-            Field(
-                "columns.",
-                None,
-                f"{names} says the same as `{label.name}`; not for controls. If it says where rows come from, "
-                "each outcome comes from one source, and the two cannot be separated.",
-                active=False,
-            )
+        why = (
+            f"{', '.join(f'`{name}`' for name in same)} says the same as `{label.name}`; not for controls. If it says "
+            "where rows come from, each outcome comes from one source, and the two cannot be separated."
         )
+        fields.append(Field("columns.", None, why, active=False))
     return fields
 
 
@@ -518,8 +422,7 @@ def _renames(frame: pl.DataFrame, column: ColumnProfile, label: ColumnProfile) -
     """Whether a column is the outcome, a class each, under another name."""
     if column.name == label.name or not column.levels or not label.levels or column.distinct != label.distinct:
         return False
-    plain = [pl.col(name).cast(pl.String).str.strip_chars().str.to_lowercase() for name in (column.name, label.name)]
-    pairs = frame.select(plain).filter(pl.all_horizontal(pl.all().is_in(["", *MISSING_MARKS]).not_())).n_unique()
+    pairs = frame.select(roles.plain_values(column.name), roles.plain_values(label.name)).drop_nulls().n_unique()
     return pairs == column.distinct
 
 
@@ -527,19 +430,17 @@ WIDTH = 100
 
 
 def render(proposal: Proposal, source: str) -> str:
-    """The file's text; reading it as YAML gives `proposal.declaration()`."""
+    """The file's text; reading it as YAML gives the active fields."""
     lines = [f"# Proposed by `hsae new` from a look at {_plain_text(source)}. Every choice is yours to change."]
     for remark in proposal.remarks:
         lines += _comment(f"Note: {remark}", "")
-    for section, fields in groupby(proposal.fields, key=lambda field: field.path.rpartition(".")[0]):
-        members = list(fields)
-        indent = ""
+    for section, group in groupby(proposal.fields, key=lambda field: field.path.rpartition(".")[0]):
+        fields = list(group)
         if section:
             # A section of suggestions only would be an empty value, which is another thing than no section.
-            lines.append(f"{section}:" if any(field.active for field in members) else f"# {section}:")
-            indent = "  "
-        for field in members:
-            lines += _field(field, indent)
+            lines.append(f"{section}:" if any(field.active for field in fields) else f"# {section}:")
+        for field in fields:
+            lines += _field(field, "  " if section else "")
     return "\n".join(lines) + "\n"
 
 

@@ -28,6 +28,27 @@ MOST_MISSING = 0.05
 
 
 @dataclass(frozen=True)
+class Field:
+    """One line of the proposed dataset.yaml.
+
+    Attributes:
+        path: the field, dotted (`columns.text`).
+        value: what is proposed.
+        why: the reason, one or more sentences.
+        sure: False where something else was nearly as likely.
+        others: what else it could be.
+        active: False for a suggestion that is written as a comment.
+    """
+
+    path: str
+    value: Any
+    why: str = ""
+    sure: bool = True
+    others: tuple[str, ...] = ()
+    active: bool = True
+
+
+@dataclass(frozen=True)
 class Choice:
     """A column (or a value of it) picked for a role."""
 
@@ -41,6 +62,10 @@ class Choice:
     def name(self) -> str:
         """The column's name."""
         return self.column.name
+
+    def field(self, role: str) -> Field:
+        """The line that names the column for its role, such as `text`."""
+        return Field(f"columns.{role}", self.name, self.why, self.sure, self.others)
 
 
 def table_of(columns: Sequence[ColumnProfile]) -> str:
@@ -94,8 +119,7 @@ def choose_pair(columns: Sequence[ColumnProfile], label: str | None) -> tuple[Ch
         return None
     for first in texts:
         for second in texts:
-            side = _side(first.name, second.name)
-            if side:
+            if side := _side(first.name, second.name):
                 why = f"`{first.name}` and `{second.name}` differ only by {side[0]}/{side[1]}: the sides of a pair."
                 return Choice(first, why), Choice(second, "")
     return None
@@ -127,13 +151,12 @@ def choose_label(columns: Sequence[ColumnProfile], taken: Sequence[str], wish: s
         return Choice(_named(columns, wish), "As you said.")
     kinds = ("flag",) if pair else ("flag", "number", "category")
     found = [c for c in columns if c.kind in kinds and c.name not in taken and c.distinct > 1]
-    found = sorted(found, key=_label_score, reverse=True)
     if not found:
         raise DatasetError(
             "No column looks like an outcome (a number, or a few classes). Every row needs one: what is to be "
             f"predicted from the text? If there is one, name it with --label. The table has:\n{table_of(columns)}"
         )
-    best, *rest = found
+    best, *rest = sorted(found, key=_label_score, reverse=True)
     near = [c for c in rest if _label_score(c) > 0 and _label_score(best) - _label_score(c) < 1.5]
     named = bool((NAMES["label"] | NAMES["weak_label"] | NAMES["rate"]) & set(words_of(best.name))) or _asks(best)
     why = f"{best.said[0].upper()}{best.said[1:]}{'; its name says so' if named else ''}."
@@ -205,11 +228,10 @@ def choose_cluster(columns: Sequence[ColumnProfile], taken: Sequence[str], wish:
     if wish:
         return Choice(_named(columns, wish), "As you said.")
     found = [c for c in columns if c.name not in taken and _cluster_score(c) >= 1.0]
-    # Of two that fit, the coarser is the safe one: what belongs together stays together.
-    found = sorted(found, key=lambda c: (-_cluster_score(c), c.distinct))
     if not found:
         return None
-    best, *rest = found
+    # Of two that fit, the coarser is the safe one: what belongs together stays together.
+    best, *rest = sorted(found, key=lambda c: (-_cluster_score(c), c.distinct))
     size = (best.rows - best.missing) / best.distinct
     named = "its name says so, and it" if _cluster_score(best) >= 2.0 else "it"
     why = f"{best.distinct:,} different, {size:.1f} rows each: {named} repeats. Kept on one side of every split."
@@ -219,7 +241,6 @@ def choose_cluster(columns: Sequence[ColumnProfile], taken: Sequence[str], wish:
 def _cluster_score(column: ColumnProfile) -> float:
     """Below 1 a column cannot be what rows have in common."""
     words = set(words_of(column.name))
-    key = bool(words & NAMES["key"])
     usable = column.kind in ("key", "category", "text") or (column.kind == "number" and column.whole)
     # What happened at one time, rates alike or lists the same has no more in common than other rows.
     usable = usable and not words & WHEN and not column.scale and column.separator is None
@@ -227,10 +248,7 @@ def _cluster_score(column: ColumnProfile) -> float:
     # Keys that were rounded join rows that share nothing.
     if not usable or column.lost or not repeats or column.missing > MOST_MISSING * column.rows:
         return 0.0
-    score = 2.0 * bool(words & NAMES["cluster"]) + 1.0 * key
-    if column.kind == "text":
-        return score if score else 0.0
-    return score + (1.0 if column.kind == "key" else 0.0)
+    return 2.0 * bool(words & NAMES["cluster"]) + 1.0 * bool(words & NAMES["key"]) + 1.0 * (column.kind == "key")
 
 
 def few_clusters(columns: Sequence[ColumnProfile], taken: Sequence[str]) -> list[ColumnProfile]:
@@ -239,7 +257,7 @@ def few_clusters(columns: Sequence[ColumnProfile], taken: Sequence[str]) -> list
         c
         for c in columns
         if c.name not in taken
-        and (NAMES["cluster"] | NAMES["key"]) & set(words_of(c.name))
+        and _named_clusters(c)
         and (c.kind == "category" or (c.kind == "number" and c.whole))
         and 2 < c.distinct < min(FEWEST_CLUSTERS, c.rows / 3)
     ]
@@ -249,29 +267,26 @@ def _named(columns: Sequence[ColumnProfile], name: str) -> ColumnProfile:
     return next(column for column in columns if column.name == name)
 
 
-# path, value, reason, sure, other choices, active
-AnswerField = tuple[str, Any, str, bool, tuple[str, ...], bool]
-
-
-def answer_fields(label: ColumnProfile, task: str) -> list[AnswerField]:
+def answer_fields(label: ColumnProfile, task: str) -> list[Field]:
     """Fields on how the outcome's words become numbers or classes."""
-    fields: list[AnswerField] = []
+    fields = []
     if label.scale and task == "regression":
         top, below = label.scale[-1], label.scale[-2]
         why = (
             f"Its words have an order: read as 1 to {len(label.scale)}. For one class against the rest instead: --task "
             f"classification --positive {top!r} (or {below!r})."
         )
-        fields.append(("columns.scale", list(label.scale), why, False, (f"classification with “{top}” as 1",), True))
+        others = (f"classification with “{top}” as 1",)
+        fields.append(Field("columns.scale", list(label.scale), why, sure=False, others=others))
     if label.separator is not None and task == "classification":
         why = f"Cells of `{label.name}` list several classes: 1 where the list holds the positive one."
-        fields.append(("columns.listed", label.separator, why, False, (), True))
+        fields.append(Field("columns.listed", label.separator, why, sure=False))
     return fields
 
 
-def missing_fields(frame: pl.DataFrame, needed: Sequence[ColumnProfile]) -> list[AnswerField]:
+def missing_fields(frame: pl.DataFrame, needed: Sequence[ColumnProfile]) -> list[Field]:
     """Which values of the columns that every row needs mean none, and what becomes of rows without one."""
-    fields: list[AnswerField] = []
+    fields = []
     marks = {mark.lower(): mark for column in needed for mark, _ in column.marks}
     codes = {code for column in needed for code, _ in column.codes}
     if marks or codes:
@@ -283,12 +298,12 @@ def missing_fields(frame: pl.DataFrame, needed: Sequence[ColumnProfile]) -> list
                 f"{why} {outside}, far from all other values: a code for a missing answer? If it is a number, "
                 "remove this line."
             )
-        fields.append(("columns.missing", [*marks.values(), *sorted(codes)], why.strip(), not codes, (), True))
+        fields.append(Field("columns.missing", [*marks.values(), *sorted(codes)], why.strip(), sure=not codes))
     n = int(frame.select(pl.any_horizontal(*[_empty(c, marks, codes) for c in needed]).sum()).item())
     if n:
         names = ", ".join(f"`{column.name}`" for column in needed)
         why = f"{n:,} of {frame.height:,} rows lack one of {names}; they are left out and counted in the report."
-        fields.append(("columns.on_missing", "drop", why, True, (), True))
+        fields.append(Field("columns.on_missing", "drop", why))
     return fields
 
 
@@ -318,15 +333,8 @@ def with_settling(
 ) -> Choice | None:
     """The cluster: if need be a column within whose levels the outcome does not differ, however few these are.
 
-    Rows that share such a level are one observation of the outcome, however many texts they have. A column of few
-    levels without a name that says so may also be the outcome in other words, so the choice is then not sure.
-
-    Args:
-        frame: all rows.
-        columns: their profiles.
-        label: the outcome.
-        taken: columns that are used otherwise or say the same as the outcome.
-        found: the cluster that was chosen by name.
+    Rows that share such a level are one observation of the outcome, however many texts they have. `found` is the
+    cluster that was chosen by name, `taken` are columns that are used otherwise or say the same as the outcome.
     """
     settling = [c for c in columns if c.name not in taken and c.name != label.name and _settles(frame, c, label)]
     if not settling or (found and found.name in {c.name for c in settling}):
@@ -351,7 +359,7 @@ def _settles(frame: pl.DataFrame, column: ColumnProfile, label: ColumnProfile) -
     usable = usable and column.missing <= MOST_MISSING * column.rows
     if not usable or column.separator is not None or not label.distinct < column.distinct < 0.95 * column.rows:
         return False
-    level, outcome = (frame.select(_plain(name)).to_series() for name in (column.name, label.name))
+    level, outcome = (frame.select(plain_values(name)).to_series() for name in (column.name, label.name))
     if not settles(level, outcome):
         return False
     return column.kind != "number" or _named_clusters(column) or not _in_order(level, outcome)
@@ -368,23 +376,22 @@ def _in_order(level: pl.Series, outcome: pl.Series) -> bool:
     return runs <= 2 * rows["outcome"].n_unique()
 
 
-def _plain(name: str) -> pl.Expr:
-    """Values as they are compared; null where there is none."""
+def plain_values(name: str) -> pl.Expr:
+    """Values of a column as they are compared; null where there is none."""
     value = pl.col(name).cast(pl.String).str.strip_chars().str.to_lowercase()
-    return pl.when(value.is_in(["", *MISSING_MARKS])).then(None).otherwise(value)
+    return pl.when(value.is_in(["", *MISSING_MARKS])).then(None).otherwise(value).alias(name)
 
 
 def doubt_large(frame: pl.DataFrame, cluster: Choice) -> Choice:
     """The choice with a doubt where one cluster holds half of the rows: it lands in one split, whole."""
-    values = frame.select(_plain(cluster.name).alias("level")).to_series().drop_nulls()
+    values = frame.select(plain_values(cluster.name).alias("level")).to_series().drop_nulls()
     if not values.len():
         return cluster
-    largest = values.value_counts(sort=True).row(0)
-    share = largest[1] / values.len()
-    if share < LARGE:
+    largest, n = values.value_counts(sort=True).row(0)
+    if n / values.len() < LARGE:
         return cluster
     why = (
-        f"{cluster.why} One of them, “{str(largest[0])[:40]}”, has {share:.0%} of the rows, all in one split; "
+        f"{cluster.why} One of them, “{str(largest)[:40]}”, has {n / values.len():.0%} of the rows, all in one split; "
         "the rest may be too little to train or test on."
     )
     return replace(cluster, why=why, sure=False)
@@ -406,35 +413,21 @@ def sort_out(
 
     A number is left out if it shares a word with the outcome's name, if it is a count and the outcome a rate, or if its
     rank correlation (Spearman) with the outcome is at least `CLOSE` in size. Categories are never left out.
-
-    Args:
-        frame: all rows.
-        candidates: columns not used otherwise.
-        label: the outcome.
-        positive: its class that counts as 1, or None.
     """
     outcome = _amounts(frame, label, positive)
     kept, left_out = [], []
     for column in candidates:
-        reason = _reason(column, _amounts(frame, column, None), label, outcome)
-        if reason is None:
-            kept.append(column.name)
+        values = _amounts(frame, column, None)
+        rank = _rank_correlation(values, outcome) if values is not None and outcome is not None else 0.0
+        if values is not None and (shared := sorted(_telling(column) & _telling(label))):
+            left_out.append(f"`{column.name}` (its name says “{shared[0]}”, too)")
+        elif values is not None and is_rate(label) and _counts(column, values):
+            left_out.append(f"`{column.name}` (a count beside a rate)")
+        elif abs(rank) >= CLOSE:
+            left_out.append(f"`{column.name}` (rank correlation {rank:.2f})")
         else:
-            left_out.append(f"`{column.name}` ({reason})")
+            kept.append(column.name)
     return kept, left_out
-
-
-def _reason(
-    column: ColumnProfile, values: pl.Series | None, label: ColumnProfile, outcome: pl.Series | None
-) -> str | None:
-    if values is None:
-        return None
-    if shared := sorted(_telling(column) & _telling(label)):
-        return f"its name says “{shared[0]}”, too"
-    if is_rate(label) and _counts(column, values):
-        return "a count beside a rate"
-    rank = _rank_correlation(values, outcome) if outcome is not None else 0.0
-    return f"rank correlation {rank:.2f}" if abs(rank) >= CLOSE else None
 
 
 def _telling(column: ColumnProfile) -> set[str]:
