@@ -7,7 +7,7 @@ from typing import Any
 from hsae_dagster.providers.openai.client import OpenAIClient
 from hsae_dagster.providers.openai.prompts import json_request
 from hsae_dagster.providers.openai.requests import Asker, Body
-from hsae_dagster.providers.spending import Account, Ledger
+from hsae_dagster.providers.spending import Account, Entry, Ledger, as_row
 from hsae_dagster_tests.providers.loopback import Loopback
 
 ASKER = Asker("annotation.model", "scripted-1", "lexical")
@@ -16,6 +16,11 @@ ASKER = Asker("annotation.model", "scripted-1", "lexical")
 def account(root: Path, **changes: Any) -> Account:
     """An account of dataset `d` with a ledger under `root`."""
     return Account(Ledger(root), **{"dataset": "d", "stage": "annotation_matrix", "run_id": "run-1", **changes})
+
+
+def keep(root: Path, *entries: Entry) -> None:
+    """Have a ledger hold these answers."""
+    Ledger(root).write([(as_row(entry), None) for entry in entries])
 
 
 def priced(root: Path, model: str = "scripted-1", **fields: Any) -> None:

@@ -16,12 +16,11 @@ from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.dataset.spec import Annotation
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.openai import request as openai_request
-from hsae_dagster.providers.openai.client import request_hash
 from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
 from hsae_dagster.providers.openai.readers import OpenAIAnnotator
-from hsae_dagster.providers.openai.requests import Body, Server
+from hsae_dagster.providers.openai.requests import Body, Question, Server
 from hsae_dagster.providers.spending import Account, BudgetError, Entry, Ledger
-from hsae_dagster_tests.providers.accounts import account, priced
+from hsae_dagster_tests.providers.accounts import account, keep, priced
 from hsae_dagster_tests.providers.loopback import (
     KEY,
     Loopback,
@@ -567,10 +566,10 @@ def test_kept_answers_are_read_again_by_a_better_reader(tmp_path: Path) -> None:
     with Loopback(by_word) as loopback:
         annotator = OpenAIAnnotator(STRANGE, Annotation(), server=loopback.server())
         hashes = [
-            request_hash(annotator.body([c.predicate for c in CONCEPTS], text), annotator.client.server.endpoint)
+            Question.of(annotator.body([c.predicate for c in CONCEPTS], text), annotator.client.server.endpoint).hash
             for text in TEXTS
         ]
-        Ledger(tmp_path).append([kept(key, row, annotator) for row, key in enumerate(hashes)])
+        keep(tmp_path, *(kept(key, row, annotator) for row, key in enumerate(hashes)))
         found = Asked(loopback, account(tmp_path))
     assert found.calls == 0
     np.testing.assert_array_equal(found.answers, TRUTH)

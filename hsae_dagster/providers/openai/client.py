@@ -95,7 +95,6 @@ class OpenAIClient(Client):
         """What requests of these sizes would take, where they cannot be written yet."""
         return estimate_calls(
             sizes,
-            known=0,
             answer_tokens=answer_tokens,
             profile=self.profile,
             tier=self.tier,
@@ -164,11 +163,6 @@ class OpenAIClient(Client):
     def _estimate(self, plan: Plan, prompt_hash: str | None, answer_tokens: int) -> Estimate:
         found = self.estimate_sizes([plan.questions[i].size for i in plan.todo], prompt_hash, answer_tokens)
         return replace(found, known=len(plan.known))
-
-
-def request_hash(body: Body, endpoint: str) -> str:
-    """The key of a request: its whole body and the server. How it is paid (`service_tier`) is not part of a body."""
-    return Question.of(body, endpoint).hash
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -220,7 +220,7 @@ class Question:
 
     @staticmethod
     def of(body: Body, endpoint: str) -> "Question":
-        """The key of a body at a server."""
+        """The key of a whole body at a server. How it is paid (`service_tier`) is not part of it."""
         data = canonical(body)
         return Question(hash_bytes(endpoint.encode() + b"\x00" + data), len(data))
 
