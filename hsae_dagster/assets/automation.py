@@ -273,18 +273,16 @@ def batch_answers(context: dg.SensorEvaluationContext, folders: Project) -> dg.S
 
 
 def _collect(project: Project, register: BatchRegister, record: BatchRecord, server: "Server") -> bool:
-    from hsae_dagster.providers.openai.batch import collect
-    from hsae_dagster.providers.openai.client import OpenAIClient, run_sync
-    from hsae_dagster.providers.openai.requests import Asker
+    from hsae_dagster.providers.openai.batch import collect, connected
+    from hsae_dagster.providers.openai.client import run_sync
     from hsae_dagster.providers.replies import profile_of
 
     if record.server != server.endpoint:
         return False
-    client = OpenAIClient(Asker("model", record.model, "lexical"), server)
     account = Account(Ledger(project.results), record.dataset, record.stage, record.run_id)
 
     async def look() -> bool:
-        async with client.connect() as connection:
+        async with connected(server) as connection:
             return await collect(connection, server, record, account, profile_of(record.model), register)
 
     return run_sync(look())

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hsae_dagster.providers.openai.client import OpenAIClient
@@ -16,6 +17,15 @@ ASKER = Asker("annotation.model", "scripted-1", "lexical")
 def account(root: Path, **changes: Any) -> Account:
     """An account of dataset `d` with a ledger under `root`."""
     return Account(Ledger(root), **{"dataset": "d", "stage": "annotation_matrix", "run_id": "run-1", **changes})
+
+
+_FOLDERS: list[TemporaryDirectory[str]] = []
+
+
+def spare() -> Account:
+    """An account with a ledger of its own, which goes with this process."""
+    _FOLDERS.append(TemporaryDirectory())
+    return account(Path(_FOLDERS[-1].name))
 
 
 def keep(root: Path, *entries: Entry) -> None:

@@ -12,6 +12,7 @@ from hsae_dagster.providers.openai.client import GIVE_UP_AFTER, OpenAIClient, ru
 from hsae_dagster.providers.openai.prompts import json_request
 from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server, server_from_environment
 from hsae_dagster.providers.replies import Reply
+from hsae_dagster_tests.providers.accounts import spare
 from hsae_dagster_tests.providers.loopback import KEY, Loopback, Raw, completion, failure
 
 ASKER = Asker("annotation.model", "scripted-1", "lexical")
@@ -26,7 +27,7 @@ def silence(line: str) -> None:
 
 
 def ask(loopback: Loopback, bodies: list[Body], report: Callable[[str], None] = silence, **changes) -> list[Reply]:
-    return OpenAIClient(ASKER, loopback.server(**changes)).ask_all(bodies, report)
+    return OpenAIClient(ASKER, loopback.server(**changes), spare()).ask_all(bodies, report)
 
 
 def echo(request: Body, call: int) -> dict[str, str]:
@@ -74,7 +75,7 @@ def test_bodies_are_made_when_they_are_read_and_never_kept() -> None:
         return body(str(index))
 
     with Loopback(lambda request, call: failure(401, "no")) as loopback:
-        client = OpenAIClient(ASKER, loopback.server(concurrency=2))
+        client = OpenAIClient(ASKER, loopback.server(concurrency=2), spare())
         with pytest.raises(ProviderError):
             client.ask_all(LazyBodies(50, make), silence)
     # Once each to be known by their hash, then only those that are sent.
@@ -202,7 +203,7 @@ def test_an_unreachable_server_is_one_clear_error() -> None:
     with Loopback() as loopback:
         server = loopback.server(max_retries=0)
     with pytest.raises(ProviderError, match=r"127\.0\.0\.1:\d+/v1 cannot be reached: .*OPENAI_BASE_URL.*`lexical`"):
-        OpenAIClient(ASKER, server).ask_all([body()], silence)
+        OpenAIClient(ASKER, server, spare()).ask_all([body()], silence)
 
 
 def test_nothing_to_ask_asks_nothing() -> None:
@@ -215,7 +216,7 @@ def test_the_key_is_never_shown(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with Loopback(lambda request, call: failure(401, f"bad key {KEY}, masked sk-loop*****cret")) as loopback:
         server = loopback.server()
-        client = OpenAIClient(ASKER, server)
+        client = OpenAIClient(ASKER, server, spare())
         with pytest.raises(ProviderError) as error:
             client.ask_all([body()], silence)
     shown = "".join(traceback.format_exception(error.value)) + caplog.text + repr(server) + repr(vars(client))

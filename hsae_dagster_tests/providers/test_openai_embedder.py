@@ -14,11 +14,12 @@ from hsae_dagster.providers.openai.embedder import (
     pack,
 )
 from hsae_dagster.providers.openai.requests import Server
+from hsae_dagster_tests.providers.accounts import spare
 from hsae_dagster_tests.providers.loopback import Loopback, Raw, embed_by_hash, embeddings, failure, hash_vector
 
 
 def embedder(loopback: Loopback, model: str = "local", **changes) -> OpenAIEmbedder:
-    return OpenAIEmbedder(model, server=loopback.server(), **changes)
+    return OpenAIEmbedder(model, server=loopback.server(), account=spare(), **changes)
 
 
 def test_vectors_are_the_servers_at_unit_length() -> None:
@@ -188,6 +189,6 @@ def test_a_slow_disk_holds_requests_back() -> None:
             unkept.append(len(loopback.bodies()) - kept)
             kept += 1
 
-        OpenAIEmbedder("local", server=server, dimensions=8).embed_all(texts, 1, keep, lambda _: None)
+        OpenAIEmbedder("local", server=server, account=spare(), dimensions=8).embed_all(texts, 1, keep, lambda _: None)
     assert kept == 40
     assert max(unkept) <= 2 * 3 - 1

@@ -20,7 +20,7 @@ from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
 from hsae_dagster.providers.openai.readers import OpenAIAnnotator
 from hsae_dagster.providers.openai.requests import Body, Question, Server
 from hsae_dagster.providers.spending import Account, BudgetError, Entry, Ledger
-from hsae_dagster_tests.providers.accounts import account, keep, priced
+from hsae_dagster_tests.providers.accounts import account, keep, priced, spare
 from hsae_dagster_tests.providers.loopback import (
     KEY,
     Loopback,
@@ -50,7 +50,9 @@ class Asked:
         self.lines: list[str] = []
         self.error = ""
         self.before = len(loopback.calls)
-        annotator = OpenAIAnnotator(STRANGE, Annotation(), server=loopback.server(**server), account=asked_by)
+        annotator = OpenAIAnnotator(
+            STRANGE, Annotation(), server=loopback.server(**server), account=asked_by or spare()
+        )
         try:
             found = annotator.annotate(CONCEPTS, texts, self.lines.append)
         except ProviderError as error:
@@ -326,7 +328,7 @@ def test_a_missing_v1_is_asked_about() -> None:
         chat = Asked(loopback, base_url=url)
         loopback.receive = lambda method, path, data: Raw([{"embedding": [[1.0]]}])  # type: ignore[method-assign]
         with pytest.raises(ProviderError) as error:
-            OpenAIEmbedder("m", server=loopback.server(base_url=url), dimensions=8).embed(["a"])
+            OpenAIEmbedder("m", server=loopback.server(base_url=url), account=spare(), dimensions=8).embed(["a"])
     for said in (chat.error, str(error.value)):
         assert "Is /v1 missing from OPENAI_BASE_URL?" in said
 
@@ -367,7 +369,7 @@ def test_a_server_that_takes_few_texts_at_once_gets_few(most: int, status: int) 
         found[rows.start : rows.stop] = vectors
 
     with Loopback(embed=narrow) as loopback:
-        model = OpenAIEmbedder("m", server=loopback.server(), dimensions=8)
+        model = OpenAIEmbedder("m", server=loopback.server(), account=spare(), dimensions=8)
         model.embed_all(texts, 128, keep, lines.append)
         expected = np.array([hash_vector(text, 8) for text in texts])
         refused = sum(len(body["input"]) > most for body in loopback.bodies())
@@ -388,7 +390,7 @@ def test_an_embeddings_field_that_is_refused_is_left_out(field: str) -> None:
         )
 
     with Loopback(embed=without) as loopback:
-        model = OpenAIEmbedder("m", server=loopback.server(), dimensions=8)
+        model = OpenAIEmbedder("m", server=loopback.server(), account=spare(), dimensions=8)
         assert model.embed([f"text {n}" for n in range(5)]).shape == (5, 8)
         assert model.embed(["one more"]).shape == (1, 8)
     assert len(loopback.calls) == 3
@@ -407,7 +409,8 @@ def test_vectors_come_as_base64_or_numbers_numbered_or_in_order() -> None:
     texts = [f"text {n}" for n in range(20)]
     with Loopback(embed=packed) as loopback, Loopback() as plain:
         found, expected = (
-            OpenAIEmbedder("m", server=each.server(), dimensions=8).embed(texts) for each in (loopback, plain)
+            OpenAIEmbedder("m", server=each.server(), account=spare(), dimensions=8).embed(texts)
+            for each in (loopback, plain)
         )
     np.testing.assert_array_equal(found, expected)
 
@@ -552,7 +555,7 @@ def test_a_prompt_that_was_cut_silently_is_warned_of() -> None:
     long = "apples " + "and some more words that go on and on " * 800
     with Loopback(cutting) as loopback:
         calm = Asked(loopback)
-        annotator = OpenAIAnnotator(STRANGE, Annotation(max_words=10_000), server=loopback.server())
+        annotator = OpenAIAnnotator(STRANGE, Annotation(max_words=10_000), server=loopback.server(), account=spare())
         lines: list[str] = []
         annotator.annotate(CONCEPTS, [*TEXTS, long], lines.append)
     assert calm.said("may have truncated") == []

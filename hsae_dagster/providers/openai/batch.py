@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import sqlalchemy as sa
 
@@ -107,6 +108,28 @@ class BatchRegister:
 
 def _document(record: BatchRecord) -> Document:
     return Document(_KIND, record.dataset, record.name, asdict(record))
+
+
+def connected(server: Server) -> "AsyncOpenAI":
+    """The SDK's connection to a server. Use as an asynchronous context manager."""
+    import httpx2
+    import openai
+
+    parts = urlsplit(server.base_url)
+    http = openai.DefaultAioHttpClient(
+        timeout=openai.Timeout(server.timeout, connect=10.0),
+        # A proxy has no business between us and ourselves.
+        trust_env=not server.is_loopback,
+        limits=httpx2.Limits(max_connections=8),
+    )
+    return openai.AsyncOpenAI(
+        # The SDK insists on a key; servers that need none ignore it.
+        api_key=server.api_key or "none",
+        base_url=urlunsplit(parts._replace(query="")),
+        default_query=dict(parse_qsl(parts.query)),
+        max_retries=server.max_retries,
+        http_client=http,
+    )
 
 
 # Before each look for a batch whose creation got no clear answer, and the next try; the last try is the last.
@@ -210,7 +233,7 @@ class BatchRound:
         self.report = report
         self.register = BatchRegister(account.ledger.root)
 
-    async def run(self, make_plan: Any) -> dict[str, Reply]:
+    async def run(self) -> dict[str, Reply]:
         """Requests that a batch could not answer, as replies; whatever was answered is in the ledger.
 
         Raises:
@@ -218,10 +241,10 @@ class BatchRound:
             BudgetError: what is left to submit could pass the budget.
             ProviderError: the server refuses.
         """
-        async with self.client.connect() as connection:
+        async with connected(self.client.server) as connection:
             for record in await self._created(connection):
                 await collect(connection, self.client.server, record, self.account, self.client.profile, self.register)
-            plan: Plan = make_plan()
+            plan = self.client.plan(self.bodies)
             failed = self._take_failures(plan)
             waiting = {key for record in self._records() for key in record.sizes}
             todo = [i for i in plan.todo if plan.questions[i].hash not in waiting | failed.keys()]
