@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
+from hsae_dagster.dataset.sections import ServerFields
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.openai.client import GIVE_UP_AFTER, OpenAIClient, run_sync
 from hsae_dagster.providers.openai.prompts import json_request
-from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server, server_from_environment
+from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server, server_of
 from hsae_dagster.providers.replies import Reply
 from hsae_dagster_tests.providers.accounts import spare
 from hsae_dagster_tests.providers.loopback import KEY, Loopback, Raw, completion, failure
@@ -254,10 +255,14 @@ def test_run_sync_hands_on_errors() -> None:
         run_sync(fails())
 
 
+def from_environment(environment: dict[str, str]) -> Server:
+    return server_of(ServerFields(), "annotation.server", environment)
+
+
 def test_settings_come_from_the_environment() -> None:
-    assert server_from_environment({}) == Server("https://api.openai.com/v1", None)
-    assert server_from_environment({"OPENAI_BASE_URL": " ", "OPENAI_API_KEY": "\n"}) == Server()
-    named = server_from_environment({"OPENAI_BASE_URL": "http://gpu:8000/v1/", "OPENAI_API_KEY": f" {KEY}\n"})
+    assert from_environment({}) == Server("https://api.openai.com/v1", None)
+    assert from_environment({"OPENAI_BASE_URL": " ", "OPENAI_API_KEY": "\n"}) == Server()
+    named = from_environment({"OPENAI_BASE_URL": "http://gpu:8000/v1/", "OPENAI_API_KEY": f" {KEY}\n"})
     assert (named.base_url, named.api_key, named.endpoint) == ("http://gpu:8000/v1/", KEY, "gpu:8000/v1")
 
 
@@ -266,13 +271,13 @@ def test_settings_come_from_the_environment() -> None:
 )
 def test_an_address_that_is_none_is_an_error(url: str) -> None:
     with pytest.raises(ProviderError, match="OPENAI_BASE_URL is not the address of a server"):
-        server_from_environment({"OPENAI_BASE_URL": url})
+        from_environment({"OPENAI_BASE_URL": url})
 
 
 @pytest.mark.parametrize("key", ["two words", "schlüssel", "a\nb"])
 def test_a_key_that_no_header_can_hold_is_an_error_that_does_not_show_it(key: str) -> None:
     with pytest.raises(ProviderError, match="OPENAI_API_KEY holds") as error:
-        server_from_environment({"OPENAI_API_KEY": key})
+        from_environment({"OPENAI_API_KEY": key})
     assert key not in str(error.value)
 
 

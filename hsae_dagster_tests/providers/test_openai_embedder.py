@@ -11,9 +11,8 @@ from hsae_dagster.providers.openai.embedder import (
     OpenAIEmbedder,
     cut_to_tokens,
     estimate_tokens,
-    pack,
 )
-from hsae_dagster.providers.openai.requests import Server
+from hsae_dagster.providers.openai.requests import Server, packed
 from hsae_dagster_tests.providers.accounts import spare
 from hsae_dagster_tests.providers.loopback import Loopback, Raw, embed_by_hash, embeddings, failure, hash_vector
 
@@ -73,7 +72,8 @@ def test_many_texts_go_in_several_requests_and_come_back_in_order() -> None:
     ],
 )
 def test_packing_is_greedy_within_both_limits(texts: list[str], sizes: list[int]) -> None:
-    batches = list(pack(texts))
+    limits = MAX_INPUTS, MAX_REQUEST_TOKENS - 1
+    batches = [texts[part.start : part.stop] for part in packed(map(estimate_tokens, texts), *limits)]
     assert [len(batch) for batch in batches] == sizes
     assert [text for batch in batches for text in batch] == texts
     for batch in batches:

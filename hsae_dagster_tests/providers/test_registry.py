@@ -10,6 +10,7 @@ from hsae_dagster.providers.minilm import MiniLM
 from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
 from hsae_dagster.providers.openai.readers import OpenAIAnnotator, OpenAIInterpreter
 from hsae_dagster.providers.registry import LexicalAnnotator, make_annotator, make_embedder, make_interpreter
+from hsae_dagster_tests.providers.accounts import spare
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +104,7 @@ def test_readers_without_key_are_refused_before_any_work(make, spec, field: str)
 
 
 def test_the_embedder_without_key_knows_its_set_and_refuses_to_embed() -> None:
-    embedder = make_embedder(Embedding(model="openai:text-embedding-3-small"))
+    embedder = make_embedder(Embedding(model="openai:text-embedding-3-small"), spare())
     assert embedder.embedding_set.dimensions == 1536
     with pytest.raises(ProviderError, match=r"`embedding\.model: .*` needs a key .*OPENAI_API_KEY.*`minilm`"):
         embedder.embed(["a text"])

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.base import Report
 from hsae_dagster.providers.openai.request import Client
-from hsae_dagster.providers.openai.requests import Asker, Body, Plan, Server, quoted, refusal, wire
+from hsae_dagster.providers.openai.requests import Asker, Body, Plan, Server, packed, quoted, refusal, wire
 from hsae_dagster.providers.replies import ModelProfile, Reply, Usage, read_response
 from hsae_dagster.providers.spending import Account, Entry, as_row, written
 from hsae_dagster.storage.records import CALLS, Document, Records
@@ -248,8 +248,10 @@ class BatchRound:
             failed = self._take_failures(plan)
             waiting = {key for record in self._records() for key in record.sizes}
             todo = [i for i in plan.todo if plan.questions[i].hash not in waiting | failed.keys()]
-            for part in self._parts(plan, todo):
-                await self._submit(connection, plan, part)
+            # With room for what stands around each request in the file.
+            sizes = (plan.questions[i].size + 200 for i in todo)
+            for part in packed(sizes, MOST_REQUESTS, MOST_BYTES):
+                await self._submit(connection, plan, todo[part.start : part.stop])
         waiting = {key for record in self._records() for key in record.sizes}
         open_now = [plan.questions[i].hash for i in plan.todo if plan.questions[i].hash in waiting]
         if open_now:
@@ -285,18 +287,6 @@ class BatchRound:
             self.register.remove(record)
         self.account.totals.failed += len(found)
         return found
-
-    def _parts(self, plan: Plan, todo: Sequence[int]) -> Iterator[list[int]]:
-        part: list[int] = []
-        size = 0
-        for index in todo:
-            if part and (len(part) == MOST_REQUESTS or size + plan.questions[index].size > MOST_BYTES):
-                yield part
-                part, size = [], 0
-            part.append(index)
-            size += plan.questions[index].size + 200
-        if part:
-            yield part
 
     async def _submit(self, connection: "AsyncOpenAI", plan: Plan, part: Sequence[int]) -> None:
         worst = [self._worst(self.bodies[i], plan.questions[i].size) for i in part]

@@ -22,7 +22,7 @@ from hsae_dagster.providers.base import (
     say_nothing,
 )
 from hsae_dagster.providers.openai.client import OpenAIClient
-from hsae_dagster.providers.openai.prompts import json_request, present, prompt_of, require_some
+from hsae_dagster.providers.openai.prompts import json_request, object_of, present, prompt_of, require_some
 from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server
 from hsae_dagster.providers.replies import Reply, as_boolean
 from hsae_dagster.providers.spending import Account, Estimate
@@ -32,21 +32,11 @@ MAX_CHARACTERS = 300
 # Observations have about 60 words, a concept 20.
 ANSWER_TOKENS, MOST_ANSWER_TOKENS = 110, 384
 LEAST_WORDS = 3
+_SAW = {"type": "string", "description": "What recurs in one group and not in the other."}
+_CONCEPT = {"type": "string", "description": 'Completes "The text …", beginning with a verb.'}
 # The model writes the fields in this order: what it saw comes before what it concludes.
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "observations": {"type": "string", "description": "What recurs in one group and not in the other."},
-        "concept": {"type": "string", "description": 'Completes "The text …", beginning with a verb.'},
-    },
-    "required": ["observations", "concept"],
-    "additionalProperties": False,
-}
-SHORT_SCHEMA = {
-    **SCHEMA,
-    "properties": {"concept": {"type": "string", "description": 'Completes "The text …", beginning with a verb.'}},
-    "required": ["concept"],
-}
+SCHEMA = object_of({"observations": _SAW, "concept": _CONCEPT})
+SHORT_SCHEMA = object_of({"concept": _CONCEPT})
 _SUBJECT = re.compile(r"^(the|this) text\s+", re.IGNORECASE)
 _ADVERBS = re.compile(r"^(?:\w+ly\s+|also\s+|often\s+){1,2}", re.IGNORECASE)
 # Words with the ending of a verb in the third person that are none.
@@ -429,7 +419,8 @@ class OpenAIAnnotator:
         messages = self.prompt.messages(predicates=list(predicates), text=text, examples=examples)
         room = SPARE_TOKENS + TOKENS_PER_JUDGEMENT * len(predicates)
         settings = self.client.settings(room, self.temperature, self.effort)
-        return json_request(self.model, messages, "judgements", _schema(len(predicates)), settings)
+        schema = object_of({key: {"type": "boolean"} for key in _ids(len(predicates))})
+        return json_request(self.model, messages, "judgements", schema, settings)
 
     def body_with(self, concepts: Sequence[Concept], place: int, text: str) -> Body:
         """The request in which the concept at `place` is judged on a text, with those it is stacked with."""
@@ -524,13 +515,3 @@ def _judgement(value: Mapping[str, Any], concept: str) -> bool | str:
 
 def _ids(count: int) -> list[str]:
     return [f"c{number}" for number in range(1, count + 1)]
-
-
-def _schema(count: int) -> dict[str, Any]:
-    ids = _ids(count)
-    return {
-        "type": "object",
-        "properties": {concept: {"type": "boolean"} for concept in ids},
-        "required": ids,
-        "additionalProperties": False,
-    }
