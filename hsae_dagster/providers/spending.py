@@ -85,14 +85,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Spent:
-    """What requests have cost.
+    """How many requests there were, what those of a known price cost, and how many were `unpriced`.
 
-    Attributes:
-        calls: how many.
-        usd: dollars of those with a known price.
-        unpriced: calls without one.
-        lost: calls whose answer never arrived, in `usd` with the most they can have cost.
-        uncounted: calls whose tokens the server did not count, in `usd` with the most they can have cost.
+    `lost` ones never got an answer, of `uncounted` ones the server did not count the tokens: both are in `usd` with the
+    most they can have cost.
     """
 
     calls: int = 0
@@ -145,12 +141,12 @@ class Ledger:
     def find(self, hashes: Collection[str], server: str, model: str) -> dict[str, Entry]:
         """Chat answers to the given requests, by hash: the first usable one, else the first; none taken back."""
         found: dict[str, Entry] = {}
+        wanted = list(set(hashes))
+        of_model = sa.select(CALLS).where(CALLS.c.kind == "chat", CALLS.c.server == server, CALLS.c.model == model)
         with self.records.reading() as records:
-            wanted = list(set(hashes))
-            for some in (wanted[at : at + _AT_ONCE] for at in range(0, len(wanted), _AT_ONCE)):
-                asked = sa.select(CALLS).where(CALLS.c.request_hash.in_(some), CALLS.c.kind == "chat")
-                asked = asked.where(CALLS.c.server == server, CALLS.c.model == model).order_by(CALLS.c.created)
-                for entry in filter(None, map(_entry, records.rows(asked))):
+            for at in range(0, len(wanted), _AT_ONCE):
+                asked = of_model.where(CALLS.c.request_hash.in_(wanted[at : at + _AT_ONCE]))
+                for entry in filter(None, map(_entry, records.rows(asked.order_by(CALLS.c.created)))):
                     held = found.get(entry.request_hash)
                     if held is None or (_unusable(held) and not _unusable(entry)):
                         found[entry.request_hash] = entry
@@ -158,8 +154,7 @@ class Ledger:
 
     def unusable(self, dataset: str) -> list[Entry]:
         """Chat answers of a dataset that hold nothing usable and stand instead of a usable one."""
-        columns = (CALLS.c.server, CALLS.c.model, CALLS.c.request_hash)
-        query = sa.select(*columns).where(
+        query = sa.select(CALLS.c.server, CALLS.c.model, CALLS.c.request_hash).where(
             CALLS.c.dataset == dataset, CALLS.c.kind == "chat", CALLS.c.reason.is_not(None)
         )
         asked: dict[tuple[str, str], set[str]] = {}
@@ -394,7 +389,7 @@ def duration(minutes: float) -> str:
 
 
 def estimate_calls(
-    sizes: Iterable[int],
+    sizes: Sequence[int],
     *,
     answer_tokens: float,
     profile: ModelProfile,
@@ -403,10 +398,10 @@ def estimate_calls(
     most: int,
     experience: Experience | None,
 ) -> Estimate:
-    """Estimate requests by their size.
+    """Estimate requests by their sizes in bytes.
 
     Args:
-        sizes: bytes of each request to be made.
+        sizes: of each request to be made.
         answer_tokens: expected length of an answer, where nothing was learned yet.
         profile: prices and quirks of the model.
         tier: how requests are paid.
@@ -414,27 +409,24 @@ def estimate_calls(
         most: requests at once, if the server keeps up.
         experience: what earlier answers of the model taught, used instead of assumptions.
     """
-    counted = list(sizes)
-    if not counted:
+    calls = len(sizes)
+    if not calls:
         return Estimate()
     learned = experience or Experience(
         1 / BYTES_PER_TOKEN, answer_tokens + (profile.thinking_tokens / 8 if profile.priced else 0), SECONDS_PER_CALL
     )
-    usage = Usage(
-        input=round(sum(counted) * learned.tokens_per_byte), output=round(len(counted) * learned.output_tokens)
-    )
-    quickest = max(_rounds(len(counted), start, most) * learned.seconds, LEAST_SECONDS * len(counted))
+    usage = Usage(round(sum(sizes) * learned.tokens_per_byte), 0, round(calls * learned.output_tokens))
+    quickest = max(_rounds(calls, start, most) * learned.seconds, LEAST_SECONDS * calls)
     if experience is None:
-        minutes, minutes_within, within = math.ceil(len(counted) / start) * learned.seconds / 60, ASSUMED, ASSUMED
+        minutes, minutes_within, within = math.ceil(calls / start) * learned.seconds / 60, ASSUMED, ASSUMED
     else:
-        within = LEARNED
-        slowest = len(counted) * learned.pace
+        within, slowest = LEARNED, calls * learned.pace
         if learned.calls >= SHOW_THE_PACE or slowest <= quickest:
             minutes, minutes_within = slowest / 60, LEARNED
         else:
             # The server may take more at once than it was seen to, or not.
             minutes, minutes_within = math.sqrt(slowest * quickest) / 60, LEARNED * math.sqrt(slowest / quickest)
-    return Estimate(len(counted), 0, usage, profile.cost(usage, tier), minutes, within, minutes_within)
+    return Estimate(calls, 0, usage, profile.cost(usage, tier), minutes, within, minutes_within)
 
 
 def _rounds(calls: int, start: int, most: int) -> int:
@@ -451,16 +443,10 @@ class BudgetError(ProviderError):
 
 @dataclass
 class Totals:
-    """What a stage's answers took.
+    """What a stage's answers took in this run, as in `Spent`; `failed` calls brought no answer.
 
-    Attributes:
-        costs: what each answer cost that the stage rests on, by request, whenever it was paid; None where no price is
-            known.
-        calls: requests sent in this run (embeddings included).
-        failed: of these, how many brought no answer.
-        usage: tokens paid in this run.
-        usd: dollars paid in this run, of requests with a known price.
-        uncounted: calls whose tokens the server did not count; in `usd` with the most they can have cost.
+    `costs` has what each answer cost that the stage rests on, by request, whenever it was paid; None where no price is
+    known.
     """
 
     costs: dict[str, float | None] = field(default_factory=dict)
@@ -541,12 +527,8 @@ class Budget:
     async def reserve(self, worst_usd: float, done: Callable[[], str]) -> None:
         """Set aside the most that one request can cost; waits while requests under way may still turn out cheaper.
 
-        Args:
-            worst_usd: the most it can cost.
-            done: says how far the work is, for the error.
-
         Raises:
-            BudgetError: it does not fit, and nothing is under way that could make room.
+            BudgetError: it does not fit, and nothing is under way that could make room; with what `done` says.
         """
         while not self._fits(1, worst_usd):
             if not self.reserved_calls:

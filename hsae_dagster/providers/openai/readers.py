@@ -25,7 +25,7 @@ from hsae_dagster.providers.openai.client import OpenAIClient
 from hsae_dagster.providers.openai.prompts import json_request, object_of, present, prompt_of, require_some
 from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server
 from hsae_dagster.providers.replies import Reply, as_boolean
-from hsae_dagster.providers.spending import Account, Estimate
+from hsae_dagster.providers.spending import Account, Estimate, total
 
 # A predicate asked for in 20 words that is longer than this is an essay.
 MAX_CHARACTERS = 300
@@ -476,9 +476,9 @@ class _Draft:
 
     def finish(self) -> Annotations:
         """All of it."""
-        known = [cost for cost in self.costs if cost is not None]
-        cost = round(sum(sorted(known)), 9) if len(known) == len(self.costs) else None
-        return Annotations(self.answers, tuple(sorted(self.reasons)), len(self.costs), cost, self.faults)
+        cost = total(self.costs)
+        known = None if cost.unpriced else cost.usd
+        return Annotations(self.answers, tuple(sorted(self.reasons)), cost.calls, known, self.faults)
 
 
 def read_judgements(reply: Reply, count: int) -> list[bool | str]:
