@@ -5,9 +5,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from hsae_dagster.dataset.spec import Annotation, Interpretation
+from hsae_dagster.providers.base import Labelled
 from hsae_dagster.providers.openai.client import OpenAIClient
+from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
 from hsae_dagster.providers.openai.prompts import json_request
-from hsae_dagster.providers.openai.requests import Asker, Body
+from hsae_dagster.providers.openai.readers import OpenAIAnnotator, OpenAIInterpreter
+from hsae_dagster.providers.openai.requests import Asker, Body, Server
 from hsae_dagster.providers.spending import Account, Entry, Ledger, as_row
 from hsae_dagster_tests.providers.loopback import Loopback
 
@@ -26,6 +30,20 @@ def spare() -> Account:
     """An account with a ledger of its own, which goes with this process."""
     _FOLDERS.append(TemporaryDirectory())
     return account(Path(_FOLDERS[-1].name))
+
+
+def judge(
+    model: str, spec: Annotation, server: Server, account: Account | None = None, examples: Labelled | None = None
+) -> OpenAIAnnotator:
+    return OpenAIAnnotator(OpenAIClient(Asker("annotation.model", model, "lexical"), server, account), spec, examples)
+
+
+def interpreter(model: str, spec: Interpretation, server: Server, account: Account | None = None) -> OpenAIInterpreter:
+    return OpenAIInterpreter(OpenAIClient(Asker("interpretation.model", model, "lexical"), server, account), spec)
+
+
+def embedder(model: str, server: Server, account: Account | None = None, **changes: int) -> OpenAIEmbedder:
+    return OpenAIEmbedder(OpenAIClient(Asker("embedding.model", model, "minilm"), server, account), **changes)
 
 
 def keep(root: Path, *entries: Entry) -> None:

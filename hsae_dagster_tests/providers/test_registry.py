@@ -38,7 +38,7 @@ def test_openai_models_take_the_fields_of_the_declaration(monkeypatch: pytest.Mo
     )
     interpreter = make_interpreter(Interpretation(model="openai:org/model:tag"))
     assert isinstance(interpreter, OpenAIInterpreter)
-    assert interpreter.model == "org/model:tag"
+    assert interpreter.client.asker.model == "org/model:tag"
     annotator = make_annotator(Annotation(model="openai:m", concepts_per_call=3, max_words=50))
     assert isinstance(annotator, OpenAIAnnotator)
     assert (annotator.concepts_per_call, annotator.max_words) == (3, 50)

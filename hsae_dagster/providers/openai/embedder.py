@@ -10,9 +10,9 @@ from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import EmbeddingSet, hash_json
 from hsae_dagster.providers.base import Embedder, Keep, Report, say_nothing
 from hsae_dagster.providers.openai.client import OpenAIClient, TooManyInputsError
-from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server, packed
+from hsae_dagster.providers.openai.requests import Body, LazyBodies, packed
 from hsae_dagster.providers.replies import Reply
-from hsae_dagster.providers.spending import Account, Estimate
+from hsae_dagster.providers.spending import Estimate
 
 BYTES_PER_TOKEN = 3
 # OpenAI's limits per request.
@@ -30,21 +30,12 @@ class OpenAIEmbedder(Embedder):
     Vectors are scaled to unit length here; OpenAI's are so already, other servers' need not be.
     """
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        server: Server,
-        account: Account | None = None,
-        max_tokens: int = 256,
-        dimensions: int | None = None,
-    ) -> None:
-        self.model = model
+    def __init__(self, client: OpenAIClient, max_tokens: int = 256, dimensions: int | None = None) -> None:
+        self.client = client
+        self.model = client.asker.model
         self.max_tokens = max_tokens
         self.dimensions = dimensions
-        self._known_length = dimensions or KNOWN_DIMENSIONS.get(model)
-        # Without key until it embeds: vectors made earlier can be read on a machine that has none.
-        self.client = OpenAIClient(Asker("embedding.model", model, "minilm"), server, account)
+        self._known_length = dimensions or KNOWN_DIMENSIONS.get(self.model)
 
     @property
     def embedding_set(self) -> EmbeddingSet:

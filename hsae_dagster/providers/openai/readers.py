@@ -23,9 +23,9 @@ from hsae_dagster.providers.base import (
 )
 from hsae_dagster.providers.openai.client import OpenAIClient
 from hsae_dagster.providers.openai.prompts import json_request, object_of, present, prompt_of, require_some
-from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server
+from hsae_dagster.providers.openai.requests import Body, LazyBodies
 from hsae_dagster.providers.replies import Reply, as_boolean
-from hsae_dagster.providers.spending import Account, Estimate, total
+from hsae_dagster.providers.spending import Estimate, total
 
 # A predicate asked for in 20 words that is longer than this is an essay.
 MAX_CHARACTERS = 300
@@ -64,21 +64,12 @@ class _Question:
 class OpenAIInterpreter:
     """`openai:<model>`: one request per neuron and candidate, each with its own sample of texts."""
 
-    def __init__(
-        self,
-        model: str,
-        spec: Interpretation,
-        *,
-        server: Server,
-        account: Account | None = None,
-        provider: str = "openai",
-    ) -> None:
-        self.model = model
+    def __init__(self, client: OpenAIClient, spec: Interpretation) -> None:
+        self.client = client
         self.effort, self.temperature = spec.effort, spec.temperature
         self.prompt = prompt_of("interpret", spec.prompt, "interpretation.prompt", ("positives", "negatives"))
         needed = ("phrase", "missed", "mistaken")
         self.revision = prompt_of("revise", spec.revision_prompt, "interpretation.revision_prompt", needed)
-        self.client = OpenAIClient(Asker("interpretation.model", model, "lexical", provider), server, account)
         self.faults = 0
 
     @property
@@ -125,7 +116,7 @@ class OpenAIInterpreter:
 
     def _concept(self, answer: "_Answer", prompt: str, details: Mapping[str, Any]) -> Concept:
         made = {"prompt": prompt, "server": self.client.server.endpoint, **details, "cost_usd": answer.cost_usd}
-        return Concept(str(answer.predicate), f"{self.client.asker.provider}:{self.model}", details=made)
+        return Concept(str(answer.predicate), f"{self.client.asker.provider}:{self.client.asker.model}", details=made)
 
     def _ask(
         self, bodies: Sequence[Body], prompt: str, request: InterpretationRequest, report: Report
@@ -258,7 +249,7 @@ class OpenAIInterpreter:
 
     def _json_request(self, messages: list[dict[str, str]], schema: Mapping[str, Any] = SCHEMA) -> Body:
         settings = self.client.settings(MOST_ANSWER_TOKENS, self.temperature, self.effort)
-        return json_request(self.model, messages, "interpretation", schema, settings)
+        return json_request(self.client.asker.model, messages, "interpretation", schema, settings)
 
 
 @dataclass(frozen=True)
@@ -334,25 +325,15 @@ class OpenAIAnnotator:
 
     free = False
 
-    def __init__(
-        self,
-        model: str,
-        spec: Annotation,
-        *,
-        server: Server,
-        account: Account | None = None,
-        provider: str = "openai",
-        examples: Labelled | None = None,
-    ) -> None:
-        self.model = model
+    def __init__(self, client: OpenAIClient, spec: Annotation, examples: Labelled | None = None) -> None:
+        self.client = client
         self.effort, self.concepts_per_call, self.max_words = spec.effort, spec.concepts_per_call, spec.max_words
         self.examples = {normalise_text(predicate): shown for predicate, shown in (examples or {}).items()}
         usual = "annotate_single" if spec.concepts_per_call == 1 else "annotate_stacked"
         needed = ("predicates", "text", *(["examples"] if any(self.examples.values()) else []))
         self.prompt = prompt_of(usual, spec.prompt, "annotation.prompt", needed)
-        self.client = OpenAIClient(Asker("annotation.model", model, "lexical", provider), server, account)
         # A judge should judge alike twice, where the model lets itself be told.
-        fixed = spec.temperature is None and self.client.profile.temperature
+        fixed = spec.temperature is None and client.profile.temperature
         self.temperature = 0.0 if fixed else spec.temperature
         self._shared: dict[tuple[str, ...], Body] = {}
 
@@ -420,7 +401,7 @@ class OpenAIAnnotator:
         room = SPARE_TOKENS + TOKENS_PER_JUDGEMENT * len(predicates)
         settings = self.client.settings(room, self.temperature, self.effort)
         schema = object_of({key: {"type": "boolean"} for key in _ids(len(predicates))})
-        return json_request(self.model, messages, "judgements", schema, settings)
+        return json_request(self.client.asker.model, messages, "judgements", schema, settings)
 
     def body_with(self, concepts: Sequence[Concept], place: int, text: str) -> Body:
         """The request in which the concept at `place` is judged on a text, with those it is stacked with."""
