@@ -328,12 +328,7 @@ def make_annotator(
 
 
 def _client(
-    section: str,
-    spec: Embedding | Interpretation | Annotation,
-    account: Account | None,
-    offline: str,
-    *,
-    asks: bool,
+    section: str, spec: Embedding | Interpretation | Annotation, account: Account | None, offline: str, *, asks: bool
 ) -> "OpenAIClient":
     """Who asks the model that a section of dataset.yaml names, with its key or running where it will be asked."""
     from hsae_dagster.providers.openai.client import OpenAIClient

@@ -220,18 +220,18 @@ class BatchPendingError(ProviderError):
     """Answers are under way in a batch; nothing is wrong."""
 
 
+@dataclass(eq=False)
 class BatchRound:
     """One look at the batches of an account: collect, submit, and say what is still under way."""
 
-    def __init__(
-        self, client: Client, account: Account, bodies: Sequence[Body], prompt_hash: str | None, report: Report
-    ) -> None:
-        self.client = client
-        self.account = account
-        self.bodies = bodies
-        self.prompt_hash = prompt_hash
-        self.report = report
-        self.register = BatchRegister(account.ledger.root)
+    client: Client
+    account: Account
+    bodies: Sequence[Body]
+    prompt_hash: str | None
+    report: Report
+
+    def __post_init__(self) -> None:
+        self.register = BatchRegister(self.account.ledger.root)
 
     async def run(self) -> dict[str, Reply]:
         """Requests that a batch could not answer, as replies; whatever was answered is in the ledger.

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from hsae_dagster.errors import HsaeError, ProviderError
@@ -192,29 +192,22 @@ class TooManyInputsError(ProviderError):
         self.inputs = inputs
 
 
+@dataclass(eq=False)
 class Round:
     """One round of requests; `run` once."""
 
-    def __init__(
-        self,
-        client: Client,
-        account: Account,
-        bodies: Sequence[Body],
-        plan: Plan,
-        prompt_hash: str | None,
-        report: Report,
-        problem_of: Problem,
-        arrived: Arrived | None,
-    ) -> None:
-        self.client = client
-        self.account = account
-        self.bodies = bodies
-        self.plan = plan
-        self.prompt_hash = prompt_hash
-        self.report = report
-        self.problem_of = problem_of
-        self.arrived = arrived
-        self.progress = Progress(len(plan.todo), len(plan.known), client.profile.priced, report)
+    client: Client
+    account: Account
+    bodies: Sequence[Body]
+    plan: Plan
+    prompt_hash: str | None
+    report: Report
+    problem_of: Problem
+    arrived: Arrived | None
+
+    def __post_init__(self) -> None:
+        client, account, plan = self.client, self.account, self.plan
+        self.progress = Progress(len(plan.todo), len(plan.known), client.profile.priced, self.report)
         self.cut = CutPrompts()
         self.pace = Pace(START, client.server.concurrency)
         self.replies: dict[str, Reply] = {}

@@ -241,15 +241,18 @@ MAY_BE_FORM = {400, 404, 405, 415, 422}
 _SCHEMA = re.compile(r"response_format|schema|grammar")
 
 
+@dataclass(eq=False)
 class Client:
     """One server, asked on behalf of one field of dataset.yaml, on an account; without one it is only described."""
 
-    def __init__(self, asker: Asker, server: Server, account: Account | None = None) -> None:
-        self.asker = asker
-        self.server = server
-        self.account = account
-        self.profile = profile_of(asker.model)
-        self.known = KnownServer(account.ledger.root if account else None, server.endpoint, asker.model)
+    asker: Asker
+    server: Server
+    account: Account | None = None
+
+    def __post_init__(self) -> None:
+        self.profile = profile_of(self.asker.model)
+        root = self.account.ledger.root if self.account else None
+        self.known = KnownServer(root, self.server.endpoint, self.asker.model)
 
     @property
     def tier(self) -> str:
@@ -263,22 +266,22 @@ class Client:
         return Plan.make(bodies, self.server.endpoint, self.asker.model, ledger)
 
 
+@dataclass(eq=False)
 class Request:
     """Use once: `await reply()`, with a turn of the pace taken."""
 
-    def __init__(
-        self, client: Client, connection: Connection, body: Body, pace: Pace, say: Callable[[str], None]
-    ) -> None:
-        self.client = client
-        self.server = client.server
-        self.connection = connection
-        self.body = body
-        self.pace = pace
-        self.say = say
-        self.chat = "messages" in body
-        self.flex = client.tier == "flex" and self.chat
-        self.full = {**body, "service_tier": "flex"} if self.flex else body
-        self.dialect: Dialect = client.known.dialect
+    client: Client
+    connection: Connection
+    body: Body
+    pace: Pace
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.server = self.client.server
+        self.chat = "messages" in self.body
+        self.flex = self.client.tier == "flex" and self.chat
+        self.full = {**self.body, "service_tier": "flex"} if self.flex else self.body
+        self.dialect: Dialect = self.client.known.dialect
         self.forms = self.tries = 0
 
     async def reply(self) -> Reply:
