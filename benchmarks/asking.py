@@ -104,20 +104,20 @@ def serving(latency: float) -> Iterator[str]:
         server.terminate()
 
 
-def embedding(url: str, count: int, folder: Path) -> str:
+def embedding(count: int, folder: Path) -> str:
     """Embed and keep; a hash of what is read back."""
     import polars as pl
 
+    from hsae_dagster.dataset.spec import Embedding
     from hsae_dagster.keys import text_id
-    from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
-    from hsae_dagster.providers.openai.requests import Server
+    from hsae_dagster.providers.registry import make_embedder
     from hsae_dagster.providers.spending import Account, Ledger
     from hsae_dagster.storage.vectors import VectorTable
 
     texts = made(count)
     keys = [text_id(text) for text in texts]
     account = Account(Ledger(folder), "bench", "embeddings", "run")
-    embedder = OpenAIEmbedder("m", server=Server(url), account=account, dimensions=DIMENSIONS)
+    embedder = make_embedder(Embedding(model="openai:m", dimensions=DIMENSIONS), account)
     table = VectorTable(folder, "bench", embedder.embedding_set)
     if hasattr(embedder, "embed_all"):
         embedder.embed_all(
@@ -129,16 +129,15 @@ def embedding(url: str, count: int, folder: Path) -> str:
     return hashlib.sha256(table.read(pl.Series(sorted(keys))).tobytes()).hexdigest()
 
 
-def annotation(url: str, count: int, folder: Path) -> str:
+def annotation(count: int, folder: Path) -> str:
     """Judge and keep; a hash of the answers."""
     from hsae_dagster.core.concepts.claims import Concept
     from hsae_dagster.dataset.spec import Annotation
-    from hsae_dagster.providers.openai.readers import OpenAIAnnotator
-    from hsae_dagster.providers.openai.requests import Server
+    from hsae_dagster.providers.registry import make_annotator
     from hsae_dagster.providers.spending import Account, Ledger
 
     account = Account(Ledger(folder), "bench", "annotation_matrix", "run")
-    annotator = OpenAIAnnotator("m", Annotation(), server=Server(url), account=account)
+    annotator = make_annotator(Annotation(model="openai:m"), account)
     found = annotator.annotate([Concept(each, "bench") for each in CONCEPTS], made(count), lambda line: None)
     assert (found.answers >= 0).all()
     assert account.ledger.spent("bench").calls == count
@@ -147,11 +146,12 @@ def annotation(url: str, count: int, folder: Path) -> str:
 
 def child(work: str, url: str, count: int) -> None:
     """One measurement, printed as JSON."""
+    os.environ["OPENAI_BASE_URL"] = url
     with tempfile.TemporaryDirectory() as folder:
         # Libraries load before the clock starts.
-        {"embedding": embedding, "annotation": annotation}[work](url, 1, Path(folder) / "first")
+        {"embedding": embedding, "annotation": annotation}[work](1, Path(folder) / "first")
         started, used = time.perf_counter(), time.process_time()
-        digest = {"embedding": embedding, "annotation": annotation}[work](url, count, Path(folder) / "timed")
+        digest = {"embedding": embedding, "annotation": annotation}[work](count, Path(folder) / "timed")
         print(
             json.dumps(
                 {"wall": time.perf_counter() - started, "processor": time.process_time() - used, "digest": digest}

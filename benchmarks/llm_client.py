@@ -32,8 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.dataset.spec import Annotation
 from hsae_dagster.providers.minilm import TOKENIZER, _locate
+from hsae_dagster.providers.openai.client import OpenAIClient
 from hsae_dagster.providers.openai.readers import OpenAIAnnotator
-from hsae_dagster.providers.openai.requests import Server
+from hsae_dagster.providers.openai.requests import Asker, Server
 from hsae_dagster.providers.spending import Account, Ledger
 
 SUBJECTS = (
@@ -48,6 +49,7 @@ SUBJECTS = (
     "a law",
     "a song",
 )
+ASKER = Asker("annotation.model", "m", "lexical")
 CONCEPTS = [
     f"mentions {subject} as something that the writer {verb}" for subject in SUBJECTS for verb in ("admires", "fears")
 ]
@@ -136,7 +138,7 @@ def our_rate(texts: list[str], url: str, concurrency: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         account = Account(Ledger(Path(folder)), "bench", "annotation_matrix", "run")
         server = Server(url, concurrency=concurrency)
-        annotator = OpenAIAnnotator("m", Annotation(), server=server, account=account)
+        annotator = OpenAIAnnotator(OpenAIClient(ASKER, server, account), Annotation())
         concepts = [Concept(predicate, "bench") for predicate in CONCEPTS[:10]]
         started = time.perf_counter()
         found = annotator.annotate(concepts, texts, lambda line: None)
@@ -184,7 +186,8 @@ def size(texts: int) -> None:
     print(f"\n{texts:,} texts × {len(CONCEPTS)} concepts (tokens by the tokenizer of all-MiniLM-L6-v2):")
     print(f"  {'reference, default prompt':<34} {their_calls:>9,} calls {their_tokens / 1e6:7.2f} M tokens in")
     for stack in (10, 20):
-        annotator = OpenAIAnnotator("m", Annotation(concepts_per_call=stack), server=Server("http://127.0.0.1/v1"))
+        client = OpenAIClient(ASKER, Server("http://127.0.0.1/v1"))
+        annotator = OpenAIAnnotator(client, Annotation(concepts_per_call=stack))
         stacks = [CONCEPTS[start : start + stack] for start in range(0, len(CONCEPTS), stack)]
         bodies = [annotator.body(each, text) for text in sample for each in stacks]
         shown = sum(tokens(message["content"]) for body in bodies for message in body["messages"])

@@ -6,6 +6,7 @@ from hsae_dagster.providers.replies import NO_TOKENS
 from hsae_dagster.providers.spending import Ledger
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
+from hsae_dagster_tests.providers.accounts import keep
 from hsae_dagster_tests.providers.loopback import Loopback, judge_by
 from hsae_dagster_tests.providers.test_ledger import entry
 from hsae_dagster_tests.test_cli import assert_a_sentence, settle, spawn
@@ -51,7 +52,7 @@ def test_what_was_taken_at_its_worst_price_is_told(workspace: Workspace) -> None
     settle(workspace.root)
     uncounted = entry("one", dataset="asked", usage=NO_TOKENS, cost_usd=0.5)
     lost = entry("two", dataset="asked", kind="intent", cost_usd=0.25, answer=None, parsed=None)
-    Ledger(workspace.project.results).append([uncounted, lost, entry("three", dataset="asked")])
+    keep(workspace.project.results, uncounted, lost, entry("three", dataset="asked"))
     done = spawn("cost", "asked")
     assert done.returncode == 0, done.stderr
     said = (

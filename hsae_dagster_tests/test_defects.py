@@ -24,13 +24,13 @@ from hsae_dagster.keys import EmbeddingSet, text_id
 from hsae_dagster.providers import registry
 from hsae_dagster.providers.base import Annotations
 from hsae_dagster.providers.openai.embedder import cut_to_tokens
-from hsae_dagster.providers.openai.readers import OpenAIAnnotator
 from hsae_dagster.providers.spending import Estimate
 from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.outputs import StoredInterpretations
 from hsae_dagster.storage.vectors import VectorTable
 from hsae_dagster_tests.assets import scripted
 from hsae_dagster_tests.assets.workspace import TOPICS, Run, Workspace, tiny_texts
+from hsae_dagster_tests.providers import accounts
 from hsae_dagster_tests.providers.accounts import account
 from hsae_dagster_tests.providers.loopback import Loopback, completion, shown_texts
 
@@ -261,7 +261,7 @@ def test_answers_belong_to_whole_texts_and_settings_and_a_missing_one_ends_nothi
         return completion(None, refusal="no") if told is None else {"c1": told}
 
     def judged(model: str, texts: list[str]) -> Annotations:
-        annotator = OpenAIAnnotator(model, Annotation(), server=server.server(), account=account(tmp_path))
+        annotator = accounts.judge(model, Annotation(), server.server(), account=account(tmp_path))
         return annotator.annotate([Concept(predicate="says yes", author="test")], texts, lambda line: None)
 
     with Loopback(answer) as server:

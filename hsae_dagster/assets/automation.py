@@ -14,6 +14,7 @@ import dagster as dg
 from hsae_dagster.assets.catalog import scan
 from hsae_dagster.core.evaluations import EvaluationRecord, Standing, compare
 from hsae_dagster.dataset.discovery import Dataset, dataset_names, files_fingerprint, files_stamp
+from hsae_dagster.dataset.sections import ServerFields
 from hsae_dagster.errors import DatasetError, HsaeError
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.orchestration.stage import CHECKS, outdated_cards
@@ -258,10 +259,10 @@ def batch_answers(context: dg.SensorEvaluationContext, folders: Project) -> dg.S
     under_way = [record for record in register.all() if not record.collected]
     if not under_way:
         return dg.SkipReason("no batch is under way")
-    from hsae_dagster.providers.openai.requests import server_from_environment
+    from hsae_dagster.providers.openai.requests import server_of
 
     try:
-        server = server_from_environment(folders.model_server.environment)
+        server = server_of(ServerFields(), "server", folders.model_server.environment)
         ended = [record for record in under_way if _collect(folders, register, record, server)]
     except HsaeError as error:
         return dg.SkipReason(f"{len(under_way)} batches are under way, but: {error}")
@@ -273,18 +274,16 @@ def batch_answers(context: dg.SensorEvaluationContext, folders: Project) -> dg.S
 
 
 def _collect(project: Project, register: BatchRegister, record: BatchRecord, server: "Server") -> bool:
-    from hsae_dagster.providers.openai.batch import collect
-    from hsae_dagster.providers.openai.client import OpenAIClient, run_sync
-    from hsae_dagster.providers.openai.requests import Asker
+    from hsae_dagster.providers.openai.batch import collect, connected
+    from hsae_dagster.providers.openai.client import run_sync
     from hsae_dagster.providers.replies import profile_of
 
     if record.server != server.endpoint:
         return False
-    client = OpenAIClient(Asker("model", record.model, "lexical"), server)
     account = Account(Ledger(project.results), record.dataset, record.stage, record.run_id)
 
     async def look() -> bool:
-        async with client.connect() as connection:
+        async with connected(server) as connection:
             return await collect(connection, server, record, account, profile_of(record.model), register)
 
     return run_sync(look())

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Protocol
 
@@ -218,14 +218,16 @@ MOST_BYTES_PER_TOKEN, MOST_TIMES_THE_USUAL, FEWEST = 12.0, 2.0, 5
 LEAST_BYTES = 1000
 
 
+@dataclass(eq=False)
 class Progress:
     """Counts replies, says so now and then, and knows how many in a row brought nothing."""
 
-    def __init__(self, total: int, known: int, priced: bool, report: Report) -> None:
-        self.total = total
-        self.known = known
-        self.report = report
-        self.priced = priced
+    total: int
+    known: int
+    priced: bool
+    report: Report
+
+    def __post_init__(self) -> None:
         self.done = self.usable = self.unusable = 0
         self.streak: list[str] = []
         self.usage = Usage()
@@ -266,12 +268,12 @@ class Progress:
         return ", ".join(parts)
 
 
+@dataclass(eq=False)
 class CutPrompts:
     """Notices when a server counts far fewer tokens than it was sent: some cut prompts without a word."""
 
-    def __init__(self) -> None:
-        self.ratios: list[float] = []
-        self.told = False
+    ratios: list[float] = field(default_factory=list)
+    told: bool = False
 
     def notice(self, sent_bytes: int, tokens: int) -> str | None:
         """What to say of a reply, once."""

@@ -23,7 +23,7 @@ WIDTH, HEADS, LAYERS, EPSILON = 384, 12, 6, 1e-12
 # Into how many shares the values of a channel are split where a layer norm's output is multiplied: 32 more columns.
 SHARES = {99: 8, 223: 8, 63: 6, 157: 6, 267: 3, 303: 3, 338: 3, 383: 3}
 LOWEST_GELU = 0.17
-_DTYPES: dict[object, np.dtype[Any]] = {1: np.dtype("<f4"), 3: np.dtype("i1"), 7: np.dtype("<i8")}  # by ONNX's numbers
+_DTYPES = {1: "<f4", 3: "i1", 7: "<i8"}  # by ONNX's numbers
 _Linear = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
@@ -195,49 +195,26 @@ def _norm(stored: dict[str, "torch.Tensor"], prefix: str) -> tuple["torch.Tensor
 
 
 def read_initializers(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and values of an ONNX file's stored tensors, those with raw data."""
+    """Names and values of the numeric tensors that the pinned ONNX file stores."""
     # ModelProto.graph is field 7, GraphProto.initializer 5; of a tensor: dims 1, data_type 2, name 8, raw_data 9.
     for number, graph in _fields(memoryview(path.read_bytes())):
         for kind, tensor in _fields(graph) if number == 7 else ():
-            if kind != 5:
-                continue
-            parts: dict[int, list[int | memoryview]] = {}
-            for part, value in _fields(tensor):
-                parts.setdefault(part, []).append(value)
-            dtype = _DTYPES.get(parts[2][0])
-            if dtype is not None and 9 in parts:
-                array = np.frombuffer(parts[9][0], dtype)  # type: ignore[arg-type]
-                yield bytes(parts[8][0]).decode(), array.reshape(_dims(parts.get(1, []))).copy()
+            if kind == 5:
+                parts = dict(_fields(tensor))
+                dims = [value for part, value in _fields(tensor) if part == 1]
+                if dtype := _DTYPES.get(parts[2]):
+                    yield bytes(parts[8]).decode(), np.frombuffer(parts[9], dtype).reshape(dims).copy()
 
 
-def _dims(values: list["int | memoryview"]) -> list[int]:
-    """A repeated number, packed or not."""
-    found: list[int] = []
-    for value in values:
-        if isinstance(value, int):
-            found.append(value)
-            continue
-        at = 0
-        while at < len(value):
-            number, at = _varint(value, at)
-            found.append(number)
-    return found
-
-
-def _fields(message: "memoryview | int") -> Iterator[tuple[int, "memoryview | int"]]:
-    """Field numbers and values of a protocol buffer message."""
-    assert isinstance(message, memoryview)
+def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
+    """Numbers and values of a protocol buffer message's fields: in the pinned file, whole numbers and bytes."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
-        number, kind = key >> 3, key & 7
-        if kind == 0:
-            value, at = _varint(message, at)
-            yield number, value
-            continue
-        size, at = _varint(message, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
-        yield number, message[at : at + size]
-        at += size
+        value, at = _varint(message, at)
+        if key & 7 == 2:
+            value, at = message[at : at + value], at + value
+        yield key >> 3, value
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:

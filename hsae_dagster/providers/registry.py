@@ -2,11 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,8 +24,11 @@ from hsae_dagster.providers.base import (
     Labelled,
     Report,
 )
-from hsae_dagster.providers.openai.requests import Server
+from hsae_dagster.providers.openai.requests import Asker, Server, server_of
 from hsae_dagster.providers.spending import Account
+
+if TYPE_CHECKING:
+    from hsae_dagster.providers.openai.client import OpenAIClient
 
 AUTHOR = "lexical"
 
@@ -52,7 +55,7 @@ CONTEXT, SLOTS = 8192, 2
 PLACE = "local"
 
 
-def local_server(field: str, path: Path, timeout: float = 900.0) -> Server:
+def local_server(field: str, path: Path, timeout: float) -> Server:
     """The server of a GGUF file, started where it does not run yet; it ends with this process.
 
     Args:
@@ -75,17 +78,12 @@ def local_server(field: str, path: Path, timeout: float = 900.0) -> Server:
         ) from None
     except (RuntimeError, ValueError, OSError) as error:
         raise ProviderError(f"`{field}`: {path} cannot be loaded: {error}. Give a whole .gguf file.") from error
-    return Server(
-        base_url=f"{running.listening_address}/v1",
-        concurrency=SLOTS,
-        timeout=timeout,
-        identity=f"{PLACE}/{_digest(path.resolve())}",
-    )
+    return replace(_described(path), base_url=f"{running.listening_address}/v1", concurrency=SLOTS, timeout=timeout)
 
 
-def local_identity(path: Path) -> str:
+def _described(path: Path) -> Server:
     """The name under which answers of a file are kept."""
-    return f"{PLACE}/{_digest(path.resolve())}"
+    return Server(identity=f"{PLACE}/{_digest(path.resolve()) if path.is_file() else path.name}")
 
 
 @cache
@@ -161,15 +159,10 @@ def _minilm(spec: Embedding, account: Account | None) -> Embedder:
 
 def _openai_embedder(spec: Embedding, account: Account | None) -> Embedder:
     from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
-    from hsae_dagster.providers.openai.requests import server_of
 
-    return OpenAIEmbedder(
-        _model(spec),
-        server=server_of(spec.server, "embedding.server", _environment(account)),
-        account=account,
-        max_tokens=spec.max_tokens,
-        dimensions=spec.dimensions,
-    )
+    # Without key until it embeds: vectors made earlier can be read on a machine that has none.
+    client = _client("embedding", spec, account, "minilm", asks=False)
+    return OpenAIEmbedder(client, spec.max_tokens, spec.dimensions)
 
 
 def _own_embedder(own: Own, spec: Embedding, account: Account | None) -> Embedder:
@@ -259,11 +252,7 @@ def _no_interpreter(spec: Interpretation, account: Account | None, asks: bool) -
 def _model_interpreter(spec: Interpretation, account: Account | None, asks: bool) -> Interpreter:
     from hsae_dagster.providers.openai.readers import OpenAIInterpreter
 
-    model, server, provider = _reader("interpretation", spec, account, asks=asks)
-    interpreter = OpenAIInterpreter(model, spec, server=server, account=account, provider=provider)
-    if asks:
-        interpreter.client.require_key()
-    return interpreter
+    return OpenAIInterpreter(_client("interpretation", spec, account, "lexical", asks=asks), spec)
 
 
 def _own_interpreter(own: Own, spec: Interpretation, account: Account | None, asks: bool) -> Interpreter:
@@ -283,11 +272,7 @@ def _model_annotator(
 ) -> Annotator:
     from hsae_dagster.providers.openai.readers import OpenAIAnnotator
 
-    model, server, provider = _reader("annotation", spec, account, asks=asks)
-    annotator = OpenAIAnnotator(model, spec, server=server, account=account, provider=provider, examples=examples)
-    if asks:
-        annotator.client.require_key()
-    return annotator
+    return OpenAIAnnotator(_client("annotation", spec, account, "lexical", asks=asks), spec, examples)
 
 
 # Make a reader of its declaration, the account that a paid one charges, and whether it will be asked.
@@ -342,24 +327,20 @@ def make_annotator(
     return ANNOTATORS.find(spec.model)(spec, account, asks, closeness, examples)
 
 
-def _environment(account: Account | None) -> Mapping[str, str]:
-    return account.environment if account else os.environ
+def _client(
+    section: str, spec: Embedding | Interpretation | Annotation, account: Account | None, offline: str, *, asks: bool
+) -> "OpenAIClient":
+    """Who asks the model that a section of dataset.yaml names, with its key or running where it will be asked."""
+    from hsae_dagster.providers.openai.client import OpenAIClient
 
-
-def _reader(
-    section: str, spec: Interpretation | Annotation, account: Account | None, *, asks: bool
-) -> tuple[str, "Server", str]:
-    """Name, server and provider of a language model that writes or judges."""
-    from hsae_dagster.providers.openai.requests import Server, server_of
-
-    provider = spec.model.partition(":")[0]
-    if provider != "local":
-        return _model(spec), server_of(spec.server, f"{section}.server", _environment(account)), provider
-    path = Path(_model(spec)).expanduser()
+    provider, _, model = (part.strip() for part in spec.model.partition(":"))
+    if provider == "local":
+        path = Path(model).expanduser()
+        model = path.name
+        server = local_server(f"{section}.model", path, spec.server.timeout or 900.0) if asks else _described(path)
+    else:
+        server = server_of(spec.server, f"{section}.server", account.environment if account else os.environ)
+    client = OpenAIClient(Asker(f"{section}.model", model, offline, provider), server, account)
     if asks:
-        return path.name, local_server(f"{section}.model", path, spec.server.timeout or 900.0), provider
-    return path.name, Server(identity=local_identity(path) if path.is_file() else f"local/{path.name}"), provider
-
-
-def _model(spec: Embedding | Interpretation | Annotation) -> str:
-    return spec.model.partition(":")[2].strip()
+        client.require_key()
+    return client

@@ -6,9 +6,10 @@ import binascii
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -159,7 +160,8 @@ def find_object(text: str) -> dict[str, Any]:
         else:
             if isinstance(whole, dict):
                 return whole
-    for found in _objects(answer):
+    found = _object_in(answer)
+    if found is not None:
         return found
     if problem:
         raise NoObjectError(f"is not usable JSON ({' '.join(problem.split())[:120]})")
@@ -192,22 +194,20 @@ def _after_thoughts(text: str) -> str:
     return text
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
+def _object_in(text: str) -> dict[str, Any] | None:
+    """The first object between other words."""
     decoder = json.JSONDecoder(object_pairs_hook=_distinct)
-    start, tries = text.find("{"), 0
-    while start >= 0 and tries < MOST_TRIES:
-        tries += 1
+    for brace in islice(re.finditer("{", text), MOST_TRIES):
         try:
-            found, end = decoder.raw_decode(text, start)
+            return dict(decoder.raw_decode(text, brace.start())[0])
         except (ValueError, RecursionError) as error:
             if "given twice" in str(error):
                 raise NoObjectError(f"is not usable JSON ({error})") from None
-            balanced = _balanced(text, start)
-            found = _near_json(balanced) if balanced else None
-            end = start + len(balanced or "{")
-        if isinstance(found, dict):
-            yield found
-        start = text.find("{", end if isinstance(found, dict) else start + 1)
+        balanced = _balanced(text, brace.start())
+        found = _near_json(balanced) if balanced else None
+        if found is not None:
+            return found
+    return None
 
 
 def _balanced(text: str, start: int) -> str | None:
@@ -234,8 +234,7 @@ def _balanced(text: str, start: int) -> str | None:
 def _near_json(text: str) -> dict[str, Any] | None:
     """An object in Python's spelling, or with a comma too many."""
     try:
-        node = ast.parse(text.strip(), mode="eval").body
-        value = _plain(node)
+        value = _plain(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     return value if isinstance(value, dict) else None

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Entry:
     """One answer.
 
     Attributes:
-        request_hash: of the whole body and the server (`providers.openai.client.request_hash`).
+        request_hash: of the whole body and the server (`providers.openai.requests.Question`).
         kind: `chat` or `embeddings`; `intent`: sent, and its answer never seen; `taken back`: unusable answers to the
             request from before this row count no longer.
         dataset, stage, run_id: on whose account it was asked first.
@@ -85,14 +85,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Spent:
-    """What requests have cost.
+    """How many requests there were, what those of a known price cost, and how many were `unpriced`.
 
-    Attributes:
-        calls: how many.
-        usd: dollars of those with a known price.
-        unpriced: calls without one.
-        lost: calls whose answer never arrived, in `usd` with the most they can have cost.
-        uncounted: calls whose tokens the server did not count, in `usd` with the most they can have cost.
+    `lost` ones never got an answer, of `uncounted` ones the server did not count the tokens: both are in `usd` with the
+    most they can have cost.
     """
 
     calls: int = 0
@@ -122,25 +118,17 @@ class Experience:
 
 
 class Ledger:
-    """The calls under one results folder, or in the database that it shares with others."""
+    """The calls under one results folder, or in the database that it shares with others.
+
+    Raises:
+        StorageError: from every method, where the database is damaged or cannot be written.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root, self.records = root, Records(root)
 
-    def append(self, entries: Sequence[Entry]) -> None:
-        """Add answers in one transaction.
-
-        Raises:
-            StorageError: the database cannot be written.
-        """
-        self.write([(as_row(entry), None) for entry in entries])
-
     def write(self, changes: Sequence[Change]) -> None:
-        """Make changes in one transaction.
-
-        Raises:
-            StorageError: the database cannot be written.
-        """
+        """Make changes in one transaction."""
         rows = [row for row, _ in changes if row]
         gone = [{"gone": key} for _, key in changes if key]
         if changes:
@@ -151,31 +139,22 @@ class Ledger:
                     records.execute(sa.insert(CALLS), rows)
 
     def find(self, hashes: Collection[str], server: str, model: str) -> dict[str, Entry]:
-        """Chat answers to the given requests, by hash: the first usable one, else the first; none taken back.
-
-        Raises:
-            StorageError: the database is damaged.
-        """
+        """Chat answers to the given requests, by hash: the first usable one, else the first; none taken back."""
         found: dict[str, Entry] = {}
+        wanted = list(set(hashes))
+        of_model = sa.select(CALLS).where(CALLS.c.kind == "chat", CALLS.c.server == server, CALLS.c.model == model)
         with self.records.reading() as records:
-            wanted = list(set(hashes))
-            for some in (wanted[at : at + _AT_ONCE] for at in range(0, len(wanted), _AT_ONCE)):
-                asked = sa.select(CALLS).where(CALLS.c.request_hash.in_(some), CALLS.c.kind == "chat")
-                asked = asked.where(CALLS.c.server == server, CALLS.c.model == model).order_by(CALLS.c.created)
-                for entry in filter(None, map(_entry, records.rows(asked))):
+            for at in range(0, len(wanted), _AT_ONCE):
+                asked = of_model.where(CALLS.c.request_hash.in_(wanted[at : at + _AT_ONCE]))
+                for entry in filter(None, map(_entry, records.rows(asked.order_by(CALLS.c.created)))):
                     held = found.get(entry.request_hash)
                     if held is None or (_unusable(held) and not _unusable(entry)):
                         found[entry.request_hash] = entry
         return found
 
     def unusable(self, dataset: str) -> list[Entry]:
-        """Chat answers of a dataset that hold nothing usable and stand instead of a usable one.
-
-        Raises:
-            StorageError: the database is damaged.
-        """
-        columns = (CALLS.c.server, CALLS.c.model, CALLS.c.request_hash)
-        query = sa.select(*columns).where(
+        """Chat answers of a dataset that hold nothing usable and stand instead of a usable one."""
+        query = sa.select(CALLS.c.server, CALLS.c.model, CALLS.c.request_hash).where(
             CALLS.c.dataset == dataset, CALLS.c.kind == "chat", CALLS.c.reason.is_not(None)
         )
         asked: dict[tuple[str, str], set[str]] = {}
@@ -190,11 +169,7 @@ class Ledger:
         ]
 
     def take_back(self, entries: Sequence[Entry]) -> None:
-        """Have unusable answers count no longer: their requests are asked again. What they cost stays spent.
-
-        Raises:
-            StorageError: the database cannot be written.
-        """
+        """Have unusable answers count no longer: their requests are asked again. What they cost stays spent."""
         named = ("request_hash", "server", "model")
         asked = sa.update(CALLS).where(*(CALLS.c[name] == sa.bindparam(f"of_{name}") for name in named))
         asked = asked.where(CALLS.c.kind == "chat", CALLS.c.reason.is_not(None)).values(kind=TAKEN_BACK)
@@ -203,11 +178,7 @@ class Ledger:
                 records.execute(asked, [{f"of_{name}": getattr(e, name) for name in named} for e in entries])
 
     def spent(self, dataset: str) -> Spent:
-        """What a dataset has cost so far, in every run: answers, and requests whose answer never arrived.
-
-        Raises:
-            StorageError: the database is damaged.
-        """
+        """What a dataset has cost so far, in every run: answers, and requests whose answer never arrived."""
         query = sa.select(CALLS.c.kind, CALLS.c.input_tokens, CALLS.c.cost_usd).where(CALLS.c.dataset == dataset)
         with self.records.reading() as records:
             rows = records.rows(query)
@@ -225,11 +196,7 @@ class Ledger:
         return self.records.turn(f"budget-{hash_json(dataset)}", waiting)
 
     def experience(self, server: str, model: str, prompt_hash: str | None) -> Experience | None:
-        """What answers of this model to this prompt (or embeddings, without one) teach; None without any.
-
-        Raises:
-            StorageError: the database is damaged.
-        """
+        """What answers of this model to this prompt (or embeddings, without one) teach; None without any."""
         columns = ("sent_bytes", "input_tokens", "output_tokens", "seconds", "created")
         query = sa.select(*(CALLS.c[name] for name in columns)).where(
             CALLS.c.server == server,
@@ -256,6 +223,9 @@ class Journal:
     """The calls of one round on their way into the ledger, by one event loop.
 
     Those that come while others are being committed are committed together, by whichever is next.
+
+    Raises:
+        StorageError: from every method, where the database cannot be written.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -264,11 +234,7 @@ class Journal:
         self._failed: HsaeError | None = None
 
     async def write(self, row: Mapping[str, Any] | None, instead_of: str | None = None) -> None:
-        """Return when a row is committed, and the row of the id `instead_of` is gone.
-
-        Raises:
-            StorageError: the database cannot be written.
-        """
+        """Return when a row is committed, and the row of the id `instead_of` is gone."""
         batch = self._waiting
         batch.append((row, instead_of))
         async with self._turn:
@@ -282,11 +248,7 @@ class Journal:
             raise self._failed
 
     def close(self) -> None:
-        """Commit what still waits, where the loop has come to its end.
-
-        Raises:
-            StorageError: the database cannot be written.
-        """
+        """Commit what still waits, where the loop has come to its end."""
         batch, self._waiting = self._waiting, []
         self._ledger.write(batch)
 
@@ -382,14 +344,13 @@ class Estimate:
 
     def scaled(self, factor: float) -> "Estimate":
         """As many times the calls, tokens, dollars and minutes."""
-        return Estimate(
-            round(self.calls * factor),
-            round(self.known * factor),
-            Usage(round(self.usage.input * factor), 0, round(self.usage.output * factor)),
-            None if self.usd is None else self.usd * factor,
-            self.minutes * factor,
-            self.within,
-            self.minutes_within,
+        return replace(
+            self,
+            calls=round(self.calls * factor),
+            known=round(self.known * factor),
+            usage=Usage(round(self.usage.input * factor), 0, round(self.usage.output * factor)),
+            usd=None if self.usd is None else self.usd * factor,
+            minutes=self.minutes * factor,
         )
 
     @property
@@ -428,9 +389,8 @@ def duration(minutes: float) -> str:
 
 
 def estimate_calls(
-    sizes: Iterable[int],
+    sizes: Sequence[int],
     *,
-    known: int,
     answer_tokens: float,
     profile: ModelProfile,
     tier: str,
@@ -438,11 +398,10 @@ def estimate_calls(
     most: int,
     experience: Experience | None,
 ) -> Estimate:
-    """Estimate requests by their size.
+    """Estimate requests by their sizes in bytes.
 
     Args:
-        sizes: bytes of each request to be made.
-        known: how many more are answered already.
+        sizes: of each request to be made.
         answer_tokens: expected length of an answer, where nothing was learned yet.
         profile: prices and quirks of the model.
         tier: how requests are paid.
@@ -450,27 +409,24 @@ def estimate_calls(
         most: requests at once, if the server keeps up.
         experience: what earlier answers of the model taught, used instead of assumptions.
     """
-    counted = list(sizes)
-    if not counted:
-        return Estimate(known=known)
+    calls = len(sizes)
+    if not calls:
+        return Estimate()
     learned = experience or Experience(
         1 / BYTES_PER_TOKEN, answer_tokens + (profile.thinking_tokens / 8 if profile.priced else 0), SECONDS_PER_CALL
     )
-    usage = Usage(
-        input=round(sum(counted) * learned.tokens_per_byte), output=round(len(counted) * learned.output_tokens)
-    )
-    quickest = max(_rounds(len(counted), start, most) * learned.seconds, LEAST_SECONDS * len(counted))
+    usage = Usage(round(sum(sizes) * learned.tokens_per_byte), 0, round(calls * learned.output_tokens))
+    quickest = max(_rounds(calls, start, most) * learned.seconds, LEAST_SECONDS * calls)
     if experience is None:
-        minutes, minutes_within, within = math.ceil(len(counted) / start) * learned.seconds / 60, ASSUMED, ASSUMED
+        minutes, minutes_within, within = math.ceil(calls / start) * learned.seconds / 60, ASSUMED, ASSUMED
     else:
-        within = LEARNED
-        slowest = len(counted) * learned.pace
+        within, slowest = LEARNED, calls * learned.pace
         if learned.calls >= SHOW_THE_PACE or slowest <= quickest:
             minutes, minutes_within = slowest / 60, LEARNED
         else:
             # The server may take more at once than it was seen to, or not.
             minutes, minutes_within = math.sqrt(slowest * quickest) / 60, LEARNED * math.sqrt(slowest / quickest)
-    return Estimate(len(counted), known, usage, profile.cost(usage, tier), minutes, within, minutes_within)
+    return Estimate(calls, 0, usage, profile.cost(usage, tier), minutes, within, minutes_within)
 
 
 def _rounds(calls: int, start: int, most: int) -> int:
@@ -487,16 +443,10 @@ class BudgetError(ProviderError):
 
 @dataclass
 class Totals:
-    """What a stage's answers took.
+    """What a stage's answers took in this run, as in `Spent`; `failed` calls brought no answer.
 
-    Attributes:
-        costs: what each answer cost that the stage rests on, by request, whenever it was paid; None where no price is
-            known.
-        calls: requests sent in this run (embeddings included).
-        failed: of these, how many brought no answer.
-        usage: tokens paid in this run.
-        usd: dollars paid in this run, of requests with a known price.
-        uncounted: calls whose tokens the server did not count; in `usd` with the most they can have cost.
+    `costs` has what each answer cost that the stage rests on, by request, whenever it was paid; None where no price is
+    known.
     """
 
     costs: dict[str, float | None] = field(default_factory=dict)
@@ -577,14 +527,10 @@ class Budget:
     async def reserve(self, worst_usd: float, done: Callable[[], str]) -> None:
         """Set aside the most that one request can cost; waits while requests under way may still turn out cheaper.
 
-        Args:
-            worst_usd: the most it can cost.
-            done: says how far the work is, for the error.
-
         Raises:
-            BudgetError: it does not fit, and nothing is under way that could make room.
+            BudgetError: it does not fit, and nothing is under way that could make room; with what `done` says.
         """
-        while not self._fits(worst_usd):
+        while not self._fits(1, worst_usd):
             if not self.reserved_calls:
                 raise BudgetError(self._sentence(done()))
             self._settled.clear()
@@ -594,9 +540,7 @@ class Budget:
 
     def require(self, calls: int, worst_usd: float, done: str) -> None:
         """Raise BudgetError unless several requests fit at once."""
-        account = self.account
-        fits = account.budget_calls is None or self.calls + calls <= account.budget_calls
-        if not fits or (account.budget_usd is not None and self.usd + worst_usd > account.budget_usd):
+        if not self._fits(calls, worst_usd):
             raise BudgetError(self._sentence(done))
 
     def settle(self, worst_usd: float, usd: float | None) -> None:
@@ -607,11 +551,11 @@ class Budget:
         self.usd += usd or 0.0
         self._settled.set()
 
-    def _fits(self, worst_usd: float) -> bool:
-        account = self.account
-        calls = account.budget_calls is None or self.calls + self.reserved_calls + 1 <= account.budget_calls
-        usd = account.budget_usd is None or self.usd + self.reserved_usd + worst_usd <= account.budget_usd
-        return calls and usd
+    def _fits(self, more: int, worst_usd: float) -> bool:
+        calls, usd = self.account.budget_calls, self.account.budget_usd
+        return (calls is None or self.calls + self.reserved_calls + more <= calls) and (
+            usd is None or self.usd + self.reserved_usd + worst_usd <= usd
+        )
 
     def _sentence(self, done: str) -> str:
         account = self.account

@@ -16,8 +16,8 @@ from hsae_dagster.dataset.spec import Annotation, Interpretation
 from hsae_dagster.errors import HsaeError, StorageError
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.providers.base import Annotator, Interpreter, Mistakes, Report
-from hsae_dagster.providers.openai.client import OpenAIClient, request_hash
-from hsae_dagster.providers.openai.requests import Body, forget_all, recall
+from hsae_dagster.providers.openai.client import OpenAIClient
+from hsae_dagster.providers.openai.requests import Body, Question, forget_all, recall
 from hsae_dagster.providers.registry import make_annotator, make_embedder, make_interpreter
 from hsae_dagster.providers.spending import Account, Entry, Estimate, Ledger
 from hsae_dagster.stages import annotation, interpretation
@@ -293,7 +293,7 @@ def hypothesis_of(record: EvaluationRecord, beginning: str) -> dict[str, Any]:
 
 
 def _found(client: OpenAIClient, body: Body, what: str) -> Asked:
-    key = request_hash(body, client.server.endpoint)
+    key = Question.of(body, client.server.endpoint).hash
     held = client.account.ledger.find([key], client.server.endpoint, client.asker.model) if client.account else {}
     return Asked(what, tuple((each["role"], each["content"]) for each in body["messages"]), held.get(key))
 

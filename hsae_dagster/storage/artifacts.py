@@ -137,9 +137,7 @@ def load_sae(folder: Path, record: dict[str, Any]) -> "SparseAutoencoder":
     """The autoencoder of one record of sae.json or saes.json, on the CPU."""
     from hsae_dagster.core.sae.model import SAEConfig, sae_from_arrays
 
-    config = dict(record["config"])
-    config["prefixes"] = tuple(config["prefixes"]) if config.get("prefixes") else None
-    return sae_from_arrays(SAEConfig(**config), read_arrays(folder / record["file"]))
+    return sae_from_arrays(SAEConfig(**record["config"]), read_arrays(folder / record["file"]))
 
 
 # The reference's tensors by our names; its decoder has a column per neuron, ours a row.

@@ -138,7 +138,10 @@ class LineageLog:
         last = self.latest(dataset)
         if last is not None and last.evaluation.place == origin.place:
             return last
-        origins, mixed = self._origins(dataset, evaluation, read)
+        origins, mixed = trace(self.store, dataset, evaluation)
+        corpus = next((self.store.at(each.place) for each in origins if each.asset == "corpus"), None)
+        if corpus is not None and corpus.inputs.config["files"] != [list(file) for file in read]:
+            mixed = (*mixed, f"`corpus` was made from other files than `{FILES}` has now")
         with self._records.writing() as records:  # another process may have written since
             found = records.last(_KIND, dataset)
             if found is not None and found.body["evaluation"]["place"] == origin.place:
@@ -156,16 +159,6 @@ class LineageLog:
             )
             records.add(document(record))
         return record
-
-    def _origins(
-        self, dataset: str, evaluation: StoredObject, read: Sequence[Sequence[str | None]]
-    ) -> tuple[tuple[Origin, ...], tuple[str, ...]]:
-        """What the evaluation rests on, and what of it does not fit together."""
-        origins, mixed = trace(self.store, dataset, evaluation)
-        corpus = next((self.store.at(origin.place) for origin in origins if origin.asset == "corpus"), None)
-        if corpus is not None and corpus.inputs.config["files"] != [list(file) for file in read]:
-            mixed = (*mixed, f"`corpus` was made from other files than `{FILES}` has now")
-        return origins, mixed
 
     def find(self, hypothesis_id: str) -> list[EvaluationRecord]:
         """Records with a hypothesis of this id (or, if only one begins so, this beginning of an id), oldest first.

@@ -5,6 +5,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -197,7 +198,7 @@ class ObjectStore:
         Raises:
             StorageError: it was never materialized, or its files are damaged.
         """
-        return self._current(dataset, asset, verify=True)
+        return self.verified(dataset, self.pointed(dataset, asset))
 
     def datasets(self) -> list[str]:
         """Datasets that have a current result of anything."""
@@ -220,7 +221,19 @@ class ObjectStore:
         Raises:
             StorageError: it was never materialized, or has no manifest.
         """
-        return self._current(dataset, asset, verify=False)
+        found = self._pointers(dataset).get(asset)
+        if found is None:
+            raise StorageError(
+                f"Dataset `{dataset}` has no `{asset}` yet (by {self.records.place}). Materialize `{asset}` (and what "
+                "is upstream of it) first."
+            )
+        stored = self._explained(dataset, asset, self.root / found.body["object"], verify=False)
+        if stored.data_version != found.body["data_version"]:
+            raise StorageError(
+                f"Dataset `{dataset}`: {stored.folder} holds another result than its records say. Materialize "
+                f"`{asset}` again."
+            )
+        return stored
 
     def verified(self, dataset: str, stored: StoredObject) -> StoredObject:
         """The same object after its files were compared with their hashes.
@@ -233,19 +246,17 @@ class ObjectStore:
     def find(self, asset: str, data_version: str) -> StoredObject | None:
         """The newest object of `asset` with this data version, its files unread, or None."""
         found = []
-        folder, shared = self.root / "objects" / asset, self.shared
-        for name in shared.names(self._name(folder)) if shared else ():
-            here = (self.root / name).is_file()
-            if not here and shared and _json(shared.get(name)).get("data_version") == data_version:
-                self._fetch((self.root / name).parent)
+        folder = self.root / "objects" / asset
+        if self.shared is not None:
+            for name in self.shared.names(self._name(folder)):
+                here = (self.root / name).is_file()
+                if not here and _json(self.shared.get(name)).get("data_version") == data_version:
+                    self._fetch((self.root / name).parent)
         for path in sorted(folder.glob(f"*/{MANIFEST}")):
-            try:
-                stored = self._load(path.parent, None, reused=True, verify=False)
-            except StorageError:
-                continue
-            if stored.data_version == data_version:
-                found.append(stored)
-        return max(found, key=lambda stored: stored.created, default=None)
+            with suppress(StorageError):
+                found.append(self._load(path.parent, None, reused=True, verify=False))
+        of_version = [stored for stored in found if stored.data_version == data_version]
+        return max(of_version, key=lambda stored: stored.created, default=None)
 
     def at(self, place: str) -> StoredObject:
         """The object whose folder is `place`, relative to the results folder; its files unread.
@@ -261,21 +272,6 @@ class ObjectStore:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
-
-    def _current(self, dataset: str, asset: str, *, verify: bool) -> StoredObject:
-        found = self._pointers(dataset).get(asset)
-        if found is None:
-            raise StorageError(
-                f"Dataset `{dataset}` has no `{asset}` yet (by {self.records.place}). Materialize `{asset}` (and what "
-                "is upstream of it) first."
-            )
-        stored = self._explained(dataset, asset, self.root / found.body["object"], verify=verify)
-        if stored.data_version != found.body["data_version"]:
-            raise StorageError(
-                f"Dataset `{dataset}`: {stored.folder} holds another result than its records say. Materialize "
-                f"`{asset}` again."
-            )
-        return stored
 
     def _pointers(self, dataset: str) -> dict[str, Document]:
         """Which result of each asset is current; one that is damaged or removed can be made again, and is none."""
@@ -349,8 +345,10 @@ def _publish(aside: Path, target: Path) -> None:
     for path in aside.rglob("*"):
         sync(path)
     aside.chmod(0o755)
-    if (target / INCOMPLETE).exists():
-        _set_aside(target)
+    if (target / INCOMPLETE).exists():  # taken away whole, so that its successor can take its place
+        old = Path(tempfile.mkdtemp(prefix=".replaced-", dir=target.parent))
+        target.rename(old / target.name)
+        shutil.rmtree(old, ignore_errors=True)
     try:
         aside.rename(target)
     except OSError:
@@ -358,13 +356,6 @@ def _publish(aside: Path, target: Path) -> None:
         if not (target / MANIFEST).is_file():
             raise
     sync(target.parent)
-
-
-def _set_aside(target: Path) -> None:
-    """Take an incomplete result away, whole, so that its successor can take its place."""
-    old = Path(tempfile.mkdtemp(prefix=".replaced-", dir=target.parent))
-    target.rename(old / target.name)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _digest(path: Path) -> str:

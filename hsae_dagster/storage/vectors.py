@@ -1,11 +1,10 @@
 """Embedding vectors in LanceDB: one table per (dataset, embedding set), and a contiguous copy of a large one."""
 
 import contextlib
-import os
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -23,23 +22,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def has_version(folder: Path) -> bool:
-    """Whether a Lance table was ever committed; a process that was killed before leaves a folder without."""
-    return next((folder / "_versions").glob("*.manifest"), None) is not None
-
-
-@contextmanager
-def lance_explained(sentence: Callable[[str], Exception]) -> Iterator[None]:
-    """Turn whatever Lance raises of a damaged or unwritable table into the error that `sentence` makes of its words."""
-    import polars as pl
-
-    try:
-        yield
-    # Lance's own code panics on some damaged files, which Python sees as no Exception at all.
-    except (OSError, RuntimeError, ValueError, MemoryError, pl.exceptions.PanicException) as error:
-        raise sentence(" ".join(str(error).split())[:300]) from error
-
-
 _BATCH_ROWS = 8192
 # Tables of so many bytes of vectors are read from a contiguous copy; smaller ones take no time anyway.
 _WORTH_A_COPY = 2**26
@@ -49,6 +31,9 @@ class VectorTable:
     """The vectors of one dataset in one embedding set. Created at the first append.
 
     Where the results folder belongs to a store, the table is there, and only contiguous copies are here.
+
+    Raises:
+        StorageError: from every method, where the table is damaged or cannot be used.
     """
 
     def __init__(self, root: Path, dataset: str, embedding_set: EmbeddingSet) -> None:
@@ -61,33 +46,26 @@ class VectorTable:
         self._found: set[str] = set()
 
     def keys(self) -> set[str]:
-        """Keys that have a vector.
-
-        Raises:
-            StorageError: the table is damaged.
-        """
+        """Keys that have a vector."""
         table = self._open()
         if table is None:
             return set()
         self._version = int(table.version)
         return self._keys(table)
 
-    def lacking(self, ids: Iterable[str]) -> np.ndarray:
-        """Which of `ids` (n,) have no vector, (n,) bool; a polars column is fastest.
+    def lacking(self, ids: pl.Series) -> np.ndarray:
+        """Which of `ids` (n,) have no vector, (n,) bool.
 
         Where there is a contiguous copy of the table as it is, its keys are asked, whose rows were checked then.
-
-        Raises:
-            StorageError: the table is damaged.
         """
-        ids = ids if isinstance(ids, Sized) else list(ids)
         table = self._open()
         if table is None:
             return np.ones(len(ids), dtype=bool)
         self._version = int(table.version)
         copy = self._named_copy(table)
         known = copy.keys() if copy and copy.exists() else None
-        return absent(ids, self._keys(table) if known is None else known)
+        known = pl.Series(list(self._keys(table)), dtype=pl.String) if known is None else known
+        return ~ids.is_in(known.implode()).to_numpy()
 
     def append(self, ids: list[str], vectors: np.ndarray) -> None:
         """Add rows in one commit; rows that another process has added meanwhile are not added twice.
@@ -97,7 +75,7 @@ class VectorTable:
             vectors: (n, dimensions) float32, finite.
 
         Raises:
-            StorageError: the vectors' shape is not the set's, a value is not finite, or the table cannot be written.
+            StorageError: the vectors' shape is not the set's, or a value is not finite.
         """
         expected = (len(ids), self.embedding_set.dimensions)
         if vectors.shape != expected:
@@ -148,7 +126,7 @@ class VectorTable:
         """Vectors of `ids` in their order, (n, dimensions) float32, contiguous.
 
         Raises:
-            StorageError: a key has no vector, or the table is damaged.
+            StorageError: a key has no vector.
         """
         ids = list(ids)
         table = self._open()
@@ -254,15 +232,17 @@ class VectorTable:
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        with lance_explained(
-            lambda cause: StorageError(
+        try:
+            yield
+        # Lance's own code panics on some damaged files, which Python sees as no Exception at all.
+        except (OSError, RuntimeError, ValueError, MemoryError, pl.exceptions.PanicException) as error:
+            cause = " ".join(str(error).split())[:300]
+            raise StorageError(
                 f"Embeddings of `{self.dataset}`: the table {self._place}/{self.name}.lance cannot be {what}: {cause}. "
                 "Make sure that there is room and that the folder is readable and writable. If the table is damaged, "
                 "restore it from a copy, or remove its folder and materialize `embeddings` again, which embeds the "
                 "texts anew."
-            )
-        ):
-            yield
+            ) from error
 
     def _connect(self) -> Any:
         import lancedb
@@ -276,9 +256,10 @@ class VectorTable:
         return str(self.uri) if self.shared is None else f"{self.shared.url}/lancedb"
 
     def _open(self) -> Any | None:
-        folder = f"{self.name}.lance"
-        there = self.shared.has(f"lancedb/{folder}/_versions") if self.shared else has_version(self.uri / folder)
-        if not there:
+        # A process that was killed before the first commit leaves a folder without a version.
+        versions = f"{self.name}.lance/_versions"
+        here = self.shared is None and any((self.uri / versions).glob("*.manifest"))
+        if not here and not (self.shared and self.shared.has(f"lancedb/{versions}")):
             return None
         with self._explained("opened"):
             return self._connect().open_table(self.name)
@@ -306,8 +287,6 @@ def _table_names(database: Any) -> list[str]:
 _BLOCK_BYTES = 2**22
 # Some wait for the disk while others copy.
 _THREADS = 4
-# A block whose rows lie closer together than this, on average, is read with all that lies between them.
-_GAP_ROWS = 2
 _SUM_ROWS = 8192
 # An unfinished copy that nobody has written to for so long is nobody's.
 _LEFT_BEHIND_S = 3600.0
@@ -421,7 +400,7 @@ class VectorCopy:
                 return None
             found = at >= 0
             out = np.empty((len(at), vectors.shape[1]), dtype=np.float32)
-            whole = _gather(self._vectors, vectors, np.where(found, at, 0), sums, out)
+            whole = _gather(vectors, np.where(found, at, 0), sums, out)
         except (OSError, ValueError, KeyError):
             return None
         return (out, found) if whole else None
@@ -460,92 +439,33 @@ def place(batches: "Iterable[pa.RecordBatch]", ids: Sequence[str], out: np.ndarr
         at = order[place_of[known]].astype(np.int64)
         values = batch.column(1).flatten().to_numpy(zero_copy_only=False).reshape(-1, out.shape[1])
         values = values if known.all() else values[known]
-        if len(at) and at[-1] - at[0] + 1 == len(at) and (np.diff(at) == 1).all():
-            out[at[0] : at[-1] + 1] = values
-        else:
-            out[at] = values
+        out[at] = values
         met[at] = True
     return met
 
 
-def positions(ids: Iterable[str], among: Iterable[str]) -> np.ndarray:
-    """Row of each id in a column of distinct keys, (n,) int64; -1 where it is not there; arrow columns are fastest."""
-    values, column = _strings(ids), _strings(among)
-    return np.arange(len(values)) if values.equals(column) else _index(values, column)
-
-
-def absent(ids: Iterable[str], among: Iterable[str]) -> np.ndarray:
-    """Which of `ids` (n,) are not in a column of keys, (n,) bool; polars columns are fastest."""
-    wanted, known = (
-        pl.DataFrame({"key": part if isinstance(part, pl.Series) else pl.Series(list(part), dtype=pl.String)})
-        for part in (ids, among)
-    )
-    rows = wanted.with_row_index("row").join(known, on="key", how="anti")["row"].to_numpy()
-    lacking = np.zeros(wanted.height, dtype=bool)
-    lacking[rows] = True
-    return lacking
-
-
-def _strings(values: Iterable[str]) -> "pa.Array":
-    import pyarrow as pa
-
-    if isinstance(values, pl.Series):
-        values = values.to_arrow()
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
-    return values.cast(pa.string()) if isinstance(values, pa.Array) else pa.array(list(values), pa.string())
-
-
-def _index(values: "pa.Array", among: "pa.Array") -> np.ndarray:
+def positions(ids: Sequence[str], among: "pa.ChunkedArray") -> np.ndarray:
+    """Row of each id in a column of distinct keys, (n,) int64; -1 where it is not there."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    return pc.index_in(values.cast(pa.string()), value_set=among).fill_null(-1).to_numpy().astype(np.int64)
+    wanted, column = pa.array(ids, pa.string()), among.combine_chunks()
+    if wanted.equals(column):
+        return np.arange(len(wanted))
+    return pc.index_in(wanted, value_set=column).fill_null(-1).to_numpy().astype(np.int64)
 
 
-def _gather(path: Path, vectors: np.memmap, rows: np.ndarray, sums: np.ndarray, out: np.ndarray) -> bool:
-    """Set out = vectors[rows], in blocks that a few threads share.
-
-    Rows that lie close together are read from the file, which spares the page faults of mapped memory, in half the
-    time; others are taken from the map.
-
-    Returns:
-        Whether every row is what was written.
-
-    Raises:
-        OSError: the file cannot be read, or has become shorter.
-    """
-    row_bytes = out.strides[0]
-    size = max(1, _BLOCK_BYTES // max(1, row_bytes))
+def _gather(vectors: np.memmap, rows: np.ndarray, sums: np.ndarray, out: np.ndarray) -> bool:
+    """Set out = vectors[rows], in blocks that a few threads share; whether every row is what was written."""
+    size = max(1, _BLOCK_BYTES // max(1, out.strides[0]))
 
     def block(start: int) -> bool:
         at, into = rows[start : start + size], out[start : start + size]
-        low, high = int(at.min()), int(at.max()) + 1
-        if high - low == len(at) and (np.diff(at) == 1).all():
-            _read(stream, vectors.offset + low * row_bytes, into)
-        elif high - low <= _GAP_ROWS * len(at):
-            near = np.empty((high - low, out.shape[1]), dtype=np.float32)
-            _read(stream, vectors.offset + low * row_bytes, near)
-            np.take(near, at - low, axis=0, out=into, mode="clip")
-        else:
-            np.take(vectors, at, axis=0, out=into, mode="clip")
+        np.take(vectors, at, axis=0, out=into, mode="clip")
         return bool((_sums(into) == sums[at]).all())
 
-    with path.open("rb", buffering=0) as file, ThreadPoolExecutor(_THREADS) as threads:
-        stream = file.fileno()
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(stream, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    with ThreadPoolExecutor(_THREADS) as threads:
         return all(threads.map(block, range(0, len(rows), size)))
-
-
-def _read(stream: int, start: int, into: np.ndarray) -> None:
-    """Fill `into`, C-contiguous, with the bytes of a file from `start` on."""
-    wanted = into.data.cast("B")
-    while len(wanted):
-        got = os.preadv(stream, [wanted], start)
-        if got == 0:
-            raise OSError("the file is shorter than it was")
-        wanted, start = wanted[got:], start + got
 
 
 def _sums(vectors: np.ndarray) -> np.ndarray:

@@ -13,9 +13,10 @@ import pytest
 
 from hsae_dagster.assets.automation import _collect, batch_answers
 from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster.dataset.sections import ServerFields
 from hsae_dagster.providers.openai import batch as openai_batch_creation
 from hsae_dagster.providers.openai.batch import BatchRegister
-from hsae_dagster.providers.openai.requests import server_from_environment
+from hsae_dagster.providers.openai.requests import server_of
 from hsae_dagster.providers.spending import Ledger
 from hsae_dagster.stages.paid import ask_again
 from hsae_dagster_tests.assets import scripted
@@ -110,7 +111,8 @@ def test_submit_wait_collect_and_go_on(batched: Batched) -> None:
 def test_what_two_processes_collect_at_once_counts_once(batched: Batched) -> None:
     batched.run()
     project = batched.workspace.project
-    register, server = BatchRegister(project.results), server_from_environment(project.model_server.environment)
+    register = BatchRegister(project.results)
+    server = server_of(ServerFields(), "server", project.model_server.environment)
     (record,) = register.all()
     batched.server.end("batch0")
     assert [_collect(project, register, record, server) for _ in range(2)] == [True, True]

@@ -2,12 +2,17 @@
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from hsae_dagster.dataset.spec import Annotation, Interpretation
+from hsae_dagster.providers.base import Labelled
 from hsae_dagster.providers.openai.client import OpenAIClient
+from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
 from hsae_dagster.providers.openai.prompts import json_request
-from hsae_dagster.providers.openai.requests import Asker, Body
-from hsae_dagster.providers.spending import Account, Ledger
+from hsae_dagster.providers.openai.readers import OpenAIAnnotator, OpenAIInterpreter
+from hsae_dagster.providers.openai.requests import Asker, Body, Server
+from hsae_dagster.providers.spending import Account, Entry, Ledger, as_row
 from hsae_dagster_tests.providers.loopback import Loopback
 
 ASKER = Asker("annotation.model", "scripted-1", "lexical")
@@ -16,6 +21,34 @@ ASKER = Asker("annotation.model", "scripted-1", "lexical")
 def account(root: Path, **changes: Any) -> Account:
     """An account of dataset `d` with a ledger under `root`."""
     return Account(Ledger(root), **{"dataset": "d", "stage": "annotation_matrix", "run_id": "run-1", **changes})
+
+
+_FOLDERS: list[TemporaryDirectory[str]] = []
+
+
+def spare() -> Account:
+    """An account with a ledger of its own, which goes with this process."""
+    _FOLDERS.append(TemporaryDirectory())
+    return account(Path(_FOLDERS[-1].name))
+
+
+def judge(
+    model: str, spec: Annotation, server: Server, account: Account | None = None, examples: Labelled | None = None
+) -> OpenAIAnnotator:
+    return OpenAIAnnotator(OpenAIClient(Asker("annotation.model", model, "lexical"), server, account), spec, examples)
+
+
+def interpreter(model: str, spec: Interpretation, server: Server, account: Account | None = None) -> OpenAIInterpreter:
+    return OpenAIInterpreter(OpenAIClient(Asker("interpretation.model", model, "lexical"), server, account), spec)
+
+
+def embedder(model: str, server: Server, account: Account | None = None, **changes: int) -> OpenAIEmbedder:
+    return OpenAIEmbedder(OpenAIClient(Asker("embedding.model", model, "minilm"), server, account), **changes)
+
+
+def keep(root: Path, *entries: Entry) -> None:
+    """Have a ledger hold these answers."""
+    Ledger(root).write([(as_row(entry), None) for entry in entries])
 
 
 def priced(root: Path, model: str = "scripted-1", **fields: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.replies import Usage, profile_of
 from hsae_dagster.providers.spending import BudgetError, Estimate, Ledger, estimate_calls
-from hsae_dagster_tests.providers.accounts import account, body, client, echo, priced, silence
+from hsae_dagster_tests.providers.accounts import account, body, client, echo, keep, priced, silence
 from hsae_dagster_tests.providers.loopback import Loopback, Raw, completion, failure
 from hsae_dagster_tests.providers.test_ledger import entry
 
@@ -207,12 +207,12 @@ def test_many_answers_teach_the_pace(tmp_path: Path) -> None:
     second = 10**9
     rows = [entry(f"h{n}", seconds=2.0, created=(2 + 2 * (n // 4)) * second, prompt_hash=None) for n in range(300)]
     ledger = Ledger(tmp_path)
-    ledger.append(rows)
+    keep(tmp_path, *rows)
     learned = ledger.experience(rows[0].server, rows[0].model, None)
     assert learned is not None
     assert (learned.calls, learned.seconds) == (300, 2.0)
     assert learned.pace == pytest.approx(0.5)
-    how = {"known": 0, "answer_tokens": 5, "profile": profile_of("scripted-1"), "tier": "standard", "start": 32}
+    how = {"answer_tokens": 5, "profile": profile_of("scripted-1"), "tier": "standard", "start": 32}
     told = estimate_calls([10] * 1200, most=512, experience=learned, **how)  # type: ignore[arg-type]
     assert (told.minutes, told.minutes_within) == (pytest.approx(10.0), 1.15)
     # Before, three bytes are taken for a token.

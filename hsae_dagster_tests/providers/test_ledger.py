@@ -11,12 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from hsae_dagster.errors import ProviderError, StorageError
-from hsae_dagster.providers.openai.client import request_hash
-from hsae_dagster.providers.openai.requests import Body
+from hsae_dagster.providers.openai.requests import Body, Question
 from hsae_dagster.providers.replies import Usage
 from hsae_dagster.providers.spending import Entry, Ledger, Spent, total
 from hsae_dagster.storage.records import CALLS, Records
-from hsae_dagster_tests.providers.accounts import account, body, client, echo, priced, silence
+from hsae_dagster_tests.providers.accounts import account, body, client, echo, keep, priced, silence
 from hsae_dagster_tests.providers.loopback import KEY, Loopback, Raw, completion, failure
 from hsae_dagster_tests.storage.test_holdouts import altered
 
@@ -46,7 +45,7 @@ def entry(key: str, **changes: Any) -> Entry:
 
 def test_an_entry_comes_back_as_it_was(tmp_path: Path) -> None:
     kept = entry("h1", answer="ä'\n\x00🙂", model_echo="m-2026", request_id="req'1", seconds=1.5)
-    Ledger(tmp_path).append([kept])
+    keep(tmp_path, kept)
     assert Ledger(tmp_path).find(["h1", "h2"], "host/v1", "m") == {"h1": kept}
 
 
@@ -61,20 +60,20 @@ def test_an_empty_ledger_knows_nothing(tmp_path: Path) -> None:
 def test_the_first_answer_wins_whatever_the_order_of_rows(tmp_path: Path) -> None:
     first, second = entry("h", parsed='{"a": 1}'), entry("h", parsed='{"a": 2}')
     second = replace(second, created=first.created + 1)
-    Ledger(tmp_path).append([second])
-    Ledger(tmp_path).append([first])
+    keep(tmp_path, second)
+    keep(tmp_path, first)
     assert Ledger(tmp_path).find(["h"], "host/v1", "m")["h"] == first
 
 
 @pytest.mark.parametrize("changes", [{"server": "other/v1"}, {"model": "m2"}, {"kind": "embeddings"}])
 def test_another_server_model_or_kind_is_another_question(tmp_path: Path, changes: dict[str, str]) -> None:
-    Ledger(tmp_path).append([entry("h", **changes)])
+    keep(tmp_path, entry("h", **changes))
     assert Ledger(tmp_path).find(["h"], "host/v1", "m") == {}
 
 
 def test_what_a_dataset_spent_and_what_answers_teach(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    ledger.append([entry("a"), entry("b", cost_usd=None), entry("c", dataset="it's")])
+    keep(tmp_path, entry("a"), entry("b", cost_usd=None), entry("c", dataset="it's"))
     assert ledger.spent("d") == Spent(2, 0.25, 1)
     assert ledger.spent("it's") == Spent(1, 0.25, 0)
     learned = ledger.experience("host/v1", "m", "p")
@@ -88,11 +87,10 @@ def test_several_processes_write_at_once(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from hsae_dagster.providers.spending import Ledger
+from hsae_dagster_tests.providers.accounts import keep
 from hsae_dagster_tests.providers.test_ledger import entry
-ledger = Ledger(Path(sys.argv[1]))
 for number in range(10):
-    ledger.append([entry(f"{sys.argv[2]}-{number}-{row}") for row in range(5)])
+    keep(Path(sys.argv[1]), *(entry(f"{sys.argv[2]}-{number}-{row}") for row in range(5)))
 """
     writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name]) for name in "abc"]
     assert [writer.wait() for writer in writers] == [0, 0, 0]
@@ -102,10 +100,11 @@ for number in range(10):
 
 
 def test_the_key_of_a_request_is_its_whole_body_and_server() -> None:
-    base = request_hash(body("a"), "host/v1")
-    assert request_hash(dict(reversed(body("a").items())), "host/v1") == base
+    base = Question.of(body("a"), "host/v1").hash
+    assert Question.of(dict(reversed(body("a").items())), "host/v1").hash == base
     changed = [{**body("a"), "temperature": 0.0}, {**body("a"), "model": "m2"}, body("b"), body("a", 6)]
-    assert len({base, request_hash(body("a"), "host/v2"), *(request_hash(other, "host/v1") for other in changed)}) == 6
+    keys = {Question.of(other, "host/v1").hash for other in changed}
+    assert len({base, Question.of(body("a"), "host/v2").hash, *keys}) == 6
 
 
 def test_nothing_is_asked_twice_in_a_run_across_runs_and_datasets(tmp_path: Path) -> None:
@@ -157,7 +156,7 @@ def test_a_row_says_who_asked_what_it_cost_and_when(tmp_path: Path) -> None:
         found.ask_all([body("a")], silence, prompt_hash="p1")
     (kept,) = (
         Ledger(tmp_path)
-        .find([request_hash(body("a"), found.server.endpoint)], found.server.endpoint, "scripted-1")
+        .find([Question.of(body("a"), found.server.endpoint).hash], found.server.endpoint, "scripted-1")
         .values()
     )
     assert (kept.dataset, kept.stage, kept.run_id, kept.prompt_hash) == ("d", "annotation_matrix", "run-1", "p1")
@@ -266,16 +265,14 @@ def test_no_key_reaches_the_ledger_even_if_the_server_repeats_it(tmp_path: Path)
 
 
 def test_an_answer_that_changed_on_disk_counts_as_absent(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
-    ledger.append([entry("a" * 32, answer='{"c1": true}', parsed='{"c1": true}')])
-    ledger.append([entry("b" * 32)])
+    keep(tmp_path, entry("a" * 32, answer='{"c1": true}', parsed='{"c1": true}'), entry("b" * 32))
     altered(tmp_path, b'c1\\": true', b'c2\\": true', times=2)
     assert set(Ledger(tmp_path).find(["a" * 32, "b" * 32], "host/v1", "m")) == {"b" * 32}
 
 
 def test_a_damaged_ledger_names_itself_and_what_to_do(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    ledger.append([entry("a")])
+    keep(tmp_path, entry("a"))
     path = tmp_path / "records.sqlite"
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(StorageError, match=r"records .*records\.sqlite are damaged.*Restore them from a copy"):

@@ -11,6 +11,8 @@ from hsae_dagster.providers.base import Labelled
 from hsae_dagster.providers.openai.prompts import CUT_MARKER
 from hsae_dagster.providers.openai.readers import OpenAIAnnotator
 from hsae_dagster.providers.openai.requests import Server
+from hsae_dagster_tests.providers import accounts
+from hsae_dagster_tests.providers.accounts import spare
 from hsae_dagster_tests.providers.loopback import (
     Loopback,
     Raw,
@@ -30,7 +32,7 @@ by_word = judge_by(lambda predicate, text: predicate.split()[-1] in text)
 
 
 def annotator(loopback: Loopback, examples: Labelled | None = None, **fields) -> OpenAIAnnotator:
-    return OpenAIAnnotator("m", Annotation(**fields), server=loopback.server(), examples=examples)
+    return accounts.judge("m", Annotation(**fields), loopback.server(), spare(), examples=examples)
 
 
 def annotate(loopback: Loopback, concepts=CONCEPTS, texts=TEXTS, **changes):
@@ -142,7 +144,7 @@ def test_a_fault_that_passes_leaves_no_trace_in_the_matrix(fault: Raw) -> None:
 
     with Loopback(stumbles) as loopback:
         server = loopback.server(timeout=1.0)
-        result = OpenAIAnnotator("m", Annotation(), server=server).annotate(CONCEPTS, TEXTS, lambda line: None)
+        result = accounts.judge("m", Annotation(), server, spare()).annotate(CONCEPTS, TEXTS, lambda line: None)
     np.testing.assert_array_equal(result.answers, TRUTH)
     assert (result.reasons, result.faults) == ((), 0)
     assert len(loopback.calls) == len(TEXTS) + len(met)
@@ -234,4 +236,4 @@ def test_no_concepts_or_no_texts_ask_nothing() -> None:
 
 def test_a_missing_key_asks_nothing() -> None:
     with pytest.raises(ProviderError, match="OPENAI_API_KEY is not set"):
-        OpenAIAnnotator("m", Annotation(), server=Server()).annotate(CONCEPTS, TEXTS, lambda line: None)
+        accounts.judge("m", Annotation(), Server(), spare()).annotate(CONCEPTS, TEXTS, lambda line: None)

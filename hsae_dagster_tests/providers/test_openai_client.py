@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
+from hsae_dagster.dataset.sections import ServerFields
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.openai.client import GIVE_UP_AFTER, OpenAIClient, run_sync
 from hsae_dagster.providers.openai.prompts import json_request
-from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server, server_from_environment
+from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server, server_of
 from hsae_dagster.providers.replies import Reply
+from hsae_dagster_tests.providers.accounts import spare
 from hsae_dagster_tests.providers.loopback import KEY, Loopback, Raw, completion, failure
 
 ASKER = Asker("annotation.model", "scripted-1", "lexical")
@@ -26,7 +28,7 @@ def silence(line: str) -> None:
 
 
 def ask(loopback: Loopback, bodies: list[Body], report: Callable[[str], None] = silence, **changes) -> list[Reply]:
-    return OpenAIClient(ASKER, loopback.server(**changes)).ask_all(bodies, report)
+    return OpenAIClient(ASKER, loopback.server(**changes), spare()).ask_all(bodies, report)
 
 
 def echo(request: Body, call: int) -> dict[str, str]:
@@ -74,7 +76,7 @@ def test_bodies_are_made_when_they_are_read_and_never_kept() -> None:
         return body(str(index))
 
     with Loopback(lambda request, call: failure(401, "no")) as loopback:
-        client = OpenAIClient(ASKER, loopback.server(concurrency=2))
+        client = OpenAIClient(ASKER, loopback.server(concurrency=2), spare())
         with pytest.raises(ProviderError):
             client.ask_all(LazyBodies(50, make), silence)
     # Once each to be known by their hash, then only those that are sent.
@@ -202,7 +204,7 @@ def test_an_unreachable_server_is_one_clear_error() -> None:
     with Loopback() as loopback:
         server = loopback.server(max_retries=0)
     with pytest.raises(ProviderError, match=r"127\.0\.0\.1:\d+/v1 cannot be reached: .*OPENAI_BASE_URL.*`lexical`"):
-        OpenAIClient(ASKER, server).ask_all([body()], silence)
+        OpenAIClient(ASKER, server, spare()).ask_all([body()], silence)
 
 
 def test_nothing_to_ask_asks_nothing() -> None:
@@ -215,7 +217,7 @@ def test_the_key_is_never_shown(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with Loopback(lambda request, call: failure(401, f"bad key {KEY}, masked sk-loop*****cret")) as loopback:
         server = loopback.server()
-        client = OpenAIClient(ASKER, server)
+        client = OpenAIClient(ASKER, server, spare())
         with pytest.raises(ProviderError) as error:
             client.ask_all([body()], silence)
     shown = "".join(traceback.format_exception(error.value)) + caplog.text + repr(server) + repr(vars(client))
@@ -253,10 +255,14 @@ def test_run_sync_hands_on_errors() -> None:
         run_sync(fails())
 
 
+def from_environment(environment: dict[str, str]) -> Server:
+    return server_of(ServerFields(), "annotation.server", environment)
+
+
 def test_settings_come_from_the_environment() -> None:
-    assert server_from_environment({}) == Server("https://api.openai.com/v1", None)
-    assert server_from_environment({"OPENAI_BASE_URL": " ", "OPENAI_API_KEY": "\n"}) == Server()
-    named = server_from_environment({"OPENAI_BASE_URL": "http://gpu:8000/v1/", "OPENAI_API_KEY": f" {KEY}\n"})
+    assert from_environment({}) == Server("https://api.openai.com/v1", None)
+    assert from_environment({"OPENAI_BASE_URL": " ", "OPENAI_API_KEY": "\n"}) == Server()
+    named = from_environment({"OPENAI_BASE_URL": "http://gpu:8000/v1/", "OPENAI_API_KEY": f" {KEY}\n"})
     assert (named.base_url, named.api_key, named.endpoint) == ("http://gpu:8000/v1/", KEY, "gpu:8000/v1")
 
 
@@ -265,13 +271,13 @@ def test_settings_come_from_the_environment() -> None:
 )
 def test_an_address_that_is_none_is_an_error(url: str) -> None:
     with pytest.raises(ProviderError, match="OPENAI_BASE_URL is not the address of a server"):
-        server_from_environment({"OPENAI_BASE_URL": url})
+        from_environment({"OPENAI_BASE_URL": url})
 
 
 @pytest.mark.parametrize("key", ["two words", "schlüssel", "a\nb"])
 def test_a_key_that_no_header_can_hold_is_an_error_that_does_not_show_it(key: str) -> None:
     with pytest.raises(ProviderError, match="OPENAI_API_KEY holds") as error:
-        server_from_environment({"OPENAI_API_KEY": key})
+        from_environment({"OPENAI_API_KEY": key})
     assert key not in str(error.value)
 
 

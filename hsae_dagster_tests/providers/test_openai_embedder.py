@@ -11,14 +11,15 @@ from hsae_dagster.providers.openai.embedder import (
     OpenAIEmbedder,
     cut_to_tokens,
     estimate_tokens,
-    pack,
 )
-from hsae_dagster.providers.openai.requests import Server
+from hsae_dagster.providers.openai.requests import Server, packed
+from hsae_dagster_tests.providers import accounts
+from hsae_dagster_tests.providers.accounts import spare
 from hsae_dagster_tests.providers.loopback import Loopback, Raw, embed_by_hash, embeddings, failure, hash_vector
 
 
 def embedder(loopback: Loopback, model: str = "local", **changes) -> OpenAIEmbedder:
-    return OpenAIEmbedder(model, server=loopback.server(), **changes)
+    return accounts.embedder(model, loopback.server(), spare(), **changes)
 
 
 def test_vectors_are_the_servers_at_unit_length() -> None:
@@ -72,7 +73,8 @@ def test_many_texts_go_in_several_requests_and_come_back_in_order() -> None:
     ],
 )
 def test_packing_is_greedy_within_both_limits(texts: list[str], sizes: list[int]) -> None:
-    batches = list(pack(texts))
+    limits = MAX_INPUTS, MAX_REQUEST_TOKENS - 1
+    batches = [texts[part.start : part.stop] for part in packed(map(estimate_tokens, texts), *limits)]
     assert [len(batch) for batch in batches] == sizes
     assert [text for batch in batches for text in batch] == texts
     for batch in batches:
@@ -98,11 +100,11 @@ def test_the_server_sees_the_cut_text() -> None:
 def test_known_lengths_need_no_call() -> None:
     server = Server("http://127.0.0.1:1/v1")
     lengths = {
-        model: OpenAIEmbedder(model, server=server).embedding_set.dimensions
+        model: accounts.embedder(model, server).embedding_set.dimensions
         for model in ("text-embedding-3-small", "text-embedding-3-large")
     }
     assert lengths == {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072}
-    assert OpenAIEmbedder("text-embedding-3-large", server=server, dimensions=256).embedding_set.dimensions == 256
+    assert accounts.embedder("text-embedding-3-large", server, dimensions=256).embedding_set.dimensions == 256
 
 
 def test_an_unknown_length_is_tried_out_once() -> None:
@@ -117,7 +119,7 @@ def test_the_set_depends_on_what_shapes_a_vector_and_on_nothing_else() -> None:
     public = "https://api.openai.com/v1"
 
     def set_id(model: str = "text-embedding-3-small", url: str = public, key: str | None = None, **changes) -> str:
-        return OpenAIEmbedder(model, server=Server(url, key), **changes).embedding_set.set_id
+        return accounts.embedder(model, Server(url, key), **changes).embedding_set.set_id
 
     same = [set_id(), set_id(key="sk-other"), set_id(url="https://api.openai.com/v1/"), set_id(dimensions=1536)]
     assert len(set(same)) == 1
@@ -188,6 +190,6 @@ def test_a_slow_disk_holds_requests_back() -> None:
             unkept.append(len(loopback.bodies()) - kept)
             kept += 1
 
-        OpenAIEmbedder("local", server=server, dimensions=8).embed_all(texts, 1, keep, lambda _: None)
+        accounts.embedder("local", server, spare(), dimensions=8).embed_all(texts, 1, keep, lambda _: None)
     assert kept == 40
     assert max(unkept) <= 2 * 3 - 1

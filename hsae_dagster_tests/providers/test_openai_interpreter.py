@@ -10,8 +10,10 @@ from hsae_dagster.dataset.spec import Interpretation
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.base import InterpretationRequest, Mistakes
 from hsae_dagster.providers.openai.prompts import CUT_MARKER
-from hsae_dagster.providers.openai.readers import OpenAIInterpreter, begins_with_verb
+from hsae_dagster.providers.openai.readers import begins_with_verb
 from hsae_dagster.providers.openai.requests import Server
+from hsae_dagster_tests.providers import accounts
+from hsae_dagster_tests.providers.accounts import spare
 from hsae_dagster_tests.providers.loopback import KEY, Loopback, Raw, completion, failure, shown_texts, user_message
 
 N = 200
@@ -42,7 +44,8 @@ def request(codes: np.ndarray | None = None, **changes) -> InterpretationRequest
 def interpret(loopback: Loopback, asked: InterpretationRequest, **changes) -> tuple[list[list[str]], list[str]]:
     """(predicates per neuron, what was reported)."""
     lines: list[str] = []
-    found = OpenAIInterpreter("m", Interpretation(**changes), server=loopback.server()).interpret(asked, lines.append)
+    asker = accounts.interpreter("m", Interpretation(**changes), loopback.server(), spare())
+    found = asker.interpret(asked, lines.append)
     return [[concept.predicate for concept in concepts] for concepts in found], lines
 
 
@@ -139,7 +142,7 @@ def test_instructions_stand_before_the_texts_or_not_at_all() -> None:
 
 def test_concepts_carry_author_and_making_and_like_ones_are_kept_once() -> None:
     with Loopback(lambda body, call: {"concept": ' "Mentions  a\tchild." '}) as loopback:
-        interpreter = OpenAIInterpreter("gpt-x", Interpretation(), server=loopback.server())
+        interpreter = accounts.interpreter("gpt-x", Interpretation(), loopback.server(), spare())
         ((concept,), _) = interpreter.interpret(request(), lambda line: None)
     assert concept.predicate == "Mentions a child"
     assert concept.author == "openai:gpt-x"
@@ -171,7 +174,7 @@ def test_an_unusable_answer_gives_no_candidate_and_is_reported(answer: Raw, reas
         return answer if call else {"concept": "is quite fine"}
 
     with Loopback(all_but_the_first_fail) as loopback:
-        interpreter = OpenAIInterpreter("m", Interpretation(), server=loopback.server(concurrency=1))
+        interpreter = accounts.interpreter("m", Interpretation(), loopback.server(concurrency=1), spare())
         lines: list[str] = []
         found = interpreter.interpret(request(candidates=1), lines.append)
     assert [[concept.predicate for concept in concepts] for concepts in found] == [["is quite fine"], []]
@@ -231,7 +234,7 @@ def test_too_many_examples_for_the_model_stop_the_stage_and_are_named() -> None:
 
 def test_a_missing_key_asks_nothing() -> None:
     with pytest.raises(ProviderError, match="OPENAI_API_KEY is not set"):
-        OpenAIInterpreter("m", Interpretation(), server=Server()).interpret(request(), lambda line: None)
+        accounts.interpreter("m", Interpretation(), Server(), spare()).interpret(request(), lambda line: None)
 
 
 @pytest.mark.parametrize(
@@ -347,7 +350,7 @@ def test_sentences_are_shown_in_context_and_half_of_the_silent_ones_are_near() -
 def test_a_revision_shows_what_the_words_got_wrong() -> None:
     mistakes = Mistakes(0, "mentions an even number", 40, 30, 60, 12, (0, 2), (4,), (1, 3))
     with Loopback(lambda body, call: {"concept": "mentions a number below ten"}) as loopback:
-        interpreter = OpenAIInterpreter("m", Interpretation(), server=loopback.server())
+        interpreter = accounts.interpreter("m", Interpretation(), loopback.server(), spare())
         (concept,) = interpreter.revise(request(), [mistakes], lambda line: None)
     assert concept is not None
     assert concept.predicate == "mentions a number below ten"
@@ -389,7 +392,7 @@ def test_a_prompt_of_ones_own_is_asked_by_in_any_language() -> None:
 )
 def test_a_prompt_that_cannot_work_is_a_sentence(source: str, words: str) -> None:
     with pytest.raises(ProviderError) as error:
-        OpenAIInterpreter("m", Interpretation(prompt=source), server=Server())
+        accounts.interpreter("m", Interpretation(prompt=source), Server())
     assert words in str(error.value)
     assert "`interpretation.prompt`" in str(error.value)
 

@@ -10,6 +10,7 @@ from hsae_dagster.providers.minilm import MiniLM
 from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
 from hsae_dagster.providers.openai.readers import OpenAIAnnotator, OpenAIInterpreter
 from hsae_dagster.providers.registry import LexicalAnnotator, make_annotator, make_embedder, make_interpreter
+from hsae_dagster_tests.providers.accounts import spare
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def test_openai_models_take_the_fields_of_the_declaration(monkeypatch: pytest.Mo
     )
     interpreter = make_interpreter(Interpretation(model="openai:org/model:tag"))
     assert isinstance(interpreter, OpenAIInterpreter)
-    assert interpreter.model == "org/model:tag"
+    assert interpreter.client.asker.model == "org/model:tag"
     annotator = make_annotator(Annotation(model="openai:m", concepts_per_call=3, max_words=50))
     assert isinstance(annotator, OpenAIAnnotator)
     assert (annotator.concepts_per_call, annotator.max_words) == (3, 50)
@@ -103,7 +104,7 @@ def test_readers_without_key_are_refused_before_any_work(make, spec, field: str)
 
 
 def test_the_embedder_without_key_knows_its_set_and_refuses_to_embed() -> None:
-    embedder = make_embedder(Embedding(model="openai:text-embedding-3-small"))
+    embedder = make_embedder(Embedding(model="openai:text-embedding-3-small"), spare())
     assert embedder.embedding_set.dimensions == 1536
     with pytest.raises(ProviderError, match=r"`embedding\.model: .*` needs a key .*OPENAI_API_KEY.*`minilm`"):
         embedder.embed(["a text"])

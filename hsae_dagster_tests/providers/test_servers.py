@@ -16,12 +16,11 @@ from hsae_dagster.core.concepts.claims import Concept
 from hsae_dagster.dataset.spec import Annotation
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.openai import request as openai_request
-from hsae_dagster.providers.openai.client import request_hash
-from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
 from hsae_dagster.providers.openai.readers import OpenAIAnnotator
-from hsae_dagster.providers.openai.requests import Body, Server
+from hsae_dagster.providers.openai.requests import Body, Question, Server
 from hsae_dagster.providers.spending import Account, BudgetError, Entry, Ledger
-from hsae_dagster_tests.providers.accounts import account, priced
+from hsae_dagster_tests.providers import accounts
+from hsae_dagster_tests.providers.accounts import account, keep, priced, spare
 from hsae_dagster_tests.providers.loopback import (
     KEY,
     Loopback,
@@ -51,7 +50,7 @@ class Asked:
         self.lines: list[str] = []
         self.error = ""
         self.before = len(loopback.calls)
-        annotator = OpenAIAnnotator(STRANGE, Annotation(), server=loopback.server(**server), account=asked_by)
+        annotator = accounts.judge(STRANGE, Annotation(), loopback.server(**server), account=asked_by or spare())
         try:
             found = annotator.annotate(CONCEPTS, texts, self.lines.append)
         except ProviderError as error:
@@ -327,7 +326,7 @@ def test_a_missing_v1_is_asked_about() -> None:
         chat = Asked(loopback, base_url=url)
         loopback.receive = lambda method, path, data: Raw([{"embedding": [[1.0]]}])  # type: ignore[method-assign]
         with pytest.raises(ProviderError) as error:
-            OpenAIEmbedder("m", server=loopback.server(base_url=url), dimensions=8).embed(["a"])
+            accounts.embedder("m", loopback.server(base_url=url), spare(), dimensions=8).embed(["a"])
     for said in (chat.error, str(error.value)):
         assert "Is /v1 missing from OPENAI_BASE_URL?" in said
 
@@ -368,7 +367,7 @@ def test_a_server_that_takes_few_texts_at_once_gets_few(most: int, status: int) 
         found[rows.start : rows.stop] = vectors
 
     with Loopback(embed=narrow) as loopback:
-        model = OpenAIEmbedder("m", server=loopback.server(), dimensions=8)
+        model = accounts.embedder("m", loopback.server(), spare(), dimensions=8)
         model.embed_all(texts, 128, keep, lines.append)
         expected = np.array([hash_vector(text, 8) for text in texts])
         refused = sum(len(body["input"]) > most for body in loopback.bodies())
@@ -389,7 +388,7 @@ def test_an_embeddings_field_that_is_refused_is_left_out(field: str) -> None:
         )
 
     with Loopback(embed=without) as loopback:
-        model = OpenAIEmbedder("m", server=loopback.server(), dimensions=8)
+        model = accounts.embedder("m", loopback.server(), spare(), dimensions=8)
         assert model.embed([f"text {n}" for n in range(5)]).shape == (5, 8)
         assert model.embed(["one more"]).shape == (1, 8)
     assert len(loopback.calls) == 3
@@ -408,7 +407,7 @@ def test_vectors_come_as_base64_or_numbers_numbered_or_in_order() -> None:
     texts = [f"text {n}" for n in range(20)]
     with Loopback(embed=packed) as loopback, Loopback() as plain:
         found, expected = (
-            OpenAIEmbedder("m", server=each.server(), dimensions=8).embed(texts) for each in (loopback, plain)
+            accounts.embedder("m", each.server(), spare(), dimensions=8).embed(texts) for each in (loopback, plain)
         )
     np.testing.assert_array_equal(found, expected)
 
@@ -553,7 +552,7 @@ def test_a_prompt_that_was_cut_silently_is_warned_of() -> None:
     long = "apples " + "and some more words that go on and on " * 800
     with Loopback(cutting) as loopback:
         calm = Asked(loopback)
-        annotator = OpenAIAnnotator(STRANGE, Annotation(max_words=10_000), server=loopback.server())
+        annotator = accounts.judge(STRANGE, Annotation(max_words=10_000), loopback.server(), spare())
         lines: list[str] = []
         annotator.annotate(CONCEPTS, [*TEXTS, long], lines.append)
     assert calm.said("may have truncated") == []
@@ -565,12 +564,12 @@ def test_a_prompt_that_was_cut_silently_is_warned_of() -> None:
 # Row: a server mended after unusable answers.
 def test_kept_answers_are_read_again_by_a_better_reader(tmp_path: Path) -> None:
     with Loopback(by_word) as loopback:
-        annotator = OpenAIAnnotator(STRANGE, Annotation(), server=loopback.server())
+        annotator = accounts.judge(STRANGE, Annotation(), loopback.server())
         hashes = [
-            request_hash(annotator.body([c.predicate for c in CONCEPTS], text), annotator.client.server.endpoint)
+            Question.of(annotator.body([c.predicate for c in CONCEPTS], text), annotator.client.server.endpoint).hash
             for text in TEXTS
         ]
-        Ledger(tmp_path).append([kept(key, row, annotator) for row, key in enumerate(hashes)])
+        keep(tmp_path, *(kept(key, row, annotator) for row, key in enumerate(hashes)))
         found = Asked(loopback, account(tmp_path))
     assert found.calls == 0
     np.testing.assert_array_equal(found.answers, TRUTH)
@@ -624,8 +623,8 @@ def test_a_budget_counts_requests_whose_answer_was_lost(tmp_path: Path) -> None:
         Asked(loopback, account(tmp_path), timeout=0.3, max_retries=0, concurrency=1)
         spent = Ledger(tmp_path).spent("d")
         with pytest.raises(BudgetError):
-            OpenAIAnnotator(
-                STRANGE, Annotation(), server=loopback.server(), account=account(tmp_path, budget_calls=30)
+            accounts.judge(
+                STRANGE, Annotation(), loopback.server(), account=account(tmp_path, budget_calls=30)
             ).annotate(CONCEPTS, TEXTS, lambda line: None)
     assert (spent.calls, spent.lost) == (30, 1)
     # As much as all the others together, and more: nobody knows how long its answer was.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from hsae_dagster.errors import StorageError
@@ -167,7 +168,7 @@ def test_vectors_of_two_machines_are_one_table_in_s3(
     assert here.keys() == there.keys() == set()
     here.append(["a", "b"], values[:2])
     there.append(["b", "c"], values[1:3])  # both were embedding them: the first stays
-    assert there.lacking(["a", "b", "c", "e"]).tolist() == [False, False, False, True]
+    assert there.lacking(pl.Series(["a", "b", "c", "e"])).tolist() == [False, False, False, True]
     here.append(["e"], values[3:])
     for table in (here, there):
         np.testing.assert_array_equal(table.read(["e", "a", "c", "b"]), values[[3, 0, 2, 1]])

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from hsae_dagster.errors import StorageError
@@ -65,7 +66,7 @@ def test_many_small_commits_cost_no_more_than_their_rows() -> None:
     ]
     out, ascending = np.zeros_like(values), sorted(keys)
     started = time.process_time()
-    vectors.positions(keys, ascending)
+    vectors.positions(keys, pa.chunked_array([ascending]))
     once = time.process_time() - started
     assert vectors.place(batches, ascending, out).all()
     took = time.process_time() - started - once
@@ -119,14 +120,14 @@ def test_a_table_whose_state_cannot_be_told_has_no_copy(tmp_path: Path, monkeypa
 def test_known_texts_are_told_from_new_ones_by_the_copy_only_while_it_is_of_the_table(tmp_path: Path) -> None:
     ids, values = made(60)
     table = filled(tmp_path, ids[:50], values[:50])
-    assert table.lacking(ids).tolist() == [False] * 50 + [True] * 10, "no copy yet"
+    assert table.lacking(pl.Series(ids)).tolist() == [False] * 50 + [True] * 10, "no copy yet"
     table.read(ids[:50])
-    assert table.lacking(ids).tolist() == [False] * 50 + [True] * 10, "by the copy"
+    assert table.lacking(pl.Series(ids)).tolist() == [False] * 50 + [True] * 10, "by the copy"
     table.append(ids[50:], values[50:])
-    assert not table.lacking(ids).any(), "the copy is of an earlier state"
+    assert not table.lacking(pl.Series(ids)).any(), "the copy is of an earlier state"
     table.read(ids)
     next((tmp_path / "vector_copies").rglob("*.parquet")).write_bytes(b"damaged")
-    assert not table.lacking(ids).any(), "the table is asked where the copy is damaged"
+    assert not table.lacking(pl.Series(ids)).any(), "the table is asked where the copy is damaged"
 
 
 def test_small_tables_have_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +160,7 @@ def test_keys_of_a_damaged_copy_never_make_a_known_text_look_new(tmp_path: Path)
     whole = path.read_bytes()
     for at in range(0, len(whole), 97):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
-        assert not table.lacking(ids).any(), f"byte {at}"
+        assert not table.lacking(pl.Series(ids)).any(), f"byte {at}"
 
 
 def test_a_damaged_row_of_the_table_is_not_in_its_copy(tmp_path: Path) -> None:
@@ -177,4 +178,4 @@ def test_a_damaged_row_of_the_table_is_not_in_its_copy(tmp_path: Path) -> None:
     others = [key for row, key in enumerate(ids) if row != 7]
     np.testing.assert_array_equal(table.read(others), np.delete(values, 7, axis=0))
     assert len(copies(tmp_path)) == 1
-    assert table.lacking(ids).nonzero()[0].tolist() == [7]
+    assert table.lacking(pl.Series(ids)).nonzero()[0].tolist() == [7]

@@ -9,14 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import sqlalchemy as sa
 
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.base import Report
 from hsae_dagster.providers.openai.request import Client
-from hsae_dagster.providers.openai.requests import Asker, Body, Plan, Server, quoted, refusal, wire
+from hsae_dagster.providers.openai.requests import Asker, Body, Plan, Server, packed, quoted, refusal, wire
 from hsae_dagster.providers.replies import ModelProfile, Reply, Usage, read_response
 from hsae_dagster.providers.spending import Account, Entry, as_row, written
 from hsae_dagster.storage.records import CALLS, Document, Records
@@ -109,6 +110,28 @@ def _document(record: BatchRecord) -> Document:
     return Document(_KIND, record.dataset, record.name, asdict(record))
 
 
+def connected(server: Server) -> "AsyncOpenAI":
+    """The SDK's connection to a server. Use as an asynchronous context manager."""
+    import httpx2
+    import openai
+
+    parts = urlsplit(server.base_url)
+    http = openai.DefaultAioHttpClient(
+        timeout=openai.Timeout(server.timeout, connect=10.0),
+        # A proxy has no business between us and ourselves.
+        trust_env=not server.is_loopback,
+        limits=httpx2.Limits(max_connections=8),
+    )
+    return openai.AsyncOpenAI(
+        # The SDK insists on a key; servers that need none ignore it.
+        api_key=server.api_key or "none",
+        base_url=urlunsplit(parts._replace(query="")),
+        default_query=dict(parse_qsl(parts.query)),
+        max_retries=server.max_retries,
+        http_client=http,
+    )
+
+
 # Before each look for a batch whose creation got no clear answer, and the next try; the last try is the last.
 PAUSES = (1.0, 4.0, 15.0)
 # The server's clock may be another than ours.
@@ -197,20 +220,20 @@ class BatchPendingError(ProviderError):
     """Answers are under way in a batch; nothing is wrong."""
 
 
+@dataclass(eq=False)
 class BatchRound:
     """One look at the batches of an account: collect, submit, and say what is still under way."""
 
-    def __init__(
-        self, client: Client, account: Account, bodies: Sequence[Body], prompt_hash: str | None, report: Report
-    ) -> None:
-        self.client = client
-        self.account = account
-        self.bodies = bodies
-        self.prompt_hash = prompt_hash
-        self.report = report
-        self.register = BatchRegister(account.ledger.root)
+    client: Client
+    account: Account
+    bodies: Sequence[Body]
+    prompt_hash: str | None
+    report: Report
 
-    async def run(self, make_plan: Any) -> dict[str, Reply]:
+    def __post_init__(self) -> None:
+        self.register = BatchRegister(self.account.ledger.root)
+
+    async def run(self) -> dict[str, Reply]:
         """Requests that a batch could not answer, as replies; whatever was answered is in the ledger.
 
         Raises:
@@ -218,15 +241,17 @@ class BatchRound:
             BudgetError: what is left to submit could pass the budget.
             ProviderError: the server refuses.
         """
-        async with self.client.connect() as connection:
+        async with connected(self.client.server) as connection:
             for record in await self._created(connection):
                 await collect(connection, self.client.server, record, self.account, self.client.profile, self.register)
-            plan: Plan = make_plan()
+            plan = self.client.plan(self.bodies)
             failed = self._take_failures(plan)
             waiting = {key for record in self._records() for key in record.sizes}
             todo = [i for i in plan.todo if plan.questions[i].hash not in waiting | failed.keys()]
-            for part in self._parts(plan, todo):
-                await self._submit(connection, plan, part)
+            # With room for what stands around each request in the file.
+            sizes = (plan.questions[i].size + 200 for i in todo)
+            for part in packed(sizes, MOST_REQUESTS, MOST_BYTES):
+                await self._submit(connection, plan, todo[part.start : part.stop])
         waiting = {key for record in self._records() for key in record.sizes}
         open_now = [plan.questions[i].hash for i in plan.todo if plan.questions[i].hash in waiting]
         if open_now:
@@ -262,18 +287,6 @@ class BatchRound:
             self.register.remove(record)
         self.account.totals.failed += len(found)
         return found
-
-    def _parts(self, plan: Plan, todo: Sequence[int]) -> Iterator[list[int]]:
-        part: list[int] = []
-        size = 0
-        for index in todo:
-            if part and (len(part) == MOST_REQUESTS or size + plan.questions[index].size > MOST_BYTES):
-                yield part
-                part, size = [], 0
-            part.append(index)
-            size += plan.questions[index].size + 200
-        if part:
-            yield part
 
     async def _submit(self, connection: "AsyncOpenAI", plan: Plan, part: Sequence[int]) -> None:
         worst = [self._worst(self.bodies[i], plan.questions[i].size) for i in part]

@@ -8,9 +8,8 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from hsae_dagster.errors import HsaeError, ProviderError
 from hsae_dagster.providers.base import CutPrompts, Progress, Report
@@ -21,7 +20,6 @@ from hsae_dagster.providers.replies import NO_TOKENS, Reply, Usage
 from hsae_dagster.providers.spending import (
     INTENT,
     Account,
-    Budget,
     Entry,
     Estimate,
     Experience,
@@ -30,9 +28,6 @@ from hsae_dagster.providers.spending import (
     estimate_calls,
     written,
 )
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 # Requests under way when nothing is known of the server yet.
@@ -82,20 +77,19 @@ class OpenAIClient(Client):
         Nothing is sent and no key is needed, unless the account asks for a trial of servers it has no answer of yet:
         then a few of the requests are sent, one alone and the others at once, and their answers kept.
         """
-        plan = self._plan(bodies)
+        plan = self.plan(bodies)
         trial = self.account.trial if self.account else None
         if trial and plan.todo and self.tier != "batch" and self._experience(prompt_hash) is None:
             # A request for embeddings is a whole batch, and its vectors are kept elsewhere.
             tried = plan.todo[: TRIED if "messages" in bodies[plan.todo[0]] else 1]
             self.ask_all([bodies[index] for index in tried], trial, prompt_hash, answer_tokens)
-            plan = self._plan(bodies)
+            plan = self.plan(bodies)
         return self._estimate(plan, prompt_hash, answer_tokens)
 
     def estimate_sizes(self, sizes: Sequence[int], prompt_hash: str | None, answer_tokens: int) -> Estimate:
         """What requests of these sizes would take, where they cannot be written yet."""
         return estimate_calls(
             sizes,
-            known=0,
             answer_tokens=answer_tokens,
             profile=self.profile,
             tier=self.tier,
@@ -134,41 +128,28 @@ class OpenAIClient(Client):
             BudgetError: the next request could pass the budget.
             BatchPendingError: the tier is `batch`, and answers are still under way.
         """
-        with self.account.turn(report) if self.account else nullcontext():
-            plan = self._plan(bodies)
+        account = self.account
+        assert account is not None, "nothing is asked but on an account"
+        asked: dict[str, Reply] = {}
+        with account.turn(report):
+            plan = self.plan(bodies)
             if plan.todo:
                 self.require_key()
-                if self.account:
-                    report(f"{self.asker.name}: {self._estimate(plan, prompt_hash, answer_tokens)}")
-            if self.tier == "batch" and self.account and plan.todo and "messages" in bodies[plan.todo[0]]:
-                plan, asked = self._ask_by_batch(self.account, bodies, prompt_hash, report)
-            else:
-                ask = Round(self, bodies, plan, prompt_hash, report, problem_of, arrived)
-                asked = run_sync(ask.run()) if plan.todo else {}
-            if self.account:
-                self.account.totals.costs |= {key: entry.cost_usd for key, entry in plan.known.items()}
+                report(f"{self.asker.name}: {self._estimate(plan, prompt_hash, answer_tokens)}")
+                if self.tier == "batch" and "messages" in bodies[plan.todo[0]]:
+                    from hsae_dagster.providers.openai.batch import BatchRound
+
+                    asked = run_sync(BatchRound(self, account, bodies, prompt_hash, report).run())
+                    plan = self.plan(bodies)
+                else:
+                    ask = Round(self, account, bodies, plan, prompt_hash, report, problem_of, arrived)
+                    asked = run_sync(ask.run())
+            account.totals.costs |= {key: entry.cost_usd for key, entry in plan.known.items()}
             return plan.replies(asked)
-
-    def _ask_by_batch(
-        self, account: Account, bodies: Sequence[Body], prompt_hash: str | None, report: Report
-    ) -> tuple[Plan, dict[str, Reply]]:
-        from hsae_dagster.providers.openai.batch import BatchRound
-
-        failed = run_sync(BatchRound(self, account, bodies, prompt_hash, report).run(lambda: self._plan(bodies)))
-        return self._plan(bodies), failed
-
-    def _plan(self, bodies: Sequence[Body]) -> Plan:
-        ledger = self.account.ledger if self.account else None
-        return Plan.make(bodies, self.server.endpoint, self.asker.model, ledger)
 
     def _estimate(self, plan: Plan, prompt_hash: str | None, answer_tokens: int) -> Estimate:
         found = self.estimate_sizes([plan.questions[i].size for i in plan.todo], prompt_hash, answer_tokens)
         return replace(found, known=len(plan.known))
-
-
-def request_hash(body: Body, endpoint: str) -> str:
-    """The key of a request: its whole body and the server. How it is paid (`service_tier`) is not part of a body."""
-    return Question.of(body, endpoint).hash
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -211,38 +192,31 @@ class TooManyInputsError(ProviderError):
         self.inputs = inputs
 
 
+@dataclass(eq=False)
 class Round:
     """One round of requests; `run` once."""
 
-    def __init__(
-        self,
-        client: "OpenAIClient",
-        bodies: Sequence[Body],
-        plan: Plan,
-        prompt_hash: str | None,
-        report: Report,
-        problem_of: Problem,
-        arrived: Arrived | None = None,
-    ) -> None:
-        self.client = client
-        self.account = client.account
-        self.bodies = bodies
-        self.plan = plan
-        self.prompt_hash = prompt_hash
-        self.report = report
-        self.problem_of = problem_of
-        self.arrived = arrived
-        priced = client.profile.priced and client.account is not None
-        self.progress = Progress(len(plan.todo), len(plan.known), priced, report)
+    client: Client
+    account: Account
+    bodies: Sequence[Body]
+    plan: Plan
+    prompt_hash: str | None
+    report: Report
+    problem_of: Problem
+    arrived: Arrived | None
+
+    def __post_init__(self) -> None:
+        client, account, plan = self.client, self.account, self.plan
+        self.progress = Progress(len(plan.todo), len(plan.known), client.profile.priced, self.report)
         self.cut = CutPrompts()
         self.pace = Pace(START, client.server.concurrency)
         self.replies: dict[str, Reply] = {}
         self.unusable: list[Entry] = []
         self.problem: HsaeError | None = None
-        self.journal: Journal | None = None
-        self.budget: Budget | None = None
+        self.journal = Journal(account.ledger)
+        self.budget = account.open_budget(client.profile.priced, client.asker.model)
         # What all rows of intents have in common.
-        self.blank: dict[str, Any] | None = None
+        self.blank = {**as_row(self._entry(Question("", 0), Reply(), 0.0)), "kind": INTENT}
         # `arrived` writes to disk; one thread keeps its calls in order and out of the way of requests.
         self.writer = ThreadPoolExecutor(1)
         # Answers on their way to the disk.
@@ -254,10 +228,7 @@ class Round:
         Raises:
             ProviderError: what ended the round early.
         """
-        if self.account:
-            self.budget = self.account.open_budget(self.client.profile.priced, self.client.asker.model)
-            self.journal = Journal(self.account.ledger)
-        with self.account.ledger.records.open() if self.account else nullcontext():
+        with self.account.ledger.records.open():
             try:
                 async with Connection(self.client.server) as connection, asyncio.TaskGroup() as group:
                     await self._send_all(connection, group)
@@ -275,8 +246,8 @@ class Round:
             await self._keep_up()
             body = self.bodies[index]
             worst = self._worst(body, self.plan.questions[index])
-            if self.problem is None and self.budget:
-                await self._reserve(self.budget, worst)
+            if self.problem is None:
+                await self._reserve(worst)
             if self.problem is not None:
                 return
             task = group.create_task(self._one(connection, index, body, worst))
@@ -298,9 +269,9 @@ class Round:
         elif not left or too_long(reply):
             self.problem = nothing_came(client, self.progress.streak, "first requests")
 
-    async def _reserve(self, budget: Budget, worst: float) -> None:
+    async def _reserve(self, worst: float) -> None:
         try:
-            await budget.reserve(worst, self.progress.done_and_left)
+            await self.budget.reserve(worst, self.progress.done_and_left)
         except ProviderError as error:
             self.problem = error
 
@@ -308,8 +279,7 @@ class Round:
         question, started, key = self.plan.questions[index], time.monotonic(), uuid.uuid4().hex
         paid: float | None = worst
         try:
-            if self.journal and self.account:
-                await self.journal.write(self._intent(self.account, question, worst, key))
+            await self.journal.write(self._intent(question, worst, key))
             reply = await Request(self.client, connection, body, self.pace, self.report).reply()
             reply = replace(reply, cost_usd=self._cost(reply, worst))
             paid = reply.cost_usd
@@ -317,8 +287,7 @@ class Round:
         except HsaeError as error:
             paid = 0.0
             self.problem = self.problem or error
-            if self.journal:
-                self._write(self.journal.write(None, key))
+            self._write(self.journal.write(None, key))
         except OSError as error:
             self.problem = self.problem or ProviderError(
                 f"{self.client.asker.name}: an answer could not be written down: {error.strerror or error}. Make room "
@@ -326,8 +295,7 @@ class Round:
             )
         finally:
             self.pace.left()
-            if self.budget:
-                self.budget.settle(worst, paid)
+            self.budget.settle(worst, paid)
 
     def _keep(self, index: int, reply: Reply, seconds: float, key: str) -> None:
         question = self.plan.questions[index]
@@ -335,8 +303,7 @@ class Round:
         if reply.fault == "size":
             self.problem = self.problem or TooManyInputsError(str(reply.reason), len(self.bodies[index]["input"]))
         self.replies[question.hash] = reply
-        if self.account and self.journal:
-            self._record(self.account, self.journal, question, reply, seconds, problem, key)
+        self._record(question, reply, seconds, problem, key)
         if self.arrived and reply.reason is None:
             self._write(asyncio.get_running_loop().run_in_executor(self.writer, self.arrived, index, reply))
         said = self.cut.notice(question.size, reply.usage.input) if reply.content is not None else None
@@ -346,17 +313,8 @@ class Round:
         if len(self.progress.streak) >= GIVE_UP_AFTER and self.problem is None:
             self.problem = nothing_came(self.client, self.progress.streak, "requests in a row")
 
-    def _record(
-        self,
-        account: Account,
-        journal: Journal,
-        question: Question,
-        reply: Reply,
-        seconds: float,
-        problem: str | None,
-        key: str,
-    ) -> None:
-        totals = account.totals
+    def _record(self, question: Question, reply: Reply, seconds: float, problem: str | None, key: str) -> None:
+        totals = self.account.totals
         totals.calls += 1
         totals.failed += reply.fault is not None
         totals.usage += reply.usage
@@ -364,12 +322,12 @@ class Round:
         totals.uncounted += reply.fault is None and not reply.counted and not reply.unpaid
         if reply.fault is None:
             totals.costs.setdefault(question.hash, reply.cost_usd)
-            entry = replace(self._entry(account, question, reply, seconds), reason=problem)
-            self._write(journal.write(as_row(entry, key), key))
+            entry = replace(self._entry(question, reply, seconds), reason=problem)
+            self._write(self.journal.write(as_row(entry, key), key))
             if problem is not None and not reply.refused:
                 self.unusable.append(entry)
         elif reply.fault != "connection" or reply.unpaid:
-            self._write(journal.write(None, key))
+            self._write(self.journal.write(None, key))
 
     def _write(self, job: Awaitable[None]) -> None:
         future = asyncio.ensure_future(job)
@@ -400,8 +358,6 @@ class Round:
 
     def _close(self) -> None:
         self.writer.shutdown()
-        if not self.account or not self.journal:
-            return
         try:
             self.journal.close()
             # What made the round give up is no answer to go on from: the next run asks again.
@@ -410,9 +366,7 @@ class Round:
         except HsaeError as error:
             self.problem = self.problem or error
 
-    def _intent(self, account: Account, question: Question, worst: float, key: str) -> dict[str, Any]:
-        if self.blank is None:
-            self.blank = {**as_row(self._entry(account, question, Reply(), 0.0)), "kind": INTENT}
+    def _intent(self, question: Question, worst: float, key: str) -> dict[str, Any]:
         return {
             **self.blank,
             "id": key,
@@ -422,14 +376,14 @@ class Round:
             "created": time.time_ns(),
         }
 
-    def _entry(self, account: Account, question: Question, reply: Reply, seconds: float) -> Entry:
+    def _entry(self, question: Question, reply: Reply, seconds: float) -> Entry:
         chat = reply.value is None or isinstance(reply.value, dict)
         return Entry(
             request_hash=question.hash,
             kind="chat" if chat else "embeddings",
-            dataset=account.dataset,
-            stage=account.stage,
-            run_id=account.run_id,
+            dataset=self.account.dataset,
+            stage=self.account.stage,
+            run_id=self.account.run_id,
             server=self.client.server.endpoint,
             model=self.client.asker.model,
             prompt_hash=self.prompt_hash,
@@ -454,13 +408,12 @@ class Round:
 
     def _cost(self, reply: Reply, worst: float) -> float | None:
         """What a reply cost; the most it can have cost where the server did not count."""
+        profile = self.client.profile
         if reply.unpaid or reply.fault in ("request", "size"):
-            usage: Usage | None = NO_TOKENS
-        else:
-            usage = reply.usage if reply.counted else None
-        if usage is None:
-            return worst if self.client.profile.priced else None
-        return self.client.profile.cost(usage, self._paid_tier(reply))
+            return profile.cost(NO_TOKENS)
+        if not reply.counted:
+            return worst if profile.priced else None
+        return profile.cost(reply.usage, self._paid_tier(reply))
 
     def _worst(self, body: Body, question: Question) -> float:
         """The most a request can cost: every byte a token, the longest answer allowed, the ordinary price."""

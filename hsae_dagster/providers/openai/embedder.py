@@ -1,6 +1,6 @@
 """Embeddings from any OpenAI-compatible server."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -10,9 +10,9 @@ from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import EmbeddingSet, hash_json
 from hsae_dagster.providers.base import Embedder, Keep, Report, say_nothing
 from hsae_dagster.providers.openai.client import OpenAIClient, TooManyInputsError
-from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server
+from hsae_dagster.providers.openai.requests import Body, LazyBodies, packed
 from hsae_dagster.providers.replies import Reply
-from hsae_dagster.providers.spending import Account, Estimate
+from hsae_dagster.providers.spending import Estimate
 
 BYTES_PER_TOKEN = 3
 # OpenAI's limits per request.
@@ -30,20 +30,12 @@ class OpenAIEmbedder(Embedder):
     Vectors are scaled to unit length here; OpenAI's are so already, other servers' need not be.
     """
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        server: Server,
-        account: Account | None = None,
-        max_tokens: int = 256,
-        dimensions: int | None = None,
-    ) -> None:
-        self.model = model
+    def __init__(self, client: OpenAIClient, max_tokens: int = 256, dimensions: int | None = None) -> None:
+        self.client = client
+        self.model = client.asker.model
         self.max_tokens = max_tokens
         self.dimensions = dimensions
-        # Without key until it embeds: vectors made earlier can be read on a machine that has none.
-        self.client = OpenAIClient(Asker("embedding.model", model, "minilm"), server, account)
+        self._known_length = dimensions or KNOWN_DIMENSIONS.get(self.model)
 
     @property
     def embedding_set(self) -> EmbeddingSet:
@@ -64,8 +56,7 @@ class OpenAIEmbedder(Embedder):
 
     def known_set(self) -> EmbeddingSet | None:
         """The `embedding_set` if it is known without asking the server."""
-        known = self.dimensions or KNOWN_DIMENSIONS.get(self.model)
-        return self.embedding_set if known else None
+        return self.embedding_set if self._known_length else None
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors (n, dimensions) float32 of unit length.
@@ -74,13 +65,13 @@ class OpenAIEmbedder(Embedder):
             ProviderError: no key, a text without content, a request that failed after its retries, or vectors of the
                 wrong number, length or content.
         """
-        found = np.empty((len(texts), self._length if texts else self.dimensions or 0), np.float32)
+        found = np.empty((len(texts), self._length), np.float32)
 
         def keep(rows: range, vectors: np.ndarray) -> None:
             found[rows.start : rows.stop] = vectors
 
         self.embed_all(texts, len(texts), keep, say_nothing)
-        return found if texts else np.empty((0, self._length), np.float32)
+        return found
 
     def embed_all(self, texts: Sequence[str], batch_size: int, keep: Keep, report: Report) -> None:
         """`embed` for many texts, several requests at a time; `keep` gets rows and vectors as they come.
@@ -88,7 +79,7 @@ class OpenAIEmbedder(Embedder):
         Raises:
             ProviderError: as of `embed`; what came before was kept.
         """
-        expected = self._length if texts else 0
+        expected = self._length
 
         def checked(rows: range, vectors: np.ndarray) -> None:
             if vectors.shape[1] != expected:
@@ -102,9 +93,8 @@ class OpenAIEmbedder(Embedder):
 
     @cached_property
     def _length(self) -> int:
-        known = self.dimensions or KNOWN_DIMENSIONS.get(self.model)
-        if known:
-            return known
+        if self._known_length:
+            return self._known_length
         found: list[np.ndarray] = []
         self._ask(["How long is a vector?"], 1, lambda rows, vectors: found.append(vectors), say_nothing)
         return int(found[0].shape[1])
@@ -151,11 +141,8 @@ class OpenAIEmbedder(Embedder):
     def _spans(self, cut: Sequence[str], rows: range, batch_size: int) -> list[range]:
         """Rows in requests, each as large as the batch, the server and the limits allow."""
         most = min(batch_size, self.client.known.dialect.inputs or MAX_INPUTS, MAX_INPUTS)
-        found, start = [], rows.start
-        for batch in pack([cut[row] for row in rows], max(most, 1)):
-            found.append(range(start, start + len(batch)))
-            start += len(batch)
-        return found
+        tokens = (estimate_tokens(cut[row]) for row in rows)
+        return [rows[part.start : part.stop] for part in packed(tokens, max(most, 1), MAX_REQUEST_TOKENS - 1)]
 
     def _body(self, texts: list[str]) -> Body:
         # A third of the bytes, and no digits to read. A server that speaks floats only is asked without (`Dialect`).
@@ -193,18 +180,3 @@ def cut_to_tokens(text: str, max_tokens: int) -> str:
 def estimate_tokens(text: str) -> int:
     """UTF-8 bytes / 3, rounded up."""
     return -(-len(text.encode("utf-8")) // BYTES_PER_TOKEN)
-
-
-def pack(texts: Sequence[str], most: int = MAX_INPUTS) -> Iterator[list[str]]:
-    """Split into requests, in order, each as large as the limits on inputs and estimated tokens allow."""
-    batch: list[str] = []
-    tokens = 0
-    for text in texts:
-        need = estimate_tokens(text)
-        if batch and (len(batch) == most or tokens + need >= MAX_REQUEST_TOKENS):
-            yield batch
-            batch, tokens = [], 0
-        batch.append(text)
-        tokens += need
-    if batch:
-        yield batch

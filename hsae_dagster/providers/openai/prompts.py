@@ -130,6 +130,12 @@ def _environment() -> Any:
     )
 
 
+def object_of(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON schema of an object with these properties, each required, and no other (strict mode's terms)."""
+    required = list(properties)
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
 def json_request(
     model: str,
     messages: list[dict[str, str]],
@@ -143,7 +149,7 @@ def json_request(
         model: its name at the server.
         messages: system and user message.
         name: of the schema.
-        schema: JSON schema of the answer; every property required, none further allowed (strict mode's terms).
+        schema: JSON schema of the answer, as by `object_of`.
         settings: further fields, such as the limit of the answer (`OpenAIClient.settings`).
     """
     answer = {"name": name, "strict": True, "schema": schema}

@@ -22,31 +22,21 @@ from hsae_dagster.providers.base import (
     say_nothing,
 )
 from hsae_dagster.providers.openai.client import OpenAIClient
-from hsae_dagster.providers.openai.prompts import json_request, present, prompt_of, require_some
-from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server
+from hsae_dagster.providers.openai.prompts import json_request, object_of, present, prompt_of, require_some
+from hsae_dagster.providers.openai.requests import Body, LazyBodies
 from hsae_dagster.providers.replies import Reply, as_boolean
-from hsae_dagster.providers.spending import Account, Estimate
+from hsae_dagster.providers.spending import Estimate, total
 
 # A predicate asked for in 20 words that is longer than this is an essay.
 MAX_CHARACTERS = 300
 # Observations have about 60 words, a concept 20.
 ANSWER_TOKENS, MOST_ANSWER_TOKENS = 110, 384
 LEAST_WORDS = 3
+_SAW = {"type": "string", "description": "What recurs in one group and not in the other."}
+_CONCEPT = {"type": "string", "description": 'Completes "The text …", beginning with a verb.'}
 # The model writes the fields in this order: what it saw comes before what it concludes.
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "observations": {"type": "string", "description": "What recurs in one group and not in the other."},
-        "concept": {"type": "string", "description": 'Completes "The text …", beginning with a verb.'},
-    },
-    "required": ["observations", "concept"],
-    "additionalProperties": False,
-}
-SHORT_SCHEMA = {
-    **SCHEMA,
-    "properties": {"concept": {"type": "string", "description": 'Completes "The text …", beginning with a verb.'}},
-    "required": ["concept"],
-}
+SCHEMA = object_of({"observations": _SAW, "concept": _CONCEPT})
+SHORT_SCHEMA = object_of({"concept": _CONCEPT})
 _SUBJECT = re.compile(r"^(the|this) text\s+", re.IGNORECASE)
 _ADVERBS = re.compile(r"^(?:\w+ly\s+|also\s+|often\s+){1,2}", re.IGNORECASE)
 # Words with the ending of a verb in the third person that are none.
@@ -74,21 +64,12 @@ class _Question:
 class OpenAIInterpreter:
     """`openai:<model>`: one request per neuron and candidate, each with its own sample of texts."""
 
-    def __init__(
-        self,
-        model: str,
-        spec: Interpretation,
-        *,
-        server: Server,
-        account: Account | None = None,
-        provider: str = "openai",
-    ) -> None:
-        self.model = model
+    def __init__(self, client: OpenAIClient, spec: Interpretation) -> None:
+        self.client = client
         self.effort, self.temperature = spec.effort, spec.temperature
         self.prompt = prompt_of("interpret", spec.prompt, "interpretation.prompt", ("positives", "negatives"))
         needed = ("phrase", "missed", "mistaken")
         self.revision = prompt_of("revise", spec.revision_prompt, "interpretation.revision_prompt", needed)
-        self.client = OpenAIClient(Asker("interpretation.model", model, "lexical", provider), server, account)
         self.faults = 0
 
     @property
@@ -135,7 +116,7 @@ class OpenAIInterpreter:
 
     def _concept(self, answer: "_Answer", prompt: str, details: Mapping[str, Any]) -> Concept:
         made = {"prompt": prompt, "server": self.client.server.endpoint, **details, "cost_usd": answer.cost_usd}
-        return Concept(str(answer.predicate), f"{self.client.asker.provider}:{self.model}", details=made)
+        return Concept(str(answer.predicate), f"{self.client.asker.provider}:{self.client.asker.model}", details=made)
 
     def _ask(
         self, bodies: Sequence[Body], prompt: str, request: InterpretationRequest, report: Report
@@ -268,7 +249,7 @@ class OpenAIInterpreter:
 
     def _json_request(self, messages: list[dict[str, str]], schema: Mapping[str, Any] = SCHEMA) -> Body:
         settings = self.client.settings(MOST_ANSWER_TOKENS, self.temperature, self.effort)
-        return json_request(self.model, messages, "interpretation", schema, settings)
+        return json_request(self.client.asker.model, messages, "interpretation", schema, settings)
 
 
 @dataclass(frozen=True)
@@ -344,25 +325,15 @@ class OpenAIAnnotator:
 
     free = False
 
-    def __init__(
-        self,
-        model: str,
-        spec: Annotation,
-        *,
-        server: Server,
-        account: Account | None = None,
-        provider: str = "openai",
-        examples: Labelled | None = None,
-    ) -> None:
-        self.model = model
+    def __init__(self, client: OpenAIClient, spec: Annotation, examples: Labelled | None = None) -> None:
+        self.client = client
         self.effort, self.concepts_per_call, self.max_words = spec.effort, spec.concepts_per_call, spec.max_words
         self.examples = {normalise_text(predicate): shown for predicate, shown in (examples or {}).items()}
         usual = "annotate_single" if spec.concepts_per_call == 1 else "annotate_stacked"
         needed = ("predicates", "text", *(["examples"] if any(self.examples.values()) else []))
         self.prompt = prompt_of(usual, spec.prompt, "annotation.prompt", needed)
-        self.client = OpenAIClient(Asker("annotation.model", model, "lexical", provider), server, account)
         # A judge should judge alike twice, where the model lets itself be told.
-        fixed = spec.temperature is None and self.client.profile.temperature
+        fixed = spec.temperature is None and client.profile.temperature
         self.temperature = 0.0 if fixed else spec.temperature
         self._shared: dict[tuple[str, ...], Body] = {}
 
@@ -429,7 +400,8 @@ class OpenAIAnnotator:
         messages = self.prompt.messages(predicates=list(predicates), text=text, examples=examples)
         room = SPARE_TOKENS + TOKENS_PER_JUDGEMENT * len(predicates)
         settings = self.client.settings(room, self.temperature, self.effort)
-        return json_request(self.model, messages, "judgements", _schema(len(predicates)), settings)
+        schema = object_of({key: {"type": "boolean"} for key in _ids(len(predicates))})
+        return json_request(self.client.asker.model, messages, "judgements", schema, settings)
 
     def body_with(self, concepts: Sequence[Concept], place: int, text: str) -> Body:
         """The request in which the concept at `place` is judged on a text, with those it is stacked with."""
@@ -485,9 +457,9 @@ class _Draft:
 
     def finish(self) -> Annotations:
         """All of it."""
-        known = [cost for cost in self.costs if cost is not None]
-        cost = round(sum(sorted(known)), 9) if len(known) == len(self.costs) else None
-        return Annotations(self.answers, tuple(sorted(self.reasons)), len(self.costs), cost, self.faults)
+        cost = total(self.costs)
+        known = None if cost.unpriced else cost.usd
+        return Annotations(self.answers, tuple(sorted(self.reasons)), cost.calls, known, self.faults)
 
 
 def read_judgements(reply: Reply, count: int) -> list[bool | str]:
@@ -524,13 +496,3 @@ def _judgement(value: Mapping[str, Any], concept: str) -> bool | str:
 
 def _ids(count: int) -> list[str]:
     return [f"c{number}" for number in range(1, count + 1)]
-
-
-def _schema(count: int) -> dict[str, Any]:
-    ids = _ids(count)
-    return {
-        "type": "object",
-        "properties": {concept: {"type": "boolean"} for concept in ids},
-        "required": ids,
-        "additionalProperties": False,
-    }

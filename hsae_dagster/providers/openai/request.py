@@ -4,13 +4,12 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from time import time as now
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import unit_interval
@@ -20,6 +19,7 @@ from hsae_dagster.providers.openai.requests import (
     Body,
     Dialect,
     KnownServer,
+    Plan,
     Server,
     error_in,
     quoted,
@@ -34,7 +34,6 @@ from hsae_dagster.providers.spending import Account, duration
 
 if TYPE_CHECKING:
     import aiohttp
-    from openai import AsyncOpenAI
 
 SLOWDOWN = 2.0
 WINDOW = 32
@@ -176,12 +175,11 @@ class Connection:
     async def __aenter__(self) -> "Connection":
         import aiohttp
 
-        server = self.server
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=server.concurrency),
+            connector=aiohttp.TCPConnector(limit=self.server.concurrency),
             # A proxy has no business between us and ourselves.
-            trust_env=not server.is_loopback,
-            headers=server.headers,
+            trust_env=not self.server.is_loopback,
+            headers=self.server.headers,
         )
         return self
 
@@ -243,15 +241,18 @@ MAY_BE_FORM = {400, 404, 405, 415, 422}
 _SCHEMA = re.compile(r"response_format|schema|grammar")
 
 
+@dataclass(eq=False)
 class Client:
-    """One server, asked on behalf of one field of dataset.yaml, and of an account if there is one."""
+    """One server, asked on behalf of one field of dataset.yaml, on an account; without one it is only described."""
 
-    def __init__(self, asker: Asker, server: Server, account: Account | None = None) -> None:
-        self.asker = asker
-        self.server = server
-        self.account = account
-        self.profile = profile_of(asker.model)
-        self.known = KnownServer(account.ledger.root if account else None, server.endpoint, asker.model)
+    asker: Asker
+    server: Server
+    account: Account | None = None
+
+    def __post_init__(self) -> None:
+        self.profile = profile_of(self.asker.model)
+        root = self.account.ledger.root if self.account else None
+        self.known = KnownServer(root, self.server.endpoint, self.asker.model)
 
     @property
     def tier(self) -> str:
@@ -259,45 +260,28 @@ class Client:
         tier = self.account.tier if self.account else "standard"
         return "standard" if tier == "flex" and not self.profile.flex else tier
 
-    def connect(self) -> "AsyncOpenAI":
-        """The SDK's connection, for batches. Use as an asynchronous context manager."""
-        import httpx2
-        import openai
-
-        server = self.server
-        parts = urlsplit(server.base_url)
-        # A proxy has no business between us and ourselves.
-        http = openai.DefaultAioHttpClient(
-            timeout=openai.Timeout(server.timeout, connect=10.0),
-            trust_env=not server.is_loopback,
-            limits=httpx2.Limits(max_connections=8),
-        )
-        return openai.AsyncOpenAI(
-            # The SDK insists on a key; servers that need none ignore it.
-            api_key=server.api_key or "none",
-            base_url=urlunsplit(parts._replace(query="")),
-            default_query=dict(parse_qsl(parts.query)),
-            max_retries=server.max_retries,
-            http_client=http,
-        )
+    def plan(self, bodies: Sequence[Body]) -> Plan:
+        """Which of these requests the ledger knows, and which are to be sent."""
+        ledger = self.account.ledger if self.account else None
+        return Plan.make(bodies, self.server.endpoint, self.asker.model, ledger)
 
 
+@dataclass(eq=False)
 class Request:
     """Use once: `await reply()`, with a turn of the pace taken."""
 
-    def __init__(
-        self, client: Client, connection: Connection, body: Body, pace: Pace, say: Callable[[str], None]
-    ) -> None:
-        self.client = client
-        self.server = client.server
-        self.connection = connection
-        self.body = body
-        self.pace = pace
-        self.say = say
-        self.chat = "messages" in body
-        self.flex = client.tier == "flex" and self.chat
-        self.full = {**body, "service_tier": "flex"} if self.flex else body
-        self.dialect: Dialect = client.known.dialect
+    client: Client
+    connection: Connection
+    body: Body
+    pace: Pace
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.server = self.client.server
+        self.chat = "messages" in self.body
+        self.flex = self.client.tier == "flex" and self.chat
+        self.full = {**self.body, "service_tier": "flex"} if self.flex else self.body
+        self.dialect: Dialect = self.client.known.dialect
         self.forms = self.tries = 0
 
     async def reply(self) -> Reply:

@@ -2,12 +2,11 @@
 
 import ipaddress
 import json
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from hsae_dagster.dataset.sections import ServerFields
@@ -96,8 +95,10 @@ class Server:
             return False
 
 
-def server_of(fields: ServerFields, place: str, environment: Mapping[str, str] = os.environ) -> Server:
+def server_of(fields: ServerFields, place: str, environment: Mapping[str, str]) -> Server:
     """The server that a `server` section of dataset.yaml names; what it leaves out is as the environment says.
+
+    That is OPENAI_BASE_URL (default OpenAI's own), OPENAI_API_KEY and HSAE_CONCURRENCY.
 
     Args:
         fields: the section.
@@ -105,31 +106,16 @@ def server_of(fields: ServerFields, place: str, environment: Mapping[str, str] =
         environment: with keys and defaults.
 
     Raises:
-        ProviderError: as of `server_from_environment`, or the variable that is to hold the key holds none.
+        ProviderError: the address is not one, the key holds what no key can or its variable nothing, or
+            HSAE_CONCURRENCY is no number.
     """
-    key = fields.key or ("OPENAI_API_KEY" if fields.url is None else None)
-    if fields.key and not environment.get(fields.key, "").strip():
-        raise ProviderError(f"`{place}.key` is `{fields.key}`, and that variable is not set. Set it to the key.")
-    taken = {
-        "OPENAI_BASE_URL": fields.url or environment.get("OPENAI_BASE_URL", ""),
-        "OPENAI_API_KEY": environment.get(key, "") if key else "",
-        "HSAE_CONCURRENCY": str(fields.concurrency or environment.get("HSAE_CONCURRENCY", "")),
-    }
     url_name = f"{place}.url" if fields.url else "OPENAI_BASE_URL"
-    found = server_from_environment(taken, url_name, key or "OPENAI_API_KEY")
-    return found if fields.timeout is None else replace(found, timeout=fields.timeout)
-
-
-def server_from_environment(
-    environment: Mapping[str, str] = os.environ, url_name: str = "OPENAI_BASE_URL", key_name: str = "OPENAI_API_KEY"
-) -> Server:
-    """The server that OPENAI_BASE_URL names (default OpenAI's own), with OPENAI_API_KEY and HSAE_CONCURRENCY.
-
-    Raises:
-        ProviderError: the address is not one, the key holds what no key can, or HSAE_CONCURRENCY is no number.
-    """
-    url = environment.get("OPENAI_BASE_URL", "").strip() or PUBLIC_URL
-    key = environment.get("OPENAI_API_KEY", "").strip() or None
+    url = (fields.url or environment.get("OPENAI_BASE_URL", "")).strip() or PUBLIC_URL
+    key_name = fields.key or "OPENAI_API_KEY"
+    # Another address is not given OpenAI's key.
+    key = environment.get(key_name, "").strip() if fields.key or fields.url is None else ""
+    if fields.key and not key:
+        raise ProviderError(f"`{place}.key` is `{fields.key}`, and that variable is not set. Set it to the key.")
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not parts.username
@@ -145,7 +131,12 @@ def server_from_environment(
             f"{key_name} holds a space or a character that no key can have. Copy the key again, nothing beside it."
         )
     return Server(
-        base_url=url, api_key=key, concurrency=_concurrency(environment), key_name=key_name, url_name=url_name
+        base_url=url,
+        api_key=key or None,
+        concurrency=fields.concurrency or _concurrency(environment),
+        timeout=Server.timeout if fields.timeout is None else fields.timeout,
+        key_name=key_name,
+        url_name=url_name,
     )
 
 
@@ -187,7 +178,7 @@ Body = dict[str, Any]
 
 
 class LazyBodies(Sequence[Body]):
-    """n request bodies, each made when it is read: a million of them take no room."""
+    """n request bodies, each made when it is read, one at a time: a million of them take no room."""
 
     def __init__(self, count: int, make: Callable[[int], Body]) -> None:
         self._count = count
@@ -196,19 +187,24 @@ class LazyBodies(Sequence[Body]):
     def __len__(self) -> int:
         return self._count
 
-    @overload
-    def __getitem__(self, index: int) -> Body: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Body]: ...
-    def __getitem__(self, index: int | slice) -> Body | Sequence[Body]:
-        if isinstance(index, slice):
-            return [self._make(i) for i in range(*index.indices(self._count))]
-        if not 0 <= index < self._count:
-            raise IndexError(index)
-        return self._make(index)
+    def __getitem__(self, index: int) -> Body:  # type: ignore[override]
+        return self._make(range(self._count)[index])
 
-    def __iter__(self) -> Iterator[Body]:
-        return map(self._make, range(self._count))
+
+def packed(sizes: Iterable[int], most: int, room: int) -> Iterator[range]:
+    """Places of what goes into each request, in order, as many as the limits on their number and size together allow.
+
+    What is larger than there is room goes alone.
+    """
+    start = end = held = 0
+    for size in sizes:
+        if end > start and (end - start == most or held + size > room):
+            yield range(start, end)
+            start, held = end, 0
+        held += size
+        end += 1
+    if end > start:
+        yield range(start, end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +216,7 @@ class Question:
 
     @staticmethod
     def of(body: Body, endpoint: str) -> "Question":
-        """The key of a body at a server."""
+        """The key of a whole body at a server. How it is paid (`service_tier`) is not part of it."""
         data = canonical(body)
         return Question(hash_bytes(endpoint.encode() + b"\x00" + data), len(data))
 
@@ -361,15 +357,6 @@ class Dialect:
             said.append("without a system message")
         return ", ".join(said)
 
-    def record(self) -> dict[str, Any]:
-        """As JSON-like values."""
-        return {**asdict(self), "dropped": list(self.dropped)}
-
-    @staticmethod
-    def of(record: Mapping[str, Any]) -> "Dialect":
-        """From `record`."""
-        return Dialect(**{**record, "dropped": tuple(record["dropped"])})
-
 
 PLAIN = Dialect()
 
@@ -475,12 +462,15 @@ class KnownServer:
     def _keep(self, dialect: Dialect) -> None:
         _KNOWN[self._key] = dialect
         if self._path:
-            record = {"server": self._key[1], "model": self._key[2], "dialect": dialect.record()}
+            record = {"server": self._key[1], "model": self._key[2], "dialect": asdict(dialect)}
             write_atomically(self._path, sealed(record))
 
     def _read(self) -> Dialect:
+        if self._path is None:
+            return PLAIN
         try:
-            return Dialect.of(unsealed(self._path)["dialect"]) if self._path else PLAIN
+            record = unsealed(self._path)["dialect"]
+            return Dialect(**{**record, "dropped": tuple(record["dropped"])})
         # No such file, or one that says nothing: found out anew.
         except (OSError, ValueError, KeyError, TypeError):
             return PLAIN
