@@ -99,13 +99,9 @@ def _style() -> Iterator[None]:
 
 
 def draw(name: str, alt: str, size: tuple[float, float], paint: Callable[[Any], None]) -> Figure:
-    """Draw one chart.
+    """Draw one chart of a width and height in inches; charts of one page need different names.
 
-    Args:
-        name: prefix of the SVG's ids; charts of one page need different names.
-        alt: the chart in words.
-        size: width and height in inches.
-        paint: draws on the `matplotlib.figure.Figure` it is given.
+    `alt` is the chart in words, and `paint` draws on the `matplotlib.figure.Figure` that it is given.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Sheet
@@ -198,12 +194,8 @@ def forest_plot(
 ) -> Figure:
     """Effect of every hypothesis with its 95 % interval, largest first; hollow when not confirmed.
 
-    Args:
-        hypotheses: any order; those that could not be estimated come last, without a mark.
-        outcome: in words.
-        alpha: family-wise error rate, for the legend.
-        task: regression, classification or pairwise; decides the unit.
-        narrow: labels above the marks instead of beside them, for a telephone's width.
+    Those that could not be estimated come last, without a mark. `narrow`, for a telephone's width, puts labels above
+    the marks instead of beside them.
     """
     rows = sorted(hypotheses, key=_by_effect)
     confirmed = sum(h.badge == "confirmed" for h in rows)
@@ -468,12 +460,7 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figur
 
 
 def firing_rates(rates: np.ndarray, k_over_m: float) -> Figure:
-    """On how many texts neurons are active: histogram over neurons on a logarithmic axis, with the average k/m.
-
-    Args:
-        rates: (neurons,) share of texts that activate each.
-        k_over_m: share expected if all were active equally often.
-    """
+    """Histogram of the share of texts that activate each neuron (neurons,), on a logarithmic axis; and the mean k/m."""
     rates = np.asarray(rates, dtype=np.float64)
     alive = rates[rates > 0]
     dead = int((rates == 0).sum())
@@ -499,12 +486,7 @@ def firing_rates(rates: np.ndarray, k_over_m: float) -> Figure:
 
 
 def selection_path(path: Sequence[tuple[float, int]], alpha: float | None) -> Figure:
-    """Neurons kept along the lasso path, and the penalty chosen.
-
-    Args:
-        path: (penalty, neurons with a coefficient).
-        alpha: the penalty chosen, or None.
-    """
+    """Neurons with a coefficient by penalty along the lasso path, and the penalty chosen."""
     points = sorted((float(penalty), int(active)) for penalty, active in path)
     chosen = "none chosen" if alpha is None else f"chosen {alpha:.3g}"
     alt = f"Neurons kept against the lasso penalty at {plural(len(points), 'point')}; {chosen}."

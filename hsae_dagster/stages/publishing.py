@@ -237,7 +237,7 @@ def publish(
     record = log.append(dataset, evaluation.stored, evaluation.summary, rows, *files)
     folder = log.store.root / "reports"
     own = folder / dataset
-    dagster = f"{page.dagster_root()}{page.asset_address(asset, dataset).removeprefix(page.ui_root())}"
+    dagster = page.asset_address(asset, dataset, outside=True)
     write_atomically(own / f"{record.key}.html", page.with_places(evaluation.page, record.key, dagster))
     tables = []
     for table in evaluation.tables:

@@ -280,10 +280,9 @@ def permuted_labels(train: Rows, holdout: Rows, rule: Rule, runs: int, rng: np.r
 
 def permuted_concepts(design: HoldoutDesign, rule: Rule, runs: int, rng: np.random.Generator) -> NegativeControl:
     """The report's own concepts against permuted outcomes of the holdout."""
-    groups = np.unique(design.clusters, return_inverse=True)[1]
     results = []
     for _ in range(runs):
-        outcome = without_relation(design.outcome, groups, rule.task, rng)
+        outcome = _permuted(design, rule.task, rng)
         shuffled = HoldoutDesign(design.concepts, outcome, design.clusters, design.controls, design.task)
         results.append(_test(shuffled, [0.0] * design.concepts.shape[1], rule))
     return _summary("permuted labels, own concepts", results)
@@ -310,7 +309,7 @@ def most_by_chance(runs: int, alpha: float) -> int:
     return int(stats.binom.ppf(0.95, runs, alpha))
 
 
-def _permuted(rows: Rows, task: str, rng: np.random.Generator) -> np.ndarray:
+def _permuted(rows: Rows | HoldoutDesign, task: str, rng: np.random.Generator) -> np.ndarray:
     return without_relation(rows.outcome, np.unique(rows.clusters, return_inverse=True)[1], task, rng)
 
 
