@@ -214,7 +214,8 @@ class Corpus:
     """A corpus.
 
     Attributes:
-        texts: one row per distinct text, text_id, text, split, cluster_id, n_words i32 and, where there are two, its `half`; by text_id.
+        texts: one row per distinct text: text_id, text, split, cluster_id, n_words i32 and, where there are two, its
+            `half`; by text_id.
         observations: one row per labelled text or pair: obs_id, text_id (or text_id_a, text_id_b), label f64,
             cluster_id (of the component), split, `half`, `control:<name>`, `time` where there are such, and, where rows
             of one text lie in several components, `unit:<side>` columns that name the text's family; sorted by obs_id.

@@ -275,7 +275,12 @@ def report_tables(content: ReportContent) -> dict[str, pl.DataFrame]:
     ]
     splits = [(s.split, s.observations, s.texts, s.clusters) for s in content.splits]
     columns = ("hypothesis_id", "role", "place", "text_id", "outcome", "activation", "because", "unit", "text")
-    other = {"place": pl.Int64, "outcome": pl.Float64, "activation": pl.Float64, "because": pl.List(text)}
+    other: dict[str, pl.DataType | type[pl.DataType]] = {
+        "place": pl.Int64,
+        "outcome": pl.Float64,
+        "activation": pl.Float64,
+        "because": pl.List(text),
+    }
     return {
         "evidence": _frame(evidence, {name: other.get(name, text) for name in columns}),
         "splits": _frame(splits, {"split": text, "observations": pl.Int64, "texts": pl.Int64, "clusters": pl.Int64}),
