@@ -20,14 +20,7 @@ from hsae_dagster.orchestration.project import Project
 from hsae_dagster.orchestration.stage import CHECKS, outdated_cards
 from hsae_dagster.providers.openai.batch import BatchRecord, BatchRegister
 from hsae_dagster.providers.spending import Account, Ledger
-from hsae_dagster.report.page import (
-    asset_address,
-    card_partition,
-    dagster_root,
-    dataset_of_card,
-    report_address,
-    ui_root,
-)
+from hsae_dagster.report.page import asset_address, card_partition, dataset_of_card, report_address
 from hsae_dagster.report.wording import one_line, shorten
 from hsae_dagster.storage.lineage import LineageLog
 
@@ -407,7 +400,7 @@ def _overdue(
 
 
 def _address(key: dg.AssetKey, dataset: str) -> str:
-    return dagster_root() + asset_address(key.to_user_string(), dataset).removeprefix(ui_root())
+    return asset_address(key.to_user_string(), dataset, outside=True)
 
 
 def _post(address: str, news: News) -> None:

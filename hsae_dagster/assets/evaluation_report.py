@@ -127,7 +127,7 @@ def _make(
     StoredEvaluation.write(
         folder,
         plan={"fingerprint": plan.fingerprint, **plan.record},
-        hypotheses=_flatten(content),
+        hypotheses=pl.DataFrame([_row(h) for h in content.hypotheses], schema=_schema()),
         fits=pl.DataFrame([asdict(fit) for fit in content.fits]),
         summary=_summarise(content),
         examples={h.hypothesis_id: asdict(h.evidence) for h in content.hypotheses},
@@ -141,12 +141,8 @@ def _make(
     )
 
 
-def _flatten(content: ReportContent) -> pl.DataFrame:
-    """One row per hypothesis with every figure and key."""
-    return pl.DataFrame([_row(h) for h in content.hypotheses], schema=_schema())
-
-
 def _row(h: Hypothesis) -> dict[str, Any]:
+    """Every figure and key."""
     test = h.test
     parts: dict[str, Any] = {"effect": test.separation, "fidelity": h.fidelity}
     parts |= {name: getattr(test, name) for name in ("adjusted", "partial", "plain", "rank", "worst")}
@@ -165,7 +161,7 @@ def _row(h: Hypothesis) -> dict[str, Any]:
 
 
 def _schema() -> dict[str, Any]:
-    """Columns of `_flatten`, which a report without claims has, too; of a row nothing else is kept."""
+    """Columns of the hypotheses, which a report without claims has, too; of a row nothing else is kept."""
     twin = [f"twin_{name}" for name in (*_TWIN_TEXTS, *_TWIN_FIGURES, *(f"effect_{end}" for end in _ENDS), "agrees")]
     named: tuple[tuple[Any, str], ...] = (
         (pl.String, "hypothesis_id claim badge reason concept_id sae_id decided_by half rule source test_key"),
@@ -199,11 +195,10 @@ def _error_columns(error: AnnotationError | None) -> dict[str, float | int | Non
     columns: dict[str, float | int | None] = {"band_low": low, "band_high": high}
     for name in ("estimate", "standard_error", "low", "high", "p_value"):
         columns[f"corrected_{name}"] = getattr(found.corrected, name) if found else None
-    for name in ("n_gold", "omega", "sensitivity", "false_positive_rate", "kappa"):
-        columns[f"gold_{name.removeprefix('n_gold') or 'labels'}"] = getattr(found, name) if found else None
-    probe = error.distilled if error else None
-    for name in ("n_gold", "omega", "sensitivity", "false_positive_rate", "kappa"):
-        columns[f"probe_{name.removeprefix('n_gold') or 'judged'}"] = getattr(probe, name) if probe else None
+    for prefix, own, judged in (("gold", found, "labels"), ("probe", error.distilled if error else None, "judged")):
+        columns[f"{prefix}_{judged}"] = own.n_gold if own else None
+        for name in ("omega", "sensitivity", "false_positive_rate", "kappa"):
+            columns[f"{prefix}_{name}"] = getattr(own, name) if own else None
     return columns
 
 
@@ -222,10 +217,10 @@ def _summarise(content: ReportContent) -> dict[str, Any]:
         "task": content.task,
         "alpha": content.alpha,
         "versions": dict(content.versions),
-        "look": content.look.number if content.look else 1,
+        "look": content.look.number,
         "round": content.round,
         "family": content.family,
-        "plan": content.look.plan if content.look else "",
+        "plan": content.look.plan,
         "negative_controls": [
             {name: value for name, value in asdict(control).items() if name != "any_in_run"}
             for control in content.negative_controls

@@ -6,22 +6,11 @@ from typing import Any
 import dagster as dg
 
 from hsae_dagster.core.evaluations import FILES, EvaluationRecord, Origin, Standing, compare
-from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.orchestration.stage import RETIRED, STATUS
+from hsae_dagster.report import wording
 from hsae_dagster.report.cards import escape_markdown
 from hsae_dagster.report.page import asset_address, card_partition, dataset_of_card, link, run_address
-from hsae_dagster.report.wording import (
-    capitalised,
-    change_words,
-    count,
-    number,
-    one_line,
-    p_value,
-    percent,
-    standing_effect,
-    when,
-)
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.outputs import StoredEvaluation, StoredInterpretations, StoredMatrix, StoredSelection
 
@@ -72,9 +61,9 @@ def card_links(project: Project, record: EvaluationRecord) -> dg.MarkdownMetadat
     lines = ["| no. | claim | effect | Holm p | badge |", "|---|---|---|---|---|"]
     for place, row in enumerate(record.hypotheses, 1):
         address = _address(project, NAME, card_partition(record.dataset, place))
-        effect = escape_markdown(standing_effect(Standing.of(row), task))
-        claim = link(capitalised(one_line(row["claim"])), address)
-        p = p_value(float("nan") if row["p_holm"] is None else row["p_holm"])
+        effect = escape_markdown(wording.standing_effect(Standing.of(row), task))
+        claim = link(wording.capitalised(wording.one_line(row["claim"])), address)
+        p = wording.p_value(float("nan") if row["p_holm"] is None else row["p_holm"])
         lines.append(f"| {place} | {claim} | {effect} | {escape_markdown(p)} | {row['badge']} |")
     return dg.MetadataValue.md("\n".join(lines) if record.hypotheses else "There is no hypothesis.")
 
@@ -106,16 +95,11 @@ class _Shared:
         before = [Standing.of(row) for row in self.previous.hypotheses] if self.previous else []
         changes = compare(before, [Standing.of(row) for row in record.hypotheses])
         self.changes = {change.standing.hypothesis_id: change for change in changes}
-        self.concepts: dict[str, FoundConcept] = {}
-        if origin := record.origin("interpretations"):
-            for concept in StoredInterpretations(log.store.at(origin.place)).readable:
-                self.concepts.setdefault(concept.concept_id, concept)
-        self.selection: Mapping[str, Any] = {}
-        if origin := record.origin("selected_neurons"):
-            self.selection = StoredSelection(log.store.at(origin.place)).summary
-        self.judging: Mapping[str, Any] = {}
-        if origin := record.origin("annotation_matrix"):
-            self.judging = StoredMatrix(log.store.at(origin.place)).summary
+        places = {origin.asset: log.store.at(origin.place) for origin in record.origins}
+        readable = StoredInterpretations(places[StoredInterpretations.asset]).readable
+        self.concepts = {concept.concept_id: concept for concept in reversed(readable)}
+        self.selection: Mapping[str, Any] = StoredSelection(places[StoredSelection.asset]).summary
+        self.judging: Mapping[str, Any] = StoredMatrix(places[StoredMatrix.asset]).summary
 
     def origin(self, origin: Origin) -> dg.MarkdownMetadataValue:
         """One result that the evaluation rests on, with links to where Dagster shows it."""
@@ -131,7 +115,7 @@ class _Shared:
         )
         return dg.MetadataValue.md(
             f"{opened}, data version `{origin.data_version[:12]}`, code version "
-            f"{escape_markdown(origin.code_version)}, made {escape_markdown(when(origin.created))} by {made}"
+            f"{escape_markdown(origin.code_version)}, made {escape_markdown(wording.when(origin.created))} by {made}"
         )
 
 
@@ -184,10 +168,10 @@ def _selected(row: Mapping[str, Any], shared: _Shared) -> str:
     found = shared.concepts.get(row["concept_id"])
     if found and found.made_from:
         # A claim that was chosen together with others, whatever the rank of the neuron that says it.
-        return f"claim {row['rank'] + 1} of those chosen together, adds {percent(row['selection_score'])} of R²"
-    method = one_line(str(shared.selection.get("method", "selection")))
+        return f"claim {row['rank'] + 1} of those chosen together, adds {wording.percent(row['selection_score'])} of R²"
+    method = wording.one_line(str(shared.selection.get("method", "selection")))
     score = row["selection_score"]
-    scored = f", score {number(score, 4, signed=True)}" if score is not None else ""
+    scored = f", score {wording.number(score, 4, signed=True)}" if score is not None else ""
     return f"rank {row['rank'] + 1} by {method}{scored}"
 
 
@@ -198,13 +182,13 @@ def _asked(row: Mapping[str, Any], shared: _Shared) -> dict[str, str]:
         details = {key: value for key, value in found.said.details.items() if isinstance(value, str | int | float)}
         price = _price(found.calls, found.cost_usd, "")
         parts = [found.said.author, *(f"{key} {value}" for key, value in details.items()), *price]
-        told["written by"] = one_line(", ".join(parts))
+        told["written by"] = wording.one_line(", ".join(parts))
         if "prompt" in details:
             told["what was asked for these words"] = f"hsae asked {row['hypothesis_id']}"
     judged = [str(shared.judging.get("model", "unknown"))]
     if prompt := shared.judging.get("prompt_hash"):
         judged.append(f"prompt {prompt}")
-    told["judged by"] = one_line(
+    told["judged by"] = wording.one_line(
         ", ".join([*judged, *_price(shared.judging.get("calls"), shared.judging.get("cost_usd"), " for all concepts")])
     )
     return told
@@ -214,16 +198,16 @@ def _price(calls: int | None, usd: float | None, what: str) -> list[str]:
     """Calls and their price where they are known."""
     if not calls:
         return [] if calls is None else ["no paid call"]
-    return [f"{count(calls)} paid calls{what}", *([] if usd is None else [f"{number(usd, 4)} USD"])]
+    return [f"{wording.count(calls)} paid calls{what}", *([] if usd is None else [f"{wording.number(usd, 4)} USD"])]
 
 
 def _since(row: Mapping[str, Any], shared: _Shared) -> str:
     if shared.previous is None:
         return "This is the first evaluation."
-    words = change_words(shared.changes[row["hypothesis_id"]], shared.task)
+    words = wording.change_words(shared.changes[row["hypothesis_id"]], shared.task)
     known = row.get("known_by") or {}
     if known.get("was"):
         signs = (("correlation", "its texts agree, φ"), ("cosine", "its neuron has the same direction, cosine"))
-        found = [f"{sign} {number(known[name])}" for name, sign in signs if known.get(name) is not None]
+        found = [f"{sign} {wording.number(known[name])}" for name, sign in signs if known.get(name) is not None]
         words += f" Matched although its concept changed: {'; '.join(found)}."
     return f"{words} (Evaluation {shared.record.number} against {shared.previous.number}.)"

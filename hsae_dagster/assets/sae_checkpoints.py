@@ -15,15 +15,7 @@ from hsae_dagster.extensions import own_sources
 from hsae_dagster.orchestration.executors import GPU_OP_TAGS, gpu_pool
 from hsae_dagster.orchestration.project import Project, datasets
 from hsae_dagster.orchestration.stage import Stage, check_result, check_specs, explained, picture, table
-from hsae_dagster.stages.autoencoders import (
-    Lessons,
-    choose_device,
-    declaration,
-    devices,
-    import_one,
-    train_one,
-    trained_on,
-)
+from hsae_dagster.stages import autoencoders
 from hsae_dagster.stages.sizes import GRID, choose_saes, declared, trainings, twins, unfinished
 from hsae_dagster.storage.artifacts import same_file
 from hsae_dagster.storage.outputs import Output, StoredCheckpoints, StoredCorpus, StoredEmbeddings, StoredSAE
@@ -46,7 +38,7 @@ class Checkpoints:
     stage: Stage
     corpus: StoredCorpus
     embeddings: StoredEmbeddings
-    lessons: Lessons
+    lessons: autoencoders.Lessons
 
     @staticmethod
     def open(context: dg.OpExecutionContext, project: Project) -> "Checkpoints":
@@ -55,7 +47,7 @@ class Checkpoints:
         corpus, embeddings = stage.upstream(StoredCorpus), stage.upstream(StoredEmbeddings)
         vectors = embeddings.vectors(stage.project.results, stage.dataset)
         chosen = isinstance(stage.dataset.spec.saes, AutoSizes)
-        lessons = Lessons.read(stage, corpus, embeddings.family.set_id, vectors, every_text=chosen)
+        lessons = autoencoders.Lessons.read(stage, corpus, embeddings.family.set_id, vectors, every_text=chosen)
         return Checkpoints(stage, corpus, embeddings, lessons)
 
     @property
@@ -82,12 +74,18 @@ class Checkpoints:
 
     def finished_on(self) -> str | None:
         """The device of the finished result; None where there is none."""
-        return next((d for d in devices() if self.stage.is_finished(_config(self.stage, d), self.upstream)), None)
+        return next(
+            (d for d in autoencoders.devices() if self.stage.is_finished(_config(self.stage, d), self.upstream)), None
+        )
 
     def device(self) -> str:
         """The device that the result depends on: of a finished one, of the first autoencoder, or this machine's."""
         first = next(iter(trainings(self.stage.dataset.spec, self.n_texts)), None)
-        return self.finished_on() or (first and trained_on(self.lessons, first.sae)) or choose_device()
+        return (
+            self.finished_on()
+            or (first and autoencoders.trained_on(self.lessons, first.sae))
+            or autoencoders.choose_device()
+        )
 
 
 @dg.op(name="list_untrained", ins={"corpus": dg.In(dg.Nothing), "embeddings": dg.In(dg.Nothing)}, out=_STEPS)
@@ -112,7 +110,7 @@ def train(context: dg.OpExecutionContext, project: Project) -> None:
             made.build()
             return
         (sae,) = (t.sae for t in trainings(made.stage.dataset.spec, made.n_texts) if t.key == key)
-        train_one(made.lessons, sae)
+        autoencoders.train_one(made.lessons, sae)
 
 
 @dg.op(name="gather", ins={"trained": dg.In(dg.Nothing)}, out={"result": dg.Out(dg.Nothing), **_CHECK_OUTS})
@@ -143,21 +141,19 @@ sae_checkpoints = dg.graph_asset(
 
 
 def _config(stage: Stage, device: str) -> dict[str, Any]:
-    seeds = stage.dataset.spec.sae_seeds
-    return _declared(stage) | ({"seeds": seeds} if seeds > 1 else {}) | ({} if device == "cpu" else {"device": device})
-
-
-def _declared(stage: Stage) -> dict[str, Any]:
     """What the autoencoders depend on: those listed, or how they are chosen, of which the claims wanted are a part."""
     spec = stage.dataset.spec
+    further = ({"seeds": spec.sae_seeds} if spec.sae_seeds > 1 else {}) | (
+        {} if device == "cpu" else {"device": device}
+    )
     if isinstance(spec.saes, AutoSizes):
         limits = {"n": spec.selection.n, "min_positives": spec.inference.min_positives}
         judged_by: dict[str, Any] = {**limits, "pool": spec.pool, "seed": spec.interpretation.seed}
         judged_by |= {"sources": list(spec.interpretation.sources), **own_sources(spec, SOURCES)}
-        return {**spec.saes.model_dump(mode="json"), "task": spec.task, **judged_by}
+        return {**spec.saes.model_dump(mode="json"), "task": spec.task, **judged_by, **further}
     if isinstance(spec.saes, str):
-        return {"saes": spec.saes}
-    return {"saes": [declaration(stage.dataset, sae) for sae in spec.saes], "task": spec.task}
+        return {"saes": spec.saes, **further}
+    return {"saes": [autoencoders.declaration(stage.dataset, sae) for sae in spec.saes], "task": spec.task, **further}
 
 
 def _obtain(made: Checkpoints) -> tuple[list[tuple[str, StoredSAE]], dict[str, Any]]:
@@ -167,15 +163,15 @@ def _obtain(made: Checkpoints) -> tuple[list[tuple[str, StoredSAE]], dict[str, A
         taken, race = choose_saes(lessons, made.corpus, spec.saes.auto)
         return list(taken.items()), race
     parts = [
-        import_one(made.stage, sae, lessons.set_id, lessons.ids, *lessons.vectors.values())
+        autoencoders.import_one(made.stage, sae, lessons.set_id, lessons.ids, *lessons.vectors.values())
         if sae.checkpoint
-        else train_one(lessons, sae)
+        else autoencoders.train_one(lessons, sae)
         for sae in declared(spec, made.n_texts)
     ]
     return [("", part) for part in parts], {}
 
 
-def _add_seeds(lessons: Lessons, parts: list[StoredSAE], folder: Path) -> dict[str, list[dict[str, Any]]]:
+def _add_seeds(lessons: autoencoders.Lessons, parts: list[StoredSAE], folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Further seeds of each trained autoencoder, for comparison only, by the id of the first."""
     found: dict[str, list[dict[str, Any]]] = {}
     for part in parts:
@@ -185,7 +181,7 @@ def _add_seeds(lessons: Lessons, parts: list[StoredSAE], folder: Path) -> dict[s
             continue  # imported: there is nothing to train again
         first = SAE(**{name: value for name, value in record["config"].items() if name in SAE.model_fields})
         for further in twins(lessons.stage.dataset.spec, first):
-            twin = train_one(lessons, further)
+            twin = autoencoders.train_one(lessons, further)
             _link(twin, folder)
             found[record["sae_id"]].append(twin.record)
     return found

@@ -186,13 +186,7 @@ def _renumbered(labels: np.ndarray) -> np.ndarray:
     return order[inverse]
 
 
-TEXTS_SCHEMA = {
-    "text_id": pl.String,
-    "text": pl.String,
-    "split": pl.String,
-    "cluster_id": pl.String,
-    "n_words": pl.Int32,
-}
+_TEXT_COLUMNS = ("text_id", "text", "split", "cluster_id", "n_words")
 # Fewer independent components on a side say nothing about others.
 FEWEST_COMPONENTS = 5
 _FEWEST_OBSERVATIONS = 10
@@ -220,7 +214,8 @@ class Corpus:
     """A corpus.
 
     Attributes:
-        texts: one row per distinct text, columns `TEXTS_SCHEMA` and, where there are two, its `half`; by text_id.
+        texts: one row per distinct text: text_id, text, split, cluster_id, n_words i32 and, where there are two, its
+            `half`; by text_id.
         observations: one row per labelled text or pair: obs_id, text_id (or text_id_a, text_id_b), label f64,
             cluster_id (of the component), split, `half`, `control:<name>`, `time` where there are such, and, where rows
             of one text lie in several components, `unit:<side>` columns that name the text's family; sorted by obs_id.
@@ -282,7 +277,8 @@ def build_corpus(
     sides = ("text_a", "text_b") if "text_a" in rows.columns else ("text",)
     ids = tuple("text_id" + side[4:] for side in sides)
     left_out = dict(dropped or {})
-    keyed = rows.with_columns(*[_map(rows, side, text_id).alias(key) for side, key in zip(sides, ids, strict=True)])
+    keys = [rows[side].map_elements(text_id, return_dtype=pl.String, skip_nulls=False) for side in sides]
+    keyed = rows.with_columns(series.alias(key) for series, key in zip(keys, ids, strict=True))
     if len(ids) == 2:
         same = pl.col("text_id_a") == pl.col("text_id_b")
         left_out["pair of equal texts"] = keyed.filter(same).height
@@ -344,11 +340,6 @@ def _in_rounds(splits: np.ndarray, frame: pl.DataFrame, rows: np.ndarray, group:
     return np.where(first == now, "holdout", np.where(splits == "holdout", "train", splits))
 
 
-def _map(frame: pl.DataFrame, column: str, function: object) -> pl.Series:
-    """Apply a key function once per distinct value."""
-    return frame[column].map_elements(function, return_dtype=pl.String, skip_nulls=False)  # type: ignore[arg-type]
-
-
 def _filled(frame: pl.DataFrame, column: str, ids: tuple[str, ...]) -> pl.Series:
     """Keys of a cluster column; a row without one is a cluster of its own text."""
     alone = pl.concat_str([pl.lit("\x00"), *ids])
@@ -381,18 +372,13 @@ def _atoms(frame: pl.DataFrame, clusters: list[str], graph: Dependence) -> pl.Se
 
     The coarsest column has the fewest keys per component, and one key per component is what hashing places evenly.
     """
-    if clusters:
-        coarsest = min(clusters, key=lambda name: frame[name].n_unique())
-        texts = _text_atoms(graph)
-        return frame.select(pl.coalesce(coarsest, texts).alias("atom")).to_series()
-    return _text_atoms(graph)
-
-
-def _text_atoms(graph: Dependence) -> pl.Series:
-    """(n,) folded text of each row; of a pair, both in alphabetical order, so that turning it changes nothing."""
     edges = pl.DataFrame({"row": graph.hubs[TEXTS][:, 0], "name": graph.names[TEXTS].gather(graph.hubs[TEXTS][:, 1])})
-    joined = edges.sort("row", "name").group_by("row", maintain_order=True).agg(pl.col("name").str.join("\x00"))
-    return joined["name"]
+    # Of a pair both, in alphabetical order, so that turning it changes nothing.
+    texts = edges.sort("row", "name").group_by("row", maintain_order=True).agg(pl.col("name").str.join("\x00"))["name"]
+    if not clusters:
+        return texts
+    coarsest = min(clusters, key=lambda name: frame[name].n_unique())
+    return frame.select(pl.coalesce(coarsest, texts).alias("atom")).to_series()
 
 
 def _place(frame: pl.DataFrame, graph: Dependence, atoms: pl.Series, cuts: Cuts, shares: SplitShares) -> pl.DataFrame:
@@ -491,18 +477,13 @@ def _half(placed: pl.DataFrame) -> list[str]:
 
 
 def _texts(kept: pl.DataFrame, sides: tuple[str, ...], ids: tuple[str, ...]) -> pl.DataFrame:
-    long = pl.concat(
-        [
-            kept.select(pl.col(key).alias("text_id"), pl.col(side).alias("text"), "split", "cluster_id", *_half(kept))
-            for side, key in zip(sides, ids, strict=True)
-        ]
-    )
+    shared = ("split", "cluster_id", *_half(kept))
+    long = pl.concat(kept.select(*shared, text_id=key, text=side) for side, key in zip(sides, ids, strict=True))
     # Which of several equal-keyed spellings is shown must not depend on the order of the rows.
     one = long.sort("text_id", "text", "cluster_id").unique("text_id", keep="first", maintain_order=True)
     words = [len(normalise_text(text).split(" ")) for text in one["text"]]
-    return one.with_columns(pl.col("text").str.strip_chars(), pl.Series("n_words", words, dtype=pl.Int32)).select(
-        *TEXTS_SCHEMA, *_half(kept)
-    )
+    counted = one.with_columns(pl.col("text").str.strip_chars(), pl.Series("n_words", words, dtype=pl.Int32))
+    return counted.select(*_TEXT_COLUMNS, *_half(kept))
 
 
 def _check_size(placed: pl.DataFrame, graph: Dependence, shares: SplitShares) -> None:
@@ -559,9 +540,9 @@ def _check_times(placed: pl.DataFrame) -> None:
 
 def _remedy(graph: Dependence) -> str:
     sizes = np.bincount(graph.component)
+    source, name, rows = graph.blame()
+    shown = name if len(name) <= 60 else name[:57] + "…"
     if next(iter(graph.hubs)) == TEXTS and sizes.max() >= _LARGE * sizes.sum() and _one_key(graph):
-        _, name, rows = graph.blame()
-        shown = name if len(name) <= 60 else name[:57] + "…"
         return (
             f"{rows:,} of them are one text, `{shown}`, except for case, punctuation, links, handles and "
             "numbers. If these differences matter, set splits.near_texts to 1.1, which distinguishes texts by "
@@ -569,8 +550,6 @@ def _remedy(graph: Dependence) -> str:
         )
     if sizes.max() < _LARGE * sizes.sum() or (len(sizes) < 2 * FEWEST_COMPONENTS and _one_key(graph)):
         return "Bring more data or more clusters, raise the split's share in `splits`, or declare one file per split."
-    source, name, rows = graph.blame()
-    shown = name if len(name) <= 60 else name[:57] + "…"
     largest = f"One component holds {sizes.max():,} of the rows"
     if source in (TEXTS, NEAR):
         what = "the text" if source == TEXTS else "the template"

@@ -13,16 +13,9 @@ FILES = "labelled_texts"
 
 @dataclass(frozen=True)
 class Origin:
-    """One result that an evaluation rests on.
+    """One result that an evaluation rests on: `created` in ISO 8601 (UTC), `upstream` the data versions that it read.
 
-    Attributes:
-        asset: the stage that made it.
-        place: its folder, relative to the results folder.
-        data_version: fingerprint of its content.
-        code_version: of the stage that made it.
-        run_id: the run that made it.
-        created: when (ISO 8601, UTC).
-        upstream: data version of each result that it was made from.
+    `place` is its folder, relative to the results folder.
     """
 
     asset: str
@@ -39,10 +32,8 @@ class EvaluationRecord:
     """One published evaluation.
 
     Attributes:
-        dataset: partition key.
         number: from 1, in the order of publication.
         published: when it became current (ISO 8601, UTC).
-        evaluation: its own result.
         files: data version of the dataset's files and declaration that its corpus was made from.
         origins: everything it rests on, in the order of the stages.
         mixed: sentences about results that were made from other versions than those the evaluation read.

@@ -22,13 +22,8 @@ _SALTS, _MOST_KEYS = 32, 20_000
 class SplitShares:
     """Shares of rows for each split but train, and the salt of the hash.
 
-    Attributes:
-        validation: share.
-        fidelity: share.
-        holdout: share; nothing where there are two halves.
-        salt: of the hash.
-        two_halves: whether each half tests what the other found.
-        forward: whether time decides instead of the hash; not with two halves.
+    With `two_halves` each half tests what the other found, and the holdout has no share; `forward`, time decides
+    instead of the hash.
     """
 
     validation: float
@@ -51,12 +46,9 @@ class SplitShares:
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where the splits end on [0, 1), and the number of the salt.
+    """Where the splits end on [0, 1): places below `holdout` are the holdout's, from `validation` on for training.
 
     Attributes:
-        holdout: places below it are the holdout's.
-        fidelity: likewise, from there.
-        validation: likewise; places from here on are for training.
         attempt: 0 for the declared salt, else the number that is added to it.
         declared: whether the cuts are the declared shares.
         two_halves: whether what is below the cut of the holdout is a half.

@@ -117,14 +117,7 @@ class SplitCount:
 
 @dataclass(frozen=True)
 class SizeChoice:
-    """What `saes: auto` tried and took.
-
-    Attributes:
-        sizes: (m, k) of the candidates, rising.
-        m: neurons of the one taken.
-        k: its neurons that may fire per unit.
-        reason: why it was taken, in words.
-    """
+    """What `saes: auto` tried, (m, k) of the candidates rising, the m and k that it took, and why, in words."""
 
     sizes: tuple[tuple[int, int], ...]
     m: int
@@ -157,7 +150,6 @@ class ReportContent:
     """Everything on the report of one evaluation of one dataset.
 
     Attributes:
-        dataset: name (partition key).
         description: one line from dataset.yaml, may be empty.
         task: regression, classification or pairwise.
         outcome: the outcome in words, with its unit.
@@ -200,7 +192,7 @@ class ReportContent:
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
     run_id: str
-    look: Look | None = None
+    look: Look
     family: int = 0
     negative_controls: tuple[NegativeControl, ...] = ()
     sizes: SizeChoice | None = None
@@ -282,21 +274,15 @@ def report_tables(content: ReportContent) -> dict[str, pl.DataFrame]:
         for place, e in enumerate(examples, 1)
     ]
     splits = [(s.split, s.observations, s.texts, s.clusters) for s in content.splits]
+    columns = ("hypothesis_id", "role", "place", "text_id", "outcome", "activation", "because", "unit", "text")
+    other: dict[str, pl.DataType | type[pl.DataType]] = {
+        "place": pl.Int64,
+        "outcome": pl.Float64,
+        "activation": pl.Float64,
+        "because": pl.List(text),
+    }
     return {
-        "evidence": _frame(
-            evidence,
-            {
-                "hypothesis_id": text,
-                "role": text,
-                "place": pl.Int64,
-                "text_id": text,
-                "outcome": pl.Float64,
-                "activation": pl.Float64,
-                "because": pl.List(text),
-                "unit": text,
-                "text": text,
-            },
-        ),
+        "evidence": _frame(evidence, {name: other.get(name, text) for name in columns}),
         "splits": _frame(splits, {"split": text, "observations": pl.Int64, "texts": pl.Int64, "clusters": pl.Int64}),
         "rows_left_out": _frame(list(content.dropped.items()), {"reason": text, "rows": pl.Int64}),
         "unreadable_neurons": _frame(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hsae_dagster.core.hypothesis import ActivationHistogram, Hypothesis
+from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.core.inference.cluster_robust import Effect
 from hsae_dagster.core.inference.joint_fit import CONCEPTS, Fit
 from hsae_dagster.report.wording import (
@@ -99,13 +99,9 @@ def _style() -> Iterator[None]:
 
 
 def draw(name: str, alt: str, size: tuple[float, float], paint: Callable[[Any], None]) -> Figure:
-    """Draw one chart.
+    """Draw one chart of a width and height in inches; charts of one page need different names.
 
-    Args:
-        name: prefix of the SVG's ids; charts of one page need different names.
-        alt: the chart in words.
-        size: width and height in inches.
-        paint: draws on the `matplotlib.figure.Figure` it is given.
+    `alt` is the chart in words, and `paint` draws on the `matplotlib.figure.Figure` that it is given.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Sheet
@@ -193,92 +189,13 @@ def inert(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"[][()<>{}!`*_\\|$#~&\"]", " ", one_line(text))).strip()
 
 
-_WIDTH, _HEIGHT, _BAR = 264, 48, 11
-_PALETTE = ("#ffffff", POSITIVE, "#9fb4c7", NEGATIVE)
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One bar in percent of the picture: from the left, how wide, and how high its two parts are."""
-
-    left: float
-    width: float
-    having: float
-    lacking: float
-
-
-def histogram_bars(histogram: ActivationHistogram) -> tuple[tuple[Bar, ...], float | None]:
-    """Bars, texts that the claim holds for at the bottom; and where strong activation begins, in percent."""
-    bins = len(histogram.having)
-    tallest = max((a + b for a, b in zip(histogram.having, histogram.lacking, strict=True)), default=0)
-    if not tallest:
-        return (), None
-    width = 100 / bins
-    bars = tuple(
-        Bar(round(j * width, 2), round(width, 2), round(100 * a / tallest, 2), round(100 * b / tallest, 2))
-        for j, (a, b) in enumerate(zip(histogram.having, histogram.lacking, strict=True))
-    )
-    strong, top = histogram.strong, histogram.edges[-1]
-    return bars, round(100 * strong / top, 2) if strong is not None and 0 < strong < top else None
-
-
-def histogram_png(histogram: ActivationHistogram) -> bytes:
-    """The same as a PNG of some 300 bytes."""
-    from PIL import Image, ImageDraw
-
-    sheet = Image.new("P", (_WIDTH, _HEIGHT + 1), 0)
-    sheet.putpalette([int(colour[i : i + 2], 16) for colour in _PALETTE for i in (1, 3, 5)])
-    pen = ImageDraw.Draw(sheet)
-    bars, strong = histogram_bars(histogram)
-    for j, bar in enumerate(bars):
-        left = j * _BAR
-        having, lacking = (round(part * _HEIGHT / 100) for part in (bar.having, bar.lacking))
-        if bar.having + bar.lacking and not having + lacking:
-            lacking = 1  # a text that is there is seen
-        pen.rectangle((left, _HEIGHT - having - lacking, left + _BAR - 3, _HEIGHT), fill=2)
-        if having:
-            pen.rectangle((left, _HEIGHT - having, left + _BAR - 3, _HEIGHT), fill=1)
-    if strong is not None:
-        x = round(strong * _WIDTH / 100)
-        pen.line((x, 0, x, _HEIGHT), fill=3, width=1)
-    pen.line((0, _HEIGHT, _WIDTH, _HEIGHT), fill=2)
-    packed = io.BytesIO()
-    sheet.save(packed, format="PNG", optimize=True, bits=2)
-    return packed.getvalue()
-
-
-def histogram_words(histogram: ActivationHistogram) -> str:
-    """What the picture shows, and what it cannot show."""
-    if not histogram.firing:
-        return f"None of the {count(histogram.texts)} judged texts activates it."
-    words = (
-        f"{count(histogram.firing)} of {count(histogram.texts)} judged texts activate it "
-        f"({percent(histogram.firing / histogram.texts)}), most weakly at the left and with "
-        f"{number(histogram.edges[-1])} at the right; blue: the claim holds"
-    )
-    having = sum(histogram.having)
-    words += f" ({percent(having / histogram.firing)})"
-    if histogram.strong is not None and histogram.strong < histogram.edges[-1]:
-        words += f"; the line: from here on, {number(histogram.strong)}, activation counts as strong"
-    return f"{words}. It also holds for {_silent(histogram)} of the texts that do not activate it."
-
-
-def _silent(histogram: ActivationHistogram) -> str:
-    silent = histogram.silent_having + histogram.silent_lacking
-    return percent(histogram.silent_having / silent) if silent else "none"
-
-
 def forest_plot(
     hypotheses: Sequence[Hypothesis], outcome: str, alpha: float, task: str = "regression", *, narrow: bool = False
 ) -> Figure:
     """Effect of every hypothesis with its 95 % interval, largest first; hollow when not confirmed.
 
-    Args:
-        hypotheses: any order; those that could not be estimated come last, without a mark.
-        outcome: in words.
-        alpha: family-wise error rate, for the legend.
-        task: regression, classification or pairwise; decides the unit.
-        narrow: labels above the marks instead of beside them, for a telephone's width.
+    Those that could not be estimated come last, without a mark. `narrow`, for a telephone's width, puts labels above
+    the marks instead of beside them.
     """
     rows = sorted(hypotheses, key=_by_effect)
     confirmed = sum(h.badge == "confirmed" for h in rows)
@@ -543,12 +460,7 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figur
 
 
 def firing_rates(rates: np.ndarray, k_over_m: float) -> Figure:
-    """On how many texts neurons are active: histogram over neurons on a logarithmic axis, with the average k/m.
-
-    Args:
-        rates: (neurons,) share of texts that activate each.
-        k_over_m: share expected if all were active equally often.
-    """
+    """Histogram of the share of texts that activate each neuron (neurons,), on a logarithmic axis; and the mean k/m."""
     rates = np.asarray(rates, dtype=np.float64)
     alive = rates[rates > 0]
     dead = int((rates == 0).sum())
@@ -574,12 +486,7 @@ def firing_rates(rates: np.ndarray, k_over_m: float) -> Figure:
 
 
 def selection_path(path: Sequence[tuple[float, int]], alpha: float | None) -> Figure:
-    """Neurons kept along the lasso path, and the penalty chosen.
-
-    Args:
-        path: (penalty, neurons with a coefficient).
-        alpha: the penalty chosen, or None.
-    """
+    """Neurons with a coefficient by penalty along the lasso path, and the penalty chosen."""
     points = sorted((float(penalty), int(active)) for penalty, active in path)
     chosen = "none chosen" if alpha is None else f"chosen {alpha:.3g}"
     alt = f"Neurons kept against the lasso penalty at {plural(len(points), 'point')}; {chosen}."

@@ -12,11 +12,7 @@ from urllib.parse import quote, urlencode
 import polars as pl
 
 from hsae_dagster.core.evaluations import FILES, Change, EvaluationRecord, Standing, compare
-from hsae_dagster.core.inference.joint_fit import (
-    EMBEDDINGS,
-    Reading,
-    read_ladder,
-)
+from hsae_dagster.core.inference.joint_fit import EMBEDDINGS, Reading, read_ladder
 from hsae_dagster.core.observations import BLOCKS
 from hsae_dagster.core.selection.stability import most_by_chance
 from hsae_dagster.errors import HsaeError, MethodError
@@ -307,10 +303,10 @@ def link(words: str, address: str) -> str:
     return f"[{escape_markdown(words)}]({address})"
 
 
-def asset_address(key: str, partition: str | None = None) -> str:
-    """The page of an asset (`hsae/corpus`), opened at a partition."""
-    query = f"?{urlencode({'view': 'partitions', 'partition': partition}, quote_via=quote)}" if partition else ""
-    return f"{ui_root()}/assets/{quote(key)}{query}"
+def asset_address(key: str, partition: str, *, outside: bool = False) -> str:
+    """The page of an asset (`hsae/corpus`), opened at a partition; `outside`, for a page that is not Dagster's own."""
+    query = urlencode({"view": "partitions", "partition": partition}, quote_via=quote)
+    return f"{dagster_root() if outside else ui_root()}/assets/{quote(key)}?{query}"
 
 
 def card_partition(dataset: str, number: int) -> str:

@@ -100,8 +100,7 @@ def _found(content: ReportContent) -> str:
     """Findings among the tested claims; they are different by how claims are chosen, but for the user's own."""
     tested, confirmed = len(content.hypotheses), content.confirmed
     own = sum(h.badge == "confirmed" and h.source == "yours" for h in content.hypotheses)
-    verb = _be(tested)[1]
-    look = content.look.number if content.look else 1
+    verb, look = _were(tested), content.look.number
     read = "whose outcomes no earlier step had read" if look == 1 else f"at the {ordinal(look)} look at them"
     tested_on = f"{_tested_on(content)} {read}"
     what = f"{plural(tested, 'claim')} {verb} tested on {tested_on}"
@@ -109,7 +108,7 @@ def _found(content: ReportContent) -> str:
         twice = sum(h.twin is not None and h.twin.agrees for h in content.hypotheses)
         what = (
             f"{plural(tested, 'claim')} {verb} tested on {_tested_on(content)}, each on the half that it was not found "
-            f"in; {count(twice) if twice else 'none'} of them {_be(twice)[1]} found in both halves"
+            f"in; {count(twice) if twice else 'none'} of them {_were(twice)} found in both halves"
         )
     unchecked = sum(h.badge == "confirmed, judge unchecked" for h in content.hypotheses)
     if unchecked:
@@ -134,8 +133,8 @@ def _tested_on(content: ReportContent) -> str:
     return where
 
 
-def _be(n: int) -> tuple[str, str]:
-    return ("is", "was") if n == 1 else ("are", "were")
+def _were(n: int) -> str:
+    return "was" if n == 1 else "were"
 
 
 def strongest(content: ReportContent, limit: int = 5) -> tuple[Hypothesis, ...]:
@@ -224,7 +223,7 @@ def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tupl
         )
     if hypothesis.annotation_error is not None:
         yield from error_facts(hypothesis.annotation_error, content.task)
-    if content.look is not None and content.look.number > 1:
+    if content.look.number > 1:
         counted = plural(content.family, "test")
         yield (
             "Look at the held-out texts",
@@ -286,8 +285,9 @@ def detectable_words(size: float, task: str) -> str:
     """The minimum detectable effect, in the unit in which effects are shown, and what it is not: a lower limit."""
     if not math.isfinite(size):
         return NOT_ESTIMABLE
-    written = number(size) if task == "regression" else f"{number(100 * size, 1)} points"
-    return f"an effect of ±{written} would have been found with 80 % probability, a smaller one with less"
+    return (
+        f"an effect of ±{size_words(size, task)} would have been found with 80 % probability, a smaller one with less"
+    )
 
 
 _FEW_CLUSTERS = 40  # below it a reader should know (Cameron, Gelbach and Miller 2008)

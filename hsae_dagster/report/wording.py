@@ -13,14 +13,7 @@ import yaml
 from hsae_dagster.core.evaluations import Change, Standing
 from hsae_dagster.core.hypothesis import Example
 from hsae_dagster.core.inference.cluster_robust import Effect
-from hsae_dagster.core.inference.joint_fit import (
-    ALL_NEURONS,
-    CONCEPTS,
-    EMBEDDINGS,
-    FIRED,
-    SELECTED,
-    Fit,
-)
+from hsae_dagster.core.inference.joint_fit import ALL_NEURONS, CONCEPTS, EMBEDDINGS, FIRED, SELECTED, Fit
 
 NOT_ESTIMABLE = "not estimable"
 MINUS = "\u2212"

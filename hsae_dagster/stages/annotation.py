@@ -16,30 +16,9 @@ from hsae_dagster.errors import MethodError
 from hsae_dagster.extensions import own_sources
 from hsae_dagster.orchestration.stage import Stage
 from hsae_dagster.providers.registry import ANNOTATORS
+from hsae_dagster.stages import gold, judging
 from hsae_dagster.stages.claims import UnitCloseness
-from hsae_dagster.stages.gold import (
-    agreement_of_probe,
-    check_gold,
-    draw_shown,
-    firing_of,
-    gold_hash,
-    gold_offer,
-    in_words,
-    label_the_rest,
-    labelled,
-    texts_to_ask,
-)
 from hsae_dagster.stages.holdout import concepts_to_test, freeze_plan, holdout_texts
-from hsae_dagster.stages.judging import (
-    Judging,
-    account_of,
-    account_summary,
-    agreement,
-    announce,
-    estimate_annotation,
-    judge_all,
-    second_opinion,
-)
 from hsae_dagster.storage.objects import ObjectStore
 from hsae_dagster.storage.outputs import (
     Output,
@@ -64,7 +43,7 @@ def config_of(dataset: Dataset) -> dict[str, Any]:
         config["judge"] = spec.judge.model_dump(mode="json", include={"second", "second_texts"})
         config["judge"] |= {"url": spec.judge.second_server.url, **ANNOTATORS.sources(spec.judge.second)}
     if spec.judge.examples:
-        config["examples"] = [spec.judge.examples, gold_hash(dataset.folder)]
+        config["examples"] = [spec.judge.examples, gold.gold_hash(dataset.folder)]
     if spec.hypotheses:
         config["hypotheses"] = [own.model_dump(mode="json", include={"claim", "terms"}) for own in spec.hypotheses]
     return config
@@ -98,7 +77,7 @@ class Upstream:
 
     def firing(self, concepts: Sequence[FoundConcept], texts: pl.DataFrame) -> np.ndarray | None:
         """(texts, neurons) activations of the concepts' neurons; None where every text is judged."""
-        return firing_of(self.activations, concepts, texts) if self.activations else None
+        return gold.firing_of(self.activations, concepts, texts) if self.activations else None
 
 
 def judge_holdout(stage: Stage, upstream: Upstream, folder: Path) -> None:
@@ -116,39 +95,41 @@ def judge_holdout(stage: Stage, upstream: Upstream, folder: Path) -> None:
         )
     if not testing:
         stage.report("nothing found: there is no claim to judge")
-    if said := check_gold(stage.dataset, interpretations, corpus):
+    if said := gold.check_gold(stage.dataset, interpretations, corpus):
         stage.report(said)
     # Before any holdout text is read: what will be asked of it is written down for good.
     plan = freeze_plan(stage, corpus, testing)
     concepts = distinct_concepts(testing)
     observations, texts = holdout_texts(corpus, settings)
     firing = upstream.firing(testing, texts)
-    sample = texts_to_ask(stage.dataset, texts, firing)
+    sample = gold.texts_to_ask(stage.dataset, texts, firing)
     asked = texts[sample.rows]
-    account = account_of(stage)
-    shown = draw_shown(stage.dataset, concepts, texts)
-    examples = labelled(shown, concepts, texts)
+    account = judging.account_of(stage)
+    shown = gold.draw_shown(stage.dataset, concepts, texts)
+    examples = gold.labelled(shown, concepts, texts)
     annotator = make_annotator(settings, account, closeness=UnitCloseness.of(stage, corpus), examples=examples)
     single = make_annotator(settings.model_copy(update={"concepts_per_call": 1}), account, examples=examples)
-    estimate = estimate_annotation(annotator, concepts, asked["text"].to_list(), stage.dataset.spec, account, examples)
+    estimate = judging.estimate_annotation(
+        annotator, concepts, asked["text"].to_list(), stage.dataset.spec, account, examples
+    )
     if shown:
         stage.report(f"{sum(map(len, shown.values())):,} labels of gold.csv are shown to the judge and check nothing")
     if asked.height < texts.height:
-        stage.report(in_words(asked.height, texts.height))
-    announce(stage, account, estimate)
-    if offer := gold_offer(stage.dataset):
+        stage.report(gold.in_words(asked.height, texts.height))
+    judging.announce(stage, account, estimate)
+    if offer := gold.gold_offer(stage.dataset):
         stage.report(offer)
-    judging = Judging(concepts, asked["text_id"].to_list(), asked["text"].to_list())
-    judgement = judge_all(stage, annotator, [judging])[0]
-    calibration = agreement(stage, annotator, single, judging, judgement.answers)
-    second = second_opinion(stage, account, judging, judgement.answers, examples)
+    everything = judging.Judging(concepts, asked["text_id"].to_list(), asked["text"].to_list())
+    judgement = judging.judge_all(stage, annotator, [everything])[0]
+    calibration = judging.agreement(stage, annotator, single, everything, judgement.answers)
+    second = judging.second_opinion(stage, account, everything, judgement.answers, examples)
     answers, probe, distilled = judgement.answers, None, None
     if firing is not None and upstream.embeddings:
         vectors = upstream.embeddings.vectors(stage.project.results, stage.dataset)
-        answers, distilled = label_the_rest(
+        answers, distilled = gold.label_the_rest(
             stage.dataset, vectors, corpus.places, testing, texts, sample, firing, answers
         )
-        probe = agreement_of_probe(distilled, answers, [concept.concept_id for concept in concepts])
+        probe = gold.agreement_of_probe(distilled, answers, [concept.concept_id for concept in concepts])
     columns = {
         concept.concept_id: pl.Series(answers[:, j]).replace_strict({1: True, 0: False}, default=None)
         for j, concept in enumerate(concepts)
@@ -174,7 +155,7 @@ def judge_holdout(stage: Stage, upstream: Upstream, folder: Path) -> None:
         summary=summary,
         plan={"fingerprint": plan.fingerprint, "holdout": plan.holdout},
         distilled=distilled,
-        spending=account_summary(account, estimate),
+        spending=judging.account_summary(account, estimate),
         incomplete=lacking(judgement.faults),
     )
 

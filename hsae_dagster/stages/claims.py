@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -30,10 +30,11 @@ from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.rows import levels_of
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.dataset.units import Kind, split_text
-from hsae_dagster.keys import EmbeddingSet, text_id
+from hsae_dagster.keys import text_id
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.orchestration.stage import Stage
 from hsae_dagster.providers.registry import AUTHOR
+from hsae_dagster.providers.spending import Account
 from hsae_dagster.stages.judging import account_of, open_account
 from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, StoredEmbeddings, StoredSelection
 from hsae_dagster.storage.vectors import VectorTable
@@ -41,6 +42,9 @@ from hsae_dagster.storage.vectors import VectorTable
 # Vectors of single terms and of texts that belong to no dataset, shared by all datasets of an embedding set.
 _SHARED = "_terms"
 _BLOCK = 20_000
+
+
+Embed: TypeAlias = Callable[[Sequence[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -54,27 +58,21 @@ class UnitCloseness:
     """
 
     vectors: VectorTable
-    embed: Callable[[Sequence[str]], np.ndarray]
+    embed: Embed
     kind: Kind
 
     @staticmethod
     def of(stage: Stage, corpus: StoredCorpus) -> "UnitCloseness":
         """By the dataset's current embeddings."""
-        return UnitCloseness(stage.vectors(), embedder_of(stage), corpus.unit_kind)
+        return UnitCloseness(stage.vectors(), _embedder(stage.dataset, partial(account_of, stage)), corpus.unit_kind)
 
     @staticmethod
     def of_results(
         project: Project, dataset: Dataset, embeddings: StoredEmbeddings, corpus: StoredCorpus
     ) -> "UnitCloseness":
         """By stored embeddings, outside a run: what has no vector is embedded and not kept."""
-        from hsae_dagster.providers.registry import make_embedder
-
-        def embed(texts: Sequence[str]) -> np.ndarray:
-            account = open_account(project, dataset, embeddings.asset, "try")
-            return make_embedder(dataset.spec.embedding, account).embed(texts)
-
-        vectors = embeddings.vectors(project.results, dataset)
-        return UnitCloseness(vectors, embed, corpus.unit_kind)
+        embed = _embedder(dataset, partial(open_account, project, dataset, embeddings.asset, "try"))
+        return UnitCloseness(embeddings.vectors(project.results, dataset), embed, corpus.unit_kind)
 
     def __call__(self, texts: Sequence[str], sentences: Sequence[str]) -> tuple[np.ndarray, list[list[str]]]:
         """(texts, sentences) float32 cosine of the closest unit of each text, and that unit."""
@@ -108,28 +106,27 @@ class UnitCloseness:
         return found[ids.search_sorted(pl.Series(keys, dtype=pl.String)).to_numpy()]
 
 
-def embedder_of(stage: Stage) -> Callable[[Sequence[str]], np.ndarray]:
+def _embedder(dataset: Dataset, account: Callable[[], Account]) -> Embed:
     """The dataset's embedder, made when it is first asked."""
 
     def embed(texts: Sequence[str]) -> np.ndarray:
         from hsae_dagster.providers.registry import make_embedder
 
-        return make_embedder(stage.dataset.spec.embedding, account_of(stage)).embed(texts)
+        return make_embedder(dataset.spec.embedding, account()).embed(texts)
 
     return embed
 
 
-def term_vectors(
-    stage: Stage, family: EmbeddingSet, terms: Sequence[str], embed: Callable[[Sequence[str]], np.ndarray]
-) -> np.ndarray:
+def term_vectors(stage: Stage, terms: Sequence[str]) -> np.ndarray:
     """(n, d) float32 vectors of single terms, kept for every dataset that has the same ones."""
-    table = VectorTable(stage.project.results, _SHARED, family)
+    table = VectorTable(stage.project.results, _SHARED, stage.vectors().embedding_set)
     by_key = {text_id(term): term for term in terms}
     ids = pl.Series(sorted(by_key), dtype=pl.String)
     with table.being_filled(lambda: stage.report("another run is embedding terms; waiting for it")):
         missing = ids.filter(pl.Series(table.lacking(ids))).to_list()
         if missing:
             stage.report(f"{len(missing):,} terms are embedded")
+            embed = _embedder(stage.dataset, partial(account_of, stage))
             table.append(missing, embed([by_key[key] for key in missing]))
     found = table.read(ids)
     return found[ids.search_sorted(pl.Series([text_id(term) for term in terms], dtype=pl.String)).to_numpy()]
@@ -239,8 +236,7 @@ def vocabulary_of(
         table = TermTable(tuple(table.families[j] for j in kept), table.matrix[:, kept].tocsc())
     if not table.families:
         return Vocabulary(table, np.zeros((0, 1), dtype=np.float32))
-    family = stage.vectors().embedding_set
-    names = term_vectors(stage, family, [f.name for f in table.families], embedder_of(stage))
+    names = term_vectors(stage, [family.name for family in table.families])
     return Vocabulary(table, meanings(table, names, units.texts, units.vectors))
 
 
@@ -284,27 +280,25 @@ _SAYS = 0.2
 
 @dataclass(frozen=True)
 class Found:
-    """What came of the choice.
+    """A claim that was taken.
 
     Attributes:
-        picks: claims taken, in order.
-        meanings: of the picks.
-        neurons: (picks,) the neuron that says it: the one it was made from, else the one it goes with; -1 for none.
-        sources: `terms`, or what made the candidate (`Pool.sources`).
-        paths: of every price that was tried.
+        pick: of the choice.
+        meaning: what it says.
+        neuron: that says it: the one it was made from, else the one it goes with; -1 for none.
+        source: `terms`, or what made the candidate (`Pool.sources`).
     """
 
-    picks: list[Pick]
-    meanings: list[Meaning]
-    neurons: list[int]
-    sources: list[str]
-    paths: list[Path]
+    pick: Pick
+    meaning: Meaning
+    neuron: int
+    source: str
 
 
 def find_claims(
     stage: Stage, material: Material, side: Side, corpus: StoredCorpus, activations: StoredActivations
-) -> Found:
-    """Make candidates, choose among them."""
+) -> tuple[list[Found], list[Path]]:
+    """Make candidates, choose among them; the claims taken, in order, and the paths of every price that was tried."""
     spec, texts = stage.dataset.spec, material.texts["text"].to_list()
     units = units_of(stage, corpus, material.texts["text_id"])
     vocabulary = vocabulary_of(stage, material.texts, material.observations, material.learned, units)
@@ -318,16 +312,16 @@ def find_claims(
     learned = replace(material.learned, vectors=np.asarray(material.learned.design.astype(np.float32) @ vectors))
     stage.report(f"{len(pool.meanings):,} candidates of {len(neurons)} neurons and of texts compete with the terms")
     picks, paths = _choose(spec, material.observations, learned, pool, vocabulary, limits)
-    meanings = [_meaning(pick, pool, vocabulary.table) for pick in picks]
-    made_from = [-1 if pick.column is None else int(pool.neurons[pick.column]) for pick in picks]
-    goes_with = [_nearest(material, pick.holds) for pick in picks]
-    return Found(
-        picks,
-        meanings,
-        [own if own >= 0 else near for own, near in zip(made_from, goes_with, strict=True)],
-        ["terms" if pick.column is None else pool.sources[pick.column] for pick in picks],
-        paths,
-    )
+    found = []
+    for pick in picks:
+        meaning: Meaning
+        if pick.column is not None:
+            j = pick.column
+            meaning, neuron, source = pool.meanings[j], int(pool.neurons[j]), pool.sources[j]
+        elif pick.group is not None:
+            meaning, neuron, source = WordGroup(pick.group.terms(vocabulary.table)), -1, "terms"
+        found.append(Found(pick, meaning, neuron if neuron >= 0 else _nearest(material, pick.holds), source))
+    return found, paths
 
 
 def _choose(
@@ -362,12 +356,6 @@ def _choose(
     return taken[: limits.n], paths
 
 
-def _meaning(pick: Pick, pool: Pool, table: TermTable) -> Meaning:
-    if pick.group is not None:
-        return WordGroup(pick.group.terms(table))
-    return pool.meanings[pick.column or 0]
-
-
 def _nearest(material: Material, holds: np.ndarray) -> int:
     """The neuron whose firing goes most with a claim; -1 where none goes with it."""
     fires = material.fires
@@ -376,7 +364,9 @@ def _nearest(material: Material, holds: np.ndarray) -> int:
     return best if best >= 0 and found[best] >= _SAYS else -1
 
 
-def concepts_of(material: Material, found: Found, columns: pl.DataFrame, first: int, half: str) -> list[FoundConcept]:
+def concepts_of(
+    material: Material, found: list[Found], columns: pl.DataFrame, first: int, half: str
+) -> list[FoundConcept]:
     """A concept for each claim, then one record for each selected neuron about which nothing could be said.
 
     `columns` are those of the activations, `first` is the rank of the first one, `half` the one they were found in.
@@ -390,20 +380,21 @@ def concepts_of(material: Material, found: Found, columns: pl.DataFrame, first: 
         return FoundConcept(rank=first + len(made), column=neuron if row else None, half=half, **where, **known)
 
     made: list[FoundConcept] = []
-    for pick, meaning, neuron, source in zip(found.picks, found.meanings, found.neurons, found.sources, strict=True):
+    for each in found:
+        pick, meaning = each.pick, each.meaning
         concept = placed(
-            neuron,
+            each.neuron,
             score=pick.explained,
             train_separation=_separation(material, pick),
             concept=Concept(meaning.claim, AUTHOR, definition_of(meaning), {"title": meaning.title}),
             train_z=pick.strength,
             chosen=0,
-            made_from=source,
+            made_from=each.source,
         )
         made.append(_covering(concept, material, pick, validation))
     for neuron in material.selected:
         fires = column(material.codes, neuron) > 0
-        if max((abs(phi(fires, pick.holds)) for pick in found.picks), default=0.0) < _SAYS:
+        if max((abs(phi(fires, each.pick.holds)) for each in found), default=0.0) < _SAYS:
             why = "no chosen claim covers much of it"
             made.append(
                 placed(neuron, score=0.0, train_separation=0.0, concept=None, unreadable=why, made_from="neuron")

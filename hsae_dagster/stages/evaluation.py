@@ -9,9 +9,8 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from hsae_dagster.core.concepts.fidelity import MISSING, column
+from hsae_dagster.core.concepts.fidelity import column
 from hsae_dagster.core.hypothesis import (
-    FoundConcept,
     Hypothesis,
     Judge,
     NearDuplicate,
@@ -24,54 +23,21 @@ from hsae_dagster.core.hypothesis import (
 from hsae_dagster.core.inference import joint_fit
 from hsae_dagster.core.inference.annotation_error import AnnotationError
 from hsae_dagster.core.inference.effects import HypothesisTest, reversed_by_controls, test_hypotheses
-from hsae_dagster.core.inference.joint_fit import (
-    ALL_NEURONS,
-    CONCEPTS,
-    CONTROLS,
-    EMBEDDINGS,
-    FIRED,
-    SELECTED,
-    WORDS,
-    chance_level,
-    families,
-    measure_rungs,
-)
 from hsae_dagster.core.inference.plan import AnalysisPlan, Decision, Family, Look, decide
 from hsae_dagster.core.observations import (
     HoldoutDesign,
-    holdout_design,
     observation_matrix,
     outcome_per_text,
     text_keys,
 )
-from hsae_dagster.core.selection.stability import (
-    HALVES,
-    NegativeControl,
-    Rows,
-    Rule,
-    Said,
-    Side,
-    permuted_concepts,
-    permuted_labels,
-    random_neurons,
-    rows_that_test,
-    together,
-    twins,
-)
+from hsae_dagster.core.selection import stability
 from hsae_dagster.orchestration.stage import Stage
 from hsae_dagster.report.content import Guided, ReportContent, SplitCount
+from hsae_dagster.stages import selection
 from hsae_dagster.stages.claims import UnitCloseness
-from hsae_dagster.stages.gold import Judged, annotation_errors, corrected_tests
-from hsae_dagster.stages.holdout import concepts_to_test, no_fidelity, shares_of
+from hsae_dagster.stages.gold import annotation_errors, corrected_tests
+from hsae_dagster.stages.holdout import Part, concepts_to_test, no_fidelity, shares_of
 from hsae_dagster.stages.publishing import Identity
-from hsae_dagster.stages.selection import (
-    effects_by_subgroup,
-    neuron_features,
-    observed,
-    read_families,
-    with_subgroups,
-    word_features,
-)
 from hsae_dagster.stages.sizes import read_choice
 from hsae_dagster.storage.outputs import (
     Output,
@@ -114,15 +80,9 @@ UPSTREAM: tuple[Any, ...] = tuple(part.type for part in fields(Upstream))
 
 
 def run_negative_controls(
-    stage: Stage,
-    upstream: Upstream,
-    tests: Sequence[tuple[str, float, pl.DataFrame, HoldoutDesign]],
-    alpha: float,
-) -> tuple[NegativeControl, ...]:
-    """All controls, or none where `inference.negative_controls` is 0; of halves, a run is one of both.
-
-    Each set of tests is: the half that found the claims, its share of alpha, the tested observations, their design.
-    """
+    stage: Stage, upstream: Upstream, parts: Sequence[Part], alpha: float
+) -> tuple[stability.NegativeControl, ...]:
+    """All controls, or none where `inference.negative_controls` is 0; of halves, a run is one of both."""
     spec = stage.dataset.spec
     runs = spec.inference.negative_controls
     if runs == 0:
@@ -130,37 +90,37 @@ def run_negative_controls(
     stage.report("negative controls: permuted labels and random neurons")
     rng = np.random.default_rng([spec.inference.seed, 1])
     of_side = {side.half: side for side in upstream.corpus.sides}
-    found: list[list[NegativeControl]] = []
-    for half, share, holdout, design in tests:
-        selected = upstream.selected.columns(half)
-        rule = Rule(
+    found: list[list[stability.NegativeControl]] = []
+    for part in parts:
+        selected = upstream.selected.columns(part.half)
+        rule = stability.Rule(
             task=spec.task,
             method=spec.selection.method,
             n_select=len(selected) or spec.selection.n,
-            alpha=share * alpha,
+            alpha=part.share * alpha,
             min_positives=spec.inference.min_positives,
         )
-        if half not in of_side:  # nothing was learned for the user's own claims
-            found.append([permuted_concepts(design, rule, 4 * runs, rng)])
+        if part.half not in of_side:  # nothing was learned for the user's own claims
+            found.append([stability.permuted_concepts(part.design, rule, 4 * runs, rng)])
             continue
-        codes, ids = upstream.activations.of_half(half), upstream.activations.text_ids
-        train = _rows(codes, ids, of_side[half].observations.filter(pl.col("split") == "train"))
-        tested = _rows(codes, ids, holdout)
+        codes, ids = upstream.activations.of_half(part.half), upstream.activations.text_ids
+        train = _rows(codes, ids, of_side[part.half].observations.filter(pl.col("split") == "train"))
+        tested = _rows(codes, ids, part.observations)
         found.append(
             [
-                permuted_labels(train, tested, rule, runs, rng),
-                permuted_concepts(design, rule, 4 * runs, rng),
-                random_neurons(train, tested, selected, rule, rng),
+                stability.permuted_labels(train, tested, rule, runs, rng),
+                stability.permuted_concepts(part.design, rule, 4 * runs, rng),
+                stability.random_neurons(train, tested, selected, rule, rng),
             ]
         )
     names = dict.fromkeys(control.name for own in found for control in own)
-    return tuple(together([c for own in found for c in own if c.name == name]) for name in names)
+    return tuple(stability.together([c for own in found for c in own if c.name == name]) for name in names)
 
 
-def _rows(codes: sp.csr_matrix, ids: pl.Series, observations: pl.DataFrame) -> Rows:
+def _rows(codes: sp.csr_matrix, ids: pl.Series, observations: pl.DataFrame) -> stability.Rows:
     fires = codes.copy()
     fires.data = np.ones(len(codes.data))
-    return Rows(
+    return stability.Rows(
         codes=sp.csr_matrix(observation_matrix(codes, ids, observations)),
         fires=sp.csr_matrix(observation_matrix(fires, ids, observations)),
         outcome=observations["label"].to_numpy(),
@@ -169,49 +129,6 @@ def _rows(codes: sp.csr_matrix, ids: pl.Series, observations: pl.DataFrame) -> R
 
 
 _BADGE_ORDER = {"confirmed": 0, "confirmed, judge unchecked": 1, "suggestive": 2, "not supported": 3, "invalid": 4}
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """Hypotheses that are tested on the same rows, and tables to test them; texts in ascending order of their ids.
-
-    Attributes:
-        half: that the hypotheses were found in; empty for one holdout, and for the user's own.
-        share: of alpha.
-        holdout: observations that test them.
-        judged: texts of the holdout.
-        answers: (judged, concepts) int8.
-        concepts: of the hypotheses.
-        duplicates: that each stands for.
-        distilled: what a probe judged in the model's place (`distilling`); None where the model judged every text.
-    """
-
-    half: str
-    share: float
-    holdout: pl.DataFrame
-    judged: pl.DataFrame
-    answers: np.ndarray
-    concepts: list[FoundConcept]
-    duplicates: list[tuple[NearDuplicate, ...]]
-    distilled: pl.DataFrame | None
-
-    @property
-    def by_judge(self) -> np.ndarray:
-        """`answers` without those of a probe, which are no evidence for anybody."""
-        if self.distilled is None:
-            return self.answers
-        return np.where(self.distilled["probability"].is_not_null().to_numpy()[:, None], self.answers, MISSING)
-
-    def design(self, task: str) -> HoldoutDesign:
-        """The design of their tests."""
-        return holdout_design(
-            self.answers, self.judged["text_id"], self.judged["n_words"].to_numpy(), self.holdout, task
-        )
-
-    def judged_for(self, design: HoldoutDesign) -> Judged:
-        """What the judge said, for the correction by gold labels."""
-        names = [(concept.concept_id, concept.claim) for concept in self.concepts]
-        return Judged(self.judged["text_id"], self.answers, self.holdout, design, names)
 
 
 def evaluate(
@@ -230,19 +147,15 @@ def evaluate(
     parts = _read(stage, upstream)
     rows = upstream.matrix.observations
     stage.report(f"testing {sum(len(part.concepts) for part in parts)} hypotheses on {rows.height:,} observations")
-    designs = [part.design(spec.task) for part in parts]
-    judged = [part.judged_for(design) for part, design in zip(parts, designs, strict=True)]
-    shown = upstream.matrix.summary.get("examples", {})
-    errors = annotation_errors(stage.dataset.name, stage.dataset.folder, spec.inference, judged, shown)
+    errors = annotation_errors(stage.dataset, parts, upstream.matrix.summary.get("examples", {}))
     made: dict[str, tuple[Hypothesis, ...]] = {}
     corrections: list[Family] = []
-    for part, design, known in zip(parts, designs, errors, strict=True):
-        made[part.half], family = _tested(stage, upstream, part, design, known, plan, look, identities)
+    for part, known in zip(parts, errors, strict=True):
+        made[part.half], family = _tested(stage, upstream, part, known, plan, look, identities)
         corrections.append(family)
     hypotheses = _joined(made, upstream.matrix, spec.inference.same_concept)
-    fits, chance = _fits(stage, upstream, parts, designs)
-    asked = [(part.half, part.share, part.holdout, design) for part, design in zip(parts, designs, strict=True)]
-    controls = run_negative_controls(stage, upstream, asked, plan.level)
+    fits, chance = _fits(stage, upstream, parts)
+    controls = run_negative_controls(stage, upstream, parts, plan.level)
     summary = upstream.corpus.summary
     return ReportContent(
         dataset=stage.dataset.name,
@@ -279,8 +192,7 @@ def evaluate(
 def _tested(
     stage: Stage,
     upstream: Upstream,
-    inputs: _Inputs,
-    design: HoldoutDesign,
+    part: Part,
     errors: list[AnnotationError],
     plan: AnalysisPlan,
     look: Look,
@@ -288,12 +200,12 @@ def _tested(
 ) -> tuple[tuple[Hypothesis, ...], Family]:
     """Hypotheses of one part, and their correction."""
     spec = stage.dataset.spec
-    tests = test_hypotheses(design, min_positives=spec.inference.min_positives) if inputs.concepts else []
-    if inputs.distilled is not None:
-        tests, errors = corrected_tests(tests, errors, inputs.judged_for(design), inputs.distilled)
-    keys = [plan.test_key(concept.concept_id, inputs.half) for concept in inputs.concepts]
+    tests = test_hypotheses(part.design, min_positives=spec.inference.min_positives) if part.concepts else []
+    if part.distilled is not None:
+        tests, errors = corrected_tests(tests, errors, part, part.distilled)
+    keys = [plan.test_key(concept.concept_id, part.half) for concept in part.concepts]
     planned = {(test.half, test.concept_id): test for test in plan.tests}
-    frozen = [planned[inputs.half, concept.concept_id] for concept in inputs.concepts]
+    frozen = [planned[part.half, concept.concept_id] for concept in part.concepts]
     decided = decide(
         tests,
         errors,
@@ -302,14 +214,14 @@ def _tested(
         look,
         plan.level,
         ranks=spec.inference.test == "rank",
-        share=inputs.share,
+        share=part.share,
         plan=[plan.test_key(test.concept_id, test.half) for test in plan.tests],
     )
-    hypotheses = _hypotheses(stage, upstream, inputs, tests, keys, decided, identities, errors, look, plan.level)
+    hypotheses = _hypotheses(stage, upstream, part, tests, keys, decided, identities, errors, look, plan.level)
     if spec.selection.interactions or spec.selection.within:
-        column_of = {concept.rank: j for j, concept in enumerate(inputs.concepts)}
-        subgroups = effects_by_subgroup(spec, inputs.holdout, design, inputs.share)
-        hypotheses = tuple(with_subgroups(h, subgroups[column_of[h.rank]], plan.level) for h in hypotheses)
+        column_of = {concept.rank: j for j, concept in enumerate(part.concepts)}
+        subgroups = selection.effects_by_subgroup(spec, part.observations, part.design, part.share)
+        hypotheses = tuple(selection.with_subgroups(h, subgroups[column_of[h.rank]], plan.level) for h in hypotheses)
     return hypotheses, decided.family
 
 
@@ -319,13 +231,13 @@ def _joined(
     """One list, best verdicts first; claims of both halves that say the same are one line, led by the surer one."""
     annotations = matrix.annotations
 
-    def said(h: Hypothesis) -> Said:
+    def said(h: Hypothesis) -> stability.Said:
         answers = annotations[h.concept_id].cast(pl.Int8).fill_null(-1).to_numpy()
-        return Said(h.concept_id, h.claim, int(np.sign(h.train_separation)), answers)
+        return stability.Said(h.concept_id, h.claim, int(np.sign(h.train_separation)), answers)
 
-    first, second = (list(made.get(half, ())) for half in HALVES)
+    first, second = (list(made.get(half, ())) for half in stability.HALVES)
     lines = list(made.get("", ()))
-    pairs = twins([said(h) for h in first], [said(h) for h in second], threshold)
+    pairs = stability.twins([said(h) for h in first], [said(h) for h in second], threshold)
     for i, j, phi in pairs:
         leading, other = sorted((first[i], second[j]), key=_surest)
         agrees = first[i].train_separation * second[j].train_separation * phi >= 0
@@ -340,56 +252,47 @@ def _surest(h: Hypothesis) -> tuple[int, float, float, int]:
     return _BADGE_ORDER[h.badge], *np.nan_to_num([h.p_holm, h.p_one_sided], nan=2.0).tolist(), h.rank
 
 
-def _read(stage: Stage, upstream: Upstream) -> list[_Inputs]:
+def _read(stage: Stage, upstream: Upstream) -> list[Part]:
     """The hypotheses by the rows that test them: all on one holdout, or those of each half, and the user's own."""
-    matrix, rows = upstream.matrix, upstream.matrix.observations
-    concepts = concepts_to_test(stage.dataset, upstream.interpretations)
+    matrix, rows, spec = upstream.matrix, upstream.matrix.observations, stage.dataset.spec
+    testing = concepts_to_test(stage.dataset, upstream.interpretations)
     judged = matrix.annotations.join(upstream.corpus.texts, on="text_id", how="left", maintain_order="left")
     parts = []
     for half, share in shares_of(stage, halves="half" in rows.columns).items():
-        holdout = rows_that_test(rows, half)
-        own = judged.filter(pl.col("text_id").is_in(text_keys(holdout).implode()))
-        parts.append(_part(stage, half, share, holdout, own, [c for c in concepts if c.half == half], matrix.distilled))
+        observations, concepts = stability.rows_that_test(rows, half), [c for c in testing if c.half == half]
+        own = judged.filter(pl.col("text_id").is_in(text_keys(observations).implode()))
+        columns = [concept.concept_id for concept in concepts]
+        answers = own.select(pl.col(columns).cast(pl.Int8).fill_null(-1)).to_numpy().astype(np.int8)
+        answers = answers.reshape(own.height, len(columns))  # no columns are no rows to polars
+        # What the user brings is tested whatever it is like.
+        n_found = sum(not concept.own for concept in concepts)
+        claims = [concept.claim for concept in concepts[:n_found]]
+        kept = joint_fit.families(answers[:, :n_found], claims, spec.inference.same_concept)
+        kept |= {j: () for j in range(n_found, len(concepts))}
+        duplicates = []
+        for members in kept.values():
+            same = [(concepts[m.position], m.phi) for m in members]
+            duplicates.append(tuple(NearDuplicate(c.claim, c.concept_id, c.rank, phi) for c, phi in same))
+        parts.append(
+            Part(
+                half=half,
+                share=share,
+                observations=observations,
+                texts=own.select("text_id", "text", "split", "cluster_id", "n_words"),
+                answers=answers[:, list(kept)],
+                concepts=[concepts[j] for j in kept],
+                duplicates=duplicates,
+                distilled=matrix.distilled,
+                task=spec.task,
+            )
+        )
     return parts
-
-
-def _part(
-    stage: Stage,
-    half: str,
-    share: float,
-    holdout: pl.DataFrame,
-    judged: pl.DataFrame,
-    concepts: list[FoundConcept],
-    distilled: pl.DataFrame | None,
-) -> _Inputs:
-    columns = [concept.concept_id for concept in concepts]
-    answers = judged.select(pl.col(columns).cast(pl.Int8).fill_null(-1)).to_numpy().astype(np.int8)
-    answers = answers.reshape(judged.height, len(columns))  # no columns are no rows to polars
-    # What the user brings is tested whatever it is like.
-    n_found = sum(not concept.own for concept in concepts)
-    claims = [concept.claim for concept in concepts[:n_found]]
-    kept = families(answers[:, :n_found], claims, stage.dataset.spec.inference.same_concept)
-    kept |= {j: () for j in range(n_found, len(concepts))}
-    return _Inputs(
-        half=half,
-        share=share,
-        holdout=holdout,
-        judged=judged.select("text_id", "text", "split", "cluster_id", "n_words"),
-        answers=answers[:, list(kept)],
-        concepts=[concepts[j] for j in kept],
-        duplicates=[tuple(_duplicate(concepts[m.position], m.phi) for m in members) for members in kept.values()],
-        distilled=distilled,
-    )
-
-
-def _duplicate(concept: FoundConcept, phi: float) -> NearDuplicate:
-    return NearDuplicate(concept.claim, concept.concept_id, concept.rank, phi)
 
 
 def _hypotheses(
     stage: Stage,
     upstream: Upstream,
-    inputs: _Inputs,
+    part: Part,
     tests: list[HypothesisTest],
     keys: list[str],
     decided: Decision,
@@ -400,14 +303,14 @@ def _hypotheses(
 ) -> tuple[Hypothesis, ...]:
     family = decided.family
     neurons = {(row["half"], row["column"]): row for row in upstream.selected.neurons.iter_rows(named=True)}
-    near_copies = read_families(upstream.selected, upstream.activations)
-    by_neuron = upstream.activations.on(inputs.judged["text_id"]).tocsc()
-    units = StrongestUnits.of(upstream.activations, upstream.corpus, inputs.judged["text_id"])
+    near_copies = selection.read_families(upstream.selected, upstream.activations)
+    by_neuron = upstream.activations.on(part.texts["text_id"]).tocsc()
+    units = StrongestUnits.of(upstream.activations, upstream.corpus, part.texts["text_id"])
     closeness = UnitCloseness.of(stage, upstream.corpus)
-    outcomes = outcome_per_text(inputs.judged["text_id"], inputs.holdout)
+    outcomes = outcome_per_text(part.texts["text_id"], part.observations)
     made = []
-    for j, (concept, test) in enumerate(zip(inputs.concepts, tests, strict=True)):
-        neuron, selected = concept.column, neurons.get((inputs.half, concept.column), {})
+    for j, (concept, test) in enumerate(zip(part.concepts, tests, strict=True)):
+        neuron, selected = concept.column, neurons.get((part.half, concept.column), {})
         again = selected.get("selection_frequency")
         found = verdict(
             p_holm=float(family.p_holm[j]),
@@ -421,15 +324,15 @@ def _hypotheses(
             overturned=bool(not decided.p_worst[j] < alpha),
             judge=_judge(stage.dataset.spec.annotation.model, checked=bool(decided.checked[j])),
             first_look=look.number == 1,
-            halves=bool(inputs.half),
+            halves=bool(part.half),
         )
-        has = inputs.answers[:, j] == 1
+        has = part.answers[:, j] == 1
         activation = has.astype(np.float64) if neuron is None else column(by_neuron, neuron)
         strong = concept.bounds[0] if concept.bounds[0] is not None else np.inf
         evidence = gather_evidence(
             concept.said.definition,
-            inputs.judged,
-            inputs.by_judge[:, j],
+            part.texts,
+            part.by_judge[:, j],
             activation,
             strong,
             outcomes,
@@ -454,7 +357,7 @@ def _hypotheses(
                 badge=found.badge,
                 reason=found.reason,
                 evidence=evidence,
-                activations=None if neuron is None else activation_histogram(activation, inputs.answers[:, j], strong),
+                activations=None if neuron is None else activation_histogram(activation, part.answers[:, j], strong),
                 rule=found.rule,
                 p_one_sided=float(decided.p_one_sided[j]),
                 decided_by=decided.basis[j],
@@ -463,17 +366,17 @@ def _hypotheses(
                 title=concept.said.details.get("title", concept.claim),
                 annotation_error=errors[j],
                 test_key=keys[j],
-                duplicates=inputs.duplicates[j],
-                near_copies=near_copies.get((inputs.half, -1 if neuron is None else neuron), ()),
+                duplicates=part.duplicates[j],
+                near_copies=near_copies.get((part.half, -1 if neuron is None else neuron), ()),
                 stability=np.nan if again is None else again,
                 found_in=selected.get("found_in", 0),
                 other_seeds=selected.get("other_seeds", 0),
-                half=inputs.half,
+                half=part.half,
                 detectable=minimum_detectable_effect(
                     test.separation.standard_error,
                     test.separation.degrees_of_freedom,
                     # A frozen direction is tested on one side: twice the level of a two-sided test.
-                    (2 if concept.train_separation else 1) * inputs.share * alpha / max(family.size, 1),
+                    (2 if concept.train_separation else 1) * part.share * alpha / max(family.size, 1),
                 ),
             )
         )
@@ -494,36 +397,35 @@ def _guidance(checkpoints: StoredCheckpoints) -> dict[str, Guided]:
     }
 
 
-def _fits(
-    stage: Stage, upstream: Upstream, parts: list[_Inputs], designs: list[HoldoutDesign]
-) -> tuple[tuple[joint_fit.Fit, ...], tuple[float, float]]:
+def _fits(stage: Stage, upstream: Upstream, parts: list[Part]) -> tuple[tuple[joint_fit.Fit, ...], tuple[float, float]]:
     """The ladder, the mean of both sides where each half tests what the other found."""
-    design_of = {part.half: design for part, design in zip(parts, designs, strict=True)}
+    design_of = {part.half: part.design for part in parts}
     found = [_ladder(stage, upstream, side, design_of[side.half]) for side in upstream.corpus.sides]
     return joint_fit.averaged([fits for fits, _ in found]), joint_fit.averaged_floor([chance for _, chance in found])
 
 
 def _ladder(
-    stage: Stage, upstream: Upstream, side: Side, design: HoldoutDesign
+    stage: Stage, upstream: Upstream, side: stability.Side, design: HoldoutDesign
 ) -> tuple[tuple[joint_fit.Fit, ...], tuple[float, float]]:
     """What can be predicted at all, what the neurons keep of it, what the concepts in words keep."""
     settings, task = stage.dataset.spec.inference, stage.dataset.spec.task
     scorer = joint_fit.Score(task, design.clusters, settings.bootstrap, settings.seed)
     ids, learn = side.texts["text_id"], side.observations.filter(pl.col("split") != "holdout")
     selected = np.array(upstream.selected.columns(side.half), dtype=np.int64)
-    features = neuron_features(stage, upstream.corpus, upstream.activations, selected, ids, side.half)
-    features |= word_features(side.texts)
-    names = (EMBEDDINGS, WORDS, ALL_NEURONS, SELECTED, FIRED)
+    features = selection.neuron_features(stage, upstream.corpus, upstream.activations, selected, ids, side.half)
+    features |= selection.word_features(side.texts)
+    names = (joint_fit.EMBEDDINGS, joint_fit.WORDS, joint_fit.ALL_NEURONS, joint_fit.SELECTED, joint_fit.FIRED)
     features = {name: features[name] for name in names if name in features}
     rows, held_out = (
-        observed(features, ids, part) for part in (learn, rows_that_test(upstream.matrix.observations, side.half))
+        selection.observed(features, ids, part)
+        for part in (learn, stability.rows_that_test(upstream.matrix.observations, side.half))
     )
-    fits = measure_rungs(rows, held_out, scorer, lambda name: stage.report(f"fit of {name}"))
+    fits = joint_fit.measure_rungs(rows, held_out, scorer, lambda name: stage.report(f"fit of {name}"))
     # A half that found nothing says nothing: a constant.
     concepts = np.nan_to_num(design.concepts) if design.concepts.shape[1] else np.zeros((len(design.outcome), 1))
     folded = {"folds": settings.folds, "seed": settings.seed}
     beside = []
-    for name, x in ((CONCEPTS, concepts), (CONTROLS, design.controls)):
+    for name, x in ((joint_fit.CONCEPTS, concepts), (joint_fit.CONTROLS, design.controls)):
         predicted = joint_fit.cross_fitted(x, design.outcome, design.clusters, task, **folded)
         beside.append(scorer.fit(name, "cross-fitted", design.outcome, predicted))
-    return (*fits, *beside), chance_level(concepts, held_out, task, **folded)
+    return (*fits, *beside), joint_fit.chance_level(concepts, held_out, task, **folded)

@@ -1,7 +1,7 @@
 """Labels by people, or by a judge of a sample, beside an evaluation, and the effects that they correct."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from hsae_dagster.core.inference.annotation_error import (
 from hsae_dagster.core.inference.cluster_robust import NO_EFFECT_ESTIMATED
 from hsae_dagster.core.inference.effects import HypothesisTest
 from hsae_dagster.core.inference.partial_effects import TOO_FEW_JUDGED, Flag
-from hsae_dagster.core.observations import HoldoutDesign, TextUnits, text_keys, text_rows
+from hsae_dagster.core.observations import TextUnits, text_keys, text_rows
 from hsae_dagster.core.selection.stability import rows_that_test
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.sections import Inference
@@ -34,7 +34,7 @@ from hsae_dagster.errors import DatasetError
 from hsae_dagster.keys import hash_bytes
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.providers.base import Labelled
-from hsae_dagster.stages.holdout import concepts_to_test, holdout_texts
+from hsae_dagster.stages.holdout import Part, concepts_to_test, holdout_texts
 from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, StoredInterpretations, StoredMatrix
 from hsae_dagster.storage.vectors import VectorTable, text_vectors
 
@@ -100,25 +100,6 @@ def _check_cells(dataset: str, rows: pl.DataFrame, wrong: pl.Expr, column: str, 
             f"Dataset `{dataset}`: {FILE}, row {bad['row'][0]}: {column} is `{bad[column][0]}` "
             f"({bad.height} such rows). {remedy}"
         )
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What the judge said, per text and per observation.
-
-    Attributes:
-        text_ids: (texts,) ascending.
-        answers: (texts, concepts) int8: 1 yes, 0 no, -1 missing.
-        observations: of the holdout.
-        design: of the tests; its columns are the concepts.
-        names: (concepts) of (concept_id, claim).
-    """
-
-    text_ids: pl.Series
-    answers: np.ndarray
-    observations: pl.DataFrame
-    design: HoldoutDesign
-    names: list[tuple[str, str]]
 
 
 def gold_offer(dataset: Dataset) -> str:
@@ -235,37 +216,27 @@ def labelled(shown: Mapping[str, Mapping[str, bool]], concepts: Sequence[Concept
 
 
 def annotation_errors(
-    dataset: str,
-    folder: Path,
-    settings: Inference,
-    parts: Sequence[Judged],
-    shown: Mapping[str, Mapping[str, bool]] | None = None,
+    dataset: Dataset, parts: Sequence[Part], shown: Mapping[str, Mapping[str, bool]]
 ) -> list[list[AnnotationError]]:
     """What is known about the errors of each concept's annotation; pairs have no correction (only texts do).
 
     `shown` are labels that the judge has seen (`draw_shown`), which check nothing.
     """
-    gold = read_gold(dataset, folder)
+    gold = read_gold(dataset.name, dataset.folder)
     if gold is not None:
-        _check_known(dataset, gold, [(judged.names, judged.text_ids) for judged in parts])
-    return [_errors(gold, settings, judged, shown or {}) for judged in parts]
+        _check_known(dataset.name, gold, [(part.concepts, part.texts["text_id"]) for part in parts])
+    settings = dataset.spec.inference
+    return [[_error(gold, settings, part, j, shown) for j in range(len(part.concepts))] for part in parts]
 
 
-def _errors(
-    gold: pl.DataFrame | None, settings: Inference, judged: Judged, shown: Mapping[str, Mapping[str, bool]]
-) -> list[AnnotationError]:
-    found = []
-    for j, names in enumerate(judged.names):
-        own = None if gold is None else gold.filter(pl.col("concept").is_in(names))
-        labelled = own is not None and own.height > 0
-        found.append(
-            AnnotationError(
-                corrected=_corrected(own, judged, j, shown.get(names[0], {})) if own is not None and labelled else None,
-                human_kappa=_human_kappa(own) if own is not None and labelled else float("nan"),
-                band=_band(settings, judged, j),
-            )
-        )
-    return found
+def _error(
+    gold: pl.DataFrame | None, settings: Inference, part: Part, j: int, shown: Mapping[str, Mapping[str, bool]]
+) -> AnnotationError:
+    concept, band = part.concepts[j], _band(settings, part, j)
+    own = None if gold is None else gold.filter(pl.col("concept").is_in([concept.concept_id, concept.claim]))
+    if own is None or own.is_empty():
+        return AnnotationError(None, float("nan"), band)
+    return AnnotationError(_corrected(own, part, j, shown.get(concept.concept_id, {})), _human_kappa(own), band)
 
 
 def check_gold(dataset: Dataset, interpretations: StoredInterpretations, corpus: StoredCorpus) -> str:
@@ -289,8 +260,8 @@ def check_gold(dataset: Dataset, interpretations: StoredInterpretations, corpus:
     observations = holdout_texts(corpus, dataset.spec.annotation)[0]
     parts = []
     for half in dict.fromkeys(concept.half for concept in concepts):
-        names = [(concept.concept_id, concept.claim) for concept in concepts if concept.half == half]
-        parts.append((names, text_keys(rows_that_test(observations, half))))
+        own = [concept for concept in concepts if concept.half == half]
+        parts.append((own, text_keys(rows_that_test(observations, half))))
     usable = _check_known(dataset.name, gold, parts)
     if usable == gold.height:
         return ""
@@ -300,14 +271,14 @@ def check_gold(dataset: Dataset, interpretations: StoredInterpretations, corpus:
     )
 
 
-def _check_known(dataset: str, gold: pl.DataFrame, parts: Sequence[tuple[list[tuple[str, str]], pl.Series]]) -> int:
+def _check_known(dataset: str, gold: pl.DataFrame, parts: Sequence[tuple[list[FoundConcept], pl.Series]]) -> int:
     """How many labels count. Those of earlier concepts may stay in the file; none at all that counts is a mistake.
 
-    A part has concepts (id and claim) and the keys of the texts that test them.
+    A part has concepts and the keys of the texts that test them.
     """
     counts = pl.lit(value=False)
-    for names, text_ids in parts:
-        known = [name for pair in names for name in pair]
+    for concepts, text_ids in parts:
+        known = [name for concept in concepts for name in (concept.concept_id, concept.claim)]
         counts |= pl.col("concept").is_in(known) & pl.col("text_id").is_in(text_ids.to_list())
     usable = gold.filter(counts).height
     if gold.height and not usable:
@@ -318,27 +289,22 @@ def _check_known(dataset: str, gold: pl.DataFrame, parts: Sequence[tuple[list[tu
     return usable
 
 
-def _corrected(own: pl.DataFrame, judged: Judged, column: int, shown: Mapping[str, bool]) -> Corrected | None:
-    if judged.design.task == "pairwise":
+def _corrected(own: pl.DataFrame, part: Part, column: int, shown: Mapping[str, bool]) -> Corrected | None:
+    if part.task == "pairwise":
         return None
+    text_ids, answers = part.texts["text_id"], part.answers[:, column]
     one = own.group_by("text_id", maintain_order=True).agg(pl.col("label").first(), pl.col("probability").first())
-    texts = judged.text_ids.to_frame("text_id").join(one, on="text_id", how="left", maintain_order="left")
-    answers = judged.answers[:, column]
+    texts = text_ids.to_frame("text_id").join(one, on="text_id", how="left", maintain_order="left")
     gold = texts["label"].cast(pl.Float64).fill_null(np.nan).to_numpy().copy()
     gold[answers < 0] = np.nan
     known = np.isfinite(gold)
     given = texts["probability"].fill_null(np.nan).to_numpy()
     probability = given if np.isfinite(given[known]).all() else post_stratified(answers, known)
-    gold, probability = _unseen(gold, probability, judged.text_ids.is_in(list(shown)).to_numpy())
-    rows = text_rows(judged.text_ids, judged.observations["text_id"])
-    seen = answers[rows] >= 0
-    return corrected_separation(
-        answers[rows][seen].astype(np.float64),
-        judged.design.outcome[seen],
-        judged.design.clusters[seen],
-        gold[rows][seen],
-        probability[rows][seen],
-    )
+    gold, probability = _unseen(gold, probability, text_ids.is_in(list(shown)).to_numpy())
+    rows = text_rows(text_ids, part.observations["text_id"])
+    seen, design = answers[rows] >= 0, part.design
+    said, label, chance = (each[rows][seen] for each in (answers.astype(np.float64), gold, probability))
+    return corrected_separation(said, design.outcome[seen], design.clusters[seen], label, chance)
 
 
 def _unseen(gold: np.ndarray, probability: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -366,15 +332,15 @@ def _human_kappa(own: pl.DataFrame) -> float:
     return kappa(both["label"].to_numpy().astype(np.float64), both["label_second"].to_numpy().astype(np.float64))
 
 
-def _band(settings: Inference, judged: Judged, column: int) -> tuple[float, float]:
-    if settings.judge_sensitivity is None or settings.judge_specificity is None or judged.design.task == "pairwise":
+def _band(settings: Inference, part: Part, column: int) -> tuple[float, float]:
+    if settings.judge_sensitivity is None or settings.judge_specificity is None or part.task == "pairwise":
         return (float("nan"), float("nan"))
-    h = judged.design.concepts[:, column]
+    h = part.design.concepts[:, column]
     seen = np.isfinite(h)
     yes = h[seen] == 1
     if not 0 < yes.mean() < 1:
         return (float("nan"), float("nan"))
-    y = judged.design.outcome[seen]
+    y = part.design.outcome[seen]
     return attenuation_band(
         float(y[yes].mean() - y[~yes].mean()), float(yes.mean()), settings.judge_sensitivity, settings.judge_specificity
     )
@@ -475,25 +441,22 @@ def agreement_of_probe(
 
 
 def corrected_tests(
-    tests: Sequence[HypothesisTest], errors: Sequence[AnnotationError], judged: Judged, table: pl.DataFrame
+    tests: Sequence[HypothesisTest], errors: Sequence[AnnotationError], part: Part, table: pl.DataFrame
 ) -> tuple[list[HypothesisTest], list[AnnotationError]]:
     """The tests with the effect that the judge would find on all texts, and beside them how far the probe is right."""
-    found = [_corrected_sample(judged, table, j) for j in range(len(tests))]
+    rows, design = text_rows(part.texts["text_id"], part.observations["text_id"]), part.design
+    chance = table["probability"].fill_null(np.nan).to_numpy()[rows]
+    found = []
+    for j, concept in enumerate(part.concepts):
+        said = part.answers[rows, j]
+        seen, answers = said != MISSING, np.where(np.isfinite(chance), said, np.nan)
+        labels = table[concept.concept_id].to_numpy().astype(np.float64)[rows]
+        of_seen = (each[seen] for each in (labels, design.outcome, design.clusters, answers, chance))
+        found.append(distilled_separation(*of_seen))
     return (
         [_with(test, each) for test, each in zip(tests, found, strict=True)],
         [replace(error, distilled=each) for error, each in zip(errors, found, strict=True)],
     )
-
-
-def _corrected_sample(judged: Judged, table: pl.DataFrame, j: int) -> Corrected:
-    rows = text_rows(judged.text_ids, judged.observations["text_id"])
-    said = judged.answers[rows, j]
-    chance = table["probability"].fill_null(np.nan).to_numpy()[rows]
-    answers = np.where(np.isfinite(chance), said, np.nan)
-    seen = said != MISSING
-    labels = table[judged.names[j][0]].to_numpy().astype(np.float64)[rows]
-    design = judged.design
-    return distilled_separation(labels[seen], design.outcome[seen], design.clusters[seen], answers[seen], chance[seen])
 
 
 def _with(test: HypothesisTest, found: Corrected) -> HypothesisTest:
@@ -501,9 +464,6 @@ def _with(test: HypothesisTest, found: Corrected) -> HypothesisTest:
         return test
     if found.note:
         why = f"the sample that the model judged is too small for it: {found.note}".replace("labelled", "judged")
-        return replace(
-            test,
-            separation=NO_EFFECT_ESTIMATED,
-            flags=(Flag(TOO_FEW_JUDGED, f"{why}. Raise annotation.distil.sample"), *test.flags),
-        )
+        flags = (Flag(TOO_FEW_JUDGED, f"{why}. Raise annotation.distil.sample"), *test.flags)
+        return replace(test, separation=NO_EFFECT_ESTIMATED, flags=flags)
     return replace(test, separation=found.corrected, basis="distilled")

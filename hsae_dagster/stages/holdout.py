@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster.core.concepts.claims import Concept, Cue, Meaning, WordGroup, definition_of
-from hsae_dagster.core.concepts.fidelity import Fidelity
+from hsae_dagster.core.concepts.fidelity import MISSING, Fidelity
 from hsae_dagster.core.concepts.words import SIGN_CUES, WORD_CUES, words_of
 from hsae_dagster.core.corpus import Corpus, Joining, build_corpus, row_keys
-from hsae_dagster.core.hypothesis import FoundConcept
+from hsae_dagster.core.hypothesis import FoundConcept, NearDuplicate
 from hsae_dagster.core.inference.plan import (
     AnalysisPlan,
     Look,
@@ -22,7 +23,7 @@ from hsae_dagster.core.inference.plan import (
     level,
     training_weights,
 )
-from hsae_dagster.core.observations import Cuts, SplitShares, sample_clusters, text_keys
+from hsae_dagster.core.observations import Cuts, HoldoutDesign, SplitShares, holdout_design, sample_clusters, text_keys
 from hsae_dagster.core.selection.stability import alpha_shares, rows_that_test, seen_from, views
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.rows import Rows, check_labels, check_levels
@@ -224,6 +225,46 @@ def holdout_texts(corpus: StoredCorpus, settings: Annotation) -> tuple[pl.DataFr
     observations = rows_that_test(corpus.observations)
     observations = sample_clusters(observations, settings.holdout_sample, settings.seed)
     return observations, corpus.texts.filter(pl.col("text_id").is_in(text_keys(observations).implode()))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Hypotheses that are tested on the same rows, and what was judged there; texts in ascending order of their keys.
+
+    Attributes:
+        half: that the hypotheses were found in; empty for one holdout, and for the user's own.
+        share: of alpha.
+        observations: that test them.
+        texts: of these (text_id, text, split, cluster_id, n_words).
+        answers: (texts, concepts) int8: 1 yes, 0 no, -1 missing.
+        concepts: of the hypotheses.
+        duplicates: that each stands for.
+        distilled: what a probe judged in the model's place (`gold`); None where the model judged every text.
+        task: of the dataset.
+    """
+
+    half: str
+    share: float
+    observations: pl.DataFrame
+    texts: pl.DataFrame
+    answers: np.ndarray
+    concepts: list[FoundConcept]
+    duplicates: list[tuple[NearDuplicate, ...]]
+    distilled: pl.DataFrame | None
+    task: str
+
+    @property
+    def by_judge(self) -> np.ndarray:
+        """`answers` without those of a probe, which are no evidence for anybody."""
+        if self.distilled is None:
+            return self.answers
+        return np.where(self.distilled["probability"].is_not_null().to_numpy()[:, None], self.answers, MISSING)
+
+    @cached_property
+    def design(self) -> HoldoutDesign:
+        """The design of their tests."""
+        n_words = self.texts["n_words"].to_numpy()
+        return holdout_design(self.answers, self.texts["text_id"], n_words, self.observations, self.task)
 
 
 def no_fidelity() -> Fidelity:

@@ -20,18 +20,8 @@ from hsae_dagster.extensions import own_sources
 from hsae_dagster.orchestration.stage import Stage
 from hsae_dagster.providers.base import Annotator, InterpretationRequest, Interpreter
 from hsae_dagster.providers.registry import ANNOTATORS, INTERPRETERS
+from hsae_dagster.stages import judging
 from hsae_dagster.stages.claims import MOST_TEXTS, Material, concepts_of, find_claims
-from hsae_dagster.stages.judging import (
-    Judged,
-    Split,
-    account_of,
-    account_summary,
-    announce,
-    estimate_interpretation,
-    judge_candidates,
-    making,
-    mistakes_of,
-)
 from hsae_dagster.storage.outputs import (
     StoredActivations,
     StoredCorpus,
@@ -78,9 +68,9 @@ def find(stage: Stage, upstream: Upstream, folder: Path) -> None:
     choices, read = [], []
     for side in corpus.sides:
         material = Material.read(stage, side, activations, selected)
-        found = find_claims(stage, material, side, corpus, activations)
+        found, paths = find_claims(stage, material, side, corpus, activations)
         concepts += concepts_of(material, found, activations.columns, len(concepts), side.half)
-        path = best_of(found.paths)
+        path = best_of(paths)
         choices.append({**asdict(path), "scores": path.scores.tolist(), "half": side.half})
         read.append(material.texts.select("text_id", "split"))
     by_split = pl.concat(read).group_by("split").agg(pl.col("text_id").sort())
@@ -95,24 +85,26 @@ def write(stage: Stage, upstream: Upstream, folder: Path) -> None:
     settings = stage.dataset.spec.interpretation
     neurons, splits, bounds = prepare(stage.dataset, upstream, stage.vectors())
     train = splits["train"]
-    account = account_of(stage)
+    account = judging.account_of(stage)
     interpreter = make_interpreter(settings, account)
     annotator = make_annotator(stage.dataset.spec.annotation, account)
     request = interpretation_request(train, bounds, settings)
-    estimate = estimate_interpretation(interpreter, annotator, request, splits, stage.dataset.spec)
-    announce(stage, account, estimate)
+    estimate = judging.estimate_interpretation(interpreter, annotator, request, splits, stage.dataset.spec)
+    judging.announce(stage, account, estimate)
     proposals = interpreter.interpret(request, stage.report)
-    judged = judge_candidates(stage, annotator, proposals, splits["validation"], bounds)
+    judged = judging.judge_candidates(stage, annotator, proposals, splits["validation"], bounds)
     scored = [_Scored(*each) for each in zip(proposals, judged, strict=True)]
     for revision in range(settings.revisions):
         _revise(stage, (interpreter, annotator), request, splits, scored, revision)
     chosen = [_choose(each.scores, settings.chosen_by) for each in scored]
     winners = [[each.candidates[c]] if c is not None else [] for each, c in zip(scored, chosen, strict=True)]
-    reported = judge_candidates(stage, annotator, winners, splits["fidelity"], bounds)
+    reported = judging.judge_candidates(stage, annotator, winners, splits["fidelity"], bounds)
     concepts = [
         replace(
             _concept(row, bounds[j], scored[j], chosen[j], reported[j].scores),
-            **making(interpreter, settings.model, scored[j].candidates, [*scored[j].paid, reported[j].judgement]),
+            **judging.making(
+                interpreter, settings.model, scored[j].candidates, [*scored[j].paid, reported[j].judgement]
+            ),
         )
         for j, row in enumerate(neurons.iter_rows(named=True))
     ]
@@ -120,7 +112,7 @@ def write(stage: Stage, upstream: Upstream, folder: Path) -> None:
     StoredInterpretations.write(
         folder,
         concepts=concepts,
-        spending=account_summary(account, estimate),
+        spending=judging.account_summary(account, estimate),
         incomplete=lacking(interpreter.faults + sum(each.faults for each in judgements)),
         seen={name: sorted(split.ids) for name, split in splits.items()},
     )
@@ -129,7 +121,7 @@ def write(stage: Stage, upstream: Upstream, folder: Path) -> None:
 class _Scored:
     """The candidates of one neuron as they come, their scores on validation texts, and what judging them took."""
 
-    def __init__(self, candidates: list[Concept], judged: Judged) -> None:
+    def __init__(self, candidates: list[Concept], judged: judging.Judged) -> None:
         self.candidates, self.scores, self.paid = list(candidates), list(judged.scores), [judged.judgement]
 
     def best(self, metric: str) -> int | None:
@@ -144,7 +136,7 @@ def _revise(
     stage: Stage,
     providers: tuple[Interpreter, Annotator],
     request: InterpretationRequest,
-    splits: dict[str, Split],
+    splits: dict[str, judging.Split],
     scored: list[_Scored],
     revision: int,
 ) -> None:
@@ -153,21 +145,21 @@ def _revise(
     settings, train, bounds = stage.dataset.spec.interpretation, splits["train"], list(request.bounds)
     best = [each.best(settings.chosen_by) for each in scored]
     phrases = [[each.candidates[b]] if b is not None else [] for each, b in zip(scored, best, strict=True)]
-    seen = judge_candidates(stage, annotator, phrases, train, bounds, _FIRST_DRAW + revision)
+    seen = judging.judge_candidates(stage, annotator, phrases, train, bounds, _FIRST_DRAW + revision)
     mistakes = []
     for j, (phrase, judged) in enumerate(zip(phrases, seen, strict=True)):
         scored[j].paid.append(judged.judgement)
         rng = np.random.default_rng([settings.seed, j, revision, 1])
         for concept in phrase:
             activation = column(train.codes, j)
-            found = mistakes_of(j, concept, judged.answers[:, 0], activation, settings.examples, rng)
+            found = judging.mistakes_of(j, concept, judged.answers[:, 0], activation, settings.examples, rng)
             mistakes += [found] if found else []
     stage.report(f"revision {revision + 1}: {len(mistakes)} phrases have mistakes on training texts")
     better: list[list[Concept]] = [[] for _ in scored]
     for each, new in zip(mistakes, interpreter.revise(request, mistakes, stage.report), strict=True):
         known = {concept.concept_id for concept in scored[each.neuron].candidates}
         better[each.neuron] = [new] if new and new.concept_id not in known else []
-    for j, judged in enumerate(judge_candidates(stage, annotator, better, splits["validation"], bounds)):
+    for j, judged in enumerate(judging.judge_candidates(stage, annotator, better, splits["validation"], bounds)):
         scored[j].candidates += better[j]
         scored[j].scores += judged.scores
         scored[j].paid.append(judged.judgement)
@@ -175,7 +167,7 @@ def _revise(
 
 def prepare(
     dataset: Dataset, upstream: Upstream, vectors: VectorTable
-) -> tuple[pl.DataFrame, dict[str, Split], list[tuple[float, float]]]:
+) -> tuple[pl.DataFrame, dict[str, judging.Split], list[tuple[float, float]]]:
     """The selected neurons, their codes on the splits that are read, and what counts as strong firing.
 
     The splits on which concepts are scored have the vectors of their texts, by which hard negatives are found. Of many
@@ -195,7 +187,10 @@ def prepare(
             )
     settings, units = dataset.spec.interpretation, corpus.places
     bounds = [firing_bounds(column(splits["train"].codes, j), settings.bin) for j in range(neurons.height)]
-    splits["train"] = _sample(splits["train"], settings.seed)
+    read = len(splits["train"].ids)
+    if read > MOST_TEXTS:
+        sample = np.random.default_rng(settings.seed).choice(read, MOST_TEXTS, replace=False)
+        splits["train"] = splits["train"].rows(np.sort(sample))
     for name in ("validation", "fidelity"):
         ids = pl.Series(splits[name].ids, dtype=pl.String)
         splits[name] = replace(splits[name], vectors=text_vectors(vectors, units, ids))
@@ -208,14 +203,14 @@ def prepare(
     return neurons, {**splits, "train": replace(train, places=places)}, bounds
 
 
-def _load(corpus: StoredCorpus, activations: StoredActivations, neurons: pl.DataFrame, split: str) -> Split:
+def _load(corpus: StoredCorpus, activations: StoredActivations, neurons: pl.DataFrame, split: str) -> judging.Split:
     texts = corpus.texts.filter(pl.col("split") == split)
     selected = activations.on(texts["text_id"]).tocsc()[:, neurons["column"].to_numpy()]
-    return Split(texts["text_id"].to_list(), texts["text"].to_list(), texts["cluster_id"].to_numpy(), selected)
+    return judging.Split(texts["text_id"].to_list(), texts["text"].to_list(), texts["cluster_id"].to_numpy(), selected)
 
 
 def interpretation_request(
-    split: Split, bounds: list[tuple[float, float]], settings: Interpretation
+    split: judging.Split, bounds: list[tuple[float, float]], settings: Interpretation
 ) -> InterpretationRequest:
     """What an interpreter may see of a split."""
     low, neurons = settings.low_bin, range(split.codes.shape[1])
@@ -233,13 +228,6 @@ def interpretation_request(
         weak=[firing_bounds(column(split.codes, j), low) for j in neurons] if low else None,
         places=split.places,
     )
-
-
-def _sample(split: Split, seed: int) -> Split:
-    if len(split.ids) <= MOST_TEXTS:
-        return split
-    rows = np.sort(np.random.default_rng(seed).choice(len(split.ids), MOST_TEXTS, replace=False))
-    return split.rows(rows)
 
 
 def _choose(fidelities: list[Fidelity], metric: str) -> int | None:

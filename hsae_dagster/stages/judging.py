@@ -9,22 +9,8 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
+from hsae_dagster.core.concepts import fidelity
 from hsae_dagster.core.concepts.claims import Concept
-from hsae_dagster.core.concepts.fidelity import (
-    MISSING,
-    RULES,
-    Examination,
-    Fidelity,
-    Places,
-    Probes,
-    column,
-    examine,
-    make_probes,
-    measure_fidelity,
-    natural_agreement,
-    nearest_silent,
-    scoring_rows,
-)
 from hsae_dagster.core.inference.annotation_error import kappa
 from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.spec import Annotation, DatasetSpec, Interpretation
@@ -108,13 +94,13 @@ def account_summary(account: Account, estimate: Estimate) -> dict[str, Any]:
 AUTHOR = "rule"
 
 
-def examination(texts: Sequence[str], count: int) -> tuple[Probes, AnnotationTask]:
+def examination(texts: Sequence[str], count: int) -> tuple[fidelity.Probes, AnnotationTask]:
     """Questions with known answers on some of the texts, and the task that asks them."""
-    probes = make_probes(list(dict.fromkeys(texts)), count, np.random.default_rng([0, 17]))
-    return probes, AnnotationTask([Concept(rule.predicate, AUTHOR) for rule in RULES], probes.texts)
+    probes = fidelity.make_probes(list(dict.fromkeys(texts)), count, np.random.default_rng([0, 17]))
+    return probes, AnnotationTask([Concept(rule.predicate, AUTHOR) for rule in fidelity.RULES], probes.texts)
 
 
-def examine_judge(stage: Stage, annotator: Annotator, texts: Sequence[str]) -> Examination | None:
+def examine_judge(stage: Stage, annotator: Annotator, texts: Sequence[str]) -> fidelity.Examination | None:
     """Put questions with known answers to the judge, stacked as the real ones are; None where none are to be asked.
 
     The ledger keeps the answers, so a judge is examined once.
@@ -131,7 +117,7 @@ def examine_judge(stage: Stage, annotator: Annotator, texts: Sequence[str]) -> E
     # An answer within a day would come too late to stop anything.
     judge = annotator.at_once() if isinstance(annotator, OpenAIAnnotator) else annotator
     answers = judge.annotate(task.concepts, task.texts, stage.report).answers
-    found = examine(probes.truth, answers)
+    found = fidelity.examine(probes.truth, answers)
     said = (
         f"{found.right} of {found.asked} questions with known answers are answered correctly (sensitivity "
         f"{found.sensitivity:.0%}, specificity {found.specificity:.0%})"
@@ -198,7 +184,7 @@ def _judge_all(stage: Stage, annotator: Annotator, judgings: Sequence[Judging]) 
     tasks = [AnnotationTask(each.concepts, each.texts) for each in judgings]
     judgements = []
     for each, found in zip(judgings, annotator.annotate_all(tasks, stage.report), strict=True):
-        rows = [(each.ids[row], each.concepts[column].concept_id, reason) for row, column, reason in found.reasons]
+        rows = [(each.ids[row], each.concepts[place].concept_id, reason) for row, place, reason in found.reasons]
         missing = pl.DataFrame(rows, schema=REASONS_SCHEMA, orient="row")
         judgements.append(Judgement(found.answers, missing, found.calls, found.cost_usd, found.faults))
     return judgements
@@ -216,13 +202,13 @@ def agreement(
     settings = stage.dataset.spec.annotation
     if stacked.free or settings.calibration == 0 or min(settings.concepts_per_call, len(judging.concepts)) < 2:
         return None
-    rows, columns = np.nonzero(answers != MISSING)
+    rows, columns = np.nonzero(answers != fidelity.MISSING)
     picked = _balanced(answers[rows, columns], settings.calibration, np.random.default_rng([settings.seed, 1]))
     places = zip(rows[picked].tolist(), columns[picked].tolist(), strict=True)
     tasks = [Judging([judging.concepts[c]], [judging.ids[r]], [judging.texts[r]]) for r, c in places]
     stage.report(f"{len(tasks)} stacked answers are asked again one by one")
     alone = np.array([found.answers[0, 0] for found in _judge_all(stage, single, tasks)])
-    kept = alone != MISSING
+    kept = alone != fidelity.MISSING
     stacked_said, alone_said = answers[rows[picked], columns[picked]][kept], alone[kept]
     same, beyond_chance = stacked_said == alone_said, kappa(stacked_said == 1, alone_said == 1)
     return {
@@ -265,7 +251,7 @@ def second_opinion(
     stage.report(f"{len(rows)} texts are judged by a second model, {settings.model}")
     other = _judge_all(stage, make_annotator(settings, account, examples=examples), [sample])[0].answers
     own = answers[rows]
-    both = (own != MISSING) & (other != MISSING)
+    both = (own != fidelity.MISSING) & (other != fidelity.MISSING)
     by_concept = {}
     for j, concept in enumerate(judging.concepts):
         pair = own[both[:, j], j], other[both[:, j], j]
@@ -302,7 +288,7 @@ class Split:
     clusters: np.ndarray
     codes: sp.csc_matrix
     vectors: np.ndarray | None = None
-    places: Places | None = None
+    places: fidelity.Places | None = None
 
     def rows(self, rows: np.ndarray) -> "Split":
         """Some of the texts."""
@@ -338,7 +324,7 @@ class Sample:
 class Judged:
     """The candidates of one neuron: their fidelity, what its answers rest on, and (split, candidates) answers."""
 
-    scores: list[Fidelity]
+    scores: list[fidelity.Fidelity]
     judgement: Judgement
     answers: np.ndarray
 
@@ -352,14 +338,14 @@ def judge_candidates(
     draw: int = 0,
 ) -> list[Judged]:
     """Every candidate of every neuron on one split; a paid annotator judges a sample per neuron, the `draw`th."""
-    activations = [column(split.codes, j) for j in range(len(proposals))]
+    activations = [fidelity.column(split.codes, j) for j in range(len(proposals))]
     settings = stage.dataset.spec.interpretation
     if annotator.free:
         flat = [concept for candidates in proposals for concept in candidates]
         answers = judge_all(stage, annotator, [Judging(flat, split.ids, split.texts)])[0].answers
         own = np.split(answers, np.cumsum([len(candidates) for candidates in proposals])[:-1], axis=1)
         return [
-            Judged([measure_fidelity(each, activation, ends) for each in answers.T], NOTHING_PAID, answers)
+            Judged([fidelity.measure_fidelity(each, activation, ends) for each in answers.T], NOTHING_PAID, answers)
             for answers, activation, ends in zip(own, activations, bounds, strict=True)
         ]
     read = [
@@ -371,7 +357,7 @@ def judge_candidates(
     ]
     found = []
     for j, judgement in enumerate(judge_all(stage, annotator, judgings)):
-        full = np.full((len(activations[j]), len(proposals[j])), MISSING, np.int8)
+        full = np.full((len(activations[j]), len(proposals[j])), fidelity.MISSING, np.int8)
         full[read[j].rows] = judgement.answers
         scores = [_measure(each, read[j], activations[j], bounds[j]) for each in full.T]
         found.append(Judged(scores, judgement, full))
@@ -387,7 +373,7 @@ def mistakes_of(
     silent ones that have it, as far as there are so many. Answers are (n,) int8: 1 yes, 0 no, -1 not judged.
     """
     fires = activation > 0
-    right, missed, silent = (answers == 1) & fires, (answers == 0) & fires, (answers != MISSING) & ~fires
+    right, missed, silent = (answers == 1) & fires, (answers == 0) & fires, (answers != fidelity.MISSING) & ~fires
     mistaken = silent & (answers == 1)
     if not missed.any() and not mistaken.any():
         return None
@@ -411,12 +397,14 @@ def mistakes_of(
     )
 
 
-def _measure(answers: np.ndarray, read: Sample, activation: np.ndarray, bounds: tuple[float, float]) -> Fidelity:
+def _measure(
+    answers: np.ndarray, read: Sample, activation: np.ndarray, bounds: tuple[float, float]
+) -> fidelity.Fidelity:
     """Fidelity on the texts drawn by chance; at natural prevalence, on hard negatives beside them."""
-    as_they_come = np.full_like(answers, MISSING)
+    as_they_come = np.full_like(answers, fidelity.MISSING)
     as_they_come[read.drawn] = answers[read.drawn]
-    found = measure_fidelity(as_they_come, activation, bounds)
-    precision, recall, f1 = natural_agreement(answers, activation, bounds, read.hard)
+    found = fidelity.measure_fidelity(as_they_come, activation, bounds)
+    precision, recall, f1 = fidelity.natural_agreement(answers, activation, bounds, read.hard)
     return replace(found, natural_precision=precision, natural_recall=recall, natural_f1=f1)
 
 
@@ -434,7 +422,7 @@ def sample_to_read(
     """
     reserved = settings.scoring_texts // 4 if split.vectors is not None or split.places is not None else 0
     rng = np.random.default_rng([settings.seed, j, draw] if draw else [settings.seed, j])
-    drawn = scoring_rows(activation, bounds, settings.scoring_texts - reserved, rng)
+    drawn = fidelity.scoring_rows(activation, bounds, settings.scoring_texts - reserved, rng)
     return Sample(drawn, _nearest_silent(split, j, activation, bounds, reserved))
 
 
@@ -448,7 +436,7 @@ def _nearest_silent(
         return np.sort(silent[order]).astype(np.int64)
     if split.vectors is None:
         return np.zeros(0, dtype=np.int64)
-    return nearest_silent(split.vectors, activation, bounds, limit)
+    return fidelity.nearest_silent(split.vectors, activation, bounds, limit)
 
 
 def making(
@@ -489,7 +477,9 @@ def estimate_interpretation(
     for name, concepts, draw in judged:
         split = splits[name]
         rows = [
-            sample_to_read(settings, split, j, column(split.codes, j), bounds, draw if name == "train" else 0).rows
+            sample_to_read(
+                settings, split, j, fidelity.column(split.codes, j), bounds, draw if name == "train" else 0
+            ).rows
             for j, bounds in enumerate(request.bounds)
         ]
         tasks = [
@@ -531,10 +521,9 @@ def estimate_annotation(
     pairs = min(settings.calibration, len(texts) * len(concepts))
     rows = np.random.default_rng([settings.seed, 1]).integers(len(texts), size=pairs)
     alone = settings.model_copy(update={"concepts_per_call": 1})
-    single = make_annotator(alone, account, asks=False, examples=examples)
-    return estimate + single.estimate([AnnotationTask(ordinary(1), [texts[row]]) for row in set(rows.tolist())]).scaled(
-        pairs / max(len(set(rows.tolist())), 1)
-    )
+    single, distinct = make_annotator(alone, account, asks=False, examples=examples), set(rows.tolist())
+    asked = single.estimate([AnnotationTask(ordinary(1), [texts[row]]) for row in distinct])
+    return estimate + asked.scaled(pairs / max(len(distinct), 1))
 
 
 def ordinary(count: int, of: str = "all") -> list[Concept]:

@@ -20,18 +20,9 @@ from hsae_dagster.providers.openai.client import OpenAIClient
 from hsae_dagster.providers.openai.requests import Body, Question, forget_all, recall
 from hsae_dagster.providers.registry import make_annotator, make_embedder, make_interpreter
 from hsae_dagster.providers.spending import Account, Entry, Estimate, Ledger
-from hsae_dagster.stages import annotation, interpretation
-from hsae_dagster.stages.annotation import distinct_concepts
+from hsae_dagster.stages import annotation, interpretation, judging
 from hsae_dagster.stages.gold import draw_shown, in_words, labelled, texts_to_ask
 from hsae_dagster.stages.holdout import AUTHOR, concepts_to_test, holdout_texts
-from hsae_dagster.stages.judging import (
-    Split,
-    asks_a_server,
-    estimate_annotation,
-    estimate_interpretation,
-    open_account,
-    ordinary,
-)
 from hsae_dagster.storage.outputs import (
     Output,
     StoredActivations,
@@ -76,15 +67,15 @@ def estimate_costs(project: Project, dataset: Dataset, trial: Report | None = No
     spec = dataset.spec
 
     def account(stage: str) -> Account:
-        return replace(open_account(project, dataset, stage, "estimate"), trial=trial)
+        return replace(judging.open_account(project, dataset, stage, "estimate"), trial=trial)
 
     found = []
-    if asks_a_server(spec.embedding.model):
+    if judging.asks_a_server(spec.embedding.model):
         found.append(_embedding(project, dataset, corpus, account("embeddings")))
     # Claims found offline ask nobody, whoever judges them afterwards.
-    if asks_a_server(spec.interpretation.model):
+    if judging.asks_a_server(spec.interpretation.model):
         found.append(_interpretation(project, dataset, corpus, account("interpretations")))
-    if asks_a_server(spec.annotation.model) or asks_a_server(spec.judge.second or ""):
+    if judging.asks_a_server(spec.annotation.model) or judging.asks_a_server(spec.judge.second or ""):
         found.append(_annotation(project, dataset, corpus, account("annotation_matrix")))
     return found
 
@@ -104,7 +95,7 @@ def _embedding(project: Project, dataset: Dataset, corpus: StoredCorpus, account
 def _interpretation(project: Project, dataset: Dataset, corpus: StoredCorpus, account: Account) -> StageCost:
     spec = dataset.spec
     asked = [spec.interpretation.model, spec.annotation.model]
-    model = ", ".join(dict.fromkeys(name for name in asked if asks_a_server(name)))
+    model = ", ".join(dict.fromkeys(name for name in asked if judging.asks_a_server(name)))
     interpreter = make_interpreter(spec.interpretation, account, asks=False)
     annotator = make_annotator(spec.annotation, account, asks=False)
     try:
@@ -118,7 +109,7 @@ def _interpretation(project: Project, dataset: Dataset, corpus: StoredCorpus, ac
     vectors = StoredEmbeddings.current(project.store, dataset.name).vectors(project.results, dataset)
     _, splits, bounds = interpretation.prepare(dataset, upstream, vectors)
     request = interpretation.interpretation_request(splits["train"], bounds, spec.interpretation)
-    estimate = estimate_interpretation(interpreter, annotator, request, splits, spec)
+    estimate = judging.estimate_interpretation(interpreter, annotator, request, splits, spec)
     return StageCost("interpretations", model, estimate, "counted, with every candidate scored")
 
 
@@ -132,7 +123,7 @@ def _roughly(dataset: Dataset, corpus: StoredCorpus, interpreter: Interpreter, a
     }
     bounds = [firing_bounds(column(splits["train"].codes, j), settings.bin) for j in range(n)]
     request = interpretation.interpretation_request(splits["train"], bounds, settings)
-    return estimate_interpretation(interpreter, annotator, request, splits, dataset.spec)
+    return judging.estimate_interpretation(interpreter, annotator, request, splits, dataset.spec)
 
 
 def _firing_rate(dataset: Dataset, corpus: StoredCorpus) -> float:
@@ -142,13 +133,15 @@ def _firing_rate(dataset: Dataset, corpus: StoredCorpus) -> float:
     return float(1 - (1 - np.mean(sizes)) ** max(units / max(texts, 1), 1.0))
 
 
-def _imagined(texts: pl.DataFrame, split: str, neurons: int, rate: float, rng: np.random.Generator) -> Split:
+def _imagined(texts: pl.DataFrame, split: str, neurons: int, rate: float, rng: np.random.Generator) -> judging.Split:
     found = texts.filter(pl.col("split") == split).head(MOST_TEXTS)
     fires = rng.random((found.height, neurons)) < rate
     codes = sp.csc_matrix(np.where(fires, rng.random(fires.shape), 0.0).astype(np.float32))
     # Vectors of no meaning, by which some silent text is the nearest to each firing one.
     vectors = rng.normal(size=(found.height, 8)).astype(np.float32)
-    return Split(found["text_id"].to_list(), found["text"].to_list(), found["cluster_id"].to_numpy(), codes, vectors)
+    return judging.Split(
+        found["text_id"].to_list(), found["text"].to_list(), found["cluster_id"].to_numpy(), codes, vectors
+    )
 
 
 def _annotation(project: Project, dataset: Dataset, corpus: StoredCorpus, account: Account) -> StageCost:
@@ -160,20 +153,24 @@ def _annotation(project: Project, dataset: Dataset, corpus: StoredCorpus, accoun
         upstream = None
     _, texts = holdout_texts(corpus, settings)
     # A hypothesis of one's own is judged like those that are found.
-    concepts = ordinary(dataset.spec.selection.n) + [Concept(own.claim, AUTHOR) for own in dataset.spec.hypotheses]
+    concepts = judging.ordinary(dataset.spec.selection.n) + [
+        Concept(own.claim, AUTHOR) for own in dataset.spec.hypotheses
+    ]
     basis, firing = _before("interpretations"), None
     if upstream is not None:
         config = annotation.config_of(dataset)
         if project.store.finished(inputs_of("annotation_matrix", annotation.CODE_VERSION, config, upstream.outputs)):
             return StageCost("annotation_matrix", model, Estimate(), FINISHED)
         testing = concepts_to_test(dataset, upstream.interpretations)
-        concepts, basis = distinct_concepts(testing), COUNTED
+        concepts, basis = annotation.distinct_concepts(testing), COUNTED
         firing = upstream.firing(testing, texts)
     asked = texts[texts_to_ask(dataset, texts, firing).rows]
     # Of claims yet to be written nobody has labelled a text.
     examples = labelled(draw_shown(dataset, concepts, texts), concepts, texts) if upstream is not None else {}
     annotator = make_annotator(settings, account, asks=False, examples=examples)
-    estimate = estimate_annotation(annotator, concepts, asked["text"].to_list(), dataset.spec, account, examples)
+    estimate = judging.estimate_annotation(
+        annotator, concepts, asked["text"].to_list(), dataset.spec, account, examples
+    )
     if asked.height < texts.height:
         basis = f"{basis}; {in_words(asked.height, texts.height)}"
     return StageCost("annotation_matrix", model, estimate, basis)
@@ -216,7 +213,7 @@ def asked_for_words(project: Project, dataset: Dataset, hypothesis: dict[str, An
     store = project.store
     written = StoredInterpretations.current(store, dataset.name)
     settings = Interpretation.model_validate(written.stored.inputs.config["interpretation"])
-    account = open_account(project, dataset, interpretation.NAME, "asked")
+    account = judging.open_account(project, dataset, interpretation.NAME, "asked")
     interpreter = make_interpreter(settings, account, asks=False)
     if not isinstance(interpreter, OpenAIInterpreter):
         raise HsaeError(
@@ -269,10 +266,12 @@ def asked_about_text(project: Project, dataset: Dataset, hypothesis: dict[str, A
     matrix = StoredMatrix.current(store, dataset.name)
     config = {key: value for key, value in matrix.stored.inputs.config.items() if key in Annotation.model_fields}
     settings = Annotation.model_validate(config)
-    concepts = distinct_concepts(concepts_to_test(dataset, StoredInterpretations.current(store, dataset.name)))
+    concepts = annotation.distinct_concepts(
+        concepts_to_test(dataset, StoredInterpretations.current(store, dataset.name))
+    )
     texts, judged = StoredCorpus.current(store, dataset.name).texts, matrix.annotations["text_id"].to_list()
     examples = labelled(matrix.summary.get("examples", {}), concepts, texts)
-    account = open_account(project, dataset, "annotation_matrix", "asked")
+    account = judging.open_account(project, dataset, "annotation_matrix", "asked")
     annotator = make_annotator(settings, account, asks=False, examples=examples)
     if not isinstance(annotator, OpenAIAnnotator):
         raise HsaeError(f"Texts of `{dataset.name}` are judged by `{settings.model}`, which is not asked.")

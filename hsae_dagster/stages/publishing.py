@@ -4,21 +4,15 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from hsae_dagster.core import evaluations
 from hsae_dagster.core.concepts.claims import Closeness, because, meaning_of, reasons
-from hsae_dagster.core.evaluations import (
-    EvaluationRecord,
-    Match,
-    Standing,
-    annotation_correlation,
-    direction_cosine,
-    match_hypotheses,
-)
 from hsae_dagster.core.hypothesis import FoundConcept, Hypothesis
 from hsae_dagster.dataset.discovery import Dataset, file_versions, files_fingerprint, load_dataset
 from hsae_dagster.dataset.rows import read_rows
@@ -26,16 +20,8 @@ from hsae_dagster.errors import HsaeError, StorageError
 from hsae_dagster.keys import hash_json
 from hsae_dagster.keys import text_id as key_of
 from hsae_dagster.orchestration.project import Project
+from hsae_dagster.report import page
 from hsae_dagster.report.content import Answers, annotation_table, csv_bytes
-from hsae_dagster.report.page import (
-    asset_address,
-    dagster_root,
-    render_comparison,
-    render_index,
-    render_tables,
-    ui_root,
-    with_places,
-)
 from hsae_dagster.stages.claims import UnitCloseness
 from hsae_dagster.stages.holdout import concepts_to_test
 from hsae_dagster.storage.artifacts import read_frame
@@ -101,68 +87,55 @@ def identify(
     unknown = [concept for concept in concepts if concept.concept_id not in identities]
     if unknown and records:
         left = [row for row in records[-1].hypotheses if row["hypothesis_id"] not in taken]
-        for match in _matches(log.store, dataset, records[-1], left, unknown, matrix, activations):
+        for match in _matches(log, records[-1], left, unknown, matrix, activations):
             row = left[match.old]
             found = Identity(row["hypothesis_id"], row["concept_id"], match.correlation, match.cosine)
             identities[unknown[match.new].concept_id] = found
     used = {row["hypothesis_id"] for record in records for row in record.hypotheses}
     for concept in unknown:
         if concept.concept_id not in identities:
-            key = _new_id(dataset, concept.concept_id, used)
+            able = (hypothesis_id(dataset, concept.concept_id, nth) for nth in count())
+            key = next(key for key in able if key not in used)
             identities[concept.concept_id] = Identity(key)
             used.add(key)
     return identities
 
 
-def _new_id(dataset: str, concept: str, used: set[str]) -> str:
-    nth = 0
-    while (key := hypothesis_id(dataset, concept, nth)) in used:
-        nth += 1
-    return key
-
-
 def _matches(
-    store: ObjectStore,
-    dataset: str,
-    record: EvaluationRecord,
+    log: LineageLog,
+    record: evaluations.EvaluationRecord,
     old: Sequence[_Row],
     new: Sequence[FoundConcept],
     matrix: StoredMatrix,
     activations: StoredActivations,
-) -> list[Match]:
+) -> list[evaluations.Match]:
     """Compare with what the last evaluation read, as far as that is still there and whole."""
+    store, dataset, coded = log.store, record.dataset, record.origin(StoredActivations.asset)
     correlation, cosine = np.full((2, len(old), len(new)), np.nan)
-    judged, coded = record.origin("annotation_matrix"), record.origin("activations")
-    if judged is None or coded is None or not old:
+    if coded is None or not old:
         return []
     with suppress(StorageError):  # without the old annotations, directions alone can tell
-        before = StoredMatrix(store.verified(dataset, store.at(judged.place)))
         keys = [row["concept_id"] for row in old], [concept.concept_id for concept in new]
-        correlation = _correlation(before, matrix, *keys)
+        correlation = _correlation(_origin(log, record, StoredMatrix), matrix, *keys)
     with suppress(StorageError):  # and the other way round
         first = _Directions.of(store, dataset, StoredActivations(store.at(coded.place)))
         second = _Directions.of(store, dataset, activations)
         if first.family == second.family:
             neurons = [(row["sae_id"], row["sae_column"]) for row in old]
-            cosine = direction_cosine(first.rows(neurons), second.rows([(c.sae_id, c.sae_column) for c in new]))
-    return match_hypotheses(correlation, cosine)
+            cosine = evaluations.direction_cosine(
+                first.rows(neurons), second.rows([(c.sae_id, c.sae_column) for c in new])
+            )
+    return evaluations.match_hypotheses(correlation, cosine)
 
 
 def _correlation(before: StoredMatrix, now: StoredMatrix, old: Sequence[str], new: Sequence[str]) -> np.ndarray:
     frames = [matrix.annotations.sort("text_id") for matrix in (before, now)]
-    shared = (
-        frames[0].select("text_id").join(frames[1].select("text_id"), on="text_id", how="semi")["text_id"].to_list()
-    )
-    answers = [
-        frame.filter(pl.col("text_id").is_in(shared))
-        .select(
-            (pl.col(key) if key in frame.columns else pl.lit(None)).cast(pl.Int8).fill_null(-1).alias(str(j))
-            for j, key in enumerate(keys)
-        )
-        .to_numpy()
-        for frame, keys in zip(frames, (old, new), strict=True)
-    ]
-    return annotation_correlation(*answers)
+    answers = []
+    for frame, other, keys in ((frames[0], frames[1], old), (frames[1], frames[0], new)):
+        shared = frame.join(other, on="text_id", how="semi", maintain_order="left")
+        said = (pl.col(key) if key in frame.columns else pl.lit(None) for key in keys)
+        answers.append(shared.select(each.cast(pl.Int8).fill_null(-1).alias(str(j)) for j, each in enumerate(said)))
+    return evaluations.annotation_correlation(*(each.to_numpy() for each in answers))
 
 
 @dataclass(frozen=True)
@@ -212,8 +185,8 @@ def exported_annotations(
 
     Where a probe judged texts that the model was not asked about, `judged_by` says which those are.
     """
-    judged, texts = matrix.annotations, corpus.texts.select("text_id", "text")
-    texts = judged.select("text_id").join(texts, on="text_id", how="left", maintain_order="left")
+    judged = matrix.annotations
+    texts = judged.select("text_id").join(corpus.texts, on="text_id", how="left", maintain_order="left")
     definitions = {c.concept_id: c.said.definition for c in concepts_to_test(dataset, interpretations)}
     keys = [h.concept_id for h in hypotheses]
     holds = np.empty((judged.height, len(keys)), dtype=np.int8)
@@ -254,35 +227,33 @@ _KEPT = (
 
 def publish(
     log: LineageLog, declared: Dataset, evaluation: StoredEvaluation, identities: Mapping[str, Identity], asset: str
-) -> tuple[EvaluationRecord, Path]:
+) -> tuple[evaluations.EvaluationRecord, Path]:
     """Record an evaluation as the current one and write its pages; returns the record and the page's path.
 
     Publishing the current evaluation again changes no byte. `asset` is the key of the evaluation's asset in Dagster.
     """
     rows = [_row(row, identities) for row in evaluation.hypotheses.iter_rows(named=True)]
-    dataset, stored = declared.name, evaluation.stored
-    record = log.append(dataset, stored, evaluation.summary, rows, files_fingerprint(declared), file_versions(declared))
+    dataset, files = declared.name, (files_fingerprint(declared), file_versions(declared))
+    record = log.append(dataset, evaluation.stored, evaluation.summary, rows, *files)
     folder = log.store.root / "reports"
     own = folder / dataset
-    page = evaluation.page
-    dagster = f"{dagster_root()}{asset_address(asset, dataset).removeprefix(ui_root())}"
-    write_atomically(own / f"{record.key}.html", with_places(page, record.key, dagster))
+    dagster = page.asset_address(asset, dataset, outside=True)
+    write_atomically(own / f"{record.key}.html", page.with_places(evaluation.page, record.key, dagster))
     tables = []
     for table in evaluation.tables:
         frame = read_frame(table)
         tables.append((table.stem, frame.height))
-        content = {".parquet": table.read_bytes(), ".csv": csv_bytes(frame)}
-        for folder_of in (own / record.key, *([own] if table.name == StoredEvaluation.annotations.name else [])):
-            for ending, written in content.items():
-                write_atomically(folder_of / f"{table.stem}{ending}", written)
-    listed = render_tables(dataset, record.key, record.number, tables)
+        for place in (own / record.key, *([own] if table.name == StoredEvaluation.annotations.name else [])):
+            write_atomically(place / table.name, table.read_bytes())
+            write_atomically(place / f"{table.stem}.csv", csv_bytes(frame))
+    listed = page.render_tables(dataset, record.key, record.number, tables)
     write_atomically(own / record.key / "index.html", listed.encode())
     previous = log.previous(record)
     if previous is not None:
-        write_atomically(own / f"{record.key}-changes.html", render_comparison(previous, record).encode())
-    write_atomically(own / "index.html", render_index(dataset, log.records(dataset)).encode())
+        write_atomically(own / f"{record.key}-changes.html", page.render_comparison(previous, record).encode())
+    write_atomically(own / "index.html", page.render_index(dataset, log.records(dataset)).encode())
     current = folder / f"{dataset}.html"
-    write_atomically(current, with_places(page, record.key, dagster, f"{dataset}/"))
+    write_atomically(current, page.with_places(evaluation.page, record.key, dagster, f"{dataset}/"))
     return record, current
 
 
@@ -397,17 +368,9 @@ def _firing(project: Project, dataset: str, text_id: str) -> tuple[tuple[Firing,
     tested = {(row["sae_id"], row["sae_column"]): row for row in reversed(record.hypotheses if record else ())}
     found = []
     for at in np.argsort(-codes.data, kind="stable")[:MOST_NEURONS]:
-        source = activations.columns.row(int(codes.indices[at]), named=True)
-        row = tested.get((source["sae_id"], source["sae_column"]))
-        found.append(
-            Firing(
-                source["sae_id"],
-                source["sae_column"],
-                float(codes.data[at]),
-                row["rank"] if row else None,
-                row["hypothesis_id"] if row else None,
-            )
-        )
+        sae_id, column = activations.columns.select("sae_id", "sae_column").row(int(codes.indices[at]))
+        row = tested.get((sae_id, column), {})
+        found.append(Firing(sae_id, column, float(codes.data[at]), row.get("rank"), row.get("hypothesis_id")))
     return tuple(found), int(codes.nnz)
 
 
@@ -435,11 +398,11 @@ class Tried:
         because: the words or the sentence that make it hold; empty where it does not, None where only a reader can say.
     """
 
-    standing: Standing
+    standing: evaluations.Standing
     because: tuple[str, ...] | None
 
 
-def try_claims(project: Project, dataset: str, text: str) -> tuple[EvaluationRecord, list[Tried]]:
+def try_claims(project: Project, dataset: str, text: str) -> tuple[evaluations.EvaluationRecord, list[Tried]]:
     """Every claim of a dataset's last evaluation against a text, in the report's order.
 
     Raises:
@@ -463,11 +426,11 @@ def try_claims(project: Project, dataset: str, text: str) -> tuple[EvaluationRec
     for row in record.hypotheses:
         definition = definitions.get(row["concept_id"])
         reason = because(meaning_of(definition), text, closeness) if definition else None
-        tried.append(Tried(Standing.of(row), reason))
+        tried.append(Tried(evaluations.Standing.of(row), reason))
     return record, tried
 
 
-def _origin(log: LineageLog, record: EvaluationRecord, kind: type[OutputT]) -> OutputT:
+def _origin(log: LineageLog, record: evaluations.EvaluationRecord, kind: type[OutputT]) -> OutputT:
     origin = record.origin(kind.asset)
     if origin is None:
         raise StorageError(

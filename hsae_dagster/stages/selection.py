@@ -10,36 +10,13 @@ import scipy.sparse as sp
 
 from hsae_dagster.core.concepts.fidelity import column
 from hsae_dagster.core.hypothesis import Hypothesis, NearCopy
-from hsae_dagster.core.inference.joint_fit import (
-    ALL_NEURONS,
-    EMBEDDINGS,
-    FIRED,
-    SELECTED,
-    WORDS,
-    Fit,
-    Matrix,
-    Rows,
-    Score,
-    averaged,
-    averaged_floor,
-    chance_level,
-    measure_rungs,
-)
+from hsae_dagster.core.inference import joint_fit
 from hsae_dagster.core.inference.partial_effects import REVERSED_BETWEEN_SUBGROUPS, Flag
 from hsae_dagster.core.inference.subgroups import SubgroupEffect, correct, subgroup_effects, turns_round
 from hsae_dagster.core.observations import HoldoutDesign, observation_matrix, pool_codes, text_rows
+from hsae_dagster.core.selection import variants
 from hsae_dagster.core.selection.methods import SelectedNeuron, Selection, select_neurons
 from hsae_dagster.core.selection.stability import FOUND, Side, found_again
-from hsae_dagster.core.selection.variants import (
-    LEAST_CLUSTERS,
-    Across,
-    DistinctSelection,
-    Limits,
-    Member,
-    across_clusters,
-    select_distinct,
-    select_within,
-)
 from hsae_dagster.dataset.rows import levels_of
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import MethodError
@@ -56,7 +33,7 @@ def covariate_selection(
     covariates = [
         np.array([f"{name} = {level}" for level in levels_of(train, name)]) for name in spec.selection.interactions
     ]
-    terms = select_within(observed, label, strata, covariates, spec.selection.n)
+    terms = variants.select_within(observed, label, strata, covariates, spec.selection.n)
     notes = [f"neuron {term.column} by its product with {term.level}" for term in terms if term.level]
     return Selection(
         method="lasso:covariates",
@@ -109,7 +86,7 @@ def neuron_features(
     columns: np.ndarray,
     text_ids: pl.Series,
     half: str = "",
-) -> dict[str, Matrix]:
+) -> dict[str, joint_fit.Matrix]:
     """Rungs from the ceiling to fired-or-not for these texts; sparse where they are, dense for selected neurons only.
 
     Where units are parts of texts, the ceiling is what the mean of a text's unit vectors allows. Without selected
@@ -118,17 +95,17 @@ def neuron_features(
     codes = activations.on(text_ids, half)
     by_neuron = codes.tocsc()
     known = {
-        EMBEDDINGS: text_vectors(stage.vectors(), corpus.places, text_ids),
-        ALL_NEURONS: codes,
+        joint_fit.EMBEDDINGS: text_vectors(stage.vectors(), corpus.places, text_ids),
+        joint_fit.ALL_NEURONS: codes,
     }
     if not len(columns) and not half:
         return known
     # A half that found nothing says nothing; without its rungs there would be no mean of both.
     dense = np.column_stack([column(by_neuron, j) for j in columns] or [np.zeros(len(text_ids))])
-    return known | {SELECTED: dense, FIRED: (dense > 0).astype(float)}
+    return known | {joint_fit.SELECTED: dense, joint_fit.FIRED: (dense > 0).astype(float)}
 
 
-def word_features(texts: pl.DataFrame) -> dict[str, Matrix]:
+def word_features(texts: pl.DataFrame) -> dict[str, joint_fit.Matrix]:
     """TF-IDF of words and pairs of words, weighted and chosen on texts outside the holdout; nothing where none recurs.
 
     Pictures and signs are no words: a dataset of them has no such rung.
@@ -141,12 +118,12 @@ def word_features(texts: pl.DataFrame) -> dict[str, Matrix]:
         fitted = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit(words[learn])
     except ValueError:  # its vocabulary is empty
         return {}
-    return {WORDS: fitted.transform(words)}
+    return {joint_fit.WORDS: fitted.transform(words)}
 
 
-def observed(features: dict[str, Matrix], text_ids: pl.Series, observations: pl.DataFrame) -> Rows:
+def observed(features: dict[str, joint_fit.Matrix], text_ids: pl.Series, observations: pl.DataFrame) -> joint_fit.Rows:
     """Features of texts as rows of observations (pairs by difference)."""
-    return Rows(
+    return joint_fit.Rows(
         {name: observation_matrix(matrix, text_ids, observations) for name, matrix in features.items()},
         observations["label"].to_numpy(),
         observations["cluster_id"].to_numpy(),
@@ -172,11 +149,11 @@ def validation_ladder(
     features = neuron_features(stage, corpus, activations, columns, texts["text_id"], side.half)
     rows = observed(features, texts["text_id"], learn)
     held_out = observed(features, texts["text_id"], checked)
-    scorer = Score(task, held_out.clusters, settings.bootstrap, settings.seed)
+    scorer = joint_fit.Score(task, held_out.clusters, settings.bootstrap, settings.seed)
     stage.report("ladder: what each step keeps, on validation texts")
-    fits = measure_rungs(rows, held_out, scorer, lambda _: None)
-    fired = np.asarray(held_out.features[FIRED])
-    chance = chance_level(fired, held_out, task, folds=settings.folds, seed=settings.seed)
+    fits = joint_fit.measure_rungs(rows, held_out, scorer, lambda _: None)
+    fired = np.asarray(held_out.features[joint_fit.FIRED])
+    chance = joint_fit.chance_level(fired, held_out, task, folds=settings.folds, seed=settings.seed)
     return {"fits": [asdict(fit) for fit in fits], "floor": list(chance), "why": ""}
 
 
@@ -186,16 +163,20 @@ def averaged_record(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if len(measured) < 2:
         return measured[0] if measured else records[0]
     fits, floors = zip(*(read_fits(record) for record in measured), strict=True)
-    return {"fits": [asdict(fit) for fit in averaged(fits)], "floor": list(averaged_floor(floors)), "why": ""}
+    return {
+        "fits": [asdict(fit) for fit in joint_fit.averaged(fits)],
+        "floor": list(joint_fit.averaged_floor(floors)),
+        "why": "",
+    }
 
 
-def read_fits(record: dict[str, Any]) -> tuple[tuple[Fit, ...], tuple[float, float]]:
+def read_fits(record: dict[str, Any]) -> tuple[tuple[joint_fit.Fit, ...], tuple[float, float]]:
     """Fits and floor of a stored ladder; what JSON holds as null is not a number."""
 
     def known(value: Any) -> Any:
         return np.nan if value is None else value
 
-    fits = tuple(Fit(**{key: known(value) for key, value in fit.items()}) for fit in record["fits"])
+    fits = tuple(joint_fit.Fit(**{key: known(value) for key, value in fit.items()}) for fit in record["fits"])
     low, high = (known(value) for value in record["floor"])
     return fits, (low, high)
 
@@ -224,7 +205,7 @@ class Chosen:
     """A selection, near-copies and columns left out for it, and how well other seeds find each column."""
 
     selection: Selection
-    members: tuple[Member, ...]
+    members: tuple[variants.Member, ...]
     notes: tuple[str, ...]
     seeds: "SeedTable | None"
     left_out: tuple[int, ...]
@@ -268,35 +249,33 @@ def choose_neurons(stage: Stage, corpus: StoredCorpus, checkpoints: StoredCheckp
     """
     spec = stage.dataset.spec
     seeds = _seed_table(stage, corpus, checkpoints, training)
-    unmatched = _unmatched(stage, seeds)
-    notes, unmatched_n = [], len(unmatched)
-    if unmatched_n:
-        notes.append(f"{unmatched_n} neurons have no match of φ {spec.selection.min_match:g} in every other seed.")
+    left_out, notes = _unmatched(stage, seeds), []
+    if left_out:
+        notes.append(f"{len(left_out)} neurons have no match of φ {spec.selection.min_match:g} in every other seed.")
     across = _across(stage, training)
-    left_out = unmatched
     if across is not None:
         notes += filter(None, [across.note()])
-        left_out = sorted({*unmatched, *np.flatnonzero(~across.holds).tolist()})
+        left_out = sorted({*left_out, *np.flatnonzero(~across.holds).tolist()})
     found = _select(stage, checkpoints, training, left_out, fewer=across is not None)
     return Chosen(found.selection, found.members, (*notes, *found.notes), seeds, tuple(left_out))
 
 
 def _select(
     stage: Stage, checkpoints: StoredCheckpoints, training: Training, left_out: list[int], *, fewer: bool
-) -> DistinctSelection:
+) -> variants.DistinctSelection:
     spec = stage.dataset.spec.selection
     task = "regression" if stage.dataset.spec.task == "regression" else "classification"
     how: dict[str, Any] = {"method": spec.method, "task": task, "without": left_out, "fewer": fewer}
     if spec.distinct is None:
         plain = select_neurons(training.observed, training.label, spec.n, **how)
-        return DistinctSelection(plain, (), ())
-    return select_distinct(
+        return variants.DistinctSelection(plain, (), ())
+    return variants.select_distinct(
         training.observed,
         training.label,
         spec.n,
         activations=training.on_texts,
-        directions=_directions(checkpoints),
-        limits=Limits(**spec.distinct.model_dump()),
+        directions=np.concatenate([checkpoints.weights(r)["decoder"] for r in checkpoints.records]).astype(np.float64),
+        limits=variants.Limits(**spec.distinct.model_dump()),
         **how,
     )
 
@@ -316,20 +295,20 @@ def _unmatched(stage: Stage, seeds: SeedTable | None) -> list[int]:
     return without
 
 
-def _across(stage: Stage, training: Training) -> Across | None:
+def _across(stage: Stage, training: Training) -> variants.Across | None:
     """Which neurons hold across clusters, where that is asked for; None where it is not."""
     wanted = stage.dataset.spec.selection.across_clusters
     if wanted is None:
         declared = stage.dataset.spec.columns.cluster_by is not None
         # Who asks for effects that change with a covariate must not lose those that turn between clusters.
         by_covariate = bool(stage.dataset.spec.selection.within or stage.dataset.spec.selection.interactions)
-        wanted = declared and not by_covariate and len(np.unique(training.clusters)) >= LEAST_CLUSTERS
+        wanted = declared and not by_covariate and len(np.unique(training.clusters)) >= variants.LEAST_CLUSTERS
     if not wanted:
         return None
-    return across_clusters(training.observed, training.label, training.clusters, np.random.default_rng(0))
+    return variants.across_clusters(training.observed, training.label, training.clusters, np.random.default_rng(0))
 
 
-def family_frame(members: tuple[Member, ...]) -> pl.DataFrame:
+def family_frame(members: tuple[variants.Member, ...]) -> pl.DataFrame:
     """One row per near-copy: column of the kept neuron, its own, correlation, cosine."""
     schema = {"kept": pl.Int64, "left_out": pl.Int64, "correlation": pl.Float64, "cosine": pl.Float64}
     return pl.DataFrame([asdict(member) for member in members], schema=schema)
@@ -348,11 +327,6 @@ def read_families(
         key = (row["half"], row["kept"])
         found[key] = (*found.get(key, ()), copy)
     return found
-
-
-def _directions(checkpoints: StoredCheckpoints) -> np.ndarray:
-    """(columns, d) decoder directions, in the order of the codes' columns."""
-    return np.concatenate([checkpoints.weights(r)["decoder"] for r in checkpoints.records]).astype(np.float64)
 
 
 def _seed_table(

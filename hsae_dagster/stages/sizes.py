@@ -15,7 +15,6 @@ from hsae_dagster.core.sae.sizes import (
     ENOUGH_OBSERVATIONS,
     Candidate,
     Size,
-    Standing,
     batch_size,
     choose,
     compare,
@@ -29,16 +28,8 @@ from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.providers.minilm import one_thread
 from hsae_dagster.report.content import SizeChoice
 from hsae_dagster.report.wording import plural
+from hsae_dagster.stages import claims
 from hsae_dagster.stages.autoencoders import SPLITS, Lessons, choose_device, describe, inputs_of, train_one, trained_on
-from hsae_dagster.stages.claims import (
-    NEURONS_PER_CLAIM,
-    learned_of,
-    least_texts,
-    pool_of,
-    strongest,
-    units_of,
-    vocabulary_of,
-)
 from hsae_dagster.storage.outputs import StoredCheckpoints, StoredCorpus, StoredSAE
 
 
@@ -91,16 +82,13 @@ def _choose(
     """A row of the record for each size, why one was taken, and that one."""
     stage, n_units = lessons.stage, len(lessons.ids["train"])
     sizes = grid(n_units, stage.dataset.spec.selection.n)
-    race, batch = _Race(lessons, auto), batch_size(n_units)
     nobody = _why_nobody_can_judge(lessons, sizes)
     with one_thread():
-        rows = [_row(size) for size in sizes]
-        place, reason = 0, nobody or ""
+        rows, place, reason = [_row(size) for size in sizes], 0, nobody or ""
         if not nobody:
-            judge = _Judge.of(lessons, corpus, side)
-            rows, place, reason = _raced(sizes, race, judge)
+            rows, place, reason = _raced(sizes, auto, _Judge.of(lessons, corpus, side))
         rows[place]["chosen"] = True
-        taken = _declared(sizes[place], auto, batch, passes(auto.max_epochs, n_units), auto.seed)
+        taken = _declared(sizes[place], auto, n_units, auto.max_epochs, auto.seed)
         stage.report(f"{describe(taken)} is taken: {reason}")
         trained = train_one(lessons, taken)
     return rows, reason, trained
@@ -117,9 +105,9 @@ _COLUMNS = {
 }
 
 
-def _row(size: Size) -> dict[str, Any]:
-    nothing = {"said": None, "standard_error": None, "claims": None, "agreement": None}
-    return {"m": size.m, "k": size.k, **nothing, "chosen": False}
+def _row(size: Size, *measured: float | int | None) -> dict[str, Any]:
+    """Of `_COLUMNS`; what was measured is said, its standard error, claims and agreement, or nothing."""
+    return dict(zip(_COLUMNS, (size.m, size.k, *(measured or [None] * 4), False), strict=True))
 
 
 def _why_nobody_can_judge(lessons: Lessons, sizes: list[Size]) -> str | None:
@@ -136,64 +124,45 @@ def _why_nobody_can_judge(lessons: Lessons, sizes: list[Size]) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Race:
-    """Training candidates for a few epochs."""
-
-    lessons: Lessons
-    auto: Auto
-
-    def run(self, size: Size, further: int = 0) -> StoredSAE:
-        """One candidate, from the first seed or a further one."""
-        n_units = len(self.lessons.ids["train"])
-        epochs = passes(self.auto.race_epochs, n_units)
-        sae = _declared(size, self.auto, batch_size(n_units), epochs, self.auto.seed + further)
-        return train_one(self.lessons, sae, quiet=True)
-
-
-def _declared(size: Size, auto: Auto, batch: int, epochs: int, seed: int) -> SAE:
+def _declared(size: Size, auto: Auto, n_units: int, epochs: int, seed: int) -> SAE:
     return SAE(
         m=size.m,
         k=size.k,
         learning_rate=auto.learning_rate,
-        batch_size=batch,
-        max_epochs=epochs,
+        batch_size=batch_size(n_units),
+        max_epochs=passes(epochs, n_units),
         patience=auto.patience,
         seed=seed,
         start="centroids",
     )
 
 
-def _raced(sizes: list[Size], race: _Race, judge: "_Judge") -> tuple[list[dict[str, Any]], int, str]:
-    """A row of the record for each size, the place of the one that is taken, and why."""
-    report = judge.lessons.stage.report
+def _raced(sizes: list[Size], auto: Auto, judge: "_Judge") -> tuple[list[dict[str, Any]], int, str]:
+    """Candidates trained for a few epochs: a row of the record for each size, the place of the one taken, and why."""
+    lessons, report = judge.lessons, judge.lessons.stage.report
+
+    def race(size: Size, further: int = 0) -> _Coded:
+        sae = _declared(size, auto, len(lessons.ids["train"]), auto.race_epochs, auto.seed + further)
+        return judge.coded(train_one(lessons, sae, quiet=True))
+
     coded, candidates = [], []
     for size in sizes:
-        coded.append(judge.coded(race.run(size)))
+        coded.append(race(size))
         candidates.append(judge.judged(size, coded[-1]))
         judged = candidates[-1]
-        said = fit(judge.lessons.task, judged.outcome, judged.predicted)
+        said = fit(lessons.task, judged.outcome, judged.predicted)
         report(f"raced {size.m}/{size.k}: {plural(judged.claims, 'claim')} reach {said:.3f} on validation clusters")
-    standing = compare(candidates, judge.clusters, judge.lessons.task)
+    standing = compare(candidates, judge.unseen.clusters, lessons.task)
     agreement: dict[int, float] = {}
     for near in standing.near if len(standing.near) > 1 else ():
-        agreement[near] = judge.agreement(coded[near], judge.coded(race.run(sizes[near], 1)))
+        agreement[near] = judge.agreement(coded[near], race(sizes[near], 1))
         report(f"raced {sizes[near].m}/{sizes[near].k} again: {agreement[near]:.0%} of its neurons are found again")
     place, reason = choose(standing, agreement)
-    return _rows(candidates, standing, agreement), place, reason
-
-
-def _rows(candidates: list[Candidate], standing: Standing, agreement: dict[int, float]) -> list[dict[str, Any]]:
-    return [
-        _row(candidate.size)
-        | {
-            "said": float(standing.said[place]),
-            "standard_error": float(standing.standard_errors[place]),
-            "claims": candidate.claims,
-            "agreement": agreement.get(place),
-        }
-        for place, candidate in enumerate(candidates)
+    rows = [
+        _row(each.size, float(said), float(error), each.claims, agreement.get(j))
+        for j, (each, said, error) in enumerate(zip(candidates, standing.said, standing.standard_errors, strict=True))
     ]
+    return rows, place, reason
 
 
 @dataclass(frozen=True)
@@ -233,23 +202,20 @@ class _Judge:
         spec = stage.dataset.spec
         seed = spec.interpretation.seed
         observations = pl.concat(
-            [
-                sample_clusters(lessons.observations[split], _MOST_OBSERVATIONS, seed)
-                for split in ("train", "validation")
-            ]
+            [sample_clusters(lessons.observations[split], _MOST_OBSERVATIONS, seed) for split in SPLITS]
         )
         texts = side.texts.filter(pl.col("text_id").is_in(text_keys(observations).implode()))
-        learned = learned_of(texts["text_id"], observations, lessons.task)
+        learned = claims.learned_of(texts["text_id"], observations, lessons.task)
         part = learned.rows(np.flatnonzero((observations["split"] == "train").to_numpy()))
-        limits = Limits(spec.selection.n, least_texts(spec, side, texts.height))
-        units = units_of(stage, corpus, texts["text_id"])
+        limits = Limits(spec.selection.n, claims.least_texts(spec, side, texts.height))
+        units = claims.units_of(stage, corpus, texts["text_id"])
         return _Judge(
             lessons,
             observations,
             learned,
             units,
             text_pools(spec.interpretation.sources, texts["text"].to_list()),
-            vocabulary_of(stage, texts, observations, part, units),
+            claims.vocabulary_of(stage, texts, observations, part, units),
             limits.share(len(part.outcome) / len(learned.outcome)),
         )
 
@@ -263,11 +229,6 @@ class _Judge:
         """Validation observations."""
         return self.learned.rows(np.flatnonzero((self.observations["split"] != "train").to_numpy()))
 
-    @property
-    def clusters(self) -> np.ndarray:
-        """(n,) of the validation observations."""
-        return self.unseen.clusters
-
     def coded(self, trained: StoredSAE) -> _Coded:
         """What a trained candidate does on the units and texts."""
         from hsae_dagster.core.sae.model import encode
@@ -278,10 +239,10 @@ class _Judge:
 
     def judged(self, size: Size, coded: _Coded) -> Candidate:
         """What can be said with a candidate: claims chosen on training clusters, read on validation clusters."""
-        neurons = strongest(self.part, coded.fires)[: NEURONS_PER_CLAIM * self.limits.n]
+        neurons = claims.strongest(self.part, coded.fires)[: claims.NEURONS_PER_CLAIM * self.limits.n]
         units = replace(self.units, codes=coded.units)
         spec = self.lessons.stage.dataset.spec
-        pool = pool_of(spec, self.ready, neurons, coded.fires, self.vocabulary, units)
+        pool = claims.pool_of(spec, self.ready, neurons, coded.fires, self.vocabulary, units)
         picks = Chooser(self.part, pool.columns, self.vocabulary, self.limits).choose(_PRICE)
         return Candidate(size, len(picks), *predicted(self.part, self.unseen, picks))
 
@@ -290,7 +251,7 @@ class _Judge:
 
         0 where no neuron goes with the outcome.
         """
-        top = strongest(self.part, first.fires)[: self.limits.n]
+        top = claims.strongest(self.part, first.fires)[: self.limits.n]
         if not top:
             return 0.0
         return float((found_again(first.fires[:, top].tocsr(), second.fires.tocsr()) >= FOUND).mean())

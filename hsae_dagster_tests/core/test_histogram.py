@@ -1,7 +1,7 @@
 import numpy as np
 
 from hsae_dagster.core.hypothesis import BINS, activation_histogram
-from hsae_dagster.report.figures import histogram_bars, histogram_png, histogram_words
+from hsae_dagster.report.cards import histogram_bars, histogram_png, histogram_words
 
 
 def test_every_text_is_counted_once() -> None:

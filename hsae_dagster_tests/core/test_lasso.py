@@ -25,7 +25,7 @@ def prepared(seed, n=300, m=40, k=4):
 @pytest.mark.parametrize("seed", range(4))
 def test_every_knot_is_optimal_over_all_columns(seed):
     _, target, matrix, usable = prepared(seed)
-    path = LassoPath(matrix, target, usable)
+    path = LassoPath.of(matrix, target, usable)
     path.extend(0.0, matrix.n_columns)
     assert path.finished
     assert len(path.segments) >= usable.sum()
@@ -33,25 +33,25 @@ def test_every_knot_is_optimal_over_all_columns(seed):
         # Just inside both knots: linear between them, so this is the whole stretch.
         for share in (0.001, 0.999):
             alpha = share * segment.upper + (1 - share) * segment.lower
-            assert path.violation(matrix, alpha, segment.columns, segment.coefficients(alpha)) < 1e-9
+            assert path.violation(matrix, target, alpha, segment.columns, segment.coefficients(alpha)) < 1e-9
 
 
 def test_the_certificate_sees_a_wrong_solution():
     _, target, matrix, usable = prepared(0)
-    path = LassoPath(matrix, target, usable)
+    path = LassoPath.of(matrix, target, usable)
     path.extend(0.0, 8)
     segment = path.segments[-1]
     alpha = (segment.upper + segment.lower) / 2
     right = segment.coefficients(alpha)
-    assert path.violation(matrix, alpha, segment.columns, right * 1.01) > 1e-5
-    assert path.violation(matrix, alpha, segment.columns[:-1], right[:-1]) > 1e-5
+    assert path.violation(matrix, target, alpha, segment.columns, right * 1.01) > 1e-5
+    assert path.violation(matrix, target, alpha, segment.columns[:-1], right[:-1]) > 1e-5
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_coefficients_equal_sklearn_lasso(seed):
     dense, target, matrix, usable = prepared(seed, n=400, m=30)
     standardised = StandardScaler().fit_transform(dense)
-    path = LassoPath(matrix, target, usable)
+    path = LassoPath.of(matrix, target, usable)
     for share in (0.7, 0.3, 0.1, 0.02):
         alpha = share * path.top
         path.extend(alpha, matrix.n_columns)
@@ -70,8 +70,8 @@ def test_any_shape_gives_an_optimal_solution(seed, n, m, k):
         return
     wanted = min(5, int(usable.sum()))
     choice = choose_lasso(matrix, target, usable, wanted)
-    path = LassoPath(matrix, target, usable)
-    assert path.violation(matrix, choice.alpha, choice.columns, choice.coefficients) < 1e-7
+    path = LassoPath.of(matrix, target, usable)
+    assert path.violation(matrix, target, choice.alpha, choice.columns, choice.coefficients) < 1e-7
     assert len(choice.columns) == wanted or choice.notes
 
 

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from hsae_dagster.core.selection import stability
 from hsae_dagster.core.selection.methods import METHODS, select_neurons
 from hsae_dagster.core.selection.stability import selection_frequency
-from hsae_dagster.core.selection.standardised import BlockSums
+from hsae_dagster.core.selection.standardised import BlockSums, HalfSums
 
 
 def sample(seed=0, n=1200, m=40, strong=3, size=1.0):
@@ -35,7 +35,8 @@ def test_halves_from_sums_select_what_selection_from_their_rows_selects(method):
     selection = select_neurons(codes, outcome, 5, method=method)
     # Two columns to begin with: all others must be let in by their gradient.
     near = np.array([0, 30])
-    found = stability._FROM_SUMS[method][1](codes, outcome, blocks, halves, near, selection)
+    sums = BlockSums.of(codes, outcome, blocks, near)
+    found = stability._FROM_SUMS[method][1](codes, blocks, sums, halves, selection)
     for half, columns in zip(halves, found, strict=True):
         rows = half[blocks]
         assert set(columns) == set(select_neurons(codes[rows], outcome[rows], 5, method=method).columns)
@@ -46,7 +47,7 @@ def test_moments_of_a_union_of_blocks_are_those_of_its_rows():
     codes = sp.csr_matrix(np.column_stack([codes.toarray(), np.zeros(300)]))
     blocks, near = np.random.default_rng(0).permutation(300) % 5, np.array([1, 4, 7])
     members = np.array([[1, 0, 1, 1, 0], [0, 1, 0, 0, 1]], dtype=bool)
-    sums = BlockSums.of(codes, outcome, blocks, near).halves(members)
+    sums = HalfSums(BlockSums.of(codes, outcome, blocks, near), members)
     weights = np.array([[0.3, -0.2, 0.0], [0.1, 0.4, -0.5]])
     gradients, grams = sums.gradient(weights), sums.gram()
     for h, half in enumerate(members):

@@ -10,6 +10,7 @@ from hsae_dagster.core.hypothesis import Evidence, Example, Hypothesis, activati
 from hsae_dagster.core.inference.cluster_robust import NO_EFFECT_ESTIMATED, Effect
 from hsae_dagster.core.inference.effects import HypothesisTest
 from hsae_dagster.core.inference.joint_fit import Fit
+from hsae_dagster.core.inference.plan import Look
 from hsae_dagster.report.content import Guided, ReportContent, SplitCount
 
 OUTCOMES = {
@@ -171,6 +172,7 @@ def make_content(
         "floor": floor,
         "guidance": {"5ae0" * 4: Guided(0.1, 64, 64)},
         "alpha": 0.05,
+        "look": Look(number=1, plan="0f1e2d3c", frozen_before=True, earlier={}),
         "bonferroni": 14,
         "settings": {
             "task": task,

@@ -3,7 +3,6 @@
 Products of sparse codes with a weight matrix, and their gradients, are made without ever forming the dense codes.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -155,32 +154,6 @@ class BatchCodes:
         return dense.index_put((self.entries.rows, self.entries.columns), self.values)
 
 
-def active_values(
-    pre_activations: Tensor,
-    centred: Tensor,
-    encoder: Tensor,
-    neuron_bias: Tensor,
-    input_bias: Tensor,
-    entries: ActiveEntries,
-) -> Tensor:
-    """ReLU of the pre-activations at the active entries, differentiable in encoder and biases.
-
-    Args:
-        pre_activations: (nnz,) values of ``encoder @ (x - input_bias) + neuron_bias`` at the entries, without graph.
-        centred: (n, d) ``x - input_bias``, without graph.
-        encoder: (m, d) parameter.
-        neuron_bias: (m,) parameter.
-        input_bias: (d,) parameter.
-        entries: the active entries.
-
-    Returns:
-        (nnz,) activations; gradients flow to the three parameters.
-    """
-    if not torch.is_grad_enabled():
-        return pre_activations.relu()
-    return _ActiveValues.apply(pre_activations, centred, encoder, neuron_bias, input_bias, entries)
-
-
 def _bag_sum(table: Tensor, positions: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
     return functional.embedding_bag(positions, table, starts, mode="sum", per_sample_weights=weights)
 
@@ -207,7 +180,11 @@ class _AddWeightGradient(torch.autograd.Function):
 
 
 class _ActiveValues(torch.autograd.Function):
-    """ReLU of selected pre-activations with sparse gradients for the encoder and both biases."""
+    """ReLU (nnz,) of pre-activations at the active entries, with sparse gradients for the encoder and both biases.
+
+    ``pre_activations`` (nnz,) are the values of ``encoder @ centred + neuron_bias`` there, ``centred`` (n, d) is
+    ``x - input_bias``; neither has a graph.
+    """
 
     @staticmethod
     def forward(
@@ -338,8 +315,10 @@ class SparseAutoencoder(nn.Module):
         return self.encode(x).decode(self.decoder) + self.input_bias
 
     def _codes(self, entries: ActiveEntries, selected: Tensor, centred: Tensor) -> BatchCodes:
-        values = active_values(selected, centred, self.encoder, self.neuron_bias, self.input_bias, entries)
-        return BatchCodes(values, entries)
+        if not torch.is_grad_enabled():
+            return BatchCodes(selected.relu(), entries)
+        parameters = self.encoder, self.neuron_bias, self.input_bias
+        return BatchCodes(_ActiveValues.apply(selected, centred, *parameters, entries), entries)
 
     def _largest_of_rows(
         self, pre: Tensor, k: int, segments: tuple[int, ...], among: Tensor | None = None
@@ -415,18 +394,15 @@ _BLOCK_ELEMENTS = 2**21
 
 
 @torch.no_grad()
-def encode(
-    sae: SparseAutoencoder, embeddings: np.ndarray, *, batch_size: int = 8192, device: str = "cpu"
-) -> sp.csr_matrix:
+def encode(sae: SparseAutoencoder, embeddings: np.ndarray, *, batch_size: int = 8192) -> sp.csr_matrix:
     """Activations of every text: (n, m) CSR in the autoencoder's precision (float32), columns ascending in each row.
 
-    Only activations > 0 are stored. The autoencoder is left as it was, and where it was.
+    Only activations > 0 are stored. The autoencoder is left as it was, and computes where it is.
 
     Args:
         sae: trained.
         embeddings: (n, d) float32.
         batch_size: most texts encoded at once; fewer where m is large.
-        device: where to compute.
 
     Raises:
         MethodError: the dimension is not the autoencoder's, or an embedding is not finite.
@@ -437,8 +413,6 @@ def encode(
             "dimensions; use the embedding model that it was trained with."
         )
     m, dtype = sae.config.m, sae.encoder.dtype
-    if sae.encoder.device != torch.device(device):
-        sae = copy.deepcopy(sae).to(device)
     size = max(1, min(batch_size, _BLOCK_ELEMENTS // m))
     blocks = []
     for start in range(0, len(embeddings), size):
@@ -447,7 +421,7 @@ def encode(
         if not finite.all():
             row = start + int(np.flatnonzero(~finite)[0])
             raise MethodError(f"The embedding of row {row} is not finite. Embed the texts again.")
-        blocks.append(_encode_block(sae, torch.tensor(block, dtype=dtype, device=device)))
+        blocks.append(_encode_block(sae, torch.tensor(block, dtype=dtype, device=sae.encoder.device)))
     if not blocks:
         return sp.csr_matrix((0, m), dtype=torch.empty(0, dtype=dtype).numpy().dtype)
     data, columns, counts = (np.concatenate(parts) for parts in zip(*blocks, strict=True))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cache
 
 import numpy as np
 
@@ -57,24 +57,6 @@ class Segment:
         return self.intercepts - alpha * self.slopes
 
 
-class Correlated(Protocol):
-    """What the homotopy reads of a matrix of standardised columns."""
-
-    @property
-    def n_rows(self) -> int:
-        """Rows n."""
-
-    @property
-    def n_columns(self) -> int:
-        """Columns m."""
-
-    def transposed_product(self, vector: np.ndarray) -> np.ndarray:
-        """Z^T r."""
-
-    def gram_column(self, j: int) -> np.ndarray:
-        """Z^T z_j / n."""
-
-
 class TiedPathError(Exception):
     """The homotopy came back to a set of columns without moving: exact ties must be broken first."""
 
@@ -109,22 +91,28 @@ class LassoPath:
         finished: True once alpha = 0 is reached.
     """
 
-    def __init__(self, matrix: Correlated, target: np.ndarray, usable: np.ndarray, *, jitter: float = 0.0) -> None:
+    def __init__(
+        self,
+        correlation: np.ndarray,
+        usable: np.ndarray,
+        spread: float,
+        gram: Callable[[list[int]], np.ndarray],
+        *,
+        jitter: float = 0.0,
+    ) -> None:
         """Start at the top.
 
         Args:
-            matrix: standardised codes, n x m, or their Gram matrix in the same guise.
-            target: (n,) float64.
+            correlation: (m,) Z^T y / n of the standardised columns and the outcome about its mean.
             usable: (m,) bool, columns that may become active.
+            spread: standard deviation of the outcome.
+            gram: (k columns) -> (k, m) their rows of Z^T Z / n.
             jitter: relative size of a fixed perturbation of the correlations with y that breaks exact ties.
         """
-        self._matrix, self._usable = matrix, usable
-        self._target = target - target.mean()
-        correlation = matrix.transposed_product(self._target) / matrix.n_rows
+        self._usable, self._gram = usable, gram
         if jitter:
-            correlation *= 1.0 + jitter * np.random.default_rng(0).uniform(-1, 1, matrix.n_columns)
+            correlation = correlation * (1.0 + jitter * np.random.default_rng(0).uniform(-1, 1, len(correlation)))
         self._correlation = np.where(usable, correlation, 0.0)
-        self._gram_rows: dict[int, np.ndarray] = {}
         first = int(np.argmax(np.abs(self._correlation)))
         self.top = float(abs(self._correlation[first]))
         self._alpha = self.top
@@ -132,8 +120,14 @@ class LassoPath:
         self._standstill: set[frozenset[int]] = set()
         self.segments: list[Segment] = []
         # Nothing correlates with y beyond rounding: the path is empty.
-        rounding = 1e-13 * float(np.sqrt(np.mean(self._target**2)))
-        self.finished = self.top <= rounding
+        self.finished = self.top <= 1e-13 * spread
+
+    @staticmethod
+    def of(matrix: StandardisedCodes, target: np.ndarray, usable: np.ndarray, *, jitter: float = 0.0) -> "LassoPath":
+        """Of an outcome (n,) on codes (n, m), of whose Gram matrix only rows that are needed are computed."""
+        centred, column = target - target.mean(), cache(matrix.gram_column)
+        correlation, spread = matrix.transposed_product(centred) / matrix.n_rows, float(np.sqrt(np.mean(centred**2)))
+        return LassoPath(correlation, usable, spread, lambda columns: np.stack([*map(column, columns)]), jitter=jitter)
 
     def extend(self, alpha: float, max_active: int) -> None:
         """Follow the path down to alpha, or until more than max_active columns are active."""
@@ -147,12 +141,6 @@ class LassoPath:
                 return segment
         return None
 
-    def _gram(self) -> np.ndarray:
-        for j in self._active:
-            if j not in self._gram_rows:
-                self._gram_rows[j] = self._matrix.gram_column(j)
-        return np.stack([self._gram_rows[j] for j in self._active])
-
     def _step(self) -> None:
         """One stretch: from the current knot to the next join or drop.
 
@@ -160,7 +148,7 @@ class LassoPath:
         |p + alpha q| rises to alpha, one drops where its coefficient shrinks to 0 as alpha falls.
         """
         active, signs = np.array(self._active), np.array(self._signs)
-        gram = self._gram()
+        gram = self._gram(self._active)
         right = np.column_stack([self._correlation[active], signs])
         u, v = np.linalg.solve(gram[:, active], right).T
         joins, join_signs = self._joins(gram, active, u, v)
@@ -201,13 +189,18 @@ class LassoPath:
         self.segments.append(segment)
 
     def violation(
-        self, matrix: StandardisedCodes, alpha: float, columns: np.ndarray, coefficients: np.ndarray
+        self,
+        matrix: StandardisedCodes,
+        target: np.ndarray,
+        alpha: float,
+        columns: np.ndarray,
+        coefficients: np.ndarray,
     ) -> float:
         """Largest breach of the optimality conditions over ALL usable columns, relative to `top`.
 
         |z_j^T r| / n <= alpha for every column, with equality and the right sign on the active ones; r from data.
         """
-        residual = self._target - matrix.product(columns, coefficients)
+        residual = target - target.mean() - matrix.product(columns, coefficients)
         gradient = matrix.transposed_product(residual) / matrix.n_rows
         outside = np.abs(gradient[self._usable]).max(initial=0.0) - alpha
         inside = np.abs(gradient[columns] - alpha * np.sign(coefficients)).max(initial=0.0)
@@ -226,12 +219,12 @@ def choose_lasso(matrix: StandardisedCodes, target: np.ndarray, usable: np.ndarr
         MethodError: the solution found does not satisfy the optimality conditions (ill-conditioned codes).
     """
     for jitter in (0.0, 1e-10):
-        path = LassoPath(matrix, target, usable, jitter=jitter)
+        path = LassoPath.of(matrix, target, usable, jitter=jitter)
         try:
             choice = _choose(path, matrix, usable, n_select)
         except (TiedPathError, np.linalg.LinAlgError):
             continue
-        if path.violation(matrix, choice.alpha, choice.columns, choice.coefficients) <= _KKT_TOLERANCE:
+        if path.violation(matrix, target, choice.alpha, choice.columns, choice.coefficients) <= _KKT_TOLERANCE:
             return choice
     raise MethodError(
         f"The lasso path with {n_select} neurons could not be computed to its optimality conditions: the active "

@@ -1,6 +1,6 @@
 """Selection put to the test: other texts of the same kind, other autoencoders, the other half, permuted labels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,8 +72,8 @@ def selection_frequency(
     if n_groups < 4 or shipped is None or not shipped.again:
         return np.full(len(columns), np.nan)
     codes, outcome = sp.csr_matrix(codes), np.asarray(outcome, dtype=np.float64)
-    nearest, run = _FROM_SUMS.get(selection.method, (_none_near, _by_rows))
-    near = nearest(codes, outcome, selection)
+    nearest, run = _FROM_SUMS.get(selection.method, (None, None))
+    near = nearest(codes, outcome, selection) if nearest else np.empty(0, dtype=np.int64)
     affordable = _MOST_NUMBERS // (codes.shape[1] * (len(near) + 2))
     n_blocks = min(n_groups, max(_FEWEST_BLOCKS, min(_MOST_BLOCKS, affordable)))
     blocks = (rng.permutation(n_groups) % n_blocks)[groups]
@@ -81,8 +81,11 @@ def selection_frequency(
     for pair in range(pairs):
         halves[2 * pair, rng.permutation(n_blocks)[: n_blocks // 2]] = True
         halves[2 * pair + 1] = ~halves[2 * pair]
+    found: Iterable[list[int] | np.ndarray] = _by_rows(codes, outcome, blocks, halves, selection)
+    if run:
+        found = run(codes, blocks, BlockSums.of(codes, outcome, blocks, near), halves, selection)
     counts = np.zeros(codes.shape[1])
-    for again in run(codes, outcome, blocks, halves, near, selection):
+    for again in found:
         counts[again] += 1
     return counts[columns] / (2 * pairs)
 
@@ -117,59 +120,35 @@ def _near(codes: sp.csr_matrix, outcome: np.ndarray, selection: Selection) -> np
     return np.unique(np.concatenate(found))
 
 
-def _none_near(codes: sp.csr_matrix, outcome: np.ndarray, selection: Selection) -> np.ndarray:
-    return np.empty(0, dtype=np.int64)
-
-
 def _by_rows(
-    codes: sp.csr_matrix,
-    outcome: np.ndarray,
-    blocks: np.ndarray,
-    halves: np.ndarray,
-    near: np.ndarray,
-    selection: Selection,
-) -> list[list[int]]:
+    codes: sp.csr_matrix, outcome: np.ndarray, blocks: np.ndarray, halves: np.ndarray, selection: Selection
+) -> Iterator[list[int]]:
     """Columns selected from the rows of each half, as the selection itself went: any method; none where none can be."""
-    found = []
+    how, n_select = {"method": selection.method, "task": selection.task}, len(selection.columns)
     for half in (half[blocks] for half in halves):
         if np.ptp(outcome[half]) > 0:
-            again = select_for_each(
-                codes[half], [outcome[half]], len(selection.columns), method=selection.method, task=selection.task
-            )
-            found.append(again[0].columns)
-    return found
+            yield select_for_each(codes[half], [outcome[half]], n_select, **how)[0].columns
 
 
 def _by_correlation(
-    codes: sp.csr_matrix,
-    outcome: np.ndarray,
-    blocks: np.ndarray,
-    halves: np.ndarray,
-    near: np.ndarray,
-    selection: Selection,
+    codes: sp.csr_matrix, blocks: np.ndarray, of_blocks: BlockSums, halves: np.ndarray, selection: Selection
 ) -> list[np.ndarray]:
     """The columns of largest |r| in each half."""
-    sums = BlockSums.of(codes, outcome, blocks, near).halves(halves)
+    sums = HalfSums(of_blocks, halves)
     size = np.where(sums.varies & _usable(codes.shape[1], selection), np.abs(sums.with_outcome), -1.0)
     best = np.argsort(-size, axis=1, kind="stable")[:, : len(selection.columns)]
     return [columns[row[columns] >= 0] for columns, row in zip(best, size, strict=True)]
 
 
 def _by_lasso(
-    codes: sp.csr_matrix,
-    outcome: np.ndarray,
-    blocks: np.ndarray,
-    halves: np.ndarray,
-    near: np.ndarray,
-    selection: Selection,
+    codes: sp.csr_matrix, blocks: np.ndarray, of_blocks: BlockSums, halves: np.ndarray, selection: Selection
 ) -> list[np.ndarray]:
     """The columns of the first lasso solution with as many neurons as were selected, in each half."""
     usable, n_select = _usable(codes.shape[1], selection), len(selection.columns)
-    of_blocks = BlockSums.of(codes, outcome, blocks, near)
     found: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(halves)
     open_halves = np.arange(len(halves))
     for _ in range(_ROUNDS):
-        near, sums = of_blocks.near, of_blocks.halves(halves[open_halves])
+        near, sums = of_blocks.near, HalfSums(of_blocks, halves[open_halves])
         grams, weights = sums.gram(), np.zeros((len(open_halves), len(near)))
         bounds = np.empty(len(open_halves))
         for place, half in enumerate(open_halves):
@@ -189,40 +168,10 @@ def _by_lasso(
 
 
 # Methods that sums over blocks of clusters are enough for, and the columns whose products they need; others read rows.
-_FROM_SUMS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., Sequence[Sequence[int] | np.ndarray]]]] = {
+_FROM_SUMS: dict[str, tuple[Callable[..., np.ndarray] | None, Callable[..., list[np.ndarray]]]] = {
     "lasso": (_near, _by_lasso),
-    "correlation": (_none_near, _by_correlation),
+    "correlation": (None, _by_correlation),
 }
-
-
-class _Gram:
-    """One half's Gram matrix as `LassoPath` reads a matrix of standardised codes."""
-
-    n_rows = 1
-
-    def __init__(self, gram: np.ndarray, with_outcome: np.ndarray) -> None:
-        self.gram, self._with_outcome, self.n_columns = gram, with_outcome, len(gram)
-
-    def transposed_product(self, _: np.ndarray) -> np.ndarray:
-        """Covariance of every column with the outcome."""
-        return self._with_outcome
-
-    def gram_column(self, j: int) -> np.ndarray:
-        """Correlation of column j with every column."""
-        column: np.ndarray = self.gram[j]
-        return column
-
-
-class _GramPath(LassoPath):
-    """The path on a Gram matrix that is there: its rows need not be gathered one by one."""
-
-    def __init__(self, matrix: _Gram, target: np.ndarray, usable: np.ndarray, *, jitter: float) -> None:
-        super().__init__(matrix, target, usable, jitter=jitter)
-        self._whole = matrix.gram
-
-    def _gram(self) -> np.ndarray:
-        rows: np.ndarray = self._whole[self._active]
-        return rows
 
 
 def _path(
@@ -230,11 +179,9 @@ def _path(
 ) -> tuple[float, np.ndarray, np.ndarray]:
     """Alpha, positions in `near` and coefficients of the first solution with n_select columns, or the last one."""
     able = sums.varies[half, near]
-    with_outcome = np.where(able, sums.with_outcome[half, near], 0.0)
-    matrix = _Gram(gram, with_outcome)
-    spread = np.array([-1.0, 1.0]) * sums.outcome_spread[half]
+    spread = float(sums.outcome_spread[half])
     for jitter in (0.0, 1e-10, 1e-8):
-        path = _GramPath(matrix, spread, able, jitter=jitter)
+        path = LassoPath(sums.with_outcome[half, near], able, spread, gram.__getitem__, jitter=jitter)
         try:
             # Stops behind the first stretch on which more columns are active than were wanted.
             path.extend(0.0, n_select)
@@ -333,10 +280,9 @@ def permuted_labels(train: Rows, holdout: Rows, rule: Rule, runs: int, rng: np.r
 
 def permuted_concepts(design: HoldoutDesign, rule: Rule, runs: int, rng: np.random.Generator) -> NegativeControl:
     """The report's own concepts against permuted outcomes of the holdout."""
-    groups = np.unique(design.clusters, return_inverse=True)[1]
     results = []
     for _ in range(runs):
-        outcome = without_relation(design.outcome, groups, rule.task, rng)
+        outcome = _permuted(design, rule.task, rng)
         shuffled = HoldoutDesign(design.concepts, outcome, design.clusters, design.controls, design.task)
         results.append(_test(shuffled, [0.0] * design.concepts.shape[1], rule))
     return _summary("permuted labels, own concepts", results)
@@ -363,7 +309,7 @@ def most_by_chance(runs: int, alpha: float) -> int:
     return int(stats.binom.ppf(0.95, runs, alpha))
 
 
-def _permuted(rows: Rows, task: str, rng: np.random.Generator) -> np.ndarray:
+def _permuted(rows: Rows | HoldoutDesign, task: str, rng: np.random.Generator) -> np.ndarray:
     return without_relation(rows.outcome, np.unique(rows.clusters, return_inverse=True)[1], task, rng)
 
 

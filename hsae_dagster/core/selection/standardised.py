@@ -307,10 +307,6 @@ class BlockSums:
         with_near = np.concatenate([self.with_near, more], axis=2)
         return replace(self, near=np.concatenate([self.near, further]), with_near=with_near)
 
-    def halves(self, members: np.ndarray) -> "HalfSums":
-        """Moments of unions of blocks, members (H, B) bool."""
-        return HalfSums(self, members)
-
 
 def _parts(codes: sp.csr_matrix, blocks: np.ndarray) -> Iterator[tuple[np.ndarray, sp.csr_matrix]]:
     """Rows of each block and the codes there, float64."""
@@ -329,7 +325,7 @@ def _products(part: sp.csr_matrix, near: np.ndarray) -> np.ndarray:
 
 
 class HalfSums:
-    """Moments of H unions of blocks, each standardised by itself.
+    """Moments of H unions of blocks, members (H, B) bool, each standardised by itself.
 
     Attributes:
         x: (H, m) column means.

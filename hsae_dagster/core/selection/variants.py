@@ -130,12 +130,8 @@ def select_within(
     if not able.size or not np.abs(with_outcome[able]).max(initial=0.0) > 0:
         raise MethodError("Neither label nor neurons vary within strata, so nothing can be selected; drop `within`.")
     scale = np.sqrt(variance[able])
-    return _first_neurons(
-        gram[np.ix_(able, able)] / np.outer(scale, scale),
-        with_outcome[able] / scale,
-        [terms[j] for j in able],
-        n_select,
-    )
+    among = gram[np.ix_(able, able)] / np.outer(scale, scale)
+    return _first_neurons(among, with_outcome[able] / scale, [terms[j] for j in able], n_select)
 
 
 def _with_products(
@@ -257,8 +253,16 @@ def select_distinct(
             f"{len(found)} selected neurons are near-copies of others that were selected: there are not enough neurons "
             f"to have {n_select} distinct ones. Select fewer, or train a larger autoencoder."
         )
-    members = _families(selection.columns, left_out, activations, directions, limits)
-    return DistinctSelection(selection, members, tuple(notes))
+    # Who stands for each near-copy in the end; one that nothing selected resembles has none.
+    members, selected = [], selection.columns
+    if left_out:
+        correlation, cosine = likeness_of(selected, left_out, activations, directions)
+        for i, column in enumerate(left_out):
+            place = _closest(correlation[:, i], cosine[:, i], limits)
+            if place is not None:
+                alike = float(correlation[place, i]), float(cosine[place, i])
+                members.append(Member(selected[place], column, *alike))
+    return DistinctSelection(selection, tuple(members), tuple(notes))
 
 
 def near_copies(
@@ -300,22 +304,3 @@ def _closest(correlation: np.ndarray, cosine: np.ndarray, limits: Limits) -> int
     if not beyond.any():
         return None
     return int(np.argmax(np.where(beyond, np.maximum(np.abs(correlation), cosine), -np.inf)))
-
-
-def _families(
-    selected: list[int],
-    left_out: list[int],
-    activations: sparse.csr_matrix,
-    directions: np.ndarray,
-    limits: Limits,
-) -> tuple[Member, ...]:
-    """The selected neuron that stands for each near-copy in the end; one that nothing selected resembles has none."""
-    if not left_out:
-        return ()
-    correlation, cosine = likeness_of(selected, left_out, activations, directions)
-    members = []
-    for i, column in enumerate(left_out):
-        place = _closest(correlation[:, i], cosine[:, i], limits)
-        if place is not None:
-            members.append(Member(selected[place], column, float(correlation[place, i]), float(cosine[place, i])))
-    return tuple(members)
