@@ -198,7 +198,7 @@ class Interpretation(Section):
     def _bins_rise(self) -> "Interpretation":
         for name, ends in (("bin", self.bin), ("low_bin", self.low_bin)):
             if ends is not None and ends[0] >= ends[1]:
-                raise ValueError(f"{name} {list(ends)} must rise, from a lower to a higher percentile")
+                raise ValueError(f"{name} {list(ends)} must rise; write the lower percentile first, such as [80, 100]")
         if self.low_bin is not None and self.low_bin[1] > self.bin[0]:
             raise ValueError(
                 f"low_bin {list(self.low_bin)} reaches into bin {list(self.bin)}; end it at {self.bin[0]:g} or below"

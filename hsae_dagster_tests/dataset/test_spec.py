@@ -48,7 +48,10 @@ def test_defaults_fill_everything_but_three_fields(tmp_path: Path) -> None:
             ["finds claims offline", "set interpretation.model to `lexical`"],
         ),
         ("interpretation: {sampling: best}\n", ["`interpretation.sampling`", "'best'", "'percentile' or 'top'"]),
-        ("interpretation: {bin: [100, 80]}\n", ["`interpretation`", "bin [100.0, 80.0] must rise"]),
+        (
+            "interpretation: {bin: [100, 80]}\n",
+            ["`interpretation`", "bin [100.0, 80.0] must rise", "write the lower percentile first"],
+        ),
         ("interpretation: {low_bin: [0, 90]}\n", ["low_bin [0.0, 90.0] reaches into bin", "80 or below"]),
         ("interpretation: {low_bin: [0, 20], sampling: top}\n", ["low_bin belongs to sampling `percentile`"]),
         ("inference: {alpha: often}\n", ["`inference.alpha`", "'often'"]),

@@ -76,7 +76,8 @@ class SAEConfig(BaseModel):
             raise ValueError("head_neurons and distinct_weight shape guidance by the label; set label_weight above 0")
         ends = self.prefixes
         if ends is not None and not (ends and list(ends) == sorted({*ends}) and ends[0] > 0 and ends[-1] == self.m):
-            raise ValueError(f"prefixes {list(ends)} must rise strictly and end at m = {self.m}")
+            wanted = f"must rise strictly and end at m = {self.m}; write them so, or leave them out"
+            raise ValueError(f"prefixes {list(ends)} {wanted}")
         return self
 
     @property
