@@ -133,13 +133,12 @@ def _two_datasets(log: "LineageLog", first: str, second: str) -> None:
     if not alike + moved:
         click.echo("Datasets share concepts where they share texts and autoencoders.\n")
     p_values = [{row["concept_id"]: row["p_holm"] for row in record.hypotheses} for record in (old, new)]
-    tasks = [str(record.summary["task"]) for record in (old, new)]
     for change in changes:
         if change.kind != "unchanged":
             click.echo(f"  {short_claim(change.standing.claim, _SHOWN_WORDS)}")
-            sides = (change.before, change.after)
-            for name, side, p, task in zip((first, second), sides, p_values, tasks, strict=True):
-                click.echo(f"    {name}: {side_words(side, None if side is None else p[side.hypothesis_id], task)}")
+            for record, side, p in zip((old, new), (change.before, change.after), p_values, strict=True):
+                words = side_words(side, p[side.hypothesis_id] if side else None, str(record.summary["task"]))
+                click.echo(f"    {record.dataset}: {words}")
 
 
 def _one_dataset(log: "LineageLog", dataset: str, before: int | None, after: int | None) -> None:
@@ -168,8 +167,7 @@ def _chosen(
     known = ", ".join(str(number) for number in records) or "none"
     if len(records) < 2 and before is None:
         raise click.ClickException(f"`{dataset}` has fewer than two evaluations to compare (known: {known}).")
-    last = max(records, default=0)
-    new = after if after is not None else last
+    new = after if after is not None else max(records, default=0)
     old = before if before is not None else new - 1
     for number in (old, new):
         if number not in records:
@@ -370,8 +368,7 @@ def asked(hypothesis: str, text_id: str | None, candidate: int | None) -> None:
     dataset = load_dataset(project.data, records[-1].dataset)
     row = hypothesis_of(records[-1], hypothesis)
     click.echo(f"{row['hypothesis_id']}  The text {row['claim']}")
-    judged = [asked_about_text(project, dataset, row, text_id)] if text_id else None
-    found = judged or asked_for_words(project, dataset, row)
+    found = [asked_about_text(project, dataset, row, text_id)] if text_id else asked_for_words(project, dataset, row)
     for number, each in enumerate(found):
         if candidate in (None, number):
             for line in _question_lines(each):

@@ -32,13 +32,10 @@ class _OnceEach(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         first: dict[str, Any] = {}
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if (mark := first.setdefault(key.value, key.start_mark)) is not key.start_mark:
-                raise yaml.constructor.ConstructorError(
-                    None,
-                    None,
-                    f"`{key.value}` stands here and in line {mark.line + 1}; keep one of them",
-                    key.start_mark,
-                )
+            mark: Any = first.setdefault(key.value, key.start_mark)
+            if mark is not key.start_mark:
+                said = f"`{key.value}` stands here and in line {mark.line + 1}; keep one of them"
+                raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
         return super().construct_mapping(node, deep)
 
 

@@ -236,7 +236,7 @@ def _faulty(present: pl.Series, numbers: pl.Series) -> tuple[int, str] | None:
 
 def _words(cells: pl.Series) -> float:
     """Mean number of words; scripts without spaces have about one for every two signs, and a picture is one."""
-    spaced, unspaced, pictures = (cells.str.count_matches(each).sum() for each in (r"\S+", UNSPACED, PICTURES))
+    spaced, unspaced, pictures = (int(cells.str.count_matches(each).sum()) for each in (r"\S+", UNSPACED, PICTURES))
     return (spaced + unspaced / 2 + pictures) / cells.len()
 
 

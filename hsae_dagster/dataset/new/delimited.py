@@ -235,14 +235,10 @@ csv.field_size_limit(2**31 - 1)
 
 @dataclass(frozen=True)
 class Reading:
-    """A file as one separator and one way of quoting have it.
+    """A file as one separator and one way of quoting have it: records from the line of names on, without blank lines.
 
-    Attributes:
-        separator: between cells.
-        quoting: how cells with separators were protected.
-        records: from the line of names on, blank lines left out.
-        fault: why it cannot be so, with the line; None where every record has as many cells as there are names.
-        said: what about it was unusual.
+    `fault` says why it cannot be so, with the line; it is None where every record has as many cells as there are names.
+    `said` is what was unusual.
     """
 
     separator: str
