@@ -48,8 +48,7 @@ def _walk(log: "LineageLog", what: str, records: Sequence["EvaluationRecord"], n
         raise click.ClickException(f"Evaluation {number} has no hypothesis `{what}`. These have: {known}.")
     key = next(row["hypothesis_id"] for row in chosen.hypotheses if row["hypothesis_id"].startswith(what))
     quoted = log.quoted(chosen, key)
-    for line in lineage_lines(chosen, key, records, quoted):
-        click.echo(line)
+    click.echo("\n".join(lineage_lines(chosen, key, records, quoted)))
     for reason in staleness(log.store, chosen, _files_now(chosen.dataset)):
         click.echo(f"Stale: {reason}")
 
@@ -133,13 +132,12 @@ def _two_datasets(log: "LineageLog", first: str, second: str) -> None:
     if not alike + moved:
         click.echo("Datasets share concepts where they share texts and autoencoders.\n")
     p_values = [{row["concept_id"]: row["p_holm"] for row in record.hypotheses} for record in (old, new)]
-    tasks = [str(record.summary["task"]) for record in (old, new)]
     for change in changes:
         if change.kind != "unchanged":
             click.echo(f"  {short_claim(change.standing.claim, _SHOWN_WORDS)}")
-            sides = (change.before, change.after)
-            for name, side, p, task in zip((first, second), sides, p_values, tasks, strict=True):
-                click.echo(f"    {name}: {side_words(side, None if side is None else p[side.hypothesis_id], task)}")
+            for record, side, p in zip((old, new), (change.before, change.after), p_values, strict=True):
+                words = side_words(side, p[side.hypothesis_id] if side else None, str(record.summary["task"]))
+                click.echo(f"    {record.dataset}: {words}")
 
 
 def _one_dataset(log: "LineageLog", dataset: str, before: int | None, after: int | None) -> None:
@@ -168,8 +166,7 @@ def _chosen(
     known = ", ".join(str(number) for number in records) or "none"
     if len(records) < 2 and before is None:
         raise click.ClickException(f"`{dataset}` has fewer than two evaluations to compare (known: {known}).")
-    last = max(records, default=0)
-    new = after if after is not None else last
+    new = after if after is not None else max(records, default=0)
     old = before if before is not None else new - 1
     for number in (old, new):
         if number not in records:
@@ -193,8 +190,7 @@ def text(wanted: tuple[str, ...], dataset: str | None, most: int) -> None:
     shown = 0
     for name in names:
         for key in find_texts(project, name, words, most):
-            for line in _lines(text_trail(project, name, key)):
-                click.echo(line)
+            click.echo("\n".join(_lines(text_trail(project, name, key))))
             click.echo("")
             shown += 1
     if not shown:
@@ -238,19 +234,14 @@ def try_text(text: str | None, dataset: str, file: Path | None) -> None:
     project = opened()
     if (text is None) == (file is None):
         raise click.ClickException('Give one text: as an argument, as in `hsae try "some text"`, or with --file.')
-    words = _read(file) if file else text or ""
+    try:
+        words = file.read_text(encoding="utf-8") if file else text or ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.ClickException(f"{file} cannot be read as UTF-8 text: {error}.") from error
     if not words.strip():
         raise click.ClickException("The text is empty, so no claim can hold for it.")
     record, tried = try_claims(project, dataset, words)
-    for line in _claim_lines(tried, str(record.summary["task"])):
-        click.echo(line)
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"{file} cannot be read as UTF-8 text: {error}.") from error
+    click.echo("\n".join(_claim_lines(tried, str(record.summary["task"]))))
 
 
 def _claim_lines(tried: "list[Tried]", task: str) -> Iterator[str]:
@@ -305,8 +296,7 @@ def cost(dataset: str, trial: bool) -> None:
         }
         for stage, model, estimate, basis in [*lines, ("all", "", total, "")]
     ]
-    for line in columns(rows, terminal_width()):
-        click.echo(line)
+    click.echo("\n".join(columns(rows, terminal_width())))
     spending = declared.spec.spending
     spent = open_account(project, declared, "cost", "estimate").ledger.spent(dataset)
     unpriced = f" and {spent.unpriced:,} calls of unknown price" if spent.unpriced else ""
@@ -370,12 +360,10 @@ def asked(hypothesis: str, text_id: str | None, candidate: int | None) -> None:
     dataset = load_dataset(project.data, records[-1].dataset)
     row = hypothesis_of(records[-1], hypothesis)
     click.echo(f"{row['hypothesis_id']}  The text {row['claim']}")
-    judged = [asked_about_text(project, dataset, row, text_id)] if text_id else None
-    found = judged or asked_for_words(project, dataset, row)
+    found = [asked_about_text(project, dataset, row, text_id)] if text_id else asked_for_words(project, dataset, row)
     for number, each in enumerate(found):
         if candidate in (None, number):
-            for line in _question_lines(each):
-                click.echo(line)
+            click.echo("\n".join(_question_lines(each)))
 
 
 def _question_lines(asked: "Asked") -> Iterator[str]:

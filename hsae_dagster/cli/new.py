@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hsae_dagster.cli.run import opened
 from hsae_dagster.errors import DatasetError, MethodError
-from hsae_dagster.orchestration.project import Project
+from hsae_dagster.orchestration.project import Project, prepare_home, project_root
 
 if TYPE_CHECKING:
     from hsae_dagster.dataset.discovery import Dataset
@@ -69,10 +68,10 @@ def new(
     from hsae_dagster.dataset.new.intake import exists_already, name_for, publish, take_in, write_plain
     from hsae_dagster.dataset.new.proposal import Wishes, propose, render
 
-    project = opened()
+    prepare_home(project_root())
     how = _how_to_pair(pairs_within, pairs, least_margin, move)
     name = check_name(name or (f"{name_for(source)[:58]}_pairs" if how else name_for(source)))
-    target = project.data / name
+    target = Project.here().data / name
     if (target / "dataset.yaml").exists():
         raise DatasetError(exists_already(source, target))
     intake = take_in(source, encoding=encoding, sheet=sheet)
@@ -112,7 +111,8 @@ def check(dataset: str) -> None:
     from hsae_dagster.dataset.rows import read_rows
     from hsae_dagster.dataset.values import missing_codes
 
-    project = opened()
+    prepare_home(project_root())
+    project = Project.here()
     loaded = load_dataset(project.data, dataset)
     rows = read_rows(loaded)
     click.echo(describe(loaded, rows, project.results))

@@ -76,8 +76,7 @@ def print_findings(dataset: str, seconds: float) -> None:
         used = "each on the half of the texts that it was not found in"
         used += "" if first else ", which an earlier look has used"
     click.echo(f"\nWhat goes with {summary['outcome']} in `{dataset}`, tested {used}:\n")
-    for line in columns(rows, terminal_width()):
-        click.echo(line)
+    click.echo("\n".join(columns(rows, terminal_width())))
     found, tested = summary["confirmed"], summary["tested"]
     click.echo(f"\n{found} of {tested} claims confirmed (corrected for all tests; alpha {summary['alpha']:g}).")
     if summary["unreadable"]:

@@ -32,13 +32,10 @@ class _OnceEach(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         first: dict[str, Any] = {}
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if (mark := first.setdefault(key.value, key.start_mark)) is not key.start_mark:
-                raise yaml.constructor.ConstructorError(
-                    None,
-                    None,
-                    f"`{key.value}` stands here and in line {mark.line + 1}; keep one of them",
-                    key.start_mark,
-                )
+            mark: Any = first.setdefault(key.value, key.start_mark)
+            if mark is not key.start_mark:
+                said = f"`{key.value}` stands here and in line {mark.line + 1}; keep one of them"
+                raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -59,23 +56,18 @@ def inherit(name: str, own: dict[str, Any], base: Any) -> dict[str, Any]:
     Raises:
         DatasetError: the variant extends itself or another variant, or names files.
     """
-    extended = own["extends"]
-    if extended == name:
+    if own["extends"] == name:
         raise DatasetError(f"Dataset `{name}` extends itself. Name another dataset in `extends`, or leave it out.")
+    why = None
     if not isinstance(base, dict):
-        raise DatasetError(
-            f"Dataset `{name}` extends `{extended}`, whose dataset.yaml holds no fields. Correct that one."
-        )
-    if "extends" in base:
-        raise DatasetError(
-            f"Dataset `{name}` extends `{extended}`, which itself extends `{base['extends']}`. Extend a dataset that "
-            "has files of its own, and repeat the settings that differ."
-        )
-    if "files" in own:
-        raise DatasetError(
-            f"Dataset `{name}` extends `{extended}` and so reads its files; take out `files`, or `extends` to declare "
-            "a dataset of its own."
-        )
+        why = ", whose dataset.yaml holds no fields. Correct that one."
+    elif "extends" in base:
+        why = f", which itself extends `{base['extends']}`. Extend a dataset that has files of its own, and repeat the "
+        why += "settings that differ."
+    elif "files" in own:
+        why = " and so reads its files; take out `files`, or `extends` to declare a dataset of its own."
+    if why:
+        raise DatasetError(f"Dataset `{name}` extends `{own['extends']}`{why}")
     return merge(base, own)
 
 

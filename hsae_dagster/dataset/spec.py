@@ -22,8 +22,6 @@ from hsae_dagster.dataset.sections import (
 
 Task = Literal["regression", "classification", "pairwise"]
 Percentile = Annotated[float, Field(ge=0.0, le=100.0)]
-
-
 # Below it, `splits.design: auto` takes two halves (docs/inference.md has what they find).
 FEW_ROWS = 5_000
 

@@ -72,7 +72,7 @@ def _amounts(column: pl.Series, separator: str | None) -> tuple[pl.Series, str, 
     cells = column.str.strip_chars()
     digits = cells.str.extract(MARKED, 1).str.strip_chars()
     filled = known(cells)
-    if not filled.any() or digits.is_not_null().sum() < SHARE * filled.sum():
+    if not filled.any() or int(digits.is_not_null().sum()) < SHARE * int(filled.sum()):
         return None
     how, doubt = _thousands(digits.drop_nulls(), separator)
     bare = _bare(digits, how)

@@ -370,13 +370,16 @@ def _write_adverts(
         text = None
         wanted = int(rng.integers(FEWEST_WORDS + 6, MOST_WORDS - 6))  # once: what is tried again must not be shorter
         while text is None or text in written:
-            text = _write_advert(_slots(employer, city, title, rng), title, list(sentences.values()), wanted, rng)
+            text = _write_advert(employer, city, title, list(sentences.values()), wanted, rng)
         written[text] = None
     return list(written)
 
 
-def _slots(employer: Employer, city: str, title: str, rng: np.random.Generator) -> dict[str, str]:
-    return {
+def _write_advert(
+    employer: Employer, city: str, title: str, said: list[str], wanted: int, rng: np.random.Generator
+) -> str | None:
+    """One try at `wanted` words or a few more: an advert as a file holds it, or None if it came out too long."""
+    slots = {
         "employer": employer.name,
         "city": city,
         "a_role": f"{'an' if title[0] in 'aeiou' else 'a'} {title}",
@@ -385,12 +388,6 @@ def _slots(employer: Employer, city: str, title: str, rng: np.random.Generator) 
         "week": str(rng.integers(20, 24)),
         **employer.facts,
     }
-
-
-def _write_advert(
-    slots: dict[str, str], title: str, said: list[str], wanted: int, rng: np.random.Generator
-) -> str | None:
-    """One try at `wanted` words or a few more: an advert as a file holds it, or None if it came out too long."""
     duties, boilerplate = OCCUPATIONS[title]["duties"], _ADVERTS["boilerplate"]
     # An employer's name may bring a full stop of its own (“Ltd.”).
     first, last = (_one(_ADVERTS[among], rng).format(**slots).replace("..", ".") for among in ("openings", "closings"))

@@ -5,9 +5,11 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import polars as pl
+import yaml
 from polars import selectors
 
 from hsae_dagster.dataset import values
@@ -15,6 +17,7 @@ from hsae_dagster.errors import DatasetError
 
 Kind = Literal["text", "number", "flag", "category", "key", "date", "row number", "empty", "other"]
 
+WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 # Rows looked at for what needs every word; counts of distinct and missing values are of all rows.
 LOOKED_AT = 20_000
 MOST_LEVELS = 50
@@ -236,7 +239,7 @@ def _faulty(present: pl.Series, numbers: pl.Series) -> tuple[int, str] | None:
 
 def _words(cells: pl.Series) -> float:
     """Mean number of words; scripts without spaces have about one for every two signs, and a picture is one."""
-    spaced, unspaced, pictures = (cells.str.count_matches(each).sum() for each in (r"\S+", UNSPACED, PICTURES))
+    spaced, unspaced, pictures = (int(cells.str.count_matches(each).sum()) for each in (r"\S+", UNSPACED, PICTURES))
     return (spaced + unspaced / 2 + pictures) / cells.len()
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
-import yaml
 
-from hsae_dagster.dataset.new.columns import ReadTable, Record, names_at, table_of_records
+from hsae_dagster.dataset.new.columns import WORDS, ReadTable, Record, names_at, table_of_records
 from hsae_dagster.dataset.rows import READING_FAULTS
 from hsae_dagster.errors import DatasetError
 
@@ -27,15 +26,11 @@ LINES_NAMED = 5
 WINDOWS = ("cp1252", "cp1250", "cp1254", "cp1257", "iso8859_2", "iso8859_15")
 OLD = ("mac_roman", "cp850", "cp437", "cp852")
 # Letters beyond a to z, by language.
-LETTERS: tuple[frozenset[str], ...] = tuple(
-    map(frozenset, yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))["letters"])
-)
+LETTERS = [frozenset(letters) for letters in WORDS["letters"]]
 # Signs that every language uses, and that say nothing of it.
 NEUTRAL = frozenset("“”„‘’‚«»‹›–—…•€£¥¢¡¿°§·´®©™×½¼¾²³µ\u00a0\u00ad")
 KANA = re.compile("[\u3041-\u30ff]")
-WELL_FORMED = re.compile(
-    rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}",
-)
+WELL_FORMED = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 RARE = re.compile(r"mac_|cp(?!874)[478]\d\d$|cp1125|kz1048|hp_|ptcp|johab")
 FITS, CLEARLY = 0.97, 0.02
 
@@ -235,14 +230,10 @@ csv.field_size_limit(2**31 - 1)
 
 @dataclass(frozen=True)
 class Reading:
-    """A file as one separator and one way of quoting have it.
+    """A file as one separator and one way of quoting have it: records from the line of names on, without blank lines.
 
-    Attributes:
-        separator: between cells.
-        quoting: how cells with separators were protected.
-        records: from the line of names on, blank lines left out.
-        fault: why it cannot be so, with the line; None where every record has as many cells as there are names.
-        said: what about it was unusual.
+    `fault` says why it cannot be so, with the line; it is None where every record has as many cells as there are names.
+    `said` is what was unusual.
     """
 
     separator: str

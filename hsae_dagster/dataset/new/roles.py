@@ -3,20 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import polars as pl
-import yaml
 
-from hsae_dagster.dataset.new.columns import MISSING_MARKS, WHEN, ColumnProfile, words_of
+from hsae_dagster.dataset.new.columns import MISSING_MARKS, WHEN, WORDS, ColumnProfile, words_of
 from hsae_dagster.dataset.rows import settles
 from hsae_dagster.dataset.values import percents
 from hsae_dagster.errors import DatasetError
 
-_WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 # Words in names of columns, by the role that they hint at.
-NAMES: dict[str, frozenset[str]] = {role: frozenset(words.split()) for role, words in _WORDS["names"].items()}
+NAMES: dict[str, frozenset[str]] = {role: frozenset(words.split()) for role, words in WORDS["names"].items()}
 SIDES = (("a", "b"), ("1", "2"), ("0", "1"), ("left", "right"), ("first", "second"), ("x", "y"))
 # What says that the outcome is there and nothing more.
 ANSWERED = ("1", "1.0", "true", "yes", "y", "t", "ja", "oui", "si", "sí")
