@@ -97,7 +97,6 @@ class Mistakes:
 
     Attributes:
         neuron: column of the request that it is about.
-        phrase: a predicate.
         firing, found: texts that fire, and how many of them were judged to have it.
         silent, wrong: silent texts, and how many of them were judged to have it.
         right, missed, mistaken: rows of the request's texts to show: firing ones judged to have it, firing ones judged
@@ -139,13 +138,7 @@ class Interpreter(Protocol):
     def revise(
         self, request: InterpretationRequest, mistakes: Sequence[Mistakes], report: Report
     ) -> list[Concept | None]:
-        """Better words for each phrase; None where none could be had.
-
-        Args:
-            request: as given to `interpret`.
-            mistakes: of phrases, of one neuron each.
-            report: receives progress messages.
-        """
+        """Better words for each phrase, by its mistakes on what `interpret` was given; None where none could be had."""
         return [None] * len(mistakes)
 
     def estimate_revisions(self, request: InterpretationRequest) -> Estimate:

@@ -58,10 +58,7 @@ PLACE = "local"
 def local_server(field: str, path: Path, timeout: float) -> Server:
     """The server of a GGUF file, started where it does not run yet; it ends with this process.
 
-    Args:
-        field: of dataset.yaml, for error messages.
-        path: the file.
-        timeout: seconds without a byte before a try counts as lost.
+    `field` of dataset.yaml is for errors; after `timeout` seconds without a byte a try counts as lost.
 
     Raises:
         ProviderError: no such file, no runtime, or it cannot be loaded.

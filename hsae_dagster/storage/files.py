@@ -112,23 +112,15 @@ _CHUNK = 2**23
 
 
 def bind(results: Path, url: str) -> Path:
-    """Have a results folder belong to the object store at `url`, for good; returns the folder.
-
-    Raises:
-        StorageError: it belongs to another, or was worked in before.
-    """
+    """Have a results folder belong to the object store at `url`, for good; returns the folder. Raises as `bound`."""
     return bound(results, BINDING, "HSAE_STORE", url.rstrip("/"), ("records.sqlite", "objects"))
 
 
 def bound(results: Path, binding: str, variable: str, named: str, own: Sequence[str]) -> Path:
-    """Have a results folder belong to what `named` names, for good, if it names anything; returns the folder.
+    """Have a results folder belong to what the setting `variable` named, if it names anything, for good; returns it.
 
-    Args:
-        results: the folder.
-        binding: its file that says so.
-        variable: the setting that `named` comes from.
-        named: the address, or empty.
-        own: what a folder has that was worked in before; looks in it would be unknown elsewhere.
+    Its file `binding` says so. A folder that was worked in before has one of `own`: looks in it would be unknown
+    elsewhere.
 
     Raises:
         StorageError: it belongs to another, or was worked in before.

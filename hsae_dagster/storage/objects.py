@@ -26,11 +26,8 @@ _CURRENT = "current result"
 class StageInputs:
     """What a stage's result is a function of; equal inputs mean equal results.
 
-    Attributes:
-        asset: the stage's name.
-        code_version: version of the stage's code.
-        config: the part of the declaration that the stage reads (JSON-like).
-        upstream: data version of each upstream asset.
+    These are the stage's name, the version of its code, the part of the declaration that it reads (JSON-like), and the
+    data version of each upstream asset.
     """
 
     asset: str
@@ -58,8 +55,7 @@ class StoredObject:
         folder: where its files lie.
         data_version: fingerprint of its content files.
         inputs: what it was made from.
-        run_id: the run that made it.
-        created: when (ISO 8601, UTC).
+        run_id, created: the run that made it, and when (ISO 8601, UTC).
         reused: whether this call found it finished instead of making it.
     """
 
@@ -215,8 +211,6 @@ class ObjectStore:
 
     def pointed(self, dataset: str, asset: str) -> StoredObject:
         """The current result of `asset` for `dataset`, known by its manifest but with its files unread.
-
-        For whoever needs to know which result is current, not what is in it; `verified` makes it fit to be read.
 
         Raises:
             StorageError: it was never materialized, or has no manifest.

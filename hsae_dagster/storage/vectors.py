@@ -70,9 +70,8 @@ class VectorTable:
     def append(self, ids: list[str], vectors: np.ndarray) -> None:
         """Add rows in one commit; rows that another process has added meanwhile are not added twice.
 
-        Args:
-            ids: n keys, distinct and not in the table when `keys` was asked (the caller has anti-joined).
-            vectors: (n, dimensions) float32, finite.
+        `ids` are n keys, distinct and not in the table when `keys` was asked (the caller has anti-joined), `vectors`
+        (n, dimensions) float32.
 
         Raises:
             StorageError: the vectors' shape is not the set's, or a value is not finite.
@@ -170,11 +169,7 @@ class VectorTable:
         return None if state is None else VectorCopy(self.uri.with_name("vector_copies") / self.name, state)
 
     def borrow(self, wanted: set[str]) -> tuple[list[str], np.ndarray, list[str]]:
-        """Vectors that other datasets' tables of the same embedding set already hold.
-
-        Returns:
-            keys found, their vectors (n, dimensions) float32, and the datasets they came from.
-        """
+        """Keys that other datasets' tables of the same embedding set have, their vectors, and those datasets."""
         found: list[str] = []
         parts: list[np.ndarray] = []
         lenders: list[str] = []
@@ -307,15 +302,10 @@ def _numbers(version: int) -> tuple[int, int]:
 
 
 class VectorCopy:
-    """Vectors of one state of a table, rows in the order of their keys."""
+    """Vectors of one state (by `state_of`) of a table, rows in the order of their keys; a folder for each table."""
 
     def __init__(self, folder: Path, state: str) -> None:
-        """Name the copy; nothing is read.
-
-        Args:
-            folder: of all copies of the table.
-            state: `state_of` the table.
-        """
+        """Name the copy; nothing is read."""
         self._folder = folder
         self._vectors, self._keys = folder / f"{state}.npy", folder / f"{state}.parquet"
 
@@ -324,15 +314,10 @@ class VectorCopy:
         return self._vectors.is_file() and self._keys.is_file()
 
     def write(self, keys: Iterable[str], dimensions: int, batches: "Iterable[pa.RecordBatch]") -> bool:
-        """Make the copy, and remove those of other states.
+        """Make the copy of rows with these keys, each once, and remove those of other states.
 
-        Args:
-            keys: of all rows, each once.
-            dimensions: d.
-            batches: (key, vector) rows of the table, each key once, in any order.
-
-        Returns:
-            False where the disk did not take it, or a key has no row: nothing is left behind then.
+        `batches` are (key, vector) rows of the table, each key once, in any order. False where the disk did not take
+        it, or a key has no row: nothing is left behind then.
         """
         ordered = sorted(keys)
         aside = self._folder / f".{uuid.uuid4().hex}"

@@ -31,12 +31,10 @@ _KIND = "batch"
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """A batch that was submitted, or is about to be.
+    """A batch that was submitted, or is about to be; who asked, and what, are as in the ledger.
 
     Attributes:
         batch_id: the server's name for it; None from before it is created until its creation is known.
-        dataset, stage, run_id: on whose account.
-        server, model, prompt_hash: as in the ledger.
         sizes: bytes of each request, by its hash.
         worst_usd: the most that it can cost.
         selection: assets of the run that submitted it, or None for all.
@@ -65,17 +63,17 @@ class BatchRecord:
 
 
 class BatchRegister:
-    """The records under one results folder."""
+    """The records under one results folder.
+
+    Raises:
+        StorageError: from every method, where a record is damaged or cannot be written.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def all(self, dataset: str | None = None) -> list[BatchRecord]:
-        """Records, of one dataset or of all, oldest name first.
-
-        Raises:
-            StorageError: a record is damaged.
-        """
+        """Records, of one dataset or of all, oldest name first."""
         with Records(self.root).reading() as records:
             found = [document.body for document in records.all(_KIND, dataset)]
         selections = [None if one["selection"] is None else tuple(one["selection"]) for one in found]

@@ -42,10 +42,8 @@ class OpenAIClient(Client):
     def settings(self, answer_tokens: int, temperature: float | None = None, effort: str | None = None) -> Body:
         """The fields of a chat request that depend on the model: limit of the answer, effort, temperature.
 
-        Args:
-            answer_tokens: room for the answer itself; room for thoughts is added.
-            temperature: wanted, or None for the server's own.
-            effort: wanted of a model that thinks, or None for the usual one.
+        `answer_tokens` is room for the answer itself; room for thoughts is added. None is the usual effort, and the
+        server's own temperature.
 
         Raises:
             ProviderError: the model refuses any temperature.

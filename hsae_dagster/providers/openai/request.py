@@ -122,8 +122,7 @@ Loss = Literal["timeout", "unreached", "lost"]
 class LostError(Exception):
     """A try without an answer.
 
-    Attributes:
-        how: `timeout`: no byte for as long as is allowed; `unreached`: nobody took the connection; `lost`: it broke.
+    It is a `timeout` after no byte for as long as is allowed, `unreached` where nobody took the connection, or `lost`.
     """
 
     def __init__(self, how: Loss, said: str) -> None:
@@ -133,13 +132,9 @@ class LostError(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server answered.
+    """What a server answered: body as parsed JSON (None where it is none), and as text without the key.
 
-    Attributes:
-        status: HTTP status.
-        headers: by name in lower case.
-        body: parsed JSON, or None where it is none.
-        text: the body as it came, without the key.
+    Headers go by their names in lower case.
     """
 
     status: int
@@ -190,15 +185,10 @@ class Connection:
             await self._session.close()
 
     async def post(self, path: str, data: bytes, timeout: float) -> Answer:
-        """Send one request once.
-
-        Args:
-            path: below the base URL.
-            data: JSON.
-            timeout: seconds without a byte from the server before it counts as lost.
+        """Send JSON once, to a path below the base URL.
 
         Raises:
-            LostError: no answer.
+            LostError: no answer; a server that sends no byte for `timeout` seconds counts as lost.
         """
         import aiohttp
 
