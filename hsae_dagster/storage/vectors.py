@@ -115,7 +115,11 @@ class VectorTable:
 
         flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), self.embedding_set.dimensions)
         columns = [pa.array(ids), flat, pa.array(_checksums(ids, vectors))]
-        return pa.table(columns, schema=self._schema())
+        vector = pa.list_(pa.float32(), self.embedding_set.dimensions)
+        meta = {"model": self.embedding_set.model, "set_id": self.embedding_set.set_id}
+        fields = [pa.field("text_id", pa.string(), nullable=False), pa.field("vector", vector)]
+        fields.append(pa.field("checksum", pa.uint32()))
+        return pa.table(columns, schema=pa.schema(fields, metadata=meta))
 
     def being_filled(self, waiting: Callable[[], None]) -> AbstractContextManager[object]:
         """The right to look for missing vectors and add them, which one process has at a time."""
@@ -194,15 +198,6 @@ class VectorTable:
         """The table's version number (for display only)."""
         table = self._open()
         return None if table is None else int(table.version)
-
-    def _schema(self) -> "pa.Schema":
-        import pyarrow as pa
-
-        vector = pa.list_(pa.float32(), self.embedding_set.dimensions)
-        meta = {"model": self.embedding_set.model, "set_id": self.embedding_set.set_id}
-        fields = [pa.field("text_id", pa.string(), nullable=False), pa.field("vector", vector)]
-        fields.append(pa.field("checksum", pa.uint32()))
-        return pa.schema(fields, metadata=meta)
 
     def _rows(self, table: Any) -> Iterator["pa.RecordBatch"]:
         """(key, vector) of the rows that are what was written, a block at a time."""

@@ -9,12 +9,12 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hsae_dagster.errors import HsaeError, ProviderError
 from hsae_dagster.providers.base import CutPrompts, Progress, Report
 from hsae_dagster.providers.openai.prompts import Problem, nothing_came, reason_of
-from hsae_dagster.providers.openai.request import Client, Connection, Pace, Request, too_long
+from hsae_dagster.providers.openai.request import Client, Pace, Request, session_of, too_long
 from hsae_dagster.providers.openai.requests import Body, Plan, Question
 from hsae_dagster.providers.replies import NO_TOKENS, Reply, Usage
 from hsae_dagster.providers.spending import (
@@ -28,6 +28,9 @@ from hsae_dagster.providers.spending import (
     estimate_calls,
     written,
 )
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
 
 T = TypeVar("T")
 # Requests under way when nothing is known of the server yet.
@@ -228,8 +231,8 @@ class Round:
         """
         with self.account.ledger.records.open():
             try:
-                async with Connection(self.client.server) as connection, asyncio.TaskGroup() as group:
-                    await self._send_all(connection, group)
+                async with session_of(self.client.server) as session, asyncio.TaskGroup() as group:
+                    await self._send_all(session, group)
                 await self._written()
             finally:
                 self._close()
@@ -237,7 +240,7 @@ class Round:
             raise self.problem
         return self.replies
 
-    async def _send_all(self, connection: Connection, group: asyncio.TaskGroup) -> None:
+    async def _send_all(self, session: "ClientSession", group: asyncio.TaskGroup) -> None:
         alone = 0 if self.client.known.has_answered else ALONE
         for index in self.plan.todo:
             await self.pace.turn()
@@ -248,7 +251,7 @@ class Round:
                 await self._reserve(worst)
             if self.problem is not None:
                 return
-            task = group.create_task(self._one(connection, index, body, worst))
+            task = group.create_task(self._one(session, index, body, worst))
             if alone and not self.client.known.has_answered:
                 await task
                 alone -= 1
@@ -273,12 +276,12 @@ class Round:
         except ProviderError as error:
             self.problem = error
 
-    async def _one(self, connection: Connection, index: int, body: Body, worst: float) -> None:
+    async def _one(self, session: "ClientSession", index: int, body: Body, worst: float) -> None:
         question, started, key = self.plan.questions[index], time.monotonic(), uuid.uuid4().hex
         paid: float | None = worst
         try:
             await self.journal.write(self._intent(question, worst, key))
-            reply = await Request(self.client, connection, body, self.pace, self.report).reply()
+            reply = await Request(self.client, session, body, self.pace, self.report).reply()
             reply = replace(reply, cost_usd=self._cost(reply, worst))
             paid = reply.cost_usd
             self._keep(index, reply, time.monotonic() - started, key)
