@@ -115,17 +115,15 @@ class Mistakes:
 
 
 class Interpreter(Protocol):
-    """Proposes concepts in words for neurons; free and without revisions, if its class says nothing else."""
+    """Proposes concepts in words for neurons; free and without revisions, if its class says nothing else.
 
-    @property
-    def prompt_hash(self) -> str | None:
-        """Hash of the prompt that asks, or None."""
-        ...
+    Attributes:
+        prompt_hash: of the prompt that asks, or None.
+        faults: how many candidates are missing because a request failed, so that asking again may bring them.
+    """
 
-    @property
-    def faults(self) -> int:
-        """How many candidates are missing because a request failed, so that asking again may bring them."""
-        ...
+    prompt_hash: str | None
+    faults: int
 
     def interpret(self, request: InterpretationRequest, report: Report) -> list[list[Concept]]:
         """Candidates per neuron, in the order of the request's columns; an empty list is an honest answer."""
@@ -174,17 +172,15 @@ class Annotations:
 
 
 class Annotator(Protocol):
-    """Judges concepts on texts, task by task and free, if its class says nothing else."""
+    """Judges concepts on texts, task by task and free, if its class says nothing else.
 
-    @property
-    def free(self) -> bool:
-        """Whether judging costs nothing, so that every text may be judged."""
-        ...
+    Attributes:
+        free: judging costs nothing, so that every text may be judged.
+        prompt_hash: of the prompt that asks, or None.
+    """
 
-    @property
-    def prompt_hash(self) -> str | None:
-        """Hash of the prompt that asks, or None."""
-        ...
+    free: bool
+    prompt_hash: str | None
 
     def annotate(self, concepts: Sequence[Concept], texts: Sequence[str], report: Report) -> Annotations:
         """Judge every concept on every text; an answer that cannot be had is missing, never no."""

@@ -36,8 +36,7 @@ AUTHOR = "lexical"
 class LexicalAnnotator(Annotator):
     """Judges claims by executing what they say."""
 
-    free = True
-    prompt_hash = None
+    free, prompt_hash = True, None
 
     def __init__(self, closeness: Closeness | None = None) -> None:
         """Take what measures how close units are to quoted sentences; only such claims need it."""
@@ -188,17 +187,11 @@ def make_embedder(spec: Embedding, account: Account | None = None) -> Embedder:
     return EMBEDDERS.find(spec.model)(spec, account)
 
 
-@dataclass(frozen=True)
 class OwnInterpreter(Interpreter):
-    """A user's function from a request to phrases; it revises none."""
+    """A user's function from a request to phrases; it revises none. Its source stands for the prompt."""
 
-    own: Own
-    faults = 0
-
-    @property
-    def prompt_hash(self) -> str | None:
-        """The function's source stands for the prompt."""
-        return self.own.source
+    def __init__(self, own: Own) -> None:
+        self.own, self.prompt_hash, self.faults = own, own.source, 0
 
     def interpret(self, request: InterpretationRequest, report: Report) -> list[list[Concept]]:
         """The function's phrases, at most as many for a neuron as were asked for."""
@@ -212,17 +205,13 @@ class OwnInterpreter(Interpreter):
         return [[Concept(phrase, self.own.path) for phrase in own[: request.candidates]] for own in found]
 
 
-@dataclass(frozen=True)
 class OwnAnnotator(Annotator):
-    """A user's function from claims and texts to answers."""
+    """A user's function from claims and texts to answers. Its source stands for the prompt."""
 
-    own: Own
     free = True
 
-    @property
-    def prompt_hash(self) -> str | None:
-        """The function's source stands for the prompt."""
-        return self.own.source
+    def __init__(self, own: Own) -> None:
+        self.own, self.prompt_hash = own, own.source
 
     def annotate(self, concepts: Sequence[Concept], texts: Sequence[str], report: Report) -> Annotations:
         """The function's answers.

@@ -136,15 +136,12 @@ class VectorTable:
         if table is None:
             raise StorageError(f"Dataset `{self.dataset}` has no embeddings. Materialize `embeddings` first.")
         copy = self._copy(table)
-        found = copy.read(ids) if copy else None
-        if copy and (found is None or not found[1].all()):
-            # Damaged: the table alone is the truth.
+        if copy and (found := copy.read(ids)) is not None:
+            return found
+        if copy:  # damaged, or without some: the table alone is the truth
             copy.remove()
-            found = None
-        if found is None:
-            out = np.empty((len(ids), self.embedding_set.dimensions), dtype=np.float32)
-            found = out, place(self._rows(table), ids, out)
-        out, seen = found
+        out = np.empty((len(ids), self.embedding_set.dimensions), dtype=np.float32)
+        seen = place(self._rows(table), ids, out)
         if not seen.all():
             missing = int((~seen).sum())
             raise StorageError(
@@ -367,23 +364,20 @@ class VectorCopy:
         with pq.ParquetFile(self._keys, page_checksum_verification=True) as file:
             return file.read(use_threads=False)
 
-    def read(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
-        """Vectors of `ids` in their order, (n, d) float32, contiguous, and which of them there are, (n,) bool.
-
-        None where the copy is damaged.
-        """
+    def read(self, ids: Sequence[str]) -> np.ndarray | None:
+        """Vectors of `ids` in their order, (n, d) float32, contiguous; None where some are not there or damaged."""
         try:
             vectors = np.load(self._vectors, mmap_mode="r")
             keys = self._read_keys()
             at, sums = positions(ids, keys.column("text_id")), keys.column("sum").to_numpy()
             if vectors.dtype != np.float32 or not vectors.flags.c_contiguous or len(vectors) != len(sums):
                 return None
-            found = at >= 0
+            if (at < 0).any():
+                return None
             out = np.empty((len(at), vectors.shape[1]), dtype=np.float32)
-            whole = _gather(vectors, np.where(found, at, 0), sums, out)
+            return out if _gather(vectors, at, sums, out) else None
         except (OSError, ValueError, KeyError):
             return None
-        return (out, found) if whole else None
 
     def remove(self) -> None:
         """Remove the copy, which is made again when the table is next read."""

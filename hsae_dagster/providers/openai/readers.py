@@ -70,12 +70,8 @@ class OpenAIInterpreter:
         self.prompt = prompt_of("interpret", spec.prompt, "interpretation.prompt", ("positives", "negatives"))
         needed = ("phrase", "missed", "mistaken")
         self.revision = prompt_of("revise", spec.revision_prompt, "interpretation.revision_prompt", needed)
+        self.prompt_hash: str | None = self.prompt.hash
         self.faults = 0
-
-    @property
-    def prompt_hash(self) -> str:
-        """Hash of the prompt that asks for the first words."""
-        return self.prompt.hash
 
     def interpret(self, request: InterpretationRequest, report: Report) -> list[list[Concept]]:
         """Candidates per neuron, alike ones once. An unusable answer is reported and gives no candidate.
@@ -128,7 +124,7 @@ class OpenAIInterpreter:
 
         first = ask(bodies, lambda index, reply: read_concept(reply)[1])
         answers = [self.read(bodies[n], reply, request) for n, reply in enumerate(first)]
-        todo = {n: self.follow_up(bodies[n], reply, request) for n, reply in enumerate(first)}
+        todo = {n: self.follow_up(bodies[n], reply, answers[n]) for n, reply in enumerate(first)}
         again = {n: body for n, body in todo.items() if body is not None}
         if again:
             report(f"{len(again)} answers cannot be used and are asked for once more")
@@ -149,18 +145,17 @@ class OpenAIInterpreter:
             problem = self._unusable(predicate, body, request)
         return _Answer(None if problem else predicate, problem, reply.cost_usd, reply.fault is not None)
 
-    def follow_up(self, body: Body, reply: Reply, request: InterpretationRequest) -> Body | None:
+    def follow_up(self, body: Body, reply: Reply, answer: "_Answer") -> Body | None:
         """The request that asks once more after an answer that did not end, or a phrase that cannot be used."""
         messages = body["messages"]
         if reply.reason is not None and "cut off" in reply.reason:
             # Weak models observe without end.
             said = {**messages[-1], "content": f"{messages[-1]['content']}\n\n{_SHORTER}"}
             return self._json_request([*messages[:-1], said], SHORT_SCHEMA)
-        problem = self.read(body, reply, request).problem if reply.reason is None else None
-        if problem is None:
+        if reply.reason is not None or answer.problem is None:
             return None
         answered = {"role": "assistant", "content": reply.content or ""}
-        return {**body, "messages": [*messages, answered, {"role": "user", "content": _AGAIN.format(problem)}]}
+        return {**body, "messages": [*messages, answered, {"role": "user", "content": _AGAIN.format(answer.problem)}]}
 
     def _unusable(self, predicate: str, body: Body, request: InterpretationRequest) -> str | None:
         words = predicate.split()
@@ -335,12 +330,8 @@ class OpenAIAnnotator:
         # A judge should judge alike twice, where the model lets itself be told.
         fixed = spec.temperature is None and client.profile.temperature
         self.temperature = 0.0 if fixed else spec.temperature
+        self.prompt_hash: str | None = self.prompt.hash
         self._shared: dict[tuple[str, ...], Body] = {}
-
-    @property
-    def prompt_hash(self) -> str:
-        """Hash of the prompt file that is used."""
-        return self.prompt.hash
 
     def annotate(self, concepts: Sequence[Concept], texts: Sequence[str], report: Report) -> Annotations:
         """Judge every concept on every text; what the model does not answer usably is missing, with its reason.
