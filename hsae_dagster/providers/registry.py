@@ -247,12 +247,6 @@ def _own_interpreter(own: Own, spec: Interpretation, account: Account | None, as
     return OwnInterpreter(own)
 
 
-def _lexical(
-    spec: Annotation, account: Account | None, asks: bool, closeness: Closeness | None, examples: Labelled | None
-) -> Annotator:
-    return LexicalAnnotator(closeness)
-
-
 def _model_annotator(
     spec: Annotation, account: Account | None, asks: bool, closeness: Closeness | None, examples: Labelled | None
 ) -> Annotator:
@@ -273,7 +267,11 @@ INTERPRETERS: Registry[Callable[[Interpretation, Account | None, bool], Interpre
 ANNOTATORS: Registry[Callable[[Annotation, Account | None, bool, Closeness | None, Labelled | None], Annotator]] = (
     Registry(
         "annotation.model",
-        {"lexical": _lexical, "openai:<model>": _model_annotator, "local:<file.gguf>": _model_annotator},
+        {
+            "lexical": lambda spec, account, asks, closeness, examples: LexicalAnnotator(closeness),
+            "openai:<model>": _model_annotator,
+            "local:<file.gguf>": _model_annotator,
+        },
         lambda own: lambda spec, account, asks, closeness, examples: OwnAnnotator(own),
         "fn(claims: list[str], texts: list[str]) -> (texts, claims) of 1, 0 or -1 (no answer)",
         ProviderError,

@@ -18,7 +18,7 @@ from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.base import Report
 from hsae_dagster.providers.openai.request import Client
 from hsae_dagster.providers.openai.requests import Asker, Body, Plan, Server, packed, quoted, refusal, wire
-from hsae_dagster.providers.replies import ModelProfile, Reply, Usage, read_response
+from hsae_dagster.providers.replies import ModelProfile, Reply, read_response
 from hsae_dagster.providers.spending import Account, Entry, as_row, written
 from hsae_dagster.storage.records import CALLS, Document, Records
 
@@ -287,19 +287,14 @@ class BatchRound:
         return found
 
     async def _submit(self, connection: "AsyncOpenAI", plan: Plan, part: Sequence[int]) -> None:
-        worst = [self._worst(self.bodies[i], plan.questions[i].size) for i in part]
-        self._afford(len(part), sum(worst))
-        lines = [
-            wire(
-                {
-                    "custom_id": plan.questions[i].hash,
-                    "method": "POST",
-                    "url": "/v1/chat/completions",
-                    "body": self.bodies[i],
-                }
-            )
-            for i in part
-        ]
+        worst_usd = sum(self.client.worst(self.bodies[i], plan.questions[i].size, "batch") for i in part)
+        under_way = self._records()
+        budget = self.account.open_budget(self.client.profile.priced, self.client.asker.model)
+        budget.calls += sum(len(record.sizes) for record in under_way)
+        budget.usd += sum(record.worst_usd for record in under_way)
+        budget.require(len(part), worst_usd, f"{len(part):,} requests would be submitted as one batch")
+        each = {"method": "POST", "url": "/v1/chat/completions"}
+        lines = [wire({"custom_id": plan.questions[i].hash, **each, "body": self.bodies[i]}) for i in part]
         with _explained(self.client.asker, self.client.server):
             sent = await connection.files.create(
                 file=("requests.jsonl", io.BytesIO(b"\n".join(lines))), purpose="batch"
@@ -314,23 +309,12 @@ class BatchRound:
                 model=self.client.asker.model,
                 prompt_hash=self.prompt_hash,
                 sizes={plan.questions[i].hash: plan.questions[i].size for i in part},
-                worst_usd=sum(worst),
+                worst_usd=worst_usd,
                 selection=account.selection,
                 input_file_id=sent.id,
             )
             record = await create(connection, record, self.register)
         self.report(f"{len(part):,} requests submitted as {record.batch_id}")
-
-    def _worst(self, body: Body, size: int) -> float:
-        longest = body.get("max_completion_tokens") or body.get("max_tokens") or 0
-        return self.client.profile.cost(Usage(input=size, output=longest), "batch") or 0.0
-
-    def _afford(self, calls: int, worst_usd: float) -> None:
-        under_way = self._records()
-        budget = self.account.open_budget(self.client.profile.priced, self.client.asker.model)
-        budget.calls += sum(len(record.sizes) for record in under_way)
-        budget.usd += sum(record.worst_usd for record in under_way)
-        budget.require(calls, worst_usd, f"{calls:,} requests would be submitted as one batch")
 
     def _pending(self, known: int, waiting: int) -> str:
         names = ", ".join(str(record.batch_id) for record in self._records())

@@ -16,7 +16,7 @@ from hsae_dagster.providers.base import CutPrompts, Progress, Report
 from hsae_dagster.providers.openai.prompts import Problem, nothing_came, reason_of
 from hsae_dagster.providers.openai.request import Client, Pace, Request, session_of, too_long
 from hsae_dagster.providers.openai.requests import Body, Plan, Question
-from hsae_dagster.providers.replies import NO_TOKENS, Reply, Usage
+from hsae_dagster.providers.replies import NO_TOKENS, Reply
 from hsae_dagster.providers.spending import (
     INTENT,
     Account,
@@ -246,9 +246,12 @@ class Round:
             await self.pace.turn()
             await self._keep_up()
             body = self.bodies[index]
-            worst = self._worst(body, self.plan.questions[index])
-            if self.problem is None:
-                await self._reserve(worst)
+            worst = self.client.worst(body, self.plan.questions[index].size)
+            try:
+                if self.problem is None:
+                    await self.budget.reserve(worst, self.progress.done_and_left)
+            except ProviderError as error:
+                self.problem = error
             if self.problem is not None:
                 return
             task = group.create_task(self._one(session, index, body, worst))
@@ -269,12 +272,6 @@ class Round:
             )
         elif not left or too_long(reply):
             self.problem = nothing_came(client, self.progress.streak, "first requests")
-
-    async def _reserve(self, worst: float) -> None:
-        try:
-            await self.budget.reserve(worst, self.progress.done_and_left)
-        except ProviderError as error:
-            self.problem = error
 
     async def _one(self, session: "ClientSession", index: int, body: Body, worst: float) -> None:
         question, started, key = self.plan.questions[index], time.monotonic(), uuid.uuid4().hex
@@ -415,8 +412,3 @@ class Round:
         if not reply.counted:
             return worst if profile.priced else None
         return profile.cost(reply.usage, self._paid_tier(reply))
-
-    def _worst(self, body: Body, question: Question) -> float:
-        """The most a request can cost: every byte a token, the longest answer allowed, the ordinary price."""
-        longest = body.get("max_completion_tokens") or body.get("max_tokens") or 0
-        return self.client.profile.cost(Usage(input=question.size, output=longest)) or 0.0

@@ -28,7 +28,7 @@ from hsae_dagster.providers.openai.requests import (
     weaker,
     wire,
 )
-from hsae_dagster.providers.replies import Reply, profile_of, read_response
+from hsae_dagster.providers.replies import Reply, Usage, profile_of, read_response
 from hsae_dagster.providers.spending import Account, duration
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Pace:
         if self._answers >= WINDOW:
             self._quickest = min(self._quickest, self._recent)
         # Only a limit that is made use of says anything.
-        if 2 * self.running >= self.limit and not self._queueing():
+        if 2 * self.running >= self.limit and self._recent <= SLOWDOWN * self._quickest:
             self.limit = min(self.limit + (1.0 if self._slow_start else 1.0 / self.limit), self.most)
             self._changed.set()
 
@@ -109,9 +109,6 @@ class Pace:
         news = until > self._said_until + 1.0
         self._said_until = max(self._said_until, until)
         return news
-
-    def _queueing(self) -> bool:
-        return self._recent > SLOWDOWN * self._quickest
 
 
 CONNECT_SECONDS = 10.0
@@ -231,6 +228,11 @@ class Client:
         """How requests are paid: as declared, where the model has that."""
         tier = self.account.tier if self.account else "standard"
         return "standard" if tier == "flex" and not self.profile.flex else tier
+
+    def worst(self, body: Body, size: int, tier: str = "standard") -> float:
+        """The most a request can cost, USD: every byte a token, and the longest answer allowed."""
+        longest = body.get("max_completion_tokens") or body.get("max_tokens") or 0
+        return self.profile.cost(Usage(input=size, output=longest), tier) or 0.0
 
     def plan(self, bodies: Sequence[Body]) -> Plan:
         """Which of these requests the ledger knows, and which are to be sent."""

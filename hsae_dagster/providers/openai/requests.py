@@ -277,7 +277,7 @@ def wire(body: Body) -> bytes:
 
 Form = Literal["json_schema", "json_object", "none"]
 _WEAKER: dict[str, Form] = {"json_schema": "json_object", "json_object": "none"}
-_LIMITS = ("max_tokens", "max_completion_tokens")
+_OTHER = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _SCHEMA_WORDS = re.compile(r"response_format|json[_ ]?(schema|object|mode)|structured output|grammar|guided")
 # What a refusal says that no other form of the same request would cure.
 LENGTH_WORDS = re.compile(
@@ -313,7 +313,7 @@ class Dialect:
             return body
         sent = {name: value for name, value in body.items() if name not in self.dropped}
         if self.swapped:
-            sent = {_other_limit(name): value for name, value in sent.items()}
+            sent = {_OTHER.get(name, name): value for name, value in sent.items()}
         if "response_format" in sent:
             self._put_form(sent)
         if not self.system and "messages" in sent:
@@ -374,7 +374,7 @@ def _named(dialect: Dialect, sent: Body, words: str) -> Dialect | None:
         return _without(dialect, "encoding_format")
     if "dimensions" in sent and ("matryoshka" in words or "dimension" in words):
         return _without(dialect, "dimensions")
-    if any(name in sent for name in _LIMITS) and any(name in words for name in _LIMITS) and not dialect.swapped:
+    if any(name in sent for name in _OTHER) and any(name in words for name in _OTHER) and not dialect.swapped:
         return replace(dialect, swapped=True)
     if re.search(r"\bsystem\b", words) and "role" in words and dialect.system and "messages" in sent:
         return replace(dialect, system=False)
@@ -391,17 +391,13 @@ def _next_unnamed(dialect: Dialect, sent: Body) -> Dialect | None:
     for name in ("encoding_format", "temperature", "reasoning_effort", "dimensions"):
         if name in sent:
             return _without(dialect, name)
-    if any(name in sent for name in _LIMITS) and not dialect.swapped:
+    if any(name in sent for name in _OTHER) and not dialect.swapped:
         return replace(dialect, swapped=True)
     return None
 
 
 def _without(dialect: Dialect, name: str) -> Dialect:
     return replace(dialect, dropped=tuple(sorted({*dialect.dropped, name})))
-
-
-def _other_limit(name: str) -> str:
-    return _LIMITS[1 - _LIMITS.index(name)] if name in _LIMITS else name
 
 
 def _without_system(messages: list[dict[str, str]]) -> list[dict[str, str]]:
