@@ -72,10 +72,7 @@ class Worker:
 
     @staticmethod
     def of(run: dg.DagsterRun) -> "Worker | None":
-        """The process that a run's tags name, if they name one.
-
-        A run that is tried again inherits the tags of the first; what they say of that one's process is not about it.
-        """
+        """The process that a run's tags name; None without, or where a run tried again inherits those of the first."""
         try:
             run_id, host, pid, started = run.tags.get(WORKER_TAG, "").split(" ", 3)
             return Worker(host, int(pid), float(started)) if run_id == run.run_id else None

@@ -23,7 +23,7 @@ def prepare_home(root: Path) -> Path:
     """Create .env and the Dagster home where they are missing, set DAGSTER_HOME, and return it.
 
     Raises:
-        HsaeError: DAGSTER_HOME is set to a relative path, or a folder cannot be written.
+        HsaeError: DAGSTER_HOME is set to a relative path, or a folder or .env cannot be written.
     """
     settings = read_env(root / ".env")
     named = os.environ.get("DAGSTER_HOME") or settings.get("DAGSTER_HOME") or str(root / ".dagster_home")
@@ -47,11 +47,7 @@ def prepare_home(root: Path) -> Path:
 
 
 def _write_env(root: Path, home: Path) -> None:
-    """Write .env where it is missing and needed: without it, another command would not know the home.
-
-    Raises:
-        HsaeError: it cannot be written, and DAGSTER_HOME is not set to do without.
-    """
+    """Write .env where it is missing and needed: without it, another command would not know the home."""
     if (root / ".env").exists():
         return
     named = f"DAGSTER_HOME={home}\n"
@@ -71,10 +67,7 @@ def _write_env(root: Path, home: Path) -> None:
 def read_env(path: Path) -> dict[str, str]:
     """The settings of a .env file as python-dotenv, Dagster and shells read them; names without a value are left out.
 
-    A folder may begin with `~`, which only a shell would expand.
-
-    Raises:
-        HsaeError: it is no text in UTF-8.
+    A folder may begin with `~`, which only a shell would expand. Raises HsaeError where it is no text in UTF-8.
     """
     if not path.is_file():
         return {}

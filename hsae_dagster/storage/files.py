@@ -117,7 +117,7 @@ def bind(results: Path, url: str) -> Path:
 
 
 def bound(results: Path, binding: str, variable: str, named: str, own: Sequence[str]) -> Path:
-    """Have a results folder belong to what the setting `variable` named, if it names anything, for good; returns it.
+    """Have a results folder belong to what the setting `variable` has `named`, if anything, for good; returns it.
 
     Its file `binding` says so. A folder that was worked in before has one of `own`: looks in it would be unknown
     elsewhere.

@@ -62,7 +62,11 @@ class _Question:
 
 
 class OpenAIInterpreter:
-    """`openai:<model>`: one request per neuron and candidate, each with its own sample of texts."""
+    """`openai:<model>`: one request per neuron and candidate, each with its own sample of texts.
+
+    Raises:
+        ProviderError: where the server cannot be asked at all, or no answer is usable.
+    """
 
     def __init__(self, client: OpenAIClient, spec: Interpretation) -> None:
         self.client = client
@@ -74,11 +78,7 @@ class OpenAIInterpreter:
         self.faults = 0
 
     def interpret(self, request: InterpretationRequest, report: Report) -> list[list[Concept]]:
-        """Candidates per neuron, alike ones once. An unusable answer is reported and gives no candidate.
-
-        Raises:
-            ProviderError: the server cannot be asked at all, or no answer is usable.
-        """
+        """Candidates per neuron, alike ones once. An unusable answer is reported and gives no candidate."""
         questions = self._questions(request, report)
         bodies = LazyBodies(len(questions), lambda n: self.body(questions[n].neuron, questions[n].examples, request))
         found: list[dict[str, Concept]] = [{} for _ in range(request.codes.shape[1])]
@@ -95,11 +95,7 @@ class OpenAIInterpreter:
     def revise(
         self, request: InterpretationRequest, mistakes: Sequence[Mistakes], report: Report
     ) -> list[Concept | None]:
-        """Better words for each phrase, by what it got wrong; None where none could be had.
-
-        Raises:
-            ProviderError: the server cannot be asked at all, or no answer is usable.
-        """
+        """Better words for each phrase, by what it got wrong; None where none could be had."""
         bodies = [self.revision_body(each, request) for each in mistakes]
         found: list[Concept | None] = []
         for each, answer in zip(mistakes, self._ask(bodies, self.revision.hash, request, report), strict=True):
@@ -454,10 +450,9 @@ class _Draft:
 
 
 def read_judgements(reply: Reply, count: int) -> list[bool | str]:
-    """Per concept: the judgement, or why it is missing.
+    """Per concept: the judgement, or why it is missing. Other fields (an explanation, say) are left aside.
 
-    An id that was not asked for spoils the whole answer: a model that numbers from c0 has shifted all of them. Other
-    fields (an explanation, say) are left aside.
+    An id that was not asked for spoils the whole answer: a model that numbers from c0 has shifted all of them.
     """
     if reply.reason is not None:
         return [reply.reason] * count
