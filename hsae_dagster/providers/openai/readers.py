@@ -120,7 +120,7 @@ class OpenAIInterpreter:
 
         first = ask(bodies, lambda index, reply: read_concept(reply)[1])
         answers = [self.read(bodies[n], reply, request) for n, reply in enumerate(first)]
-        todo = {n: self.follow_up(bodies[n], reply, answers[n]) for n, reply in enumerate(first)}
+        todo = {n: self.follow_up(bodies[n], reply, request) for n, reply in enumerate(first)}
         again = {n: body for n, body in todo.items() if body is not None}
         if again:
             report(f"{len(again)} answers cannot be used and are asked for once more")
@@ -141,17 +141,18 @@ class OpenAIInterpreter:
             problem = self._unusable(predicate, body, request)
         return _Answer(None if problem else predicate, problem, reply.cost_usd, reply.fault is not None)
 
-    def follow_up(self, body: Body, reply: Reply, answer: "_Answer") -> Body | None:
+    def follow_up(self, body: Body, reply: Reply, request: InterpretationRequest) -> Body | None:
         """The request that asks once more after an answer that did not end, or a phrase that cannot be used."""
         messages = body["messages"]
         if reply.reason is not None and "cut off" in reply.reason:
             # Weak models observe without end.
             said = {**messages[-1], "content": f"{messages[-1]['content']}\n\n{_SHORTER}"}
             return self._json_request([*messages[:-1], said], SHORT_SCHEMA)
-        if reply.reason is not None or answer.problem is None:
+        problem = self.read(body, reply, request).problem if reply.reason is None else None
+        if problem is None:
             return None
         answered = {"role": "assistant", "content": reply.content or ""}
-        return {**body, "messages": [*messages, answered, {"role": "user", "content": _AGAIN.format(answer.problem)}]}
+        return {**body, "messages": [*messages, answered, {"role": "user", "content": _AGAIN.format(problem)}]}
 
     def _unusable(self, predicate: str, body: Body, request: InterpretationRequest) -> str | None:
         words = predicate.split()
