@@ -19,13 +19,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Own:
-    """A user's own function, and the sentences about what it does wrong.
+    """A user's own function at `package.module:function`, and the sentences about what it does wrong.
 
     Attributes:
         field: of dataset.yaml that names it.
-        path: `package.module:function`.
         signature: that it must have, for messages.
-        function: as imported.
         source: hash of its module and of what that imports from its own package.
         error: class of the errors it ends in.
     """

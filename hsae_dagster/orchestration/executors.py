@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import platform
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,10 +72,7 @@ class Worker:
 
     @staticmethod
     def of(run: dg.DagsterRun) -> "Worker | None":
-        """The process that a run's tags name, if they name one.
-
-        A run that is tried again inherits the tags of the first; what they say of that one's process is not about it.
-        """
+        """The process that a run's tags name; None without, or where a run tried again inherits those of the first."""
         try:
             run_id, host, pid, started = run.tags.get(WORKER_TAG, "").split(" ", 3)
             return Worker(host, int(pid), float(started)) if run_id == run.run_id else None
@@ -155,22 +152,36 @@ def choose_executor() -> dg.ExecutorDefinition:
         HsaeError: the variable names another, or the library of the one it names is not installed.
     """
     name = os.environ.get("HSAE_EXECUTOR", "multiprocess")
-    makers: dict[str, Callable[[], dg.ExecutorDefinition]] = {
-        "multiprocess": _multiprocess,
-        "in_process": lambda: _wrapped(dg.in_process_executor),
-        "ray": _ray,
-        "k8s": _k8s,
-    }
-    if name not in makers:
-        known = ", ".join(f"`{known}`" for known in makers)
-        raise HsaeError(f"HSAE_EXECUTOR is `{name}`. Set it to one of {known}, or leave it out.")
     try:
-        return makers[name]()
+        if name == "multiprocess":
+            return _wrapped(dg.multiprocess_executor).configured(
+                {
+                    "max_concurrent": 2,
+                    "start_method": {"forkserver": {"preload_modules": PRELOADED_MODULES}},
+                    "tag_concurrency_limits": [{"key": DEVICE_TAG, "value": GPU_OP_TAGS[DEVICE_TAG], "limit": 1}],
+                }
+            )
+        if name == "in_process":
+            return _wrapped(dg.in_process_executor)
+        if name == "ray":
+            from dagster_ray import ray_executor
+
+            # No num_cpus, num_gpus or resources here: an executor's own would win over each step's tags.
+            config: dict[str, Any] = {"env_vars": [name for name in PASSED_ON if os.environ.get(name)]}
+            if os.environ.get("RAY_ADDRESS"):
+                config["address"] = os.environ["RAY_ADDRESS"]
+            return _wrapped(ray_executor).configured({"ray": config})
+        if name == "k8s":
+            from dagster_k8s import k8s_job_executor
+
+            return _wrapped(k8s_job_executor)
     except ModuleNotFoundError as error:
         raise HsaeError(
             f"HSAE_EXECUTOR is `{name}`, but {error.name} is not installed. "
             f"Install it with `pip install -e '.[{name}]'` here and on every worker."
         ) from error
+    known = "`multiprocess`, `in_process`, `ray`, `k8s`"
+    raise HsaeError(f"HSAE_EXECUTOR is `{name}`. Set it to one of {known}, or leave it out.")
 
 
 def terminal_executor() -> dg.ExecutorDefinition:
@@ -178,40 +189,13 @@ def terminal_executor() -> dg.ExecutorDefinition:
     return _wrapped(dg.in_process_executor, terminal=True)
 
 
-def _multiprocess() -> dg.ExecutorDefinition:
-    return _wrapped(dg.multiprocess_executor).configured(
-        {
-            "max_concurrent": 2,
-            "start_method": {"forkserver": {"preload_modules": PRELOADED_MODULES}},
-            "tag_concurrency_limits": [{"key": DEVICE_TAG, "value": GPU_OP_TAGS[DEVICE_TAG], "limit": 1}],
-        }
-    )
-
-
-def _ray() -> dg.ExecutorDefinition:
-    from dagster_ray import ray_executor
-
-    # No num_cpus, num_gpus or resources here: an executor's own would win over each step's tags.
-    config: dict[str, Any] = {"env_vars": [name for name in PASSED_ON if os.environ.get(name)]}
-    if os.environ.get("RAY_ADDRESS"):
-        config["address"] = os.environ["RAY_ADDRESS"]
-    return _wrapped(ray_executor).configured({"ray": config})
-
-
-def _k8s() -> dg.ExecutorDefinition:
-    from dagster_k8s import k8s_job_executor
-
-    return _wrapped(k8s_job_executor)
-
-
 def _wrapped(definition: dg.ExecutorDefinition, *, terminal: bool = False) -> dg.ExecutorDefinition:
     """The same executor with our attention to it."""
-    here = definition is dg.in_process_executor
+    make = definition.executor_creation_fn
+    assert make is not None
 
     def create(init_context: dg.InitExecutorContext) -> dg.Executor:
-        make = definition.executor_creation_fn
-        assert make is not None
-        return _Attended(make(init_context), here=here, terminal=terminal)
+        return _Attended(make(init_context), here=definition is dg.in_process_executor, terminal=terminal)
 
     return dg.ExecutorDefinition(
         name=definition.name,
@@ -225,7 +209,7 @@ def _wrapped(definition: dg.ExecutorDefinition, *, terminal: bool = False) -> dg
 class _Attended(dg.Executor):
     """Runs another executor: names the process beforehand, and heeds interrupts meanwhile."""
 
-    def __init__(self, inner: dg.Executor, *, here: bool = False, terminal: bool = False) -> None:
+    def __init__(self, inner: dg.Executor, *, here: bool, terminal: bool) -> None:
         self._inner, self._here, self._terminal = inner, here, terminal
 
     @property

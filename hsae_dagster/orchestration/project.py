@@ -23,7 +23,7 @@ def prepare_home(root: Path) -> Path:
     """Create .env and the Dagster home where they are missing, set DAGSTER_HOME, and return it.
 
     Raises:
-        HsaeError: DAGSTER_HOME is set to a relative path, or a folder cannot be written.
+        HsaeError: DAGSTER_HOME is set to a relative path, or a folder or .env cannot be written.
     """
     settings = read_env(root / ".env")
     named = os.environ.get("DAGSTER_HOME") or settings.get("DAGSTER_HOME") or str(root / ".dagster_home")
@@ -47,11 +47,7 @@ def prepare_home(root: Path) -> Path:
 
 
 def _write_env(root: Path, home: Path) -> None:
-    """Write .env where it is missing and needed: without it, another command would not know the home.
-
-    Raises:
-        HsaeError: it cannot be written, and DAGSTER_HOME is not set to do without.
-    """
+    """Write .env where it is missing and needed: without it, another command would not know the home."""
     if (root / ".env").exists():
         return
     named = f"DAGSTER_HOME={home}\n"
@@ -71,10 +67,7 @@ def _write_env(root: Path, home: Path) -> None:
 def read_env(path: Path) -> dict[str, str]:
     """The settings of a .env file as python-dotenv, Dagster and shells read them; names without a value are left out.
 
-    A folder may begin with `~`, which only a shell would expand.
-
-    Raises:
-        HsaeError: it is no text in UTF-8.
+    A folder may begin with `~`, which only a shell would expand. Raises HsaeError where it is no text in UTF-8.
     """
     if not path.is_file():
         return {}
@@ -110,10 +103,8 @@ def project_root() -> Path:
 class ModelServer(dg.ConfigurableResource):
     """The OpenAI-compatible server that `openai:` models are asked of, where dataset.yaml names no other.
 
-    Attributes:
-        base_url: address up to and including `/v1`; empty for OPENAI_BASE_URL, else OpenAI's own.
-        api_key: empty for OPENAI_API_KEY.
-        concurrency: most requests under way at once; empty for HSAE_CONCURRENCY, else 512.
+    Its address goes up to and including `/v1`. What is empty is as OPENAI_BASE_URL (else OpenAI's own), OPENAI_API_KEY
+    and HSAE_CONCURRENCY (else 512) say.
     """
 
     base_url: str = ""
@@ -139,10 +130,7 @@ VARIABLES = {"base_url": "OPENAI_BASE_URL", "api_key": "OPENAI_API_KEY", "concur
 class RunSettings(dg.ConfigurableResource):
     """Settings of one run that override dataset.yaml: in its run config, where it is recorded and shown.
 
-    Attributes:
-        n: of `selection.n`, most claims to test.
-        interpretation_model, annotation_model: of the fields `model` of those sections.
-        budget_usd, budget_calls: of `spending`.
+    `n` is of `selection.n`, the models of the fields `model` of their sections, the budgets of `spending`.
     """
 
     n: int | None = None
@@ -180,16 +168,13 @@ class Project(dg.ConfigurableResource):
     """Folders of the project, and the names under which Dagster knows its assets and datasets.
 
     Attributes:
-        data_dir: one folder per dataset, each with its dataset.yaml.
-        results_dir: everything the pipeline makes.
+        data_dir, results_dir: one folder per dataset, each with its dataset.yaml; everything the pipeline makes.
         store_url: the object store that it shares with other machines (`s3://bucket/prefix`), or empty.
         records_url: the database of what is no result (`postgresql://host/name`), or empty for a file in `results_dir`.
             User and password are in HSAE_RECORDS, or where libpq finds them.
         key_prefix: first part of every asset's key.
         partitions_name: of the dynamic partitions, one per dataset, which all code locations of an instance share.
         webhook: where `watch` tells what it finds, or empty.
-        model_server: that is asked.
-        run_settings: overrides for this run.
         refresh_new: whether what runs by itself also runs datasets that nobody has run yet, samples included.
     """
 

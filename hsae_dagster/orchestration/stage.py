@@ -43,7 +43,9 @@ def restated_cards(
     """
     for number in range(1, len(record.hypotheses) + 1):
         partition = card_partition(record.dataset, number)
-        event = _last(instance, project, partition)
+        wanted = dg.AssetRecordsFilter(asset_key=project.key(CARD), asset_partitions=[partition])
+        found = instance.fetch_materializations(wanted, limit=1).records
+        event = found[0].asset_materialization if found else None
         if event is None or event.metadata.get("evaluation data version") != dg.MetadataValue.text(
             record.evaluation.data_version
         ):
@@ -70,12 +72,6 @@ def outdated_cards(
         record = log.latest(dataset)
         if record is not None:
             yield from restated_cards(instance, project, record, staleness(store, record, version))
-
-
-def _last(instance: dg.DagsterInstance, project: Project, partition: str) -> dg.AssetMaterialization | None:
-    wanted = dg.AssetRecordsFilter(asset_key=project.key(CARD), asset_partitions=[partition])
-    records = instance.fetch_materializations(wanted, limit=1).records
-    return records[0].asset_materialization if records else None
 
 
 # A terminal command attaches a handler to show progress without Dagster's own events.

@@ -97,7 +97,6 @@ class Mistakes:
 
     Attributes:
         neuron: column of the request that it is about.
-        phrase: a predicate.
         firing, found: texts that fire, and how many of them were judged to have it.
         silent, wrong: silent texts, and how many of them were judged to have it.
         right, missed, mistaken: rows of the request's texts to show: firing ones judged to have it, firing ones judged
@@ -116,17 +115,15 @@ class Mistakes:
 
 
 class Interpreter(Protocol):
-    """Proposes concepts in words for neurons; free and without revisions, if its class says nothing else."""
+    """Proposes concepts in words for neurons; free and without revisions, if its class says nothing else.
 
-    @property
-    def prompt_hash(self) -> str | None:
-        """Hash of the prompt that asks, or None."""
-        ...
+    Attributes:
+        prompt_hash: of the prompt that asks, or None.
+        faults: how many candidates are missing because a request failed, so that asking again may bring them.
+    """
 
-    @property
-    def faults(self) -> int:
-        """How many candidates are missing because a request failed, so that asking again may bring them."""
-        ...
+    prompt_hash: str | None
+    faults: int
 
     def interpret(self, request: InterpretationRequest, report: Report) -> list[list[Concept]]:
         """Candidates per neuron, in the order of the request's columns; an empty list is an honest answer."""
@@ -139,13 +136,7 @@ class Interpreter(Protocol):
     def revise(
         self, request: InterpretationRequest, mistakes: Sequence[Mistakes], report: Report
     ) -> list[Concept | None]:
-        """Better words for each phrase; None where none could be had.
-
-        Args:
-            request: as given to `interpret`.
-            mistakes: of phrases, of one neuron each.
-            report: receives progress messages.
-        """
+        """Better words for each phrase, by its mistakes on what `interpret` was given; None where none could be had."""
         return [None] * len(mistakes)
 
     def estimate_revisions(self, request: InterpretationRequest) -> Estimate:
@@ -181,17 +172,15 @@ class Annotations:
 
 
 class Annotator(Protocol):
-    """Judges concepts on texts, task by task and free, if its class says nothing else."""
+    """Judges concepts on texts, task by task and free, if its class says nothing else.
 
-    @property
-    def free(self) -> bool:
-        """Whether judging costs nothing, so that every text may be judged."""
-        ...
+    Attributes:
+        free: judging costs nothing, so that every text may be judged.
+        prompt_hash: of the prompt that asks, or None.
+    """
 
-    @property
-    def prompt_hash(self) -> str | None:
-        """Hash of the prompt that asks, or None."""
-        ...
+    free: bool
+    prompt_hash: str | None
 
     def annotate(self, concepts: Sequence[Concept], texts: Sequence[str], report: Report) -> Annotations:
         """Judge every concept on every text; an answer that cannot be had is missing, never no."""

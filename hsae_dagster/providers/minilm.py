@@ -25,6 +25,8 @@ SHARES = {99: 8, 223: 8, 63: 6, 157: 6, 267: 3, 303: 3, 338: 3, 383: 3}
 LOWEST_GELU = 0.17
 _DTYPES = {1: "<f4", 3: "i1", 7: "<i8"}  # by ONNX's numbers
 _Linear = Callable[["torch.Tensor"], "torch.Tensor"]
+# Of a matrix of int8 weights.
+_Product = Callable[["torch.Tensor"], _Linear]
 
 
 @contextmanager
@@ -78,13 +80,7 @@ class Model:
 class _Layer:
     """One of the six transformer layers."""
 
-    def __init__(
-        self,
-        stored: dict[str, "torch.Tensor"],
-        number: int,
-        names: list[str],
-        product: Callable[["torch.Tensor"], _Linear],
-    ) -> None:
+    def __init__(self, stored: dict[str, "torch.Tensor"], number: int, names: list[str], product: _Product) -> None:
         import torch
 
         prefix = f"inner.encoder.layer.{number}"
@@ -109,7 +105,7 @@ class _Layer:
         )
 
 
-def exact_product() -> Callable[["torch.Tensor"], _Linear]:
+def exact_product() -> _Product:
     """The fastest way this machine has to multiply whole numbers exactly.
 
     Processors without dot products of int8 saturate sums of two such products. There float32 holds the whole numbers,
@@ -139,9 +135,7 @@ def float_product(weights: "torch.Tensor") -> _Linear:
     return lambda x: x.round_().matmul(whole)
 
 
-def _plain(
-    product: Callable[["torch.Tensor"], _Linear], weights: "torch.Tensor", scales: "torch.Tensor", bias: "torch.Tensor"
-) -> _Linear:
+def _plain(product: _Product, weights: "torch.Tensor", scales: "torch.Tensor", bias: "torch.Tensor") -> _Linear:
     import torch
 
     multiply, scales = product(weights), scales / 127
@@ -155,9 +149,7 @@ def _plain(
     return linear
 
 
-def _after_norm(
-    product: Callable[["torch.Tensor"], _Linear], weights: "torch.Tensor", scales: "torch.Tensor", bias: "torch.Tensor"
-) -> _Linear:
+def _after_norm(product: _Product, weights: "torch.Tensor", scales: "torch.Tensor", bias: "torch.Tensor") -> _Linear:
     import torch
 
     more = torch.tensor([channel for channel, shares in SHARES.items() for _ in range(shares - 1)])
@@ -172,9 +164,7 @@ def _after_norm(
     return split
 
 
-def _after_gelu(
-    product: Callable[["torch.Tensor"], _Linear], weights: "torch.Tensor", scales: "torch.Tensor", bias: "torch.Tensor"
-) -> _Linear:
+def _after_gelu(product: _Product, weights: "torch.Tensor", scales: "torch.Tensor", bias: "torch.Tensor") -> _Linear:
     """Values from -0.17 to a token's largest are moved to lie evenly around 0; what that takes away is added after."""
     import torch
 
@@ -211,10 +201,12 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
-        value, at = _varint(message, at)
+        number, at = _varint(message, at)
         if key & 7 == 2:
-            value, at = message[at : at + value], at + value
-        yield key >> 3, value
+            yield key >> 3, message[at : at + number]
+            at += number
+        else:
+            yield key >> 3, number
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:

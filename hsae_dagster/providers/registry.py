@@ -36,8 +36,7 @@ AUTHOR = "lexical"
 class LexicalAnnotator(Annotator):
     """Judges claims by executing what they say."""
 
-    free = True
-    prompt_hash = None
+    free, prompt_hash = True, None
 
     def __init__(self, closeness: Closeness | None = None) -> None:
         """Take what measures how close units are to quoted sentences; only such claims need it."""
@@ -58,10 +57,7 @@ PLACE = "local"
 def local_server(field: str, path: Path, timeout: float) -> Server:
     """The server of a GGUF file, started where it does not run yet; it ends with this process.
 
-    Args:
-        field: of dataset.yaml, for error messages.
-        path: the file.
-        timeout: seconds without a byte before a try counts as lost.
+    `field` of dataset.yaml is for errors; after `timeout` seconds without a byte a try counts as lost.
 
     Raises:
         ProviderError: no such file, no runtime, or it cannot be loaded.
@@ -191,17 +187,11 @@ def make_embedder(spec: Embedding, account: Account | None = None) -> Embedder:
     return EMBEDDERS.find(spec.model)(spec, account)
 
 
-@dataclass(frozen=True)
 class OwnInterpreter(Interpreter):
-    """A user's function from a request to phrases; it revises none."""
+    """A user's function from a request to phrases; it revises none. Its source stands for the prompt."""
 
-    own: Own
-    faults = 0
-
-    @property
-    def prompt_hash(self) -> str | None:
-        """The function's source stands for the prompt."""
-        return self.own.source
+    def __init__(self, own: Own) -> None:
+        self.own, self.prompt_hash, self.faults = own, own.source, 0
 
     def interpret(self, request: InterpretationRequest, report: Report) -> list[list[Concept]]:
         """The function's phrases, at most as many for a neuron as were asked for."""
@@ -215,17 +205,13 @@ class OwnInterpreter(Interpreter):
         return [[Concept(phrase, self.own.path) for phrase in own[: request.candidates]] for own in found]
 
 
-@dataclass(frozen=True)
 class OwnAnnotator(Annotator):
-    """A user's function from claims and texts to answers."""
+    """A user's function from claims and texts to answers. Its source stands for the prompt."""
 
-    own: Own
     free = True
 
-    @property
-    def prompt_hash(self) -> str | None:
-        """The function's source stands for the prompt."""
-        return self.own.source
+    def __init__(self, own: Own) -> None:
+        self.own, self.prompt_hash = own, own.source
 
     def annotate(self, concepts: Sequence[Concept], texts: Sequence[str], report: Report) -> Annotations:
         """The function's answers.
@@ -261,12 +247,6 @@ def _own_interpreter(own: Own, spec: Interpretation, account: Account | None, as
     return OwnInterpreter(own)
 
 
-def _lexical(
-    spec: Annotation, account: Account | None, asks: bool, closeness: Closeness | None, examples: Labelled | None
-) -> Annotator:
-    return LexicalAnnotator(closeness)
-
-
 def _model_annotator(
     spec: Annotation, account: Account | None, asks: bool, closeness: Closeness | None, examples: Labelled | None
 ) -> Annotator:
@@ -287,7 +267,11 @@ INTERPRETERS: Registry[Callable[[Interpretation, Account | None, bool], Interpre
 ANNOTATORS: Registry[Callable[[Annotation, Account | None, bool, Closeness | None, Labelled | None], Annotator]] = (
     Registry(
         "annotation.model",
-        {"lexical": _lexical, "openai:<model>": _model_annotator, "local:<file.gguf>": _model_annotator},
+        {
+            "lexical": lambda spec, account, asks, closeness, examples: LexicalAnnotator(closeness),
+            "openai:<model>": _model_annotator,
+            "local:<file.gguf>": _model_annotator,
+        },
         lambda own: lambda spec, account, asks, closeness, examples: OwnAnnotator(own),
         "fn(claims: list[str], texts: list[str]) -> (texts, claims) of 1, 0 or -1 (no answer)",
         ProviderError,

@@ -279,11 +279,8 @@ class Reply:
         fault: how the request itself failed (`size`: too many inputs at once), or None when the server answered it
             (usably or not).
         content: what the model wrote, as it came.
-        usage: tokens, zeros where the server does not count.
-        counted: whether the server counted them.
-        model_echo: the model as the server names it.
-        request_id: the server's name for the request.
-        service_tier: how the server says it was processed.
+        usage, counted: tokens, zeros where the server did not count them.
+        model_echo, request_id, service_tier: model, request and tier as the server names them.
         cost_usd: what it cost, whenever it was paid; None where no price is known.
         unpaid: the server did no work for it, so it costs nothing.
     """

@@ -34,23 +34,18 @@ _AT_ONCE = 5_000
 
 @dataclass(frozen=True)
 class Entry:
-    """One answer.
+    """One answer, to the request of this hash (`providers.openai.requests.Question`).
 
     Attributes:
-        request_hash: of the whole body and the server (`providers.openai.requests.Question`).
         kind: `chat` or `embeddings`; `intent`: sent, and its answer never seen; `taken back`: unusable answers to the
             request from before this row count no longer.
         dataset, stage, run_id: on whose account it was asked first.
-        server: host, port and path.
-        model: as asked.
-        prompt_hash: of the prompt file, or None.
-        sent_bytes: size of the request.
+        server, model: host, port and path; the model as asked.
         answer: what the model wrote, None for vectors.
         parsed: the JSON object in it, as JSON, or None.
         reason: why it holds none (refused, empty, cut off, not JSON) or nothing that was asked for, or None.
-        usage: tokens.
-        cost_usd: at the prices of that day, None where no price was known; where the server counted no tokens (zeros
-            above), the most it can have cost.
+        cost_usd: at the prices of that day, None where no price was known; where the server counted no tokens (`usage`
+            is zeros), the most it can have cost.
         tier: how it was paid.
         model_echo, request_id: as the server named them.
         seconds: from asking to answer, retries included.
@@ -100,14 +95,9 @@ class Spent:
 
 @dataclass(frozen=True)
 class Experience:
-    """What earlier answers of one model to one prompt teach.
+    """What earlier answers of one model to one prompt teach: tokens per byte sent, tokens and seconds of an answer.
 
-    Attributes:
-        tokens_per_byte: of what was sent.
-        output_tokens: of an answer.
-        seconds: from asking to answer.
-        calls: answers that teach.
-        pace: seconds for each of them while some were under way: less than `seconds` where several were at once.
+    `pace` is the seconds for each of the `calls` while some were under way: fewer where several were at once.
     """
 
     tokens_per_byte: float
@@ -310,16 +300,10 @@ LEAST_SECONDS = 0.002
 
 @dataclass(frozen=True)
 class Estimate:
-    """Requests to come.
+    """Requests to come: `calls` to be made, with their tokens, price (None where none is known) and minutes.
 
-    Attributes:
-        calls: to be made.
-        known: already answered in the ledger, free.
-        usage: tokens of the calls to be made.
-        usd: their price, None where none is known.
-        minutes: how long they take.
-        within: the factor, at least 1, by which dollars may be off either way.
-        minutes_within: the same of minutes.
+    Those `known` are answered in the ledger, free. By the factors `within` and `minutes_within`, at least 1, dollars
+    and minutes may be off either way.
     """
 
     calls: int = 0
@@ -398,16 +382,9 @@ def estimate_calls(
     most: int,
     experience: Experience | None,
 ) -> Estimate:
-    """Estimate requests by their sizes in bytes.
+    """Estimate requests by their sizes in bytes: `start` at once to begin with, `most` if the server keeps up.
 
-    Args:
-        sizes: of each request to be made.
-        answer_tokens: expected length of an answer, where nothing was learned yet.
-        profile: prices and quirks of the model.
-        tier: how requests are paid.
-        start: requests at once, to begin with.
-        most: requests at once, if the server keeps up.
-        experience: what earlier answers of the model taught, used instead of assumptions.
+    `experience` is used instead of assumptions, among them `answer_tokens`, the expected length of an answer.
     """
     calls = len(sizes)
     if not calls:
@@ -459,11 +436,9 @@ class Totals:
 
 @dataclass
 class Account:
-    """One stage of one dataset in one run.
+    """One stage of one dataset in one run: who asks, and at whose expense.
 
     Attributes:
-        ledger: where answers are kept.
-        dataset, stage, run_id: who asks.
         budget_usd, budget_calls: most that the dataset may ever cost, or None.
         tier: how requests are paid.
         selection: assets of the run, or None for all; a batch's answers go on with them.

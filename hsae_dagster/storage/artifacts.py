@@ -153,17 +153,14 @@ _REMEDY = "Use one that hypothesaes saved, whole and unchanged."
 
 
 def load_legacy_checkpoint(path: Path, *, input_dim: int | None = None) -> "SparseAutoencoder":
-    """The autoencoder of a checkpoint of hypothesaes (any version up to 2.0.1), on the CPU in float32.
+    """The autoencoder of a checkpoint (.pt) of hypothesaes, any version up to 2.0.1, on the CPU in float32.
 
     Its file says nothing of how it was trained, so the configuration's learning rate, seed and the like are our
     defaults. Files from before version 1.0 lack the threshold that only batch top-k needs; they load all the same.
 
-    Args:
-        path: the .pt file.
-        input_dim: dimension of the embeddings it is meant for; another one is refused.
-
     Raises:
-        StorageError: no such file, not a checkpoint of this kind, unsafe or inconsistent content, another dimension.
+        StorageError: no such file, not a checkpoint of this kind, unsafe or inconsistent content, or made for
+            embeddings of another dimension than `input_dim`.
     """
     import torch
 

@@ -112,23 +112,15 @@ _CHUNK = 2**23
 
 
 def bind(results: Path, url: str) -> Path:
-    """Have a results folder belong to the object store at `url`, for good; returns the folder.
-
-    Raises:
-        StorageError: it belongs to another, or was worked in before.
-    """
+    """Have a results folder belong to the object store at `url`, for good; returns the folder. Raises as `bound`."""
     return bound(results, BINDING, "HSAE_STORE", url.rstrip("/"), ("records.sqlite", "objects"))
 
 
 def bound(results: Path, binding: str, variable: str, named: str, own: Sequence[str]) -> Path:
-    """Have a results folder belong to what `named` names, for good, if it names anything; returns the folder.
+    """Have a results folder belong to what the setting `variable` has `named`, if anything, for good; returns it.
 
-    Args:
-        results: the folder.
-        binding: its file that says so.
-        variable: the setting that `named` comes from.
-        named: the address, or empty.
-        own: what a folder has that was worked in before; looks in it would be unknown elsewhere.
+    Its file `binding` says so. A folder that was worked in before has one of `own`: looks in it would be unknown
+    elsewhere.
 
     Raises:
         StorageError: it belongs to another, or was worked in before.
@@ -176,76 +168,61 @@ class Shared:
 
     def get(self, name: str) -> bytes | None:
         """What is kept under a name, or None."""
-        import obstore
-
         with self._explained():
             try:
-                return bytes(obstore.get(_client(self.url), name).bytes())
+                return bytes(self._store.get(name).bytes())
             except FileNotFoundError:
                 return None
 
     def put(self, name: str, data: bytes) -> None:
         """Keep `data` under a name, in place of what was there."""
-        import obstore
-
         with self._explained():
-            obstore.put(_client(self.url), name, data)
+            self._store.put(name, data)
 
     def create(self, name: str, data: bytes) -> bool:
         """Keep `data` under a name unless there is something; of several machines at once, one is told True."""
-        import obstore
         from obstore.exceptions import AlreadyExistsError
 
         with self._explained():
             try:
-                obstore.put(_client(self.url), name, data, mode="create")
+                self._store.put(name, data, mode="create")
             except AlreadyExistsError:
                 return False
         return True
 
     def names(self, folder: str) -> list[str]:
         """All names below a folder, sorted."""
-        import obstore
-
         with self._explained():
-            return sorted(one["path"] for part in obstore.list(_client(self.url), f"{folder}/") for one in part)
+            return sorted(one["path"] for part in self._store.list(f"{folder}/") for one in part)
 
     def has(self, folder: str) -> bool:
         """Whether anything is kept below a folder."""
-        import obstore
-
         with self._explained():
-            found = obstore.list(_client(self.url), f"{folder}/", chunk_size=1)
+            found = self._store.list(f"{folder}/", chunk_size=1)
             return next((True for part in found if part), False)
 
     def remove(self, name: str) -> None:
         """Forget what is kept under a name."""
-        import obstore
-
         with self._explained():
-            obstore.delete(_client(self.url), name)
+            self._store.delete(name)
 
     def upload(self, digest: str, path: Path) -> None:
         """Keep a file by the hash of its content, unless it is there."""
-        import obstore
-
         with self._explained():
             try:
-                obstore.head(_client(self.url), f"blobs/{digest}")
+                self._store.head(f"blobs/{digest}")
             except FileNotFoundError:
-                obstore.put(_client(self.url), f"blobs/{digest}", path)
+                self._store.put(f"blobs/{digest}", path)
 
     def download(self, digest: str, path: Path) -> bool:
         """Write a file that is kept by the hash of its content; whether it is there, and is what was kept.
 
         A damaged one is forgotten, so that it is kept anew.
         """
-        import obstore
-
         found = hashlib.blake2b()
         with self._explained():
             try:
-                chunks = obstore.get(_client(self.url), f"blobs/{digest}").stream(min_chunk_size=_CHUNK)
+                chunks = self._store.get(f"blobs/{digest}").stream(min_chunk_size=_CHUNK)
             except FileNotFoundError:
                 return False
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -257,6 +234,10 @@ class Shared:
         if not whole:
             self.remove(f"blobs/{digest}")
         return whole
+
+    @property
+    def _store(self) -> Any:
+        return _client(self.url)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -19,7 +19,11 @@ _PLAN, _LOOK, _FOUND, _KEYS = "plan", "look", "p-values of the look", "holdout"
 
 @dataclass(frozen=True)
 class HoldoutRegister:
-    """Looks at holdouts: counted in one transaction each, so that no process or machine knows fewer than there are."""
+    """Looks at holdouts: counted in one transaction each, so that no process or machine knows fewer than there are.
+
+    Raises:
+        StorageError: from every method, where the records are damaged or cannot be written.
+    """
 
     root: Path
 
@@ -28,7 +32,6 @@ class HoldoutRegister:
 
         Raises:
             ValueError: the keys are not those of the plan's holdout (`core.inference.plan.holdout_keys`).
-            StorageError: the records cannot be written.
         """
         if holdout_fingerprint(keys) != plan.holdout:
             raise ValueError("these are not the keys of the plan's holdout")
@@ -41,9 +44,6 @@ class HoldoutRegister:
         """Count an evaluation of a frozen plan, before it is made. A plan looks once, however often it is evaluated.
 
         `dataset` is for the record; `judged_under` is the plan that was frozen when the holdout's texts were judged.
-
-        Raises:
-            StorageError: the records are damaged, or cannot be written.
         """
         # Two evaluations at once are two looks, of which one is the later.
         with Records(self.root).writing() as records:
@@ -134,13 +134,9 @@ ROUNDS_SCHEMA = {"key": pl.String, "round": pl.Int64}
 
 @dataclass(frozen=True)
 class Holdout:
-    """What a round was tested on, or will be.
+    """What a round (1 for the first) was tested on, or will be: observations, and how many clusters of them.
 
-    Attributes:
-        round: 1 for the first.
-        fingerprint: of its texts and labels (`core.inference.plan.holdout_fingerprint`).
-        rows: observations.
-        clusters: independent ones.
+    The fingerprint is of its texts and labels (`core.inference.plan.holdout_fingerprint`).
     """
 
     round: int
@@ -173,18 +169,18 @@ class Placed:
 
 @dataclass(frozen=True)
 class SplitCuts:
-    """The record of one dataset, under all that is declared of what a component is and what share each split gets."""
+    """The record of one dataset, under all that is declared of what a component is and what share each split gets.
+
+    Raises:
+        StorageError: from every method, where the records are damaged or cannot be written.
+    """
 
     results: Path
     dataset: str
     declared: Mapping[str, Any]
 
     def read(self) -> Placed | None:
-        """The record, or None before the first corpus.
-
-        Raises:
-            StorageError: it cannot be read.
-        """
+        """The record, or None before the first corpus."""
         with Records(self.results).reading() as records:
             return self._read(records)
 
@@ -196,9 +192,6 @@ class SplitCuts:
             rounds: of its rows, columns `ROUNDS_SCHEMA`.
             holdout: of the corpus.
             made: its files, as in `Placed.made`; empty where rows wait.
-
-        Raises:
-            StorageError: the records cannot be written.
         """
         with Records(self.results).writing() as records:
             known = self._read(records)

@@ -123,13 +123,8 @@ class LineageLog:
     ) -> EvaluationRecord:
         """Record that an evaluation is current, unless it already was; returns its record.
 
-        Args:
-            dataset: partition key.
-            evaluation: its result.
-            summary: figures of the whole evaluation (JSON-like).
-            hypotheses: its rows (JSON-like).
-            files: data version of the dataset's files and declaration.
-            read: the data files as they are, in the words in which the corpus says which ones it read.
+        `summary` and `hypotheses` are its figures and rows (JSON-like), `files` the data version of the dataset's files
+        and declaration, `read` the data files as they are, in the words in which the corpus says which ones it read.
 
         Raises:
             StorageError: a result that it rests on is gone.

@@ -26,11 +26,8 @@ _CURRENT = "current result"
 class StageInputs:
     """What a stage's result is a function of; equal inputs mean equal results.
 
-    Attributes:
-        asset: the stage's name.
-        code_version: version of the stage's code.
-        config: the part of the declaration that the stage reads (JSON-like).
-        upstream: data version of each upstream asset.
+    These are the stage's name, the version of its code, the part of the declaration that it reads (JSON-like), and the
+    data version of each upstream asset.
     """
 
     asset: str
@@ -58,8 +55,7 @@ class StoredObject:
         folder: where its files lie.
         data_version: fingerprint of its content files.
         inputs: what it was made from.
-        run_id: the run that made it.
-        created: when (ISO 8601, UTC).
+        run_id, created: the run that made it, and when (ISO 8601, UTC).
         reused: whether this call found it finished instead of making it.
     """
 
@@ -84,6 +80,9 @@ class ObjectStore:
     """Results under one folder. Safe for several processes: they appear whole or not at all.
 
     Where the folder belongs to a store, what is finished is there too, and is brought here when it is asked for.
+
+    Raises:
+        StorageError: where a result that is asked for was never materialized, or is damaged or gone.
     """
 
     def __init__(self, root: Path) -> None:
@@ -193,11 +192,7 @@ class ObjectStore:
             records.put(Document(_CURRENT, dataset, stored.asset, found))
 
     def current(self, dataset: str, asset: str) -> StoredObject:
-        """The current result of `asset` for `dataset`, verified.
-
-        Raises:
-            StorageError: it was never materialized, or its files are damaged.
-        """
+        """The current result of `asset` for `dataset`, verified."""
         return self.verified(dataset, self.pointed(dataset, asset))
 
     def datasets(self) -> list[str]:
@@ -214,13 +209,7 @@ class ObjectStore:
         return {asset: str(one.body["data_version"]) for asset, one in self._pointers(dataset).items()}
 
     def pointed(self, dataset: str, asset: str) -> StoredObject:
-        """The current result of `asset` for `dataset`, known by its manifest but with its files unread.
-
-        For whoever needs to know which result is current, not what is in it; `verified` makes it fit to be read.
-
-        Raises:
-            StorageError: it was never materialized, or has no manifest.
-        """
+        """The current result of `asset` for `dataset`, known by its manifest but with its files unread."""
         found = self._pointers(dataset).get(asset)
         if found is None:
             raise StorageError(
@@ -236,11 +225,7 @@ class ObjectStore:
         return stored
 
     def verified(self, dataset: str, stored: StoredObject) -> StoredObject:
-        """The same object after its files were compared with their hashes.
-
-        Raises:
-            StorageError: its files are damaged.
-        """
+        """The same object after its files were compared with their hashes."""
         return self._explained(dataset, stored.asset, stored.folder, verify=True)
 
     def find(self, asset: str, data_version: str) -> StoredObject | None:
@@ -259,11 +244,7 @@ class ObjectStore:
         return max(of_version, key=lambda stored: stored.created, default=None)
 
     def at(self, place: str) -> StoredObject:
-        """The object whose folder is `place`, relative to the results folder; its files unread.
-
-        Raises:
-            StorageError: there is none.
-        """
+        """The object whose folder is `place`, relative to the results folder; its files unread."""
         return self._load(self.root / place, None, reused=True, verify=False)
 
     def place(self, stored: StoredObject) -> str:

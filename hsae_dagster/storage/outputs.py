@@ -45,12 +45,9 @@ Schema: TypeAlias = Mapping[str, pl.DataType | type[pl.DataType]]
 
 
 class File(cached_property[T]):
-    """One file of a result: an attribute of its class, read when first asked for.
+    """One file of a result, of this `name` in its folder: an attribute of its class, read when first asked for.
 
-    Attributes:
-        name: in the result's folder.
-        write: (path, content).
-        optional: whether a result may lack it; it reads as None there.
+    An `optional` one may be lacking, and reads as None there; `write` takes a path and the content.
     """
 
     def __init__(
@@ -106,12 +103,9 @@ def _figure(name: str) -> File[tuple[bytes, str]]:
 
 @dataclass(frozen=True)
 class Output:
-    """A result as the stages downstream read it.
+    """A stored result of the stage `asset`, as the stages downstream read it.
 
-    Attributes:
-        stored: its folder, and what it was made from.
-        asset: the stage that makes it.
-        shown: name of the file that is a table to Dagster; empty where none is.
+    `shown` is the name of the file that is a table to Dagster; empty where none is.
     """
 
     stored: StoredObject
@@ -303,8 +297,7 @@ class StrongestUnits:
     """Which unit of each judged text fires a neuron most.
 
     Attributes:
-        codes: (texts, m) CSR of the texts, and parallel to its data the row of the strongest unit.
-        rows: of the strongest units.
+        codes, rows: (texts, m) CSR of the texts, and parallel to its data the row of the strongest unit.
         places: (judged,) rows of `codes`.
         units: what each unit reads like, rows as in the activations.
     """

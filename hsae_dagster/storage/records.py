@@ -172,9 +172,8 @@ class Records:
     def writing(self, *, alone: bool = True) -> Iterator[Transaction]:
         """A transaction that is kept if it ends without an error.
 
-        Args:
-            alone: that no other one of these overlaps, on any machine. Otherwise quicker, for rows that depend on no
-                others; a power cut may take the last of them away.
+        With `alone` no other one of these overlaps, on any machine. Otherwise it is quicker, for rows that depend on no
+        others; a power cut may take the last of them away.
         """
         self._prepare()
         with self._connected(*(() if alone else ("PRAGMA synchronous=NORMAL",)), "BEGIN IMMEDIATE") as connection:
@@ -266,14 +265,9 @@ def address_here() -> str:
 
 
 def bind_records(results: Path, address: str) -> Path:
-    """Have the records of a results folder be in the database at `address`, for good; returns the folder.
+    """Have the records of a results folder be in the database at `address`, for good; returns the folder. As `bound`.
 
-    Args:
-        results: the folder.
-        address: as `address_here` gives it; empty for what the folder is bound to, or the file in it.
-
-    Raises:
-        StorageError: they are elsewhere already.
+    The address is as `address_here` gives it; empty for what the folder is bound to, or the file in it.
     """
     return bound(results, BINDING, VARIABLE, address, (FILE,))
 

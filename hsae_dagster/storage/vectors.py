@@ -70,9 +70,8 @@ class VectorTable:
     def append(self, ids: list[str], vectors: np.ndarray) -> None:
         """Add rows in one commit; rows that another process has added meanwhile are not added twice.
 
-        Args:
-            ids: n keys, distinct and not in the table when `keys` was asked (the caller has anti-joined).
-            vectors: (n, dimensions) float32, finite.
+        `ids` are n keys, distinct and not in the table when `keys` was asked (the caller has anti-joined), `vectors`
+        (n, dimensions) float32.
 
         Raises:
             StorageError: the vectors' shape is not the set's, or a value is not finite.
@@ -116,7 +115,11 @@ class VectorTable:
 
         flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), self.embedding_set.dimensions)
         columns = [pa.array(ids), flat, pa.array(_checksums(ids, vectors))]
-        return pa.table(columns, schema=self._schema())
+        vector = pa.list_(pa.float32(), self.embedding_set.dimensions)
+        meta = {"model": self.embedding_set.model, "set_id": self.embedding_set.set_id}
+        fields = [pa.field("text_id", pa.string(), nullable=False), pa.field("vector", vector)]
+        fields.append(pa.field("checksum", pa.uint32()))
+        return pa.table(columns, schema=pa.schema(fields, metadata=meta))
 
     def being_filled(self, waiting: Callable[[], None]) -> AbstractContextManager[object]:
         """The right to look for missing vectors and add them, which one process has at a time."""
@@ -133,15 +136,12 @@ class VectorTable:
         if table is None:
             raise StorageError(f"Dataset `{self.dataset}` has no embeddings. Materialize `embeddings` first.")
         copy = self._copy(table)
-        found = copy.read(ids) if copy else None
-        if copy and (found is None or not found[1].all()):
-            # Damaged: the table alone is the truth.
+        if copy and (found := copy.read(ids)) is not None:
+            return found
+        if copy:  # damaged, or without some: the table alone is the truth
             copy.remove()
-            found = None
-        if found is None:
-            out = np.empty((len(ids), self.embedding_set.dimensions), dtype=np.float32)
-            found = out, place(self._rows(table), ids, out)
-        out, seen = found
+        out = np.empty((len(ids), self.embedding_set.dimensions), dtype=np.float32)
+        seen = place(self._rows(table), ids, out)
         if not seen.all():
             missing = int((~seen).sum())
             raise StorageError(
@@ -170,11 +170,7 @@ class VectorTable:
         return None if state is None else VectorCopy(self.uri.with_name("vector_copies") / self.name, state)
 
     def borrow(self, wanted: set[str]) -> tuple[list[str], np.ndarray, list[str]]:
-        """Vectors that other datasets' tables of the same embedding set already hold.
-
-        Returns:
-            keys found, their vectors (n, dimensions) float32, and the datasets they came from.
-        """
+        """Keys that other datasets' tables of the same embedding set have, their vectors, and those datasets."""
         found: list[str] = []
         parts: list[np.ndarray] = []
         lenders: list[str] = []
@@ -199,15 +195,6 @@ class VectorTable:
         """The table's version number (for display only)."""
         table = self._open()
         return None if table is None else int(table.version)
-
-    def _schema(self) -> "pa.Schema":
-        import pyarrow as pa
-
-        vector = pa.list_(pa.float32(), self.embedding_set.dimensions)
-        meta = {"model": self.embedding_set.model, "set_id": self.embedding_set.set_id}
-        fields = [pa.field("text_id", pa.string(), nullable=False), pa.field("vector", vector)]
-        fields.append(pa.field("checksum", pa.uint32()))
-        return pa.schema(fields, metadata=meta)
 
     def _rows(self, table: Any) -> Iterator["pa.RecordBatch"]:
         """(key, vector) of the rows that are what was written, a block at a time."""
@@ -307,15 +294,10 @@ def _numbers(version: int) -> tuple[int, int]:
 
 
 class VectorCopy:
-    """Vectors of one state of a table, rows in the order of their keys."""
+    """Vectors of one state (by `state_of`) of a table, rows in the order of their keys; a folder for each table."""
 
     def __init__(self, folder: Path, state: str) -> None:
-        """Name the copy; nothing is read.
-
-        Args:
-            folder: of all copies of the table.
-            state: `state_of` the table.
-        """
+        """Name the copy; nothing is read."""
         self._folder = folder
         self._vectors, self._keys = folder / f"{state}.npy", folder / f"{state}.parquet"
 
@@ -324,15 +306,10 @@ class VectorCopy:
         return self._vectors.is_file() and self._keys.is_file()
 
     def write(self, keys: Iterable[str], dimensions: int, batches: "Iterable[pa.RecordBatch]") -> bool:
-        """Make the copy, and remove those of other states.
+        """Make the copy of rows with these keys, each once, and remove those of other states.
 
-        Args:
-            keys: of all rows, each once.
-            dimensions: d.
-            batches: (key, vector) rows of the table, each key once, in any order.
-
-        Returns:
-            False where the disk did not take it, or a key has no row: nothing is left behind then.
+        `batches` are (key, vector) rows of the table, each key once, in any order. False where the disk did not take
+        it, or a key has no row: nothing is left behind then.
         """
         ordered = sorted(keys)
         aside = self._folder / f".{uuid.uuid4().hex}"
@@ -387,23 +364,20 @@ class VectorCopy:
         with pq.ParquetFile(self._keys, page_checksum_verification=True) as file:
             return file.read(use_threads=False)
 
-    def read(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
-        """Vectors of `ids` in their order, (n, d) float32, contiguous, and which of them there are, (n,) bool.
-
-        None where the copy is damaged.
-        """
+    def read(self, ids: Sequence[str]) -> np.ndarray | None:
+        """Vectors of `ids` in their order, (n, d) float32, contiguous; None where some are not there or damaged."""
         try:
             vectors = np.load(self._vectors, mmap_mode="r")
             keys = self._read_keys()
             at, sums = positions(ids, keys.column("text_id")), keys.column("sum").to_numpy()
             if vectors.dtype != np.float32 or not vectors.flags.c_contiguous or len(vectors) != len(sums):
                 return None
-            found = at >= 0
+            if (at < 0).any():
+                return None
             out = np.empty((len(at), vectors.shape[1]), dtype=np.float32)
-            whole = _gather(vectors, np.where(found, at, 0), sums, out)
+            return out if _gather(vectors, at, sums, out) else None
         except (OSError, ValueError, KeyError):
             return None
-        return (out, found) if whole else None
 
     def remove(self) -> None:
         """Remove the copy, which is made again when the table is next read."""

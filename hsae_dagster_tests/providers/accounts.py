@@ -61,7 +61,7 @@ def priced(root: Path, model: str = "scripted-1", **fields: Any) -> None:
     os.environ["HSAE_MODELS"] = str(path)
 
 
-def client(loopback: Loopback, asked_by: Account | None, **changes: Any) -> OpenAIClient:
+def client(loopback: Loopback, asked_by: Account, **changes: Any) -> OpenAIClient:
     return OpenAIClient(ASKER, loopback.server(**changes), asked_by)
 
 

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from hsae_dagster.providers.openai.request import WINDOW, Pace
-from hsae_dagster_tests.providers.accounts import body, client, silence
+from hsae_dagster_tests.providers.accounts import body, client, silence, spare
 from hsae_dagster_tests.providers.loopback import Loopback, Raw, failure
 
 
@@ -100,7 +100,7 @@ def test_retry_after_holds_every_request_back_and_is_honoured() -> None:
         return failure(429, "slow down", retry_after="0.6") if call < 2 else {"ok": True}
 
     with Loopback(limited) as loopback:
-        replies = client(loopback, None, concurrency=2).ask_all([body(str(n)) for n in range(12)], silence)
+        replies = client(loopback, spare(), concurrency=2).ask_all([body(str(n)) for n in range(12)], silence)
     assert all(reply.value == {"ok": True} for reply in replies)
     assert len(times) == 14
     assert min(times[2:]) - max(times[:2]) >= 0.55
@@ -124,7 +124,7 @@ def test_a_server_that_refuses_above_a_rate_answers_everything_in_the_end() -> N
         return {"ok": True}
 
     with Loopback(narrow) as loopback:
-        replies = client(loopback, None, max_retries=30).ask_all([body(str(n)) for n in range(150)], silence)
+        replies = client(loopback, spare(), max_retries=30).ask_all([body(str(n)) for n in range(150)], silence)
     assert all(reply.value == {"ok": True} for reply in replies)
     assert refused > 0
     assert most <= 6

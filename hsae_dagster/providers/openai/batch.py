@@ -18,7 +18,7 @@ from hsae_dagster.errors import ProviderError
 from hsae_dagster.providers.base import Report
 from hsae_dagster.providers.openai.request import Client
 from hsae_dagster.providers.openai.requests import Asker, Body, Plan, Server, packed, quoted, refusal, wire
-from hsae_dagster.providers.replies import ModelProfile, Reply, Usage, read_response
+from hsae_dagster.providers.replies import ModelProfile, Reply, read_response
 from hsae_dagster.providers.spending import Account, Entry, as_row, written
 from hsae_dagster.storage.records import CALLS, Document, Records
 
@@ -31,12 +31,10 @@ _KIND = "batch"
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """A batch that was submitted, or is about to be.
+    """A batch that was submitted, or is about to be; who asked, and what, are as in the ledger.
 
     Attributes:
         batch_id: the server's name for it; None from before it is created until its creation is known.
-        dataset, stage, run_id: on whose account.
-        server, model, prompt_hash: as in the ledger.
         sizes: bytes of each request, by its hash.
         worst_usd: the most that it can cost.
         selection: assets of the run that submitted it, or None for all.
@@ -65,17 +63,17 @@ class BatchRecord:
 
 
 class BatchRegister:
-    """The records under one results folder."""
+    """The records under one results folder.
+
+    Raises:
+        StorageError: from every method, where a record is damaged or cannot be written.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def all(self, dataset: str | None = None) -> list[BatchRecord]:
-        """Records, of one dataset or of all, oldest name first.
-
-        Raises:
-            StorageError: a record is damaged.
-        """
+        """Records, of one dataset or of all, oldest name first."""
         with Records(self.root).reading() as records:
             found = [document.body for document in records.all(_KIND, dataset)]
         selections = [None if one["selection"] is None else tuple(one["selection"]) for one in found]
@@ -289,19 +287,14 @@ class BatchRound:
         return found
 
     async def _submit(self, connection: "AsyncOpenAI", plan: Plan, part: Sequence[int]) -> None:
-        worst = [self._worst(self.bodies[i], plan.questions[i].size) for i in part]
-        self._afford(len(part), sum(worst))
-        lines = [
-            wire(
-                {
-                    "custom_id": plan.questions[i].hash,
-                    "method": "POST",
-                    "url": "/v1/chat/completions",
-                    "body": self.bodies[i],
-                }
-            )
-            for i in part
-        ]
+        worst_usd = sum(self.client.worst(self.bodies[i], plan.questions[i].size, "batch") for i in part)
+        under_way = self._records()
+        budget = self.account.open_budget(self.client.profile.priced, self.client.asker.model)
+        budget.calls += sum(len(record.sizes) for record in under_way)
+        budget.usd += sum(record.worst_usd for record in under_way)
+        budget.require(len(part), worst_usd, f"{len(part):,} requests would be submitted as one batch")
+        each = {"method": "POST", "url": "/v1/chat/completions"}
+        lines = [wire({"custom_id": plan.questions[i].hash, **each, "body": self.bodies[i]}) for i in part]
         with _explained(self.client.asker, self.client.server):
             sent = await connection.files.create(
                 file=("requests.jsonl", io.BytesIO(b"\n".join(lines))), purpose="batch"
@@ -316,23 +309,12 @@ class BatchRound:
                 model=self.client.asker.model,
                 prompt_hash=self.prompt_hash,
                 sizes={plan.questions[i].hash: plan.questions[i].size for i in part},
-                worst_usd=sum(worst),
+                worst_usd=worst_usd,
                 selection=account.selection,
                 input_file_id=sent.id,
             )
             record = await create(connection, record, self.register)
         self.report(f"{len(part):,} requests submitted as {record.batch_id}")
-
-    def _worst(self, body: Body, size: int) -> float:
-        longest = body.get("max_completion_tokens") or body.get("max_tokens") or 0
-        return self.client.profile.cost(Usage(input=size, output=longest), "batch") or 0.0
-
-    def _afford(self, calls: int, worst_usd: float) -> None:
-        under_way = self._records()
-        budget = self.account.open_budget(self.client.profile.priced, self.client.asker.model)
-        budget.calls += sum(len(record.sizes) for record in under_way)
-        budget.usd += sum(record.worst_usd for record in under_way)
-        budget.require(calls, worst_usd, f"{calls:,} requests would be submitted as one batch")
 
     def _pending(self, known: int, waiting: int) -> str:
         names = ", ".join(str(record.batch_id) for record in self._records())

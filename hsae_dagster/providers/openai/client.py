@@ -9,14 +9,14 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hsae_dagster.errors import HsaeError, ProviderError
 from hsae_dagster.providers.base import CutPrompts, Progress, Report
 from hsae_dagster.providers.openai.prompts import Problem, nothing_came, reason_of
-from hsae_dagster.providers.openai.request import Client, Connection, Pace, Request, too_long
+from hsae_dagster.providers.openai.request import Client, Pace, Request, session_of, too_long
 from hsae_dagster.providers.openai.requests import Body, Plan, Question
-from hsae_dagster.providers.replies import NO_TOKENS, Reply, Usage
+from hsae_dagster.providers.replies import NO_TOKENS, Reply
 from hsae_dagster.providers.spending import (
     INTENT,
     Account,
@@ -28,6 +28,9 @@ from hsae_dagster.providers.spending import (
     estimate_calls,
     written,
 )
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
 
 T = TypeVar("T")
 # Requests under way when nothing is known of the server yet.
@@ -42,10 +45,8 @@ class OpenAIClient(Client):
     def settings(self, answer_tokens: int, temperature: float | None = None, effort: str | None = None) -> Body:
         """The fields of a chat request that depend on the model: limit of the answer, effort, temperature.
 
-        Args:
-            answer_tokens: room for the answer itself; room for thoughts is added.
-            temperature: wanted, or None for the server's own.
-            effort: wanted of a model that thinks, or None for the usual one.
+        `answer_tokens` is room for the answer itself; room for thoughts is added. None is the usual effort, and the
+        server's own temperature.
 
         Raises:
             ProviderError: the model refuses any temperature.
@@ -230,8 +231,8 @@ class Round:
         """
         with self.account.ledger.records.open():
             try:
-                async with Connection(self.client.server) as connection, asyncio.TaskGroup() as group:
-                    await self._send_all(connection, group)
+                async with session_of(self.client.server) as session, asyncio.TaskGroup() as group:
+                    await self._send_all(session, group)
                 await self._written()
             finally:
                 self._close()
@@ -239,18 +240,21 @@ class Round:
             raise self.problem
         return self.replies
 
-    async def _send_all(self, connection: Connection, group: asyncio.TaskGroup) -> None:
+    async def _send_all(self, session: "ClientSession", group: asyncio.TaskGroup) -> None:
         alone = 0 if self.client.known.has_answered else ALONE
         for index in self.plan.todo:
             await self.pace.turn()
             await self._keep_up()
             body = self.bodies[index]
-            worst = self._worst(body, self.plan.questions[index])
-            if self.problem is None:
-                await self._reserve(worst)
+            worst = self.client.worst(body, self.plan.questions[index].size)
+            try:
+                if self.problem is None:
+                    await self.budget.reserve(worst, self.progress.done_and_left)
+            except ProviderError as error:
+                self.problem = error
             if self.problem is not None:
                 return
-            task = group.create_task(self._one(connection, index, body, worst))
+            task = group.create_task(self._one(session, index, body, worst))
             if alone and not self.client.known.has_answered:
                 await task
                 alone -= 1
@@ -269,18 +273,12 @@ class Round:
         elif not left or too_long(reply):
             self.problem = nothing_came(client, self.progress.streak, "first requests")
 
-    async def _reserve(self, worst: float) -> None:
-        try:
-            await self.budget.reserve(worst, self.progress.done_and_left)
-        except ProviderError as error:
-            self.problem = error
-
-    async def _one(self, connection: Connection, index: int, body: Body, worst: float) -> None:
+    async def _one(self, session: "ClientSession", index: int, body: Body, worst: float) -> None:
         question, started, key = self.plan.questions[index], time.monotonic(), uuid.uuid4().hex
         paid: float | None = worst
         try:
             await self.journal.write(self._intent(question, worst, key))
-            reply = await Request(self.client, connection, body, self.pace, self.report).reply()
+            reply = await Request(self.client, session, body, self.pace, self.report).reply()
             reply = replace(reply, cost_usd=self._cost(reply, worst))
             paid = reply.cost_usd
             self._keep(index, reply, time.monotonic() - started, key)
@@ -414,8 +412,3 @@ class Round:
         if not reply.counted:
             return worst if profile.priced else None
         return profile.cost(reply.usage, self._paid_tier(reply))
-
-    def _worst(self, body: Body, question: Question) -> float:
-        """The most a request can cost: every byte a token, the longest answer allowed, the ordinary price."""
-        longest = body.get("max_completion_tokens") or body.get("max_tokens") or 0
-        return self.client.profile.cost(Usage(input=question.size, output=longest)) or 0.0

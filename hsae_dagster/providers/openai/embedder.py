@@ -28,6 +28,10 @@ class OpenAIEmbedder(Embedder):
     """`openai:<model>`: unit vectors from an embeddings endpoint.
 
     Vectors are scaled to unit length here; OpenAI's are so already, other servers' need not be.
+
+    Raises:
+        ProviderError: no key, a text without content, a request that failed after its retries (also the one that tries
+            out how long an unknown model's vectors are), or vectors of the wrong number, length or content.
     """
 
     def __init__(self, client: OpenAIClient, max_tokens: int = 256, dimensions: int | None = None) -> None:
@@ -39,11 +43,7 @@ class OpenAIEmbedder(Embedder):
 
     @property
     def embedding_set(self) -> EmbeddingSet:
-        """Identity of the vectors: model, server, dimensions, the cut and the scaling.
-
-        Raises:
-            ProviderError: the length of an unknown model's vectors was to be tried out, and that failed.
-        """
+        """Identity of the vectors: model, server, dimensions, the cut and the scaling."""
         shape = {
             "model": self.model,
             "server": self.client.server.endpoint,
@@ -59,12 +59,7 @@ class OpenAIEmbedder(Embedder):
         return self.embedding_set if self._known_length else None
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors (n, dimensions) float32 of unit length.
-
-        Raises:
-            ProviderError: no key, a text without content, a request that failed after its retries, or vectors of the
-                wrong number, length or content.
-        """
+        """Vectors (n, dimensions) float32 of unit length."""
         found = np.empty((len(texts), self._length), np.float32)
 
         def keep(rows: range, vectors: np.ndarray) -> None:
@@ -74,11 +69,7 @@ class OpenAIEmbedder(Embedder):
         return found
 
     def embed_all(self, texts: Sequence[str], batch_size: int, keep: Keep, report: Report) -> None:
-        """`embed` for many texts, several requests at a time; `keep` gets rows and vectors as they come.
-
-        Raises:
-            ProviderError: as of `embed`; what came before was kept.
-        """
+        """`embed` for many texts, several requests at a time; `keep` gets rows and vectors as they come."""
         expected = self._length
 
         def checked(rows: range, vectors: np.ndarray) -> None:

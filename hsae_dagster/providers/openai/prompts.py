@@ -24,13 +24,7 @@ _FENCE = re.compile(r"<(?=\s*/?\s*text\b)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt file.
-
-    Attributes:
-        name: file name without `.md`.
-        source: the template.
-        hash: of the file's bytes; a changed prompt is another prompt.
-    """
+    """A prompt file: its name without `.md`, the template, and the hash of its bytes, by which it is known."""
 
     name: str
     source: str
@@ -68,11 +62,11 @@ def load_prompt(name: str) -> Prompt:
 
 
 def prompt_of(name: str, own: str | None, field: str, needed: Collection[str]) -> Prompt:
-    """The user's own prompt where there is one, else the file of that name.
+    """The user's own prompt where there is one, else the file of that name, whose values are all that it may use.
 
     Args:
-        name: of the file that it stands for, whose values are all that it may use.
-        own: its text.
+        name: of the file.
+        own: the user's text.
         field: of dataset.yaml that names it, for error messages.
         needed: values without which it would ask nothing.
 
@@ -143,14 +137,9 @@ def json_request(
     schema: Mapping[str, Any],
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Body of a chat completion with strict structured output.
+    """Body of a chat completion with strict structured output, whose schema (by `object_of`) bears a `name`.
 
-    Args:
-        model: its name at the server.
-        messages: system and user message.
-        name: of the schema.
-        schema: JSON schema of the answer, as by `object_of`.
-        settings: further fields, such as the limit of the answer (`OpenAIClient.settings`).
+    `settings` are further fields, such as the limit of the answer (`OpenAIClient.settings`).
     """
     answer = {"name": name, "strict": True, "schema": schema}
     return {

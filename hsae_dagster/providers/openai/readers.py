@@ -62,7 +62,11 @@ class _Question:
 
 
 class OpenAIInterpreter:
-    """`openai:<model>`: one request per neuron and candidate, each with its own sample of texts."""
+    """`openai:<model>`: one request per neuron and candidate, each with its own sample of texts.
+
+    Raises:
+        ProviderError: where the server cannot be asked at all, or no answer is usable.
+    """
 
     def __init__(self, client: OpenAIClient, spec: Interpretation) -> None:
         self.client = client
@@ -70,19 +74,11 @@ class OpenAIInterpreter:
         self.prompt = prompt_of("interpret", spec.prompt, "interpretation.prompt", ("positives", "negatives"))
         needed = ("phrase", "missed", "mistaken")
         self.revision = prompt_of("revise", spec.revision_prompt, "interpretation.revision_prompt", needed)
+        self.prompt_hash: str | None = self.prompt.hash
         self.faults = 0
 
-    @property
-    def prompt_hash(self) -> str:
-        """Hash of the prompt that asks for the first words."""
-        return self.prompt.hash
-
     def interpret(self, request: InterpretationRequest, report: Report) -> list[list[Concept]]:
-        """Candidates per neuron, alike ones once. An unusable answer is reported and gives no candidate.
-
-        Raises:
-            ProviderError: the server cannot be asked at all, or no answer is usable.
-        """
+        """Candidates per neuron, alike ones once. An unusable answer is reported and gives no candidate."""
         questions = self._questions(request, report)
         bodies = LazyBodies(len(questions), lambda n: self.body(questions[n].neuron, questions[n].examples, request))
         found: list[dict[str, Concept]] = [{} for _ in range(request.codes.shape[1])]
@@ -99,11 +95,7 @@ class OpenAIInterpreter:
     def revise(
         self, request: InterpretationRequest, mistakes: Sequence[Mistakes], report: Report
     ) -> list[Concept | None]:
-        """Better words for each phrase, by what it got wrong; None where none could be had.
-
-        Raises:
-            ProviderError: the server cannot be asked at all, or no answer is usable.
-        """
+        """Better words for each phrase, by what it got wrong; None where none could be had."""
         bodies = [self.revision_body(each, request) for each in mistakes]
         found: list[Concept | None] = []
         for each, answer in zip(mistakes, self._ask(bodies, self.revision.hash, request, report), strict=True):
@@ -335,12 +327,8 @@ class OpenAIAnnotator:
         # A judge should judge alike twice, where the model lets itself be told.
         fixed = spec.temperature is None and client.profile.temperature
         self.temperature = 0.0 if fixed else spec.temperature
+        self.prompt_hash: str | None = self.prompt.hash
         self._shared: dict[tuple[str, ...], Body] = {}
-
-    @property
-    def prompt_hash(self) -> str:
-        """Hash of the prompt file that is used."""
-        return self.prompt.hash
 
     def annotate(self, concepts: Sequence[Concept], texts: Sequence[str], report: Report) -> Annotations:
         """Judge every concept on every text; what the model does not answer usably is missing, with its reason.
@@ -463,10 +451,9 @@ class _Draft:
 
 
 def read_judgements(reply: Reply, count: int) -> list[bool | str]:
-    """Per concept: the judgement, or why it is missing.
+    """Per concept: the judgement, or why it is missing. Other fields (an explanation, say) are left aside.
 
-    An id that was not asked for spoils the whole answer: a model that numbers from c0 has shifted all of them. Other
-    fields (an explanation, say) are left aside.
+    An id that was not asked for spoils the whole answer: a model that numbers from c0 has shifted all of them.
     """
     if reply.reason is not None:
         return [reply.reason] * count

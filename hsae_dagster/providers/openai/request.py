@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from time import time as now
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import unit_interval
@@ -29,7 +28,7 @@ from hsae_dagster.providers.openai.requests import (
     weaker,
     wire,
 )
-from hsae_dagster.providers.replies import Reply, profile_of, read_response
+from hsae_dagster.providers.replies import Reply, Usage, profile_of, read_response
 from hsae_dagster.providers.spending import Account, duration
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class Pace:
         if self._answers >= WINDOW:
             self._quickest = min(self._quickest, self._recent)
         # Only a limit that is made use of says anything.
-        if 2 * self.running >= self.limit and not self._queueing():
+        if 2 * self.running >= self.limit and self._recent <= SLOWDOWN * self._quickest:
             self.limit = min(self.limit + (1.0 if self._slow_start else 1.0 / self.limit), self.most)
             self._changed.set()
 
@@ -111,35 +110,26 @@ class Pace:
         self._said_until = max(self._said_until, until)
         return news
 
-    def _queueing(self) -> bool:
-        return self._recent > SLOWDOWN * self._quickest
-
 
 CONNECT_SECONDS = 10.0
-Loss = Literal["timeout", "unreached", "lost"]
 
 
 class LostError(Exception):
     """A try without an answer.
 
-    Attributes:
-        how: `timeout`: no byte for as long as is allowed; `unreached`: nobody took the connection; `lost`: it broke.
+    It is a `timeout` after no byte for as long as is allowed, `unreached` where nobody took the connection, or `lost`.
     """
 
-    def __init__(self, how: Loss, said: str) -> None:
+    def __init__(self, how: str, said: str) -> None:
         super().__init__(said)
         self.how = how
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server answered.
+    """What a server answered: body as parsed JSON (None where it is none), and as text without the key.
 
-    Attributes:
-        status: HTTP status.
-        headers: by name in lower case.
-        body: parsed JSON, or None where it is none.
-        text: the body as it came, without the key.
+    Headers go by their names in lower case.
     """
 
     status: int
@@ -165,61 +155,40 @@ class Answer:
         return None
 
 
-class Connection:
-    """Use as an asynchronous context manager."""
+def session_of(server: Server) -> "aiohttp.ClientSession":
+    """The connections to a server. Use as an asynchronous context manager."""
+    import aiohttp
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self._session: aiohttp.ClientSession | None = None
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=server.concurrency),
+        # A proxy has no business between us and ourselves.
+        trust_env=not server.is_loopback,
+        headers=server.headers,
+    )
 
-    async def __aenter__(self) -> "Connection":
-        import aiohttp
 
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self.server.concurrency),
-            # A proxy has no business between us and ourselves.
-            trust_env=not self.server.is_loopback,
-            headers=self.server.headers,
-        )
-        return self
+async def post(session: "aiohttp.ClientSession", server: Server, path: str, data: bytes, timeout: float) -> Answer:
+    """Send JSON once, to a path below the base URL.
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._session is not None:
-            await self._session.close()
+    Raises:
+        LostError: no answer; a server that sends no byte for `timeout` seconds counts as lost.
+    """
+    import aiohttp
 
-    async def post(self, path: str, data: bytes, timeout: float) -> Answer:
-        """Send one request once.
-
-        Args:
-            path: below the base URL.
-            data: JSON.
-            timeout: seconds without a byte from the server before it counts as lost.
-
-        Raises:
-            LostError: no answer.
-        """
-        import aiohttp
-
-        assert self._session is not None, "the connection is not open"
-        patience = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=timeout)
-        try:
-            async with self._session.post(self.server.url(path), data=data, timeout=patience) as response:
-                text = self.server.redact((await response.read()).decode("utf-8", "replace"))
-                headers = {name.lower(): self.server.redact(value) for name, value in response.headers.items()}
-                return Answer(response.status, headers, _parsed(text), text)
-        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            found = LostError("unreached", self._said(error))
-        except TimeoutError:
-            found = LostError("timeout", f"no answer within {timeout:g} s")
-        except (aiohttp.ClientError, OSError) as error:
-            found = LostError("lost", self._said(error))
-        # Raised outside the handler: the library's error, which may hold the key in its request, is not chained.
-        raise found
-
-    def _said(self, error: Exception) -> str:
-        return self.server.redact(" ".join(str(error).split()) or type(error).__name__)[:200]
+    patience = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=timeout)
+    try:
+        async with session.post(server.url(path), data=data, timeout=patience) as response:
+            text = server.redact((await response.read()).decode("utf-8", "replace"))
+            headers = {name.lower(): server.redact(value) for name, value in response.headers.items()}
+            return Answer(response.status, headers, _parsed(text), text)
+    except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
+        how, said = "unreached", str(error).strip() or type(error).__name__
+    except TimeoutError:
+        how, said = "timeout", f"no answer within {timeout:g} s"
+    except (aiohttp.ClientError, OSError) as error:
+        how, said = "lost", str(error).strip() or type(error).__name__
+    # Raised outside the handler: the library's error, which may hold the key in its request, is not chained.
+    raise LostError(how, server.redact(" ".join(said.split()))[:200])
 
 
 def _parsed(text: str) -> Any:
@@ -260,6 +229,11 @@ class Client:
         tier = self.account.tier if self.account else "standard"
         return "standard" if tier == "flex" and not self.profile.flex else tier
 
+    def worst(self, body: Body, size: int, tier: str = "standard") -> float:
+        """The most a request can cost, USD: every byte a token, and the longest answer allowed."""
+        longest = body.get("max_completion_tokens") or body.get("max_tokens") or 0
+        return self.profile.cost(Usage(input=size, output=longest), tier) or 0.0
+
     def plan(self, bodies: Sequence[Body]) -> Plan:
         """Which of these requests the ledger knows, and which are to be sent."""
         ledger = self.account.ledger if self.account else None
@@ -271,7 +245,7 @@ class Request:
     """Use once: `await reply()`, with a turn of the pace taken."""
 
     client: Client
-    connection: Connection
+    session: "aiohttp.ClientSession"
     body: Body
     pace: Pace
     say: Callable[[str], None]
@@ -304,7 +278,7 @@ class Request:
         patience = max(self.server.timeout, FLEX_TIMEOUT) if self.flex else self.server.timeout
         path = "/chat/completions" if self.chat else "/embeddings"
         try:
-            answer = await self.connection.post(path, wire(self.dialect.put(self.full)), patience)
+            answer = await post(self.session, self.server, path, wire(self.dialect.put(self.full)), patience)
         except LostError as error:
             return await self._lost(error, sent)
         if 200 <= answer.status < 300 and not error_in(answer.body):

@@ -27,7 +27,7 @@ class Server:
     Attributes:
         base_url: address up to and including `/v1`.
         api_key: never shown; None where the server needs none.
-        concurrency: most requests under way at once; fewer while the server cannot keep up (`pacing`).
+        concurrency: most requests under way at once; fewer while the server cannot keep up (`request.Pace`).
         max_retries: further tries of one request, waiting 0.5 to 8 s or as the server says.
         timeout: seconds without a byte from the server before a try counts as failed.
         key_name, url_name: where key and address were given, for error messages.
@@ -96,14 +96,10 @@ class Server:
 
 
 def server_of(fields: ServerFields, place: str, environment: Mapping[str, str]) -> Server:
-    """The server that a `server` section of dataset.yaml names; what it leaves out is as the environment says.
+    """The server that a `server` section of dataset.yaml names, at `place` there, for error messages.
 
-    That is OPENAI_BASE_URL (default OpenAI's own), OPENAI_API_KEY and HSAE_CONCURRENCY.
-
-    Args:
-        fields: the section.
-        place: of the section in dataset.yaml, for error messages.
-        environment: with keys and defaults.
+    What it leaves out is as the environment says: OPENAI_BASE_URL (default OpenAI's own), OPENAI_API_KEY and
+    HSAE_CONCURRENCY.
 
     Raises:
         ProviderError: the address is not one, the key holds what no key can or its variable nothing, or
@@ -154,13 +150,9 @@ def _concurrency(environment: Mapping[str, str]) -> int:
 
 @dataclass(frozen=True)
 class Asker:
-    """Who asks, for error messages.
+    """Who asks, for error messages: the field of dataset.yaml that chose the model, and its name at the server.
 
-    Attributes:
-        field: the field of dataset.yaml that chose the model.
-        model: its name at the server.
-        offline: the choice for that field that needs no key.
-        provider: what stands before the model's name in that field.
+    `offline` is the choice for that field that needs no key; `provider` stands before the model's name in it.
     """
 
     field: str
@@ -285,7 +277,7 @@ def wire(body: Body) -> bytes:
 
 Form = Literal["json_schema", "json_object", "none"]
 _WEAKER: dict[str, Form] = {"json_schema": "json_object", "json_object": "none"}
-_LIMITS = ("max_tokens", "max_completion_tokens")
+_OTHER = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _SCHEMA_WORDS = re.compile(r"response_format|json[_ ]?(schema|object|mode)|structured output|grammar|guided")
 # What a refusal says that no other form of the same request would cure.
 LENGTH_WORDS = re.compile(
@@ -321,7 +313,7 @@ class Dialect:
             return body
         sent = {name: value for name, value in body.items() if name not in self.dropped}
         if self.swapped:
-            sent = {_other_limit(name): value for name, value in sent.items()}
+            sent = {_OTHER.get(name, name): value for name, value in sent.items()}
         if "response_format" in sent:
             self._put_form(sent)
         if not self.system and "messages" in sent:
@@ -362,13 +354,9 @@ PLAIN = Dialect()
 
 
 def weaker(dialect: Dialect, body: Body, said: str, *, unnamed: bool) -> Dialect | None:
-    """The form to try next after a refusal, or None where none would help.
+    """The form to try next after a refusal of `body` in `dialect` with the words `said`, or None where none would help.
 
-    Args:
-        dialect: in which the refused request was put.
-        body: its full form.
-        said: the server's words.
-        unnamed: whether to try weaker forms although the refusal names no field.
+    With `unnamed`, weaker forms are tried although the refusal names no field.
     """
     words = said.lower()
     if LENGTH_WORDS.search(words) or FILTER_WORDS.search(words):
@@ -386,7 +374,7 @@ def _named(dialect: Dialect, sent: Body, words: str) -> Dialect | None:
         return _without(dialect, "encoding_format")
     if "dimensions" in sent and ("matryoshka" in words or "dimension" in words):
         return _without(dialect, "dimensions")
-    if any(name in sent for name in _LIMITS) and any(name in words for name in _LIMITS) and not dialect.swapped:
+    if any(name in sent for name in _OTHER) and any(name in words for name in _OTHER) and not dialect.swapped:
         return replace(dialect, swapped=True)
     if re.search(r"\bsystem\b", words) and "role" in words and dialect.system and "messages" in sent:
         return replace(dialect, system=False)
@@ -403,17 +391,13 @@ def _next_unnamed(dialect: Dialect, sent: Body) -> Dialect | None:
     for name in ("encoding_format", "temperature", "reasoning_effort", "dimensions"):
         if name in sent:
             return _without(dialect, name)
-    if any(name in sent for name in _LIMITS) and not dialect.swapped:
+    if any(name in sent for name in _OTHER) and not dialect.swapped:
         return replace(dialect, swapped=True)
     return None
 
 
 def _without(dialect: Dialect, name: str) -> Dialect:
     return replace(dialect, dropped=tuple(sorted({*dialect.dropped, name})))
-
-
-def _other_limit(name: str) -> str:
-    return _LIMITS[1 - _LIMITS.index(name)] if name in _LIMITS else name
 
 
 def _without_system(messages: list[dict[str, str]]) -> list[dict[str, str]]:
