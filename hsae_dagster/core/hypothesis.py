@@ -4,9 +4,9 @@ The verdict comes with the rule that gave it; the evidence is texts around the c
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -485,8 +485,6 @@ def _fidelity(record: Mapping[str, Any]) -> Fidelity:
 
 
 _SHOWN = 3
-# Row of a judged text -> its unit that fired the neuron most; empty where none did.
-UnitOf: TypeAlias = Callable[[int], str]
 
 
 def gather_evidence(
@@ -499,7 +497,7 @@ def gather_evidence(
     effect: float,
     *,
     closeness: Closeness | None = None,
-    unit_of: UnitOf = lambda row: "",
+    unit_of: Callable[[int], str] = lambda row: "",
 ) -> Evidence:
     """Pick examples, deterministically; short texts first where activations are equal.
 
@@ -512,7 +510,7 @@ def gather_evidence(
         outcome: (n,) outcome of each text.
         effect: estimated separation; its sign says which outcomes speak against the claim.
         closeness: of units with quoted sentences.
-        unit_of: the unit of a text that fired the neuron most.
+        unit_of: row of a text -> its unit that fired the neuron most; empty where none did.
     """
     centre = float(np.nanmean(outcome))
     against = np.nan_to_num((centre - outcome) * np.sign(effect if np.isfinite(effect) else 1.0))
@@ -520,35 +518,18 @@ def gather_evidence(
     meaning = meaning_of(definition) if definition else None
     n_words = texts["n_words"].to_numpy()
 
-    def because_of(text: str) -> tuple[str, ...]:
-        return because(meaning, text, closeness)[:8] if meaning else ()
+    def example(row: int) -> Example:
+        text_id, text = texts["text_id"][row], texts["text"][row]
+        why = because(meaning, text, closeness)[:8] if meaning else ()
+        return Example(text_id, text, float(outcome[row]), float(activation[row]), tuple(why), unit_of(row))
 
     def pick(mask: np.ndarray, key: np.ndarray) -> tuple[Example, ...]:
         rows = np.flatnonzero(mask)
         rows = rows[np.lexsort((rows, n_words[rows], -key[rows]))][:_SHOWN]
-        return tuple(_example(texts, int(row), outcome, activation, because_of, unit_of) for row in rows)
+        return tuple(example(int(row)) for row in rows)
 
     return Evidence(
         supporting=pick(yes, activation),
         near_misses=pick(no & (activation > 0) & (activation >= strong), activation),
         counterexamples=pick(yes & (against > 0), against),
-    )
-
-
-def _example(
-    texts: pl.DataFrame,
-    row: int,
-    outcome: np.ndarray,
-    activation: np.ndarray,
-    because_of: Callable[[str], Sequence[str]],
-    unit_of: UnitOf,
-) -> Example:
-    text = texts["text"][row]
-    return Example(
-        texts["text_id"][row],
-        text,
-        float(outcome[row]),
-        float(activation[row]),
-        tuple(because_of(text)),
-        unit_of(row),
     )

@@ -15,7 +15,7 @@ from hsae_dagster.core.inference.partial_effects import REVERSED_BETWEEN_SUBGROU
 from hsae_dagster.core.inference.subgroups import SubgroupEffect, correct, subgroup_effects, turns_round
 from hsae_dagster.core.observations import HoldoutDesign, observation_matrix, pool_codes, text_rows
 from hsae_dagster.core.selection import variants
-from hsae_dagster.core.selection.methods import SelectedNeuron, Selection, select_neurons
+from hsae_dagster.core.selection.methods import Selection, select_neurons
 from hsae_dagster.core.selection.stability import FOUND, Side, found_again
 from hsae_dagster.dataset.rows import levels_of
 from hsae_dagster.dataset.spec import DatasetSpec
@@ -38,7 +38,8 @@ def covariate_selection(
     return Selection(
         method="lasso:covariates",
         task="regression" if spec.task == "regression" else "classification",
-        neurons=tuple(SelectedNeuron(rank, term.column, term.score) for rank, term in enumerate(terms, 1)),
+        columns=[term.column for term in terms],
+        scores=[term.score for term in terms],
         alpha=None,
         path=(),
         notes=tuple(notes),

@@ -25,14 +25,13 @@ class LossTerms:
     """The loss of one training batch, each term a scalar tensor.
 
     Attributes:
-        total: what is minimised: reconstruction + aux_coef · auxiliary.
-        reconstruction: mean over the prefixes of the normalised MSE, plus multi_coef · that of the denser codes.
+        total: what is minimised: the mean over the prefixes of the normalised MSE, plus multi_coef · that of the denser
+            codes, plus aux_coef · auxiliary.
         full: normalised MSE of the reconstruction from all neurons, without graph.
         auxiliary: normalised MSE of the residual as the dead neurons explain it; None if no neuron is dead.
     """
 
     total: Tensor
-    reconstruction: Tensor
     full: Tensor
     auxiliary: Tensor | None
 
@@ -42,7 +41,7 @@ class Evaluation:
     """How well an autoencoder reconstructs a data set (pooled over all of it).
 
     Attributes:
-        loss: what early stopping monitors: `LossTerms.reconstruction`, pooled, plus the extra loss if there is one.
+        loss: what early stopping monitors: `LossTerms.total` without the auxiliary term, pooled, plus any extra loss.
         nmse: squared error over squared distance from the column means, all neurons.
         l0: active neurons per text.
     """
@@ -89,12 +88,12 @@ def training_loss(sae: SparseAutoencoder, x: Tensor, encoded: EncodedBatch, dead
         denser = prefix_errors(sae, encoded, sae.top_codes(encoded, config.multi_k))[-1]
         reconstruction = reconstruction + config.multi_coef * (denser / scale)
     if dead is None or dead.numel() == 0 or config.aux_coef == 0:
-        return LossTerms(reconstruction, reconstruction, errors[-1].detach(), None)
+        return LossTerms(reconstruction, errors[-1].detach(), None)
     with torch.no_grad():
         residual = x - encoded.codes.decode(sae.decoder) - sae.input_bias
     explained = sae.top_codes(encoded, config.effective_aux_k, among=dead).decode(sae.decoder)
     auxiliary = (explained - residual).square().mean() / spread(residual)
-    return LossTerms(reconstruction + config.aux_coef * auxiliary, reconstruction, errors[-1].detach(), auxiliary)
+    return LossTerms(reconstruction + config.aux_coef * auxiliary, errors[-1].detach(), auxiliary)
 
 
 def prefix_errors(sae: SparseAutoencoder, encoded: EncodedBatch, codes: BatchCodes) -> Tensor:
