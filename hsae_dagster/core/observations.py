@@ -298,7 +298,10 @@ def holdout_design(
     per_text = answers.astype(np.float64)
     per_text[answers < 0] = np.nan
     length = np.log1p(n_words.astype(np.float64))[:, None]
-    clusters, units = observations["cluster_id"].to_numpy(), _shared_units(observations)
+    clusters = observations["cluster_id"].to_numpy()
+    # Numbers of the texts' families, where one occurs in several clusters.
+    names = [name for name in observations.columns if name.startswith("unit:")]
+    units = observations.select(pl.col(names).cast(pl.Int64)).to_numpy() if names else None
     if "time" in observations.columns:
         clusters, units = with_blocks(observations["time"].to_numpy(), clusters, units)
     return HoldoutDesign(
@@ -310,12 +313,6 @@ def holdout_design(
         units=units,
         controls_decide=any(name.startswith("control:") for name in observations.columns),
     )
-
-
-def _shared_units(observations: pl.DataFrame) -> np.ndarray | None:
-    """(n, sides) numbers of the texts' families where one occurs in several clusters; None elsewhere."""
-    names = [name for name in observations.columns if name.startswith("unit:")]
-    return observations.select(pl.col(names).cast(pl.Int64)).to_numpy() if names else None
 
 
 def with_blocks(

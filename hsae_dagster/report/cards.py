@@ -382,12 +382,12 @@ def _evidence_shown(h: Hypothesis, content: ReportContent) -> list[tuple[str, st
             h.evidence.counterexamples,
         ),
     )
-    return [(title, note, [_quote_shown(e, content) for e in examples]) for title, note, examples in groups]
 
+    def quoted(example: Example) -> dict[str, Any]:
+        outcome = capitalised(example_outcome(example, content.task, content.outcome))
+        return {"segments": excerpt(example.text, marks_of(example)), "outcome": outcome, "text_id": example.text_id}
 
-def _quote_shown(example: Example, content: ReportContent) -> dict[str, Any]:
-    outcome = capitalised(example_outcome(example, content.task, content.outcome))
-    return {"segments": excerpt(example.text, marks_of(example)), "outcome": outcome, "text_id": example.text_id}
+    return [(title, note, [*map(quoted, examples)]) for title, note, examples in groups]
 
 
 def card_limits(content: ReportContent) -> tuple[float, float]:

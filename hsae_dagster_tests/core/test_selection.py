@@ -56,7 +56,7 @@ def case(seed, classification):
 def well_posed(found, selected):
     """No two coefficients tie (rank is then a matter of rounding) and the search hit its count."""
     sizes = np.sort(np.abs(found.scores))
-    return found.hit and len(selected.neurons) == len(sizes) and (np.diff(sizes) > 1e-7).all()
+    return found.hit and len(selected.columns) == len(sizes) and (np.diff(sizes) > 1e-7).all()
 
 
 def assert_equals_reference(seed, classification, coefficient=1e-5, **reference_options):

@@ -408,11 +408,9 @@ class LogisticLasso:
         if alpha >= self.top:
             return self._zero
         if alpha not in self.fits:
-            self.fits[alpha] = self._solve(alpha, self._nearest(alpha))
+            nearest = min(self.fits.values(), key=lambda f: abs(np.log(f.alpha / alpha)))
+            self.fits[alpha] = self._solve(alpha, nearest)
         return self.fits[alpha]
-
-    def _nearest(self, alpha: float) -> LogisticFit:
-        return min(self.fits.values(), key=lambda f: abs(np.log(f.alpha / alpha)))
 
     def _solve(self, alpha: float, start: LogisticFit) -> LogisticFit:
         """Working sets: solve on a few columns, let violators of the optimality conditions in, until there are none."""
