@@ -185,12 +185,9 @@ class ActivationHistogram:
 
 
 def activation_histogram(activation: np.ndarray, answers: np.ndarray, strong: float) -> ActivationHistogram:
-    """Count texts.
+    """Count texts by activation (n,), 0 where the neuron is silent, and answers (n,) int8: 1 yes, 0 no, -1 missing.
 
-    Args:
-        activation: (n,) of the neuron, 0 where it is silent.
-        answers: (n,) int8: 1 has the concept, 0 has not, -1 missing.
-        strong: lower bound of strong firing; infinite when the neuron never fired on training texts.
+    Strong firing has no lower bound (infinity) where the neuron never fired on training texts.
     """
     fires, has = activation > 0, answers == 1
     edges = np.linspace(0.0, float(activation.max()), BINS + 1) if fires.any() else np.empty(0)
@@ -501,16 +498,10 @@ def gather_evidence(
 ) -> Evidence:
     """Pick examples, deterministically; short texts first where activations are equal.
 
-    Args:
-        definition: what executes the concept, or None where only a reader can judge.
-        texts: judged holdout texts (text_id, text, n_words), n rows.
-        answers: (n,) int8.
-        activation: (n,) of the neuron.
-        strong: activation from which on firing counts as strong.
-        outcome: (n,) outcome of each text.
-        effect: estimated separation; its sign says which outcomes speak against the claim.
-        closeness: of units with quoted sentences.
-        unit_of: row of a text -> its unit that fired the neuron most; empty where none did.
+    Judged texts (text_id, text, n_words) are n rows; answers int8, activation of the neuron and outcome (n,). The
+    definition is what executes the concept, None where only a reader can judge; activation counts as strong from
+    `strong` on; the sign of the estimated effect says which outcomes speak against the claim; `unit_of` a row is the
+    unit that fired the neuron most, empty where none did.
     """
     centre = float(np.nanmean(outcome))
     against = np.nan_to_num((centre - outcome) * np.sign(effect if np.isfinite(effect) else 1.0))

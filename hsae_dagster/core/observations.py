@@ -521,18 +521,14 @@ _UNSPACED = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}])"
 
 
 def folded(texts: pl.Series, *, copies: bool = True) -> pl.Series:
-    """Each text without what copies differ in: case, punctuation, links, handles and numbers.
+    """Texts (n,) without what copies differ in: case, punctuation, links, handles and numbers; equal ones are one text.
 
     Links, handles and numbers stay where fewer than five words would be left, and punctuation where nothing would. Two
     headlines of an experiment that differ in a number are one text here: they are two observations all the same
     (`text_id`), but on one side of every split, as one could be guessed from the other.
 
-    Args:
-        texts: (n,) str.
-        copies: False to leave links, handles and numbers in, where they are what texts say.
-
-    Returns:
-        (n,) str; equal for texts that are one text. Scripts without spaces get one between all characters.
+    Without `copies` links, handles and numbers stay, where they are what texts say. Scripts without spaces get one
+    between all characters.
     """
     plain = texts.str.normalize("NFKC").str.to_lowercase()
     light = _without(_without(plain, r"\p{P}+"), r"\s+")

@@ -382,13 +382,7 @@ class LogisticLasso:
     """
 
     def __init__(self, matrix: StandardisedCodes, positive: np.ndarray, usable: np.ndarray) -> None:
-        """Compute the gradient at zero.
-
-        Args:
-            matrix: standardised codes, n x m.
-            positive: (n,) bool, True for the positive class.
-            usable: (m,) bool, columns that may become active.
-        """
+        """Compute the gradient at zero; `positive` (n,) bool is the class, `usable` (m,) bool may become active."""
         self._matrix, self._usable = matrix, usable
         self._y = positive.astype(np.float64)
         at_zero = np.where(usable, matrix.transposed_product(self._y - 0.5), 0.0)
