@@ -129,8 +129,8 @@ def compare_selection(data: Dataset, tolerance: float) -> None:
     if ours.alpha is not None:
         print(f"  alpha {ours.alpha:.6g} after {len(ours.path)} probes; {'; '.join(ours.notes) or 'no note'}")
     print("  rank  ours               the reference")
-    for rank, (neuron, column, score) in enumerate(zip(ours.neurons, columns, scores, strict=True)):
-        print(f"  {rank:>4}  {neuron.column:>6} {neuron.score:>+10.6f}  {column:>6} {score:>+10.6f}")
+    for rank, row in enumerate(zip(ours.columns, ours.scores, columns, scores, strict=True)):
+        print("  {:>4}  {:>6} {:>+10.6f}  {:>6} {:>+10.6f}".format(rank, *row))
     assert ours.columns == list(columns), "the selected neurons differ"
     allowed = 1e-5 if tolerance < 1e-4 or data.method != "lasso" else 2e-4
     largest = float(np.abs(np.array(ours.scores) - scores).max())

@@ -131,7 +131,10 @@ def _describe(found: StoredCorpus, summary: dict[str, Any], outcome: str) -> dic
     from hsae_dagster.report.figures import label_histogram
 
     figure = label_histogram(found.observations["label"].to_numpy(), summary["task"], outcome)
-    units = summary["units"]
+    units, why = summary["units"], summary.get("one holdout")
+    design = f"one holdout: {why}" if why else "one holdout"  # why `auto` decided against halves
+    if summary["cuts"].get("two_halves"):
+        design = "two halves, each testing what the other found"
     dropped = [{"reason": left_out_words(reason), "rows": n} for reason, n in summary["dropped"].items()]
     return {
         "dagster/row_count": summary["texts"],
@@ -149,17 +152,10 @@ def _describe(found: StoredCorpus, summary: dict[str, Any], outcome: str) -> dic
         "rows joined": table([{"by": by, "rows": n} for by, n in summary["joined"].items()] or [{"by": "", "rows": 0}]),
         "rows of another declared split": summary["moved"],
         "round": summary["round"],
-        "design": _design(summary),
+        "design": design,
         "outcome": picture(figure.png, figure.alt),
         **({"classes": table(summary["classes"])} if "classes" in summary else {}),
     }
-
-
-def _design(summary: dict[str, Any]) -> str:
-    """What tests: a holdout, or each half what the other found; and why, where `auto` decided against halves."""
-    if summary["cuts"].get("two_halves"):
-        return "two halves, each testing what the other found"
-    return f"one holdout: {why}" if (why := summary.get("one holdout")) else "one holdout"
 
 
 def _check(observations: pl.DataFrame, summary: dict[str, Any]) -> list[dg.AssetCheckResult]:

@@ -162,13 +162,9 @@ def _obtain(made: Checkpoints) -> tuple[list[tuple[str, StoredSAE]], dict[str, A
     if isinstance(spec.saes, AutoSizes):
         taken, race = choose_saes(lessons, made.corpus, spec.saes.auto)
         return list(taken.items()), race
-    parts = [
-        autoencoders.import_one(made.stage, sae, lessons.set_id, lessons.ids, *lessons.vectors.values())
-        if sae.checkpoint
-        else autoencoders.train_one(lessons, sae)
-        for sae in declared(spec, made.n_texts)
-    ]
-    return [("", part) for part in parts], {}
+    listed = declared(spec, made.n_texts)
+    obtain = (autoencoders.import_one if sae.checkpoint else autoencoders.train_one for sae in listed)
+    return [("", each(lessons, sae)) for each, sae in zip(obtain, listed, strict=True)], {}
 
 
 def _add_seeds(lessons: autoencoders.Lessons, parts: list[StoredSAE], folder: Path) -> dict[str, list[dict[str, Any]]]:

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from hsae_dagster.core.concepts.fidelity import column
 from hsae_dagster.core.inference.joint_fit import read_ladder
-from hsae_dagster.core.observations import firing_separation, firing_z, observation_matrix
+from hsae_dagster.core.observations import firing_separation, firing_z, observation_matrix, text_rows
 from hsae_dagster.core.sae.sizes import redundancy
 from hsae_dagster.core.selection.methods import METHODS
 from hsae_dagster.core.selection.stability import HALVES, Side, silenced
@@ -20,14 +20,12 @@ from hsae_dagster.orchestration.project import Project
 from hsae_dagster.orchestration.stage import Stage, check_result, declared, explained, picture, table
 from hsae_dagster.stages.selection import (
     Chosen,
-    SeedTable,
     Training,
     averaged_record,
     choose_neurons,
     covariate_selection,
     family_frame,
     read_fits,
-    training_texts,
     validation_ladder,
 )
 from hsae_dagster.stages.sizes import read_choice
@@ -121,7 +119,8 @@ def _of_side(
     codes, ids = activations.of_half(side.half), activations.text_ids
     train = side.observations.filter(pl.col("split") == "train")
     observed, label = observation_matrix(codes, ids, train), train["label"].to_numpy()
-    on_texts, text_ids = training_texts(codes, ids, side.texts)
+    text_ids = side.texts.filter(pl.col("split") == "train")["text_id"]
+    on_texts = codes[text_rows(ids, text_ids)]
     training = Training(observed, label, train["cluster_id"].to_numpy(), on_texts, text_ids)
     spec, found = stage.dataset.spec, choose_neurons(stage, corpus, checkpoints, training)
     if spec.selection.within or spec.selection.interactions:
@@ -134,7 +133,7 @@ def _of_side(
             "rank": np.arange(len(chosen)),
             "column": np.array(chosen, dtype=np.int64),
             "score": np.array(selection.scores, dtype=np.float64),
-            **_figures(training, found, codes, ids, train, columns),
+            **_figures(training, found, codes, ids, train),
         }
     ).join(columns.drop("half"), on="column", how="left", maintain_order="left")
     summary = {
@@ -152,7 +151,7 @@ def _of_side(
 
 
 def _figures(
-    training: Training, found: Chosen, codes: sp.csr_matrix, ids: pl.Series, train: pl.DataFrame, columns: pl.DataFrame
+    training: Training, found: Chosen, codes: sp.csr_matrix, ids: pl.Series, train: pl.DataFrame
 ) -> dict[str, np.ndarray]:
     """What is reported of each selected neuron, each (selected,)."""
     from hsae_dagster.core.selection.stability import selection_frequency
@@ -164,14 +163,13 @@ def _figures(
         kept = silenced(training.observed, found.left_out)
         again = selection_frequency(kept, training.label, training.clusters, selection, rng)
     by_neuron = codes.tocsc()
-    separations = [firing_separation(column(by_neuron, j) > 0, ids, train) for j in chosen]
-    seeds = SeedTable.of([], codes.shape[1]) if found.seeds is None else found.seeds
+    fires = [column(by_neuron, j) > 0 for j in chosen]
     return {
-        "train_separation": np.array(separations, dtype=np.float64),
-        "train_z": np.array([firing_z(column(by_neuron, j) > 0, ids, train) for j in chosen], dtype=np.float64),
+        "train_separation": np.array([firing_separation(each, ids, train) for each in fires], dtype=np.float64),
+        "train_z": np.array([firing_z(each, ids, train) for each in fires], dtype=np.float64),
         "selection_frequency": again,
         "near_copies": np.array([sum(m.kept == j for m in found.members) for j in chosen], dtype=np.int64),
-        **seeds.columns(chosen),
+        **{name: found.seeds[name].to_numpy()[chosen] for name in found.seeds.columns},
     }
 
 

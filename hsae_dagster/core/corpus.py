@@ -34,14 +34,10 @@ _BATCH = 20_000
 
 
 def near_equal(texts: pl.Series, threshold: float) -> np.ndarray:
-    """Pairs of nearly equal texts, enough of them to connect each family.
+    """Pairs (e, 2) int64 of nearly equal texts by position, enough of them to connect each family.
 
-    Args:
-        texts: (n,) distinct folded texts, in an order that does not depend on the order of the rows.
-        threshold: least overlap (Jaccard) of their sets of word pairs.
-
-    Returns:
-        (e, 2) int64 positions.
+    Texts (n,) are distinct and folded, in an order that does not depend on that of the rows; their sets of word pairs
+    overlap (Jaccard) by the threshold at least.
     """
     long = np.flatnonzero((texts.str.count_matches(" ") >= _FEWEST_WORDS - 1).to_numpy())
     if len(long) < 2:

@@ -111,12 +111,8 @@ def match_hypotheses(correlation: np.ndarray, cosine: np.ndarray) -> list[Match]
     Two may be one when the same texts have both concepts (`SAME_CLAIM`), or when their neuron is the same
     (`SAME_NEURON`) and their concepts, where that can be told, are at least akin (`AKIN`).
 
-    Args:
-        correlation: (h, k) of annotations, NaN where unknown.
-        cosine: (h, k) of decoder directions, NaN where unknown (another embedding model).
-
-    Returns:
-        Matches in the order of the new ones.
+    Correlations of annotations and cosines of decoder directions are (h, k), NaN where unknown; matches come in the
+    order of the new ones.
     """
     from scipy.optimize import linear_sum_assignment
 

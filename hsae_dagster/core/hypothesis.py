@@ -4,9 +4,9 @@ The verdict comes with the rule that gave it; the evidence is texts around the c
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -185,12 +185,9 @@ class ActivationHistogram:
 
 
 def activation_histogram(activation: np.ndarray, answers: np.ndarray, strong: float) -> ActivationHistogram:
-    """Count texts.
+    """Count texts by activation (n,), 0 where the neuron is silent, and answers (n,) int8: 1 yes, 0 no, -1 missing.
 
-    Args:
-        activation: (n,) of the neuron, 0 where it is silent.
-        answers: (n,) int8: 1 has the concept, 0 has not, -1 missing.
-        strong: lower bound of strong firing; infinite when the neuron never fired on training texts.
+    Strong firing has no lower bound (infinity) where the neuron never fired on training texts.
     """
     fires, has = activation > 0, answers == 1
     edges = np.linspace(0.0, float(activation.max()), BINS + 1) if fires.any() else np.empty(0)
@@ -485,8 +482,6 @@ def _fidelity(record: Mapping[str, Any]) -> Fidelity:
 
 
 _SHOWN = 3
-# Row of a judged text -> its unit that fired the neuron most; empty where none did.
-UnitOf: TypeAlias = Callable[[int], str]
 
 
 def gather_evidence(
@@ -499,20 +494,14 @@ def gather_evidence(
     effect: float,
     *,
     closeness: Closeness | None = None,
-    unit_of: UnitOf = lambda row: "",
+    unit_of: Callable[[int], str] = lambda row: "",
 ) -> Evidence:
     """Pick examples, deterministically; short texts first where activations are equal.
 
-    Args:
-        definition: what executes the concept, or None where only a reader can judge.
-        texts: judged holdout texts (text_id, text, n_words), n rows.
-        answers: (n,) int8.
-        activation: (n,) of the neuron.
-        strong: activation from which on firing counts as strong.
-        outcome: (n,) outcome of each text.
-        effect: estimated separation; its sign says which outcomes speak against the claim.
-        closeness: of units with quoted sentences.
-        unit_of: the unit of a text that fired the neuron most.
+    Judged texts (text_id, text, n_words) are n rows; answers int8, activation of the neuron and outcome (n,). The
+    definition is what executes the concept, None where only a reader can judge; activation counts as strong from
+    `strong` on; the sign of the estimated effect says which outcomes speak against the claim; `unit_of` a row is the
+    unit that fired the neuron most, empty where none did.
     """
     centre = float(np.nanmean(outcome))
     against = np.nan_to_num((centre - outcome) * np.sign(effect if np.isfinite(effect) else 1.0))
@@ -520,35 +509,18 @@ def gather_evidence(
     meaning = meaning_of(definition) if definition else None
     n_words = texts["n_words"].to_numpy()
 
-    def because_of(text: str) -> tuple[str, ...]:
-        return because(meaning, text, closeness)[:8] if meaning else ()
+    def example(row: int) -> Example:
+        text_id, text = texts["text_id"][row], texts["text"][row]
+        why = because(meaning, text, closeness)[:8] if meaning else ()
+        return Example(text_id, text, float(outcome[row]), float(activation[row]), tuple(why), unit_of(row))
 
     def pick(mask: np.ndarray, key: np.ndarray) -> tuple[Example, ...]:
         rows = np.flatnonzero(mask)
         rows = rows[np.lexsort((rows, n_words[rows], -key[rows]))][:_SHOWN]
-        return tuple(_example(texts, int(row), outcome, activation, because_of, unit_of) for row in rows)
+        return tuple(example(int(row)) for row in rows)
 
     return Evidence(
         supporting=pick(yes, activation),
         near_misses=pick(no & (activation > 0) & (activation >= strong), activation),
         counterexamples=pick(yes & (against > 0), against),
-    )
-
-
-def _example(
-    texts: pl.DataFrame,
-    row: int,
-    outcome: np.ndarray,
-    activation: np.ndarray,
-    because_of: Callable[[str], Sequence[str]],
-    unit_of: UnitOf,
-) -> Example:
-    text = texts["text"][row]
-    return Example(
-        texts["text_id"][row],
-        text,
-        float(outcome[row]),
-        float(activation[row]),
-        tuple(because_of(text)),
-        unit_of(row),
     )

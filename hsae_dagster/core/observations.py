@@ -298,7 +298,10 @@ def holdout_design(
     per_text = answers.astype(np.float64)
     per_text[answers < 0] = np.nan
     length = np.log1p(n_words.astype(np.float64))[:, None]
-    clusters, units = observations["cluster_id"].to_numpy(), _shared_units(observations)
+    clusters = observations["cluster_id"].to_numpy()
+    # Numbers of the texts' families, where one occurs in several clusters.
+    names = [name for name in observations.columns if name.startswith("unit:")]
+    units = observations.select(pl.col(names).cast(pl.Int64)).to_numpy() if names else None
     if "time" in observations.columns:
         clusters, units = with_blocks(observations["time"].to_numpy(), clusters, units)
     return HoldoutDesign(
@@ -310,12 +313,6 @@ def holdout_design(
         units=units,
         controls_decide=any(name.startswith("control:") for name in observations.columns),
     )
-
-
-def _shared_units(observations: pl.DataFrame) -> np.ndarray | None:
-    """(n, sides) numbers of the texts' families where one occurs in several clusters; None elsewhere."""
-    names = [name for name in observations.columns if name.startswith("unit:")]
-    return observations.select(pl.col(names).cast(pl.Int64)).to_numpy() if names else None
 
 
 def with_blocks(
@@ -524,18 +521,14 @@ _UNSPACED = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}])"
 
 
 def folded(texts: pl.Series, *, copies: bool = True) -> pl.Series:
-    """Each text without what copies differ in: case, punctuation, links, handles and numbers.
+    """Texts (n,) without what copies differ in: case, punctuation, links, handles and numbers; equal ones are one text.
 
     Links, handles and numbers stay where fewer than five words would be left, and punctuation where nothing would. Two
     headlines of an experiment that differ in a number are one text here: they are two observations all the same
     (`text_id`), but on one side of every split, as one could be guessed from the other.
 
-    Args:
-        texts: (n,) str.
-        copies: False to leave links, handles and numbers in, where they are what texts say.
-
-    Returns:
-        (n,) str; equal for texts that are one text. Scripts without spaces get one between all characters.
+    Without `copies` links, handles and numbers stay, where they are what texts say. Scripts without spaces get one
+    between all characters.
     """
     plain = texts.str.normalize("NFKC").str.to_lowercase()
     light = _without(_without(plain, r"\p{P}+"), r"\s+")

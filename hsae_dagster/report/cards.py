@@ -319,12 +319,6 @@ def _code(key: str) -> str:
     return re.sub(r"[^\w.-]", "", key)
 
 
-NEAR_MISSES_NOTE = (
-    "They activate the neuron strongly, but the claim does not hold for them. The sentence that activates it most is "
-    "marked."
-)
-
-
 def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tuple[float, float]) -> dict[str, Any]:
     """What the card at `position` (from 1) shows, by the names of sections/card.html.j2; `limits` as `card_limits`."""
     claim, words = prose.claim_sentence(h, content)
@@ -375,21 +369,25 @@ def _evidence_shown(h: Hypothesis, content: ReportContent) -> list[tuple[str, st
         f"The claim holds for them{order}. What makes it hold is marked. "
         "Their outcomes may lie on either side of the average."
     )
+    near = (
+        "They activate the neuron strongly, but the claim does not hold for them. The sentence that activates it most "
+        "is marked."
+    )
     groups = (
         (SUPPORTING, supporting, h.evidence.supporting),
-        (NEAR_MISSES, NEAR_MISSES_NOTE, h.evidence.near_misses),
+        (NEAR_MISSES, near, h.evidence.near_misses),
         (
             "Against it",
             "The claim holds for them, but their outcome lies on the other side of the average.",
             h.evidence.counterexamples,
         ),
     )
-    return [(title, note, [_quote_shown(e, content) for e in examples]) for title, note, examples in groups]
 
+    def quoted(example: Example) -> dict[str, Any]:
+        outcome = capitalised(example_outcome(example, content.task, content.outcome))
+        return {"segments": excerpt(example.text, marks_of(example)), "outcome": outcome, "text_id": example.text_id}
 
-def _quote_shown(example: Example, content: ReportContent) -> dict[str, Any]:
-    outcome = capitalised(example_outcome(example, content.task, content.outcome))
-    return {"segments": excerpt(example.text, marks_of(example)), "outcome": outcome, "text_id": example.text_id}
+    return [(title, note, [*map(quoted, examples)]) for title, note, examples in groups]
 
 
 def card_limits(content: ReportContent) -> tuple[float, float]:

@@ -263,11 +263,8 @@ def error_facts(error: AnnotationError, task: str) -> Iterator[tuple[str, str]]:
         yield "Two people", f"κ {number(error.human_kappa)}"
     low, high = error.band
     if math.isfinite(low):
-        yield "With the judge's stated accuracy", f"a true effect from {_signed(low, task)} to {_signed(high, task)}"
-
-
-def _signed(value: float, task: str) -> str:
-    return number(value, signed=True) if task == "regression" else f"{number(100 * value, 1, signed=True)} points"
+        least, most = (size_words(end, task, signed=True) for end in (low, high))
+        yield "With the judge's stated accuracy", f"a true effect from {least} to {most}"
 
 
 def _typical(content: ReportContent) -> str:
@@ -276,9 +273,9 @@ def _typical(content: ReportContent) -> str:
     return size_words(known[len(known) // 2], content.task) if known else NOT_ESTIMABLE
 
 
-def size_words(value: float, task: str) -> str:
+def size_words(value: float, task: str, *, signed: bool = False) -> str:
     """The size of an effect in the unit in which effects are shown."""
-    return number(value) if task == "regression" else f"{number(100 * value, 1)} points"
+    return number(value, signed=signed) if task == "regression" else f"{number(100 * value, 1, signed=signed)} points"
 
 
 def detectable_words(size: float, task: str) -> str:

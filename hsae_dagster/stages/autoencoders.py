@@ -41,24 +41,18 @@ def declaration(dataset: Dataset, sae: SAE) -> dict[str, Any]:
     return settings | {"checkpoint": file_digest(dataset.checkpoint_path(sae.checkpoint))}
 
 
-def import_one(
-    stage: Stage,
-    sae: SAE,
-    set_id: str,
-    split_ids: dict[str, pl.Series],
-    train: np.ndarray,
-    validation: np.ndarray,
-) -> StoredSAE:
+def import_one(lessons: "Lessons", sae: SAE) -> StoredSAE:
     """Load one checkpoint, check it against the declaration and measure it on this dataset's texts.
 
     Raises:
         DatasetError: the file cannot be used, or is not what dataset.yaml says.
     """
+    stage = lessons.stage
     path = stage.dataset.checkpoint_path(sae.checkpoint or "")
-    upstream = {f"{split} texts": set_fingerprint(ids, set_id) for split, ids in split_ids.items()}
-    inputs = StageInputs("sae", f"import {VERSION}", declaration(stage.dataset, sae), upstream)
+    inputs = StageInputs("sae", f"import {VERSION}", declaration(stage.dataset, sae), lessons.texts_fingerprint)
 
     def make(folder: Path) -> None:
+        train, validation = (lessons.vectors[split] for split in SPLITS)
         loaded = _load(stage.dataset.name, path, sae, train.shape[1])
         imported = _measured(loaded, path.name, train, validation)
         seen = imported.history[0]

@@ -19,6 +19,7 @@ from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.core.inference.joint_fit import phi, phis
 from hsae_dagster.core.observations import (
     control_columns,
+    firing_separation,
     is_pairwise,
     sample_clusters,
     text_keys,
@@ -403,14 +404,7 @@ def concepts_of(
 
 
 def _separation(material: Material, pick: Pick) -> float:
-    """Difference in mean outcome between learned observations with and without; pairs: win share minus 1/2."""
-    learned = material.learned
-    has = np.asarray(learned.design @ pick.holds.astype(np.float64))
-    if learned.task == "pairwise":
-        decided = has != 0
-        value = float((has[decided] * learned.outcome[decided]).mean()) if decided.any() else 0.0
-    else:
-        value = float(learned.outcome[has > 0].mean() - learned.outcome[has == 0].mean())
+    value = firing_separation(pick.holds, material.texts["text_id"], material.observations)
     # Controls held constant decide the direction where they are declared.
     return abs(value) * pick.sign if value != 0 else pick.sign
 

@@ -174,7 +174,7 @@ def evaluate(
         ),
         fits=fits,
         floor=chance,
-        guidance=_guidance(upstream.checkpoints),
+        guidance={record["sae_id"]: _guided(record["config"]) for record in upstream.checkpoints.records},
         sizes=read_choice(upstream.checkpoints),
         alpha=plan.level,
         round=summary["round"],
@@ -388,13 +388,9 @@ def _judge(model: str, *, checked: bool) -> Judge:
     return "exact" if model == "lexical" else "gold" if checked else "unchecked"
 
 
-def _guidance(checkpoints: StoredCheckpoints) -> dict[str, Guided]:
-    """How the label guided each autoencoder."""
-    configs = {record["sae_id"]: record["config"] for record in checkpoints.records}
-    return {
-        sae_id: Guided(config["label_weight"], config["head_neurons"] or config["m"], config["m"])
-        for sae_id, config in configs.items()
-    }
+def _guided(config: Mapping[str, Any]) -> Guided:
+    """How the label guided an autoencoder."""
+    return Guided(config["label_weight"], config["head_neurons"] or config["m"], config["m"])
 
 
 def _fits(stage: Stage, upstream: Upstream, parts: list[Part]) -> tuple[tuple[joint_fit.Fit, ...], tuple[float, float]]:

@@ -72,14 +72,9 @@ def read_gold(dataset: str, folder: Path) -> pl.DataFrame | None:
                 f"Dataset `{dataset}`: {path.name} has no column `{name}` (it has {', '.join(raw.columns)}). "
                 f"`hsae gold {dataset}` writes a sheet with all of them."
             )
-    rows = raw.with_row_index("row", offset=2).with_columns(
-        pl.col("label").fill_null("").str.strip_chars().str.to_lowercase(),
-        (pl.col("probability") if "probability" in raw.columns else pl.lit(None, pl.String)).alias("probability"),
-        (pl.col("annotator") if "annotator" in raw.columns else pl.lit(None, pl.String))
-        .fill_null("")
-        .alias("annotator"),
-    )
-    rows = rows.filter(pl.col("label") != "")
+    lacking = [pl.lit(None, pl.String).alias(n) for n in ("probability", "annotator") if n not in raw.columns]
+    label = pl.col("label").fill_null("").str.strip_chars().str.to_lowercase()
+    rows = raw.with_row_index("row", offset=2).with_columns(label, *lacking).filter(pl.col("label") != "")
     _check_cells(dataset, rows, ~pl.col("label").is_in([*_YES, *_NO]), "label", "Write yes or no, or leave it empty.")
     chance = pl.col("probability").cast(pl.Float64, strict=False)
     wrong = pl.col("probability").is_not_null() & ~chance.is_between(0, 1, closed="right").fill_null(value=False)
@@ -89,7 +84,7 @@ def read_gold(dataset: str, folder: Path) -> pl.DataFrame | None:
         pl.col("concept").str.strip_chars(),
         pl.col("label").is_in([*_YES]).cast(pl.Int8).alias("label"),
         chance.alias("probability"),
-        "annotator",
+        pl.col("annotator").fill_null(""),
     )
 
 

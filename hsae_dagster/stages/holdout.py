@@ -357,6 +357,8 @@ def keep_look(stage: Stage, plan: AnalysisPlan, evaluation: StoredEvaluation) ->
 
 
 def _plan(stage: Stage, corpus: StoredCorpus, concepts: Sequence[FoundConcept]) -> tuple[AnalysisPlan, pl.DataFrame]:
+    from hsae_dagster.providers.registry import make_annotator
+
     spec = stage.dataset.spec
     observations = corpus.observations
     keys = holdout_keys(rows_that_test(observations), corpus.texts.select("text_id", "text"))
@@ -383,7 +385,7 @@ def _plan(stage: Stage, corpus: StoredCorpus, concepts: Sequence[FoundConcept]) 
                 mode="json", include={"model", "holdout_sample", "concepts_per_call", "max_words", "seed"}
             ),
             **({"distil": spec.annotation.distil.sample} if spec.annotation.distil else {}),
-            "prompt": _prompt_hash(spec.annotation),
+            "prompt": make_annotator(spec.annotation, asks=False).prompt_hash,
         },
         model={
             "task": spec.task,
@@ -418,10 +420,3 @@ def _weights(stage: Stage, observations: pl.DataFrame, concepts: Sequence[FoundC
         ratio = float(np.sqrt(rows_that_test(observations, half).height / max(n_train, 1)))
         weights[own] = training_weights(z[own], ratio, share * level)
     return [round(float(weight), 3) for weight in weights]
-
-
-def _prompt_hash(annotation: Annotation) -> str | None:
-    """Hash of the prompt that judges, where a prompt does."""
-    from hsae_dagster.providers.registry import make_annotator
-
-    return make_annotator(annotation, asks=False).prompt_hash

@@ -116,7 +116,9 @@ def _interpretation(project: Project, dataset: Dataset, corpus: StoredCorpus, ac
 def _roughly(dataset: Dataset, corpus: StoredCorpus, interpreter: Interpreter, annotator: Annotator) -> Estimate:
     """As many neurons as declared, which fire as often as declared autoencoders let one fire on average."""
     settings, n = dataset.spec.interpretation, dataset.spec.selection.n
-    rate = _firing_rate(dataset, corpus)
+    # Share of texts on which a neuron fires: by unit k of m, by text at least once among its units.
+    by_unit = np.mean([sae.k / sae.m for sae in dataset.spec.listed_saes] or [USUAL_RATE])
+    rate = float(1 - (1 - by_unit) ** max(corpus.text_units.height / max(corpus.texts.height, 1), 1.0))
     splits = {
         name: _imagined(corpus.texts, name, n, rate, np.random.default_rng([0, number]))
         for number, name in enumerate(("train", "validation", "fidelity"))
@@ -124,13 +126,6 @@ def _roughly(dataset: Dataset, corpus: StoredCorpus, interpreter: Interpreter, a
     bounds = [firing_bounds(column(splits["train"].codes, j), settings.bin) for j in range(n)]
     request = interpretation.interpretation_request(splits["train"], bounds, settings)
     return judging.estimate_interpretation(interpreter, annotator, request, splits, dataset.spec)
-
-
-def _firing_rate(dataset: Dataset, corpus: StoredCorpus) -> float:
-    """Share of texts on which a neuron fires: by unit k of m, by text at least once among its units."""
-    sizes = [sae.k / sae.m for sae in dataset.spec.listed_saes] or [USUAL_RATE]
-    texts, units = corpus.texts.height, corpus.text_units.height
-    return float(1 - (1 - np.mean(sizes)) ** max(units / max(texts, 1), 1.0))
 
 
 def _imagined(texts: pl.DataFrame, split: str, neurons: int, rate: float, rng: np.random.Generator) -> judging.Split:

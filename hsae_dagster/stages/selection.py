@@ -1,7 +1,7 @@
 """What selection needs to know: covariates, near-copies and other seeds of neurons, features of the ladder."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ from hsae_dagster.core.hypothesis import Hypothesis, NearCopy
 from hsae_dagster.core.inference import joint_fit
 from hsae_dagster.core.inference.partial_effects import REVERSED_BETWEEN_SUBGROUPS, Flag
 from hsae_dagster.core.inference.subgroups import SubgroupEffect, correct, subgroup_effects, turns_round
-from hsae_dagster.core.observations import HoldoutDesign, observation_matrix, pool_codes, text_rows
+from hsae_dagster.core.observations import HoldoutDesign, observation_matrix, pool_codes
 from hsae_dagster.core.selection import variants
-from hsae_dagster.core.selection.methods import SelectedNeuron, Selection, select_neurons
+from hsae_dagster.core.selection.methods import Selection, select_neurons
 from hsae_dagster.core.selection.stability import FOUND, Side, found_again
 from hsae_dagster.dataset.rows import levels_of
 from hsae_dagster.dataset.spec import DatasetSpec
@@ -38,7 +38,8 @@ def covariate_selection(
     return Selection(
         method="lasso:covariates",
         task="regression" if spec.task == "regression" else "classification",
-        neurons=tuple(SelectedNeuron(rank, term.column, term.score) for rank, term in enumerate(terms, 1)),
+        columns=[term.column for term in terms],
+        scores=[term.score for term in terms],
         alpha=None,
         path=(),
         notes=tuple(notes),
@@ -207,38 +208,20 @@ class Chosen:
     selection: Selection
     members: tuple[variants.Member, ...]
     notes: tuple[str, ...]
-    seeds: "SeedTable | None"
+    seeds: pl.DataFrame
     left_out: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class SeedTable:
-    """How other seeds find each column.
+def seed_table(best: list[np.ndarray], columns: int) -> pl.DataFrame:
+    """How other seeds find each column, from its best φ (columns,) in each of them; there may be none.
 
-    Attributes:
-        least: (columns,) of the best φ in each other seed the least; NaN for an autoencoder without further seeds.
-        found_in: (columns,) int64 other seeds in which it is found (`core.selection.stability.FOUND`).
-        others: (columns,) int64 other seeds there are.
+    Returns:
+        `seed_phi`, the least of them (NaN without further seeds); `found_in`, the number of seeds in which it is found
+        (`core.selection.stability.FOUND`); `other_seeds`, how many there are.
     """
-
-    least: np.ndarray
-    found_in: np.ndarray
-    others: np.ndarray
-
-    def columns(self, chosen: list[int]) -> dict[str, np.ndarray]:
-        """As columns of neurons.parquet."""
-        found = (self.least, self.found_in, self.others)
-        names = ("seed_phi", "found_in", "other_seeds")
-        return {name: values[chosen] for name, values in zip(names, found, strict=True)}
-
-    @staticmethod
-    def of(best: list[np.ndarray], columns: int) -> "SeedTable":
-        """From the best φ of each column, (columns,), in each other seed; there may be none."""
-        others = np.full(columns, len(best), dtype=np.int64)
-        if not best:
-            return SeedTable(np.full(columns, np.nan), np.zeros(columns, dtype=np.int64), others)
-        phi = np.stack(best)
-        return SeedTable(phi.min(axis=0), (phi >= FOUND).sum(axis=0).astype(np.int64), others)
+    phi = np.stack(best) if best else np.full((1, columns), np.nan)
+    found = (phi >= FOUND).sum(axis=0)
+    return pl.DataFrame({"seed_phi": phi.min(axis=0), "found_in": found, "other_seeds": np.full(columns, len(best))})
 
 
 def choose_neurons(stage: Stage, corpus: StoredCorpus, checkpoints: StoredCheckpoints, training: Training) -> Chosen:
@@ -248,7 +231,7 @@ def choose_neurons(stage: Stage, corpus: StoredCorpus, checkpoints: StoredCheckp
         MethodError: too few neurons are left to select from.
     """
     spec = stage.dataset.spec
-    seeds = _seed_table(stage, corpus, checkpoints, training)
+    seeds = _seeds(stage, corpus, checkpoints, training)
     left_out, notes = _unmatched(stage, seeds), []
     if left_out:
         notes.append(f"{len(left_out)} neurons have no match of φ {spec.selection.min_match:g} in every other seed.")
@@ -280,13 +263,13 @@ def _select(
     )
 
 
-def _unmatched(stage: Stage, seeds: SeedTable | None) -> list[int]:
+def _unmatched(stage: Stage, seeds: pl.DataFrame) -> list[int]:
     """Columns that some other seed has not found as `min_match` asks."""
     spec = stage.dataset.spec.selection
-    if seeds is None or spec.min_match is None:
+    if spec.min_match is None or not seeds["other_seeds"].any():
         return []
-    without: list[int] = np.flatnonzero(seeds.least < spec.min_match).tolist()
-    left = len(seeds.least) - len(without)
+    without: list[int] = np.flatnonzero(seeds["seed_phi"].to_numpy() < spec.min_match).tolist()
+    left = seeds.height - len(without)
     if left < spec.n:
         raise MethodError(
             f"Dataset `{stage.dataset.name}`: only {left} neurons have a match of φ {spec.min_match:g} in every other "
@@ -329,12 +312,10 @@ def read_families(
     return found
 
 
-def _seed_table(
-    stage: Stage, corpus: StoredCorpus, checkpoints: StoredCheckpoints, training: Training
-) -> SeedTable | None:
+def _seeds(stage: Stage, corpus: StoredCorpus, checkpoints: StoredCheckpoints, training: Training) -> pl.DataFrame:
     twins, pool = checkpoints.seeds, stage.dataset.spec.pool
     if twins is None:
-        return None
+        return seed_table([], training.observed.shape[1])
     from hsae_dagster.core.sae.model import encode
 
     units = corpus.places.of_texts(training.text_ids)
@@ -345,11 +326,5 @@ def _seed_table(
         start += own.shape[1]
         further = [checkpoints.load(twin) for twin in twins[record["sae_id"]]]
         others = [pool_codes(encode(sae, vectors), units, pool).codes for sae in further]
-        parts.append(SeedTable.of([found_again(own, other) for other in others], own.shape[1]))
-    return SeedTable(*(np.concatenate(each) for each in zip(*map(astuple, parts), strict=True)))
-
-
-def training_texts(codes: sp.csr_matrix, ids: pl.Series, texts: pl.DataFrame) -> tuple[sp.csr_matrix, pl.Series]:
-    """Codes of the training texts, and their keys."""
-    wanted = texts.filter(pl.col("split") == "train")["text_id"]
-    return codes[text_rows(ids, wanted)], wanted
+        parts.append(seed_table([found_again(own, other) for other in others], own.shape[1]))
+    return pl.concat(parts)

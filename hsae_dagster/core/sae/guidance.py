@@ -121,10 +121,7 @@ def labelled_rows(
 ) -> tuple[LabelledRows, LabelledRows]:
     """Labels of both splits as guidance reads them; scale and controls are fitted on training rows alone.
 
-    Args:
-        task: regression, classification or pairwise.
-        training: (keys of its texts, ascending; its observations).
-        validation: the same.
+    A split is the keys of its texts, ascending, and its observations.
 
     Raises:
         MethodError: the training label has one value only, or an observation points to a text that is not there.

@@ -25,14 +25,9 @@ _SAMPLE_STRIDE = 61  # odd: with m a power of two every column is met
 
 
 def group_by(keys: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
-    """Stable order that brings equal keys together.
+    """Stable order (nnz,) int64 that brings equal keys (nnz,), int64 in [0, n_groups), together; and where each begins.
 
-    Args:
-        keys: (nnz,) int64 in [0, n_groups).
-        n_groups: number of groups, empty ones included.
-
-    Returns:
-        order (nnz,) int64 and starts (n_groups,) int64: group g is ``order[starts[g]:starts[g + 1]]``.
+    With the second, starts (n_groups,) int64, group g is ``order[starts[g]:starts[g + 1]]``.
     """
     if keys.device.type == "cpu" and n_groups <= _RADIX_KEYS:
         order = torch.from_numpy(np.argsort(keys.numpy().astype(np.uint16), kind="stable"))
@@ -252,12 +247,9 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def initialise(self, input_bias: Tensor, generator: torch.Generator, directions: Tensor | None = None) -> None:
-        """b_in as given; D Xavier-uniform or as given, rows of unit length; E = D; b = 0.
+        """b_in (d,) as given; D Xavier-uniform or directions (m, d), none of them 0, at unit length; E = D; b = 0.
 
-        Args:
-            input_bias: (d,) median of each dimension of the training embeddings.
-            generator: source of the decoder's values, on the CPU; no global random state is touched.
-            directions: (m, d) for the decoder, none of them 0.
+        The generator is on the CPU; no global random state is touched.
         """
         if directions is None:
             directions = torch.empty(self.decoder.shape, dtype=self.decoder.dtype)
@@ -292,10 +284,7 @@ class SparseAutoencoder(nn.Module):
     def top_codes(self, encoded: EncodedBatch, k: int, among: Tensor | None = None) -> BatchCodes:
         """Codes of the k largest pre-activations per row of an encoded batch.
 
-        Args:
-            encoded: the batch.
-            k: entries per row.
-            among: (q,) int64, the only neurons that compete (all without it); min(k, q) entries per row are kept.
+        With `among` (q,) int64 only these neurons compete, and min(k, q) entries per row are kept.
         """
         pre = encoded.pre_activations if among is None else encoded.pre_activations[:, among]
         entries, selected = self._largest_of_rows(pre, min(k, pre.shape[1]), (self.config.m,), among)
@@ -395,14 +384,10 @@ _BLOCK_ELEMENTS = 2**21
 
 @torch.no_grad()
 def encode(sae: SparseAutoencoder, embeddings: np.ndarray, *, batch_size: int = 8192) -> sp.csr_matrix:
-    """Activations of every text: (n, m) CSR in the autoencoder's precision (float32), columns ascending in each row.
+    """Activations of texts by embeddings (n, d) float32: (n, m) CSR in the autoencoder's precision, columns ascending.
 
-    Only activations > 0 are stored. The autoencoder is left as it was, and computes where it is.
-
-    Args:
-        sae: trained.
-        embeddings: (n, d) float32.
-        batch_size: most texts encoded at once; fewer where m is large.
+    Only activations > 0 are stored. The autoencoder is left as it was, and computes where it is. `batch_size` texts are
+    encoded at once, fewer where m is large.
 
     Raises:
         MethodError: the dimension is not the autoencoder's, or an embedding is not finite.

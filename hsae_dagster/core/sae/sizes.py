@@ -34,11 +34,9 @@ def reference_size(n_texts: int) -> Size:
 
 
 def grid(n_units: int, n_select: int) -> list[Size]:
-    """Sizes worth trying, by rising m: sparse ones, for neurons that mean something one could say.
+    """Sizes worth trying for distinct training units, by rising m: sparse ones, for neurons that mean something.
 
-    Args:
-        n_units: distinct training units.
-        n_select: neurons that will be selected; few units still get one neuron more than that, if they are so many.
+    Few units still get one neuron more than will be selected, if they are so many.
     """
     most = max(n_units // _UNITS_AT_LEAST, min(n_select + 1, n_units), 2)
     m = min(_SMALLEST.m, most)
@@ -113,13 +111,7 @@ class Standing:
 
 
 def compare(candidates: Sequence[Candidate], clusters: np.ndarray, task: str) -> Standing:
-    """Compare candidates that were judged on the same observations.
-
-    Args:
-        candidates: by rising size.
-        clusters: (n,) of the validation observations.
-        task: regression, classification or pairwise.
-    """
+    """Compare candidates, by rising size, that were judged on the same observations, of clusters (n,)."""
     said = np.array([fit(task, c.outcome, c.predicted) for c in candidates])
     best = int(np.nanargmax(said)) if np.isfinite(said).any() else 0
     draws = np.array([_drawn(candidate, clusters, task) for candidate in candidates])
@@ -147,10 +139,7 @@ def _drawn(candidate: Candidate, clusters: np.ndarray, task: str) -> np.ndarray:
 def choose(standing: Standing, agreement: Mapping[int, float]) -> tuple[int, str]:
     """The place of the candidate that is taken, and why, in words.
 
-    Args:
-        standing: of the candidates.
-        agreement: share of neurons that another seed finds again, by place; of every near candidate if there are
-            several, else none is needed.
+    Where several are near, `agreement` has the share of neurons that another seed finds again, by their places.
     """
     if len(standing.near) == 1:
         return standing.best, "its claims fit best"

@@ -25,14 +25,13 @@ class LossTerms:
     """The loss of one training batch, each term a scalar tensor.
 
     Attributes:
-        total: what is minimised: reconstruction + aux_coef · auxiliary.
-        reconstruction: mean over the prefixes of the normalised MSE, plus multi_coef · that of the denser codes.
+        total: what is minimised: the mean over the prefixes of the normalised MSE, plus multi_coef · that of the denser
+            codes, plus aux_coef · auxiliary.
         full: normalised MSE of the reconstruction from all neurons, without graph.
         auxiliary: normalised MSE of the residual as the dead neurons explain it; None if no neuron is dead.
     """
 
     total: Tensor
-    reconstruction: Tensor
     full: Tensor
     auxiliary: Tensor | None
 
@@ -42,7 +41,7 @@ class Evaluation:
     """How well an autoencoder reconstructs a data set (pooled over all of it).
 
     Attributes:
-        loss: what early stopping monitors: `LossTerms.reconstruction`, pooled, plus the extra loss if there is one.
+        loss: what early stopping monitors: `LossTerms.total` without the auxiliary term, pooled, plus any extra loss.
         nmse: squared error over squared distance from the column means, all neurons.
         l0: active neurons per text.
     """
@@ -71,16 +70,11 @@ def nonzero_spread(about_mean: Tensor, about_zero: Tensor, dtype: torch.dtype) -
 
 
 def training_loss(sae: SparseAutoencoder, x: Tensor, encoded: EncodedBatch, dead: Tensor | None = None) -> LossTerms:
-    """The loss of a batch: mean normalised MSE over the prefixes, multi-k and aux-k terms.
+    """The loss of a batch x (n, d): mean normalised MSE over the prefixes, multi-k and aux-k terms.
 
-    As in HypotheSAEs, with one difference: where no neuron is dead the auxiliary term is left out. The reference adds a
-    constant there (near aux_coef, the residual explained by nothing), which has no gradient.
-
-    Args:
-        sae: the autoencoder.
-        x: (n, d) batch.
-        encoded: `sae.encode_batch(x)`.
-        dead: (q,) int64 indices of the dead neurons, or None.
+    `encoded` is `sae.encode_batch(x)`, `dead` (q,) int64 the dead neurons, or None. As in HypotheSAEs, with one
+    difference: where no neuron is dead the auxiliary term is left out. The reference adds a constant there (near
+    aux_coef, the residual explained by nothing), which has no gradient.
     """
     config, scale = sae.config, _spread_about_bias(x, encoded.centred)
     errors = prefix_errors(sae, encoded, encoded.codes) / scale
@@ -89,12 +83,12 @@ def training_loss(sae: SparseAutoencoder, x: Tensor, encoded: EncodedBatch, dead
         denser = prefix_errors(sae, encoded, sae.top_codes(encoded, config.multi_k))[-1]
         reconstruction = reconstruction + config.multi_coef * (denser / scale)
     if dead is None or dead.numel() == 0 or config.aux_coef == 0:
-        return LossTerms(reconstruction, reconstruction, errors[-1].detach(), None)
+        return LossTerms(reconstruction, errors[-1].detach(), None)
     with torch.no_grad():
         residual = x - encoded.codes.decode(sae.decoder) - sae.input_bias
     explained = sae.top_codes(encoded, config.effective_aux_k, among=dead).decode(sae.decoder)
     auxiliary = (explained - residual).square().mean() / spread(residual)
-    return LossTerms(reconstruction + config.aux_coef * auxiliary, reconstruction, errors[-1].detach(), auxiliary)
+    return LossTerms(reconstruction + config.aux_coef * auxiliary, errors[-1].detach(), auxiliary)
 
 
 def prefix_errors(sae: SparseAutoencoder, encoded: EncodedBatch, codes: BatchCodes) -> Tensor:
@@ -159,16 +153,11 @@ def squares_about_means(x: Tensor) -> float:
 def evaluate(
     sae: SparseAutoencoder, x: Tensor, total_squares: float | None = None, row_loss: RowLoss | None = None
 ) -> Evaluation:
-    """Pooled reconstruction error over a data set; changes nothing.
+    """Pooled reconstruction error over a data set x (n, d) on the autoencoder's device; changes nothing.
 
     Sums of squares are pooled over the whole set, so that the size of the last batch does not matter. Dead neurons and
     the auxiliary term play no part. Batch top-k selects over blocks of texts, as in training: it has no threshold yet.
-
-    Args:
-        sae: the autoencoder.
-        x: (n, d) on the autoencoder's device.
-        total_squares: `squares_about_means(x)`, if known.
-        row_loss: an extra loss (mean over the rows given) that is monitored too.
+    `total_squares` is `squares_about_means(x)`, if known; `row_loss` a mean over given rows that is monitored too.
     """
     config, active, extra, denser = sae.config, 0.0, 0.0, 0.0
     total = squares_about_means(x) if total_squares is None else total_squares
@@ -222,19 +211,13 @@ _PARTS, _SQUARES = 16, 2**16
 
 
 def centroids(x: Tensor, m: int, generator: torch.Generator, centre: Tensor | float = 0.0) -> Tensor:
-    """Directions of m centroids, by k-means on the sphere from refined initial points (Bradley and Fayyad 1998).
+    """Unit vectors (m, d) to centroids of embeddings x (n, d), n >= m, on the CPU.
+
+    By k-means on the sphere from refined initial points (Bradley and Fayyad 1998).
 
     One run of k-means ends in one of many optima. Here several parts of the embeddings have a run each, from k-means++
-    seeds, and the centroids of what they found are where the last run starts: what recurs stays, whatever the seed.
-
-    Args:
-        x: (n, d) embeddings, n >= m, on the CPU.
-        m: directions wanted.
-        generator: source of the samples and of the seeds.
-        centre: (d,) taken from those that are looked at: a centred copy of all would double the memory.
-
-    Returns:
-        (m, d) of unit length.
+    seeds, and the centroids of what they found are where the last run starts: what recurs stays, whatever the seed. The
+    centre (d,) is taken from those that are looked at: a centred copy of all would double the memory.
     """
     from sklearn.cluster import KMeans, kmeans_plusplus
     from threadpoolctl import threadpool_limits
@@ -338,15 +321,9 @@ def train_sae(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     extra_loss: ExtraLoss | None = None,
 ) -> TrainedSAE:
-    """Train; a function of data, settings and device only.
+    """Train on embeddings (n, d), used as float32; a function of data, settings and device only.
 
-    Args:
-        train: (n, d) embeddings; used as float32.
-        validation: (v, d) for early stopping; None trains all epochs and keeps the best on training texts.
-        config: settings.
-        device: where to train.
-        on_epoch: told after each epoch.
-        extra_loss: a further term of the loss.
+    Validation (v, d) is for early stopping; without it all epochs are trained, and the best on training texts is kept.
 
     Raises:
         MethodError: fewer than 2 texts, a value that is not finite, two dimensions that differ, or a loss that

@@ -255,13 +255,22 @@ def _choose(path: LassoPath, matrix: StandardisedCodes, usable: np.ndarray, n_se
     return PathChoice(alpha, segment.columns, segment.coefficients(alpha), visits, tuple(notes))
 
 
+def _searched(n_select: int) -> str:
+    return f"The bisection over alpha in [{ALPHA_FLOOR:g}, {ALPHA_CEILING:g}] found no solution with {n_select} neurons"
+
+
+def _jumped(n_select: int, reached: int) -> str:
+    return (
+        f"{_searched(n_select)}: the path goes from fewer to {reached} at once. The {n_select} with the largest "
+        "coefficients of that solution were taken."
+    )
+
+
 def _alpha_on_path(path: LassoPath, n_select: int, notes: list[str]) -> float:
     """An alpha with n_select neurons, or the nearest the path has, with a note that says which."""
     path.extend(0.0, n_select)
     wide = [s for s in path.segments if s.upper - s.lower > _TIE_WIDTH * path.top]
-    searched = (
-        f"The bisection over alpha in [{ALPHA_FLOOR:g}, {ALPHA_CEILING:g}] found no solution with {n_select} neurons"
-    )
+    searched = _searched(n_select)
     exact = [s for s in wide if len(s.columns) == n_select]
     more = [s for s in wide if len(s.columns) > n_select]
     if exact:
@@ -269,10 +278,7 @@ def _alpha_on_path(path: LassoPath, n_select: int, notes: list[str]) -> float:
         notes.append(f"{searched}; alpha was taken from the exact path.")
     elif more:
         best = more[0]
-        notes.append(
-            f"{searched}: the path goes from fewer to {len(best.columns)} at once. The {n_select} with the largest "
-            "coefficients of that solution were taken."
-        )
+        notes.append(_jumped(n_select, len(best.columns)))
     elif wide:
         best = max(wide, key=lambda s: len(s.columns))
         notes.append(f"{searched}: the path ends with {len(best.columns)}; the other neurons add nothing to them.")
@@ -376,13 +382,7 @@ class LogisticLasso:
     """
 
     def __init__(self, matrix: StandardisedCodes, positive: np.ndarray, usable: np.ndarray) -> None:
-        """Compute the gradient at zero.
-
-        Args:
-            matrix: standardised codes, n x m.
-            positive: (n,) bool, True for the positive class.
-            usable: (m,) bool, columns that may become active.
-        """
+        """Compute the gradient at zero; `positive` (n,) bool is the class, `usable` (m,) bool may become active."""
         self._matrix, self._usable = matrix, usable
         self._y = positive.astype(np.float64)
         at_zero = np.where(usable, matrix.transposed_product(self._y - 0.5), 0.0)
@@ -402,11 +402,9 @@ class LogisticLasso:
         if alpha >= self.top:
             return self._zero
         if alpha not in self.fits:
-            self.fits[alpha] = self._solve(alpha, self._nearest(alpha))
+            nearest = min(self.fits.values(), key=lambda f: abs(np.log(f.alpha / alpha)))
+            self.fits[alpha] = self._solve(alpha, nearest)
         return self.fits[alpha]
-
-    def _nearest(self, alpha: float) -> LogisticFit:
-        return min(self.fits.values(), key=lambda f: abs(np.log(f.alpha / alpha)))
 
     def _solve(self, alpha: float, start: LogisticFit) -> LogisticFit:
         """Working sets: solve on a few columns, let violators of the optimality conditions in, until there are none."""
@@ -549,9 +547,7 @@ def _walk_down(model: LogisticLasso, n_select: int) -> LogisticFit:
 
 def _search_on(model: LogisticLasso, deepest: LogisticFit, n_select: int) -> tuple[LogisticFit, str]:
     """A fit with n_select neurons beyond the reference's search, or the nearest one, and a note that says which."""
-    searched = (
-        f"The bisection over alpha in [{ALPHA_FLOOR:g}, {ALPHA_CEILING:g}] found no solution with {n_select} neurons"
-    )
+    searched = _searched(n_select)
     by_alpha = sorted(model.fits.values(), key=lambda f: -f.alpha)
     low = next((f for f in by_alpha if len(f.columns) > n_select), None)
     exact = next((f for f in by_alpha if len(f.columns) == n_select), None)
@@ -564,10 +560,7 @@ def _search_on(model: LogisticLasso, deepest: LogisticFit, n_select: int) -> tup
     if exact is not None:
         return exact, f"{searched}; the search went on to alpha = {exact.alpha:.6g}."
     if low is not None:
-        return low, (
-            f"{searched}: the path goes from fewer to {len(low.columns)} at once. The {n_select} with the largest "
-            "coefficients of that solution were taken."
-        )
+        return low, _jumped(n_select, len(low.columns))
     return deepest, (
         f"{searched}: the classes are separated, or the path ends, with {len(deepest.columns)}; "
         "the other neurons add nothing to them."

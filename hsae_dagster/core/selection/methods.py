@@ -122,28 +122,14 @@ _NAMED = 10
 
 
 @dataclass(frozen=True)
-class SelectedNeuron:
-    """One selected neuron.
-
-    Attributes:
-        rank: 1 for the neuron with the largest score in size.
-        column: its column in the codes.
-        score: standardised lasso coefficient, Pearson r, separation, or the custom metric; signed.
-    """
-
-    rank: int
-    column: int
-    score: float
-
-
-@dataclass(frozen=True)
 class Selection:
     """What was selected, and how.
 
     Attributes:
         method: a name in `METHODS`, or the import path of a metric.
         task: "regression" or "classification".
-        neurons: by rank.
+        columns: of the selected neurons in the codes, by the size of their scores.
+        scores: of each: standardised lasso coefficient, Pearson r, separation, or the custom metric; signed.
         alpha: penalty weight of the lasso solution; None for other methods.
         path: visits of the search over alpha, in order; empty for other methods.
         notes: remarks in words on anything that did not go by the plain rule.
@@ -153,22 +139,13 @@ class Selection:
 
     method: str
     task: str
-    neurons: tuple[SelectedNeuron, ...]
+    columns: list[int]
+    scores: list[float]
     alpha: float | None
     path: tuple[PathPoint, ...]
     notes: tuple[str, ...]
     dead: tuple[int, ...]
     duplicates: tuple[tuple[int, int], ...]
-
-    @property
-    def columns(self) -> list[int]:
-        """Columns of the selected neurons, by rank."""
-        return [neuron.column for neuron in self.neurons]
-
-    @property
-    def scores(self) -> list[float]:
-        """Scores of the selected neurons, by rank."""
-        return [neuron.score for neuron in self.neurons]
 
 
 def select_neurons(
@@ -257,7 +234,7 @@ class _Candidates:
         if fewer:
             n_select = min(n_select, int((self.usable & np.isfinite(scores)).sum()))
             if n_select == 0:
-                return Selection(method, task, (), None, (), tuple(self.notes), self.dead, self.duplicates)
+                return Selection(method, task, [], [], None, (), tuple(self.notes), self.dead, self.duplicates)
         self._check(n_select)
         if way.choose:
             choice = way.choose(self.matrix, target, self.usable, n_select, task)
@@ -295,13 +272,11 @@ class _Candidates:
         # Sizes that differ by rounding only are ties, or the order would hang on the order of additions.
         sizes = np.round(np.abs(scores) / max(float(np.abs(scores).max(initial=0.0)), 1e-300), 11)
         order = np.lexsort((columns, -sizes))[:n_select]
-        neurons = tuple(
-            SelectedNeuron(rank, int(columns[i]), float(scores[i])) for rank, i in enumerate(order, start=1)
-        )
         return Selection(
             method=method,
             task=task,
-            neurons=neurons,
+            columns=columns[order].tolist(),
+            scores=scores[order].tolist(),
             alpha=None if np.isnan(choice.alpha) else choice.alpha,
             path=choice.visits,
             notes=(*self.notes, *choice.notes),

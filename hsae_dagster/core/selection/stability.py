@@ -19,14 +19,9 @@ FOUND = 0.5
 
 
 def found_again(codes: sp.csr_matrix, others: sp.csr_matrix) -> np.ndarray:
-    """Largest φ of fired-or-not of each neuron with any neuron of another autoencoder over the same texts.
+    """(m,) float64 largest φ of each neuron with any neuron of another autoencoder, over the same texts.
 
-    Args:
-        codes: (n, m) activations; only whether they differ from 0 counts.
-        others: (n, o) those of the other autoencoder.
-
-    Returns:
-        (m,) float64; 0 where a neuron fires on no text or on all.
+    Of activations (n, m) and (n, o) only whether they are 0 counts; 0 for a neuron that fires on no text or on all.
     """
     best: np.ndarray = phi_matrix(codes, others).max(axis=1, initial=0.0)
     return best
@@ -54,13 +49,8 @@ def selection_frequency(
 ) -> np.ndarray:
     """Share of 2 × `pairs` half-samples of clusters from which each selected neuron is selected again.
 
-    Args:
-        codes: (n, m) activations of the training observations.
-        outcome: (n,) as given to the selection.
-        clusters: (n,) keys; a cluster is in one half as a whole.
-        selection: what was selected from all of them.
-        rng: of the halves.
-        pairs: of complementary halves.
+    Activations (n, m), outcome (n,) and keys of clusters (n,) are of the training observations, from all of which the
+    selection was made. Halves are complementary, and a cluster is in one of them as a whole.
 
     Returns:
         (selected,) float64 from 0 to 1 in rank order; NaN for a method of the user's own and for a selection by
@@ -434,12 +424,10 @@ def of_half(rows: pl.DataFrame, half: str) -> pl.DataFrame:
 
 
 def rows_that_test(rows: pl.DataFrame, found_in: str = "") -> pl.DataFrame:
-    """Rows on which claims are tested.
+    """Rows of the corpus on which claims found in a half are tested.
 
-    Args:
-        rows: of the corpus, with `split` and, where there are halves, `half`.
-        found_in: half that claims were found in; empty for claims that nothing was learned for, which every row of
-            both halves tests, and for a corpus with a holdout.
+    Claims that nothing was learned for are found in none (empty): every row of both halves, or of the holdout, tests
+    them.
     """
     if "half" not in rows.columns:
         return rows.filter(pl.col("split") == "holdout")
@@ -449,10 +437,7 @@ def rows_that_test(rows: pl.DataFrame, found_in: str = "") -> pl.DataFrame:
 def alpha_shares(*, halves: bool, own: int, wanted: int) -> dict[str, float]:
     """Share of alpha by where claims were found; the user's own have a part of it, as many as there are of all.
 
-    Args:
-        halves: whether the corpus has them.
-        own: claims of the user's own.
-        wanted: claims that are looked for; not those found, which the outcomes decided.
+    The others count as `wanted`, not as found, which the outcomes decided.
     """
     if not halves:
         return {"": 1.0}

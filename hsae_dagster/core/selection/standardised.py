@@ -279,14 +279,7 @@ class BlockSums:
 
     @classmethod
     def of(cls, codes: sp.csr_matrix, outcome: np.ndarray, blocks: np.ndarray, near: np.ndarray) -> "BlockSums":
-        """Read every row once.
-
-        Args:
-            codes: (n, m) sparse rows.
-            outcome: (n,) float64.
-            blocks: (n,) int, block of each row, from 0 to B - 1, none empty.
-            near: (q,) the few columns.
-        """
+        """Read every row once: codes (n, m), outcome (n,) float64, blocks (n,) from 0 to B - 1, none empty."""
         n_blocks, m = int(blocks.max()) + 1, codes.shape[1]
         x, squares, with_y = np.empty((3, n_blocks, m))
         with_near = np.empty((m, n_blocks, len(near)))
@@ -358,8 +351,7 @@ class HalfSums:
     def gradient(self, weights: np.ndarray) -> np.ndarray:
         """(H, m): covariance of each standardised column with the outcome less the fit of the few columns.
 
-        Args:
-            weights: (H, q) coefficients of the few columns, standardised.
+        Weights (H, q) are their coefficients, standardised.
         """
         blocks = self._blocks
         slopes = weights / self.scale[:, blocks.near]

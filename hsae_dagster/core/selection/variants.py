@@ -105,12 +105,8 @@ def select_within(
 ) -> list[CovariateTerm]:
     """The first n_select distinct neurons that the lasso path admits, by their own term or a product term.
 
-    Args:
-        codes: (n, m) activations.
-        outcome: (n,).
-        strata: (n,) keys; one key throughout for none.
-        covariates: each (n,) levels to interact with; may be none.
-        n_select: neurons.
+    Activations are (n, m), outcome and keys of strata (n,), one key throughout for none; each covariate has (n,) levels
+    to interact with.
 
     Returns:
         One term per neuron (the one that entered first), in order of entry; fewer where the path ends.
