@@ -235,9 +235,9 @@ class _Screen(logging.Handler):
     Writes past the capture of a step's output, which belongs to the run's page.
     """
 
-    def __init__(self, stream: TextIO, started: float, bar: "Progress | None") -> None:
+    def __init__(self, bar: "Progress", started: float) -> None:
         super().__init__()
-        self._stream, self._started, self._bar = stream, started, bar
+        self._bar, self._started = bar, started
 
     def emit(self, record: logging.LogRecord) -> None:
         """A line that a stage tells."""
@@ -245,14 +245,10 @@ class _Screen(logging.Handler):
 
     def say(self, message: str, style: str = "") -> None:
         """A line."""
-        seconds = f"{time.monotonic() - self._started:6.1f} s  "
-        if self._bar is None:
-            self._stream.write(f"{seconds}{message}\n")
-            self._stream.flush()
-            return
         from rich.text import Text
 
-        self._bar.console.print(Text.assemble((seconds, "dim"), (message, style)))
+        console, seconds = self._bar.console, f"{time.monotonic() - self._started:6.1f} s  "
+        console.print(Text.assemble((seconds, "dim"), (message, style)), soft_wrap=not console.is_terminal)
 
     def hear(self, event: "dg.DagsterEvent", instance: "dg.DagsterInstance") -> None:
         """What the run does next."""
@@ -260,12 +256,10 @@ class _Screen(logging.Handler):
 
         if is_blocked(event):
             self.say(waiting_words(str(event.step_key), instance), "yellow")
-        elif self._bar is not None:
-            (task,) = self._bar.task_ids
-            if event.is_step_start:
-                self._bar.update(task, description=str(event.step_key).split(".")[0])
-            elif event.is_step_materialization and event.asset_key and event.asset_key.path[-1] in str(event.step_key):
-                self._bar.advance(task)
+        elif event.is_step_start:
+            self._bar.update(self._bar.task_ids[0], description=str(event.step_key).split(".")[0])
+        elif event.is_step_materialization and event.asset_key and event.asset_key.path[-1] in str(event.step_key):
+            self._bar.advance(self._bar.task_ids[0])
 
 
 def waiting_words(step: str, instance: "dg.DagsterInstance") -> str:
@@ -287,20 +281,17 @@ def _shown(stages: int, started: float) -> Iterator[_Screen]:
 
     stream = _own_stdout()
     console = Console(file=stream, highlight=False)
-    columns = (SpinnerColumn(), TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn())
-    bar = Progress(*columns, TimeElapsedColumn(), console=console, transient=True) if console.is_terminal else None
-    screen = _Screen(stream, started, bar)
+    shown = (SpinnerColumn(), TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn())
+    bar = Progress(*shown, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal)
+    screen = _Screen(bar, started)
     progress = logging.getLogger("hsae_dagster.progress")
     progress.addHandler(screen)
     progress.setLevel(logging.INFO)
     progress.propagate = False
     try:
-        if bar is None:
+        with bar:
+            bar.add_task("starting", total=stages)
             yield screen
-        else:
-            with bar:
-                bar.add_task("starting", total=stages)
-                yield screen
     finally:
         progress.removeHandler(screen)
         if stream is not sys.stdout:

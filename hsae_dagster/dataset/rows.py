@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -226,11 +227,8 @@ def read_rows(dataset: Dataset) -> Rows:
     parts = [_read_file(dataset, split, path) for split, path in paths]
     _check_kinds_agree(dataset, [(path, part) for (_, path), part in zip(paths, parts, strict=True)])
     frame = pl.concat([part.frame for part in parts], how="vertical_relaxed")
-    dropped: dict[str, int] = {}
-    for part in parts:
-        for reason, count in part.dropped.items():
-            if count:
-                dropped[reason] = dropped.get(reason, 0) + count
+    # Reasons without rows fall out of a sum.
+    dropped = dict(sum((Counter(part.dropped) for part in parts), Counter[str]()))
     if frame.is_empty():
         names = ", ".join(path.name for _, path in paths)
         why = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items()) or "there are none"

@@ -227,14 +227,14 @@ def _tables(model: type[BaseModel], prefix: str, seen: dict[type[BaseModel], str
         yield section, f"## {title}\n\nThe same fields as {seen[model]}.\n"
         return
     seen[model] = title
-    yield section, _table(title, model.__doc__, model, prefix)
+    yield section, _table(title, model, prefix)
     for name, info in model.model_fields.items():
         for inner, listed in _models(info.annotation):
             yield from _tables(inner, f"{prefix}{name}{'[]' if listed else ''}.", seen)
 
 
-def _table(title: str, said: str | None, model: type[BaseModel], prefix: str) -> str:
-    lines = [f"## {title}", "", " ".join((said or "").split()), ""]
+def _table(title: str, model: type[BaseModel], prefix: str) -> str:
+    lines = [f"## {title}", "", " ".join((model.__doc__ or "").split()), ""]
     lines += ["| field | value | default | meaning |", "|---|---|---|---|"]
     for name, info in model.model_fields.items():
         cells = (f"`{prefix}{name}`", _kind(info.annotation, info.metadata), _default(info), _meaning(info))
