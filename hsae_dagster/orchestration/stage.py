@@ -181,10 +181,7 @@ class Stage:
         return inputs_of(self.asset, self.code_version, config, upstream)
 
     def finish(
-        self,
-        output: Output,
-        metadata: Mapping[str, Any],
-        checks: Sequence[dg.AssetCheckResult] = (),
+        self, output: Output, metadata: Mapping[str, Any], checks: Sequence[dg.AssetCheckResult] = ()
     ) -> dg.MaterializeResult:
         """Publish the result as current, unless a structural check fails, and report it to Dagster."""
         stored = output.stored
