@@ -167,7 +167,7 @@ def test_one_run_of_a_dataset_has_its_turn_on_any_machine_and_a_killed_one_gives
 import sys, time
 from pathlib import Path
 from hsae_dagster.providers.spending import Ledger
-with Ledger(Path(sys.argv[1])).turn("d", lambda: None):
+with Ledger(Path(sys.argv[1])).records.turn("d", lambda: None):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -176,10 +176,10 @@ with Ledger(Path(sys.argv[1])).turn("d", lambda: None):
     told: list[float] = []
 
     def wait() -> float:
-        with Ledger(machines[1]).turn("d", lambda: told.append(time.monotonic())):
+        with Ledger(machines[1]).records.turn("d", lambda: told.append(time.monotonic())):
             return time.monotonic()
 
-    with Ledger(machines[1]).turn("another", lambda: told.append(0.0)), ThreadPoolExecutor(1) as pool:
+    with Ledger(machines[1]).records.turn("another", lambda: told.append(0.0)), ThreadPoolExecutor(1) as pool:
         later = pool.submit(wait)
         time.sleep(1.0)
         assert len(told) == 1 and not later.done()

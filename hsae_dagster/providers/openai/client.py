@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hsae_dagster.errors import HsaeError, ProviderError
 from hsae_dagster.providers.base import CutPrompts, Progress, Report
 from hsae_dagster.providers.openai.prompts import Problem, nothing_came, reason_of
-from hsae_dagster.providers.openai.request import Client, Pace, Request, session_of, too_long
-from hsae_dagster.providers.openai.requests import Body, Plan, Question
+from hsae_dagster.providers.openai.request import Client, Pace, Request, session_of
+from hsae_dagster.providers.openai.requests import LENGTH_WORDS, Body, Plan, Question
 from hsae_dagster.providers.replies import NO_TOKENS, Reply
 from hsae_dagster.providers.spending import (
     INTENT,
@@ -270,7 +270,7 @@ class Round:
                 f"{client.asker.name}: {client.server.endpoint} cannot be reached: {reply.reason}. Start the server or "
                 f"correct {client.server.url_name}; `{client.asker.offline}` needs no server."
             )
-        elif not left or too_long(reply):
+        elif not left or LENGTH_WORDS.search((reply.reason or "").lower()):  # the others will not be shorter
             self.problem = nothing_came(client, self.progress.streak, "first requests")
 
     async def _one(self, session: "ClientSession", index: int, body: Body, worst: float) -> None:

@@ -509,14 +509,6 @@ def refusal(status: int, body: Any, text: str, asker: Asker, server: Server) -> 
     return Reply(reason=f"the server answered {status}: {said}", fault="request")
 
 
-def stopped(wait: float, said: str, asker: Asker, server: Server) -> ProviderError:
-    """The server asks to come back much later."""
-    return ProviderError(
-        f"{asker.name}: {server.endpoint} asks to wait {wait / 60:,.0f} minutes: {said or 'no reason given'}. Nothing "
-        "further is asked and every answer so far is kept; run again by then, or use another key or server."
-    )
-
-
 def error_in(body: Any) -> bool:
     """Whether a body that came with status 200 is an error all the same."""
     return isinstance(body, Mapping) and bool(body.get("error")) and not body.get("choices") and not body.get("data")
