@@ -66,8 +66,7 @@ class Registry(Generic[T]):
     Attributes:
         field: with its section, `selection.method`; it holds one name or several.
         shipped: by name. A key such as `openai:<model>` stands for every name that begins with `openai:`.
-        own: makes the same of a user's function.
-        signature: of that function, for messages.
+        own: makes the same of a user's function, which must have this `signature`.
         error: class of the errors about names and functions.
     """
 

@@ -62,13 +62,11 @@ class InterpretationRequest:
     """What an interpreter may see: training texts only.
 
     Attributes:
-        texts: n training texts.
-        clusters: (n,) their cluster keys.
+        texts, clusters: n training texts, and (n,) their cluster keys.
         codes: (n, neurons) activations of the neurons to interpret, CSC.
         bounds: per neuron, the activations that count as strong firing.
         candidates: how many concepts to propose per neuron.
-        examples: texts to show a language model per neuron.
-        max_words: words to show of each.
+        examples, max_words: texts to show a language model per neuron, and words of each.
         instructions: what the texts are, or None.
         seed: start of the sampling's random stream.
         top: show the strongest texts instead of a sample between `bounds`.

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from hsae_dagster.errors import HsaeError, ProviderError
 from hsae_dagster.keys import hash_json
-from hsae_dagster.providers.replies import NO_TOKENS, ModelProfile, Tier, Usage, is_refusal, readable_now
+from hsae_dagster.providers.replies import NO_TOKENS, ModelProfile, Tier, Usage, is_refusal, read_again
 from hsae_dagster.storage.records import CALLS, Records
 
 # A row to add, and the id of one to take away before.
@@ -279,7 +279,8 @@ def _entry(row: dict[str, Any]) -> Entry | None:
 
 
 def _unusable(entry: Entry) -> bool:
-    return entry.reason is not None and not readable_now(entry.reason, entry.answer)
+    again = read_again(entry.reason, entry.answer)
+    return entry.reason is not None and (again is None or again.reason is not None)
 
 
 # Before anything is known of a model: tokenizers of OpenAI's family make about one token of 4.5 bytes of English and

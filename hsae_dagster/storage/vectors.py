@@ -311,8 +311,11 @@ class VectorCopy:
         `batches` are (key, vector) rows of the table, each key once, in any order. False where the disk did not take
         it, or a key has no row: nothing is left behind then.
         """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         ordered = sorted(keys)
-        aside = self._folder / f".{uuid.uuid4().hex}"
+        aside, keys_aside = (self._folder / f".{uuid.uuid4().hex}" for _ in range(2))
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             held = np.lib.format.open_memmap(aside, mode="w+", dtype=np.float32, shape=(len(ordered), dimensions))
@@ -321,35 +324,26 @@ class VectorCopy:
             sums = np.concatenate([_sums(held[start : start + _SUM_ROWS]) for start in range(0, len(held), _SUM_ROWS)])
             held.flush()
             del held
-            self._put_keys(ordered, sums)
-            aside.replace(self._vectors)
-        except OSError:
-            return False
-        finally:
-            _remove(aside)
-        for other in self._folder.iterdir():
-            if other not in (self._vectors, self._keys) and not _being_written(other):
-                _remove(other)
-        return True
-
-    def _put_keys(self, ordered: list[str], sums: np.ndarray) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        aside = self._folder / f".{uuid.uuid4().hex}"
-        try:
             # Uncompressed: they are a hundredth of the vectors, and are read whenever new texts are looked for.
             pq.write_table(
                 pa.table({"text_id": pa.array(ordered, pa.string()), "sum": sums}),
-                aside,
+                keys_aside,
                 compression="none",
                 use_dictionary=False,
                 write_statistics=False,
                 write_page_checksum=True,
             )
-            aside.replace(self._keys)
+            keys_aside.replace(self._keys)
+            aside.replace(self._vectors)
+        except OSError:
+            return False
         finally:
             _remove(aside)
+            _remove(keys_aside)
+        for other in self._folder.iterdir():
+            if other not in (self._vectors, self._keys) and not _being_written(other):
+                _remove(other)
+        return True
 
     def keys(self) -> pl.Series | None:
         """Keys of its rows, all of which were as written when the copy was made; None where the copy is damaged."""
