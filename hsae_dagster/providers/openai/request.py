@@ -43,7 +43,6 @@ class Pace:
         self.limit = float(min(start, most))
         self.most = most
         self.running = 0
-        self.refusals = 0
         self._clock = clock
         self._slow_start = True
         self._resume_at = self._halved_at = -float("inf")
@@ -85,7 +84,6 @@ class Pace:
 
         Refusals of what was sent before the last halving are old news: a burst of them halves once.
         """
-        self.refusals += 1
         now = self._clock()
         if retry_after:
             self._resume_at = max(self._resume_at, now + retry_after)
