@@ -29,7 +29,6 @@ class Embedder(Protocol):
     @property
     def embedding_set(self) -> EmbeddingSet:
         """The identity of its vectors."""
-        ...
 
     def known_set(self) -> EmbeddingSet | None:
         """The `embedding_set` if it is known without asking a server, else None."""
@@ -48,7 +47,6 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of the texts, (n, dimensions) float32; the same bytes for the same texts in the same order."""
-        ...
 
     def embed_all(self, texts: Sequence[str], batch_size: int, keep: Keep, report: Report) -> None:
         """`embed` in batches, each handed to `keep` as soon as it is there, in any order."""
@@ -125,7 +123,6 @@ class Interpreter(Protocol):
 
     def interpret(self, request: InterpretationRequest, report: Report) -> list[list[Concept]]:
         """Candidates per neuron, in the order of the request's columns; an empty list is an honest answer."""
-        ...
 
     def estimate(self, request: InterpretationRequest) -> Estimate:
         """What `interpret` would take now."""
@@ -182,7 +179,6 @@ class Annotator(Protocol):
 
     def annotate(self, concepts: Sequence[Concept], texts: Sequence[str], report: Report) -> Annotations:
         """Judge every concept on every text; an answer that cannot be had is missing, never no."""
-        ...
 
     def estimate(self, tasks: Sequence[AnnotationTask]) -> Estimate:
         """What `annotate_all` would take now."""
