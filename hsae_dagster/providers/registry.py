@@ -24,6 +24,7 @@ from hsae_dagster.providers.base import (
     Labelled,
     Report,
 )
+from hsae_dagster.providers.minilm import DIMENSIONS, MiniLM
 from hsae_dagster.providers.openai.client import OpenAIClient
 from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
 from hsae_dagster.providers.openai.readers import OpenAIAnnotator, OpenAIInterpreter
@@ -144,8 +145,6 @@ class OwnEmbedder(Embedder):
 
 
 def _minilm(spec: Embedding, account: Account | None) -> Embedder:
-    from hsae_dagster.providers.minilm import DIMENSIONS, MiniLM
-
     if spec.dimensions not in (None, DIMENSIONS):
         raise ProviderError(
             f"`embedding.dimensions` is {spec.dimensions}, but `minilm` always gives {DIMENSIONS}. Remove it."
