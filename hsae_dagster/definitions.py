@@ -96,12 +96,9 @@ def stages_of(project: Project, manner: Manner) -> list[dg.AssetsDefinition]:
 def project_definitions(
     project: Project, manner: Manner, executor: dg.ExecutorDefinition | None = None
 ) -> dg.Definitions:
-    """Assets, checks, job, sensors and schedule of a project.
+    """Assets, checks, job, sensors and schedule of a project, shown in a manner.
 
-    Args:
-        project: its folders and names.
-        manner: owners, tags, sensors.
-        executor: of its job; Dagster's default, or the one of whatever it is merged into, without one.
+    Without an executor, the job has Dagster's default, or the one of whatever it is merged into.
     """
     stages = stages_of(project, manner)
     written = [_placed(spec, group, project, manner) for group, spec in _WRITTEN.items()]

@@ -21,19 +21,14 @@ T = TypeVar("T")
 class Own:
     """A user's own function at `package.module:function`, and the sentences about what it does wrong.
 
-    Attributes:
-        field: of dataset.yaml that names it.
-        signature: that it must have, for messages.
-        source: hash of its module and of what that imports from its own package.
-        error: class of the errors it ends in.
+    `registry` is that of the field which names it, `source` the hash of its module and of what that imports from its
+    own package.
     """
 
-    field: str
+    registry: "Registry[Any]"
     path: str
-    signature: str
     function: Callable[..., Any]
     source: str
-    error: type[HsaeError]
 
     def __call__(self, *arguments: Any) -> Any:
         """What the function returns; what it raises becomes a sentence with its line."""
@@ -45,24 +40,23 @@ class Own:
             # The first frame is this one; without another the call did not reach the function.
             frames = list(traceback.walk_tb(error.__traceback__))[1:]
             if not frames:
-                raise self.error(
-                    f"`{self.field}`: `{self.path}` cannot be called: {_said(error)}. It must be {self.signature}; "
-                    "see CONTRIBUTING.md."
+                raise self._error(
+                    f"cannot be called: {_said(error)}. It must be {self.registry.signature}; see CONTRIBUTING.md."
                 ) from error
             # The last line of the user's own package, not of a library that it called.
             theirs = [each for each in frames if _top(each[0].f_globals.get("__name__", "")) == _top(self.path)]
             frame, line = (theirs or frames)[-1]
             place = f"{Path(frame.f_code.co_filename).name}, line {line}"
-            raise self.error(
-                f"`{self.field}`: `{self.path}` raised {_said(error)} ({place}). Correct it there and run again; "
-                "finished stages are kept."
+            raise self._error(
+                f"raised {_said(error)} ({place}). Correct it there and run again; finished stages are kept."
             ) from error
 
     def wrong(self, returned: str) -> HsaeError:
         """The error for a result of the wrong kind; `returned` says what came."""
-        return self.error(
-            f"`{self.field}`: `{self.path}` returned {returned}. It must be {self.signature}; see CONTRIBUTING.md."
-        )
+        return self._error(f"returned {returned}. It must be {self.registry.signature}; see CONTRIBUTING.md.")
+
+    def _error(self, did: str) -> HsaeError:
+        return self.registry.error(f"`{self.registry.field}`: `{self.path}` {did}")
 
 
 @dataclass(frozen=True)
@@ -72,8 +66,7 @@ class Registry(Generic[T]):
     Attributes:
         field: with its section, `selection.method`; it holds one name or several.
         shipped: by name. A key such as `openai:<model>` stands for every name that begins with `openai:`.
-        own: makes the same of a user's function.
-        signature: of that function, for messages.
+        own: makes the same of a user's function, which must have this `signature`.
         error: class of the errors about names and functions.
     """
 
@@ -107,7 +100,7 @@ class Registry(Generic[T]):
             ) from error
         if not callable(function):
             raise self.error(f"`{self.field}`: `{path}` is of type {type(function).__name__}, not a function.")
-        return Own(self.field, path, self.signature, function, source, self.error)
+        return Own(self, path, function, source)
 
     @property
     def choices(self) -> str:

@@ -54,12 +54,9 @@ def unit_interval(key: str, salt: str) -> float:
 
 @dataclass(frozen=True)
 class EmbeddingSet:
-    """Vectors that may be compared: made by one model, in one way.
+    """Vectors of one length that may be compared: made by one model (with its provider), in one way.
 
-    Attributes:
-        model: provider and model.
-        dimensions: length of a vector.
-        set_id: hash of everything that shapes a vector (model, weights, dimensions, token limit, normalisation).
+    `set_id` is the hash of everything that shapes a vector (model, weights, dimensions, token limit, normalisation).
     """
 
     model: str

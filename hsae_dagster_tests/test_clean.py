@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hsae_dagster.orchestration.project import prepare_home
-from hsae_dagster.providers.spending import Ledger
 from hsae_dagster.storage.holdouts import HoldoutRegister
+from hsae_dagster_tests.providers.accounts import keep
 from hsae_dagster_tests.providers.test_ledger import entry
 from hsae_dagster_tests.storage.test_holdouts import keys, looked, plan
 
@@ -83,7 +83,7 @@ def test_looks_stay_and_vectors_that_nobody_paid_for_do_not(root: Path) -> None:
 
 
 def test_what_was_paid_for_looked_at_or_written_by_hand_stays(root: Path) -> None:
-    Ledger(root / "results").append([entry("a")])
+    keep(root / "results", entry("a"))
     for name in PAID[1:]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("x", encoding="utf-8")

@@ -181,10 +181,7 @@ class Stage:
         return inputs_of(self.asset, self.code_version, config, upstream)
 
     def finish(
-        self,
-        output: Output,
-        metadata: Mapping[str, Any],
-        checks: Sequence[dg.AssetCheckResult] = (),
+        self, output: Output, metadata: Mapping[str, Any], checks: Sequence[dg.AssetCheckResult] = ()
     ) -> dg.MaterializeResult:
         """Publish the result as current, unless a structural check fails, and report it to Dagster."""
         stored = output.stored
@@ -235,18 +232,15 @@ def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
+_KINDS: dict[type, str] = {bool: "bool", int: "int", float: "float"}
+
+
 def table(rows: Sequence[Mapping[str, str | int | float | bool | None]]) -> dg.TableMetadataValue:
     """A table that the UI shows; every row has the keys of the first."""
-    names = list(rows[0]) if rows else ["(empty)"]
-    kinds = {name: _kind(rows[0][name]) if rows else "string" for name in names}
-    schema = dg.TableSchema(columns=[dg.TableColumn(name, type=kinds[name]) for name in names])
+    first = rows[0] if rows else {"(empty)": ""}
+    columns = [dg.TableColumn(name, type=_KINDS.get(type(value), "string")) for name, value in first.items()]
+    schema = dg.TableSchema(columns=columns)
     return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows], schema=schema)
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    return {int: "int", float: "float"}.get(type(value), "string")
 
 
 # asset -> check name -> (blocking, description)

@@ -29,7 +29,6 @@ class Embedder(Protocol):
     @property
     def embedding_set(self) -> EmbeddingSet:
         """The identity of its vectors."""
-        ...
 
     def known_set(self) -> EmbeddingSet | None:
         """The `embedding_set` if it is known without asking a server, else None."""
@@ -48,7 +47,6 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of the texts, (n, dimensions) float32; the same bytes for the same texts in the same order."""
-        ...
 
     def embed_all(self, texts: Sequence[str], batch_size: int, keep: Keep, report: Report) -> None:
         """`embed` in batches, each handed to `keep` as soon as it is there, in any order."""
@@ -62,13 +60,11 @@ class InterpretationRequest:
     """What an interpreter may see: training texts only.
 
     Attributes:
-        texts: n training texts.
-        clusters: (n,) their cluster keys.
+        texts, clusters: n training texts, and (n,) their cluster keys.
         codes: (n, neurons) activations of the neurons to interpret, CSC.
         bounds: per neuron, the activations that count as strong firing.
         candidates: how many concepts to propose per neuron.
-        examples: texts to show a language model per neuron.
-        max_words: words to show of each.
+        examples, max_words: texts to show a language model per neuron, and words of each.
         instructions: what the texts are, or None.
         seed: start of the sampling's random stream.
         top: show the strongest texts instead of a sample between `bounds`.
@@ -127,7 +123,6 @@ class Interpreter(Protocol):
 
     def interpret(self, request: InterpretationRequest, report: Report) -> list[list[Concept]]:
         """Candidates per neuron, in the order of the request's columns; an empty list is an honest answer."""
-        ...
 
     def estimate(self, request: InterpretationRequest) -> Estimate:
         """What `interpret` would take now."""
@@ -184,7 +179,6 @@ class Annotator(Protocol):
 
     def annotate(self, concepts: Sequence[Concept], texts: Sequence[str], report: Report) -> Annotations:
         """Judge every concept on every text; an answer that cannot be had is missing, never no."""
-        ...
 
     def estimate(self, tasks: Sequence[AnnotationTask]) -> Estimate:
         """What `annotate_all` would take now."""

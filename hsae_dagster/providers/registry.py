@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -24,11 +24,12 @@ from hsae_dagster.providers.base import (
     Labelled,
     Report,
 )
+from hsae_dagster.providers.minilm import DIMENSIONS, MiniLM
+from hsae_dagster.providers.openai.client import OpenAIClient
+from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
+from hsae_dagster.providers.openai.readers import OpenAIAnnotator, OpenAIInterpreter
 from hsae_dagster.providers.openai.requests import Asker, Server, server_of
 from hsae_dagster.providers.spending import Account
-
-if TYPE_CHECKING:
-    from hsae_dagster.providers.openai.client import OpenAIClient
 
 AUTHOR = "lexical"
 
@@ -144,8 +145,6 @@ class OwnEmbedder(Embedder):
 
 
 def _minilm(spec: Embedding, account: Account | None) -> Embedder:
-    from hsae_dagster.providers.minilm import DIMENSIONS, MiniLM
-
     if spec.dimensions not in (None, DIMENSIONS):
         raise ProviderError(
             f"`embedding.dimensions` is {spec.dimensions}, but `minilm` always gives {DIMENSIONS}. Remove it."
@@ -154,8 +153,6 @@ def _minilm(spec: Embedding, account: Account | None) -> Embedder:
 
 
 def _openai_embedder(spec: Embedding, account: Account | None) -> Embedder:
-    from hsae_dagster.providers.openai.embedder import OpenAIEmbedder
-
     # Without key until it embeds: vectors made earlier can be read on a machine that has none.
     client = _client("embedding", spec, account, "minilm", asks=False)
     return OpenAIEmbedder(client, spec.max_tokens, spec.dimensions)
@@ -236,8 +233,6 @@ def _no_interpreter(spec: Interpretation, account: Account | None, asks: bool) -
 
 
 def _model_interpreter(spec: Interpretation, account: Account | None, asks: bool) -> Interpreter:
-    from hsae_dagster.providers.openai.readers import OpenAIInterpreter
-
     return OpenAIInterpreter(_client("interpretation", spec, account, "lexical", asks=asks), spec)
 
 
@@ -250,8 +245,6 @@ def _own_interpreter(own: Own, spec: Interpretation, account: Account | None, as
 def _model_annotator(
     spec: Annotation, account: Account | None, asks: bool, closeness: Closeness | None, examples: Labelled | None
 ) -> Annotator:
-    from hsae_dagster.providers.openai.readers import OpenAIAnnotator
-
     return OpenAIAnnotator(_client("annotation", spec, account, "lexical", asks=asks), spec, examples)
 
 
@@ -313,10 +306,8 @@ def make_annotator(
 
 def _client(
     section: str, spec: Embedding | Interpretation | Annotation, account: Account | None, offline: str, *, asks: bool
-) -> "OpenAIClient":
+) -> OpenAIClient:
     """Who asks the model that a section of dataset.yaml names, with its key or running where it will be asked."""
-    from hsae_dagster.providers.openai.client import OpenAIClient
-
     provider, _, model = (part.strip() for part in spec.model.partition(":"))
     if provider == "local":
         path = Path(model).expanduser()

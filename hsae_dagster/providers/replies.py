@@ -376,12 +376,6 @@ def read_again(reason: str | None, content: str | None) -> Reply | None:
     return read_content(content) if content and reason is not None and reason.startswith(_UNREAD) else None
 
 
-def readable_now(reason: str | None, content: str | None) -> bool:
-    """Whether an answer that was kept as unreadable is readable after all."""
-    again = read_again(reason, content)
-    return again is not None and again.reason is None
-
-
 def read_embeddings(response: Mapping[str, Any], count: int) -> Reply:
     """The vectors of an embeddings answer in the order of the inputs.
 

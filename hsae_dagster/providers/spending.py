@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from hsae_dagster.errors import HsaeError, ProviderError
 from hsae_dagster.keys import hash_json
-from hsae_dagster.providers.replies import NO_TOKENS, ModelProfile, Tier, Usage, is_refusal, readable_now
+from hsae_dagster.providers.replies import NO_TOKENS, ModelProfile, Tier, Usage, is_refusal, read_again
 from hsae_dagster.storage.records import CALLS, Records
 
 # A row to add, and the id of one to take away before.
@@ -181,10 +181,6 @@ class Ledger:
             uncounted=sum(row["kind"] != INTENT and not row["input_tokens"] and bool(row["cost_usd"]) for row in rows),
         )
 
-    def turn(self, dataset: str, waiting: Callable[[], None]) -> AbstractContextManager[None]:
-        """Held by one run of a dataset at a time, as they share a budget; `waiting` is called if another has it."""
-        return self.records.turn(f"budget-{hash_json(dataset)}", waiting)
-
     def experience(self, server: str, model: str, prompt_hash: str | None) -> Experience | None:
         """What answers of this model to this prompt (or embeddings, without one) teach; None without any."""
         columns = ("sent_bytes", "input_tokens", "output_tokens", "seconds", "created")
@@ -283,7 +279,8 @@ def _entry(row: dict[str, Any]) -> Entry | None:
 
 
 def _unusable(entry: Entry) -> bool:
-    return entry.reason is not None and not readable_now(entry.reason, entry.answer)
+    again = read_again(entry.reason, entry.answer)
+    return entry.reason is not None and (again is None or again.reason is not None)
 
 
 # Before anything is known of a model: tokenizers of OpenAI's family make about one token of 4.5 bytes of English and
@@ -470,7 +467,7 @@ class Account:
             return nullcontext()
         why = "is at its batches" if self.tier == "batch" else "asks on the same budget"
         waiting = f"another run of `{self.dataset}` {why}; this one goes on when that has ended"
-        return self.ledger.turn(self.dataset, lambda: report(waiting))
+        return self.ledger.records.turn(f"budget-{hash_json(self.dataset)}", lambda: report(waiting))
 
     def open_budget(self, priced: bool, model: str) -> "Budget":
         """The budget as it stands now.

@@ -141,15 +141,10 @@ def load_sae(folder: Path, record: dict[str, Any]) -> "SparseAutoencoder":
 
 
 # The reference's tensors by our names; its decoder has a column per neuron, ours a row.
-_WEIGHTS = {
-    "encoder": "encoder.weight",
-    "decoder": "decoder.weight",
-    "input_bias": "input_bias",
-    "neuron_bias": "neuron_bias",
-}
+_WEIGHTS = {name: f"{name}.weight" for name in ("encoder", "decoder")}
+_WEIGHTS |= {name: name for name in ("input_bias", "neuron_bias")}
 # Bookkeeping of its training, of no use afterwards; older versions may have saved it.
 _IGNORED = {"steps_since_activation"}
-_REMEDY = "Use one that hypothesaes saved, whole and unchanged."
 
 
 def load_legacy_checkpoint(path: Path, *, input_dim: int | None = None) -> "SparseAutoencoder":
@@ -162,107 +157,99 @@ def load_legacy_checkpoint(path: Path, *, input_dim: int | None = None) -> "Spar
         StorageError: no such file, not a checkpoint of this kind, unsafe or inconsistent content, or made for
             embeddings of another dimension than `input_dim`.
     """
-    import torch
-
-    from hsae_dagster.core.sae.model import sae_from_arrays
-
-    config, state = _parts(path)
-    dimension = _integer(path, config, "input_dim")
-    if input_dim is not None and dimension != input_dim:
-        raise StorageError(
-            f"{path.name} was trained on {dimension} dimensions, but the embeddings have {input_dim}; use the "
-            "embedding model that it was trained with."
-        )
-    settings = _settings(path, config)
-    threshold = state.get("threshold", torch.tensor(0.0))
-    if settings.batch_topk and "threshold" not in state:
-        raise StorageError(
-            f"{path.name} uses batch top-k but holds no threshold, so its activations are undefined. {_REMEDY}"
-        )
-    shapes: dict[str, tuple[int, ...]] = {"encoder": (settings.m, dimension), "decoder": (dimension, settings.m)}
-    shapes |= {"input_bias": (dimension,), "neuron_bias": (settings.m,)}
-    arrays = {ours: _tensor(path, state, theirs, shapes[ours]).numpy() for ours, theirs in _WEIGHTS.items()}
-    arrays["decoder"] = arrays["decoder"].T
-    arrays["threshold"] = _tensor(path, {"threshold": threshold}, "threshold", ()).reshape(1).numpy()
+    content = _content(path)
     try:
-        return sae_from_arrays(settings, arrays)
+        return _autoencoder(content, path.name, input_dim)
     except MethodError as error:
-        raise StorageError(f"{path.name}: {error} {_REMEDY}") from error
+        raise StorageError(f"{path.name}: {error} Use one that hypothesaes saved, whole and unchanged.") from error
 
 
-def _parts(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def _content(path: Path) -> Any:
     import torch
 
     if not path.is_file():
         raise StorageError(f"There is no checkpoint {path}; check the path.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # A file of unknown origin may make the reader raise anything at all.
         raise StorageError(
             f"{path.name} cannot be read as weights only ({type(error).__name__}). It is damaged, not a PyTorch "
             "checkpoint, or holds objects that could run code; nothing in it was run. Use one that hypothesaes saved."
         ) from error
+
+
+def _autoencoder(content: Any, name: str, input_dim: int | None) -> "SparseAutoencoder":
+    import torch
+
+    from hsae_dagster.core.sae.model import sae_from_arrays
+
     config, state = (content.get(key) if isinstance(content, dict) else None for key in ("config", "state_dict"))
     if not isinstance(config, Mapping) or not isinstance(state, Mapping):
-        raise StorageError(f"{path.name} has no `config` and `state_dict`, so hypothesaes did not save it. {_REMEDY}")
-    known = {*_WEIGHTS.values(), "threshold", *_IGNORED}
-    foreign = sorted(str(name) for name in state if name not in known)
+        raise MethodError("it has no `config` and `state_dict`, so hypothesaes did not save it.")
+    foreign = sorted(str(key) for key in state if key not in {*_WEIGHTS.values(), "threshold", *_IGNORED})
     if foreign:
-        raise StorageError(f"{path.name} holds weights of another kind of model: {', '.join(foreign[:5])}. {_REMEDY}")
-    return config, state
+        raise MethodError(f"it holds weights of another kind of model: {', '.join(foreign[:5])}.")
+    dimension = _integer(config, "input_dim")
+    if input_dim is not None and dimension != input_dim:
+        raise StorageError(
+            f"{name} was trained on {dimension} dimensions, but the embeddings have {input_dim}; use the "
+            "embedding model that it was trained with."
+        )
+    settings = _settings(config)
+    if settings.batch_topk and "threshold" not in state:
+        raise MethodError("it uses batch top-k but holds no threshold, so its activations are undefined.")
+    shapes: dict[str, tuple[int, ...]] = {"encoder": (settings.m, dimension), "decoder": (dimension, settings.m)}
+    shapes |= {"input_bias": (dimension,), "neuron_bias": (settings.m,)}
+    arrays = {ours: _tensor(state, theirs, shapes[ours]).numpy() for ours, theirs in _WEIGHTS.items()}
+    arrays["decoder"] = arrays["decoder"].T
+    arrays["threshold"] = _tensor({"threshold": torch.tensor(0.0), **state}, "threshold", ()).reshape(1).numpy()
+    return sae_from_arrays(settings, arrays)
 
 
-def _settings(path: Path, config: Mapping[str, Any]) -> "SAEConfig":
+def _settings(config: Mapping[str, Any]) -> "SAEConfig":
     from hsae_dagster.core.sae.model import SAEConfig
 
     prefixes = config.get("prefix_lengths")
     if prefixes is not None and not (isinstance(prefixes, list | tuple) and all(type(end) is int for end in prefixes)):
-        raise StorageError(f"{path.name}: prefix_lengths is {_shown(prefixes)}, not a list of whole numbers. {_REMEDY}")
+        raise MethodError(f"prefix_lengths is {_shown(prefixes)}, not a list of whole numbers.")
     batch_topk = config.get("use_batch_topk", False)
     if not isinstance(batch_topk, bool):
-        raise StorageError(f"{path.name}: use_batch_topk is {_shown(batch_topk)}, not true or false. {_REMEDY}")
-    aux_k, multi_k = (
-        None if config.get(name) is None else _integer(path, config, name) for name in ("aux_k", "multi_k")
+        raise MethodError(f"use_batch_topk is {_shown(batch_topk)}, not true or false.")
+    aux_k, multi_k = (None if config.get(name) is None else _integer(config, name) for name in ("aux_k", "multi_k"))
+    return SAEConfig(
+        m=_integer(config, "m_total_neurons"),
+        k=_integer(config, "k_active_neurons"),
+        prefixes=tuple(prefixes) if prefixes else None,
+        batch_topk=batch_topk,
+        dead_after_steps=_integer({"dead_neuron_threshold_steps": 256, **config}, "dead_neuron_threshold_steps"),
+        aux_k=aux_k,
+        multi_k=multi_k,
     )
-    dead_after = _integer(path, {"dead_neuron_threshold_steps": 256, **config}, "dead_neuron_threshold_steps")
-    try:
-        return SAEConfig(
-            m=_integer(path, config, "m_total_neurons"),
-            k=_integer(path, config, "k_active_neurons"),
-            prefixes=tuple(prefixes) if prefixes else None,
-            batch_topk=batch_topk,
-            dead_after_steps=dead_after,
-            aux_k=aux_k,
-            multi_k=multi_k,
-        )
-    except MethodError as error:
-        raise StorageError(f"{path.name}: {error} {_REMEDY}") from error
 
 
-def _tensor(path: Path, state: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> "torch.Tensor":
+def _tensor(state: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> "torch.Tensor":
     import torch
 
     if name not in state:
-        raise StorageError(f"{path.name} lacks the weights `{name}`; use a whole checkpoint of hypothesaes.")
+        raise MethodError(f"it lacks the weights `{name}`.")
     tensor = state[name]
     plain = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.is_floating_point()
     if not plain or tuple(tensor.shape) != shape:
         found = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-        raise StorageError(
-            f"{path.name}: `{name}` must be floating-point weights of shape {shape} by its own configuration, and is "
-            f"{found}. {_REMEDY}"
+        raise MethodError(
+            f"`{name}` must be floating-point weights of shape {shape} by its own configuration, and is {found}."
         )
     # A view that repeats a few stored numbers could claim any size at no cost to the file.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise StorageError(f"{path.name}: `{name}` claims more numbers than the file holds. {_REMEDY}")
+        raise MethodError(f"`{name}` claims more numbers than the file holds.")
     return tensor.detach().to(torch.float32)
 
 
-def _integer(path: Path, config: Mapping[str, Any], name: str) -> int:
+def _integer(config: Mapping[str, Any], name: str) -> int:
     value = config.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise StorageError(f"{path.name}: {name} is {_shown(value)}, not a whole number above 0. {_REMEDY}")
+        raise MethodError(f"{name} is {_shown(value)}, not a whole number above 0.")
     return value
 
 

@@ -150,8 +150,8 @@ class Placed:
     """The record of one dataset.
 
     Attributes:
-        cuts: where its splits end.
-        rounds: the rows that have been admitted, columns `ROUNDS_SCHEMA` (keys by `core.corpus.row_keys`).
+        cuts, rounds: where its splits end; the rows that have been admitted, columns `ROUNDS_SCHEMA` (keys by
+            `core.corpus.row_keys`).
         holdouts: of every corpus that was made, oldest first.
         made: by fingerprint of the files, the key of the admitted rows, or None for those that made the cuts; only
             files of which every row was admitted.

@@ -89,11 +89,7 @@ class ObjectStore:
         self.root, self.shared, self.records = root, Shared.of(root), Records(root)
 
     def build(
-        self,
-        inputs: StageInputs,
-        run_id: str,
-        make: Callable[[Path], None],
-        waiting: Callable[[], None] = lambda: None,
+        self, inputs: StageInputs, run_id: str, make: Callable[[Path], None], waiting: Callable[[], None] = lambda: None
     ) -> StoredObject:
         """Return the object made from `inputs`, calling `make(folder)` to write its files unless it exists.
 

@@ -311,8 +311,11 @@ class VectorCopy:
         `batches` are (key, vector) rows of the table, each key once, in any order. False where the disk did not take
         it, or a key has no row: nothing is left behind then.
         """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         ordered = sorted(keys)
-        aside = self._folder / f".{uuid.uuid4().hex}"
+        aside, keys_aside = (self._folder / f".{uuid.uuid4().hex}" for _ in range(2))
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             held = np.lib.format.open_memmap(aside, mode="w+", dtype=np.float32, shape=(len(ordered), dimensions))
@@ -321,35 +324,26 @@ class VectorCopy:
             sums = np.concatenate([_sums(held[start : start + _SUM_ROWS]) for start in range(0, len(held), _SUM_ROWS)])
             held.flush()
             del held
-            self._put_keys(ordered, sums)
-            aside.replace(self._vectors)
-        except OSError:
-            return False
-        finally:
-            _remove(aside)
-        for other in self._folder.iterdir():
-            if other not in (self._vectors, self._keys) and not _being_written(other):
-                _remove(other)
-        return True
-
-    def _put_keys(self, ordered: list[str], sums: np.ndarray) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        aside = self._folder / f".{uuid.uuid4().hex}"
-        try:
             # Uncompressed: they are a hundredth of the vectors, and are read whenever new texts are looked for.
             pq.write_table(
                 pa.table({"text_id": pa.array(ordered, pa.string()), "sum": sums}),
-                aside,
+                keys_aside,
                 compression="none",
                 use_dictionary=False,
                 write_statistics=False,
                 write_page_checksum=True,
             )
-            aside.replace(self._keys)
+            keys_aside.replace(self._keys)
+            aside.replace(self._vectors)
+        except OSError:
+            return False
         finally:
             _remove(aside)
+            _remove(keys_aside)
+        for other in self._folder.iterdir():
+            if other not in (self._vectors, self._keys) and not _being_written(other):
+                _remove(other)
+        return True
 
     def keys(self) -> pl.Series | None:
         """Keys of its rows, all of which were as written when the copy was made; None where the copy is damaged."""
@@ -375,7 +369,7 @@ class VectorCopy:
             if (at < 0).any():
                 return None
             out = np.empty((len(at), vectors.shape[1]), dtype=np.float32)
-            return out if _gather(vectors, at, sums, out) else None
+            return out if _gather(self._vectors, vectors, at, sums, out) else None
         except (OSError, ValueError, KeyError):
             return None
 
@@ -429,13 +423,19 @@ def positions(ids: Sequence[str], among: "pa.ChunkedArray") -> np.ndarray:
     return pc.index_in(wanted, value_set=column).fill_null(-1).to_numpy().astype(np.int64)
 
 
-def _gather(vectors: np.memmap, rows: np.ndarray, sums: np.ndarray, out: np.ndarray) -> bool:
+def _gather(path: Path, vectors: np.memmap, rows: np.ndarray, sums: np.ndarray, out: np.ndarray) -> bool:
     """Set out = vectors[rows], in blocks that a few threads share; whether every row is what was written."""
-    size = max(1, _BLOCK_BYTES // max(1, out.strides[0]))
+    row_bytes = out.strides[0]
+    size = max(1, _BLOCK_BYTES // max(1, row_bytes))
 
     def block(start: int) -> bool:
         at, into = rows[start : start + size], out[start : start + size]
-        np.take(vectors, at, axis=0, out=into, mode="clip")
+        if (np.diff(at) == 1).all():  # read from the file, which spares the page faults of mapped memory
+            with path.open("rb") as file:
+                file.seek(vectors.offset + int(at[0]) * row_bytes)
+                file.readinto(into.data)
+        else:
+            np.take(vectors, at, axis=0, out=into, mode="clip")
         return bool((_sums(into) == sums[at]).all())
 
     with ThreadPoolExecutor(_THREADS) as threads:

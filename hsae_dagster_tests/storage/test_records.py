@@ -32,7 +32,7 @@ from hsae_dagster.storage.records import CALLS, Document, Records, address_here,
 from hsae_dagster_tests.assets.workspace import Workspace
 from hsae_dagster_tests.conftest import Finished
 from hsae_dagster_tests.live.processes import free_port
-from hsae_dagster_tests.providers.accounts import account, body, client, echo, silence
+from hsae_dagster_tests.providers.accounts import account, body, client, echo, keep, silence
 from hsae_dagster_tests.providers.loopback import Loopback
 from hsae_dagster_tests.providers.test_ledger import entry
 from hsae_dagster_tests.storage.test_holdouts import keys, looked, plan
@@ -152,7 +152,7 @@ def test_answers_of_one_machine_are_known_and_counted_on_another(machines: tuple
 def test_any_character_comes_back_and_is_found_among_many(machines: tuple[Path, Path]) -> None:
     kept = entry("h1", answer="ä'\n\x00🙂\ud800", reason="\x00", model_echo="m-2026", request_id="req'1", seconds=1.5)
     others = [entry(f"{n:032x}") for n in range(12_000)]
-    Ledger(machines[0]).append([kept, *others])
+    keep(machines[0], kept, *others)
     found = Ledger(machines[1]).find(["h1", *(each.request_hash for each in others)], "host/v1", "m")
     assert found["h1"] == kept and len(found) == 12_001
     Ledger(machines[1]).take_back([kept])
@@ -167,7 +167,7 @@ def test_one_run_of_a_dataset_has_its_turn_on_any_machine_and_a_killed_one_gives
 import sys, time
 from pathlib import Path
 from hsae_dagster.providers.spending import Ledger
-with Ledger(Path(sys.argv[1])).turn("d", lambda: None):
+with Ledger(Path(sys.argv[1])).records.turn("d", lambda: None):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -176,10 +176,10 @@ with Ledger(Path(sys.argv[1])).turn("d", lambda: None):
     told: list[float] = []
 
     def wait() -> float:
-        with Ledger(machines[1]).turn("d", lambda: told.append(time.monotonic())):
+        with Ledger(machines[1]).records.turn("d", lambda: told.append(time.monotonic())):
             return time.monotonic()
 
-    with Ledger(machines[1]).turn("another", lambda: told.append(0.0)), ThreadPoolExecutor(1) as pool:
+    with Ledger(machines[1]).records.turn("another", lambda: told.append(0.0)), ThreadPoolExecutor(1) as pool:
         later = pool.submit(wait)
         time.sleep(1.0)
         assert len(told) == 1 and not later.done()
@@ -194,11 +194,12 @@ def test_what_a_killed_process_had_committed_is_there_and_the_rest_is_not(machin
 import os, signal, sys
 from pathlib import Path
 from hsae_dagster.providers.spending import CALLS, INTENT, Ledger, as_row
+from hsae_dagster_tests.providers.accounts import keep
 from hsae_dagster_tests.providers.test_ledger import entry
 import sqlalchemy as sa
 ledger = Ledger(Path(sys.argv[1]))
 with ledger.records.open():
-    ledger.append([entry("a")])
+    keep(ledger.root, entry("a"))
     ledger.write([({**as_row(entry("b"), "b1"), "kind": INTENT}, None)])
     with ledger.records.writing() as records:
         records.execute(sa.insert(CALLS), [as_row(entry("c"))])
@@ -287,7 +288,7 @@ def test_one_evaluation_is_recorded_once_by_however_many(
 
 
 def test_no_password_is_kept_and_none_shown(machines: tuple[Path, Path], address: str) -> None:
-    Ledger(machines[0]).append([entry("a")])
+    keep(machines[0], entry("a"))
     assert "secret" not in (machines[0] / "records.url").read_text(encoding="utf-8")
     assert "secret" not in Records(machines[0]).place + Project.here().records_url
     if address.startswith("postgresql"):
@@ -335,11 +336,11 @@ def test_processes_that_write_first_at_the_same_time_make_one_file(tmp_path: Pat
     code = """
 import sys, time
 from pathlib import Path
-from hsae_dagster.providers.spending import Ledger
+from hsae_dagster_tests.providers.accounts import keep
 from hsae_dagster_tests.providers.test_ledger import entry
 rows = [entry(sys.argv[2])]
 time.sleep(max(0.0, float(sys.argv[3]) - time.time()))
-Ledger(Path(sys.argv[1])).append(rows)
+keep(Path(sys.argv[1]), *rows)
 """
     at = str(time.time() + 8)
     writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name, at]) for name in "abcd"]
@@ -360,7 +361,7 @@ def test_a_file_that_is_no_database_is_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["x'00'", "'many'"])
 def test_a_value_that_no_column_of_its_kind_can_hold_is_a_sentence(tmp_path: Path, value: str) -> None:
     ledger = Ledger(tmp_path)
-    ledger.append([entry("a")])
+    keep(ledger.root, entry("a"))
     with sqlite3.connect(tmp_path / "records.sqlite") as connection:
         connection.execute(f"UPDATE calls SET input_tokens = {value}")
     connection.close()
@@ -371,9 +372,9 @@ def test_a_value_that_no_column_of_its_kind_can_hold_is_a_sentence(tmp_path: Pat
 
 def test_a_file_that_was_removed_is_not_written_to_in_secret(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    ledger.append([entry("a")])
+    keep(ledger.root, entry("a"))
     (tmp_path / "records.sqlite").unlink()
-    ledger.append([entry("b")])
+    keep(ledger.root, entry("b"))
     assert set(Ledger(tmp_path).find("ab", "host/v1", "m")) == {"b"}
     with ledger.records.reading() as records:
         assert [row["kind"] for row in records.rows(sa.select(CALLS.c.kind))] != [INTENT]

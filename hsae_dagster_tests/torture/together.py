@@ -17,6 +17,7 @@ from hsae_dagster.providers.spending import Entry, Ledger
 from hsae_dagster.storage.holdouts import HoldoutRegister
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.vectors import VectorTable
+from hsae_dagster_tests.providers.accounts import keep
 from hsae_dagster_tests.storage.test_holdouts import keys, plan
 from hsae_dagster_tests.torture.children import Child, finished_run, start_run
 from hsae_dagster_tests.torture.tally import Tally
@@ -106,7 +107,7 @@ def append_answers(root: str, writer: int) -> int:
     """In a child: append answers that only this writer has, in small commits."""
     ledger = Ledger(Path(root))
     for start in range(0, ROWS, BATCH):
-        ledger.append([_entry(f"{writer:08x}{n:024x}") for n in range(start, start + BATCH)])
+        keep(ledger.root, *(_entry(f"{writer:08x}{n:024x}") for n in range(start, start + BATCH)))
     return ROWS
 
 

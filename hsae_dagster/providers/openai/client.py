@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hsae_dagster.errors import HsaeError, ProviderError
 from hsae_dagster.providers.base import CutPrompts, Progress, Report
 from hsae_dagster.providers.openai.prompts import Problem, nothing_came, reason_of
-from hsae_dagster.providers.openai.request import Client, Pace, Request, session_of, too_long
-from hsae_dagster.providers.openai.requests import Body, Plan, Question
+from hsae_dagster.providers.openai.request import Client, Pace, Request, session_of
+from hsae_dagster.providers.openai.requests import LENGTH_WORDS, Body, Plan, Question
 from hsae_dagster.providers.replies import NO_TOKENS, Reply
 from hsae_dagster.providers.spending import (
     INTENT,
@@ -244,7 +244,8 @@ class Round:
         alone = 0 if self.client.known.has_answered else ALONE
         for index in self.plan.todo:
             await self.pace.turn()
-            await self._keep_up()
+            # What a killed run asks again, and what memory holds, is bounded also where the disk is the slow one.
+            await self._written(but=self.client.server.concurrency - 1)
             body = self.bodies[index]
             worst = self.client.worst(body, self.plan.questions[index].size)
             try:
@@ -270,7 +271,7 @@ class Round:
                 f"{client.asker.name}: {client.server.endpoint} cannot be reached: {reply.reason}. Start the server or "
                 f"correct {client.server.url_name}; `{client.asker.offline}` needs no server."
             )
-        elif not left or too_long(reply):
+        elif not left or LENGTH_WORDS.search((reply.reason or "").lower()):  # the others will not be shorter
             self.problem = nothing_came(client, self.progress.streak, "first requests")
 
     async def _one(self, session: "ClientSession", index: int, body: Body, worst: float) -> None:
@@ -340,18 +341,10 @@ class Round:
                 error if isinstance(error, HsaeError) else ProviderError(f"{self.client.asker.name}: {error}")
             )
 
-    async def _keep_up(self) -> None:
-        """Wait until fewer answers wait to be written than there may be requests under way.
-
-        What a killed run asks again, and what memory holds, is thereby bounded also where the disk is the slow one.
-        """
-        while len(self.writing) >= self.client.server.concurrency:
+    async def _written(self, but: int = 0) -> None:
+        """Wait until all answers, or all but so many, are written."""
+        while len(self.writing) > but:
             await asyncio.wait(set(self.writing), return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.sleep(0)
-
-    async def _written(self) -> None:
-        while self.writing:
-            await asyncio.wait(set(self.writing))
             await asyncio.sleep(0)
 
     def _close(self) -> None:

@@ -17,11 +17,7 @@ from hsae_dagster.providers.spending import Estimate
 BYTES_PER_TOKEN = 3
 # OpenAI's limits per request.
 MAX_INPUTS, MAX_REQUEST_TOKENS = 2048, 300_000
-KNOWN_DIMENSIONS = {
-    "text-embedding-3-small": 1536,
-    "text-embedding-3-large": 3072,
-    "text-embedding-ada-002": 1536,
-}
+KNOWN_DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
 
 
 class OpenAIEmbedder(Embedder):

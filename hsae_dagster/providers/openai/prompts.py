@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import hash_bytes
 from hsae_dagster.providers.base import commonest
+from hsae_dagster.providers.openai.request import Client
 from hsae_dagster.providers.replies import Reply
-
-if TYPE_CHECKING:
-    from hsae_dagster.providers.openai.request import Client
 
 CUT_MARKER = "[… the rest of this text is not shown]"
 # A writing without spaces has few "words": no text shows more characters than this many per word allowed.
@@ -179,7 +177,7 @@ def advice(reason: str) -> str:
     return next((told for words, told in _ADVICE.items() if words in reason), _OTHERWISE)
 
 
-def nothing_came(client: "Client", problems: Sequence[str], which: str) -> ProviderError:
+def nothing_came(client: Client, problems: Sequence[str], which: str) -> ProviderError:
     """Several requests brought nothing usable, so the next ones will not either."""
     reason, times = commonest(problems)
     often = f"most often ({times} of {len(problems)})" if times < len(problems) else "each time"
@@ -190,7 +188,7 @@ def nothing_came(client: "Client", problems: Sequence[str], which: str) -> Provi
     )
 
 
-def require_some(client: "Client", problems: Sequence[str | None]) -> None:
+def require_some(client: Client, problems: Sequence[str | None]) -> None:
     """Raise ProviderError if there were replies and each had a problem: a stage with none usable is not finished."""
     found = [problem for problem in problems if problem is not None]
     if problems and len(found) == len(problems):

@@ -1,7 +1,7 @@
 """A language model that says what a neuron responds to, and one that judges concepts on texts."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -340,8 +340,7 @@ class OpenAIAnnotator:
 
     def annotate_all(self, tasks: Sequence[AnnotationTask], report: Report) -> list[Annotations]:
         """`annotate` for several tasks in one round of requests."""
-        questions, bodies = self._requests(tasks)
-        tokens = self._answer_tokens(max((len(task.concepts) for task in tasks), default=0))
+        questions, bodies, tokens = self._requests(tasks)
 
         def problem_of(index: int, reply: Reply) -> str | None:
             judged = read_judgements(reply, len(questions[index].columns))
@@ -365,27 +364,26 @@ class OpenAIAnnotator:
 
     def estimate(self, tasks: Sequence[AnnotationTask]) -> Estimate:
         """What judging these tasks would take now."""
-        _, bodies = self._requests(tasks)
-        tokens = self._answer_tokens(max((len(task.concepts) for task in tasks), default=0))
+        _, bodies, tokens = self._requests(tasks)
         return self.client.estimate(bodies, self.prompt.hash, tokens)
 
     def body(self, predicates: Sequence[str], text: str) -> Body:
         """The request for one text and one stack of concepts; what all texts of a stack share is made once."""
         shared = self._shared.get(tuple(predicates))
         if shared is None:
-            shared = self._shared.setdefault(tuple(predicates), self._whole(predicates, _HOLE))
+            shared = self._shared.setdefault(tuple(predicates), self._shared_of(predicates))
         *others, user = shared["messages"]
         before, _, after = user["content"].rpartition(_HOLE)
         said = {**user, "content": before + present(text, self.max_words) + after}
         return {**shared, "messages": [*others, said]}
 
-    def _whole(self, predicates: Sequence[str], text: str) -> Body:
+    def _shared_of(self, predicates: Sequence[str]) -> Body:
         examples = [
             {"id": key, "text": present(example, self.max_words), "label": "true" if label else "false"}
             for key, predicate in zip(_ids(len(predicates)), predicates, strict=True)
             for example, label in self.examples.get(predicate, ())
         ]
-        messages = self.prompt.messages(predicates=list(predicates), text=text, examples=examples)
+        messages = self.prompt.messages(predicates=list(predicates), text=_HOLE, examples=examples)
         room = SPARE_TOKENS + TOKENS_PER_JUDGEMENT * len(predicates)
         settings = self.client.settings(room, self.temperature, self.effort)
         schema = object_of({key: {"type": "boolean"} for key in _ids(len(predicates))})
@@ -397,28 +395,24 @@ class OpenAIAnnotator:
         stack = concepts[start : start + self.concepts_per_call]
         return self.body([normalise_text(concept.predicate) for concept in stack], text)
 
-    def _requests(self, tasks: Sequence[AnnotationTask]) -> tuple[list[_Judged], LazyBodies]:
+    def _requests(self, tasks: Sequence[AnnotationTask]) -> tuple[list[_Judged], LazyBodies, int]:
+        """What is asked, how, and the length of an answer in tokens."""
+        most = self.concepts_per_call
         predicates = [[normalise_text(concept.predicate) for concept in task.concepts] for task in tasks]
-        questions = [
-            question for number, task in enumerate(tasks) for question in self._questions(number, task) if task.concepts
-        ]
+        questions: list[_Judged] = []
+        for number, task in enumerate(tasks):
+            # Texts run fastest: requests that follow each other share their beginning, which servers cache.
+            for start in range(0, len(task.concepts), most):
+                columns = range(start, min(start + most, len(task.concepts)))
+                questions += [_Judged(number, row, columns) for row in range(len(task.texts))]
 
         def make(index: int) -> Body:
             question = questions[index]
             stack = [predicates[question.task][column] for column in question.columns]
             return self.body(stack, tasks[question.task].texts[question.row])
 
-        return questions, LazyBodies(len(questions), make)
-
-    def _questions(self, number: int, task: AnnotationTask) -> Iterator[_Judged]:
-        # Texts run fastest: requests that follow each other share their beginning, which servers cache.
-        for start in range(0, len(task.concepts), self.concepts_per_call):
-            columns = range(start, min(start + self.concepts_per_call, len(task.concepts)))
-            for row in range(len(task.texts)):
-                yield _Judged(number, row, columns)
-
-    def _answer_tokens(self, concepts: int) -> int:
-        return TOKENS_PER_JUDGEMENT * min(concepts, self.concepts_per_call)
+        longest = min(max((len(task.concepts) for task in tasks), default=0), most)
+        return questions, LazyBodies(len(questions), make), TOKENS_PER_JUDGEMENT * longest
 
 
 class _Draft:

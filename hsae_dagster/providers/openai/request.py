@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from hsae_dagster.errors import ProviderError
 from hsae_dagster.keys import unit_interval
 from hsae_dagster.providers.openai.requests import (
-    LENGTH_WORDS,
     Asker,
     Body,
     Dialect,
@@ -24,7 +23,6 @@ from hsae_dagster.providers.openai.requests import (
     quoted,
     refusal,
     status_in,
-    stopped,
     weaker,
     wire,
 )
@@ -45,7 +43,6 @@ class Pace:
         self.limit = float(min(start, most))
         self.most = most
         self.running = 0
-        self.refusals = 0
         self._clock = clock
         self._slow_start = True
         self._resume_at = self._halved_at = -float("inf")
@@ -87,7 +84,6 @@ class Pace:
 
         Refusals of what was sent before the last halving are old news: a burst of them halves once.
         """
-        self.refusals += 1
         now = self._clock()
         if retry_after:
             self._resume_at = max(self._resume_at, now + retry_after)
@@ -335,8 +331,12 @@ class Request:
             self.forms += 1
             return 0.0
         if _may_pass(status, answer):
-            if (wait or 0.0) > MOST_WAIT:
-                return stopped(wait or 0.0, said, self.client.asker, self.server)
+            if wait is not None and wait > MOST_WAIT:
+                return ProviderError(
+                    f"{self.client.asker.name}: {self.server.endpoint} asks to wait {wait / 60:,.0f} minutes: {said}. "
+                    "Nothing further is asked and every answer so far is kept; run again by then, or use another key "
+                    "or server."
+                )
             self.tries += 1
             if self.tries <= self.server.max_retries:
                 return self._waiting(wait, said)
@@ -376,8 +376,3 @@ def _may_pass(status: int, answer: Answer) -> bool:
     if "insufficient_quota" in answer.text:
         return False
     return status in MAY_PASS or status >= 500
-
-
-def too_long(reply: Reply) -> bool:
-    """Whether a request failed for being longer than the model reads."""
-    return reply.fault is not None and LENGTH_WORDS.search((reply.reason or "").lower()) is not None

@@ -51,8 +51,7 @@ class Server:
     @property
     def headers(self) -> dict[str, str]:
         """Of every request; the key in the way that this server reads it."""
-        host = urlsplit(self.base_url).hostname or ""
-        azure = {"api-key": self.api_key} if self.api_key and host.endswith(".azure.com") else {}
+        azure = {"api-key": self.api_key} if self.api_key and self._host.endswith(".azure.com") else {}
         return {
             "Content-Type": "application/json",
             "User-Agent": "hsae_dagster",
@@ -82,17 +81,19 @@ class Server:
     @property
     def needs_key(self) -> bool:
         """Whether it is OpenAI's own."""
-        host = urlsplit(self.base_url).hostname or ""
-        return host == "openai.com" or host.endswith(".openai.com")
+        return f".{self._host}".endswith(".openai.com")
 
     @property
     def is_loopback(self) -> bool:
         """Whether it is this machine."""
-        host = urlsplit(self.base_url).hostname or ""
         try:
-            return host == "localhost" or ipaddress.ip_address(host).is_loopback
+            return self._host == "localhost" or ipaddress.ip_address(self._host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def _host(self) -> str:
+        return urlsplit(self.base_url).hostname or ""
 
 
 def server_of(fields: ServerFields, place: str, environment: Mapping[str, str]) -> Server:
@@ -507,14 +508,6 @@ def refusal(status: int, body: Any, text: str, asker: Asker, server: Server) -> 
             + remedy.format(key=server.key_name, url=server.url_name)
         )
     return Reply(reason=f"the server answered {status}: {said}", fault="request")
-
-
-def stopped(wait: float, said: str, asker: Asker, server: Server) -> ProviderError:
-    """The server asks to come back much later."""
-    return ProviderError(
-        f"{asker.name}: {server.endpoint} asks to wait {wait / 60:,.0f} minutes: {said or 'no reason given'}. Nothing "
-        "further is asked and every answer so far is kept; run again by then, or use another key or server."
-    )
 
 
 def error_in(body: Any) -> bool:
