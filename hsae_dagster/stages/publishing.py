@@ -21,7 +21,7 @@ from hsae_dagster.keys import hash_json
 from hsae_dagster.keys import text_id as key_of
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.report import page
-from hsae_dagster.report.content import Answers, annotation_table, csv_bytes
+from hsae_dagster.report.content import annotation_table, csv_bytes
 from hsae_dagster.stages.claims import UnitCloseness
 from hsae_dagster.stages.holdout import concepts_to_test
 from hsae_dagster.storage.artifacts import read_frame
@@ -195,7 +195,7 @@ def exported_annotations(
     meanings = [meaning_of(definitions[key]) if definitions.get(key) else None for key in keys]
     because = reasons(meanings, texts["text"].to_list(), holds == 1, closeness)
     claims = [(h.claim, h.title or h.claim) for h in hypotheses]
-    table = annotation_table(matrix.observations, Answers(texts["text_id"].to_list(), holds, because), claims)
+    table = annotation_table(matrix.observations, texts["text_id"].to_list(), holds, because, claims)
     distilled = matrix.distilled
     if distilled is None:
         return table
