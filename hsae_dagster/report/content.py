@@ -115,13 +115,7 @@ class SizeChoice:
 
 @dataclass(frozen=True)
 class Guided:
-    """How the label guided an autoencoder.
-
-    Attributes:
-        weight: of predicting the label; 0 is unguided.
-        neurons: how many of its neurons, the first ones, predict the label.
-        m: its neurons in all.
-    """
+    """How the label guided an autoencoder: its weight (0: not at all), and how many of its m neurons predict it."""
 
     weight: float
     neurons: int

@@ -46,10 +46,8 @@ _Row = Mapping[str, Any]
 class Identity:
     """The id of one concept's hypothesis, 12 hexadecimal characters.
 
-    Attributes:
-        was: concept that the hypothesis had in the last evaluation, or None when it is new or has the same one.
-        correlation: phi of the two concepts' annotations, or NaN.
-        cosine: of the two neurons' decoder directions, or NaN.
+    `was` is the concept that it had in the last evaluation, or None when it is new or has the same one; known again by
+    phi of the two concepts' annotations, or by the cosine of the two neurons' decoder directions (NaN where unknown).
     """
 
     hypothesis_id: str
@@ -391,11 +389,9 @@ def _supports(project: Project, dataset: str, text_id: str, half: str | None) ->
 
 @dataclass(frozen=True)
 class Tried:
-    """One claim and a text.
+    """How a claim stands in the evaluation, and the words or the sentence that make it hold for a text.
 
-    Attributes:
-        standing: the claim, its verdict and effect in the evaluation.
-        because: the words or the sentence that make it hold; empty where it does not, None where only a reader can say.
+    There are none where it does not hold; None where only a reader can say.
     """
 
     standing: evaluations.Standing

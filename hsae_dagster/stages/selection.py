@@ -137,10 +137,7 @@ def validation_ladder(
     """Rungs known before the holdout is opened: fitted on training clusters, scored on validation clusters.
 
     Validation texts chose when training stopped, and with `saes: auto` the size too, so these values flatter a little;
-    the holdout's do not.
-
-    Returns:
-        JSON-like: `fits`, `floor` (mean and 95th percentile), and `why` when nothing could be measured.
+    the holdout's do not. JSON-like: `fits`, `floor` (mean and 95th percentile), and `why` nothing could be measured.
     """
     settings, task = stage.dataset.spec.inference, stage.dataset.spec.task
     learn, checked = (side.observations.filter(pl.col("split") == split) for split in ("train", "validation"))
