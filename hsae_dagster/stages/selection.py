@@ -263,7 +263,7 @@ def _select(
 def _unmatched(stage: Stage, seeds: pl.DataFrame) -> list[int]:
     """Columns that some other seed has not found as `min_match` asks."""
     spec = stage.dataset.spec.selection
-    if spec.min_match is None or not seeds["other_seeds"].any():
+    if spec.min_match is None or not seeds["other_seeds"].sum():
         return []
     without: list[int] = np.flatnonzero(seeds["seed_phi"].to_numpy() < spec.min_match).tolist()
     left = seeds.height - len(without)
