@@ -4,7 +4,7 @@ Equal and nearly equal texts are found here too.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -212,10 +212,10 @@ class Corpus:
     texts: pl.DataFrame
     observations: pl.DataFrame
     dropped: dict[str, int]
-    moved: int = 0
-    cuts: Cuts = field(default_factory=lambda: Cuts(0.3, 0.4, 0.5))
-    joined: Mapping[str, int] = field(default_factory=dict)
-    round: int = 1
+    moved: int
+    cuts: Cuts
+    joined: Mapping[str, int]
+    round: int
     one_holdout: str = ""
 
 

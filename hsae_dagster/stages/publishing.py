@@ -241,9 +241,10 @@ def publish(
     for table in evaluation.tables:
         frame = read_frame(table)
         tables.append((table.stem, frame.height))
+        csv = csv_bytes(frame)
         for place in (own / record.key, *([own] if table.name == StoredEvaluation.annotations.name else [])):
             write_atomically(place / table.name, table.read_bytes())
-            write_atomically(place / f"{table.stem}.csv", csv_bytes(frame))
+            write_atomically(place / f"{table.stem}.csv", csv)
     listed = page.render_tables(dataset, record.key, record.number, tables)
     write_atomically(own / record.key / "index.html", listed.encode())
     previous = log.previous(record)
