@@ -166,9 +166,7 @@ def refresh_condition(stages: Sequence[dg.AssetKey], *, new_too: bool = False) -
     Unlike `AutomationCondition.eager`, datasets that were there before the rule was first switched on count as missing,
     and a parent made again with the same data version does not count as updated.
 
-    Args:
-        stages: keys of all stages of a dataset, the corpus first.
-        new_too: datasets that nobody has asked for as well.
+    Stages are all of a dataset, the corpus first; with `new_too` datasets that nobody has asked for are due as well.
     """
     rule = dg.AutomationCondition
     # `updated & new content & not by a run that makes this stage too`, written with `since` because only that operator

@@ -36,7 +36,6 @@ class Checkpoints:
     """The autoencoders of one dataset, as each of the asset's steps sees them."""
 
     stage: Stage
-    corpus: StoredCorpus
     embeddings: StoredEmbeddings
     lessons: autoencoders.Lessons
 
@@ -47,18 +46,18 @@ class Checkpoints:
         corpus, embeddings = stage.upstream(StoredCorpus), stage.upstream(StoredEmbeddings)
         vectors = embeddings.vectors(stage.project.results, stage.dataset)
         chosen = isinstance(stage.dataset.spec.saes, AutoSizes)
-        lessons = autoencoders.Lessons.read(stage, corpus, embeddings.family.set_id, vectors, every_text=chosen)
-        return Checkpoints(stage, corpus, embeddings, lessons)
+        lessons = autoencoders.Lessons.read(stage, corpus, vectors, every_text=chosen)
+        return Checkpoints(stage, embeddings, lessons)
 
     @property
     def n_texts(self) -> int:
         """Texts of the corpus."""
-        return self.corpus.texts.height
+        return self.lessons.corpus.texts.height
 
     @property
     def upstream(self) -> list[Output]:
         """What the result is made from."""
-        return [self.corpus, self.embeddings]
+        return [self.lessons.corpus, self.embeddings]
 
     def build(self) -> StoredCheckpoints:
         """The asset's result, or find it finished; trains whatever no step has trained."""
@@ -96,7 +95,7 @@ def list_untrained(context: dg.OpExecutionContext, project: Project) -> Iterator
         keys: list[str] = []
         if made.finished_on() is None:
             measured = isinstance(made.stage.dataset.spec.saes, AutoSizes)
-            keys = [GRID] if measured else [t.key for t in unfinished(made.lessons, made.n_texts)]
+            keys = [GRID] if measured else [t.key for t in unfinished(made.lessons)]
     for key in keys:
         yield dg.DynamicOutput(None, mapping_key=key)
 
@@ -160,7 +159,7 @@ def _obtain(made: Checkpoints) -> tuple[list[tuple[str, StoredSAE]], dict[str, A
     """Each autoencoder, with the half whose outcomes chose its size (empty without such), and the record of a race."""
     lessons, spec = made.lessons, made.stage.dataset.spec
     if isinstance(spec.saes, AutoSizes):
-        taken, race = choose_saes(lessons, made.corpus, spec.saes.auto)
+        taken, race = choose_saes(lessons, spec.saes.auto)
         return list(taken.items()), race
     listed = declared(spec, made.n_texts)
     obtain = (autoencoders.import_one if sae.checkpoint else autoencoders.train_one for sae in listed)

@@ -4,7 +4,7 @@ Equal and nearly equal texts are found here too.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -191,21 +191,6 @@ _LARGE, _SWALLOWED = 1 / 3, 1 / 2
 
 
 @dataclass(frozen=True)
-class Joining:
-    """What counts as one text, and what follows.
-
-    Attributes:
-        near: least overlap (Jaccard of word pairs) of nearly equal texts; above 1 none are sought, and texts that
-            differ in a number, a link or a handle are different ones.
-        shared_texts: `join` keeps rows of one text, and their clusters, together; `leave_out` gives each text a split
-            of its own and leaves out its rows in clusters of another.
-    """
-
-    near: float = 0.8
-    shared_texts: str = "join"
-
-
-@dataclass(frozen=True)
 class Corpus:
     """A corpus.
 
@@ -227,10 +212,10 @@ class Corpus:
     texts: pl.DataFrame
     observations: pl.DataFrame
     dropped: dict[str, int]
-    moved: int = 0
-    cuts: Cuts = field(default_factory=lambda: Cuts(0.3, 0.4, 0.5))
-    joined: Mapping[str, int] = field(default_factory=dict)
-    round: int = 1
+    moved: int
+    cuts: Cuts
+    joined: Mapping[str, int]
+    round: int
     one_holdout: str = ""
 
 
@@ -254,7 +239,8 @@ def build_corpus(
     shares: SplitShares,
     dropped: dict[str, int] | None = None,
     *,
-    joining: Joining | None = None,
+    near: float = 0.8,
+    shared_texts: str = "join",
     cuts: Cuts | None = None,
 ) -> Corpus:
     """Key and split observations (columns as in `dataset.rows`).
@@ -263,13 +249,15 @@ def build_corpus(
         rows: to place; where there were several rounds, with `round` i64, the one in which each row came.
         shares: of the splits.
         dropped: rows left out before, by reason.
-        joining: what counts as one text.
+        near: least overlap (Jaccard of word pairs) of nearly equal texts; above 1 none are sought, and texts that
+            differ in a number, a link or a handle are different ones.
+        shared_texts: `join` keeps rows of one text, and their clusters, together; `leave_out` gives each text a split
+            of its own and leaves out its rows in clusters of another.
         cuts: of an earlier corpus of this dataset, which rows that were added must not move; None makes them.
 
     Raises:
         MethodError: one id has rows that differ, or a split is left with too little.
     """
-    joining = joining or Joining()
     sides = ("text_a", "text_b") if "text_a" in rows.columns else ("text",)
     ids = tuple("text_id" + side[4:] for side in sides)
     left_out = dict(dropped or {})
@@ -290,8 +278,8 @@ def build_corpus(
     graph = Dependence.of(
         {name: _filled(keyed, name, ids) for name in clusters},
         [keyed[side] for side in sides],
-        near=joining.near,
-        join_texts=joining.shared_texts == "join",
+        near=near,
+        join_texts=shared_texts == "join",
     )
     atoms = _atoms(keyed, clusters, graph)
     placing = shares.placing
@@ -300,7 +288,7 @@ def build_corpus(
     cuts = replace(cuts or cut(atoms, graph.component, placing, FEWEST_COMPONENTS), two_halves=shares.two_halves)
     placed = _place(keyed, graph, atoms, cuts, placing)
     moved = placed.filter(pl.col("wanted") != pl.col("split")).height
-    if joining.shared_texts != "join":
+    if shared_texts != "join":
         placed, left_out["text of another split"] = _texts_apart(placed, graph, sides, placing, cuts)
     _check_size(placed, graph, placing)
     _check_classes(placed, placing)

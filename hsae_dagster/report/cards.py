@@ -48,10 +48,8 @@ class Segment:
 def excerpt(text: str, terms: Sequence[str] = (), *, words: int = 60) -> tuple[Segment, ...]:
     """At most `words` words of the text where most of the terms stand, with an ellipsis where it was cut.
 
-    Args:
-        text: as it stands in the data; entities such as `&amp;` are shown as what they stand for.
-        terms: words, phrases, a sentence or names of style cues; those not found are ignored.
-        words: length of the window.
+    Entities such as `&amp;` are shown as what they stand for. Terms are words, phrases, a sentence or names of style
+    cues; those not found are ignored.
     """
     text = one_line(html.unescape(text))
     spans = matched_spans(text, terms)

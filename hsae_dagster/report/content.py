@@ -23,21 +23,6 @@ _SAYS, _LIKE = "says “", "has a sentence like “"
 _BETWEEN = " | "
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What was judged of the held-out texts.
-
-    Attributes:
-        text_ids: (n,) keys.
-        holds: (n, claims) int8: 1 yes, 0 no, -1 no answer.
-        because: (n, claims) words or sentences that made a claim hold.
-    """
-
-    text_ids: Sequence[str]
-    holds: np.ndarray
-    because: Sequence[Sequence[Sequence[str]]]
-
-
 def column_names(claims: Sequence[tuple[str, str]]) -> list[str]:
     """A readable, unique name for each (claim, title).
 
@@ -72,19 +57,27 @@ def _slug(words: str) -> str:
     return slug if slug[:1].isalpha() and slug not in ("says", "like") else ""
 
 
-def annotation_table(observations: pl.DataFrame, answers: Answers, claims: Sequence[tuple[str, str]]) -> pl.DataFrame:
+def annotation_table(
+    observations: pl.DataFrame,
+    text_ids: Sequence[str],
+    holds: np.ndarray,
+    because: Sequence[Sequence[Sequence[str]]],
+    claims: Sequence[tuple[str, str]],
+) -> pl.DataFrame:
     """One row per held-out observation, which is a text (`text_id`) or a pair (`text_id_a`, `text_id_b`).
 
     Args:
         observations: of the holdout: text_id, or text_id_a and text_id_b, cluster_id, label; of two halves, which.
-        answers: of their texts.
-        claims: (claim, title) of each column of the answers.
+        text_ids: (n,) keys of their texts.
+        holds: (n, claims) int8: 1 yes, 0 no, -1 no answer.
+        because: (n, claims) words or sentences that made a claim hold.
+        claims: (claim, title) of each.
 
     Returns:
         keys, cluster, outcome, half if there are two; per claim 1, 0 or null (no answer) and what made it hold (empty
         where it does not). For pairs both columns once for each side, as `says_boring_a`, `says_boring_a_because`, …
     """
-    rows = {key: row for row, key in enumerate(answers.text_ids)}
+    rows = {key: row for row, key in enumerate(text_ids)}
     pairs = "text_id_a" in observations.columns
     sides = {"_a": "text_id_a", "_b": "text_id_b"} if pairs else {"": "text_id"}
     columns: dict[str, pl.Series] = {key: observations[key] for key in sides.values()}
@@ -93,16 +86,11 @@ def annotation_table(observations: pl.DataFrame, answers: Answers, claims: Seque
     places = {ending: [rows[key] for key in observations[side].to_list()] for ending, side in sides.items()}
     for j, name in enumerate(column_names(claims)):
         for ending, own in places.items():
-            columns |= _of_claim(f"{name}{ending}", j, own, answers)
+            said = [int(holds[row, j]) for row in own]
+            told = [_BETWEEN.join(because[row][j]) for row in own]
+            columns[f"{name}{ending}"] = pl.Series([value if value >= 0 else None for value in said], dtype=pl.Int8)
+            columns[f"{name}{ending}{BECAUSE}"] = pl.Series(told, dtype=pl.String)
     return pl.DataFrame([series.alias(name) for name, series in columns.items()])
-
-
-def _of_claim(name: str, j: int, rows: Sequence[int], answers: Answers) -> Mapping[str, pl.Series]:
-    values = [int(answers.holds[row, j]) for row in rows]
-    return {
-        name: pl.Series([value if value >= 0 else None for value in values], dtype=pl.Int8),
-        f"{name}{BECAUSE}": pl.Series([_BETWEEN.join(answers.because[row][j]) for row in rows], dtype=pl.String),
-    }
 
 
 @dataclass(frozen=True)
@@ -127,13 +115,7 @@ class SizeChoice:
 
 @dataclass(frozen=True)
 class Guided:
-    """How the label guided an autoencoder.
-
-    Attributes:
-        weight: of predicting the label; 0 is unguided.
-        neurons: how many of its neurons, the first ones, predict the label.
-        m: its neurons in all.
-    """
+    """How the label guided an autoencoder: its weight (0: not at all), and how many of its m neurons predict it."""
 
     weight: float
     neurons: int

@@ -62,12 +62,9 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A finished chart. Each file is written when it is first asked for: metadata takes one, a page the other.
+    """A finished chart: prefix of its SVG's ids, the chart in words, and the painted `matplotlib.figure.Figure`.
 
-    Attributes:
-        name: prefix of the SVG's ids.
-        alt: the chart in words.
-        sheet: the `matplotlib.figure.Figure`, painted and laid out.
+    Each file is written when it is first asked for: metadata takes one, a page the other.
     """
 
     name: str
@@ -290,11 +287,9 @@ def _said(effect: Effect, task: str) -> str:
 
 
 def sizes_figure(rows: Sequence[Mapping[str, Any]], metric: str) -> Figure:
-    """Fit of the claims on validation clusters by size; the chosen one ringed.
+    """Fit of the claims (`R2` or `AUC`) on validation clusters by size, with its standard error; the chosen one ringed.
 
-    Args:
-        rows: m, k, said, standard_error (of the difference to the best), agreement, chosen of each candidate.
-        metric: `R2` or `AUC`.
+    Rows are those of `StoredCheckpoints.grid`.
     """
     rows = [row for row in rows if row["said"] is not None and math.isfinite(row["said"])]
     name = metric_name(metric)

@@ -145,11 +145,9 @@ def _tried(sizes: SizeChoice) -> str:
 
 @dataclass(frozen=True)
 class Section:
-    """A section that is put together from parts; what is text in them is escaped on the page.
+    """A section that is put together from paragraphs (str), figures (`report.figures.draw`) and tables, in this order.
 
-    Attributes:
-        title: its heading, and its name in the navigation.
-        parts: paragraphs (str), figures (`report.figures.draw`) and tables, in reading order.
+    What is text in them is escaped on the page; the title is also its name in the navigation.
     """
 
     title: str

@@ -156,14 +156,10 @@ def _on_scale(outcome: str) -> str:
 
 @dataclass(frozen=True)
 class Shown:
-    """An effect in the unit in which it is shown.
+    """An effect and its 95 % interval in the unit in which it is shown, with the digits worth showing.
 
-    Attributes:
-        estimate: in outcome units (regression), percentage points (classification), percent of pairs won (pairwise).
-        low: lower end of the 95 % interval.
-        high: upper end.
-        zero: where "no difference" lies: 50 for pairs, else 0.
-        decimals: digits worth showing, by the interval's width.
+    That is outcome units (regression), percentage points (classification) or percent of pairs won (pairwise); `zero`
+    is where "no difference" lies: 50 for pairs, else 0.
     """
 
     estimate: float

@@ -131,24 +131,20 @@ class Lessons:
 
     Attributes:
         stage: the stage that trains.
-        set_id: the embedding set of the vectors.
+        corpus: of the dataset.
+        table: the vectors of its units.
         texts: keys of the texts that are learned from (`train`) and that tell the end (`validation`), ascending.
-        units: which units they have.
-        kind: of the units (`dataset.units`).
-        table: the vectors of the set.
         observations: labelled observations of each split.
     """
 
     stage: Stage
-    set_id: str
-    texts: dict[str, pl.Series]
-    units: TextUnits
-    kind: str
+    corpus: StoredCorpus
     table: VectorTable
+    texts: dict[str, pl.Series]
     observations: dict[str, pl.DataFrame]
 
     @staticmethod
-    def read(stage: Stage, corpus: StoredCorpus, set_id: str, table: VectorTable, *, every_text: bool) -> "Lessons":
+    def read(stage: Stage, corpus: StoredCorpus, table: VectorTable, *, every_text: bool) -> "Lessons":
         """Take what may be learned from; outcomes of holdout and fidelity texts are never looked at."""
         observed = {split: corpus.observations.filter(pl.col("split") == split) for split in SPLITS}
         validation = pl.col("split") == "validation"
@@ -156,12 +152,12 @@ class Lessons:
         ids = {
             split: corpus.texts.filter(of)["text_id"] for split, of in zip(SPLITS, (learned, validation), strict=True)
         }
-        return Lessons(stage, set_id, ids, corpus.places, corpus.unit_kind, table, observed)
+        return Lessons(stage, corpus, table, ids, observed)
 
     @cached_property
     def of_texts(self) -> dict[str, TextUnits]:
         """The units of each split's texts."""
-        return {split: self.units.of_texts(self.texts[split]) for split in SPLITS}
+        return {split: self.corpus.places.of_texts(self.texts[split]) for split in SPLITS}
 
     @cached_property
     def ids(self) -> dict[str, pl.Series]:
@@ -182,7 +178,8 @@ class Lessons:
     @cached_property
     def texts_fingerprint(self) -> dict[str, str]:
         """What an unguided autoencoder depends on."""
-        return {f"{split} texts": set_fingerprint(self.ids[split], self.set_id) for split in SPLITS}
+        set_id = self.table.embedding_set.set_id
+        return {f"{split} texts": set_fingerprint(self.ids[split], set_id) for split in SPLITS}
 
     @cached_property
     def labels_fingerprint(self) -> dict[str, str]:
@@ -196,14 +193,14 @@ class Lessons:
 
 def train_one(lessons: Lessons, sae: SAE, *, quiet: bool = False) -> StoredSAE:
     """Train one autoencoder, or find it: a dataset with the same texts and settings may have trained it already."""
-    stage, n_train = lessons.stage, len(lessons.ids["train"])
+    stage, n_train, kind = lessons.stage, len(lessons.ids["train"]), lessons.corpus.unit_kind
     if n_train < sae.m:
         raise MethodError(
             f"Dataset `{stage.dataset.name}`: an autoencoder of m = {sae.m} neurons cannot be trained on {n_train} "
-            f"training {lessons.kind}s. Lower `saes.m` to a tenth of them or less, or bring more texts."
+            f"training {kind}s. Lower `saes.m` to a tenth of them or less, or bring more texts."
         )
-    if sae.label_weight > 0 and lessons.kind != "text":
-        raise MethodError(f"Dataset `{stage.dataset.name}`: {guidance_needs_texts(lessons.kind)}.")
+    if sae.label_weight > 0 and kind != "text":
+        raise MethodError(f"Dataset `{stage.dataset.name}`: {guidance_needs_texts(kind)}.")
     inputs = inputs_of(lessons, sae, trained_on(lessons, sae) or choose_device())
     return StoredSAE(
         stage.project.store.build(inputs, stage.context.run.run_id, lambda folder: _train(lessons, sae, folder, quiet))
@@ -242,7 +239,7 @@ def _train(lessons: Lessons, sae: SAE, folder: Path, quiet: bool) -> None:
     train, validation = (lessons.vectors[split] for split in SPLITS)
     held_out = validation if len(validation) > 1 else None
     report: Callable[[str], None] = (lambda _: None) if quiet else stage.report
-    report(f"{name}: training on {len(train):,} {lessons.kind}s, device {device}")
+    report(f"{name}: training on {len(train):,} {lessons.corpus.unit_kind}s, device {device}")
 
     def tell(record: Any) -> None:
         if record.epoch % 20 == 0:

@@ -374,17 +374,9 @@ def label_the_rest(
     firing: np.ndarray,
     answers: np.ndarray,
 ) -> tuple[np.ndarray, pl.DataFrame]:
-    """What is said of every text: the judge's answers where it was asked, the probe's labels elsewhere.
+    """What is said of the n texts of the holdout: the judge's answers on the sample, the probe's labels elsewhere.
 
-    Args:
-        dataset: whose texts they are.
-        vectors: of its units.
-        units: which texts have which.
-        concepts: c of them.
-        texts: the n of the holdout.
-        sample: of them, those that were judged.
-        firing: (n, neurons) activations (`firing_of`).
-        answers: (rows of the sample, c) int8: 1 yes, 0 no, -1 missing.
+    `firing` (n, neurons) is of `firing_of`; answers of the sample's rows are (rows, c) int8: 1 yes, 0 no, -1 missing.
 
     Returns:
         (n, c) int8 of both together, missing answers still missing; and the table: text_id; probability, null where

@@ -12,7 +12,7 @@ import polars as pl
 from hsae_dagster.core.concepts.claims import Concept, Cue, Meaning, WordGroup, definition_of
 from hsae_dagster.core.concepts.fidelity import MISSING, Fidelity
 from hsae_dagster.core.concepts.words import SIGN_CUES, WORD_CUES, words_of
-from hsae_dagster.core.corpus import Corpus, Joining, build_corpus, row_keys
+from hsae_dagster.core.corpus import Corpus, build_corpus, row_keys
 from hsae_dagster.core.hypothesis import FoundConcept, NearDuplicate
 from hsae_dagster.core.inference.plan import (
     AnalysisPlan,
@@ -80,8 +80,8 @@ class Admitted:
         shares = SplitShares(
             splits.validation, spec.fidelity_share, splits.holdout, splits.salt, two_halves=halves, forward=spec.forward
         )
-        joining = Joining(splits.near_texts, splits.shared_texts)
-        return build_corpus(self.rows.frame, shares, self.rows.dropped, joining=joining, cuts=self.cuts)
+        rows, near, shared = self.rows, splits.near_texts, splits.shared_texts
+        return build_corpus(rows.frame, shares, rows.dropped, near=near, shared_texts=shared, cuts=self.cuts)
 
 
 def record_of(results: Path, dataset: Dataset) -> SplitCuts:

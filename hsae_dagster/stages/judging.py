@@ -237,9 +237,7 @@ def second_opinion(
 ) -> dict[str, Any] | None:
     """How far a second model, shown the same examples, agrees on a random sample of texts; None where none is declared.
 
-    Returns:
-        The model, answers compared, κ over all of them, and by concept: κ and both shares of yes (κ None where neither
-        model ever varies).
+    By concept there are κ, None where neither model ever varies, and both shares of yes.
     """
     from hsae_dagster.providers.registry import make_annotator
 

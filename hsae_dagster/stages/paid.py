@@ -183,13 +183,7 @@ def _before(asset: str) -> str:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request.
-
-    Attributes:
-        what: what it was about, in words.
-        messages: the prompt, (role, text).
-        entry: its answer in the ledger, or None where that does not know the request.
-    """
+    """One request: what it was about, its messages (role, text), and its answer where the ledger knows it."""
 
     what: str
     messages: tuple[tuple[str, str], ...]
@@ -297,12 +291,9 @@ STAGES = ("interpretations", "annotation_matrix")
 
 @dataclass(frozen=True)
 class TakenBack:
-    """What will be asked again.
+    """Why answers were unusable, how many, commonest first; and the stages that are made again with new ones.
 
-    Attributes:
-        reasons: why answers were unusable, and how many; commonest first.
-        stages: results that will be made again with the new answers.
-        batches: of which it was unknown whether they exist, and which are forgotten.
+    So many `batches`, of which it was unknown whether they exist, are forgotten.
     """
 
     reasons: dict[str, int]
@@ -313,11 +304,8 @@ class TakenBack:
 def ask_again(project: Project, dataset: Dataset, *, refusals: bool = False, batches: bool = False) -> TakenBack:
     """Take back what no one could use of a dataset's answers, and forget what its servers refused to take.
 
-    Args:
-        project: where the ledger is.
-        dataset: whose answers; those that it shares with the dataset it extends are among them.
-        refusals: also what a model refused or a content filter withheld, which seldom changes.
-        batches: also what batches were to ask of which it is unknown whether they exist.
+    Those that it shares with the dataset it extends are among them. With `refusals` also what a model refused or a
+    content filter withheld, which seldom changes; with `batches` what batches were to ask that may not exist.
 
     Raises:
         StorageError: the records cannot be read or written.

@@ -21,7 +21,7 @@ from hsae_dagster.keys import hash_json
 from hsae_dagster.keys import text_id as key_of
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.report import page
-from hsae_dagster.report.content import Answers, annotation_table, csv_bytes
+from hsae_dagster.report.content import annotation_table, csv_bytes
 from hsae_dagster.stages.claims import UnitCloseness
 from hsae_dagster.stages.holdout import concepts_to_test
 from hsae_dagster.storage.artifacts import read_frame
@@ -46,10 +46,8 @@ _Row = Mapping[str, Any]
 class Identity:
     """The id of one concept's hypothesis, 12 hexadecimal characters.
 
-    Attributes:
-        was: concept that the hypothesis had in the last evaluation, or None when it is new or has the same one.
-        correlation: phi of the two concepts' annotations, or NaN.
-        cosine: of the two neurons' decoder directions, or NaN.
+    `was` is the concept that it had in the last evaluation, or None when it is new or has the same one; known again by
+    phi of the two concepts' annotations, or by the cosine of the two neurons' decoder directions (NaN where unknown).
     """
 
     hypothesis_id: str
@@ -195,7 +193,7 @@ def exported_annotations(
     meanings = [meaning_of(definitions[key]) if definitions.get(key) else None for key in keys]
     because = reasons(meanings, texts["text"].to_list(), holds == 1, closeness)
     claims = [(h.claim, h.title or h.claim) for h in hypotheses]
-    table = annotation_table(matrix.observations, Answers(texts["text_id"].to_list(), holds, because), claims)
+    table = annotation_table(matrix.observations, texts["text_id"].to_list(), holds, because, claims)
     distilled = matrix.distilled
     if distilled is None:
         return table
@@ -243,9 +241,10 @@ def publish(
     for table in evaluation.tables:
         frame = read_frame(table)
         tables.append((table.stem, frame.height))
+        csv = csv_bytes(frame)
         for place in (own / record.key, *([own] if table.name == StoredEvaluation.annotations.name else [])):
             write_atomically(place / table.name, table.read_bytes())
-            write_atomically(place / f"{table.stem}.csv", csv_bytes(frame))
+            write_atomically(place / f"{table.stem}.csv", csv)
     listed = page.render_tables(dataset, record.key, record.number, tables)
     write_atomically(own / record.key / "index.html", listed.encode())
     previous = log.previous(record)
@@ -391,11 +390,9 @@ def _supports(project: Project, dataset: str, text_id: str, half: str | None) ->
 
 @dataclass(frozen=True)
 class Tried:
-    """One claim and a text.
+    """How a claim stands in the evaluation, and the words or the sentence that make it hold for a text.
 
-    Attributes:
-        standing: the claim, its verdict and effect in the evaluation.
-        because: the words or the sentence that make it hold; empty where it does not, None where only a reader can say.
+    There are none where it does not hold; None where only a reader can say.
     """
 
     standing: evaluations.Standing

@@ -137,10 +137,7 @@ def validation_ladder(
     """Rungs known before the holdout is opened: fitted on training clusters, scored on validation clusters.
 
     Validation texts chose when training stopped, and with `saes: auto` the size too, so these values flatter a little;
-    the holdout's do not.
-
-    Returns:
-        JSON-like: `fits`, `floor` (mean and 95th percentile), and `why` when nothing could be measured.
+    the holdout's do not. JSON-like: `fits`, `floor` (mean and 95th percentile), and `why` nothing could be measured.
     """
     settings, task = stage.dataset.spec.inference, stage.dataset.spec.task
     learn, checked = (side.observations.filter(pl.col("split") == split) for split in ("train", "validation"))
@@ -266,7 +263,7 @@ def _select(
 def _unmatched(stage: Stage, seeds: pl.DataFrame) -> list[int]:
     """Columns that some other seed has not found as `min_match` asks."""
     spec = stage.dataset.spec.selection
-    if spec.min_match is None or not seeds["other_seeds"].any():
+    if spec.min_match is None or not seeds["other_seeds"].sum():
         return []
     without: list[int] = np.flatnonzero(seeds["seed_phi"].to_numpy() < spec.min_match).tolist()
     left = seeds.height - len(without)

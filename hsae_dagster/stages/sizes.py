@@ -30,7 +30,7 @@ from hsae_dagster.report.content import SizeChoice
 from hsae_dagster.report.wording import plural
 from hsae_dagster.stages import claims
 from hsae_dagster.stages.autoencoders import SPLITS, Lessons, choose_device, describe, inputs_of, train_one, trained_on
-from hsae_dagster.storage.outputs import StoredCheckpoints, StoredCorpus, StoredSAE
+from hsae_dagster.storage.outputs import StoredCheckpoints, StoredSAE
 
 
 def read_choice(checkpoints: StoredCheckpoints) -> SizeChoice | None:
@@ -60,25 +60,23 @@ def reference_sae(n_texts: int) -> SAE:
     return SAE(m=size.m, k=size.k, **_REFERENCE)
 
 
-def choose_saes(lessons: Lessons, corpus: StoredCorpus, auto: Auto) -> tuple[dict[str, StoredSAE], dict[str, Any]]:
+def choose_saes(lessons: Lessons, auto: Auto) -> tuple[dict[str, StoredSAE], dict[str, Any]]:
     """Race the grid, train what is taken to the end; of halves, each takes its own.
 
     Returns:
         What is taken, by the half whose outcomes chose it (empty without halves); `grid` and `choice` for the record.
     """
     taken, grids, reasons = {}, [], []
-    for side in corpus.sides:
+    for side in lessons.corpus.sides:
         observed = {split: side.observations.filter(pl.col("split") == split) for split in SPLITS}
-        rows, reason, taken[side.half] = _choose(replace(lessons, observations=observed), corpus, side, auto)
+        rows, reason, taken[side.half] = _choose(replace(lessons, observations=observed), side, auto)
         grids.append(pl.DataFrame(rows, schema=_COLUMNS).with_columns(pl.lit(side.half).alias("half")))
         reasons.append(f"half {side.half.upper()}: {reason}" if side.half else reason)
     metric = "R2" if lessons.task == "regression" else "AUC"
     return taken, {"grid": pl.concat(grids), "choice": {"metric": metric, "reason": "; ".join(reasons)}}
 
 
-def _choose(
-    lessons: Lessons, corpus: StoredCorpus, side: Side, auto: Auto
-) -> tuple[list[dict[str, Any]], str, StoredSAE]:
+def _choose(lessons: Lessons, side: Side, auto: Auto) -> tuple[list[dict[str, Any]], str, StoredSAE]:
     """A row of the record for each size, why one was taken, and that one."""
     stage, n_units = lessons.stage, len(lessons.ids["train"])
     sizes = grid(n_units, stage.dataset.spec.selection.n)
@@ -86,7 +84,7 @@ def _choose(
     with one_thread():
         rows, place, reason = [_row(size) for size in sizes], 0, nobody or ""
         if not nobody:
-            rows, place, reason = _raced(sizes, auto, _Judge.of(lessons, corpus, side))
+            rows, place, reason = _raced(sizes, auto, _Judge.of(lessons, side))
         rows[place]["chosen"] = True
         taken = _declared(sizes[place], auto, n_units, auto.max_epochs, auto.seed)
         stage.report(f"{describe(taken)} is taken: {reason}")
@@ -196,7 +194,7 @@ class _Judge:
     limits: Limits
 
     @staticmethod
-    def of(lessons: Lessons, corpus: StoredCorpus, side: Side) -> "_Judge":
+    def of(lessons: Lessons, side: Side) -> "_Judge":
         """Read what is needed, or a sample of its clusters."""
         stage = lessons.stage
         spec = stage.dataset.spec
@@ -208,7 +206,7 @@ class _Judge:
         learned = claims.learned_of(texts["text_id"], observations, lessons.task)
         part = learned.rows(np.flatnonzero((observations["split"] == "train").to_numpy()))
         limits = Limits(spec.selection.n, claims.least_texts(spec, side, texts.height))
-        units = claims.units_of(stage, corpus, texts["text_id"])
+        units = claims.units_of(stage, lessons.corpus, texts["text_id"])
         return _Judge(
             lessons,
             observations,
@@ -293,10 +291,10 @@ def trainings(spec: DatasetSpec, n_texts: int) -> list[Training]:
     return found
 
 
-def unfinished(lessons: Lessons, n_texts: int) -> list[Training]:
+def unfinished(lessons: Lessons) -> list[Training]:
     """Those of which no result is stored, from this dataset or another one; of equal ones the first."""
     left: dict[str, Training] = {}
-    for training in trainings(lessons.stage.dataset.spec, n_texts):
+    for training in trainings(lessons.stage.dataset.spec, lessons.corpus.texts.height):
         if trained_on(lessons, training.sae) is None:
             left.setdefault(inputs_of(lessons, training.sae, choose_device()).key, training)
     return list(left.values())

@@ -76,7 +76,7 @@ def test_autoencoders_learn_from_distinct_training_sentences(workspace: Workspac
 
     corpus = StoredCorpus.current(workspace.project.store, "long")
     lessons, free = (
-        Lessons.read(None, corpus, "set", None, every_text=every)  # type: ignore[arg-type]
+        Lessons.read(None, corpus, None, every_text=every)  # type: ignore[arg-type]
         for every in (False, True)
     )
     places = corpus.text_units.join(corpus.texts, on="text_id")

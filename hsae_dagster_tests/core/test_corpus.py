@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsae_dagster.core.corpus import Joining, build_corpus, row_keys
+from hsae_dagster.core.corpus import build_corpus, row_keys
 from hsae_dagster.core.observations import SPLITS, SplitShares
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import set_fingerprint, text_id
@@ -89,7 +89,7 @@ def test_copies_of_a_post_stay_together_whatever_handle_link_and_number_they_hav
     # One word in 26 differs: nearly equal.
     slots = [" ".join([*words[i][:5], f"slot{chr(97 + c)}", *words[i][6:]]) for i in range(40) for c in range(5)]
     assert build_corpus(rows(slots), SHARES).observations["cluster_id"].n_unique() == 40
-    apart = build_corpus(rows(slots), SHARES, joining=Joining(near=1.1))
+    apart = build_corpus(rows(slots), SHARES, near=1.1)
     assert apart.observations["cluster_id"].n_unique() == 200
 
 
@@ -99,7 +99,7 @@ def test_headlines_that_differ_in_a_number_are_two_texts_on_one_side() -> None:
     made = build_corpus(rows(texts), SHARES)
     assert made.texts.height == made.observations.height == 200
     assert made.observations["cluster_id"].n_unique() == 100
-    apart = build_corpus(rows(texts), SHARES, joining=Joining(near=1.1))
+    apart = build_corpus(rows(texts), SHARES, near=1.1)
     assert apart.observations["cluster_id"].n_unique() == 200
     # A pair of them is no pair of equal texts.
     sides = rows(texts[:100]).rename({"text": "text_a"}).with_columns(pl.Series("text_b", texts[100:]))
@@ -110,7 +110,7 @@ def test_one_text_but_for_its_numbers_is_refused_by_name() -> None:
     texts = [f"We stayed in room {n} of the old hotel" for n in range(60)]
     with pytest.raises(MethodError, match=r"60 of them are one text, `we stayed in room of .*set splits.near_texts to"):
         build_corpus(rows(texts), SHARES)
-    assert build_corpus(rows(texts), SHARES, joining=Joining(near=1.1)).observations.height == 60
+    assert build_corpus(rows(texts), SHARES, near=1.1).observations.height == 60
 
 
 def test_rows_that_share_any_of_several_columns_stay_together() -> None:
@@ -128,7 +128,7 @@ def test_a_phrase_that_everybody_writes_is_named_and_can_be_left_out() -> None:
     frame = rows(texts, [f"author {i // 10}" for i in range(n)])
     with pytest.raises(MethodError, match=r"the text `thanks` occurs in .* splits.shared_texts"):
         build_corpus(frame, SHARES)
-    made = build_corpus(frame, SHARES, joining=Joining(shared_texts="leave_out"))
+    made = build_corpus(frame, SHARES, shared_texts="leave_out")
     assert set(made.dropped) == {"text of another split"}
     assert made.observations.group_by("text_id").agg(pl.col("split").n_unique())["split"].max() == 1
     assert made.observations.group_by("cluster_id").agg(pl.col("split").n_unique())["split"].max() == 1
@@ -273,7 +273,7 @@ def test_in_a_later_round_a_phrase_that_is_not_new_stays_out_of_the_reserve() ->
     frame = rows([*texts, *late], [*clusters, *[f"new{i // 4}" for i in range(80)]])
     frame = frame.with_columns(pl.Series("round", [1] * n + [2] * 80))
     first = build_corpus(rows(texts, clusters), SHARES)
-    made = build_corpus(frame, SHARES, joining=Joining(shared_texts="leave_out"), cuts=first.cuts)
+    made = build_corpus(frame, SHARES, shared_texts="leave_out", cuts=first.cuts)
     held = set(made.texts.filter(pl.col("split") == "holdout")["text"])
     assert held == {text for text in late if text != "reply 7"}
 

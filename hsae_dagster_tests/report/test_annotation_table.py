@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from hsae_dagster.core.concepts.claims import Cue, Length, Sentences, WordGroup, because, judge, reasons
-from hsae_dagster.report.content import Answers, annotation_table, csv_bytes
+from hsae_dagster.report.content import annotation_table, csv_bytes
 from hsae_dagster_tests.conftest import CHECKOUT
 
 TEXTS = ("A boring film. It’s dull!", "I sent it back.", "Not boring? =1+1", "It went back to the shop. Fine.")
@@ -35,8 +35,7 @@ def table(observations: pl.DataFrame) -> pl.DataFrame:
     holds = judge(MEANINGS, TEXTS, closeness)
     holds[3, 0] = -1
     keys = [f"t{i}" for i in range(len(TEXTS))]
-    answers = Answers(keys, holds, reasons(MEANINGS, TEXTS, holds == 1, closeness))
-    return annotation_table(observations, answers, CLAIMS)
+    return annotation_table(observations, keys, holds, reasons(MEANINGS, TEXTS, holds == 1, closeness), CLAIMS)
 
 
 SINGLE = pl.DataFrame({"text_id": ["t0", "t1", "t2", "t3"], "cluster_id": list("aabb"), "label": [1.0, 2.0, 3.0, 5.0]})
@@ -80,7 +79,7 @@ def test_pairs_have_each_claim_for_both_sides() -> None:
 
 
 def test_nothing_found_is_a_table_without_claims() -> None:
-    frame = annotation_table(SINGLE, Answers(SINGLE["text_id"].to_list(), np.empty((4, 0), np.int8), [[]] * 4), [])
+    frame = annotation_table(SINGLE, SINGLE["text_id"].to_list(), np.empty((4, 0), np.int8), [[]] * 4, [])
     assert frame.columns == ["text_id", "cluster", "outcome"] and frame.height == 4
 
 
