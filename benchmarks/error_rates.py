@@ -54,7 +54,7 @@ def _shown(value: float, scenario: Scenario) -> str:
 
 def _error(value: float, scenario: Scenario, n: int) -> str:
     """The Monte-Carlo standard error of a share, in points."""
-    if scenario.measure == "true discoveries":
+    if scenario.measure == "true discoveries" or not math.isfinite(value):
         return ""
     return f" ({100 * math.sqrt(max(value * (1 - value), 0.5 / n) / n):.{2 if scenario.draws > 1 else 1}f})"
 

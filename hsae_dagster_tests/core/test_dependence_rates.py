@@ -77,7 +77,8 @@ def law_and_parts(x, groups, correlation):
     for block, block_gram, _, open_, vectors in _blocks(q, np.zeros(len(x)), groups, n_groups):
         along[block], gram[block] = _along(direction, open_, vectors), block_gram
     own, factors = _covariance(along, gram, sums, correlation)
-    return _Law.of(direction, own, factors, _form(sums, correlation), correlation), direction, q, along
+    form = _form((1 - correlation) * np.eye(x.shape[1]) + correlation * sums.T @ sums)
+    return _Law.of(direction, own, factors, form), direction, q, along
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])

@@ -250,7 +250,7 @@ def _cr2(
     cross = np.zeros((k, 2 * p, 2 * p))
     sums = np.column_stack([np.bincount(groups, q[:, i], n_groups) for i in range(p)])
     rho = np.broadcast_to(correlation, (k,))
-    forms = [_form(sums, float(r)) for r in rho]
+    forms = [_form((1 - r) * np.eye(p) + r * sums.T @ sums) for r in rho]
     for block, gram, scores, open_, vectors in _blocks(q, residual, groups, n_groups):
         for j, direction in enumerate(directions):
             along = _along(direction, open_, vectors)
@@ -270,22 +270,22 @@ def _covariance(along: np.ndarray, gram: np.ndarray, sums: np.ndarray, rho: floa
     """Diagonal (clusters,) and factors F (clusters, 2 p) of the covariance W = diagonal + F J F' of CR2's terms.
 
     With carried_g = Q_g' a_g and size_g = a_g' a_g of cluster g's weights a_g, s_g their sum, t_g the column sums of
-    Q_g, T the sum of t_g t_g' and r the correlation of errors of variance 1,
+    Q_g, r the correlation of errors of variance 1 and T the covariance of Q' errors,
 
-        W[g, h] = delta ((1 - r) size_g + r s_g²) + carried_g' (r T - (1 - r) I) carried_h - b_g' carried_h - carried_g'
-        b_h,  b_g = r s_g t_g,
+        W[g, h] = delta ((1 - r) size_g + r s_g²) + carried_g' T carried_h - b_g' carried_h - carried_g' b_h,
+        b_g = (1 - r) carried_g + r s_g t_g,
 
     a diagonal and a form J (`_form`) of rank 2 p, so W is never made.
     """
     carried, totals = np.einsum("gij,gj->gi", gram, along), np.einsum("gi,gi->g", along, sums)
     own = (1 - rho) * np.einsum("gi,gi->g", along, carried) + rho * totals**2
-    return own, np.column_stack([carried, rho * totals[:, None] * sums])
+    return own, np.column_stack([carried, (1 - rho) * carried + rho * totals[:, None] * sums])
 
 
-def _form(sums: np.ndarray, rho: float) -> np.ndarray:
-    """(2 p, 2 p) J of `_covariance`, of the sums (clusters, p) of the orthonormal columns."""
-    turn = np.eye(sums.shape[1])
-    return np.block([[rho * sums.T @ sums - (1 - rho) * turn, -turn], [-turn, np.zeros_like(turn)]])
+def _form(spread: np.ndarray) -> np.ndarray:
+    """(2 p, 2 p) J of `_covariance`, from T (p, p)."""
+    turn = np.eye(len(spread))
+    return np.block([[spread, -turn], [-turn, np.zeros_like(turn)]])
 
 
 def _cluster_sums(q: np.ndarray, residual: np.ndarray, groups: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -404,6 +404,8 @@ _RARE = 0.05 / 20
 _LARGEST_ROOT = 1e12
 # Skewness of an estimate from which a one-sided error of `_RARE` would be twice as frequent (by Edgeworth's series).
 _SKEWED = 0.1
+# So far apart the variances of clusters with and without a concept may be, beside what residuals say.
+_UNLIKE = 4.0
 
 
 def law_of_t(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, name: str, *, exchangeable: bool = True) -> Effect:
@@ -445,21 +447,36 @@ def law_of_t(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, name: str, *, e
     whole = np.bincount(groups, weights, n_groups)
     shares = (1 - rho) * np.bincount(groups, weights**2, n_groups) + rho * whole**2
     lean = float(np.sign(whole) @ shares**1.5) / shares.sum() ** 1.5
-    skewness = float((residual**3).mean()) / (total / n) ** 1.5
-    doubt = max(abs(lean * skewness) / _SKEWED, _one_outcome(y, weights, groups, rho) / _RARE, rho * _lumpiness(y))
-    robust, own, factors = 0.0, np.empty(n_groups), np.empty((n_groups, 2 * p))
+    # Without what the square is by chance among so many normal errors as clusters leave independent.
+    alike = n / (1 - rho + rho * float((np.bincount(groups) ** 2).sum()) / n)
+    squared = max(0.0, float((residual**3).mean()) ** 2 / (total / n) ** 3 - 6 / alike)
+    doubt = max(abs(lean) * squared**0.5 / _SKEWED, _one_outcome(y, weights, groups, rho) / _RARE, rho * _lumpiness(y))
+    terms, own, factors = np.empty(n_groups), np.empty(n_groups), np.empty((n_groups, 2 * p))
+    spread, sides = np.zeros((2, p, p)), (whole > 0).astype(np.int64)
     for block, gram, scores, open_, vectors in _blocks(q, residual, groups, n_groups):
         along = _along(direction, open_, vectors)
-        robust += float((np.einsum("gi,gi->g", along, scores) ** 2).sum())
+        terms[block] = np.einsum("gi,gi->g", along, scores) ** 2
         own[block], factors[block] = _covariance(along, gram, sums[block], rho)
-    variance = max(robust, min(1.0, doubt) * error * float(shares.sum()))
-    law = _Law.of(direction, own, factors, _form(sums, rho), rho)
-    if law is None or not variance > 0:
+        for side in (0, 1):
+            there = sides[block] == side
+            of_side = sums[block][there]
+            spread[side] += (1 - rho) * gram[there].sum(axis=0) + rho * of_side.T @ of_side
+    variance = max(float(terms.sum()), min(1.0, doubt) * error * float(shares.sum()))
+    expected = own + np.einsum("gi,ij,gj->g", factors, _form(spread.sum(axis=0)), factors, optimize=True)
+    seen = np.bincount(sides, terms, 2) / np.maximum(np.bincount(sides, expected, 2), np.finfo(np.float64).tiny)
+    ratio = float(np.clip(seen[1] / seen[0], 1e-4, 1e4)) if seen.all() else 1.0
+    laws = []
+    for by in (min(ratio, 1 / _UNLIKE), max(ratio, _UNLIKE)):
+        grown = np.where(sides == 1, by, 1.0)
+        scaled = np.column_stack([factors[:, :p], factors[:, p:] * grown[:, None]])
+        laws.append(_Law.of(direction, own * grown, scaled, _form(spread[0] + by * spread[1])))
+    if None in laws or not variance > 0:
         return NO_EFFECT_ESTIMATED
     # Never less than by the normal distribution, however much the law trusts its own model.
-    reach = max(law.beyond_in(0.05), 1.96)
+    reach = max(1.96, *(law.beyond_in(0.05) for law in laws))
     found = effect(estimate, float(np.sqrt(variance)), _same_reach(reach), name)
-    p_value = max(law.tail(abs(estimate) / found.standard_error), _normal_tail(estimate / found.standard_error))
+    t = abs(estimate) / found.standard_error
+    p_value = max(_normal_tail(t), *(law.tail(t) for law in laws))
     reach *= found.standard_error
     return replace(found, p_value=p_value, low=estimate - reach, high=estimate + reach)
 
@@ -523,11 +540,9 @@ class _Law:
     form: np.ndarray
 
     @classmethod
-    def of(
-        cls, direction: np.ndarray, own: np.ndarray, factors: np.ndarray, form: np.ndarray, rho: float
-    ) -> "_Law | None":
+    def of(cls, direction: np.ndarray, own: np.ndarray, factors: np.ndarray, form: np.ndarray) -> "_Law | None":
         """The law of `_covariance`'s parts; None if there are no residuals to speak of."""
-        a = np.append(-direction, (1 - rho) * direction)
+        a = np.append(-direction, np.zeros_like(direction))
         variance = float(a @ form @ a)
         seen = float(own.sum() + np.einsum("gi,ij,gj->", factors, form, factors, optimize=True))
         if not seen > _SATURATED * variance:

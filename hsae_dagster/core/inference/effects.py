@@ -207,7 +207,7 @@ _LARGE_CLUSTER = 1 / 3
 # of two clusters of ten, one of them huge, were "significant" in 9 %.
 _LEAST_EFFECTIVE = 1.5
 # From this share of a concept between clusters on it is theirs rather than their texts', whose effects may differ.
-_MOSTLY_WHOLE = 0.9
+_MOSTLY_WHOLE = 0.97
 # With so many degrees of freedom Student's t is right, too.
 _MANY_DEGREES = 50
 # The usual bound (O'Brien 2007): from here on the partial effect's interval is more than twice as wide as alone.
