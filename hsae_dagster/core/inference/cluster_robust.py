@@ -412,11 +412,11 @@ def law_of_t(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, name: str, *, e
     """Least squares for the first column: CR2, and the law that its t has if errors are normal.
 
     Degrees of freedom only stand for that law, and badly where few clusters weigh most: those that make an estimate
-    large make its error large, too. Errors of a cluster are equally correlated, as much as its residuals say.
-    As Hansen (2021, "The exact distribution of the White t-ratio"), with clusters. Few clusters on one side with skewed
-    or few outcomes have another law, so the variance is at least the model's, times a doubt between 0 and 1: by the
-    estimate's skewness, by the chance of one outcome throughout a side, and as far as clusters have one of few outcomes
-    each. The law is of many rows in few clusters: of rows on their own it says too little (docs/inference.md).
+    large make its error large, too. Errors of a cluster are equally correlated, as much as residuals say, and more
+    variable on that side of the column that is less favourable: fourfold, or as much as residuals say. As Hansen (2021,
+    "The exact distribution of the White t-ratio"), with clusters. Few clusters on one side with skewed or few outcomes
+    have another law, so the variance is at least the model's, times a doubt. The law is of many rows in few clusters:
+    of rows on their own it says too little (docs/inference.md).
 
     Args:
         x: (n, p) float64 of full column rank, with its constant column if there is one.
@@ -429,6 +429,8 @@ def law_of_t(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, name: str, *, e
         The effect; its degrees of freedom are of the t distribution with the same 95 % interval. No p-value is 0.
         `NO_EFFECT_ESTIMATED` as from `cluster_ols`, and where no residual is left.
     """
+    from scipy.stats import norm
+
     n, p = x.shape
     groups = np.unique(clusters, return_inverse=True)[1]
     n_groups = int(groups.max(initial=-1)) + 1
@@ -437,20 +439,14 @@ def law_of_t(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, name: str, *, e
     q, r = np.linalg.qr(x)
     estimate = float(np.linalg.solve(r, q.T @ y)[0])
     residual, direction = y - q @ (q.T @ y), np.linalg.inv(r)[0]
-    sums = np.column_stack([np.bincount(groups, q[:, i], n_groups) for i in range(p)])
     total = float(residual @ residual)
     if not total > 0:
         return NO_EFFECT_ESTIMATED
+    sums = np.column_stack([np.bincount(groups, q[:, i], n_groups) for i in range(p)])
     rho = _unbiased_correlation(residual, groups, sums) if exchangeable else 0.0
-    error = total / ((1 - rho) * (n - p) + rho * (n - float((sums**2).sum())))
     weights = q @ direction
     whole = np.bincount(groups, weights, n_groups)
     shares = (1 - rho) * np.bincount(groups, weights**2, n_groups) + rho * whole**2
-    lean = float(np.sign(whole) @ shares**1.5) / shares.sum() ** 1.5
-    # Without what the square is by chance among so many normal errors as clusters leave independent.
-    alike = n / (1 - rho + rho * float((np.bincount(groups) ** 2).sum()) / n)
-    squared = max(0.0, float((residual**3).mean()) ** 2 / (total / n) ** 3 - 6 / alike)
-    doubt = max(abs(lean) * squared**0.5 / _SKEWED, _one_outcome(y, weights, groups, rho) / _RARE, rho * _lumpiness(y))
     terms, own, factors = np.empty(n_groups), np.empty(n_groups), np.empty((n_groups, 2 * p))
     spread, sides = np.zeros((2, p, p)), (whole > 0).astype(np.int64)
     for block, gram, scores, open_, vectors in _blocks(q, residual, groups, n_groups):
@@ -459,26 +455,39 @@ def law_of_t(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, name: str, *, e
         own[block], factors[block] = _covariance(along, gram, sums[block], rho)
         for side in (0, 1):
             there = sides[block] == side
-            of_side = sums[block][there]
-            spread[side] += (1 - rho) * gram[there].sum(axis=0) + rho * of_side.T @ of_side
-    variance = max(float(terms.sum()), min(1.0, doubt) * error * float(shares.sum()))
+            totals = sums[block][there]
+            spread[side] += (1 - rho) * gram[there].sum(axis=0) + rho * totals.T @ totals
     expected = own + np.einsum("gi,ij,gj->g", factors, _form(spread.sum(axis=0)), factors, optimize=True)
+    if not expected.sum() > _SATURATED * shares.sum():
+        return NO_EFFECT_ESTIMATED
+    error = total / ((1 - rho) * (n - p) + rho * (n - float((sums**2).sum())))
+    lean = float(np.sign(whole) @ shares**1.5) / shares.sum() ** 1.5
+    doubt = max(
+        abs(lean) * _skewness(residual, groups, rho) / _SKEWED,
+        _one_outcome(y, weights, groups, rho) / _RARE,
+        rho * _lumpiness(y),
+    )
+    deviation = float(np.sqrt(max(terms.sum(), min(1.0, doubt) * error * shares.sum())))
     seen = np.bincount(sides, terms, 2) / np.maximum(np.bincount(sides, expected, 2), np.finfo(np.float64).tiny)
     ratio = float(np.clip(seen[1] / seen[0], 1e-4, 1e4)) if seen.all() else 1.0
-    laws = []
+    # Never less than by the normal distribution, however much the law trusts its own model.
+    t = abs(estimate) / deviation
+    reach, p_value = 1.96, float(2 * norm.sf(t))
     for by in (min(ratio, 1 / _UNLIKE), max(ratio, _UNLIKE)):
         grown = np.where(sides == 1, by, 1.0)
         scaled = np.column_stack([factors[:, :p], factors[:, p:] * grown[:, None]])
-        laws.append(_Law.of(direction, own * grown, scaled, _form(spread[0] + by * spread[1])))
-    if None in laws or not variance > 0:
-        return NO_EFFECT_ESTIMATED
-    # Never less than by the normal distribution, however much the law trusts its own model.
-    reach = max(1.96, *(law.beyond_in(0.05) for law in laws))
-    found = effect(estimate, float(np.sqrt(variance)), _same_reach(reach), name)
-    t = abs(estimate) / found.standard_error
-    p_value = max(_normal_tail(t), *(law.tail(t) for law in laws))
-    reach *= found.standard_error
-    return replace(found, p_value=p_value, low=estimate - reach, high=estimate + reach)
+        law = _Law.of(direction, own * grown, scaled, _form(spread[0] + by * spread[1]))
+        reach, p_value = max(reach, law.beyond_in(0.05)), max(p_value, law.tail(t))
+    found = effect(estimate, deviation, _same_reach(reach), name)
+    return replace(found, p_value=p_value, low=estimate - reach * deviation, high=estimate + reach * deviation)
+
+
+def _skewness(residual: np.ndarray, groups: np.ndarray, rho: float) -> float:
+    """Size of the residuals' skewness, without what it has by chance: normal errors as many as would be independent."""
+    n = len(residual)
+    alike = n / (1 - rho + rho * float((np.bincount(groups) ** 2).sum()) / n)
+    square = float((residual**3).mean()) ** 2 / float((residual**2).mean()) ** 3
+    return float(np.sqrt(max(0.0, square - 6 / alike)))
 
 
 def _unbiased_correlation(residual: np.ndarray, groups: np.ndarray, sums: np.ndarray) -> float:
@@ -540,13 +549,10 @@ class _Law:
     form: np.ndarray
 
     @classmethod
-    def of(cls, direction: np.ndarray, own: np.ndarray, factors: np.ndarray, form: np.ndarray) -> "_Law | None":
-        """The law of `_covariance`'s parts; None if there are no residuals to speak of."""
+    def of(cls, direction: np.ndarray, own: np.ndarray, factors: np.ndarray, form: np.ndarray) -> "_Law":
+        """The law of `_covariance`'s parts; residuals are left."""
         a = np.append(-direction, np.zeros_like(direction))
         variance = float(a @ form @ a)
-        seen = float(own.sum() + np.einsum("gi,ij,gj->", factors, form, factors, optimize=True))
-        if not seen > _SATURATED * variance:
-            return None
         step = np.rint(np.log(own / own.max() + 1e-8) / 0.01)
         number, counts = np.unique(step, return_inverse=True, return_counts=True)[1:]
         order, ends = np.argsort(number, kind="stable"), np.cumsum(counts)
@@ -593,12 +599,6 @@ class _Law:
         while self.tail(high) > level:
             high *= 2.0
         return float(brentq(lambda c: self.tail(c) - level, high / 2 if high > 2 else 0.0, high, xtol=1e-6))
-
-
-def _normal_tail(t: float) -> float:
-    from scipy.stats import norm
-
-    return float(2 * norm.sf(abs(t)))
 
 
 def _same_reach(reach: float) -> float:
