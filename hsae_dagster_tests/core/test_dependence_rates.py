@@ -55,19 +55,6 @@ def test_degrees_of_freedom_are_those_of_imbens_and_kolesar(correlation):
         assert freedom[j] == pytest.approx(np.trace(spread) ** 2 / np.trace(spread @ spread))
 
 
-@pytest.mark.parametrize("each", [2, 3, 20])
-def test_for_equal_clusters_the_law_is_students_t_of_their_means(each):
-    rng = np.random.default_rng(each)
-    groups = np.repeat(np.arange(2 * each), 4)
-    h, y = (groups % 2).astype(float), rng.normal(size=2 * each)[groups] + rng.normal(size=len(groups))
-    found = law_of_t(np.column_stack([h, np.ones_like(h)]), y, groups, "x")
-    means = np.bincount(groups, y) / 4
-    theirs = stats.ttest_ind(means[1::2], means[::2])
-    assert found.p_value == pytest.approx(theirs.pvalue, rel=1e-6)
-    assert (found.low, found.high) == pytest.approx(tuple(theirs.confidence_interval(0.95)), rel=1e-5)
-    assert found.degrees_of_freedom == pytest.approx(2 * each - 2, rel=1e-4)
-
-
 def law_and_parts(x, groups, correlation):
     """The law of the first column's t, that column's direction among the orthonormal ones, these, and CR2's weights."""
     q, r = np.linalg.qr(x)
@@ -79,6 +66,29 @@ def law_and_parts(x, groups, correlation):
     own, factors = _covariance(along, gram, sums, correlation)
     form = _form((1 - correlation) * np.eye(x.shape[1]) + correlation * sums.T @ sums)
     return _Law.of(direction, own, factors, form), direction, q, along
+
+
+@pytest.mark.parametrize("each", [2, 3, 20])
+def test_for_equal_clusters_the_law_is_students_t_of_their_means(each):
+    rng = np.random.default_rng(each)
+    groups = np.repeat(np.arange(2 * each), 4)
+    h, y = (groups % 2).astype(float), rng.normal(size=2 * each)[groups] + rng.normal(size=len(groups))
+    x = np.column_stack([h, np.ones_like(h)])
+    law = law_and_parts(x, groups, 0.5)[0]
+    for t in (0.1, 1, 5, 30, 1000):
+        assert law.tail(t) == pytest.approx(2 * stats.t.sf(t, 2 * each - 2), rel=1e-5)
+    # Where one side may vary more than the other, degrees of freedom are between its own and those of both.
+    found = law_of_t(x, y, groups, "x")
+    means = np.bincount(groups, y) / 4
+    alike, unlike = (
+        stats.ttest_ind(means[1::2], means[::2]),
+        stats.t.sf(abs(found.estimate) / found.standard_error, each - 1),
+    )
+    assert alike.pvalue < found.p_value < 2 * unlike
+    assert found.standard_error == pytest.approx(
+        (alike.confidence_interval().high - found.estimate) / stats.t.ppf(0.975, 2 * each - 2)
+    )
+    assert each - 1 <= found.degrees_of_freedom <= 2 * each - 2
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
