@@ -165,10 +165,10 @@ def test_few_outcomes_of_rows_on_their_own_are_called_less_as_rarely_as_promised
     assert wrong <= 0.05 / 20
 
 
-def test_clusters_of_two_rows_with_skewed_outcomes_are_called_less_as_rarely_as_promised():
+def test_clusters_of_three_rows_with_skewed_outcomes_are_called_less_as_rarely_as_promised():
     # By the law of t, with the model's error weighted by the effect's skewness, not by ten times that, it was 1.3 %.
     values = np.random.default_rng(7).exponential(size=(4000, 400))
-    groups, h = np.repeat(np.arange(400), 2), np.repeat(np.arange(400) < 40, 2)
+    groups, h = np.repeat(np.arange(400), 3), np.repeat(np.arange(400) < 40, 3)
     theirs, others = values[:, :40], values[:, 40:]
     error = np.sqrt(theirs.var(axis=1) / 40 + others.var(axis=1) / 360)
     called = [
