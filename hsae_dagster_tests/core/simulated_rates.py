@@ -41,6 +41,7 @@ class Scenario:
         once: one simulation -> (ours, the one beside it: the reference's formula, or our earlier rule); NaN where
             there is none.
         audit: what the referee's audit found with our earlier rule; empty where the case is not theirs.
+        draws: how many outcomes of one design `once` is the mean over.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Scenario:
     nominal: float
     once: Callable[[Generator], tuple[float, float]]
     audit: str = ""
+    draws: int = 1
 
     @property
     def goal(self) -> str:
@@ -59,10 +61,13 @@ class Scenario:
         return f"{'' if self.measure == 'coverage' else '≤ '}{100 * self.nominal:.3g} %"
 
     def holds(self, seen: float, repetitions: int) -> bool:
-        """Whether a rate is at most nominal, or a coverage within two points of it, up to three standard errors."""
-        if self.measure.startswith(("true", "found")):
+        """Whether a rate is at most nominal, or a coverage within two points of it, up to three standard errors.
+
+        NaN says that no test was made.
+        """
+        if self.measure.startswith(("true", "found")) or np.isnan(seen):
             return True
-        slack = 3 * float(np.sqrt(self.nominal * (1 - self.nominal) / repetitions))
+        slack = 3 * float(np.sqrt(self.nominal * (1 - self.nominal) / repetitions / self.draws))
         return self.nominal - 0.02 - slack <= seen if self.measure == "coverage" else seen <= self.nominal + slack
 
     def observe(self, repetitions: int, seed: int) -> tuple[float, float]:
