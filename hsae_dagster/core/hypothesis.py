@@ -81,7 +81,7 @@ def verdict(
     """Decide; the first rule that applies gives the verdict.
 
     not testable         invalid: it could not be tested.
-    direction            invalid: it holds against the direction that it was selected or declared for.
+    direction            invalid: the opposite of the direction that it was selected or declared for holds.
     controls             suggestive: Holm's p is below alpha, but the effect changes sign under controls.
     missing answers      suggestive: Holm's p is below alpha, but the missing answers could overturn it.
     judge unchecked      confirmed, judge unchecked: as below, judged by a model that no labels of people checked.
@@ -116,7 +116,10 @@ def verdict(
     if q_value < alpha and not against:
         reason = f"false discovery rate {_p(q_value, 'q')} is below {alpha:g}, Holm's p is not"
         return Verdict("suggestive", reason, "false discovery rate")
-    return Verdict("not supported", f"Holm-corrected {_p(p_holm)} is not below {alpha:g}", "no evidence")
+    reason = f"Holm-corrected {_p(p_holm)} is not below {alpha:g}"
+    if against:
+        reason = f"on texts that test it, its effect points the other way than where it was found; {reason}"
+    return Verdict("not supported", reason, "no evidence")
 
 
 def _doubt(p_holm: float, reversed_by_controls: bool, overturned: bool) -> Verdict | None:

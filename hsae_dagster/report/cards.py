@@ -179,7 +179,7 @@ def facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str,
     yield "Holds for", f"{count(test.n_with)} ({percent(test.prevalence)})"
     yield (
         "Corrected for all tests (Holm)",
-        f"{p_phrase('p', hypothesis.p_holm)} (uncorrected {p_phrase('p', test.separation.p_value)})",
+        f"{p_phrase('p', hypothesis.p_holm)} (uncorrected {p_phrase('p', hypothesis.p_one_sided)})",
     )
     yield "False discovery rate", p_phrase("q", hypothesis.q_value)
     yield beside_effect(hypothesis, content)

@@ -195,6 +195,12 @@ class ReportContent:
         return SplitCount("both halves", *sums)
 
     @property
+    def joined(self) -> bool:
+        """Whether rows are held together by equal or nearly equal texts alone, without a cluster column."""
+        tested = self.tested_on("")
+        return not self.cluster and tested is not None and tested.clusters < tested.observations
+
+    @property
     def controls(self) -> tuple[str, ...]:
         """Names of the declared controls."""
         return tuple((self.settings.get("columns") or {}).get("controls") or ())

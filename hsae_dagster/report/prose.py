@@ -130,6 +130,8 @@ def _tested_on(content: ReportContent) -> str:
         where += f" of {plural(holdout.texts, 'text')}"
     if content.cluster:
         where += f" ({plural(holdout.clusters, f'{cluster_noun(content)} cluster')})"
+    elif content.joined:
+        where += f" ({plural(holdout.clusters, 'cluster')} of equal or nearly equal texts)"
     return where
 
 

@@ -319,7 +319,7 @@ def recovery_words(fits: tuple[Fit, ...], floor: tuple[float, float]) -> str:
         )
     metric = metric_name(concepts.metric)
     figures = (
-        f"{metric} {number(concepts.value)}, between {number(floor[0])} for shuffled outcomes and "
+        f"{metric} {number(concepts.value)}, against {number(floor[0])} for shuffled outcomes and "
         f"{number(fits[0].value)} for the embeddings"
     )
     if not concepts.value > floor[1]:

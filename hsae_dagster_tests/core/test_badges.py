@@ -82,3 +82,9 @@ def test_tiny_p_is_below_not_equal_to_below(changed):
 def test_tiny_q_is_below_too():
     reason = verdict(**{**SURE, "alpha": 0.0005, "p_holm": 0.01, "q_value": 1e-5}).reason
     assert "q < 0.001" in reason
+
+
+def test_an_effect_that_turned_round_is_said_to_have_done_so():
+    weak = {**SURE, "p_holm": 1.0, "q_value": 1.0}
+    assert "points the other way" in verdict(**{**weak, "estimate": -weak["estimate"]}).reason
+    assert "points the other way" not in verdict(**weak).reason
