@@ -198,6 +198,10 @@ class TermTable:
     families: tuple[Family, ...]
     matrix: sp.csc_matrix
 
+    def forms_of(self, columns: Sequence[int]) -> tuple[str, ...]:
+        """All inflections of some families, in order."""
+        return tuple(form for column in columns for form in self.families[column].forms)
+
 
 def occurrences(texts: Sequence[str], terms: Sequence[str]) -> sp.csr_matrix:
     """Which terms occur in which texts: (texts, terms) float32 CSR of ones.
