@@ -250,7 +250,7 @@ class Chooser:
             if best is None or best.worth <= 0:
                 break
             if best.column is not None:
-                best = replace(best, holds=_texts_of(self.pool, best.column))
+                best = replace(best, holds=self.pool[:, [best.column]].toarray().ravel() > 0)
             column = np.asarray(learned.design @ best.holds.astype(np.float64))
             # What is told of a claim is by the labels, whatever it was chosen on.
             explained, strength = labels.gain(column)
@@ -258,7 +258,9 @@ class Chooser:
             residual.take(column)
             if labels is not residual:
                 labels.take(column)
-            able &= np.abs(_phis(self._here, self._size, best.holds & self.used, int(self.used.sum()))) <= MOST_ALIKE
+            here = best.holds & self.used
+            common = self._here.T @ here.astype(np.float64)
+            able &= np.abs(phis(common, self._size, int(here.sum()), int(self.used.sum()))) <= MOST_ALIKE
         return picks
 
     def _best_ready(self, residual: Residual, able: np.ndarray, price: float) -> Pick | None:
@@ -299,17 +301,6 @@ class Chooser:
             if best is None or worth > best.worth:
                 best = Pick(None, group, group.sign, 0.0, 0.0, group.holds, worth)
         return best
-
-
-def _texts_of(pool: sp.csc_matrix, column: int) -> np.ndarray:
-    holds = np.zeros(pool.shape[0], dtype=bool)
-    holds[pool.indices[pool.indptr[column] : pool.indptr[column + 1]]] = True
-    return holds
-
-
-def _phis(pool: sp.csc_matrix, size: np.ndarray, holds: np.ndarray, n: int) -> np.ndarray:
-    """(candidates,) φ of each column of the pool with one claim, over n texts."""
-    return phis(np.asarray(pool.T @ holds.astype(np.float64)).ravel(), size, int(holds.sum()), n)
 
 
 def path_scores(part: Learned, unseen: Learned, picks: list[Pick], n: int) -> np.ndarray:
