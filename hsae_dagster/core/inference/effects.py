@@ -15,23 +15,7 @@ from hsae_dagster.core.inference.cluster_robust import (
     law_of_t,
     whole_clusters,
 )
-from hsae_dagster.core.inference.partial_effects import (
-    COLLINEAR,
-    DOMINANT_CLUSTER,
-    FEW_CLUSTERS,
-    MISSING_ANNOTATIONS,
-    NO_VARIATION,
-    ONE_CLUSTER,
-    PERFECT_PREDICTION,
-    REVERSED_BY_CONTROLS,
-    SIGN_CONFLICT,
-    TOO_FEW_POSITIVES,
-    VARIANCE_INFLATION,
-    Flag,
-    partial_effects,
-    spanned,
-    variance_inflation,
-)
+from hsae_dagster.core.inference.partial_effects import Flag, partial_effects, spanned, variance_inflation
 from hsae_dagster.core.observations import HoldoutDesign
 
 # From this share on, a claim has to survive the worst answers.
@@ -284,7 +268,7 @@ def _test(
     if reason is None:
         plain, adjusted = separation(design, j), adjusted_separation(design, j)
         if design.controls_decide and not np.isfinite(adjusted.estimate):
-            reason = Flag(COLLINEAR, "text length and the declared controls determine it exactly")
+            reason = Flag("collinear", "text length and the declared controls determine it exactly")
     effect = adjusted if design.controls_decide else plain
     if reason is None:
         decide = adjusted_separation if design.controls_decide else separation
@@ -296,9 +280,9 @@ def _test(
     if not reason:
         doubts += _dominant_cluster(design.clusters[judged])
         if design.controls_decide and reversed_by_controls(plain, adjusted):
-            doubts.append(Flag(REVERSED_BY_CONTROLS, "without the controls its effect has the opposite sign"))
+            doubts.append(Flag("reversed by controls", "without the controls its effect has the opposite sign"))
     if vif > _LARGE_INFLATION and np.isfinite(beside.estimate):
-        doubts.append(Flag(VARIANCE_INFLATION, f"other concepts nearly determine it (variance inflation {vif:.1f})"))
+        doubts.append(Flag("variance inflation", f"other concepts nearly determine it (variance inflation {vif:.1f})"))
     return HypothesisTest(
         separation=effect if reason is None else NO_EFFECT_ESTIMATED,
         partial=beside,
@@ -461,11 +445,11 @@ def untestable(design: HoldoutDesign, column: int, min_positives: int) -> Flag |
     with_it, without = int((h != 0).sum()), int((h == 0).sum())
     least = f"(at least {min_positives} are needed)"
     if with_it < min_positives:
-        return Flag(TOO_FEW_POSITIVES, f"only {with_it} holdout observations have the concept {least}")
+        return Flag("too few positives", f"only {with_it} holdout observations have the concept {least}")
     if design.task != "pairwise" and without < min_positives:
-        return Flag(TOO_FEW_POSITIVES, f"only {without} holdout observations lack the concept {least}")
+        return Flag("too few positives", f"only {without} holdout observations lack the concept {least}")
     if design.task != "pairwise" and np.ptp(design.outcome[judged]) == 0:
-        return Flag(NO_VARIATION, "all holdout observations have the same outcome")
+        return Flag("no variation", "all holdout observations have the same outcome")
     return _one_cluster(h, design.clusters[judged], design.task)
 
 
@@ -479,7 +463,7 @@ def _one_cluster(h: np.ndarray, clusters: np.ndarray, task: str) -> Flag | None:
             alone = (
                 f"{share} holdout observations that {has} belong to one cluster, so nothing can be said about others"
             )
-            return Flag(ONE_CLUSTER, alone)
+            return Flag("one cluster", alone)
     return None
 
 
@@ -487,21 +471,21 @@ def _doubts(effect: Effect, beside: Effect, adjusted: Effect, judged: float) -> 
     """Flags of a tested hypothesis that do not come from the joint model; `judged` is the share with an annotation."""
     doubts: list[str] = []
     if 1 - judged > _MANY_MISSING:
-        doubts.append(Flag(MISSING_ANNOTATIONS, f"{1 - judged:.0%} of its annotations are missing"))
+        doubts.append(Flag("missing annotations", f"{1 - judged:.0%} of its annotations are missing"))
     if effect.standard_error == 0:
         leak = "it predicts the outcome without a single error; check that the texts do not contain the label"
-        doubts.append(Flag(PERFECT_PREDICTION, leak))
+        doubts.append(Flag("perfect prediction", leak))
     elif effect.degrees_of_freedom < _FEW_DEGREES:
         few = (
             f"few clusters distinguish texts with it from those without: {effect.degrees_of_freedom:.1f} degrees of "
             "freedom"
         )
-        doubts.append(Flag(FEW_CLUSTERS, few))
+        doubts.append(Flag("few clusters", few))
     if effect.estimate * beside.estimate < 0:
-        doubts.append(Flag(SIGN_CONFLICT, "separation and partial effect have opposite signs"))
+        doubts.append(Flag("sign conflict", "separation and partial effect have opposite signs"))
     if reversed_by_controls(effect, adjusted):
         turned = "its effect changes sign once text length and controls are held constant"
-        doubts.append(Flag(REVERSED_BY_CONTROLS, turned))
+        doubts.append(Flag("reversed by controls", turned))
     return doubts
 
 
@@ -513,7 +497,7 @@ def _dominant_cluster(clusters: np.ndarray) -> list[str]:
         return []
     return [
         Flag(
-            DOMINANT_CLUSTER,
+            "dominant cluster",
             f"one cluster holds {share:.0%} of the observations, so its standard errors are unreliable",
         )
     ]
