@@ -157,29 +157,20 @@ class Score:
     bootstrap: int
     seed: int
 
-    @property
-    def metric(self) -> str:
-        """`R2` or `AUC`."""
-        return "R2" if self.task == "regression" else "AUC"
-
     def fit(self, name: str, how: str, outcome: np.ndarray, predicted: np.ndarray | Predictions) -> Fit:
         """Score predictions (n,) against outcomes (n,); a bare array counts as the predictions of one model."""
         values, folds = (predicted, None) if isinstance(predicted, np.ndarray) else (predicted.values, predicted.folds)
         measure = _measure(self.task, outcome, values, folds)
-        low, high = self._interval(measure)
-        return Fit(name, self.metric, measure(np.ones(len(outcome))), low, high, how)
+        metric = "R2" if self.task == "regression" else "AUC"
+        return Fit(name, metric, measure(np.ones(len(outcome))), *self._interval(measure), how)
 
     def _interval(self, measure: Callable[[np.ndarray], float]) -> tuple[float, float]:
         """Percentiles over draws of whole clusters, a drawn row weighing as often as it was drawn."""
         groups = np.unique(self.clusters, return_inverse=True)[1]
         n_groups = int(groups.max()) + 1
         rng = np.random.default_rng(self.seed)
-        draws = np.array(
-            [
-                measure(np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)[groups].astype(float))
-                for _ in range(self.bootstrap)
-            ]
-        )
+        drawn = (rng.integers(n_groups, size=n_groups) for _ in range(self.bootstrap))
+        draws = np.array([measure(np.bincount(draw, minlength=n_groups)[groups].astype(float)) for draw in drawn])
         finite = draws[np.isfinite(draws)]
         if finite.size < 20:
             return (np.nan, np.nan)
@@ -304,8 +295,7 @@ def cross_fitted(
     """Predictions of each row by a lightly penalised linear or logistic model that never saw its cluster.
 
     Columns are brought to the scale of the training folds, so that the penalty weighs them alike. For 0/1 outcomes
-    there are no more folds than leave five clusters in each (see the module's docstring). Without columns every row
-    gets the mean of the others.
+    there are no more folds than leave five clusters in each. Without columns every row gets the mean of the others.
     """
     x = x if x.shape[1] else np.zeros((len(y), 1))
     n_groups = len(np.unique(clusters))
@@ -349,11 +339,9 @@ def without_relation(y: np.ndarray, groups: np.ndarray, task: str, rng: np.rando
         return np.where(turned, 1 - y, y)
     values = np.full(n_groups, np.nan)
     values[groups] = y
-    if n_groups < len(y) and np.array_equal(
-        values[groups], y
-    ):  # the outcome belongs to clusters, and so does the permuted one
-        dealt: np.ndarray = rng.permutation(values)[groups]
-        return dealt
+    if n_groups < len(y) and np.array_equal(values[groups], y):
+        # The outcome belongs to clusters, and so does the permuted one.
+        return np.asarray(rng.permutation(values)[groups])
     shuffled = np.empty_like(y)
     # Blocks differ in size, so they are laid end to end in a new order over the rows in the old one.
     shuffled[np.argsort(groups, kind="stable")] = y[np.lexsort((rng.random(len(y)), rng.permutation(n_groups)[groups]))]
@@ -365,8 +353,7 @@ def cluster_folds(clusters: np.ndarray, folds: int, seed: int) -> list[tuple[np.
     groups = np.unique(clusters, return_inverse=True)[1]
     n_groups = int(groups.max()) + 1
     folds = max(2, min(folds, n_groups))
-    fold_of_group = np.random.default_rng(seed).permutation(n_groups) % folds
-    fold = fold_of_group[groups]
+    fold = (np.random.default_rng(seed).permutation(n_groups) % folds)[groups]
     return [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(folds) if (fold == f).any()]
 
 

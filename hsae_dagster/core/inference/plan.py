@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster.core.inference.annotation_error import AnnotationError
-from hsae_dagster.core.inference.effects import HypothesisTest, benjamini_hochberg, bonferroni_count
+from hsae_dagster.core.inference.effects import HypothesisTest, benjamini_hochberg, holm
 from hsae_dagster.core.observations import folded, text_sides
 from hsae_dagster.keys import hash_json, set_fingerprint
 
@@ -27,19 +27,6 @@ def one_sided(p_value: float, estimate: float, direction: float) -> float:
     if direction == 0 or not np.isfinite(p_value):
         return p_value
     return p_value / 2 if estimate * direction > 0 else 1 - p_value / 2
-
-
-def weighted_holm(p_values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p-values (h,) with positive weights, of which only ratios among tested hypotheses count.
-
-    NaN stays NaN and does not count into the family.
-    """
-    tested = np.flatnonzero(np.isfinite(p_values))
-    order = tested[np.argsort(p_values[tested] / weights[tested], kind="stable")]
-    remaining = np.cumsum(weights[order][::-1])[::-1]
-    out = np.full(len(p_values), np.nan)
-    out[order] = np.minimum(np.maximum.accumulate(p_values[order] / weights[order] * remaining), 1.0)
-    return out
 
 
 def training_weights(z: np.ndarray, ratio: float, alpha: float) -> np.ndarray:
@@ -220,12 +207,12 @@ def corrected(
     others = [p if np.isfinite(p) else 1.0 for key, p in sorted(look.earlier.items()) if key not in own_keys]
     together = np.concatenate([p_values, np.array(others, dtype=np.float64)])
     h, size = len(p_values), int(np.isfinite(together).sum())
-    own = np.ones(h) if weights is None else weights
+    of_all = None if weights is None else np.concatenate([weights, np.ones(len(others))])
     return Family(
-        p_holm=np.minimum(weighted_holm(together, np.concatenate([own, np.ones(len(others))]))[:h] / share, 1.0),
+        p_holm=np.minimum(holm(together, of_all)[:h] / share, 1.0),
         q_value=np.minimum(benjamini_hochberg(together)[:h] / share, 1.0),
         size=size,
-        bonferroni=bonferroni_count(p_values, alpha * share, size),
+        bonferroni=int((p_values < alpha * share / max(size, 1)).sum()),
         earlier=len(others),
     )
 
