@@ -114,11 +114,7 @@ class Residual:
         return max(float(self.values @ self.values) / max(len(self.values) - self.basis.shape[1], 1), _TINY)
 
     def gains(self, columns: "sp.csc_matrix | Watched") -> Gains:
-        """What each column of a sparse (n, p) matrix would add beside the basis.
-
-        Args:
-            columns: the matrix, or one that is asked about again and again (`Watched`).
-        """
+        """What each column of a sparse (n, p) matrix, or of one that is asked about again, would add to the basis."""
         watched = columns if isinstance(columns, Watched) else Watched(columns, self.clusters)
         sums = np.asarray(watched.across @ self.values).ravel()
         seen = watched.products(self.basis)
@@ -199,13 +195,7 @@ class Grower:
     """Grows groups of one term table for one set of observations."""
 
     def __init__(self, table: TermTable, vectors: np.ndarray, design: sp.csr_matrix) -> None:
-        """Prepare.
-
-        Args:
-            table: terms and the texts that hold them.
-            vectors: (families, d) float32 unit vectors of the families' names.
-            design: (n, texts) CSR, as of `choice.Learned`.
-        """
+        """Prepare; vectors are the families', (families, d) float32 of unit length, the design (n, texts) CSR."""
         self.table, self.design = table, design
         self.columns: sp.csc_matrix = (design @ table.matrix).tocsc()
         self._across = design.T.tocsr()
@@ -384,14 +374,7 @@ def style_pool(texts: Sequence[str]) -> Pool:
 
 
 def neuron_groups(fires: sp.csc_matrix, neurons: Sequence[int], table: TermTable, vectors: np.ndarray) -> Pool:
-    """Word groups of each neuron: its terms, grouped by the closeness of their own vectors.
-
-    Args:
-        fires: (texts, q) float32 CSC of ones, where each of q neurons fires.
-        neurons: (q,) their columns.
-        table: terms of the same texts.
-        vectors: (families, d) float32 unit vectors of the families' names.
-    """
+    """Word groups of each neuron (see `Spoken`): its terms, grouped by the closeness of their own vectors."""
     phi = phi_matrix(table.matrix, fires)
     meanings: list[Meaning] = []
     sources: list[int] = []
@@ -507,12 +490,7 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Source:
-    """Where ready candidates come from: texts alone, or neurons. One of both is given.
-
-    Attributes:
-        of_texts: makes candidates of n texts.
-        of_neurons: makes candidates of what neurons say.
-    """
+    """Where candidates come from: n texts alone, or what neurons say. One of both is given."""
 
     of_texts: Callable[[Sequence[str]], Pool] | None = None
     of_neurons: Callable[[Spoken], Pool] | None = None
@@ -570,13 +548,7 @@ def text_pools(sources: Sequence[str], texts: Sequence[str]) -> dict[str, Pool]:
 
 
 def all_candidates(sources: Sequence[str], ready: Mapping[str, Pool], said: Spoken) -> Pool:
-    """Ready candidates of all sources, in their order.
-
-    Args:
-        sources: names of `SOURCES`.
-        ready: of `text_pools`.
-        said: by neurons; there may be none.
-    """
+    """Candidates of the named sources, in their order: ready ones (`text_pools`), and of what neurons said."""
     parts = [Pool.of([], [], np.zeros((said.fires.shape[0], 0), dtype=bool), "")]
     for name in sources:
         make = SOURCES.find(name).of_neurons

@@ -133,12 +133,8 @@ def choose_claims(
 ) -> tuple[list[Pick], list[Path]]:
     """The claims to test, in the order in which they were taken, and the paths of every setting that was tried.
 
-    Args:
-        learned: observations.
-        pool: (texts, candidates) float32 CSC of ones: which texts hold which ready candidate.
-        vocabulary: terms over the same texts.
-        limits: most claims, least texts.
-        seed: of the folds.
+    The pool, (texts, candidates) float32 CSC of ones, says which texts hold which ready candidate; the vocabulary is of
+    the same texts, the seed that of the folds.
     """
     paths = _paths(learned, pool, vocabulary, limits, [(price, 1.0) for price in PRICES], seed)
     if learned.vectors is not None:

@@ -324,13 +324,8 @@ def reasons(
 ) -> list[list[tuple[str, ...]]]:
     """For each text and claim, the words that were found or the unit that is closest; empty where it does not hold.
 
-    A cue of signs or a length is explained by its own name, and a phrase, None among the meanings, not at all.
-
-    Args:
-        meanings: the claims.
-        texts: n texts.
-        holds: (n, claims) bool.
-        closeness: of units with quoted sentences; without it, sentences are not explained.
+    `holds` is (texts, claims) bool. A cue of signs or a length is explained by its own name; a phrase, None among the
+    meanings, not at all, and without `closeness` neither are quoted sentences.
     """
     found: list[list[tuple[str, ...]]] = [[()] * len(meanings) for _ in texts]
     listed = sorted({term for meaning in meanings for term in terms_of(meaning)})

@@ -200,9 +200,7 @@ class TermTable:
 def occurrences(texts: Sequence[str], terms: Sequence[str]) -> sp.csr_matrix:
     """Which terms occur in which texts: (texts, terms) float32 CSR of ones.
 
-    Args:
-        texts: n texts.
-        terms: each one or several words, as `words_of` gives them, joined by spaces.
+    A term is one or several words, as `words_of` gives them, joined by spaces.
     """
     place: dict[str, list[tuple[tuple[str, ...], int]]] = {}
     for column, term in enumerate(terms):
@@ -263,12 +261,7 @@ def supported_terms(
     A word is one of its own if it is no function word; a pair needs a content word beside another one or a modifier
     ("too small"). With few clusters the demand falls to a tenth of them (at least 2; none when all texts are of one).
 
-    Args:
-        texts: n training texts.
-        clusters: (n,) their keys.
-        min_texts: texts that a family needs.
-        min_clusters: clusters that it needs, where there are ten times as many.
-        taken: terms that may not be used: values of the table's own columns, as words joined by spaces.
+    Clusters are (texts,) keys; `taken` terms, words joined by spaces, may not be used (values of the table's columns).
     """
     ids, numbers, owner = _numbered(texts)
     n_clusters = len(np.unique(clusters))

@@ -391,16 +391,8 @@ def law_of_t(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, name: str, *, e
     have another law, so the variance is at least the model's, times a doubt. The law is of many rows in few clusters:
     of rows on their own it says too little (docs/inference.md).
 
-    Args:
-        x: (n, p) float64 of full column rank, with its constant column if there is one.
-        y: (n,) float64.
-        clusters: (n,) keys.
-        name: estimator's name for the record.
-        exchangeable: as in `cluster_ols`.
-
-    Returns:
-        The effect; its degrees of freedom are of the t distribution with the same 95 % interval. No p-value is 0.
-        `NO_EFFECT_ESTIMATED` as from `cluster_ols`, and where no residual is left.
+    Arguments as in `cluster_ols`. Degrees of freedom are of the t distribution with the same 95 % interval; no p-value
+    is 0. `NO_EFFECT_ESTIMATED` as from `cluster_ols`, and where no residual is left.
     """
     from scipy.special import stdtridf
     from scipy.stats import norm

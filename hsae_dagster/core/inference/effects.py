@@ -52,14 +52,9 @@ def worst_answers(h: np.ndarray, y: np.ndarray, direction: float, *, pairwise: b
 
 
 def exact_fit_p(h: np.ndarray, clusters: np.ndarray) -> float:
-    """Two-sided permutation p-value of a perfect fit.
+    """Two-sided permutation p-value of a perfect fit of a concept h (n,), 1 or 0, in clusters (n,) of keys.
 
-    Args:
-        h: (n,) 1 with the concept, else 0.
-        clusters: (n,) keys.
-
-    Returns:
-        Twice the chance that an arrangement of the concept within its bounds fits perfectly, at most 1.
+    Twice the chance that an arrangement of the concept within its bounds fits perfectly, at most 1.
     """
     from scipy.special import gammaln
 
@@ -81,11 +76,8 @@ _MANY_ITEMS = 2_000
 def sign_flip_p(scores: np.ndarray) -> float:
     """Two-sided mid-p of a sum of cluster scores, each of which could as well have had the other sign.
 
-    Args:
-        scores: (clusters,) multiples of one half; zeros say nothing.
-
-    Returns:
-        Share of signs that give a larger sum (in size), and half of those that give the same; 1 where all are zero.
+    Scores (clusters,) are multiples of one half; zeros say nothing. The share of signs that give a larger sum (in
+    size), and half of those that give the same; 1 where all scores are zero.
     """
     # In units of the largest step of which all sums are whole multiples apart, sums are one apart.
     twice = np.rint(2 * scores[scores != 0]).astype(np.int64)
@@ -241,9 +233,7 @@ class HypothesisTest:
 def test_hypotheses(design: HoldoutDesign, *, min_positives: int = 20) -> list[HypothesisTest]:
     """Test each concept column on its own and beside the others.
 
-    Args:
-        design: the holdout.
-        min_positives: fewest observations on each side of a concept; below it the concept is not tested.
+    With fewer observations than `min_positives` on a side, a concept is not tested.
     """
     n_hypotheses = design.concepts.shape[1]
     reasons = [untestable(design, j, min_positives) for j in range(n_hypotheses)]

@@ -157,10 +157,9 @@ class Score:
     bootstrap: int
     seed: int
 
-    def fit(self, name: str, how: str, outcome: np.ndarray, predicted: np.ndarray | Predictions) -> Fit:
-        """Score predictions (n,) against outcomes (n,); a bare array counts as the predictions of one model."""
-        values, folds = (predicted, None) if isinstance(predicted, np.ndarray) else (predicted.values, predicted.folds)
-        measure = _measure(self.task, outcome, values, folds)
+    def fit(self, name: str, how: str, outcome: np.ndarray, predicted: Predictions) -> Fit:
+        """Score predictions (n,) against outcomes (n,)."""
+        measure = _measure(self.task, outcome, predicted.values, predicted.folds)
         metric = "R2" if self.task == "regression" else "AUC"
         return Fit(name, metric, measure(np.ones(len(outcome))), *self._interval(measure), how)
 
@@ -444,9 +443,8 @@ class Reading:
 def read_ladder(fits: Sequence[Fit], chance: tuple[float, float]) -> Reading:
     """Find where the signal is lost.
 
-    Args:
-        fits: measured rungs in any order; others are ignored.
-        chance: mean and 95th percentile of the fit to permuted outcomes.
+    Of fits, in any order, those that are no rungs are ignored; `chance` is mean and 95th percentile of the fit to
+    permuted outcomes.
     """
     values = {fit.name: fit.value for fit in fits}
     measured = [(name, values[name]) for name in RUNGS if math.isfinite(values.get(name, math.nan))]
@@ -473,11 +471,8 @@ class Rows:
 def measure_rungs(learn: Rows, held_out: Rows, scorer: Score, tell: Callable[[str], None]) -> tuple[Fit, ...]:
     """Fit every rung of `learn` with a penalty chosen within it, and score it on rows of other clusters.
 
-    Args:
-        learn: what the models see.
-        held_out: what they are scored on; the clusters of `scorer`.
-        scorer: task, bootstrap and seed. Rungs share its draws of clusters, so their intervals move together.
-        tell: called with each rung's name before it is measured.
+    The clusters of `held_out` are those of `scorer`, whose draws rungs share, so that their intervals move together.
+    `tell` is called with each rung's name before it is measured.
     """
     fits = []
     for name, features in learn.features.items():

@@ -1,14 +1,12 @@
 """The joint model: each concept's effect beside the others and the controls; named doubts about it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from hsae_dagster.core.inference.cluster_robust import Effect, cluster_ols, logit_margins
-
-if TYPE_CHECKING:
-    from hsae_dagster.core.observations import HoldoutDesign
+from hsae_dagster.core.observations import HoldoutDesign
 
 FlagName: TypeAlias = Literal[
     "too few positives",
@@ -63,7 +61,7 @@ _RANK_TOLERANCE = 1e-7
 _SHARE_TOLERANCE = 1e-6
 
 
-def partial_effects(design: "HoldoutDesign", columns: list[int]) -> tuple[dict[int, Effect], dict[int, list[str]]]:
+def partial_effects(design: HoldoutDesign, columns: list[int]) -> tuple[dict[int, Effect], dict[int, list[str]]]:
     """Effects of the given concepts beside each other and the controls, on rows where all of them are annotated.
 
     Three kinds of concept have no partial effect of their own; they are flagged, and never change what the others
@@ -111,7 +109,7 @@ class _Joint:
     pairwise: bool
 
     @classmethod
-    def of(cls, design: "HoldoutDesign", columns: list[int]) -> "_Joint":
+    def of(cls, design: HoldoutDesign, columns: list[int]) -> "_Joint":
         pairwise = design.task == "pairwise"
         rows = np.isfinite(design.concepts[:, columns]).all(axis=1)
         constant = [] if pairwise else [np.ones(int(rows.sum()))]
@@ -141,9 +139,9 @@ def _logit(joint: _Joint, flags: dict[int, list[str]]) -> dict[int, Effect] | No
     new: dict[int, list[str]] = {j: [] for j in joint.columns}
     if open_rows.sum() <= len(kept) + joint.nuisance.shape[1] + 2:
         return None
-    x, named = _identified(joint.take(open_rows, kept), new)
-    y, clusters = joint.y[open_rows], joint.clusters[open_rows]
-    margins = logit_margins(x, y, clusters, len(named), exchangeable=not joint.pairwise, share=float(open_rows.mean()))
+    left, share = joint.take(open_rows, kept), float(open_rows.mean())
+    x, named = _identified(left, new)
+    margins = logit_margins(x, left.y, left.clusters, len(named), exchangeable=not joint.pairwise, share=share)
     if margins is None:
         return None
     for j, found in new.items():
@@ -154,7 +152,7 @@ def _logit(joint: _Joint, flags: dict[int, list[str]]) -> dict[int, Effect] | No
     return {column: margins[k] for k, column in enumerate(named) if column is not None}
 
 
-def _distinct(design: "HoldoutDesign", columns: list[int], flags: dict[int, list[str]]) -> list[int]:
+def _distinct(design: HoldoutDesign, columns: list[int], flags: dict[int, list[str]]) -> list[int]:
     """The columns without those that repeat an earlier one wherever both are annotated; these are flagged."""
     kept: list[int] = []
     for j in columns:
@@ -202,7 +200,7 @@ def _identified(joint: _Joint, flags: dict[int, list[str]]) -> tuple[np.ndarray,
     return np.column_stack([joint.concepts[:, chosen], rest * np.sqrt(n)]), named
 
 
-def variance_inflation(design: "HoldoutDesign", columns: list[int]) -> dict[int, float]:
+def variance_inflation(design: HoldoutDesign, columns: list[int]) -> dict[int, float]:
     """Variance inflation 1 / (1 - R²) of each concept beside the other given ones, the controls and a constant.
 
     R² is about the mean (for pairs, about zero, since a pair design has no constant); infinity for a combination of

@@ -196,7 +196,7 @@ def corrected(
     Args:
         p_values: (h,) of this look, one-sided where a direction was frozen, NaN where nothing could be tested.
         keys: h test keys.
-        look: which look it is.
+        look: with the earlier ones' p-values.
         alpha: for the Bonferroni count.
         weights: (h,) of Holm's correction, as frozen in the plan; None for equal ones. Earlier tests weigh 1.
         share: of alpha that these tests have.
@@ -222,11 +222,7 @@ def level(alpha: float, first: float, round_: int, spent: float = 0.0) -> float:
 
     The first report has `first` of alpha; of the rest the k-th refresh has 6 / (pi^2 k^2), which adds up to one.
 
-    Args:
-        alpha: of all reports together.
-        first: share of the first one.
-        round_: 1 for the first holdout, k + 1 for the k-th refresh.
-        spent: what earlier rounds have spent.
+    `round_` is 1 for the first holdout, k + 1 for the k-th refresh; `spent` is what earlier rounds have spent.
     """
     share = first if round_ == 1 else (1 - first) * 6 / (math.pi * (round_ - 1)) ** 2
     # As a share of alpha, so that rounding away the error of floating point leaves the smallest alpha something.
