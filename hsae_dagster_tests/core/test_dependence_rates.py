@@ -65,7 +65,7 @@ def law_and_parts(x, groups, correlation):
         along[block], gram[block] = _along(direction, open_, vectors), block_gram
     own, factors = _covariance(along, gram, sums, correlation)
     form = _form((1 - correlation) * np.eye(x.shape[1]) + correlation * sums.T @ sums)
-    return _Law.of(direction, own, factors, form), direction, q, along
+    return _Law(direction, own, factors, form), direction, q, along
 
 
 @pytest.mark.parametrize("each", [2, 3, 20])

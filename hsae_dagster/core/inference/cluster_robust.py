@@ -442,7 +442,7 @@ def law_of_t(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, name: str, *, e
     for by in (min(ratio, 1 / _UNLIKE), max(ratio, _UNLIKE)):
         grown = np.where(sides == 1, by, 1.0)
         scaled = np.column_stack([factors[:, :p], factors[:, p:] * grown[:, None]])
-        law = _Law.of(direction, own * grown, scaled, _form(spread[0] + by * spread[1]))
+        law = _Law(direction, own * grown, scaled, _form(spread[0] + by * spread[1]))
         reach, p_value = max(reach, law.beyond_in(0.05)), max(p_value, law.tail(t))
     # The degrees of freedom, at most a million, with which Student's t has this 97.5th percentile.
     freedom = float(stdtridf(0.975, reach))
@@ -492,7 +492,6 @@ def _one_outcome(y: np.ndarray, weights: np.ndarray, groups: np.ndarray, rho: fl
     return float(np.unique(y, return_counts=True)[1].max() / len(y)) ** min(effective)
 
 
-@dataclass(frozen=True)
 class _Law:
     """The law of an estimate b by the root of its CR2 variance, a sum of squares of z_g, one per cluster.
 
@@ -510,24 +509,17 @@ class _Law:
         form: (2 p, 2 p) J.
     """
 
-    own: np.ndarray
-    counts: np.ndarray
-    products: np.ndarray
-    estimate: np.ndarray
-    form: np.ndarray
-
-    @classmethod
-    def of(cls, direction: np.ndarray, own: np.ndarray, factors: np.ndarray, form: np.ndarray) -> "_Law":
-        """The law of `_covariance`'s parts; residuals are left."""
+    def __init__(self, direction: np.ndarray, own: np.ndarray, factors: np.ndarray, form: np.ndarray) -> None:
+        """From `_covariance`'s parts; residuals are left."""
         a = np.append(-direction, np.zeros_like(direction))
         variance = float(a @ form @ a)
         step = np.rint(np.log(own / own.max() + 1e-8) / 0.01)
-        number, counts = np.unique(step, return_inverse=True, return_counts=True)[1:]
-        order, ends = np.argsort(number, kind="stable"), np.cumsum(counts)
-        terms = (factors[order[end - count : end]] for count, end in zip(counts, ends, strict=True))
+        number, self.counts = np.unique(step, return_inverse=True, return_counts=True)[1:]
+        order, ends = np.argsort(number, kind="stable"), np.cumsum(self.counts)
+        terms = (factors[order[end - count : end]] for count, end in zip(self.counts, ends, strict=True))
         products = np.array([(f.T @ f).ravel() for f in terms])
-        mean = np.bincount(number, own) / counts
-        return cls(mean / variance, counts, products / variance, a / np.sqrt(variance), form)
+        self.own = np.bincount(number, own) / self.counts / variance
+        self.products, self.estimate, self.form = products / variance, a / np.sqrt(variance), form
 
     def _parts(self, s: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
         """Logarithm of phi without b's part (m,), and the factor that b adds (m,), negative from the root on."""

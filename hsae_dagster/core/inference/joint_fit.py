@@ -283,8 +283,22 @@ def _area(outcome: np.ndarray, predicted: np.ndarray, strata: np.ndarray) -> Cal
 
 
 def trained(x: Matrix, y: np.ndarray, clusters: np.ndarray, x_holdout: Matrix, task: str) -> Predictions:
-    """Predict the holdout from a ridge or L2-logistic model fitted elsewhere; its penalty by 5 folds of clusters."""
-    values = _with_chosen_penalty(x, y, clusters, task)(x_holdout)
+    """Predict the holdout from a ridge or L2-logistic model fitted elsewhere.
+
+    Its penalty is that of the best mean score over 5 folds of clusters, the strongest of equals.
+    """
+    grid = np.logspace(3, -2, 6) if task == "regression" else np.logspace(2, -2, 5)
+    folds = cluster_folds(clusters, 5, 0)
+    means = []
+    for penalty in grid:
+        scores = []
+        for train, test in folds:
+            if task == "classification" and len(np.unique(y[train])) < 2:
+                continue
+            predicted = _fitted(task, float(penalty), x[train], y[train])(x[test])
+            scores.append(score(task, y[test], predicted))
+        means.append(float(np.nanmean(scores)) if np.isfinite(scores).any() else -np.inf)
+    values = _fitted(task, float(grid[int(np.argmax(means))]), x, y)(x_holdout)
     return Predictions(values, np.zeros(len(values), dtype=np.int64))
 
 
@@ -354,22 +368,6 @@ def cluster_folds(clusters: np.ndarray, folds: int, seed: int) -> list[tuple[np.
     folds = max(2, min(folds, n_groups))
     fold = (np.random.default_rng(seed).permutation(n_groups) % folds)[groups]
     return [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(folds) if (fold == f).any()]
-
-
-def _with_chosen_penalty(x: Matrix, y: np.ndarray, clusters: np.ndarray, task: str) -> Callable[[Matrix], np.ndarray]:
-    """A fit on all rows with the penalty of the best mean score over 5 folds, the strongest of equals."""
-    grid = np.logspace(3, -2, 6) if task == "regression" else np.logspace(2, -2, 5)
-    folds = cluster_folds(clusters, 5, 0)
-    means = []
-    for penalty in grid:
-        values = []
-        for train, test in folds:
-            if task == "classification" and len(np.unique(y[train])) < 2:
-                continue
-            predicted = _fitted(task, float(penalty), x[train], y[train])(x[test])
-            values.append(score(task, y[test], predicted))
-        means.append(float(np.nanmean(values)) if np.isfinite(values).any() else -np.inf)
-    return _fitted(task, float(grid[int(np.argmax(means))]), x, y)
 
 
 def _fitted(task: str, penalty: float, x: Matrix, y: np.ndarray) -> Callable[[Matrix], np.ndarray]:

@@ -70,6 +70,7 @@ _MOST_COMPARED = 1_500
 # heading is known again; fewer shared runs are what writers of one kind have in common.
 _RUN, _RUNS, _LEAST_RUNS = 5, 4, 0.1
 _MARK = "~"
+_MARKED = pl.col("key").str.starts_with(_MARK)
 
 
 @dataclass(frozen=True)
@@ -269,7 +270,7 @@ def _runs(text: str) -> list[str]:
 
 def holdout_fingerprint(keys: pl.DataFrame) -> str:
     """Fingerprint of a holdout: its texts with their labels, whatever clusters, controls or order they have."""
-    parts = [hash_json([key, label]) for key, label in _texts_of(keys).iter_rows()]
+    parts = [hash_json([key, label]) for key, label in keys.filter(~_MARKED).iter_rows()]
     return set_fingerprint(parts, "holdout")[:16]
 
 
@@ -281,14 +282,9 @@ def one_holdout(first: pl.DataFrame, second: pl.DataFrame, *, same_column: bool 
     against the rest, put them in opposite order wherever they differ. The same texts with an outcome of another order
     are another question, hence another holdout, unless both outcomes are classes of one column.
     """
-    if _shared(_texts_of(first), _texts_of(second), _LEAST_SHARE, any_order=same_column):
+    if _shared(first.filter(~_MARKED), second.filter(~_MARKED), _LEAST_SHARE, any_order=same_column):
         return True
-    marked = pl.col("key").str.starts_with(_MARK)
-    return _shared(first.filter(marked), second.filter(marked), _LEAST_RUNS, any_order=same_column)
-
-
-def _texts_of(keys: pl.DataFrame) -> pl.DataFrame:
-    return keys.filter(~pl.col("key").str.starts_with(_MARK))
+    return _shared(first.filter(_MARKED), second.filter(_MARKED), _LEAST_RUNS, any_order=same_column)
 
 
 def _shared(first: pl.DataFrame, second: pl.DataFrame, least: float, *, any_order: bool) -> bool:
