@@ -195,8 +195,8 @@ class Fidelity:
     def tells_apart(self) -> bool:
         """Whether firing texts are judged yes more often than silent ones beyond doubt (95 % intervals apart).
 
-        All firing texts that were judged count here, weak ones too: a small split has few strong ones, and the
-        question is only whether the concept has anything to do with the neuron.
+        Weak ones count too: a small split has few strong ones, and all that is asked is whether the concept has
+        anything to do with the neuron.
         """
         hits = round(self.natural_recall * self.n_firing)
         return wilson_interval(hits, self.n_firing)[0] > self.false_positive_interval[1]

@@ -196,8 +196,7 @@ class HypothesisTest:
     """What the holdout says about one hypothesis.
 
     Attributes:
-        separation: the effect that is shown and decides: marginal (see the module's docstring), or with text length and
-            controls held constant where controls were declared.
+        separation: the effect that is shown and decides: `adjusted` where controls were declared, else `plain`.
         partial: effect with all other hypotheses and the controls held constant (outcome units; average marginal
             effect of a logit for 0/1 outcomes).
         n: observations with an annotation.
@@ -205,9 +204,9 @@ class HypothesisTest:
         n_clusters: clusters among the n.
         prevalence: n_with / n.
         flags: doubts, in words and by name (`core.inference.partial_effects`).
-        adjusted: the marginal effect with text length and declared controls held constant, without the other concepts.
+        adjusted: the effect with text length and declared controls held constant, without the other concepts.
         inflation: variance inflation of the concept beside the other concepts and the controls; NaN if not tested.
-        plain: the marginal effect, whatever was declared.
+        plain: the marginal effect, with nothing held constant.
         rank: the same effect as `separation` on the outcome's ranks, as shares of 1; of regression only.
         missing: share of the observations without an annotation.
         worst: the effect if the missing answers are those that speak most against it; only from 1 % missing.
