@@ -203,7 +203,7 @@ class Grower:
         self._forms = np.array([len(family.forms) for family in table.families], dtype=np.int64)
         self._exact = vectors.astype(np.float64)
         self._likeness: dict[int, np.ndarray] = {}
-        self._faced = self._products = np.zeros(0)
+        self._faced, self._products = np.zeros(0), np.zeros((0, 2))
 
     def grow(self, residual: Residual, seed: int, able: np.ndarray, price: float) -> Group:
         """The group that grows from one family.

@@ -53,15 +53,15 @@ def subgroup_effects(
             continue
         comparable = _enough(design, column, judged & ~inside, min_positives)
         parts = (design.concepts, design.outcome, design.clusters, design.controls)
-        within = HoldoutDesign(*(part[inside] for part in parts), design.task)
+        concepts, outcome, clusters, controls = (part[inside] for part in parts)
         found.append(
             SubgroupEffect(
                 covariate=covariate,
                 level=str(level),
                 n=int(inside.sum()),
-                n_with=int((within.concepts[:, column] != 0).sum()),
-                n_clusters=len(np.unique(within.clusters)),
-                effect=separation(within, column),
+                n_with=int((concepts[:, column] != 0).sum()),
+                n_clusters=len(np.unique(clusters)),
+                effect=separation(HoldoutDesign(concepts, outcome, clusters, controls, design.task), column),
                 difference=_difference(design, column, judged, inside) if comparable else NO_EFFECT_ESTIMATED,
             )
         )
