@@ -74,7 +74,7 @@ def measure(project: Project, name: str) -> dict[str, Any]:
     return {
         "unit": corpus.unit_kind,
         "distinct units": corpus.units.height,
-        "metric": scorer.metric,
+        "metric": fits[0].metric,
         "fits": {fit.name: fit.value for fit in fits},
         "selected": neurons.height,
         # Of most texts of a neuron's: the middle one fires on so many.

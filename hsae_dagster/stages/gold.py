@@ -25,7 +25,7 @@ from hsae_dagster.core.inference.annotation_error import (
 )
 from hsae_dagster.core.inference.cluster_robust import NO_EFFECT_ESTIMATED
 from hsae_dagster.core.inference.effects import HypothesisTest
-from hsae_dagster.core.inference.partial_effects import TOO_FEW_JUDGED, Flag
+from hsae_dagster.core.inference.partial_effects import Flag
 from hsae_dagster.core.observations import TextUnits, text_keys, text_rows
 from hsae_dagster.core.selection.stability import rows_that_test
 from hsae_dagster.dataset.discovery import Dataset
@@ -451,6 +451,6 @@ def _with(test: HypothesisTest, found: Corrected) -> HypothesisTest:
         return test
     if found.note:
         why = f"the sample that the model judged is too small for it: {found.note}".replace("labelled", "judged")
-        flags = (Flag(TOO_FEW_JUDGED, f"{why}. Raise annotation.distil.sample"), *test.flags)
+        flags = (Flag("too few judged", f"{why}. Raise annotation.distil.sample"), *test.flags)
         return replace(test, separation=NO_EFFECT_ESTIMATED, flags=flags)
     return replace(test, separation=found.corrected, basis="distilled")

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from hsae_dagster.core.concepts.fidelity import column
 from hsae_dagster.core.hypothesis import Hypothesis, NearCopy
 from hsae_dagster.core.inference import joint_fit
-from hsae_dagster.core.inference.partial_effects import REVERSED_BETWEEN_SUBGROUPS, Flag
+from hsae_dagster.core.inference.partial_effects import Flag
 from hsae_dagster.core.inference.subgroups import SubgroupEffect, correct, subgroup_effects, turns_round
 from hsae_dagster.core.observations import HoldoutDesign, observation_matrix, pool_codes
 from hsae_dagster.core.selection import variants
@@ -69,7 +69,7 @@ def with_subgroups(hypothesis: Hypothesis, effects: tuple[SubgroupEffect, ...], 
     if turned is None:
         return replace(hypothesis, subgroups=effects)
     up, down = (f"{one.covariate} = {one.level}" for one in turned)
-    doubt = Flag(REVERSED_BETWEEN_SUBGROUPS, f"its effect is positive where {up} and negative where {down}")
+    doubt = Flag("reversed between subgroups", f"its effect is positive where {up} and negative where {down}")
     test = replace(hypothesis.test, flags=(*hypothesis.test.flags, doubt))
     return replace(hypothesis, subgroups=effects, test=test)
 

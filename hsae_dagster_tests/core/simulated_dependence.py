@@ -25,15 +25,16 @@ def earlier_p(design: HoldoutDesign, column: int) -> float:
     """The p-value of the rule before: CR2 or model, Bell and McCaffrey's degrees of freedom, one cluster column."""
     h, y = design.concepts[:, column], design.outcome
     groups = np.unique(design.clusters, return_inverse=True)[1]
-    n_groups = int(groups.max()) + 1
     if design.task == "pairwise":
         return sign_flip_p(np.bincount(groups, h * (y - 0.5)))
     x = np.column_stack([h, np.ones_like(h)])
     q, r = np.linalg.qr(x)
     beta = np.linalg.solve(r, q.T @ y)
     residual, directions = y - x @ beta, np.linalg.inv(r)[:1]
-    variance, freedom = cluster_robust._cr2(q, residual, directions, groups, n_groups)
-    model = cluster_robust._moulton(q, residual, directions, groups, n_groups, exchangeable=True)
+    variance, freedom = cluster_robust._cr2(q, residual, directions, groups)
+    correlation = cluster_robust.within_correlation(residual, groups)
+    error_variance = float(residual @ residual) / (len(y) - 2)
+    model = cluster_robust._moulton(q @ directions.T, groups, correlation, error_variance)
     error = float(np.sqrt(max(variance[0], model[0])))
     return float(2 * stats.t.sf(abs(beta[0]) / error, freedom[0])) if error > 0 else 0.0
 

@@ -136,14 +136,14 @@ def test_exemplars_are_short_typical_and_alike() -> None:
     n_words = np.full(21, 8)
     n_words[[0, 1, 10]] = [2, 17, 400]
     found = typical_units(activation, rows, vectors, n_words, coherent=0.5)
-    assert {0, 1, 10} & {unit for each in found for unit in each.units} == set()
-    assert [len(each.units) for each in found] == [1, MOST_SENTENCES, 1, MOST_SENTENCES]
+    assert {0, 1, 10} & {unit for each in found for unit in each} == set()
+    assert [len(each) for each in found] == [1, MOST_SENTENCES, 1, MOST_SENTENCES]
     for each in found:
-        assert (vectors[list(each.units)] @ vectors[list(each.units)].T).min() >= 0.5
-    assert {each.units[0] // 10 for each in found} == {0, 1}, "one set for each of the two things"
+        assert (vectors[list(each)] @ vectors[list(each)].T).min() >= 0.5
+    assert {each[0] // 10 for each in found} == {0, 1}, "one set for each of the two things"
     assert typical_units(activation, rows, vectors, np.full(21, 2), coherent=0.5) == []
     strict = typical_units(activation, rows, vectors, n_words, coherent=0.999)
-    assert [len(each.units) for each in strict] == [1, 1], "what is not coherent does not stand together"
+    assert [len(each) for each in strict] == [1, 1], "what is not coherent does not stand together"
 
 
 def test_boilerplate_makes_sentences_alike_by_chance() -> None:
@@ -162,5 +162,5 @@ def test_boilerplate_makes_sentences_alike_by_chance() -> None:
 def test_columns_hold_where_any_sentence_of_the_set_is_close_enough() -> None:
     close = np.array([[0.5, 0.7], [0.49, 0.2], [0.1, 0.6]], dtype=np.float32)
     columns = columns_at(close, [[0], [0, 1]], (0.5, 0.6))
-    assert columns.toarray().astype(int).tolist() == [[1, 0, 1, 1], [0, 0, 0, 0], [0, 0, 1, 1]]
+    assert columns.astype(int).tolist() == [[1, 0, 1, 1], [0, 0, 0, 0], [0, 0, 1, 1]]
     assert columns_at(close, [], (0.5, 0.6)).shape == (3, 0)

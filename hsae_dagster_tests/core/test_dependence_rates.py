@@ -41,7 +41,7 @@ def test_degrees_of_freedom_are_those_of_imbens_and_kolesar(correlation):
     x = np.column_stack([rng.normal(size=n) + (groups % 3 == 0), np.ones(n)])
     q, r = np.linalg.qr(x)
     directions, residual = np.linalg.inv(r), rng.normal(size=n)
-    _, freedom = _cr2(q, residual, directions, groups, 12, correlation)
+    _, freedom = _cr2(q, residual, directions, groups, correlation)
     errors = (1 - correlation) * np.eye(n) + correlation * (groups[:, None] == groups)
     for j, direction in enumerate(directions):
         columns = []
@@ -61,11 +61,11 @@ def law_and_parts(x, groups, correlation):
     direction, n_groups = np.linalg.inv(r)[0], groups[-1] + 1
     sums = np.column_stack([np.bincount(groups, column) for column in q.T])
     along, gram = np.empty((n_groups, x.shape[1])), np.empty((n_groups, x.shape[1], x.shape[1]))
-    for block, block_gram, _, open_, vectors in _blocks(q, np.zeros(len(x)), groups, n_groups):
+    for block, block_gram, _, open_, vectors in _blocks(q, np.zeros(len(x)), groups):
         along[block], gram[block] = _along(direction, open_, vectors), block_gram
     own, factors = _covariance(along, gram, sums, correlation)
     form = _form((1 - correlation) * np.eye(x.shape[1]) + correlation * sums.T @ sums)
-    return _Law.of(direction, own, factors, form), direction, q, along
+    return _Law(direction, own, factors, form), direction, q, along
 
 
 @pytest.mark.parametrize("each", [2, 3, 20])
@@ -108,7 +108,7 @@ def test_the_law_is_how_often_t_is_so_large_by_simulation(level, correlation):
         seen = float((t > c).mean())
         assert law.tail(c) == pytest.approx(seen, abs=4 * np.sqrt(seen * (1 - seen) / len(t)) + 1e-4)
     assert law.tail(law.beyond_in(0.05)) == pytest.approx(0.05, rel=1e-4)
-    robust = _cr2(q, residual[:, 0], direction[None], groups, 10)[0]
+    robust = _cr2(q, residual[:, 0], direction[None], groups)[0]
     assert np.sum(np.square(parts), axis=0)[:1] == pytest.approx(robust)
 
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from hsae_dagster.core.inference.effects import benjamini_hochberg, bonferroni_count, holm, separation, test_hypotheses
+from hsae_dagster.core.inference.effects import benjamini_hochberg, holm, separation, test_hypotheses
+from hsae_dagster.core.inference.plan import Look, corrected
 from hsae_dagster.core.observations import HoldoutDesign
 from hsae_dagster.errors import MethodError
 from hsae_dagster_tests.core.simulated_designs import make_design, numbers, small_design, turn_round, with_column
@@ -154,8 +155,9 @@ def test_corrections_by_hand():
     p = np.array([0.01, 0.04, np.nan, 0.03])
     np.testing.assert_allclose(holm(p), [0.03, 0.06, np.nan, 0.06])
     np.testing.assert_allclose(benjamini_hochberg(p), [0.03, 0.04, np.nan, 0.04])
-    assert bonferroni_count(p, 0.05) == 1
-    assert bonferroni_count(np.array([np.nan]), 0.05) == 0
+    look = Look(1, "plan", True, {})
+    assert corrected(p, ["a", "b", "c", "d"], look, 0.05).bonferroni == 1
+    assert corrected(np.array([np.nan]), ["a"], look, 0.05).bonferroni == 0
 
 
 def test_a_concept_that_nearly_one_cluster_alone_has_is_not_tested():

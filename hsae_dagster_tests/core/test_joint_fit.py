@@ -103,7 +103,7 @@ def test_weights_of_the_bootstrap_are_repeated_rows():
 
 def test_no_bootstrap_no_interval():
     x, y, group = signal(4)
-    fit = Score("classification", group, 0, 0).fit("x", "trained", y, x[:, 0])
+    fit = Score("classification", group, 0, 0).fit("x", "trained", y, Predictions(x[:, 0], np.zeros(len(y))))
     assert np.isnan(fit.low)
     assert fit.metric == "AUC"
 

@@ -20,7 +20,7 @@ from hsae_dagster.core.concepts.claims import (
     least_similarity,
     typical_units,
 )
-from hsae_dagster.core.concepts.words import SIGN_CUES, WORD_CUES, TermTable, count_words, has_sign, occurrences
+from hsae_dagster.core.concepts.words import SIGN_CUES, WORD_CUES, TermTable, count_words
 from hsae_dagster.core.inference.joint_fit import phi_matrix
 from hsae_dagster.core.observations import TextUnits
 from hsae_dagster.errors import MethodError
@@ -35,13 +35,11 @@ class Gains:
 
     Attributes:
         sums: (p,) product with the residual.
-        left: (p,) squared length of the column beside the basis.
         explained: (p,) share of the outcome's squares that it would explain.
         strength: (p,) signed cluster-robust t statistic of its coefficient (CR0).
     """
 
     sums: np.ndarray
-    left: np.ndarray
     explained: np.ndarray
     strength: np.ndarray
 
@@ -57,7 +55,7 @@ class Watched:
 
     def __init__(self, columns: sp.csc_matrix, clusters: np.ndarray) -> None:
         """Prepare; `clusters` are (n,) int64 from 0."""
-        self.across = columns.T.tocsr() if columns.dtype == np.float64 else columns.T.tocsr().astype(np.float64)
+        self.across = columns.T.tocsr().astype(np.float64, copy=False)
         self._clusters = int(clusters.max(initial=-1)) + 1
         data, rows, p = self.across.data, self.across.indices, columns.shape[1]
         column = np.repeat(np.arange(p), np.diff(self.across.indptr))
@@ -87,12 +85,11 @@ class Watched:
 
 
 class Residual:
-    """An outcome, and what a basis of columns leaves of it.
+    """What a basis of columns leaves of an outcome y, which is `basis @ basis.T @ y + values`.
 
     Attributes:
         values: (n,) float64, the residual.
         basis: (n, q) float64 with orthonormal columns.
-        coefficients_of: the outcome is `basis @ basis.T @ y + values`.
     """
 
     def __init__(self, outcome: np.ndarray, held: np.ndarray, clusters: np.ndarray) -> None:
@@ -103,9 +100,11 @@ class Residual:
             held: (n, c) float64: an intercept (none for pairs) and controls.
             clusters: (n,) int64 from 0.
         """
-        self.outcome, self.clusters = outcome, clusters
-        self.n_clusters = int(clusters.max(initial=-1)) + 1
-        self.basis = _orthonormal(held) if held.shape[1] else np.zeros((len(outcome), 0))
+        self.clusters = clusters
+        self.basis = np.zeros((len(outcome), 0))
+        if held.shape[1]:
+            left, spread, _ = np.linalg.svd(held, full_matrices=False)
+            self.basis = left[:, spread > 1e-10 * max(float(spread.max(initial=0.0)), _TINY)]
         self.values = outcome - self.basis @ (self.basis.T @ outcome)
         self.total = float(self.values @ self.values)
 
@@ -115,24 +114,15 @@ class Residual:
         return max(float(self.values @ self.values) / max(len(self.values) - self.basis.shape[1], 1), _TINY)
 
     def gains(self, columns: "sp.csc_matrix | Watched") -> Gains:
-        """What each column of a sparse (n, p) matrix would add beside the basis.
-
-        Args:
-            columns: the matrix, or one that is asked about again and again (`Watched`).
-        """
+        """What each column of a sparse (n, p) matrix, or of one that is asked about again, would add to the basis."""
         watched = columns if isinstance(columns, Watched) else Watched(columns, self.clusters)
         sums = np.asarray(watched.across @ self.values).ravel()
         seen = watched.products(self.basis)
-        squares = watched.squares
-        left = squares - (seen**2).sum(axis=1)
-        able = left > _TINY * np.maximum(squares, 1.0)
-        safe = np.where(able, left, 1.0)
-        explained = np.where(able, sums**2 / safe / max(self.total, _TINY), 0.0)
-        # The products r_i (x_i - Q Q'x_i), summed within clusters; the second part is dense in i, so it is taken
-        # cluster by cluster: sum over i in g of r_i Q_i.
-        scores = self._cluster_scores(watched, seen)
-        spread = np.sqrt(np.maximum(scores, _TINY))
-        return Gains(sums, left, explained, np.where(able, sums / spread, 0.0))
+        left = watched.squares - (seen**2).sum(axis=1)
+        able = left > _TINY * np.maximum(watched.squares, 1.0)
+        explained = np.where(able, sums**2 / np.where(able, left, 1.0) / max(self.total, _TINY), 0.0)
+        spread = np.sqrt(np.maximum(self._cluster_scores(watched, seen), _TINY))
+        return Gains(sums, explained, np.where(able, sums / spread, 0.0))
 
     def gain(self, column: np.ndarray) -> tuple[float, float]:
         """Share explained and strength (see `Gains`) of one column (n,)."""
@@ -146,14 +136,17 @@ class Residual:
         return product**2 / left / max(self.total, _TINY), strength
 
     def _cluster_scores(self, watched: "Watched", seen: np.ndarray) -> np.ndarray:
-        """(p,) sum over clusters of the squared cluster sums of residual times column beside the basis."""
+        """(p,) sum over clusters of the squared cluster sums of residual times column beside the basis.
+
+        Those are of r_i (x_i - Q Q'x_i); the second part is dense in i, so it is taken cluster by cluster, with
+        |own - basis seen'|² = |own|² - 2 own·(basis seen') + seen (basis'basis) seen'.
+        """
         own = watched.cluster_sums(self.values)
-        # |own - basis seen'|² = |own|² - 2 own·(basis seen') + seen (basis'basis) seen'
         squares = np.bincount(watched.owners, weights=own.data**2, minlength=own.shape[1])
         if not self.basis.shape[1]:
             return squares
         n = len(self.values)
-        groups = sp.csr_matrix((self.values, (self.clusters, np.arange(n))), shape=(self.n_clusters, n))
+        groups = sp.csr_matrix((self.values, (self.clusters, np.arange(n))), shape=(own.shape[0], n))
         basis = np.asarray(groups @ self.basis)
         cross = ((own.T @ basis) * seen).sum(axis=1)
         return squares - 2 * np.asarray(cross).ravel() + ((seen @ (basis.T @ basis)) * seen).sum(axis=1)
@@ -168,11 +161,6 @@ class Residual:
         fresh /= length
         self.basis = np.column_stack([self.basis, fresh])
         self.values = self.values - fresh * (fresh @ self.values)
-
-
-def _orthonormal(held: np.ndarray) -> np.ndarray:
-    left, spread, _ = np.linalg.svd(held, full_matrices=False)
-    return left[:, spread > 1e-10 * max(float(spread.max(initial=0.0)), _TINY)]
 
 
 # Terms that a group lists at most, inflections included.
@@ -200,20 +188,14 @@ class Group:
 
     def terms(self, table: TermTable) -> tuple[str, ...]:
         """Every term of the group, all inflections, in the order in which the families joined."""
-        return tuple(form for family in self.families for form in table.families[family].forms)
+        return table.forms_of(self.families)
 
 
 class Grower:
     """Grows groups of one term table for one set of observations."""
 
     def __init__(self, table: TermTable, vectors: np.ndarray, design: sp.csr_matrix) -> None:
-        """Prepare.
-
-        Args:
-            table: terms and the texts that hold them.
-            vectors: (families, d) float32 unit vectors of the families' names.
-            design: (n, texts) CSR, see the module's docstring.
-        """
+        """Prepare; vectors are the families', (families, d) float32 of unit length, the design (n, texts) CSR."""
         self.table, self.design = table, design
         self.columns: sp.csc_matrix = (design @ table.matrix).tocsc()
         self._across = design.T.tocsr()
@@ -221,7 +203,7 @@ class Grower:
         self._forms = np.array([len(family.forms) for family in table.families], dtype=np.int64)
         self._exact = vectors.astype(np.float64)
         self._likeness: dict[int, np.ndarray] = {}
-        self._faced: tuple[np.ndarray, _Faced] | None = None
+        self._faced, self._products = np.zeros(0), np.zeros((0, 2))
 
     def grow(self, residual: Residual, seed: int, able: np.ndarray, price: float) -> Group:
         """The group that grows from one family.
@@ -232,8 +214,10 @@ class Grower:
             able: (families,) bool, which may join: their own association has the seed's sign.
             price: squares of the outcome that a further term must explain.
         """
-        faced = self._face(residual)
-        state = _State.start(self._rows(seed), faced)
+        self._face(residual)
+        texts, width = self._products.shape
+        empty = _State(np.zeros(texts, dtype=bool), 0.0, np.zeros(width - 2), 0.0, np.zeros(texts))
+        state = self._joined(empty, seed)
         families, forms, alike = [seed], int(self._forms[seed]), self._alike(seed)
         sign = float(np.sign(state.product)) or 1.0
         while True:
@@ -243,11 +227,11 @@ class Grower:
             candidates = np.flatnonzero(fits)
             if not len(candidates):
                 break
-            best = state.best([self._rows(int(family)) for family in candidates], faced, sign)
+            best = self._best(state, candidates, sign)
             if best is None:
                 break
             family = int(candidates[best])
-            grown = state.joined(self._rows(family), faced)
+            grown = self._joined(state, family)
             if grown.explained < state.explained + price or np.sign(grown.product) != sign:
                 break
             state = grown
@@ -256,14 +240,16 @@ class Grower:
             alike = alike + self._alike(family)
         return Group(tuple(families), sign, state.explained, state.holds)
 
-    def _face(self, residual: Residual) -> "_Faced":
-        """Products with a residual, kept until it changes."""
-        if self._faced is None or self._faced[0] is not residual.values:
-            products = np.column_stack(
+    def _face(self, residual: Residual) -> None:
+        """Products (texts, 2 + q) of each text with a residual, its weight, and its products with the basis.
+
+        They are kept until the residual changes.
+        """
+        if self._faced is not residual.values:
+            self._faced = residual.values
+            self._products = np.column_stack(
                 [self._across @ residual.values, self._weight, np.asarray(self._across @ residual.basis)]
             )
-            self._faced = residual.values, _Faced(self.design, self._across, products)
-        return self._faced[1]
 
     def _alike(self, family: int) -> np.ndarray:
         """(families,) products of all vectors with one."""
@@ -275,20 +261,37 @@ class Grower:
         matrix = self.table.matrix
         return matrix.indices[matrix.indptr[family] : matrix.indptr[family + 1]]
 
+    def _joined(self, state: "_State", family: int) -> "_State":
+        rows = self._rows(family)
+        fresh = rows[~state.holds[rows]]
+        holds = state.holds.copy()
+        holds[fresh] = True
+        column = np.asarray(self.design @ holds.astype(np.float64))
+        added = self._products[fresh].sum(axis=0)
+        product, seen = state.product + float(added[0]), state.seen + added[2:]
+        return _State(holds, product, seen, float(column @ column), self._across @ column)
 
-@dataclass(frozen=True)
-class _Faced:
-    """What growing reads of a residual.
+    def _best(self, state: "_State", candidates: np.ndarray, sign: float) -> int | None:
+        """Position of the family that would explain most; None if none has fresh texts of its sign.
 
-    Attributes:
-        design: (n, texts) CSR.
-        across: its transpose, CSR.
-        products: (texts, 2 + q) float64: of each text with the residual, its weight, of it with the basis.
-    """
-
-    design: sp.csr_matrix
-    across: sp.csr_matrix
-    products: np.ndarray
+        The squared length of a pair's column is that of disjoint texts, which is right but for pairs of which both
+        texts are fresh; `_joined` computes it exactly.
+        """
+        of_each = [self._rows(int(family)) for family in candidates]
+        rows = np.concatenate(of_each)
+        fresh = ~state.holds[rows]
+        starts = np.concatenate([[0], np.cumsum([len(own) for own in of_each])])
+        kept = np.concatenate([[0], np.cumsum(fresh)])[starts]
+        shape = (len(candidates), len(state.holds))
+        members = sp.csr_matrix((np.ones(int(fresh.sum())), rows[fresh], kept), shape=shape)
+        sums = members @ self._products
+        product, added, seen = state.product + sums[:, 0], sums[:, 1], state.seen + sums[:, 2:]
+        left = state.square + 2 * (members @ state.turned) + added - (seen**2).sum(axis=1)
+        value = np.where(
+            (left > 1e-9) & (added > 0) & (np.sign(product) == sign), product**2 / np.maximum(left, 1e-9), -1
+        )
+        best = int(value.argmax())
+        return best if value[best] > 0 else None
 
 
 @dataclass(frozen=True)
@@ -301,47 +304,10 @@ class _State:
     square: float
     turned: np.ndarray
 
-    @staticmethod
-    def start(rows: np.ndarray, faced: _Faced) -> "_State":
-        texts, width = faced.products.shape
-        empty = _State(np.zeros(texts, dtype=bool), 0.0, np.zeros(width - 2), 0.0, np.zeros(texts))
-        return empty.joined(rows, faced)
-
     @property
     def explained(self) -> float:
         left = self.square - float(self.seen @ self.seen)
         return self.product**2 / left if left > 1e-9 else 0.0
-
-    def joined(self, rows: np.ndarray, faced: _Faced) -> "_State":
-        fresh = rows[~self.holds[rows]]
-        holds = self.holds.copy()
-        holds[fresh] = True
-        column = np.asarray(faced.design @ holds.astype(np.float64))
-        added = faced.products[fresh].sum(axis=0)
-        return _State(
-            holds, self.product + float(added[0]), self.seen + added[2:], float(column @ column), faced.across @ column
-        )
-
-    def best(self, candidates: Sequence[np.ndarray], faced: _Faced, sign: float) -> int | None:
-        """Position of the candidate (rows of texts) that would explain most; None if none has fresh texts of its sign.
-
-        The squared length of a pair's column is that of disjoint texts, which is right but for pairs of which both
-        texts are fresh; `joined` computes it exactly.
-        """
-        rows = np.concatenate(candidates)
-        fresh = ~self.holds[rows]
-        starts = np.concatenate([[0], np.cumsum([len(own) for own in candidates])])
-        kept = np.concatenate([[0], np.cumsum(fresh)])[starts]
-        shape = (len(candidates), len(self.holds))
-        members = sp.csr_matrix((np.ones(int(fresh.sum())), rows[fresh], kept), shape=shape)
-        sums = members @ faced.products
-        product, added, seen = self.product + sums[:, 0], sums[:, 1], self.seen + sums[:, 2:]
-        left = self.square + 2 * (members @ self.turned) + added - (seen**2).sum(axis=1)
-        value = np.where(
-            (left > 1e-9) & (added > 0) & (np.sign(product) == sign), product**2 / np.maximum(left, 1e-9), -1
-        )
-        best = int(value.argmax())
-        return best if value[best] > 0 else None
 
 
 def strongest_seeds(strength: np.ndarray, explained: np.ndarray, most: int) -> Sequence[int]:
@@ -384,44 +350,31 @@ class Pool:
         return Pool(tuple(meanings[j] for j in first), neurons[first], kept, tuple(sources[j] for j in first))
 
     @staticmethod
-    def of(
-        meanings: Sequence[Meaning], neurons: Sequence[int], columns: Sequence[np.ndarray], n_texts: int, source: str
-    ) -> "Pool":
-        """From one (texts,) bool for each candidate."""
-        dense = sp.csc_matrix((np.column_stack(columns) if columns else np.zeros((n_texts, 0))).astype(np.float32))
-        return Pool(tuple(meanings), np.array(neurons, dtype=np.int64), dense, (source,) * len(meanings))
+    def of(meanings: Sequence[Meaning], neurons: Sequence[int] | np.ndarray, holds: np.ndarray, source: str) -> "Pool":
+        """From (texts, candidates) bool."""
+        columns = sp.csc_matrix(holds.astype(np.float32))
+        return Pool(tuple(meanings), np.array(neurons, dtype=np.int64), columns, (source,) * len(meanings))
+
+    @staticmethod
+    def of_texts(meanings: Sequence[Meaning], texts: Sequence[str], source: str) -> "Pool":
+        """Of claims that need no neuron, and no similarity, to be judged."""
+        return Pool.of(meanings, [-1] * len(meanings), judge(meanings, texts) == 1, source)
 
 
 def style_pool(texts: Sequence[str]) -> Pool:
     """Style cues, closed word classes and length bands of n texts."""
     meanings: list[Meaning] = [Cue(name) for name in (*WORD_CUES, *SIGN_CUES)]
-    words = sorted({word for own in WORD_CUES.values() for word in own})
-    place = {word: column for column, word in enumerate(words)}
-    found = occurrences(texts, words).tocsc()
-    columns = [
-        np.asarray(found[:, [place[word] for word in own]].sum(axis=1)).ravel() > 0 for own in WORD_CUES.values()
-    ]
-    columns += [has_sign(name, texts) for name in SIGN_CUES]
     n_words = np.array([count_words(text) for text in texts])
     low, high = (int(value) for value in np.quantile(n_words, _BANDS))
     if (n_words > low).any():
         meanings.append(Length(low, most=True))
-        columns.append(n_words <= low)
     if high > low and (n_words < high).any():
         meanings.append(Length(high, most=False))
-        columns.append(n_words >= high)
-    return Pool.of(meanings, [-1] * len(meanings), columns, len(texts), "style")
+    return Pool.of_texts(meanings, texts, "style")
 
 
 def neuron_groups(fires: sp.csc_matrix, neurons: Sequence[int], table: TermTable, vectors: np.ndarray) -> Pool:
-    """Word groups of each neuron: its terms, grouped by the closeness of their own vectors.
-
-    Args:
-        fires: (texts, q) float32 CSC of ones, where each of q neurons fires.
-        neurons: (q,) their columns.
-        table: terms of the same texts.
-        vectors: (families, d) float32 unit vectors of the families' names.
-    """
+    """Word groups of each neuron (see `Spoken`): its terms, grouped by the closeness of their own vectors."""
     phi = phi_matrix(table.matrix, fires)
     meanings: list[Meaning] = []
     sources: list[int] = []
@@ -430,10 +383,11 @@ def neuron_groups(fires: sp.csc_matrix, neurons: Sequence[int], table: TermTable
         order = np.argsort(-phi[:, q], kind="stable")[:_TERMS]
         top = [int(j) for j in order if phi[j, q] >= _LEAST_PHI]
         for families in _grouped(top, table, vectors):
-            meanings.append(WordGroup(tuple(form for j in families for form in table.families[j].forms)))
+            meanings.append(WordGroup(table.forms_of(families)))
             sources.append(int(neuron))
             columns.append(np.asarray(table.matrix[:, families].sum(axis=1)).ravel() > 0)
-    return Pool.of(meanings, sources, columns, fires.shape[0], "neuron")
+    holds = np.array(columns, dtype=bool).reshape(len(columns), fires.shape[0]).T
+    return Pool.of(meanings, sources, holds, "neuron")
 
 
 def _grouped(top: list[int], table: TermTable, vectors: np.ndarray) -> list[list[int]]:
@@ -461,7 +415,7 @@ def _grouped(top: list[int], table: TermTable, vectors: np.ndarray) -> list[list
 
 def _adds(family: int, members: list[int], table: TermTable) -> bool:
     """Whether a family can hold where no member does: "slow service" cannot beside "slow", and wastes a place."""
-    listed = [f" {form} " for j in members for form in table.families[j].forms]
+    listed = [f" {form} " for form in table.forms_of(members)]
     return any(not any(known in f" {form} " for known in listed) for form in table.families[family].forms)
 
 
@@ -493,14 +447,9 @@ def neuron_exemplars(units: Units, neurons: Sequence[int]) -> Pool:
     owners: list[int] = []
     for neuron in neurons:
         span = slice(units.codes.indptr[neuron], units.codes.indptr[neuron + 1])
-        found = typical_units(
-            units.codes.data[span],
-            units.codes.indices[span],
-            units.vectors,
-            n_words,
-            coherent=max(least, SIMILARITIES[0]),
-        )
-        sets += [each.units for each in found if _printable(units.texts, each.units)]
+        activation, fired = units.codes.data[span], units.codes.indices[span]
+        found = typical_units(activation, fired, units.vectors, n_words, coherent=max(least, SIMILARITIES[0]))
+        sets += [each for each in found if _printable(units.texts, each)]
         owners += [int(neuron)] * (len(sets) - len(owners))
     used = sorted({unit for members in sets for unit in members})
     place = {unit: column for column, unit in enumerate(used)}
@@ -512,8 +461,7 @@ def neuron_exemplars(units: Units, neurons: Sequence[int]) -> Pool:
         for members in sets
         for similarity in similarities
     ]
-    neurons_of = np.repeat(np.array(owners, dtype=np.int64), len(similarities))
-    return Pool(tuple(meanings), neurons_of, columns, ("neuron",) * len(meanings))
+    return Pool.of(meanings, np.repeat(owners, len(similarities)), columns, "neuron")
 
 
 def _printable(texts: Sequence[str], members: Sequence[int]) -> bool:
@@ -542,12 +490,7 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Source:
-    """Where ready candidates come from: texts alone, or neurons. One of both is given.
-
-    Attributes:
-        of_texts: makes candidates of n texts.
-        of_neurons: makes candidates of what neurons say.
-    """
+    """Where candidates come from: n texts alone, or what neurons say. One of both is given."""
 
     of_texts: Callable[[Sequence[str]], Pool] | None = None
     of_neurons: Callable[[Spoken], Pool] | None = None
@@ -564,9 +507,7 @@ def _own_source(own: Own) -> Source:
             fault = _fault(each)
             if fault:
                 raise own.wrong(fault)
-        distinct = list(dict.fromkeys(found))
-        holds = judge(distinct, texts) == 1
-        return Pool.of(distinct, [-1] * len(distinct), list(holds.T), len(texts), own.path)
+        return Pool.of_texts(list(dict.fromkeys(found)), texts, own.path)
 
     return Source(of_texts=of_texts)
 
@@ -607,18 +548,12 @@ def text_pools(sources: Sequence[str], texts: Sequence[str]) -> dict[str, Pool]:
 
 
 def all_candidates(sources: Sequence[str], ready: Mapping[str, Pool], said: Spoken) -> Pool:
-    """Ready candidates of all sources, in their order.
-
-    Args:
-        sources: names of `SOURCES`.
-        ready: of `text_pools`.
-        said: by neurons; there may be none.
-    """
-    parts = []
+    """Candidates of the named sources, in their order: ready ones (`text_pools`), and of what neurons said."""
+    parts = [Pool.of([], [], np.zeros((said.fires.shape[0], 0), dtype=bool), "")]
     for name in sources:
         make = SOURCES.find(name).of_neurons
-        if make and not said.neurons:
-            continue
-        parts.append(make(said) if make else ready[name])
-    empty = Pool.of([], [], [], said.fires.shape[0], "")
-    return Pool.together(parts or [empty])
+        if not make:
+            parts.append(ready[name])
+        elif said.neurons:
+            parts.append(make(said))
+    return Pool.together(parts)

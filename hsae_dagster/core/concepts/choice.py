@@ -133,12 +133,8 @@ def choose_claims(
 ) -> tuple[list[Pick], list[Path]]:
     """The claims to test, in the order in which they were taken, and the paths of every setting that was tried.
 
-    Args:
-        learned: observations.
-        pool: (texts, candidates) float32 CSC of ones: which texts hold which ready candidate.
-        vocabulary: terms over the same texts.
-        limits: most claims, least texts.
-        seed: of the folds.
+    The pool, (texts, candidates) float32 CSC of ones, says which texts hold which ready candidate; the vocabulary is of
+    the same texts, the seed that of the folds.
     """
     paths = _paths(learned, pool, vocabulary, limits, [(price, 1.0) for price in PRICES], seed)
     if learned.vectors is not None:
@@ -250,7 +246,7 @@ class Chooser:
             if best is None or best.worth <= 0:
                 break
             if best.column is not None:
-                best = replace(best, holds=_texts_of(self.pool, best.column))
+                best = replace(best, holds=self.pool[:, [best.column]].toarray().ravel() > 0)
             column = np.asarray(learned.design @ best.holds.astype(np.float64))
             # What is told of a claim is by the labels, whatever it was chosen on.
             explained, strength = labels.gain(column)
@@ -258,7 +254,9 @@ class Chooser:
             residual.take(column)
             if labels is not residual:
                 labels.take(column)
-            able &= np.abs(_phis(self._here, self._size, best.holds & self.used, int(self.used.sum()))) <= MOST_ALIKE
+            here = best.holds & self.used
+            common = self._here.T @ here.astype(np.float64)
+            able &= np.abs(phis(common, self._size, int(here.sum()), int(self.used.sum()))) <= MOST_ALIKE
         return picks
 
     def _best_ready(self, residual: Residual, able: np.ndarray, price: float) -> Pick | None:
@@ -301,21 +299,9 @@ class Chooser:
         return best
 
 
-def _texts_of(pool: sp.csc_matrix, column: int) -> np.ndarray:
-    holds = np.zeros(pool.shape[0], dtype=bool)
-    holds[pool.indices[pool.indptr[column] : pool.indptr[column + 1]]] = True
-    return holds
-
-
-def _phis(pool: sp.csc_matrix, size: np.ndarray, holds: np.ndarray, n: int) -> np.ndarray:
-    """(candidates,) φ of each column of the pool with one claim, over n texts."""
-    return phis(np.asarray(pool.T @ holds.astype(np.float64)).ravel(), size, int(holds.sum()), n)
-
-
 def path_scores(part: Learned, unseen: Learned, picks: list[Pick], n: int) -> np.ndarray:
     """(n + 1,) R² or AUC on some observations of the first k claims as fitted on others; of none first."""
-    train, test = _holding(part, picks), _holding(unseen, picks)
-    found = [fit(part.task, *_predicted(part, unseen, train[:, :k], test[:, :k])) for k in range(len(picks) + 1)]
+    found = [fit(part.task, *predicted(part, unseen, picks[:k])) for k in range(len(picks) + 1)]
     return np.array(found + [found[-1]] * (n - len(picks)))
 
 
@@ -325,7 +311,14 @@ def predicted(part: Learned, unseen: Learned, picks: list[Pick]) -> tuple[np.nda
     What is held constant is fitted beside the claims and taken out of a numeric outcome, so that claims alone are
     scored.
     """
-    return _predicted(part, unseen, _holding(part, picks), _holding(unseen, picks))
+    c = part.held.shape[1]
+    holds = np.array([pick.holds for pick in picks], dtype=np.float64).reshape(len(picks), part.design.shape[1]).T
+    beside = np.column_stack([part.held, part.design @ holds])
+    weights = np.linalg.lstsq(beside, part.outcome, rcond=None)[0]
+    said = np.asarray(unseen.design @ holds) @ weights[c:]
+    if part.task == "regression":
+        return unseen.outcome - unseen.held @ weights[:c], said
+    return unseen.outcome + (0.5 if part.task == "pairwise" else 0.0), said
 
 
 def fit(task: str, outcome: np.ndarray, said: np.ndarray) -> float:
@@ -333,18 +326,3 @@ def fit(task: str, outcome: np.ndarray, said: np.ndarray) -> float:
     if task == "regression":
         return 1 - float(((outcome - said) ** 2).sum()) / max(float((outcome**2).sum()), 1e-12)
     return score(task, outcome, said)
-
-
-def _holding(learned: Learned, picks: list[Pick]) -> np.ndarray:
-    """(n, picks) float64: which observations have which claim."""
-    holds = np.array([pick.holds for pick in picks], dtype=np.float64).reshape(len(picks), learned.design.shape[1]).T
-    return np.asarray(learned.design @ holds)
-
-
-def _predicted(part: Learned, unseen: Learned, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    c = part.held.shape[1]
-    weights = np.linalg.lstsq(np.column_stack([part.held, train]), part.outcome, rcond=None)[0]
-    said = test @ weights[c:]
-    if part.task == "regression":
-        return unseen.outcome - unseen.held @ weights[:c], said
-    return unseen.outcome + (0.5 if part.task == "pairwise" else 0.0), said

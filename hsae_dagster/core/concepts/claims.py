@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
-import scipy.sparse as sp
 
 from hsae_dagster.core.concepts.words import SIGN_CUES, WORD_CUES, count_words, has_sign, occurrences
 from hsae_dagster.errors import MethodError
@@ -197,16 +196,9 @@ def judge(meanings: Sequence[Meaning], texts: Sequence[str], closeness: Closenes
         elif isinstance(meaning, Length):
             n_words = np.array([count_words(text) for text in texts])
             answers[:, j] = n_words <= meaning.words if meaning.most else n_words >= meaning.words
-    _judge_sentences(answers, meanings, texts, closeness)
-    return answers
-
-
-def _judge_sentences(
-    answers: np.ndarray, meanings: Sequence[Meaning], texts: Sequence[str], closeness: Closeness | None
-) -> None:
     quoting = [(j, meaning) for j, meaning in enumerate(meanings) if isinstance(meaning, Sentences)]
     if not quoting:
-        return
+        return answers
     if closeness is None:
         raise MethodError("A claim quotes sentences, so similarity must be measured; pass the embedder.")
     sentences = list(dict.fromkeys(sentence for _, meaning in quoting for sentence in meaning.sentences))
@@ -214,6 +206,7 @@ def _judge_sentences(
     for j, meaning in quoting:
         columns = [sentences.index(sentence) for sentence in meaning.sentences]
         answers[:, j] = likeness[:, columns].max(axis=1) >= meaning.similarity
+    return answers
 
 
 def terms_of(meaning: Meaning | None) -> tuple[str, ...]:
@@ -251,13 +244,6 @@ _BLOCK = 2**22
 _DRAWN = 20_000
 
 
-@dataclass(frozen=True)
-class Exemplars:
-    """Rows of units that stand for a claim, most typical first."""
-
-    units: tuple[int, ...]
-
-
 def least_similarity(vectors: np.ndarray, rng: np.random.Generator) -> float:
     """The similarity below which two units of a corpus are called alike for its boilerplate.
 
@@ -272,17 +258,13 @@ def least_similarity(vectors: np.ndarray, rng: np.random.Generator) -> float:
 
 
 def typical_units(
-    activation: np.ndarray,
-    units: np.ndarray,
-    vectors: np.ndarray,
-    n_words: np.ndarray,
-    *,
-    coherent: float,
-) -> list[Exemplars]:
+    activation: np.ndarray, units: np.ndarray, vectors: np.ndarray, n_words: np.ndarray, *, coherent: float
+) -> list[tuple[int, ...]]:
     """Sets of exemplars of one neuron, at most four: one sentence, and up to three that are close to each other.
 
-    Its activations (f,) are those of the units that fire it, rows (f,) of `vectors` (units, d), of unit length, and of
-    `n_words` (units,). Any two exemplars of one claim need a cosine of `coherent`.
+    Each set is of rows of units, most typical first. The neuron's activations (f,) are those of the units that fire it,
+    rows (f,) of `vectors` (units, d), of unit length, and of `n_words` (units,). Any two exemplars of one claim need a
+    cosine of `coherent`.
     """
     short = (n_words[units] >= _FEWEST_WORDS) & (n_words[units] <= _MOST_WORDS)
     order = np.lexsort((units[short], -activation[short]))[:_STRONGEST]
@@ -290,7 +272,7 @@ def typical_units(
     if not len(rows):
         return []
     alike = vectors[rows] @ vectors[rows].T
-    found: list[Exemplars] = []
+    found: list[tuple[int, ...]] = []
     left = np.ones(len(rows), dtype=bool)
     for _ in range(_CENTRES):
         if not left.any():
@@ -299,9 +281,9 @@ def typical_units(
         typical = np.where(left, (alike * strength[None, :] * left[None, :]).sum(axis=1), -np.inf)
         centre = int(typical.argmax())
         members = _spread(centre, alike, coherent)
-        found.append(Exemplars((int(rows[centre]),)))
+        found.append((int(rows[centre]),))
         if len(members) > 1:
-            found.append(Exemplars(tuple(int(rows[m]) for m in members)))
+            found.append(tuple(int(rows[m]) for m in members))
         left &= alike[centre] < coherent
     return found
 
@@ -331,13 +313,10 @@ def closest(sentences: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     return out
 
 
-def columns_at(likeness: np.ndarray, sets: Sequence[Sequence[int]], similarities: Sequence[float]) -> sp.csc_matrix:
-    """(texts, sets × similarities) CSC: which texts have some sentence of each set at each similarity."""
-    parts = []
-    for members in sets:
-        top = likeness[:, list(members)].max(axis=1)
-        parts += [top >= similarity for similarity in similarities]
-    return sp.csc_matrix(np.column_stack(parts).astype(np.float32)) if parts else sp.csc_matrix((len(likeness), 0))
+def columns_at(likeness: np.ndarray, sets: Sequence[Sequence[int]], similarities: Sequence[float]) -> np.ndarray:
+    """(texts, sets × similarities) bool: which texts have some sentence of each set at each similarity."""
+    parts = [likeness[:, list(members)].max(axis=1) >= least for members in sets for least in similarities]
+    return np.column_stack(parts) if parts else np.zeros((len(likeness), 0), dtype=bool)
 
 
 def reasons(
@@ -345,41 +324,22 @@ def reasons(
 ) -> list[list[tuple[str, ...]]]:
     """For each text and claim, the words that were found or the unit that is closest; empty where it does not hold.
 
-    A cue of signs or a length is explained by its own name, and a phrase, None among the meanings, not at all.
-
-    Args:
-        meanings: the claims.
-        texts: n texts.
-        holds: (n, claims) bool.
-        closeness: of units with quoted sentences; without it, sentences are not explained.
+    `holds` is (texts, claims) bool. A cue of signs or a length is explained by its own name; a phrase, None among the
+    meanings, not at all, and without `closeness` neither are quoted sentences.
     """
     found: list[list[tuple[str, ...]]] = [[()] * len(meanings) for _ in texts]
-    terms = sorted({term for meaning in meanings for term in terms_of(meaning)})
-    place = {term: j for j, term in enumerate(terms)}
-    where = occurrences(texts, terms)
+    listed = sorted({term for meaning in meanings for term in terms_of(meaning)})
+    place = {term: j for j, term in enumerate(listed)}
+    where = occurrences(texts, listed)
     present = [set(where.indices[where.indptr[i] : where.indptr[i + 1]].tolist()) for i in range(len(texts))]
     for j, meaning in enumerate(meanings):
-        own = terms_of(meaning)
-        for i in np.flatnonzero(holds[:, j]):
-            if own:
-                found[i][j] = tuple(term for term in own if place[term] in present[i])
-            elif meaning is not None and not isinstance(meaning, Sentences):
-                found[i][j] = (meaning.claim,)
-    _closest_units(found, meanings, texts, holds, closeness)
-    return found
-
-
-def _closest_units(
-    found: list[list[tuple[str, ...]]],
-    meanings: Sequence[Meaning | None],
-    texts: Sequence[str],
-    holds: np.ndarray,
-    closeness: Closeness | None,
-) -> None:
-    for j, meaning in enumerate(meanings):
         rows = np.flatnonzero(holds[:, j]).tolist()
-        if closeness is None or not isinstance(meaning, Sentences) or not rows:
-            continue
-        likeness, units = closeness([texts[i] for i in rows], meaning.sentences)
-        for i, best, own in zip(rows, likeness.argmax(axis=1), units, strict=True):
-            found[i][j] = (own[int(best)],)
+        if isinstance(meaning, Sentences) and closeness is not None and rows:
+            likeness, units = closeness([texts[i] for i in rows], meaning.sentences)
+            for i, best, own in zip(rows, likeness.argmax(axis=1), units, strict=True):
+                found[i][j] = (own[int(best)],)
+        elif meaning is not None and not isinstance(meaning, Sentences):
+            terms = terms_of(meaning)
+            for i in rows:
+                found[i][j] = tuple(t for t in terms if place[t] in present[i]) if terms else (meaning.claim,)
+    return found

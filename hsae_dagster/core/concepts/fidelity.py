@@ -65,11 +65,11 @@ def find_places(
     vectors = unit_length(np.concatenate(list(blocks)))
     n, neurons = codes.shape
     unit, likeness = np.zeros((n, neurons), dtype=np.int32), np.zeros((n, neurons), dtype=np.float32)
-    for j, (low, high) in enumerate(bounds):
+    for j, bound in enumerate(bounds):
         activation = codes[:, [j]].toarray()[:, 0]
         fires = activation > 0
         unit[:, j], _ = _largest(units, unit_codes[:, [j]].toarray()[:, 0])
-        strong = np.flatnonzero(fires & (activation >= low) & (activation <= high))
+        strong = np.flatnonzero(_strong(activation, bound))
         if not len(strong):
             continue
         direction = vectors[units.rows[units.starts[strong] + unit[strong, j]]].mean(axis=0)
@@ -118,23 +118,23 @@ def sample_examples(
     Strong texts are drawn uniformly from a percentile bin of the neuron's positive activations rather than from its
     very top, as in HypotheSAEs (arXiv 2502.04382, section 4); silent ones uniformly from all texts with activation 0,
     or, where it is known how like the strong ones they are, half of them from the nearest.
-    An odd `count` gives the strong side one more. A side with too few texts gives all it has: a shortfall is not made
-    up on the other side, so the two are never unbalanced in the direction of what happens to be plentiful.
+    An odd `count` gives the strong side one more. A side with too few texts gives all it has, and the other side does
+    not make up for it.
 
     Args:
         activation: (n,) of one neuron, >= 0.
-        bounds: lowest and highest activation that count as strong (`core.concepts.fidelity.firing_bounds`).
+        bounds: lowest and highest activation that count as strong (`firing_bounds`).
         count: texts wanted in all.
         rng: a fresh generator per candidate makes candidates see different texts.
-        top: take the strongest texts instead, whatever the bounds (the default of the package, `sample_top_zero`);
-            nothing is drawn for that side, so all candidates see the same ones. Equal activations rank by position.
-        weak: draw the other half from texts that fire, with activations between these two (a low percentile bin of
-            the positive ones, the package's `low_percentile`); never one that counts as strong.
+        top: take the strongest texts instead, whatever the bounds (the package's default, `sample_top_zero`), so that
+            all candidates see the same ones. Equal activations rank by position.
+        weak: draw the other half from texts that fire, with activations between these two (the package's
+            `low_percentile`); never one that counts as strong.
         likeness: (n,) of silent texts to strong ones (`Places`). A concept has to tell near misses apart, and texts
             drawn by chance hold few of them. Not used with `weak`.
     """
     fires = activation > 0
-    strong = fires & (activation >= bounds[0]) & (activation <= bounds[1])
+    strong = _strong(activation, bounds)
     wanted = count - count // 2
     if top:
         ranked = np.argsort(activation, kind="stable")
@@ -195,8 +195,8 @@ class Fidelity:
     def tells_apart(self) -> bool:
         """Whether firing texts are judged yes more often than silent ones beyond doubt (95 % intervals apart).
 
-        All firing texts that were judged count here, weak ones too: a small split has few strong ones, and the
-        question is only whether the concept has anything to do with the neuron.
+        Weak ones count too: a small split has few strong ones, and all that is asked is whether the concept has
+        anything to do with the neuron.
         """
         hits = round(self.natural_recall * self.n_firing)
         return wilson_interval(hits, self.n_firing)[0] > self.false_positive_interval[1]
@@ -210,6 +210,10 @@ def firing_bounds(activation: np.ndarray, percentiles: tuple[float, float]) -> t
     low, high = np.percentile(positive, percentiles)
     # The top of the training range is no ceiling for other splits.
     return float(low), float(high) if percentiles[1] < 100 else np.inf
+
+
+def _strong(activation: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
+    return (activation > 0) & (activation >= bounds[0]) & (activation <= bounds[1])
 
 
 def scoring_rows(
@@ -232,13 +236,12 @@ def measure_fidelity(annotation: np.ndarray, activation: np.ndarray, bounds: tup
     """Compare a concept's (n,) int8 annotation, 1 yes, 0 no, -1 missing, with a neuron's (n,) activation, >= 0."""
     judged = annotation != MISSING
     yes, acts = annotation[judged] == 1, activation[judged]
-    strong = (acts > 0) & (acts >= bounds[0]) & (acts <= bounds[1])
-    silent, fires = acts == 0, acts > 0
+    strong, silent = _strong(acts, bounds), acts == 0
     false_hits = int(yes[silent].sum())
     recall, fpr = _ratio(int(yes[strong].sum()), strong.sum()), _ratio(false_hits, silent.sum())
     natural = natural_agreement(annotation, activation, bounds)
     return Fidelity(
-        n_firing=int(fires.sum()),
+        n_firing=int((acts > 0).sum()),
         recall=recall,
         false_positive_interval=wilson_interval(false_hits, int(silent.sum())),
         precision=_ratio(recall, recall + fpr),
@@ -275,8 +278,7 @@ def natural_agreement(
 
 def _kinds(activation: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
     """0 for silent, 1 for weak, 2 for strong."""
-    strong = (activation > 0) & (activation >= bounds[0]) & (activation <= bounds[1])
-    return np.where(activation == 0, 0, np.where(strong, 2, 1))
+    return np.where(activation == 0, 0, np.where(_strong(activation, bounds), 2, 1))
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
@@ -293,10 +295,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
 def column(codes: sp.csc_matrix, index: int) -> np.ndarray:
     """One neuron's activations as a dense (n,) float64 vector."""
-    out = np.zeros(codes.shape[0])
-    span = slice(codes.indptr[index], codes.indptr[index + 1])
-    out[codes.indices[span]] = codes.data[span]
-    return out
+    return codes[:, [index]].toarray()[:, 0].astype(np.float64)
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -317,7 +316,7 @@ def nearest_silent(vectors: np.ndarray, activation: np.ndarray, bounds: tuple[fl
 
     Vectors (n, d) are compared by cosine; none without a strong or a silent text.
     """
-    strong = np.flatnonzero((activation > 0) & (activation >= bounds[0]) & (activation <= bounds[1]))
+    strong = np.flatnonzero(_strong(activation, bounds))
     silent = np.flatnonzero(activation == 0)
     if not len(strong) or not len(silent) or limit == 0:
         return np.zeros(0, dtype=np.int64)
@@ -330,7 +329,7 @@ def nearest_silent(vectors: np.ndarray, activation: np.ndarray, bounds: tuple[fl
         np.maximum.at(best, nearest, similar[np.arange(len(nearest)), nearest])
     found = np.flatnonzero(best > -np.inf)
     ranked = found[np.argsort(-best[found], kind="stable")][:limit]
-    return np.sort(silent[ranked]).astype(np.int64)
+    return np.sort(silent[ranked])
 
 
 MOST_WORDS = 60

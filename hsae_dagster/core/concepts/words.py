@@ -3,7 +3,7 @@
 import html
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,40 +25,34 @@ _APOSTROPHES = re.compile("[\u2018\u2019\u201b\u02bc\u00b4`]")
 _BREAK = re.compile(r"[.!?;:…。！？；：\n\r\v\f\u0085\u2028\u2029]")
 
 
-def _listed(words: str) -> tuple[str, ...]:
-    return tuple(words.split())
+def _set_of(words: str) -> frozenset[str]:
+    return frozenset(words.split())
 
 
-ARTICLES = _listed("a an the")
-DEMONSTRATIVES = _listed("this that these those")
-PRONOUNS = _listed(
-    "i me my mine myself we us our ours ourselves you your yours yourself yourselves he him his himself she her hers "
-    "herself it its itself they them their theirs themselves one ones oneself someone somebody something anyone "
-    "anybody anything everyone everybody everything nobody nothing each other another who whom whose which what "
-    "whoever whatever whichever"
-)
-AUXILIARIES = _listed(
+FUNCTION_WORDS = _set_of(
+    # Articles and demonstratives, pronouns.
+    "a an the this that these those "
+    "i me my mine myself we us our ours ourselves you your yours yourself yourselves he him his himself she her "
+    "hers herself it its itself they them their theirs themselves one ones oneself someone somebody something "
+    "anyone anybody anything everyone everybody everything nobody nothing each other another who whom whose which "
+    "what whoever whatever whichever "
+    # Auxiliaries.
     "am is are was were be been being do does did doing done have has had having can could shall should will would "
-    "may might must ought get gets got getting gotten let lets ain't"
-)
-PREPOSITIONS = _listed(
+    "may might must ought get gets got getting gotten let lets ain't "
+    # Prepositions.
     "of in on at to from by for with about against between into through during before after above below over under "
     "within along across behind beyond up down off out around near than as like onto upon toward towards per via "
-    "among amid despite since until till throughout"
-)
-CONJUNCTIONS = _listed(
-    "and or but nor so yet because although though while whereas if unless whether when whenever where wherever how "
-    "why however therefore thus hence then else either neither both"
+    "among amid despite since until till throughout "
+    # Conjunctions and adverbs that join.
+    "and or but nor so yet because although though while whereas if unless whether when whenever where wherever "
+    "how why however therefore thus hence then else either neither both"
 )
 # Neither the one nor the other: alone they say nothing, beside a content word they turn it ("too small").
-MODIFIERS = frozenset(
-    _listed(
-        "not no never very too so more most less least much many few quite rather really just only even still also "
-        "again ever always often sometimes almost nearly already such same own all any some every enough now here "
-        "there back away together apart else well way lot lots bit little"
-    )
+MODIFIERS = _set_of(
+    "not no never very too so more most less least much many few quite rather really just only even still also "
+    "again ever always often sometimes almost nearly already such same own all any some every enough now here "
+    "there back away together apart else well way lot lots bit little"
 )
-FUNCTION_WORDS = frozenset(ARTICLES + DEMONSTRATIVES + PRONOUNS + AUXILIARIES + PREPOSITIONS + CONJUNCTIONS)
 
 
 def plain(text: str) -> str:
@@ -198,13 +192,15 @@ class TermTable:
     families: tuple[Family, ...]
     matrix: sp.csc_matrix
 
+    def forms_of(self, columns: Sequence[int]) -> tuple[str, ...]:
+        """All inflections of some families, in order."""
+        return tuple(form for column in columns for form in self.families[column].forms)
+
 
 def occurrences(texts: Sequence[str], terms: Sequence[str]) -> sp.csr_matrix:
     """Which terms occur in which texts: (texts, terms) float32 CSR of ones.
 
-    Args:
-        texts: n texts.
-        terms: each one or several words, as `words_of` gives them, joined by spaces.
+    A term is one or several words, as `words_of` gives them, joined by spaces.
     """
     place: dict[str, list[tuple[tuple[str, ...], int]]] = {}
     for column, term in enumerate(terms):
@@ -265,21 +261,13 @@ def supported_terms(
     A word is one of its own if it is no function word; a pair needs a content word beside another one or a modifier
     ("too small"). With few clusters the demand falls to a tenth of them (at least 2; none when all texts are of one).
 
-    Args:
-        texts: n training texts.
-        clusters: (n,) their keys.
-        min_texts: texts that a family needs.
-        min_clusters: clusters that it needs, where there are ten times as many.
-        taken: terms that may not be used: values of the table's own columns, as words joined by spaces.
+    Clusters are (texts,) keys; `taken` terms, words joined by spaces, may not be used (values of the table's columns).
     """
     ids, numbers, owner = _numbered(texts)
     n_clusters = len(np.unique(clusters))
     need = 1 if n_clusters < 2 else max(2, min(min_clusters, n_clusters // 10 or 2))
-    content = np.array([_is_content(word) for word in ids], dtype=bool)
-    fit = content | np.array([word in MODIFIERS for word in ids], dtype=bool)
-    rows, keys = _pairs(numbers, owner, content, fit, len(ids))
-    names = list(ids)
-    forms, of_text, of_form = _forms(rows, keys, names, taken)
+    rows, keys = _occurring(ids, numbers, owner)
+    forms, of_text, of_form = _forms(rows, keys, ids, taken)
     return _families(forms, of_text, of_form, len(texts), np.unique(clusters, return_inverse=True)[1], min_texts, need)
 
 
@@ -287,7 +275,7 @@ def _is_content(word: str) -> bool:
     return len(word) > 1 and not _HAS_DIGIT.search(word) and word not in MODIFIERS and not is_function_word(word)
 
 
-def _numbered(texts: Sequence[str]) -> tuple[Mapping[str, int], np.ndarray, np.ndarray]:
+def _numbered(texts: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Words by number, all texts' word numbers one after another (-1: a break), and the text of each."""
     ids: dict[str, int] = {}
     numbers: list[int] = []
@@ -297,20 +285,18 @@ def _numbered(texts: Sequence[str]) -> tuple[Mapping[str, int], np.ndarray, np.n
         found.append(-1)
         numbers.extend(found)
         lengths.append(len(found))
-    return ids, np.array(numbers, dtype=np.int64), np.repeat(np.arange(len(texts)), lengths)
+    return list(ids), np.array(numbers, dtype=np.int64), np.repeat(np.arange(len(texts)), lengths)
 
 
-def _pairs(
-    numbers: np.ndarray, owner: np.ndarray, content: np.ndarray, fit: np.ndarray, n_words: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(text, term) of each occurrence, distinct: a word by its number, a pair by (first + 1) · n_words + second."""
-    known = numbers >= 0
-    single = known & np.append(content, False)[numbers]
-    left, right = numbers[:-1], numbers[1:]
-    fits, contents = np.append(fit, False), np.append(content, False)
-    pair = (left >= 0) & (right >= 0) & fits[left] & fits[right] & (contents[left] | contents[right])
+def _occurring(words: list[str], numbers: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(text, term) of each occurrence, distinct: a word by its number, a pair by (first + 1) · words + second."""
+    # A break, whose number is -1, finds the last entry.
+    content = np.array([*map(_is_content, words), False])
+    fits = content | np.array([*(word in MODIFIERS for word in words), False])
+    single, left, right = content[numbers], numbers[:-1], numbers[1:]
+    pair = fits[left] & fits[right] & (content[left] | content[right])
     rows = np.concatenate([owner[single], owner[:-1][pair]])
-    keys = np.concatenate([numbers[single], (left[pair] + 1) * n_words + right[pair]])
+    keys = np.concatenate([numbers[single], (left[pair] + 1) * len(words) + right[pair]])
     both = np.unique(np.stack([rows, keys]), axis=1)
     return both[0], both[1]
 

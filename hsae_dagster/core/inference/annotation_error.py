@@ -1,5 +1,6 @@
 """What annotation errors do to an effect, and how some labels by people, or by a costly judge, undo it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -71,27 +72,28 @@ def draw_gold(
     Returns:
         Positions, ascending (int64), and the probability that each had of being drawn.
     """
-    strata = gold_strata(answers, activation)
-    shares = [0.5, 0.25, 0.25] if activation is not None else [0.5, 0.0, 0.5]
-    sides = [np.flatnonzero(strata == k) for k in range(3)]
-    takes = [min(len(side), int(size * share)) for side, share in zip(sides, shares, strict=True)]
-    for k in (2, 1, 0):
-        takes[k] = min(len(sides[k]), takes[k] + size - sum(takes))
-    drawn = [rng.choice(side, size=take, replace=False) for side, take in zip(sides, takes, strict=True)]
-    chances = [np.full(take, take / max(len(side), 1)) for side, take in zip(sides, takes, strict=True)]
-    rows, probability = np.concatenate(drawn), np.concatenate(chances)
-    order = np.argsort(rows)
-    return rows[order].astype(np.int64), probability[order]
-
-
-def gold_strata(answers: np.ndarray, activation: np.ndarray | None) -> np.ndarray:
-    """(n,) stratum of each text: 0 judged yes, 1 near miss, 2 other no, -1 missing."""
     strata = np.where(answers == 1, 0, np.where(answers == 0, 2, -1))
     noes = np.flatnonzero(answers == 0)
     if activation is not None and len(noes):
         hardest = noes[np.argsort(-activation[noes], kind="stable")[: max(1, len(noes) // 10)]]
         strata[hardest[activation[hardest] > 0]] = 1
-    return strata
+    shares = [0.5, 0.25, 0.25] if activation is not None else [0.5, 0.0, 0.5]
+    sides = [np.flatnonzero(strata == k) for k in range(3)]
+    takes = [min(len(side), int(size * share)) for side, share in zip(sides, shares, strict=True)]
+    for k in (2, 1, 0):
+        takes[k] = min(len(sides[k]), takes[k] + size - sum(takes))
+    return _drawn(sides, takes, rng)
+
+
+def _drawn(
+    parts: Sequence[np.ndarray], takes: Sequence[int], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """So many of each part's positions, ascending (int64), and the probability that each had of being drawn."""
+    drawn = [rng.choice(part, size=take, replace=False) for part, take in zip(parts, takes, strict=True)]
+    chances = [np.full(take, take / max(len(part), 1)) for part, take in zip(parts, takes, strict=True)]
+    rows, probability = np.concatenate(drawn), np.concatenate(chances)
+    order = np.argsort(rows)
+    return rows[order].astype(np.int64), probability[order]
 
 
 def post_stratified(answers: np.ndarray, labelled: np.ndarray) -> np.ndarray:
@@ -131,60 +133,46 @@ def corrected_separation(
     weight = np.where(known, 1.0 / np.where(known, probability, 1.0), 0.0)
     agreement = _agreement(judged[known], truth[known], weight[known])
     with_it, without = int((truth[known] == 1).sum()), int((truth[known] == 0).sum())
+    note = ""
     if min(with_it, without) < MIN_GOLD or np.ptp(judged[known]) == 0 or np.ptp(judged) == 0:
         note = f"{with_it} labelled texts have the concept and {without} lack it (at least {MIN_GOLD} of each, judged "
         note += "yes and no, are needed)"
-        return Corrected(NO_EFFECT_ESTIMATED, NO_EFFECT_ESTIMATED, 0.0, int(known.sum()), *agreement, note)
     # What tells with from without is the clusters of the rarer side: their number is what the errors rest on.
     freedom = min(len(np.unique(clusters[known & (truth == side)])) for side in (0, 1)) - 1.0
-    if freedom < 1:
+    if not note and freedom < 1:
         note = "all labelled texts that have the concept, or lack it, belong to one cluster, so nothing can be said "
         note += "about others"
+    if note:
         return Corrected(NO_EFFECT_ESTIMATED, NO_EFFECT_ESTIMATED, 0.0, int(known.sum()), *agreement, note)
     groups = np.unique(clusters, return_inverse=True)[1]
-    people, people_row = _difference(truth, outcome, weight)
-    by_judge, judge_row = _difference(judged, outcome, weight)
-    everywhere, everyone_row = _difference(judged, outcome, np.ones(len(judged)))
-    first, second = people_row.influence, judge_row.influence - everyone_row.influence
+    people, pull, residual = _difference(truth, outcome, weight)
+    by_judge, judge_pull, judge_residual = _difference(judged, outcome, weight)
+    everywhere, all_pull, all_residual = _difference(judged, outcome, np.ones(len(judged)))
+    first, second = pull * residual, judge_pull * judge_residual - all_pull * all_residual
     by_cluster = [np.bincount(groups, values) for values in (first, second)]
     spread = float(by_cluster[1] @ by_cluster[1])
     omega = float(by_cluster[0] @ by_cluster[1]) / spread if spread > 0 else 0.0
     n_labelled = len(np.unique(groups[known]))
     errors = []
     for share in (0.0, omega):
-        pull = people_row.pull - share * (judge_row.pull - everyone_row.pull)
         seen = np.bincount(groups, first - share * second)
         robust = n_labelled / (n_labelled - 1) * float(seen @ seen)
-        errors.append(np.sqrt(max(robust, _model_variance(pull, people_row.residual, truth, known, groups))))
+        model = _model_variance(pull - share * (judge_pull - all_pull), residual, truth, known, groups)
+        errors.append(float(np.sqrt(max(robust, model))))
     corrected = people - omega * (by_judge - everywhere)
-    return Corrected(
-        gold_only=effect(people, float(errors[0]), freedom, "gold labels alone"),
-        corrected=effect(corrected, float(errors[1]), freedom, "predict-then-debias"),
-        omega=omega,
-        n_gold=int(known.sum()),
-        sensitivity=agreement[0],
-        false_positive_rate=agreement[1],
-        kappa=agreement[2],
-    )
+    gold_only = effect(people, errors[0], freedom, "gold labels alone")
+    debiased = effect(corrected, errors[1], freedom, "predict-then-debias")
+    return Corrected(gold_only, debiased, omega, int(known.sum()), *agreement)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """What each row (n,) is to a difference in means: the change with its outcome, its outcome less its side's mean."""
+def _difference(h: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """The weighted difference in means of y between h = 1 and h = 0, and of each row (n,) pull and residual.
 
-    pull: np.ndarray
-    residual: np.ndarray
-
-    @property
-    def influence(self) -> np.ndarray:
-        return self.pull * self.residual
-
-
-def _difference(h: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[float, _Rows]:
-    """The weighted difference in means of y between h = 1 and h = 0."""
+    Its pull is the change of the difference with its outcome, its residual the outcome less its side's mean.
+    """
     shares = [weight * side / float(weight @ side) for side in (h, 1 - h)]
     means = [float(share @ y) for share in shares]
-    return means[0] - means[1], _Rows(shares[0] - shares[1], y - np.where(h == 1, means[0], means[1]))
+    return means[0] - means[1], shares[0] - shares[1], y - np.where(h == 1, means[0], means[1])
 
 
 def _model_variance(
@@ -200,7 +188,7 @@ def _model_variance(
         error[rows] = np.sqrt(float(residual[rows] @ residual[rows]) / (rows.sum() - 1))
     spread, own = pull * error, np.unique(groups[known], return_inverse=True)[1]
     scaled = residual[known] / np.where(error[known] > 0, error[known], 1.0)
-    correlation = within_correlation(scaled, own, int(own.max()) + 1)
+    correlation = within_correlation(scaled, own)
     together = np.bincount(own, spread[known])
     return (1 - correlation) * float(spread @ spread) + correlation * float(together @ together)
 
@@ -289,11 +277,7 @@ def draw_sample(scores: np.ndarray, size: int, rng: np.random.Generator) -> Samp
     top = np.unique(np.argsort(-(scores.T + jitter), axis=1, kind="stable")[:, :most]) if concepts else np.arange(0)
     rest = np.setdiff1d(np.arange(n), top)
     from_top = min(size // 2, len(top))
-    parts = [(top, from_top), (rest, size - from_top)]
-    rows = np.concatenate([rng.choice(part, take, replace=False) for part, take in parts if take])
-    chance = np.concatenate([np.full(take, take / len(part)) for part, take in parts if take])
-    ascending = np.argsort(rows)
-    return Sample(rows[ascending].astype(np.int64), chance[ascending])
+    return Sample(*_drawn([top, rest], [from_top, size - from_top], rng))
 
 
 def probe_labels(
@@ -334,25 +318,14 @@ def distilled_separation(
     """The difference in mean outcome that the judge would find on all texts, from its answers on a sample.
 
     Arguments as in `corrected_separation`, with the probe's labels as the judge's and the judge's answers as people's.
+    The estimates are the same, with intervals for few judged texts of much weight: a text drawn with a chance of 5 %
+    weighs twenty, and one that is alone among many light ones hides its own error. So each text's influence is taken
+    without itself (the jackknife), and the degrees of freedom are as many as clusters of equal influence would be
+    (Satterthwaite).
     """
     found = corrected_separation(labels, outcome, clusters, answers, probability)
-    return found if found.note else _widened(found, labels, outcome, clusters, answers, probability)
-
-
-def _widened(
-    found: Corrected,
-    labels: np.ndarray,
-    outcome: np.ndarray,
-    clusters: np.ndarray,
-    answers: np.ndarray,
-    probability: np.ndarray,
-) -> Corrected:
-    """The same estimates with intervals for few judged texts of much weight.
-
-    A text drawn with a chance of 5 % weighs twenty; one that is alone among many light ones hides its own error. So
-    each text's influence is taken without itself (the jackknife), and the degrees of freedom are as many as clusters of
-    equal influence would be (Satterthwaite).
-    """
+    if found.note:
+        return found
     known = np.isfinite(answers)
     weight, judged = np.where(known, 1.0 / np.where(known, probability, 1.0), 0.0), np.where(known, answers, 0.0)
     groups = np.unique(clusters, return_inverse=True)[1]

@@ -90,7 +90,7 @@ def cluster_ols(
     exchangeable: bool = True,
     units: np.ndarray | None = None,
 ) -> list[Effect]:
-    """Least squares with the larger of CR2 and the model-based standard error (see the module's docstring).
+    """Least squares with the larger of CR2 and the model-based standard error.
 
     Args:
         x: (n, p) float64 of full column rank, with its constant column if there is one.
@@ -107,17 +107,17 @@ def cluster_ols(
     """
     n, p = x.shape
     groups = np.unique(clusters, return_inverse=True)[1]
-    n_groups = int(groups.max(initial=-1)) + 1
-    if n_groups < 2 or n <= p:
+    if groups.max(initial=0) < 1 or n <= p:
         return [NO_EFFECT_ESTIMATED] * p
     q, r = np.linalg.qr(x)
     beta = np.linalg.solve(r, q.T @ y)
     residual = y - x @ beta
     directions = np.linalg.inv(r)  # row j: the coefficient j is directions[j] @ q.T @ y
-    correlation = within_correlation(residual, groups, n_groups) if exchangeable else 0.0
-    whole = whole_clusters(q @ directions.T, groups)
-    variances, freedom = _cr2(q, residual, directions, groups, n_groups, correlation * whole)
-    model = _moulton(q, residual, directions, groups, n_groups, exchangeable=exchangeable)
+    correlation = within_correlation(residual, groups) if exchangeable else 0.0
+    weights = q @ directions.T  # (n, p): the coefficient j is weights[:, j] @ y
+    whole = whole_clusters(weights, groups)
+    variances, freedom = _cr2(q, residual, directions, groups, correlation * whole)
+    model = _moulton(weights, groups, correlation, float(residual @ residual) / (n - p))
     variances = np.maximum(variances, model * np.maximum(whole, _lumpiness(y)))
     if units is not None:
         shared, most = _shared(q, residual, directions, groups, units)
@@ -158,39 +158,43 @@ def _shared(
     pairs = np.unique(rows * n_units + numbers.ravel())
     row, unit = pairs // n_units, pairs % n_units
     plain = np.column_stack([np.bincount(unit, scores[row, k], n_units) for k in range(len(directions))])
-    left_out = _left_out(q[row], residual[row], directions, unit, n_units)
+    left_out = _left_out(q[row], residual[row], directions, unit)
     variances = variances + np.maximum((left_out**2).sum(axis=0) - (plain**2).sum(axis=0), 0.0)
     load = np.column_stack([np.bincount(unit, np.abs(weights[row, k]), n_units) for k in range(len(directions))]) ** 2
     effective = load.sum(axis=0) ** 2 / np.maximum((load**2).sum(axis=0), np.finfo(np.float64).tiny)
     return variances, np.maximum(effective - 1, 0.0)
 
 
-def _left_out(
-    q: np.ndarray, residual: np.ndarray, directions: np.ndarray, groups: np.ndarray, n_groups: int
-) -> np.ndarray:
+def _left_out(q: np.ndarray, residual: np.ndarray, directions: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """(groups, k) change of each estimate when a group's rows are left out."""
-    made = np.empty((n_groups, len(directions)))
-    for block, _, scores, open_, vectors in _blocks(q, residual, groups, n_groups):
+    made = []
+    for _, _, scores, open_, vectors in _blocks(q, residual, groups):
         grown = np.where(open_ > _SATURATED, 1.0 / np.maximum(open_, _SATURATED), 0.0)
-        made[block] = np.einsum("gij,gj,glj,gl,ki->gk", vectors, grown, vectors, scores, directions, optimize=True)
-    return made
+        made.append(np.einsum("gij,gj,glj,gl,ki->gk", vectors, grown, vectors, scores, directions, optimize=True))
+    return np.concatenate(made)
 
 
 def _blocks(
-    q: np.ndarray, residual: np.ndarray, groups: np.ndarray, n_groups: int
+    q: np.ndarray, residual: np.ndarray, groups: np.ndarray
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Clusters, as many at a time as memory allows.
 
     Which they are, their Gram matrices K_g = Q_g' Q_g, their scores Q_g' e_g, and of I - K_g the eigenvalues, between 0
     and 1, and the eigenvectors.
     """
+    p, n_groups = q.shape[1], int(groups.max()) + 1
     order = np.argsort(groups, kind="stable")
     first = np.searchsorted(groups[order], np.arange(n_groups + 1))
-    step = max(1, _BLOCK_ELEMENTS // q.shape[1] ** 2)
+    step = max(1, _BLOCK_ELEMENTS // p**2)
     for start in range(0, n_groups, step):
         stop = min(start + step, n_groups)
         rows = order[first[start] : first[stop]]
-        gram, scores = _cluster_sums(q[rows], residual[rows], groups[rows] - start, stop - start)
+        columns, of = q[rows].T, groups[rows] - start
+        gram = np.empty((stop - start, p, p))
+        for i in range(p):
+            for j in range(i + 1):
+                gram[:, i, j] = gram[:, j, i] = np.bincount(of, columns[i] * columns[j])
+        scores = np.column_stack([np.bincount(of, column * residual[rows]) for column in columns])
         leverage, vectors = np.linalg.eigh(gram)
         yield slice(start, stop), gram, scores, 1.0 - np.clip(leverage, 0.0, 1.0), vectors
 
@@ -213,17 +217,17 @@ def _lumpiness(y: np.ndarray) -> float:
     return min(1.0, 2.0 * float(np.unique(y, return_counts=True)[1].max()) / len(y))
 
 
-def within_correlation(residual: np.ndarray, groups: np.ndarray, n_groups: int) -> float:
-    """Correlation of residuals within clusters, between 0 and 1; 0 where no cluster has two rows.
+def within_correlation(residual: np.ndarray, groups: np.ndarray) -> float:
+    """Correlation of residuals within clusters (numbered from 0), between 0 and 1; 0 where no cluster has two rows.
 
     A cluster counts by its rows less one, not by its pairs of rows: the residuals of one that holds most of them are
     near 0 by the fit, and would say that there is no correlation.
     """
-    sizes = np.maximum(np.bincount(groups, minlength=n_groups), 1)
+    sizes = np.bincount(groups)
     total = float(residual @ residual)
     if (sizes == 1).all() or total == 0:
         return 0.0
-    within = np.bincount(groups, residual, n_groups) ** 2 - np.bincount(groups, residual**2, n_groups)
+    within = np.bincount(groups, residual) ** 2 - np.bincount(groups, residual**2)
     mean = float((within / sizes).sum() / (sizes - 1).sum())
     return min(max(mean / (total / len(residual)), 0.0), 1.0)
 
@@ -233,7 +237,6 @@ def _cr2(
     residual: np.ndarray,
     directions: np.ndarray,
     groups: np.ndarray,
-    n_groups: int,
     correlation: float | np.ndarray = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """CR2 variances (k,) and degrees of freedom (k,) of directions (k, p), errors equally correlated within clusters.
@@ -248,10 +251,10 @@ def _cr2(
     p, k = q.shape[1], len(directions)
     variances, trace, square = np.zeros(k), np.zeros(k), np.zeros(k)
     cross = np.zeros((k, 2 * p, 2 * p))
-    sums = np.column_stack([np.bincount(groups, q[:, i], n_groups) for i in range(p)])
+    sums = np.column_stack([np.bincount(groups, column) for column in q.T])
     rho = np.broadcast_to(correlation, (k,))
     forms = [_form((1 - r) * np.eye(p) + r * sums.T @ sums) for r in rho]
-    for block, gram, scores, open_, vectors in _blocks(q, residual, groups, n_groups):
+    for block, gram, scores, open_, vectors in _blocks(q, residual, groups):
         for j, direction in enumerate(directions):
             along = _along(direction, open_, vectors)
             variances[j] += (np.einsum("gi,gi->g", along, scores) ** 2).sum()
@@ -288,41 +291,11 @@ def _form(spread: np.ndarray) -> np.ndarray:
     return np.block([[spread, -turn], [-turn, np.zeros_like(turn)]])
 
 
-def _cluster_sums(q: np.ndarray, residual: np.ndarray, groups: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gram matrices (n, p, p) and scores (n, p) of n clusters."""
-    p = q.shape[1]
-    gram = np.empty((n, p, p))
-    for i in range(p):
-        for j in range(i + 1):
-            gram[:, i, j] = gram[:, j, i] = np.bincount(groups, q[:, i] * q[:, j], n)
-    scores = np.column_stack([np.bincount(groups, q[:, i] * residual, n) for i in range(p)])
-    return gram, scores
-
-
-def _moulton(
-    q: np.ndarray,
-    residual: np.ndarray,
-    directions: np.ndarray,
-    groups: np.ndarray,
-    n_groups: int,
-    *,
-    exchangeable: bool,
-    error: float | None = None,
-) -> np.ndarray:
-    """Variances (k,) of directions (k, p) under one error variance and one non-negative correlation within clusters.
-
-    `error` is the error variance where the model knows it (1 for the standardised residuals of a logit).
-    """
-    n, p = q.shape
-    weights = q @ directions.T  # (n, k): the estimate j is weights[:, j] @ y
-    squares = (weights**2).sum(axis=0)
-    total = float(residual @ residual)
-    error = total / (n - p) if error is None else error
-    correlation = within_correlation(residual, groups, n_groups) if exchangeable else 0.0
-    if correlation == 0:
-        return error * squares
-    sums = np.column_stack([np.bincount(groups, weights[:, j], n_groups) for j in range(weights.shape[1])])
-    return error * ((1 - correlation) * squares + correlation * (sums**2).sum(axis=0))
+def _moulton(weights: np.ndarray, groups: np.ndarray, correlation: float, error_variance: float) -> np.ndarray:
+    """Variances (k,) of estimates weights.T @ y, weights (n, k), under one error variance and one correlation."""
+    sums = np.column_stack([np.bincount(groups, column) for column in weights.T])
+    within = (1 - correlation) * (weights**2).sum(axis=0) + correlation * (sums**2).sum(axis=0)
+    return np.asarray(error_variance * within)
 
 
 def logit_margins(
@@ -366,10 +339,10 @@ def logit_margins(
     except np.linalg.LinAlgError:
         return None
     residual = (y - probability) / np.maximum(root, np.finfo(np.float64).tiny)
-    n_groups = int(groups.max()) + 1
-    correlation = within_correlation(residual, groups, n_groups) if exchangeable else 0.0
-    variances, freedom = _cr2(q, residual, directions, groups, n_groups, correlation)
-    model = _moulton(q, residual, directions, groups, n_groups, exchangeable=exchangeable, error=1.0)
+    correlation = within_correlation(residual, groups) if exchangeable else 0.0
+    variances, freedom = _cr2(q, residual, directions, groups, correlation)
+    # Standardised residuals have variance 1.
+    model = _moulton(q @ directions.T, groups, correlation, 1.0)
     errors = share * np.sqrt(np.maximum(variances, model))
     margins = share * beta[:wanted] * weight.mean()
     name = "logit average marginal effect"
@@ -418,17 +391,10 @@ def law_of_t(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, name: str, *, e
     have another law, so the variance is at least the model's, times a doubt. The law is of many rows in few clusters:
     of rows on their own it says too little (docs/inference.md).
 
-    Args:
-        x: (n, p) float64 of full column rank, with its constant column if there is one.
-        y: (n,) float64.
-        clusters: (n,) keys.
-        name: estimator's name for the record.
-        exchangeable: as in `cluster_ols`.
-
-    Returns:
-        The effect; its degrees of freedom are of the t distribution with the same 95 % interval. No p-value is 0.
-        `NO_EFFECT_ESTIMATED` as from `cluster_ols`, and where no residual is left.
+    Arguments as in `cluster_ols`. Degrees of freedom are of the t distribution with the same 95 % interval; no p-value
+    is 0. `NO_EFFECT_ESTIMATED` as from `cluster_ols`, and where no residual is left.
     """
+    from scipy.special import stdtridf
     from scipy.stats import norm
 
     n, p = x.shape
@@ -442,14 +408,14 @@ def law_of_t(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, name: str, *, e
     total = float(residual @ residual)
     if not total > 0:
         return NO_EFFECT_ESTIMATED
-    sums = np.column_stack([np.bincount(groups, q[:, i], n_groups) for i in range(p)])
+    sums = np.column_stack([np.bincount(groups, column) for column in q.T])
     rho = _unbiased_correlation(residual, groups, sums) if exchangeable else 0.0
     weights = q @ direction
-    whole = np.bincount(groups, weights, n_groups)
-    shares = (1 - rho) * np.bincount(groups, weights**2, n_groups) + rho * whole**2
+    whole = np.bincount(groups, weights)
+    shares = (1 - rho) * np.bincount(groups, weights**2) + rho * whole**2
     terms, own, factors = np.empty(n_groups), np.empty(n_groups), np.empty((n_groups, 2 * p))
     spread, sides = np.zeros((2, p, p)), (whole > 0).astype(np.int64)
-    for block, gram, scores, open_, vectors in _blocks(q, residual, groups, n_groups):
+    for block, gram, scores, open_, vectors in _blocks(q, residual, groups):
         along = _along(direction, open_, vectors)
         terms[block] = np.einsum("gi,gi->g", along, scores) ** 2
         own[block], factors[block] = _covariance(along, gram, sums[block], rho)
@@ -476,9 +442,11 @@ def law_of_t(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, name: str, *, e
     for by in (min(ratio, 1 / _UNLIKE), max(ratio, _UNLIKE)):
         grown = np.where(sides == 1, by, 1.0)
         scaled = np.column_stack([factors[:, :p], factors[:, p:] * grown[:, None]])
-        law = _Law.of(direction, own * grown, scaled, _form(spread[0] + by * spread[1]))
+        law = _Law(direction, own * grown, scaled, _form(spread[0] + by * spread[1]))
         reach, p_value = max(reach, law.beyond_in(0.05)), max(p_value, law.tail(t))
-    found = effect(estimate, deviation, _same_reach(reach), name)
+    # The degrees of freedom, at most a million, with which Student's t has this 97.5th percentile.
+    freedom = float(stdtridf(0.975, reach))
+    found = effect(estimate, deviation, min(freedom, 1e6) if freedom > 0 else 1e6, name)
     return replace(found, p_value=p_value, low=estimate - reach * deviation, high=estimate + reach * deviation)
 
 
@@ -498,8 +466,8 @@ def _unbiased_correlation(residual: np.ndarray, groups: np.ndarray, sums: np.nda
     n, (n_groups, p) = len(residual), sums.shape
     if n_groups == n:
         return 0.0
-    sizes = np.bincount(groups, minlength=n_groups)
-    between = float((np.bincount(groups, residual, n_groups) ** 2 / sizes).sum())
+    sizes = np.bincount(groups)
+    between = float((np.bincount(groups, residual) ** 2 / sizes).sum())
     inside, across = sums.T @ (sums / sizes[:, None]), sums.T @ sums
     overlap, both = float(np.trace(inside)), float(np.trace(inside @ across))
     expected = np.array(
@@ -524,7 +492,6 @@ def _one_outcome(y: np.ndarray, weights: np.ndarray, groups: np.ndarray, rho: fl
     return float(np.unique(y, return_counts=True)[1].max() / len(y)) ** min(effective)
 
 
-@dataclass(frozen=True)
 class _Law:
     """The law of an estimate b by the root of its CR2 variance, a sum of squares of z_g, one per cluster.
 
@@ -542,24 +509,17 @@ class _Law:
         form: (2 p, 2 p) J.
     """
 
-    own: np.ndarray
-    counts: np.ndarray
-    products: np.ndarray
-    estimate: np.ndarray
-    form: np.ndarray
-
-    @classmethod
-    def of(cls, direction: np.ndarray, own: np.ndarray, factors: np.ndarray, form: np.ndarray) -> "_Law":
-        """The law of `_covariance`'s parts; residuals are left."""
+    def __init__(self, direction: np.ndarray, own: np.ndarray, factors: np.ndarray, form: np.ndarray) -> None:
+        """From `_covariance`'s parts; residuals are left."""
         a = np.append(-direction, np.zeros_like(direction))
         variance = float(a @ form @ a)
         step = np.rint(np.log(own / own.max() + 1e-8) / 0.01)
-        number, counts = np.unique(step, return_inverse=True, return_counts=True)[1:]
-        order, ends = np.argsort(number, kind="stable"), np.cumsum(counts)
-        terms = (factors[order[end - count : end]] for count, end in zip(counts, ends, strict=True))
+        number, self.counts = np.unique(step, return_inverse=True, return_counts=True)[1:]
+        order, ends = np.argsort(number, kind="stable"), np.cumsum(self.counts)
+        terms = (factors[order[end - count : end]] for count, end in zip(self.counts, ends, strict=True))
         products = np.array([(f.T @ f).ravel() for f in terms])
-        mean = np.bincount(number, own) / counts
-        return cls(mean / variance, counts, products / variance, a / np.sqrt(variance), form)
+        self.own = np.bincount(number, own) / self.counts / variance
+        self.products, self.estimate, self.form = products / variance, a / np.sqrt(variance), form
 
     def _parts(self, s: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
         """Logarithm of phi without b's part (m,), and the factor that b adds (m,), negative from the root on."""
@@ -599,11 +559,3 @@ class _Law:
         while self.tail(high) > level:
             high *= 2.0
         return float(brentq(lambda c: self.tail(c) - level, high / 2 if high > 2 else 0.0, high, xtol=1e-6))
-
-
-def _same_reach(reach: float) -> float:
-    """The degrees of freedom, at most a million, with which Student's t has this 97.5th percentile."""
-    from scipy.special import stdtridf
-
-    freedom = float(stdtridf(0.975, reach))
-    return min(freedom, 1e6) if freedom > 0 else 1e6

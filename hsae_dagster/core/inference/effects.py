@@ -15,23 +15,7 @@ from hsae_dagster.core.inference.cluster_robust import (
     law_of_t,
     whole_clusters,
 )
-from hsae_dagster.core.inference.partial_effects import (
-    COLLINEAR,
-    DOMINANT_CLUSTER,
-    FEW_CLUSTERS,
-    MISSING_ANNOTATIONS,
-    NO_VARIATION,
-    ONE_CLUSTER,
-    PERFECT_PREDICTION,
-    REVERSED_BY_CONTROLS,
-    SIGN_CONFLICT,
-    TOO_FEW_POSITIVES,
-    VARIANCE_INFLATION,
-    Flag,
-    partial_effects,
-    spanned,
-    variance_inflation,
-)
+from hsae_dagster.core.inference.partial_effects import Flag, partial_effects, spanned, variance_inflation
 from hsae_dagster.core.observations import HoldoutDesign
 
 # From this share on, a claim has to survive the worst answers.
@@ -68,14 +52,9 @@ def worst_answers(h: np.ndarray, y: np.ndarray, direction: float, *, pairwise: b
 
 
 def exact_fit_p(h: np.ndarray, clusters: np.ndarray) -> float:
-    """Two-sided permutation p-value of a perfect fit.
+    """Two-sided permutation p-value of a perfect fit of a concept h (n,), 1 or 0, in clusters (n,) of keys.
 
-    Args:
-        h: (n,) 1 with the concept, else 0.
-        clusters: (n,) keys.
-
-    Returns:
-        Twice the chance that an arrangement of the concept within its bounds fits perfectly, at most 1.
+    Twice the chance that an arrangement of the concept within its bounds fits perfectly, at most 1.
     """
     from scipy.special import gammaln
 
@@ -97,11 +76,8 @@ _MANY_ITEMS = 2_000
 def sign_flip_p(scores: np.ndarray) -> float:
     """Two-sided mid-p of a sum of cluster scores, each of which could as well have had the other sign.
 
-    Args:
-        scores: (clusters,) multiples of one half; zeros say nothing.
-
-    Returns:
-        Share of signs that give a larger sum (in size), and half of those that give the same; 1 where all are zero.
+    Scores (clusters,) are multiples of one half; zeros say nothing. The share of signs that give a larger sum (in
+    size), and half of those that give the same; 1 where all scores are zero.
     """
     # In units of the largest step of which all sums are whole multiples apart, sums are one apart.
     twice = np.rint(2 * scores[scores != 0]).astype(np.int64)
@@ -220,8 +196,7 @@ class HypothesisTest:
     """What the holdout says about one hypothesis.
 
     Attributes:
-        separation: the effect that is shown and decides: marginal (see the module's docstring), or with text length and
-            controls held constant where controls were declared.
+        separation: the effect that is shown and decides: `adjusted` where controls were declared, else `plain`.
         partial: effect with all other hypotheses and the controls held constant (outcome units; average marginal
             effect of a logit for 0/1 outcomes).
         n: observations with an annotation.
@@ -229,9 +204,9 @@ class HypothesisTest:
         n_clusters: clusters among the n.
         prevalence: n_with / n.
         flags: doubts, in words and by name (`core.inference.partial_effects`).
-        adjusted: the marginal effect with text length and declared controls held constant, without the other concepts.
+        adjusted: the effect with text length and declared controls held constant, without the other concepts.
         inflation: variance inflation of the concept beside the other concepts and the controls; NaN if not tested.
-        plain: the marginal effect, whatever was declared.
+        plain: the marginal effect, with nothing held constant.
         rank: the same effect as `separation` on the outcome's ranks, as shares of 1; of regression only.
         missing: share of the observations without an annotation.
         worst: the effect if the missing answers are those that speak most against it; only from 1 % missing.
@@ -257,9 +232,7 @@ class HypothesisTest:
 def test_hypotheses(design: HoldoutDesign, *, min_positives: int = 20) -> list[HypothesisTest]:
     """Test each concept column on its own and beside the others.
 
-    Args:
-        design: the holdout.
-        min_positives: fewest observations on each side of a concept; below it the concept is not tested.
+    With fewer observations than `min_positives` on a side, a concept is not tested.
     """
     n_hypotheses = design.concepts.shape[1]
     reasons = [untestable(design, j, min_positives) for j in range(n_hypotheses)]
@@ -280,25 +253,25 @@ def _test(
     """One hypothesis; `reason` says why it cannot be tested."""
     judged = np.isfinite(design.concepts[:, j])
     n, n_with = int(judged.sum()), int((design.concepts[judged, j] != 0).sum())
+    missing = 1 - n / len(judged)
     plain = adjusted = rank = worst = NO_EFFECT_ESTIMATED
     if reason is None:
         plain, adjusted = separation(design, j), adjusted_separation(design, j)
         if design.controls_decide and not np.isfinite(adjusted.estimate):
-            reason = Flag(COLLINEAR, "text length and the declared controls determine it exactly")
-    effect = adjusted if design.controls_decide else plain
+            reason = Flag("collinear", "text length and the declared controls determine it exactly")
+    decide, effect = (adjusted_separation, adjusted) if design.controls_decide else (separation, plain)
+    doubts: list[str] = [reason] if reason else []
     if reason is None:
-        decide = adjusted_separation if design.controls_decide else separation
         if design.task == "regression":
             rank = decide(ranked(design), j)
-        if 1 - n / len(judged) >= WORTH_BOUNDING:
+        if missing >= WORTH_BOUNDING:
             worst = decide(_filled(design, j, effect.estimate), j)
-    doubts = [reason] if reason else [*_doubts(effect, beside, adjusted, n / len(judged)), *beside_flags]
-    if not reason:
+        doubts += [*_doubts(effect, beside, adjusted, missing), *beside_flags]
         doubts += _dominant_cluster(design.clusters[judged])
         if design.controls_decide and reversed_by_controls(plain, adjusted):
-            doubts.append(Flag(REVERSED_BY_CONTROLS, "without the controls its effect has the opposite sign"))
+            doubts.append(Flag("reversed by controls", "without the controls its effect has the opposite sign"))
     if vif > _LARGE_INFLATION and np.isfinite(beside.estimate):
-        doubts.append(Flag(VARIANCE_INFLATION, f"other concepts nearly determine it (variance inflation {vif:.1f})"))
+        doubts.append(Flag("variance inflation", f"other concepts nearly determine it (variance inflation {vif:.1f})"))
     return HypothesisTest(
         separation=effect if reason is None else NO_EFFECT_ESTIMATED,
         partial=beside,
@@ -311,7 +284,7 @@ def _test(
         flags=tuple(doubts),
         plain=plain,
         rank=rank,
-        missing=1 - n / len(judged),
+        missing=missing,
         worst=worst,
         basis="controls" if design.controls_decide else "plain",
     )
@@ -333,22 +306,29 @@ def _filled(design: HoldoutDesign, j: int, direction: float) -> HoldoutDesign:
 test_hypotheses.__test__ = False  # type: ignore[attr-defined]  # not a pytest function
 
 
+def _judged(
+    design: HoldoutDesign, column: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Which rows are annotated (bool), and of these the concept, outcome (of pairs less 1/2), clusters and units."""
+    rows = np.isfinite(design.concepts[:, column])
+    y = design.outcome[rows] - (0.5 if design.task == "pairwise" else 0.0)
+    units = None if design.units is None else design.units[rows]
+    return rows, design.concepts[rows, column], y, design.clusters[rows], units
+
+
 def separation(design: HoldoutDesign, column: int) -> Effect:
     """Difference in mean outcome with and without the concept (pairs: win share minus 1/2), cluster-robust."""
-    judged = np.isfinite(design.concepts[:, column])
-    h, y, clusters = design.concepts[judged, column], design.outcome[judged], design.clusters[judged]
-    units = None if design.units is None else design.units[judged]
-    if design.task == "pairwise":
-        found = cluster_ols(h[:, None], y - 0.5, clusters, "signed pairs", exchangeable=False, units=units)[0]
-        if not np.isfinite(found.p_value):
-            return found
-        if units is not None:
-            swapped = item_swap_test(h, y - 0.5, units)
-            return _more_cautious(found, *swapped) if swapped else found
-        groups = np.unique(clusters, return_inverse=True)[1]
-        scores = np.bincount(groups, h * (y - 0.5))
-        return replace(without_width_zero(found, h, clusters), p_value=sign_flip_p(scores))
-    return _least_squares(np.column_stack([h, np.ones_like(h)]), y, clusters, units, "difference in means")
+    _, h, y, clusters, units = _judged(design, column)
+    if design.task != "pairwise":
+        return _least_squares(np.column_stack([h, np.ones_like(h)]), y, clusters, units, "difference in means")
+    found = cluster_ols(h[:, None], y, clusters, "signed pairs", exchangeable=False, units=units)[0]
+    if not np.isfinite(found.p_value):
+        return found
+    if units is not None:
+        swapped = item_swap_test(h, y, units)
+        return _more_cautious(found, *swapped) if swapped else found
+    scores = np.bincount(np.unique(clusters, return_inverse=True)[1], h * y)
+    return replace(without_width_zero(found, h, clusters), p_value=sign_flip_p(scores))
 
 
 def adjusted_separation(design: HoldoutDesign, column: int) -> Effect:
@@ -356,17 +336,13 @@ def adjusted_separation(design: HoldoutDesign, column: int) -> Effect:
 
     `NO_EFFECT_ESTIMATED` where the controls tell the concept exactly.
     """
-    judged = np.isfinite(design.concepts[:, column])
-    h, y, clusters = design.concepts[judged, column], design.outcome[judged], design.clusters[judged]
+    rows, h, y, clusters, units = _judged(design, column)
     pairwise = design.task == "pairwise"
     constant = [] if pairwise else [np.ones_like(h)]
-    x = spanned(h, np.column_stack([design.controls[judged], *constant]))
+    x = spanned(h, np.column_stack([design.controls[rows], *constant]))
     if x is None:
         return NO_EFFECT_ESTIMATED
-    y = y - 0.5 if pairwise else y
-    name = "difference with controls held constant"
-    units = None if design.units is None else design.units[judged]
-    return _least_squares(x, y, clusters, units, name, pairwise=pairwise)
+    return _least_squares(x, y, clusters, units, "difference with controls held constant", pairwise=pairwise)
 
 
 def _least_squares(
@@ -422,11 +398,15 @@ def without_width_zero(found: Effect, h: np.ndarray, clusters: np.ndarray) -> Ef
     return replace(found, low=min(ends), high=max(ends))
 
 
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p-values (Holm 1979); NaN stays NaN and does not count into the family."""
-    order = _ascending(p_values)
-    stepped = p_values[order] * np.arange(len(order), 0, -1)
-    return _placed(order, np.maximum.accumulate(stepped), len(p_values))
+def holm(p_values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Holm's adjusted p-values (h,) (Holm 1979); NaN stays NaN and does not count into the family.
+
+    Of positive weights (h,) only ratios among tested hypotheses count; None for equal ones.
+    """
+    weights = np.ones(len(p_values)) if weights is None else weights
+    order = _ascending(p_values / weights)
+    remaining = np.cumsum(weights[order][::-1])[::-1]
+    return _placed(order, np.maximum.accumulate(p_values[order] / weights[order] * remaining), len(p_values))
 
 
 def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
@@ -434,12 +414,6 @@ def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
     order = _ascending(p_values)
     stepped = p_values[order] * len(order) / np.arange(1, len(order) + 1)
     return _placed(order, np.minimum.accumulate(stepped[::-1])[::-1], len(p_values))
-
-
-def bonferroni_count(p_values: np.ndarray, alpha: float, family: int | None = None) -> int:
-    """How many of the H tested p-values lie below alpha / H (or alpha / `family`, where others share the family)."""
-    tested = p_values[np.isfinite(p_values)]
-    return int((tested < alpha / max(family or len(tested), 1)).sum())
 
 
 def _ascending(p_values: np.ndarray) -> np.ndarray:
@@ -461,11 +435,11 @@ def untestable(design: HoldoutDesign, column: int, min_positives: int) -> Flag |
     with_it, without = int((h != 0).sum()), int((h == 0).sum())
     least = f"(at least {min_positives} are needed)"
     if with_it < min_positives:
-        return Flag(TOO_FEW_POSITIVES, f"only {with_it} holdout observations have the concept {least}")
+        return Flag("too few positives", f"only {with_it} holdout observations have the concept {least}")
     if design.task != "pairwise" and without < min_positives:
-        return Flag(TOO_FEW_POSITIVES, f"only {without} holdout observations lack the concept {least}")
+        return Flag("too few positives", f"only {without} holdout observations lack the concept {least}")
     if design.task != "pairwise" and np.ptp(design.outcome[judged]) == 0:
-        return Flag(NO_VARIATION, "all holdout observations have the same outcome")
+        return Flag("no variation", "all holdout observations have the same outcome")
     return _one_cluster(h, design.clusters[judged], design.task)
 
 
@@ -476,32 +450,27 @@ def _one_cluster(h: np.ndarray, clusters: np.ndarray, task: str) -> Flag | None:
         sizes = np.unique(clusters[side], return_counts=True)[1].astype(np.float64)
         if len(sizes) < 2 or sizes.sum() ** 2 / (sizes**2).sum() < _LEAST_EFFECTIVE:
             share = "all" if len(sizes) < 2 else f"{sizes.max() / sizes.sum():.0%} of the"
-            alone = (
-                f"{share} holdout observations that {has} belong to one cluster, so nothing can be said about others"
-            )
-            return Flag(ONE_CLUSTER, alone)
+            alone = f"{share} holdout observations that {has} belong to one cluster"
+            return Flag("one cluster", f"{alone}, so nothing can be said about others")
     return None
 
 
-def _doubts(effect: Effect, beside: Effect, adjusted: Effect, judged: float) -> list[str]:
-    """Flags of a tested hypothesis that do not come from the joint model; `judged` is the share with an annotation."""
+def _doubts(effect: Effect, beside: Effect, adjusted: Effect, missing: float) -> list[str]:
+    """Flags of a tested hypothesis that do not come from the joint model; `missing` is a share of annotations."""
     doubts: list[str] = []
-    if 1 - judged > _MANY_MISSING:
-        doubts.append(Flag(MISSING_ANNOTATIONS, f"{1 - judged:.0%} of its annotations are missing"))
+    if missing > _MANY_MISSING:
+        doubts.append(Flag("missing annotations", f"{missing:.0%} of its annotations are missing"))
     if effect.standard_error == 0:
         leak = "it predicts the outcome without a single error; check that the texts do not contain the label"
-        doubts.append(Flag(PERFECT_PREDICTION, leak))
+        doubts.append(Flag("perfect prediction", leak))
     elif effect.degrees_of_freedom < _FEW_DEGREES:
-        few = (
-            f"few clusters distinguish texts with it from those without: {effect.degrees_of_freedom:.1f} degrees of "
-            "freedom"
-        )
-        doubts.append(Flag(FEW_CLUSTERS, few))
+        few = "few clusters distinguish texts with it from those without"
+        doubts.append(Flag("few clusters", f"{few}: {effect.degrees_of_freedom:.1f} degrees of freedom"))
     if effect.estimate * beside.estimate < 0:
-        doubts.append(Flag(SIGN_CONFLICT, "separation and partial effect have opposite signs"))
+        doubts.append(Flag("sign conflict", "separation and partial effect have opposite signs"))
     if reversed_by_controls(effect, adjusted):
         turned = "its effect changes sign once text length and controls are held constant"
-        doubts.append(Flag(REVERSED_BY_CONTROLS, turned))
+        doubts.append(Flag("reversed by controls", turned))
     return doubts
 
 
@@ -509,14 +478,8 @@ def _dominant_cluster(clusters: np.ndarray) -> list[str]:
     """A flag where one cluster holds so many observations that errors rest on it."""
     sizes = np.unique(clusters, return_counts=True)[1]
     share = float(sizes.max() / sizes.sum())
-    if share < _LARGE_CLUSTER:
-        return []
-    return [
-        Flag(
-            DOMINANT_CLUSTER,
-            f"one cluster holds {share:.0%} of the observations, so its standard errors are unreliable",
-        )
-    ]
+    doubt = f"one cluster holds {share:.0%} of the observations, so its standard errors are unreliable"
+    return [Flag("dominant cluster", doubt)] if share >= _LARGE_CLUSTER else []
 
 
 def reversed_by_controls(effect: Effect, adjusted: Effect) -> bool:

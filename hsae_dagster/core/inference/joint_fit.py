@@ -157,29 +157,19 @@ class Score:
     bootstrap: int
     seed: int
 
-    @property
-    def metric(self) -> str:
-        """`R2` or `AUC`."""
-        return "R2" if self.task == "regression" else "AUC"
-
-    def fit(self, name: str, how: str, outcome: np.ndarray, predicted: np.ndarray | Predictions) -> Fit:
-        """Score predictions (n,) against outcomes (n,); a bare array counts as the predictions of one model."""
-        values, folds = (predicted, None) if isinstance(predicted, np.ndarray) else (predicted.values, predicted.folds)
-        measure = _measure(self.task, outcome, values, folds)
-        low, high = self._interval(measure)
-        return Fit(name, self.metric, measure(np.ones(len(outcome))), low, high, how)
+    def fit(self, name: str, how: str, outcome: np.ndarray, predicted: Predictions) -> Fit:
+        """Score predictions (n,) against outcomes (n,)."""
+        measure = _measure(self.task, outcome, predicted.values, predicted.folds)
+        metric = "R2" if self.task == "regression" else "AUC"
+        return Fit(name, metric, measure(np.ones(len(outcome))), *self._interval(measure), how)
 
     def _interval(self, measure: Callable[[np.ndarray], float]) -> tuple[float, float]:
         """Percentiles over draws of whole clusters, a drawn row weighing as often as it was drawn."""
         groups = np.unique(self.clusters, return_inverse=True)[1]
         n_groups = int(groups.max()) + 1
         rng = np.random.default_rng(self.seed)
-        draws = np.array(
-            [
-                measure(np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)[groups].astype(float))
-                for _ in range(self.bootstrap)
-            ]
-        )
+        drawn = (rng.integers(n_groups, size=n_groups) for _ in range(self.bootstrap))
+        draws = np.array([measure(np.bincount(draw, minlength=n_groups)[groups].astype(float)) for draw in drawn])
         finite = draws[np.isfinite(draws)]
         if finite.size < 20:
             return (np.nan, np.nan)
@@ -293,8 +283,22 @@ def _area(outcome: np.ndarray, predicted: np.ndarray, strata: np.ndarray) -> Cal
 
 
 def trained(x: Matrix, y: np.ndarray, clusters: np.ndarray, x_holdout: Matrix, task: str) -> Predictions:
-    """Predict the holdout from a ridge or L2-logistic model fitted elsewhere; its penalty by 5 folds of clusters."""
-    values = _with_chosen_penalty(x, y, clusters, task)(x_holdout)
+    """Predict the holdout from a ridge or L2-logistic model fitted elsewhere.
+
+    Its penalty is that of the best mean score over 5 folds of clusters, the strongest of equals.
+    """
+    grid = np.logspace(3, -2, 6) if task == "regression" else np.logspace(2, -2, 5)
+    folds = cluster_folds(clusters, 5, 0)
+    means = []
+    for penalty in grid:
+        scores = []
+        for train, test in folds:
+            if task == "classification" and len(np.unique(y[train])) < 2:
+                continue
+            predicted = _fitted(task, float(penalty), x[train], y[train])(x[test])
+            scores.append(score(task, y[test], predicted))
+        means.append(float(np.nanmean(scores)) if np.isfinite(scores).any() else -np.inf)
+    values = _fitted(task, float(grid[int(np.argmax(means))]), x, y)(x_holdout)
     return Predictions(values, np.zeros(len(values), dtype=np.int64))
 
 
@@ -304,8 +308,7 @@ def cross_fitted(
     """Predictions of each row by a lightly penalised linear or logistic model that never saw its cluster.
 
     Columns are brought to the scale of the training folds, so that the penalty weighs them alike. For 0/1 outcomes
-    there are no more folds than leave five clusters in each (see the module's docstring). Without columns every row
-    gets the mean of the others.
+    there are no more folds than leave five clusters in each. Without columns every row gets the mean of the others.
     """
     x = x if x.shape[1] else np.zeros((len(y), 1))
     n_groups = len(np.unique(clusters))
@@ -349,11 +352,9 @@ def without_relation(y: np.ndarray, groups: np.ndarray, task: str, rng: np.rando
         return np.where(turned, 1 - y, y)
     values = np.full(n_groups, np.nan)
     values[groups] = y
-    if n_groups < len(y) and np.array_equal(
-        values[groups], y
-    ):  # the outcome belongs to clusters, and so does the permuted one
-        dealt: np.ndarray = rng.permutation(values)[groups]
-        return dealt
+    if n_groups < len(y) and np.array_equal(values[groups], y):
+        # The outcome belongs to clusters, and so does the permuted one.
+        return np.asarray(rng.permutation(values)[groups])
     shuffled = np.empty_like(y)
     # Blocks differ in size, so they are laid end to end in a new order over the rows in the old one.
     shuffled[np.argsort(groups, kind="stable")] = y[np.lexsort((rng.random(len(y)), rng.permutation(n_groups)[groups]))]
@@ -365,25 +366,8 @@ def cluster_folds(clusters: np.ndarray, folds: int, seed: int) -> list[tuple[np.
     groups = np.unique(clusters, return_inverse=True)[1]
     n_groups = int(groups.max()) + 1
     folds = max(2, min(folds, n_groups))
-    fold_of_group = np.random.default_rng(seed).permutation(n_groups) % folds
-    fold = fold_of_group[groups]
+    fold = (np.random.default_rng(seed).permutation(n_groups) % folds)[groups]
     return [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(folds) if (fold == f).any()]
-
-
-def _with_chosen_penalty(x: Matrix, y: np.ndarray, clusters: np.ndarray, task: str) -> Callable[[Matrix], np.ndarray]:
-    """A fit on all rows with the penalty of the best mean score over 5 folds, the strongest of equals."""
-    grid = np.logspace(3, -2, 6) if task == "regression" else np.logspace(2, -2, 5)
-    folds = cluster_folds(clusters, 5, 0)
-    means = []
-    for penalty in grid:
-        values = []
-        for train, test in folds:
-            if task == "classification" and len(np.unique(y[train])) < 2:
-                continue
-            predicted = _fitted(task, float(penalty), x[train], y[train])(x[test])
-            values.append(score(task, y[test], predicted))
-        means.append(float(np.nanmean(values)) if np.isfinite(values).any() else -np.inf)
-    return _fitted(task, float(grid[int(np.argmax(means))]), x, y)
 
 
 def _fitted(task: str, penalty: float, x: Matrix, y: np.ndarray) -> Callable[[Matrix], np.ndarray]:
@@ -457,9 +441,8 @@ class Reading:
 def read_ladder(fits: Sequence[Fit], chance: tuple[float, float]) -> Reading:
     """Find where the signal is lost.
 
-    Args:
-        fits: measured rungs in any order; others are ignored.
-        chance: mean and 95th percentile of the fit to permuted outcomes.
+    Of fits, in any order, those that are no rungs are ignored; `chance` is mean and 95th percentile of the fit to
+    permuted outcomes.
     """
     values = {fit.name: fit.value for fit in fits}
     measured = [(name, values[name]) for name in RUNGS if math.isfinite(values.get(name, math.nan))]
@@ -486,11 +469,8 @@ class Rows:
 def measure_rungs(learn: Rows, held_out: Rows, scorer: Score, tell: Callable[[str], None]) -> tuple[Fit, ...]:
     """Fit every rung of `learn` with a penalty chosen within it, and score it on rows of other clusters.
 
-    Args:
-        learn: what the models see.
-        held_out: what they are scored on; the clusters of `scorer`.
-        scorer: task, bootstrap and seed. Rungs share its draws of clusters, so their intervals move together.
-        tell: called with each rung's name before it is measured.
+    The clusters of `held_out` are those of `scorer`, whose draws rungs share, so that their intervals move together.
+    `tell` is called with each rung's name before it is measured.
     """
     fits = []
     for name, features in learn.features.items():

@@ -1,52 +1,52 @@
 """The joint model: each concept's effect beside the others and the controls; named doubts about it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from hsae_dagster.core.inference.cluster_robust import Effect, cluster_ols, logit_margins
+from hsae_dagster.core.observations import HoldoutDesign
 
-if TYPE_CHECKING:
-    from hsae_dagster.core.observations import HoldoutDesign
-
-TOO_FEW_POSITIVES: Final = "too few positives"
-NO_VARIATION: Final = "no variation"
-ONE_CLUSTER: Final = "one cluster"
-MISSING_ANNOTATIONS: Final = "missing annotations"
-PERFECT_PREDICTION: Final = "perfect prediction"
-DOMINANT_CLUSTER: Final = "dominant cluster"
-FEW_CLUSTERS: Final = "few clusters"
-SIGN_CONFLICT: Final = "sign conflict"
-REVERSED_BY_CONTROLS: Final = "reversed by controls"
-REVERSED_BETWEEN_SUBGROUPS: Final = "reversed between subgroups"
-VARIANCE_INFLATION: Final = "variance inflation"
-REPEATED: Final = "repeated annotation"
-COLLINEAR: Final = "collinear"
-SEPARATION: Final = "separation"
-NOT_CONVERGED: Final = "not converged"
-TOO_FEW_ROWS: Final = "too few rows"
-TOO_FEW_JUDGED: Final = "too few judged"
+FlagName: TypeAlias = Literal[
+    "too few positives",
+    "no variation",
+    "one cluster",
+    "missing annotations",
+    "perfect prediction",
+    "dominant cluster",
+    "few clusters",
+    "sign conflict",
+    "reversed by controls",
+    "reversed between subgroups",
+    "variance inflation",
+    "repeated annotation",
+    "collinear",
+    "separation",
+    "not converged",
+    "too few rows",
+    "too few judged",
+]
 
 
 class Flag(str):
     """A doubt in words that also has a name by which tables can be filtered.
 
     Attributes:
-        name: one of this module's constants.
+        name: what kind of doubt it is.
     """
 
     __slots__ = ("name",)
 
-    name: str
+    name: FlagName
 
-    def __new__(cls, name: str, sentence: str) -> "Flag":
+    def __new__(cls, name: FlagName, sentence: str) -> "Flag":
         """The sentence, with its name."""
         flag = super().__new__(cls, sentence)
         flag.name = name
         return flag
 
-    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]  # copies keep the name
+    def __getnewargs__(self) -> tuple[FlagName, str]:  # type: ignore[override]  # copies keep the name
         """What a copy is made from."""
         return self.name, str(self)
 
@@ -61,7 +61,7 @@ _RANK_TOLERANCE = 1e-7
 _SHARE_TOLERANCE = 1e-6
 
 
-def partial_effects(design: "HoldoutDesign", columns: list[int]) -> tuple[dict[int, Effect], dict[int, list[str]]]:
+def partial_effects(design: HoldoutDesign, columns: list[int]) -> tuple[dict[int, Effect], dict[int, list[str]]]:
     """Effects of the given concepts beside each other and the controls, on rows where all of them are annotated.
 
     Three kinds of concept have no partial effect of their own; they are flagged, and never change what the others
@@ -80,19 +80,19 @@ def partial_effects(design: "HoldoutDesign", columns: list[int]) -> tuple[dict[i
         return {}, flags
     n_clusters, n_columns = len(np.unique(joint.clusters)), joint.concepts.shape[1] + joint.nuisance.shape[1]
     if len(joint.y) <= n_columns + 2 or n_clusters < 2:
-        few = Flag(TOO_FEW_ROWS, "too few complete observations for partial effects")
+        few = Flag("too few rows", "too few complete observations for partial effects")
         return {}, {j: [*flags[j], few] for j in columns}
     if n_clusters <= n_columns:
         for j in columns:
             unsure = "fewer clusters than concepts and controls, so partial effects are unreliable"
-            flags[j].append(Flag(FEW_CLUSTERS, unsure))
+            flags[j].append(Flag("few clusters", unsure))
     if design.task == "regression":
         return _linear(joint, flags, "least squares"), flags
     effects = _logit(joint, flags)
     if effects is None:
         for j in columns:
             instead = "logit did not converge; partial effect from a linear probability model"
-            flags[j].append(Flag(NOT_CONVERGED, instead))
+            flags[j].append(Flag("not converged", instead))
         effects = _linear(joint, flags, "linear probability model")
     return effects, flags
 
@@ -109,7 +109,7 @@ class _Joint:
     pairwise: bool
 
     @classmethod
-    def of(cls, design: "HoldoutDesign", columns: list[int]) -> "_Joint":
+    def of(cls, design: HoldoutDesign, columns: list[int]) -> "_Joint":
         pairwise = design.task == "pairwise"
         rows = np.isfinite(design.concepts[:, columns]).all(axis=1)
         constant = [] if pairwise else [np.ones(int(rows.sum()))]
@@ -139,26 +139,26 @@ def _logit(joint: _Joint, flags: dict[int, list[str]]) -> dict[int, Effect] | No
     new: dict[int, list[str]] = {j: [] for j in joint.columns}
     if open_rows.sum() <= len(kept) + joint.nuisance.shape[1] + 2:
         return None
-    x, named = _identified(joint.take(open_rows, kept), new)
-    y, clusters = joint.y[open_rows], joint.clusters[open_rows]
-    margins = logit_margins(x, y, clusters, len(named), exchangeable=not joint.pairwise, share=float(open_rows.mean()))
+    left, share = joint.take(open_rows, kept), float(open_rows.mean())
+    x, named = _identified(left, new)
+    margins = logit_margins(x, left.y, left.clusters, len(named), exchangeable=not joint.pairwise, share=share)
     if margins is None:
         return None
     for j, found in new.items():
         flags[j] += found
     for k in deciding:
         decided = "it occurs with one outcome only, so it has no finite partial effect"
-        flags[joint.columns[k]].append(Flag(SEPARATION, decided))
+        flags[joint.columns[k]].append(Flag("separation", decided))
     return {column: margins[k] for k, column in enumerate(named) if column is not None}
 
 
-def _distinct(design: "HoldoutDesign", columns: list[int], flags: dict[int, list[str]]) -> list[int]:
+def _distinct(design: HoldoutDesign, columns: list[int], flags: dict[int, list[str]]) -> list[int]:
     """The columns without those that repeat an earlier one wherever both are annotated; these are flagged."""
     kept: list[int] = []
     for j in columns:
         if any(_same(design.concepts[:, i], design.concepts[:, j]) for i in kept):
             same = "same annotation as a hypothesis selected before it, so no partial effect of its own"
-            flags[j].append(Flag(REPEATED, same))
+            flags[j].append(Flag("repeated annotation", same))
         else:
             kept.append(j)
     return kept
@@ -188,7 +188,7 @@ def _identified(joint: _Joint, flags: dict[int, list[str]]) -> tuple[np.ndarray,
     tangled = (np.abs(rotation[rank:]) > _SHARE_TOLERANCE).any(axis=0)
     for k in np.flatnonzero(tangled):
         tangle = "a combination of other concepts or controls, so no partial effect of its own"
-        flags[joint.columns[k]].append(Flag(COLLINEAR, tangle))
+        flags[joint.columns[k]].append(Flag("collinear", tangle))
     # The untangled ones all stay; pivoting picks as many of the tangled as add something.
     free = np.flatnonzero(~tangled)
     base = np.linalg.qr(left[:, free])[0] if free.size else np.empty((n, 0))
@@ -200,7 +200,7 @@ def _identified(joint: _Joint, flags: dict[int, list[str]]) -> tuple[np.ndarray,
     return np.column_stack([joint.concepts[:, chosen], rest * np.sqrt(n)]), named
 
 
-def variance_inflation(design: "HoldoutDesign", columns: list[int]) -> dict[int, float]:
+def variance_inflation(design: HoldoutDesign, columns: list[int]) -> dict[int, float]:
     """Variance inflation 1 / (1 - R²) of each concept beside the other given ones, the controls and a constant.
 
     R² is about the mean (for pairs, about zero, since a pair design has no constant); infinity for a combination of

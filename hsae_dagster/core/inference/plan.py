@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from hsae_dagster.core.inference.annotation_error import AnnotationError
-from hsae_dagster.core.inference.effects import HypothesisTest, benjamini_hochberg, bonferroni_count
+from hsae_dagster.core.inference.effects import HypothesisTest, benjamini_hochberg, holm
 from hsae_dagster.core.observations import folded, text_sides
 from hsae_dagster.keys import hash_json, set_fingerprint
 
@@ -27,19 +27,6 @@ def one_sided(p_value: float, estimate: float, direction: float) -> float:
     if direction == 0 or not np.isfinite(p_value):
         return p_value
     return p_value / 2 if estimate * direction > 0 else 1 - p_value / 2
-
-
-def weighted_holm(p_values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p-values (h,) with positive weights, of which only ratios among tested hypotheses count.
-
-    NaN stays NaN and does not count into the family.
-    """
-    tested = np.flatnonzero(np.isfinite(p_values))
-    order = tested[np.argsort(p_values[tested] / weights[tested], kind="stable")]
-    remaining = np.cumsum(weights[order][::-1])[::-1]
-    out = np.full(len(p_values), np.nan)
-    out[order] = np.minimum(np.maximum.accumulate(p_values[order] / weights[order] * remaining), 1.0)
-    return out
 
 
 def training_weights(z: np.ndarray, ratio: float, alpha: float) -> np.ndarray:
@@ -83,6 +70,7 @@ _MOST_COMPARED = 1_500
 # heading is known again; fewer shared runs are what writers of one kind have in common.
 _RUN, _RUNS, _LEAST_RUNS = 5, 4, 0.1
 _MARK = "~"
+_MARKED = pl.col("key").str.starts_with(_MARK)
 
 
 @dataclass(frozen=True)
@@ -209,7 +197,7 @@ def corrected(
     Args:
         p_values: (h,) of this look, one-sided where a direction was frozen, NaN where nothing could be tested.
         keys: h test keys.
-        look: which look it is.
+        look: with the earlier ones' p-values.
         alpha: for the Bonferroni count.
         weights: (h,) of Holm's correction, as frozen in the plan; None for equal ones. Earlier tests weigh 1.
         share: of alpha that these tests have.
@@ -220,12 +208,12 @@ def corrected(
     others = [p if np.isfinite(p) else 1.0 for key, p in sorted(look.earlier.items()) if key not in own_keys]
     together = np.concatenate([p_values, np.array(others, dtype=np.float64)])
     h, size = len(p_values), int(np.isfinite(together).sum())
-    own = np.ones(h) if weights is None else weights
+    of_all = None if weights is None else np.concatenate([weights, np.ones(len(others))])
     return Family(
-        p_holm=np.minimum(weighted_holm(together, np.concatenate([own, np.ones(len(others))]))[:h] / share, 1.0),
+        p_holm=np.minimum(holm(together, of_all)[:h] / share, 1.0),
         q_value=np.minimum(benjamini_hochberg(together)[:h] / share, 1.0),
         size=size,
-        bonferroni=bonferroni_count(p_values, alpha * share, size),
+        bonferroni=int((p_values < alpha * share / max(size, 1)).sum()),
         earlier=len(others),
     )
 
@@ -235,11 +223,7 @@ def level(alpha: float, first: float, round_: int, spent: float = 0.0) -> float:
 
     The first report has `first` of alpha; of the rest the k-th refresh has 6 / (pi^2 k^2), which adds up to one.
 
-    Args:
-        alpha: of all reports together.
-        first: share of the first one.
-        round_: 1 for the first holdout, k + 1 for the k-th refresh.
-        spent: what earlier rounds have spent.
+    `round_` is 1 for the first holdout, k + 1 for the k-th refresh; `spent` is what earlier rounds have spent.
     """
     share = first if round_ == 1 else (1 - first) * 6 / (math.pi * (round_ - 1)) ** 2
     # As a share of alpha, so that rounding away the error of floating point leaves the smallest alpha something.
@@ -286,7 +270,7 @@ def _runs(text: str) -> list[str]:
 
 def holdout_fingerprint(keys: pl.DataFrame) -> str:
     """Fingerprint of a holdout: its texts with their labels, whatever clusters, controls or order they have."""
-    parts = [hash_json([key, label]) for key, label in _texts_of(keys).iter_rows()]
+    parts = [hash_json([key, label]) for key, label in keys.filter(~_MARKED).iter_rows()]
     return set_fingerprint(parts, "holdout")[:16]
 
 
@@ -298,14 +282,9 @@ def one_holdout(first: pl.DataFrame, second: pl.DataFrame, *, same_column: bool 
     against the rest, put them in opposite order wherever they differ. The same texts with an outcome of another order
     are another question, hence another holdout, unless both outcomes are classes of one column.
     """
-    if _shared(_texts_of(first), _texts_of(second), _LEAST_SHARE, any_order=same_column):
+    if _shared(first.filter(~_MARKED), second.filter(~_MARKED), _LEAST_SHARE, any_order=same_column):
         return True
-    marked = pl.col("key").str.starts_with(_MARK)
-    return _shared(first.filter(marked), second.filter(marked), _LEAST_RUNS, any_order=same_column)
-
-
-def _texts_of(keys: pl.DataFrame) -> pl.DataFrame:
-    return keys.filter(~pl.col("key").str.starts_with(_MARK))
+    return _shared(first.filter(_MARKED), second.filter(_MARKED), _LEAST_RUNS, any_order=same_column)
 
 
 def _shared(first: pl.DataFrame, second: pl.DataFrame, least: float, *, any_order: bool) -> bool:

@@ -52,14 +52,16 @@ def subgroup_effects(
         if not _enough(design, column, inside, min_positives):
             continue
         comparable = _enough(design, column, judged & ~inside, min_positives)
+        parts = (design.concepts, design.outcome, design.clusters, design.controls)
+        concepts, outcome, clusters, controls = (part[inside] for part in parts)
         found.append(
             SubgroupEffect(
                 covariate=covariate,
                 level=str(level),
                 n=int(inside.sum()),
-                n_with=int((design.concepts[inside, column] != 0).sum()),
-                n_clusters=len(np.unique(design.clusters[inside])),
-                effect=separation(_rows(design, inside), column),
+                n_with=int((concepts[:, column] != 0).sum()),
+                n_clusters=len(np.unique(clusters)),
+                effect=separation(HoldoutDesign(concepts, outcome, clusters, controls, design.task), column),
                 difference=_difference(design, column, judged, inside) if comparable else NO_EFFECT_ESTIMATED,
             )
         )
@@ -74,12 +76,6 @@ def _enough(design: HoldoutDesign, column: int, rows: np.ndarray, least: int) ->
     # What is peculiar to a single cluster on one side cannot be told from the concept.
     of = [design.clusters[rows][h != 0], design.clusters[rows][h == 0]][: len(sides)]
     return all(len(np.unique(clusters)) > 1 for clusters in of)
-
-
-def _rows(design: HoldoutDesign, rows: np.ndarray) -> HoldoutDesign:
-    return HoldoutDesign(
-        design.concepts[rows], design.outcome[rows], design.clusters[rows], design.controls[rows], design.task
-    )
 
 
 def _difference(design: HoldoutDesign, column: int, judged: np.ndarray, inside: np.ndarray) -> Effect:
