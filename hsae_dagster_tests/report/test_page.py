@@ -450,8 +450,8 @@ def test_doubts_follow_the_content():
     copies = (SplitCount("half A", 390, 390, 17), SplitCount("half B", 391, 391, 19))
     copied = make_content(hypotheses=(hypothesis,), cluster=None, splits=copies)
     told = " ".join("".join(Page(render_report(copied)).text).split())
-    for part in ("781 texts (36 clusters of equal or nearly equal texts)", "nearly equal texts are kept together, in 36"):
-        assert part in told
+    assert "781 texts (36 clusters of equal or nearly equal texts)" in told
+    assert "nearly equal texts are kept together, in 36" in told
     assert "every text counts as independent" not in told and "every text is its own" not in told
     sound = "".join(Page(render_report(make_content(hypotheses=make_hypotheses(2)))).text)
     assert "only 12 clusters" not in sound and "No cluster column" not in sound

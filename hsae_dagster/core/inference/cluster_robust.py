@@ -371,12 +371,8 @@ def _fit_logit(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray] | 
 
 
 _NODES, _SHARES = np.polynomial.legendre.leggauss(64)
-# A side that has one outcome throughout so often by chance is taken for what could be: twenty claims share 5 %.
-_RARE = 0.05 / 20
 # From here on too little is left of double precision.
 _LARGEST_ROOT = 1e12
-# Skewness of an estimate from which a one-sided error of `_RARE` would be twice as frequent (by Edgeworth's series).
-_SKEWED = 0.1
 # So far apart the variances of clusters with and without a concept may be, beside what residuals say.
 _UNLIKE = 4.0
 
@@ -387,9 +383,9 @@ def law_of_t(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, name: str, *, e
     Degrees of freedom only stand for that law, and badly where few clusters weigh most: those that make an estimate
     large make its error large, too. Errors of a cluster are equally correlated, as much as residuals say, and more
     variable on that side of the column that is less favourable: fourfold, or as much as residuals say. As Hansen (2021,
-    "The exact distribution of the White t-ratio"), with clusters. Few clusters on one side with skewed or few outcomes
-    have another law, so the variance is at least the model's, times a doubt. The law is of many rows in few clusters:
-    of rows on their own it says too little (docs/inference.md).
+    "The exact distribution of the White t-ratio"), with clusters. Few clusters on one side with skewed effects have
+    another law, and rows need not show their skewness, so the variance is at least the model's. The law is of many rows
+    in few clusters: of rows on their own it says too little (docs/inference.md).
 
     Arguments as in `cluster_ols`. Degrees of freedom are of the t distribution with the same 95 % interval; no p-value
     is 0. `NO_EFFECT_ESTIMATED` as from `cluster_ols`, and where no residual is left.
@@ -427,13 +423,7 @@ def law_of_t(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, name: str, *, e
     if not expected.sum() > _SATURATED * shares.sum():
         return NO_EFFECT_ESTIMATED
     error = total / ((1 - rho) * (n - p) + rho * (n - float((sums**2).sum())))
-    lean = float(np.sign(whole) @ shares**1.5) / shares.sum() ** 1.5
-    doubt = max(
-        abs(lean) * _skewness(residual, groups, rho) / _SKEWED,
-        _one_outcome(y, weights, groups, rho) / _RARE,
-        rho * _lumpiness(y),
-    )
-    deviation = float(np.sqrt(max(terms.sum(), min(1.0, doubt) * error * shares.sum())))
+    deviation = float(np.sqrt(max(terms.sum(), error * shares.sum())))
     seen = np.bincount(sides, terms, 2) / np.maximum(np.bincount(sides, expected, 2), np.finfo(np.float64).tiny)
     ratio = float(np.clip(seen[1] / seen[0], 1e-4, 1e4)) if seen.all() else 1.0
     # Never less than by the normal distribution, however much the law trusts its own model.
@@ -448,14 +438,6 @@ def law_of_t(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, name: str, *, e
     freedom = float(stdtridf(0.975, reach))
     found = effect(estimate, deviation, min(freedom, 1e6) if freedom > 0 else 1e6, name)
     return replace(found, p_value=p_value, low=estimate - reach * deviation, high=estimate + reach * deviation)
-
-
-def _skewness(residual: np.ndarray, groups: np.ndarray, rho: float) -> float:
-    """Size of the residuals' skewness, without what it has by chance: normal errors as many as would be independent."""
-    n = len(residual)
-    alike = n / (1 - rho + rho * float((np.bincount(groups) ** 2).sum()) / n)
-    square = float((residual**3).mean()) ** 2 / float((residual**2).mean()) ** 3
-    return float(np.sqrt(max(0.0, square - 6 / alike)))
 
 
 def _unbiased_correlation(residual: np.ndarray, groups: np.ndarray, sums: np.ndarray) -> float:
@@ -478,18 +460,6 @@ def _unbiased_correlation(residual: np.ndarray, groups: np.ndarray, sums: np.nda
     )
     own, shared = np.linalg.lstsq(expected, [between, float(residual @ residual) - between])[0]
     return float(np.clip(shared / (own + shared), 0.0, 0.99)) if own + shared > 0 else 0.0
-
-
-def _one_outcome(y: np.ndarray, weights: np.ndarray, groups: np.ndarray, rho: float) -> float:
-    """The chance that all of the rarer side's rows have the most common outcome.
-
-    They count as so many as would give a mean as exact if they were independent.
-    """
-    effective = []
-    for side in (np.maximum(weights, 0.0), np.minimum(weights, 0.0)):
-        spread = (1 - rho) * float(side @ side) + rho * float((np.bincount(groups, side) ** 2).sum())
-        effective.append(float(side.sum()) ** 2 / spread if spread > 0 else np.inf)
-    return float(np.unique(y, return_counts=True)[1].max() / len(y)) ** min(effective)
 
 
 class _Law:
