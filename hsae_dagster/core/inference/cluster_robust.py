@@ -1,10 +1,11 @@
 """Regression estimates whose uncertainty survives dependence within clusters, one way or several ways.
 
-One column beside a few others is tested by the law that its t has (`law_of_t`), many at once by Student's t.
+Where clusters are few or unequal the restricted wild cluster bootstrap decides.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -370,162 +371,64 @@ def _fit_logit(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray] | 
     return beta, np.asarray(fit.predict(x))
 
 
-_NODES, _SHARES = np.polynomial.legendre.leggauss(64)
-# From here on too little is left of double precision.
-_LARGEST_ROOT = 1e12
-# So far apart the variances of clusters with and without a concept may be, beside what residuals say.
-_UNLIKE = 4.0
+_WEBB = np.sqrt([1.5, 1.0, 0.5])
+_WEBB_CLUSTERS = 30
+_SEED = 20_261_129
+DRAWS = 1_999
 
 
-def law_of_t(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, name: str, *, exchangeable: bool = True) -> Effect:
-    """Least squares for the first column: CR2, and the law that its t has if errors are normal.
-
-    Degrees of freedom only stand for that law, and badly where few clusters weigh most: those that make an estimate
-    large make its error large, too. Errors of a cluster are equally correlated, as much as residuals say, and more
-    variable on that side of the column that is less favourable: fourfold, or as much as residuals say. As Hansen (2021,
-    "The exact distribution of the White t-ratio"), with clusters. Few clusters on one side with skewed effects have
-    another law, and rows need not show their skewness, so the variance is at least the model's. The law is of many rows
-    in few clusters: of rows on their own it says too little (docs/inference.md).
-
-    Arguments as in `cluster_ols`. Degrees of freedom are of the t distribution with the same 95 % interval; no p-value
-    is 0. `NO_EFFECT_ESTIMATED` as from `cluster_ols`, and where no residual is left.
-    """
-    from scipy.special import stdtridf
-    from scipy.stats import norm
-
-    n, p = x.shape
-    groups = np.unique(clusters, return_inverse=True)[1]
-    n_groups = int(groups.max(initial=-1)) + 1
-    if n_groups < 2 or n <= p:
-        return NO_EFFECT_ESTIMATED
-    q, r = np.linalg.qr(x)
-    estimate = float(np.linalg.solve(r, q.T @ y)[0])
-    residual, direction = y - q @ (q.T @ y), np.linalg.inv(r)[0]
-    total = float(residual @ residual)
-    if not total > 0:
-        return NO_EFFECT_ESTIMATED
-    sums = np.column_stack([np.bincount(groups, column) for column in q.T])
-    rho = _unbiased_correlation(residual, groups, sums) if exchangeable else 0.0
-    weights = q @ direction
-    whole = np.bincount(groups, weights)
-    shares = (1 - rho) * np.bincount(groups, weights**2) + rho * whole**2
-    terms, own, factors = np.empty(n_groups), np.empty(n_groups), np.empty((n_groups, 2 * p))
-    spread, sides = np.zeros((2, p, p)), (whole > 0).astype(np.int64)
-    for block, gram, scores, open_, vectors in _blocks(q, residual, groups):
-        along = _along(direction, open_, vectors)
-        terms[block] = np.einsum("gi,gi->g", along, scores) ** 2
-        own[block], factors[block] = _covariance(along, gram, sums[block], rho)
-        for side in (0, 1):
-            there = sides[block] == side
-            totals = sums[block][there]
-            spread[side] += (1 - rho) * gram[there].sum(axis=0) + rho * totals.T @ totals
-    expected = own + np.einsum("gi,ij,gj->g", factors, _form(spread.sum(axis=0)), factors, optimize=True)
-    if not expected.sum() > _SATURATED * shares.sum():
-        return NO_EFFECT_ESTIMATED
-    error = total / ((1 - rho) * (n - p) + rho * (n - float((sums**2).sum())))
-    deviation = float(np.sqrt(max(terms.sum(), error * shares.sum())))
-    seen = np.bincount(sides, terms, 2) / np.maximum(np.bincount(sides, expected, 2), np.finfo(np.float64).tiny)
-    ratio = float(np.clip(seen[1] / seen[0], 1e-4, 1e4)) if seen.all() else 1.0
-    # Never less than by the normal distribution, however much the law trusts its own model.
-    t = abs(estimate) / deviation
-    reach, p_value = 1.96, float(2 * norm.sf(t))
-    for by in (min(ratio, 1 / _UNLIKE), max(ratio, _UNLIKE)):
-        grown = np.where(sides == 1, by, 1.0)
-        scaled = np.column_stack([factors[:, :p], factors[:, p:] * grown[:, None]])
-        law = _Law(direction, own * grown, scaled, _form(spread[0] + by * spread[1]))
-        reach, p_value = max(reach, law.beyond_in(0.05)), max(p_value, law.tail(t))
-    # The degrees of freedom, at most a million, with which Student's t has this 97.5th percentile.
-    freedom = float(stdtridf(0.975, reach))
-    found = effect(estimate, deviation, min(freedom, 1e6) if freedom > 0 else 1e6, name)
-    return replace(found, p_value=p_value, low=estimate - reach * deviation, high=estimate + reach * deviation)
-
-
-def _unbiased_correlation(residual: np.ndarray, groups: np.ndarray, sums: np.ndarray) -> float:
-    """Correlation of errors within clusters, between 0 and 0.99, from expected squares between and within clusters.
-
-    sums: (clusters, p) of the orthonormal columns that were fitted.
-    """
-    n, (n_groups, p) = len(residual), sums.shape
-    if n_groups == n:
-        return 0.0
-    sizes = np.bincount(groups)
-    between = float((np.bincount(groups, residual) ** 2 / sizes).sum())
-    inside, across = sums.T @ (sums / sizes[:, None]), sums.T @ sums
-    overlap, both = float(np.trace(inside)), float(np.trace(inside @ across))
-    expected = np.array(
-        [
-            [n_groups - overlap, n - 2 * float(np.trace(across)) + both],
-            [n - n_groups - p + overlap, float(np.trace(across)) - both],
-        ]
-    )
-    own, shared = np.linalg.lstsq(expected, [between, float(residual @ residual) - between])[0]
-    return float(np.clip(shared / (own + shared), 0.0, 0.99)) if own + shared > 0 else 0.0
-
-
-class _Law:
-    """The law of an estimate b by the root of its CR2 variance, a sum of squares of z_g, one per cluster.
-
-    b and z are normal with the covariance diag(0, own) + [a; F] J [a; F]', of rank 2 p beside the diagonal, so
-    P(b² > c² sum z_g²) is that of a form in normals which has one positive eigenvalue. With phi(s) the determinant of
-    I - 2 s times that form, it is the integral of 1 / (pi s sqrt(-phi(s))) from the only positive root of phi on
-    (Imhof's integral turned about the branch cut: every term is real and positive). Clusters whose own part is the same
-    to a hundredth are one term, so that however many there are, hundreds of terms are enough.
+@dataclass(frozen=True)
+class WildTest:
+    """What resampling says of one coefficient.
 
     Attributes:
-        own: (m,) diagonal of z's covariance.
-        counts: (m,) how many clusters have it.
-        products: (m, 4 p²) the sum of each row of F times itself.
-        estimate: (2 p,) a.
-        form: (2 p, 2 p) J.
+        p_value: two-sided; at least 1 / (draws + 1).
+        reach: half-width of the 95 % interval, from the 95th percentile of |t| under the null.
     """
 
-    def __init__(self, direction: np.ndarray, own: np.ndarray, factors: np.ndarray, form: np.ndarray) -> None:
-        """From `_covariance`'s parts; residuals are left."""
-        a = np.append(-direction, np.zeros_like(direction))
-        variance = float(a @ form @ a)
-        step = np.rint(np.log(own / own.max() + 1e-8) / 0.01)
-        number, self.counts = np.unique(step, return_inverse=True, return_counts=True)[1:]
-        order, ends = np.argsort(number, kind="stable"), np.cumsum(self.counts)
-        terms = (factors[order[end - count : end]] for count, end in zip(self.counts, ends, strict=True))
-        products = np.array([(f.T @ f).ravel() for f in terms])
-        self.own = np.bincount(number, own) / self.counts / variance
-        self.products, self.estimate, self.form = products / variance, a / np.sqrt(variance), form
+    p_value: float
+    reach: float
 
-    def _parts(self, s: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
-        """Logarithm of phi without b's part (m,), and the factor that b adds (m,), negative from the root on."""
-        grown = 1.0 + 2.0 * c**2 * s[:, None] * self.own
-        of_errors = c**2 * ((1.0 / grown) @ self.products).reshape(-1, *self.form.shape)
-        matrix = np.eye(len(self.form)) + 2.0 * s[:, None, None] * (self.form @ of_errors)
-        along = np.linalg.solve(matrix, np.broadcast_to((self.form @ self.estimate)[:, None], (*matrix.shape[:2], 1)))
-        logs = np.log(grown) @ self.counts + np.linalg.slogdet(matrix)[1]
-        return logs, 1.0 - 2.0 * s * (along[..., 0] @ self.estimate)
 
-    def tail(self, c: float) -> float:
-        """P(|b| > c times its CR2 error), or a bound above it where it is too small to be computed."""
-        from scipy.optimize import brentq
+def wild_cluster_test(x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, draws: int = DRAWS) -> WildTest | None:
+    """Test the first column's coefficient.
 
-        def factor(s: float) -> float:
-            return float(self._parts(np.array([s]), c)[1][0])
+    Args:
+        x: (n, p) float64 of full column rank, p > 1.
+        y: (n,) float64.
+        groups: (n,) int64, numbered from 0, at least two.
+        draws: of the weights.
 
-        if not c > 0:
-            return 1.0
-        low, high = 0.0, 1.0
-        while factor(high) > 0:
-            low, high = high, 2.0 * high
-            if high > _LARGEST_ROOT:
-                return self.tail(c / 2)
-        root = float(brentq(factor, low, high, xtol=1e-14, rtol=1e-13))
-        angle = (_NODES + 1) * np.pi / 4
-        logs, factors = self._parts(root / np.cos(angle) ** 2, c)
-        with np.errstate(invalid="ignore"):
-            terms = np.where(factors < 0, np.tan(angle) * np.exp(-logs / 2) / np.sqrt(-factors), 0.0)
-        return min(1.0, max(float(_SHARES @ terms) / 2, float(np.finfo(np.float64).tiny)))
+    Returns:
+        None where the fit leaves no residual, so that there is nothing to resample.
+    """
+    n_groups = int(groups.max()) + 1
+    others = np.linalg.qr(x[:, 1:])[0]
+    column = x[:, 0] - others @ (others.T @ x[:, 0])
+    restricted = y - others @ (others.T @ y)
+    square = float(column @ column)
+    q = np.column_stack([column / np.sqrt(square), others])
+    left = restricted - column * float(column @ restricted) / square
+    seen_scores = np.bincount(groups, column * left, n_groups)
+    error = float(np.sqrt(seen_scores @ seen_scores))
+    if not error > 1e-9 * float(np.abs(column * restricted).sum()):
+        return None
+    scores = np.bincount(groups, column * restricted, n_groups)
+    along = np.column_stack([np.bincount(groups, column * q[:, k], n_groups) for k in range(q.shape[1])])
+    fitted = np.column_stack([np.bincount(groups, q[:, k] * restricted, n_groups) for k in range(q.shape[1])])
+    weights = _weights(n_groups, draws)
+    spread = ((scores[:, None] * weights - along @ (fitted.T @ weights)) ** 2).sum(axis=0)
+    t = np.abs(scores @ weights) / np.sqrt(np.maximum(spread, np.finfo(np.float64).tiny))
+    seen = abs(float(scores.sum())) / error
+    p_value = (1 + int((t >= seen * (1 - 1e-9)).sum())) / (draws + 1)
+    return WildTest(p_value, float(np.quantile(t, 0.95)) * error / square)
 
-    def beyond_in(self, level: float) -> float:
-        """The c that |b| exceeds with this probability."""
-        from scipy.optimize import brentq
 
-        high = 2.0
-        while self.tail(high) > level:
-            high *= 2.0
-        return float(brentq(lambda c: self.tail(c) - level, high / 2 if high > 2 else 0.0, high, xtol=1e-6))
+@lru_cache(maxsize=8)
+def _weights(n_groups: int, draws: int) -> np.ndarray:
+    """(clusters, draws) of mean 0 and variance 1, the same for the same number of clusters."""
+    rng = np.random.default_rng([_SEED, n_groups])
+    signs = rng.integers(0, 2, size=(n_groups, draws)) * 2.0 - 1.0
+    if n_groups > _WEBB_CLUSTERS:
+        return signs
+    return signs * rng.choice(_WEBB, size=(n_groups, draws))

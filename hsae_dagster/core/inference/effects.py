@@ -12,8 +12,8 @@ from hsae_dagster.core.inference.cluster_robust import (
     NO_EFFECT_ESTIMATED,
     Effect,
     cluster_ols,
-    law_of_t,
     whole_clusters,
+    wild_cluster_test,
 )
 from hsae_dagster.core.inference.partial_effects import Flag, partial_effects, spanned, variance_inflation
 from hsae_dagster.core.observations import HoldoutDesign
@@ -182,11 +182,10 @@ _LARGE_CLUSTER = 1 / 3
 # A side of fewer clusters, by the effective number that their sizes leave, is one cluster and a few texts: true nulls
 # of two clusters of ten, one of them huge, were "significant" in 9 %.
 _LEAST_EFFECTIVE = 1.5
-# Shares of a concept between clusters: below the first it is its texts', above the second that of whole clusters.
-_MOSTLY_WITHIN, _WHOLE = 0.5, 0.97
-# With so many degrees of freedom Student's t is right, and where a row has so few to share its cluster with, itself
-# included, so is the t test of rows on their own.
-_MANY_DEGREES, _ALONE = 50, 2.0
+# Below so many clusters, counted or by the effective number that their sizes leave, the bootstrap decides.
+_FEW_CLUSTERS, _FEW_EFFECTIVE = 50, 30
+# From this share of a concept between clusters on it is theirs rather than their texts'.
+_MOSTLY_WHOLE = 0.5
 # The usual bound (O'Brien 2007): from here on the partial effect's interval is more than twice as wide as alone.
 _LARGE_INFLATION = 5.0
 
@@ -348,30 +347,24 @@ def adjusted_separation(design: HoldoutDesign, column: int) -> Effect:
 def _least_squares(
     x: np.ndarray, y: np.ndarray, clusters: np.ndarray, units: np.ndarray | None, name: str, *, pairwise: bool = False
 ) -> Effect:
-    """The first column's effect: by Student's t, or where clusters are few by the law of its t.
+    """The first column's effect, with the more cautious of t and the wild cluster bootstrap where clusters are few.
 
-    The law says too little of skewed outcomes of rows that stand alone, and does not know of effects that differ
-    between clusters. So concepts of texts are tested by Student's t, those of whole clusters by the law, and what lies
-    between, or has rows that share units, by the more cautious of both.
+    Where a concept varies mostly within clusters, t is right whatever their number, and is all there is.
     """
     found = cluster_ols(x, y, clusters, name, exchangeable=not pairwise, units=units)[0]
-    h, groups = x[:, 0], np.unique(clusters, return_inverse=True)[1]
+    h, (groups, sizes) = x[:, 0], np.unique(clusters, return_inverse=True, return_counts=True)[1:]
     if found.standard_error == 0:
         exact = sign_flip_p(np.bincount(groups, h * y)) if pairwise else exact_fit_p(h, clusters)
         return replace(without_width_zero(found, h, clusters), p_value=max(found.p_value, exact))
-    alike = float((np.bincount(groups) ** 2).sum()) / len(groups)
-    if not found.degrees_of_freedom < _MANY_DEGREES or alike <= _ALONE:
+    effective = float(sizes.sum()) ** 2 / float((sizes.astype(np.float64) ** 2).sum())
+    many = len(sizes) >= _FEW_CLUSTERS and effective >= _FEW_EFFECTIVE
+    if many or x.shape[1] == 1 or not np.isfinite(found.p_value):
         return found
     others = np.linalg.qr(x[:, 1:])[0]
-    whole = whole_clusters((h - others @ (others.T @ h))[:, None], groups)[0]
-    if whole < _MOSTLY_WITHIN:
+    if whole_clusters((h - others @ (others.T @ h))[:, None], groups)[0] < _MOSTLY_WHOLE:
         return found
-    by_law = law_of_t(x, y, clusters, name, exchangeable=not pairwise)
-    if whole >= _WHOLE and units is None and not pairwise:
-        return by_law
-    if not np.isfinite(by_law.p_value):
-        return found
-    return _more_cautious(found, by_law.p_value, by_law.high - by_law.estimate)
+    wild = wild_cluster_test(x, y, groups)
+    return found if wild is None else _more_cautious(found, wild.p_value, wild.reach)
 
 
 def _more_cautious(found: Effect, p_value: float, reach: float) -> Effect:
