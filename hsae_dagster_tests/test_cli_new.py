@@ -162,6 +162,26 @@ def test_check_tells_what_new_would_read_otherwise(root: Path) -> None:
     assert "Note" not in hsae("check", "mine").output
 
 
+def test_what_shares_something_is_counted_as_rows_of_the_clusters_that_it_joins(root: Path) -> None:
+    # 30 authors of 20 rows each; three equal texts, of three authors, make one cluster of 60 rows.
+    texts = tiny_texts(600)["text"].to_list()
+    texts[0] = texts[1] = texts[2] = "The very same words, written by three people about nothing in particular"
+    frame = tiny_texts(600).with_columns(
+        text=pl.Series(texts),
+        author=pl.Series([("Weiß {}", "WEISS {}")[i // 30 % 2].format(i % 30) for i in range(600)]),
+    )
+    done = hsae("new", str(bring(root, "scores.csv", frame)))
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.replace("#", " ").split())
+    assert "30 different, 20.0 rows each" in said
+    assert "A tenth of 30 clusters (`author`)" in said
+    assert "600 observations of 28 clusters" in said
+    assert (
+        "What shares something is one cluster; in a larger one than otherwise lie 60 rows because of equal texts."
+        in said
+    )
+
+
 def test_check_reads_categories_and_decimals_of_parquet(root: Path) -> None:
     frame = tiny_texts(300).with_columns(
         pl.Series("party", ["left", "middle", "right"] * 100, dtype=pl.Categorical),

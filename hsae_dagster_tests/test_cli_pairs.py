@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster.dataset.new.pairs import PairWishes, pair_up
 from hsae_dagster.dataset.new.proposal import Wishes, propose, render
 from hsae_dagster_tests.assets.workspace import Workspace
 from hsae_dagster_tests.conftest import CHECKOUT
@@ -35,6 +36,23 @@ def headlines(tests: int = 150) -> pl.DataFrame:
         rows += [(f"t{test}", text, rate) for text, rate in zip([*texts, texts[0]], rates, strict=True)]
     rows += [("t0", "This one was shown to nobody at all", ""), ("alone", "This is the only one of its test", "1.5")]
     return pl.DataFrame(rows, schema=["Test", "Headline shown", "Rate"], orient="row")
+
+
+def test_groups_are_the_clusters_that_the_corpus_makes_of_their_column() -> None:
+    spelled = ["Anna Weiß", "ANNA WEISS", " anna  weiss ", "Otto Klee"]
+    frame = pl.DataFrame(
+        {
+            "writer": [spelled[i % 4] for i in range(12)],
+            "text": [f"What the {kind} said of the {thing}" for kind in ("mayor", "baker", "cook") for thing in "abcd"],
+            "score": [float(i) for i in range(12)],
+        }
+    )
+    pairs, _, _ = pair_up(frame, "x.csv", Wishes(text="text", label="score"), PairWishes("writer"))
+    # Nine texts of one writer and three of the other, each under one of the spellings of the file.
+    assert pairs["writer"].value_counts().sort("count").rows() == [("Otto Klee", 3), ("ANNA WEISS", 36)]
+    alike = frame.with_columns(pl.col("writer").str.strip_chars().replace({"anna  weiss": "ANNA WEISS"}))
+    again, _, _ = pair_up(alike, "x.csv", Wishes(text="text", label="score"), PairWishes("writer"))
+    assert again.equals(pairs)
 
 
 def bring(root: Path, name: str, frame: pl.DataFrame) -> str:

@@ -20,7 +20,7 @@ from hsae_dagster.stages.holdout import Admitted, admit, kept, placing_of, recor
 from hsae_dagster.storage.outputs import StoredCorpus
 
 NAME = "corpus"
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 
 
 @dg.asset(**declared(NAME, CODE_VERSION), deps=["labelled_texts"], kinds={"polars", "parquet"})
@@ -149,7 +149,9 @@ def _describe(found: StoredCorpus, summary: dict[str, Any], outcome: str) -> dic
         "words of the longest unit": units["longest"],
         "words of the shortest unit": units["shortest"],
         "rows left out": table(dropped) if dropped else "none",
-        "rows joined": table([{"by": by, "rows": n} for by, n in summary["joined"].items()] or [{"by": "", "rows": 0}]),
+        "rows in larger clusters": table(
+            [{"by": by, "rows": n} for by, n in summary["joined"].items()] or [{"by": "", "rows": 0}]
+        ),
         "rows of another declared split": summary["moved"],
         "round": summary["round"],
         "design": design,

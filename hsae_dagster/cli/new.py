@@ -180,12 +180,17 @@ def describe(dataset: "Dataset", rows: "Rows | None" = None, results: Path | Non
     if corpus.one_holdout:
         said += f" One holdout, as {corpus.one_holdout}."
     if corpus.joined:
-        said += f" Kept together: {', '.join(f'{n:,} rows by {by}' for by, n in corpus.joined.items())}."
+        because = [f"{n:,} rows because of {_joining(by)}" for by, n in corpus.joined.items()]
+        said += f" What shares something is one cluster; in a larger one than otherwise lie {', '.join(because)}."
     if admitted.said:
         said += f" {admitted.said}"
     if corpus.observations.height < 300:
         said += " That is few: only obvious concepts will be found."
     return said
+
+
+def _joining(by: str) -> str:
+    return f"`{by.removeprefix('cluster:')}`" if by.startswith("cluster:") else by
 
 
 def _otherwise(dataset: "Dataset") -> list[str]:

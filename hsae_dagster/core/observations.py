@@ -547,5 +547,9 @@ def _without(texts: pl.Series, pattern: str) -> pl.Series:
 
 
 def folded_keys(keys: pl.Series) -> pl.Series:
-    """Cluster keys without what spreadsheets add: spaces around and within, case, Unicode composition."""
-    return keys.str.normalize("NFKC").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
+    """Cluster keys (n,) without what spreadsheets add: spaces around and within, case, Unicode composition; null stays.
+
+    Lower case is not enough: `Weiß` in capitals is `WEISS`, and a Greek word ends in two kinds of small sigma.
+    """
+    plain = keys.str.normalize("NFKC").map_elements(str.casefold, return_dtype=pl.String)
+    return plain.str.normalize("NFKC").str.replace_all(r"\s+", " ").str.strip_chars()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsae_dagster.core.corpus import build_corpus, row_keys
-from hsae_dagster.core.observations import SPLITS, SplitShares
+from hsae_dagster.core.observations import SPLITS, SplitShares, folded_keys
 from hsae_dagster.errors import MethodError
 from hsae_dagster.keys import set_fingerprint, text_id
 
@@ -76,6 +76,16 @@ def test_cluster_keys_are_one_whatever_their_case_and_spaces() -> None:
     made = build_corpus(rows([f"reply {i}" for i in range(300)], clusters), SHARES)
     held = made.observations.filter(pl.col("cluster_id") == "fenn care")
     assert held.height == 40 and held["split"].n_unique() == 1
+
+
+def test_cluster_keys_are_one_where_capitals_are_spelled_otherwise() -> None:
+    # In pairs: ß has no capital of its own in most files, and sigma has two small letters.
+    names = ["Anna Weiß", "ANNA WEISS", "Νίκος", "ΝΊΚΟΣ", "İnci", "I\u0307NCI", None]
+    assert folded_keys(pl.Series(names)).to_list() == [*["anna weiss"] * 2, *["νίκοσ"] * 2, *["i\u0307nci"] * 2, None]
+    assert folded_keys(pl.Series([None, None], dtype=pl.String)).to_list() == [None, None]
+    clusters = [names[i % 2] if i < 40 else f"writer {i // 10}" for i in range(300)]
+    made = build_corpus(rows([f"reply {i}" for i in range(300)], clusters), SHARES)
+    assert made.observations["cluster_id"].n_unique() == 27
 
 
 def test_copies_of_a_post_stay_together_whatever_handle_link_and_number_they_have() -> None:

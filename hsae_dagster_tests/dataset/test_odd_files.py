@@ -4,6 +4,7 @@ Every input is made here. `CELLS` is the table that most of them hold.
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -341,6 +342,16 @@ def test_is_refused_with_a_remedy(tmp_path: Path, name: str, data: bytes, words:
         read_leniently(path)
     assert path.name in str(error.value)
     assert "infer_schema" not in str(error.value)
+
+
+def test_what_is_shown_of_an_unsure_encoding_tells_the_candidates_apart(tmp_path: Path) -> None:
+    # The first line reads the same in four of the five.
+    path = put(tmp_path, "unsure.csv", "comment,stars\nfür alle,1\nmañana,2\nél château,3\n".encode("cp1252"))
+    with pytest.raises(DatasetError) as error:
+        read_leniently(path)
+    shown = re.findall("--encoding (\\w+): “(.*?)”", str(error.value))
+    assert len(shown) == len({reading for _, reading in shown}) == 5
+    assert shown[0] == ("cp1252", "mañana,2 … él château,3")
 
 
 def test_texts_come_out_as_they_were_written(tmp_path: Path) -> None:

@@ -303,6 +303,20 @@ def test_no_cluster_is_proposed_where_none_is_wanted_and_what_that_gives_up_is_s
     assert propose(named, "r.csv", Wishes(cluster_by="none")).value("columns.cluster_by") == "none"
 
 
+def test_clusters_are_counted_as_the_corpus_will_fold_them() -> None:
+    writers = [("Weiß {}", "WEISS {}")[i % 2].format(i // 2 % 150) for i in range(600)]
+    said = {item.path: item.why for item in propose(reviews(**{"User Name": writers}), "r.csv").fields}
+    assert said["columns.cluster_by"].startswith("150 different, 4.0 rows each")
+    assert "A tenth of 150 clusters (`User Name`) would" in said["splits.validation"]
+    # 102 rows of one writer, two of each of the others, a spelling each.
+    unequal = [writer if i < 300 else "weiss 0" for i, writer in enumerate(writers)][:400]
+    told = {item.path: item.why for item in propose(reviews(400, **{"User Name": unequal}), "r.csv").fields}
+    equal = round(400**2 / (102**2 + 149 * 2**2))
+    assert (
+        f"A tenth of 150 clusters (`User Name`; unequal, so as good as {equal} equal ones)" in told["splits.validation"]
+    )
+
+
 def test_keys_of_few_values_are_named_though_not_proposed() -> None:
     frame = reviews().drop("User Name").with_columns(id_compte=pl.int_range(pl.len()) % 18)
     found = propose(frame, "r.csv")
@@ -327,6 +341,11 @@ def test_keys_of_few_values_are_named_though_not_proposed() -> None:
         ("airline_sentiment", lambda i: ("positive", "negative")[i % 2], "airline sentiment: positive"),
         ("label", lambda i: ("spam", "ham")[i % 2], "spam"),
         ("recommended", lambda i: ("yes", "no")[i % 2], "recommended"),
+        ("recommended", lambda i: ("yes", "no", "unsure")[i % 3], "recommended"),
+        ("vote", lambda i: i % 2 + 1, "vote: 1"),
+        ("vote", lambda i: ("1", "2")[i % 2], "vote: 1"),
+        ("news", lambda i: ("true", "fake")[i % 2], "news: true"),
+        ("arm", lambda i: ("t", "c")[i % 2], "arm: t"),
     ],
 )
 def test_a_higher_reads_well_before_the_outcome(name: str, values: Callable[[int], object], phrase: str) -> None:

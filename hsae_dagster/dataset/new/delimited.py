@@ -22,6 +22,8 @@ LOOKED_AT = 100_000
 # So many characters in UTF-8 for each that is none make the file UTF-8 with errors.
 GOOD_PER_BAD = 4
 LINES_NAMED = 5
+# Places of a file, to tell encodings apart by.
+MOST_SHOWN = 3
 # In order of likelihood; those of DOS and the Mac only where no other fits.
 WINDOWS = ("cp1252", "cp1250", "cp1254", "cp1257", "iso8859_2", "iso8859_15")
 OLD = ("mac_roman", "cp850", "cp437", "cp852")
@@ -137,11 +139,17 @@ def _guessed(data: bytes, path: Path) -> tuple[str, str]:
     offered = likely_first or [*WINDOWS[:2], "cp1251", "gb18030", "shift_jis"]
     # In languages of Latin letters a few strange signs look like another script.
     offered = [*offered[:4], *[name for name in ("cp1252", "mac_roman") if name not in offered[:4]]]
-    shown = "; ".join(f"--encoding {name}: “{_line_of(sample, name)}”" for name in offered[:5])
+    distinct: dict[str, str] = {}
+    for name in offered[:5]:
+        distinct.setdefault(sample.decode(name, errors="replace"), name)
+    offered = list(distinct.values())
+    shown = "; ".join(
+        f"--encoding {name}: “{read}”" for name, read in zip(offered, _apart(sample, offered), strict=True)
+    )
     first = _no_utf8(data)[0]
     raise DatasetError(
         f"{path.name} is not in UTF-8 (line {first:,} is the first that is not), and its encoding cannot be told from "
-        f"what it holds. Name it, by how that line then reads: {shown}."
+        f"what it holds. Name it, by how words of the file then read: {shown}."
     )
 
 
@@ -158,9 +166,35 @@ def _sample(data: bytes) -> bytes:
 
 
 def _line_of(sample: bytes, encoding: str) -> str:
-    line = sample.split(b"\n", 1)[0].decode(encoding, errors="replace")
-    place = next((n for n, character in enumerate(line) if ord(character) > 127), 0)
-    return " ".join(line[max(place - 30, 0) :][:60].split())
+    line = sample.split(b"\n", 1)[0]
+    return _around(line, next((place for place, byte in enumerate(line) if byte > 127), 0), encoding)
+
+
+def _around(line: bytes, place: int, encoding: str) -> str:
+    """Up to 60 characters of a line, the byte at `place` among them."""
+    start = max(len(line[:place].decode(encoding, errors="replace")) - 30, 0)
+    return " ".join(line.decode(encoding, errors="replace")[start : start + 60].split())
+
+
+def _apart(sample: bytes, encodings: Sequence[str]) -> list[str]:
+    """How each encoding reads places that tell them apart: one where it is enough, else up to three."""
+    chosen: list[tuple[str, ...]] = [("",) * len(encodings)]
+    best, told = chosen[0], 0
+    while len(chosen) <= MOST_SHOWN and told < len(encodings):
+        before = told
+        for line in sample.split(b"\n"):
+            # The first place of each byte in its line, so that a long line is not read once per letter.
+            for byte in dict.fromkeys(byte for byte in line if byte > 127):
+                place = line.index(byte)
+                readings = tuple(_around(line, place, name) for name in encodings)
+                if (n := len(set(zip(*chosen, readings, strict=True)))) > told:
+                    best, told = readings, n
+            if told == len(encodings):
+                break
+        if told == before:
+            break
+        chosen.append(best)
+    return [" … ".join(parts[1:]) for parts in zip(*chosen, strict=True)]
 
 
 def _latin(sample: bytes) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from hsae_dagster.core.observations import folded_keys
 from hsae_dagster.dataset.new.columns import ColumnProfile, marks_nothing, profile
 from hsae_dagster.dataset.new.proposal import Proposal, Wishes, outcome_phrase, propose
 from hsae_dagster.dataset.new.roles import Choice, Field, check_present, choose_label, choose_text
@@ -218,8 +219,8 @@ def pair_up(
     """Make pairs of the texts of a table and propose a declaration for them.
 
     Returns:
-        pairs to be written to `FILE` (columns `PAIRS_SCHEMA`, its group column named as in the table), the proposal,
-        and doubtful choices of columns.
+        pairs to be written to `FILE` (columns `PAIRS_SCHEMA`, its group column named as in the table, one spelling per
+        group), the proposal, and doubtful choices of columns.
 
     Raises:
         DatasetError: a column is missing or cannot serve, wishes contradict each other, or no pairs can be made.
@@ -232,16 +233,22 @@ def pair_up(
     for column in (text.column, label.column, *[c for c in columns if c.name == how.within]):
         if column.kind == "other":
             raise DatasetError(f"Column `{column.name}` holds {column.said}, not one text or number per row.")
+    spelled = _words(frame[how.within])
+    # Groups are the clusters that the corpus will make of this column, which folds its keys.
+    folded = folded_keys(spelled)
     table = pl.DataFrame(
         {
-            "group": _words(frame[how.within]),
+            "group": folded,
             "text": _words(frame[text.name]),
             "outcome": _outcome(frame, label.name, source, wishes.positive),
         }
     )
     made = pair_within(table, rule=how.rule, least_margin=how.least_margin)
     group = how.within if how.within not in PAIRS_SCHEMA else "group"
-    pairs = made.frame.rename({"group": group})
+    shown = pl.DataFrame({"group": folded, "as": spelled}).drop_nulls().group_by("group").agg(pl.col("as").min())
+    pairs = made.frame.with_columns(pl.col("group").replace_strict(shown["group"], shown["as"])).rename(
+        {"group": group}
+    )
     known = Wishes(task="pairwise", text_a="text_a", text_b="text_b", label="label", cluster_by=group)
     proposal = _with_reasons(propose(pairs, FILE, known), made, text, label, wishes.positive, how)
     remarks = (*_said(made.counts, source, how, text.name, label.name), *proposal.remarks)

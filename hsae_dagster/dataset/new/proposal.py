@@ -22,7 +22,7 @@ from hsae_dagster.dataset.new.columns import (
     profile,
     words_of,
 )
-from hsae_dagster.dataset.new.roles import ANSWERED, NAMES, Choice, Field
+from hsae_dagster.dataset.new.roles import ANSWERED, DENIED, NAMES, Choice, Field
 from hsae_dagster.dataset.rows import plain_headers
 from hsae_dagster.dataset.spec import FEW_ROWS
 from hsae_dagster.dataset.values import seconds_of
@@ -38,11 +38,12 @@ def _size_fields(frame: pl.DataFrame, texts: list[str], cluster: str | None) -> 
     clusters, unit, fields = n, "texts", []
     if cluster:
         # As many of one size as share out the rows as these do: few, where a few hold most of them.
-        sizes = frame[cluster].drop_nulls().value_counts()["count"].cast(pl.Float64)
+        sizes = roles.cluster_keys(frame, cluster).value_counts()["count"].cast(pl.Float64)
         clusters = round(float(sizes.sum()) ** 2 / float((sizes**2).sum())) if sizes.len() else 0
-        unit = f"clusters (`{cluster}`)"
+        unequal = "" if clusters == sizes.len() else f"; unequal, so as good as {clusters:,} equal ones"
+        unit = f"clusters (`{cluster}`{unequal})"
     if clusters < 500:
-        why = f"A tenth of {clusters:,} {unit} would be too few to choose and judge concepts on."
+        why = f"A tenth of {sizes.len() if cluster else n:,} {unit} would be too few to choose and judge concepts on."
         fields.append(Field("splits.validation", 0.15, why))
     if select := next((select for limit, select in SMALL if n < limit), None):
         why = f"{n:,} distinct texts carry fewer hypotheses than 10,000 (default 20)."
@@ -202,7 +203,7 @@ def propose(frame: pl.DataFrame, files: Any, wishes: Wishes = Wishes(), notes: N
     positive = None if as_number else roles.choose_positive(label.column, taken, wishes.positive)
     task = _task(texts, label, positive, wishes)
     same = [column.name for column in columns if column.name not in taken and _renames(frame, column, label.column)]
-    cluster = roles.choose_cluster(columns, [*taken, label.name, *same], wishes.cluster_by)
+    cluster = roles.choose_cluster(frame, columns, [*taken, label.name, *same], wishes.cluster_by)
     if wishes.cluster_by is None:
         cluster = roles.with_settling(frame, columns, label.column, [*taken, *same], cluster)
     cluster = roles.doubt_large(frame, cluster) if cluster else None
@@ -318,7 +319,9 @@ def outcome_phrase(label: ColumnProfile, positive: Choice | None) -> str:
         ends = label.ends
         return f"{phrase} ({ends[0]} to {ends[1]})" if ends and "(" not in phrase else phrase
     value = str(positive.value).lower()
-    if value in ANSWERED or value in phrase.split():
+    # A 1 beside a 2, or “true” beside “fake”, is one of two names, no yes.
+    answered = value in ANSWERED and any(level.lower() in DENIED for level, _ in label.levels)
+    if answered or value in phrase.split():
         return phrase
     return str(positive.value) if _meaningless(label) and len(value) > 2 else f"{phrase}: {positive.value}"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from hsae_dagster.core.observations import folded_keys
 from hsae_dagster.dataset.new.columns import MISSING_MARKS, WHEN, WORDS, ColumnProfile, words_of
 from hsae_dagster.dataset.rows import settles
 from hsae_dagster.dataset.values import percents
@@ -17,6 +18,7 @@ NAMES: dict[str, frozenset[str]] = {role: frozenset(words.split()) for role, wor
 SIDES = (("a", "b"), ("1", "2"), ("0", "1"), ("left", "right"), ("first", "second"), ("x", "y"))
 # What says that the outcome is there and nothing more.
 ANSWERED = ("1", "1.0", "true", "yes", "y", "t", "ja", "oui", "si", "sí")
+DENIED = ("0", "0.0", "false", "no", "n", "f", "nein", "non")
 YES = (*ANSWERED, "positive", "pos", "win", "won", "good", "spam", "accepted", "pass")
 TWO_ANSWERS = ({"0", "1"}, {"0.0", "1.0"}, {"false", "true"}, {"no", "yes"}, {"n", "y"}, {"ja", "nein"})
 FEWEST_CLUSTERS = 30
@@ -220,7 +222,9 @@ def _winner(label: ColumnProfile, sides: Sequence[str]) -> Choice:
     return Choice(label, why, bool(first), tuple(v for v, _ in label.levels if v != value), value)
 
 
-def choose_cluster(columns: Sequence[ColumnProfile], taken: Sequence[str], wish: str | None) -> Choice | None:
+def choose_cluster(
+    frame: pl.DataFrame, columns: Sequence[ColumnProfile], taken: Sequence[str], wish: str | None
+) -> Choice | None:
     """The column of what rows have in common, if one shows."""
     if wish:
         return Choice(_named(columns, wish), "As you said.")
@@ -229,9 +233,10 @@ def choose_cluster(columns: Sequence[ColumnProfile], taken: Sequence[str], wish:
         return None
     # Of two that fit, the coarser is the safe one: what belongs together stays together.
     best, *rest = sorted(found, key=lambda c: (-_cluster_score(c), c.distinct))
-    size = (best.rows - best.missing) / best.distinct
+    keys = cluster_keys(frame, best.name)
+    size = keys.len() / max(keys.n_unique(), 1)
     named = "its name says so, and it" if _cluster_score(best) >= 2.0 else "it"
-    why = f"{best.distinct:,} different, {size:.1f} rows each: {named} repeats. Kept on one side of every split."
+    why = f"{keys.n_unique():,} different, {size:.1f} rows each: {named} repeats. Kept on one side of every split."
     return Choice(best, why, _cluster_score(best) >= 2.0 and not rest, tuple(c.name for c in rest))
 
 
@@ -338,8 +343,9 @@ def with_settling(
         return found
     # The coarsest: what is finer is settled through it.
     best = min(settling, key=lambda c: c.distinct)
+    n = cluster_keys(frame, best.name).n_unique()
     why = (
-        f"Rows that share `{best.name}` ({best.distinct:,} different) do not differ in `{label.name}`, so they are one "
+        f"Rows that share `{best.name}` ({n:,} different) do not differ in `{label.name}`, so they are one "
         "observation of it. Kept on one side of every split."
     )
     if best.distinct < FEWEST_CLUSTERS and not _named_clusters(best):
@@ -379,9 +385,14 @@ def plain_values(name: str) -> pl.Expr:
     return pl.when(value.is_in(["", *MISSING_MARKS])).then(None).otherwise(value).alias(name)
 
 
+def cluster_keys(frame: pl.DataFrame, name: str) -> pl.Series:
+    """Keys of a column as the corpus folds them, of the rows that have one: as many differ as there are clusters."""
+    return folded_keys(frame.select(plain_values(name).alias("level")).to_series().drop_nulls())
+
+
 def doubt_large(frame: pl.DataFrame, cluster: Choice) -> Choice:
     """The choice with a doubt where one cluster holds half of the rows: it lands in one split, whole."""
-    values = frame.select(plain_values(cluster.name).alias("level")).to_series().drop_nulls()
+    values = cluster_keys(frame, cluster.name)
     if not values.len():
         return cluster
     largest, n = values.value_counts(sort=True).row(0)
