@@ -1,6 +1,6 @@
 """This tree beside an earlier commit of it, asking the same loopback server: wall time and processor time.
 
-    python benchmarks/asking.py [--before 58f3ed3] [--texts 20000] [--requests 3000] [--latency 0.3] [--rounds 3]
+    python benchmarks/asking.py [--before c7b6d3a] [--texts 20000] [--requests 3000] [--latency 0.3] [--rounds 3]
 
 Embeddings: texts in batches of 512 (the default), each request answered after the latency, vectors written to LanceDB;
 what counts is the wall time. Annotation: one request a text, ten concepts, prompts, hashes, ledger and checks included;
@@ -119,13 +119,9 @@ def embedding(count: int, folder: Path) -> str:
     account = Account(Ledger(folder), "bench", "embeddings", "run")
     embedder = make_embedder(Embedding(model="openai:m", dimensions=DIMENSIONS), account)
     table = VectorTable(folder, "bench", embedder.embedding_set)
-    if hasattr(embedder, "embed_all"):
-        embedder.embed_all(
-            texts, BATCH, lambda rows, found: table.append(keys[rows.start : rows.stop], found), lambda line: None
-        )
-    else:
-        for start in range(0, count, BATCH):
-            table.append(keys[start : start + BATCH], embedder.embed(texts[start : start + BATCH]))
+    embedder.embed_all(
+        texts, BATCH, lambda rows, found: table.append(keys[rows.start : rows.stop], found), lambda line: None
+    )
     return hashlib.sha256(table.read(pl.Series(sorted(keys))).tobytes()).hexdigest()
 
 
@@ -202,7 +198,7 @@ def main() -> None:
         child(sys.argv[2], sys.argv[3], int(sys.argv[4]))
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--before", default="58f3ed3")
+    parser.add_argument("--before", default="c7b6d3a")
     parser.add_argument("--texts", type=int, default=20_000)
     parser.add_argument("--requests", type=int, default=3000)
     parser.add_argument("--latency", type=float, default=0.3)

@@ -49,14 +49,19 @@ def _shown(value: float, scenario: Scenario) -> str:
         return "–"
     if scenario.measure == "true discoveries":
         return f"{value:.1f}"
-    return f"{100 * value:.{2 if scenario.draws > 1 else 1}f} %"
+    return f"{100 * value:.{_digits(scenario)}f} %"
+
+
+def _digits(scenario: Scenario) -> int:
+    """Of a percentage: rates of many draws are small."""
+    return 2 if scenario.draws > 1 else 1
 
 
 def _error(value: float, scenario: Scenario, n: int) -> str:
     """The Monte-Carlo standard error of a share, in points."""
     if scenario.measure == "true discoveries" or not math.isfinite(value):
         return ""
-    return f" ({100 * math.sqrt(max(value * (1 - value), 0.5 / n) / n):.{2 if scenario.draws > 1 else 1}f})"
+    return f" ({100 * math.sqrt(max(value * (1 - value), 0.5 / n) / n):.{_digits(scenario)}f})"
 
 
 def main() -> None:

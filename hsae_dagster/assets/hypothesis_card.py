@@ -95,11 +95,11 @@ class _Shared:
         before = [Standing.of(row) for row in self.previous.hypotheses] if self.previous else []
         changes = compare(before, [Standing.of(row) for row in record.hypotheses])
         self.changes = {change.standing.hypothesis_id: change for change in changes}
-        places = {origin.asset: log.store.at(origin.place) for origin in record.origins}
-        readable = StoredInterpretations(places[StoredInterpretations.asset]).readable
+        places = {origin.asset: origin.place for origin in record.origins}
+        readable = StoredInterpretations(log.store.at(places[StoredInterpretations.asset])).readable
         self.concepts = {concept.concept_id: concept for concept in reversed(readable)}
-        self.selection: Mapping[str, Any] = StoredSelection(places[StoredSelection.asset]).summary
-        self.judging: Mapping[str, Any] = StoredMatrix(places[StoredMatrix.asset]).summary
+        self.selection: Mapping[str, Any] = StoredSelection(log.store.at(places[StoredSelection.asset])).summary
+        self.judging: Mapping[str, Any] = StoredMatrix(log.store.at(places[StoredMatrix.asset])).summary
 
     def origin(self, origin: Origin) -> dg.MarkdownMetadataValue:
         """One result that the evaluation rests on, with links to where Dagster shows it."""

@@ -161,9 +161,11 @@ def _obtain(made: Checkpoints) -> tuple[list[tuple[str, StoredSAE]], dict[str, A
     if isinstance(spec.saes, AutoSizes):
         taken, race = choose_saes(lessons, spec.saes.auto)
         return list(taken.items()), race
-    listed = declared(spec, made.n_texts)
-    obtain = (autoencoders.import_one if sae.checkpoint else autoencoders.train_one for sae in listed)
-    return [("", each(lessons, sae)) for each, sae in zip(obtain, listed, strict=True)], {}
+    parts = [
+        (autoencoders.import_one if sae.checkpoint else autoencoders.train_one)(lessons, sae)
+        for sae in declared(spec, made.n_texts)
+    ]
+    return [("", part) for part in parts], {}
 
 
 def _add_seeds(lessons: autoencoders.Lessons, parts: list[StoredSAE], folder: Path) -> dict[str, list[dict[str, Any]]]:

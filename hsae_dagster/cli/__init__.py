@@ -17,9 +17,9 @@ class _Sentences(click.Group):
             return super().invoke(ctx)
         except HsaeError as error:
             raise click.ClickException(str(error)) from error
+        except BrokenPipeError:  # whoever reads has had enough, as `head` does
+            raise
         except (OSError, MemoryError) as error:
-            if isinstance(error, BrokenPipeError):  # whoever reads has had enough, as `head` does
-                raise
             raise click.ClickException(refusal(error)) from error
 
 

@@ -316,7 +316,7 @@ def sample(names: tuple[str, ...]) -> None:
     """Fetch sample datasets by name (all of them without a name)."""
     from hsae_dagster.sample_data.registry import SAMPLES
 
-    opened()
+    prepare_home(project_root())
     for name in names or SAMPLES:
         problem = obtain(name)
         if problem and names:

@@ -51,8 +51,6 @@ class LexicalAnnotator(Annotator):
 
 
 CONTEXT, SLOTS = 8192, 2
-# Whatever it is running on, the same file gives the same answers under the same name.
-PLACE = "local"
 
 
 def local_server(field: str, path: Path, timeout: float) -> Server:
@@ -79,8 +77,11 @@ def local_server(field: str, path: Path, timeout: float) -> Server:
 
 
 def _described(path: Path) -> Server:
-    """The name under which answers of a file are kept."""
-    return Server(identity=f"{PLACE}/{_digest(path.resolve()) if path.is_file() else path.name}")
+    """The server of a file, as far as it is known without starting it: the name under which its answers are kept.
+
+    Whatever it is running on, the same file gives the same answers under the same name.
+    """
+    return Server(identity=f"local/{_digest(path.resolve()) if path.is_file() else path.name}")
 
 
 @cache

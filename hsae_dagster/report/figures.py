@@ -196,7 +196,7 @@ def forest_plot(
     """
     rows = sorted(hypotheses, key=_by_effect)
     confirmed = sum(h.badge == "confirmed" for h in rows)
-    tested = sorted({h.test.n for h in rows}) or [0]
+    tested = sorted({h.test.n for h in rows})
     alt = (
         f"Effects of {plural(len(rows), 'claim')} on {inert(short_outcome(outcome))} with 95 percent intervals, "
         f"sorted from highest to lowest; {confirmed} confirmed."
@@ -235,7 +235,7 @@ def forest_plot(
         axes.set_yticks([] if narrow else range(len(rows)), [] if narrow else [short_claim(h.claim, 52) for h in rows])
         axes.set_xlabel(axis_label(task, outcome), fontsize=8.5)
         reading = f"n: texts that the claim holds for\nfilled: confirmed (Holm, α = {alpha:g})"
-        on = " to ".join(count(n) for n in dict.fromkeys((tested[0], tested[-1])))
+        on = " to ".join(count(n) for n in dict.fromkeys(tested[:1] + tested[-1:]))
         note(sheet, f"{on} held-out observations; {reading}" if rows else "")
         if not rows:
             empty(axes, "no claim was tested")

@@ -319,7 +319,8 @@ def find_claims(
         if pick.column is not None:
             j = pick.column
             meaning, neuron, source = pool.meanings[j], int(pool.neurons[j]), pool.sources[j]
-        elif pick.group is not None:
+        else:
+            assert pick.group is not None  # a pick is one or the other
             meaning, neuron, source = WordGroup(pick.group.terms(vocabulary.table)), -1, "terms"
         found.append(Found(pick, meaning, neuron if neuron >= 0 else _nearest(material, pick.holds), source))
     return found, paths

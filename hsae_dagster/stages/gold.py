@@ -35,6 +35,7 @@ from hsae_dagster.keys import hash_bytes
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.providers.base import Labelled
 from hsae_dagster.stages.holdout import Part, concepts_to_test, holdout_texts
+from hsae_dagster.storage.files import write_atomically
 from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, StoredInterpretations, StoredMatrix
 from hsae_dagster.storage.vectors import VectorTable, text_vectors
 
@@ -161,8 +162,7 @@ def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int
         parts.append(part.join(texts, on="text_id", how="left", maintain_order="left"))
     sheet = pl.concat(parts)
     path = project.results / "gold" / f"{dataset.name}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(sheet.select(SHEET_COLUMNS).write_csv(), encoding="utf-8")
+    write_atomically(path, sheet.select(SHEET_COLUMNS).write_csv().encode())
     return path, sheet.height
 
 

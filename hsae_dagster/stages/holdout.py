@@ -253,7 +253,7 @@ class Part:
     distilled: pl.DataFrame | None
     task: str
 
-    @property
+    @cached_property
     def by_judge(self) -> np.ndarray:
         """`answers` without those of a probe, which are no evidence for anybody."""
         if self.distilled is None:

@@ -17,6 +17,7 @@ from hsae_dagster.errors import HsaeError, StorageError
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.providers.base import Annotator, Interpreter, Mistakes, Report
 from hsae_dagster.providers.openai.client import OpenAIClient
+from hsae_dagster.providers.openai.readers import OpenAIAnnotator, OpenAIInterpreter
 from hsae_dagster.providers.openai.requests import Body, Question, forget_all, recall
 from hsae_dagster.providers.registry import make_annotator, make_embedder, make_interpreter
 from hsae_dagster.providers.spending import Account, Entry, Estimate, Ledger
@@ -197,8 +198,6 @@ def asked_for_words(project: Project, dataset: Dataset, hypothesis: dict[str, An
         HsaeError: its words come from no paid model.
         StorageError: a result it rests on is not there.
     """
-    from hsae_dagster.providers.openai.readers import OpenAIInterpreter
-
     store = project.store
     written = StoredInterpretations.current(store, dataset.name)
     settings = Interpretation.model_validate(written.stored.inputs.config["interpretation"])
@@ -249,8 +248,6 @@ def asked_about_text(project: Project, dataset: Dataset, hypothesis: dict[str, A
         HsaeError: no paid model judged it, or the text was not judged.
         StorageError: a result it rests on is not there.
     """
-    from hsae_dagster.providers.openai.readers import OpenAIAnnotator
-
     store = project.store
     matrix = StoredMatrix.current(store, dataset.name)
     config = {key: value for key, value in matrix.stored.inputs.config.items() if key in Annotation.model_fields}

@@ -141,8 +141,12 @@ def load_sae(folder: Path, record: dict[str, Any]) -> "SparseAutoencoder":
 
 
 # The reference's tensors by our names; its decoder has a column per neuron, ours a row.
-_WEIGHTS = {name: f"{name}.weight" for name in ("encoder", "decoder")}
-_WEIGHTS |= {name: name for name in ("input_bias", "neuron_bias")}
+_WEIGHTS = {
+    "encoder": "encoder.weight",
+    "decoder": "decoder.weight",
+    "input_bias": "input_bias",
+    "neuron_bias": "neuron_bias",
+}
 # Bookkeeping of its training, of no use afterwards; older versions may have saved it.
 _IGNORED = {"steps_since_activation"}
 

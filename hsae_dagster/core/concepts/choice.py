@@ -301,7 +301,8 @@ class Chooser:
 
 def path_scores(part: Learned, unseen: Learned, picks: list[Pick], n: int) -> np.ndarray:
     """(n + 1,) R² or AUC on some observations of the first k claims as fitted on others; of none first."""
-    found = [fit(part.task, *predicted(part, unseen, picks[:k])) for k in range(len(picks) + 1)]
+    train, test = _holding(part, picks), _holding(unseen, picks)
+    found = [fit(part.task, *_predicted(part, unseen, train[:, :k], test[:, :k])) for k in range(len(picks) + 1)]
     return np.array(found + [found[-1]] * (n - len(picks)))
 
 
@@ -311,11 +312,19 @@ def predicted(part: Learned, unseen: Learned, picks: list[Pick]) -> tuple[np.nda
     What is held constant is fitted beside the claims and taken out of a numeric outcome, so that claims alone are
     scored.
     """
+    return _predicted(part, unseen, _holding(part, picks), _holding(unseen, picks))
+
+
+def _holding(learned: Learned, picks: list[Pick]) -> np.ndarray:
+    """(n, picks) float64: which observations have which claim."""
+    holds = np.array([pick.holds for pick in picks], dtype=np.float64).reshape(len(picks), learned.design.shape[1]).T
+    return np.asarray(learned.design @ holds)
+
+
+def _predicted(part: Learned, unseen: Learned, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     c = part.held.shape[1]
-    holds = np.array([pick.holds for pick in picks], dtype=np.float64).reshape(len(picks), part.design.shape[1]).T
-    beside = np.column_stack([part.held, part.design @ holds])
-    weights = np.linalg.lstsq(beside, part.outcome, rcond=None)[0]
-    said = np.asarray(unseen.design @ holds) @ weights[c:]
+    weights = np.linalg.lstsq(np.column_stack([part.held, train]), part.outcome, rcond=None)[0]
+    said = test @ weights[c:]
     if part.task == "regression":
         return unseen.outcome - unseen.held @ weights[:c], said
     return unseen.outcome + (0.5 if part.task == "pairwise" else 0.0), said

@@ -200,12 +200,6 @@ def _blocks(
         yield slice(start, stop), gram, scores, 1.0 - np.clip(leverage, 0.0, 1.0), vectors
 
 
-def _along(direction: np.ndarray, open_: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """(clusters, p): B_g times the direction, by which a cluster's residuals enter CR2 (see `_cr2`)."""
-    shrink = np.where(open_ > _SATURATED, 1.0 / np.sqrt(np.maximum(open_, _SATURATED)), 0.0)
-    return np.einsum("gij,gj,gkj,k->gi", vectors, shrink, vectors, direction, optimize=True)
-
-
 def whole_clusters(weights: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """How far each column of weights (n, k) belongs to whole clusters: the share of its squares between them, (k,)."""
     sizes = np.maximum(np.bincount(groups), 1)
@@ -246,50 +240,40 @@ def _cr2(
 
     With Q the orthonormal columns, K_g = Q_g' Q_g and B_g = (I - K_g)^(-1/2), the adjusted residuals of cluster g
     enter as Q_g B_g, since (I - Q_g Q_g')^(-1/2) Q_g = Q_g B_g: nothing larger than p × p per cluster is needed, and
-    every figure is a sum over clusters, so a block of clusters at a time is enough. The degrees of freedom are
-    trace(W)² / trace(W²) (Imbens and Kolesár 2016), W the covariance of the clusters' terms (`_covariance`).
+    every figure is a sum over clusters, so a block of clusters at a time is enough.
+
+    The degrees of freedom are trace(W)² / trace(W²) (Imbens and Kolesár 2016). With carried_g = Q_g' a_g and size_g =
+    a_g' a_g of cluster g's weights a_g, s_g their sum, t_g the column sums of Q_g, T the sum of t_g t_g' and r the
+    correlation,
+
+        W[g, h] = delta ((1 - r) size_g + r s_g²) + carried_g' (r T - (1 - r) I) carried_h - b_g' carried_h - carried_g'
+        b_h,  b_g = r s_g t_g,
+
+    a diagonal and a form of rank 2 p, so W is never made.
     """
     p, k = q.shape[1], len(directions)
     variances, trace, square = np.zeros(k), np.zeros(k), np.zeros(k)
     cross = np.zeros((k, 2 * p, 2 * p))
     sums = np.column_stack([np.bincount(groups, column) for column in q.T])
-    rho = np.broadcast_to(correlation, (k,))
-    forms = [_form((1 - r) * np.eye(p) + r * sums.T @ sums) for r in rho]
+    rho, turn = np.broadcast_to(correlation, (k,)), np.eye(p)
+    forms = [np.block([[r * sums.T @ sums - (1 - r) * turn, -turn], [-turn, np.zeros((p, p))]]) for r in rho]
     for block, gram, scores, open_, vectors in _blocks(q, residual, groups):
+        shrink = np.where(open_ > _SATURATED, 1.0 / np.sqrt(np.maximum(open_, _SATURATED)), 0.0)
         for j, direction in enumerate(directions):
-            along = _along(direction, open_, vectors)
+            along = np.einsum("gij,gj,gkj,k->gi", vectors, shrink, vectors, direction, optimize=True)
             variances[j] += (np.einsum("gi,gi->g", along, scores) ** 2).sum()
-            own, factors = _covariance(along, gram, sums[block], float(rho[j]))
-            overlap = np.einsum("gi,ij,gj->g", factors, forms[j], factors, optimize=True)
-            trace[j] += own.sum() + overlap.sum()
-            square[j] += (own**2).sum() + 2 * (own * overlap).sum()
-            cross[j] += factors.T @ factors
+            carried = np.einsum("gij,gj->gi", gram, along)
+            totals = np.einsum("gi,gi->g", along, sums[block])
+            size = (1 - rho[j]) * np.einsum("gi,gi->g", along, carried) + rho[j] * totals**2
+            both = np.column_stack([carried, rho[j] * totals[:, None] * sums[block]])
+            overlap = np.einsum("gi,ij,gj->g", both, forms[j], both, optimize=True)
+            trace[j] += size.sum() + overlap.sum()
+            square[j] += (size**2).sum() + 2 * (size * overlap).sum()
+            cross[j] += both.T @ both
     for j in range(k):
         turned = forms[j] @ cross[j]
         square[j] += np.trace(turned @ turned)
     return variances, np.where(square > 0, trace**2 / np.where(square > 0, square, 1.0), 0.0)
-
-
-def _covariance(along: np.ndarray, gram: np.ndarray, sums: np.ndarray, rho: float) -> tuple[np.ndarray, np.ndarray]:
-    """Diagonal (clusters,) and factors F (clusters, 2 p) of the covariance W = diagonal + F J F' of CR2's terms.
-
-    With carried_g = Q_g' a_g and size_g = a_g' a_g of cluster g's weights a_g, s_g their sum, t_g the column sums of
-    Q_g, r the correlation of errors of variance 1 and T the covariance of Q' errors,
-
-        W[g, h] = delta ((1 - r) size_g + r s_g²) + carried_g' T carried_h - b_g' carried_h - carried_g' b_h,
-        b_g = (1 - r) carried_g + r s_g t_g,
-
-    a diagonal and a form J (`_form`) of rank 2 p, so W is never made.
-    """
-    carried, totals = np.einsum("gij,gj->gi", gram, along), np.einsum("gi,gi->g", along, sums)
-    own = (1 - rho) * np.einsum("gi,gi->g", along, carried) + rho * totals**2
-    return own, np.column_stack([carried, (1 - rho) * carried + rho * totals[:, None] * sums])
-
-
-def _form(spread: np.ndarray) -> np.ndarray:
-    """(2 p, 2 p) J of `_covariance`, from T (p, p)."""
-    turn = np.eye(len(spread))
-    return np.block([[spread, -turn], [-turn, np.zeros_like(turn)]])
 
 
 def _moulton(weights: np.ndarray, groups: np.ndarray, correlation: float, error_variance: float) -> np.ndarray:

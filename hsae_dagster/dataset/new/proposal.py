@@ -35,15 +35,15 @@ SMALL = ((1_500, 10), (4_000, 12))
 def _size_fields(frame: pl.DataFrame, texts: list[str], cluster: str | None) -> list[Field]:
     """Fields whose default does not fit so few rows."""
     n = pl.concat([frame[name].cast(pl.String).drop_nulls().rename("text") for name in texts]).n_unique()
-    clusters, unit, fields = n, "texts", []
+    clusters, counted, fields = n, f"{n:,} texts", []
     if cluster:
         # As many of one size as share out the rows as these do: few, where a few hold most of them.
         sizes = roles.cluster_keys(frame, cluster).value_counts()["count"].cast(pl.Float64)
         clusters = round(float(sizes.sum()) ** 2 / float((sizes**2).sum())) if sizes.len() else 0
         unequal = "" if clusters == sizes.len() else f"; unequal, so as good as {clusters:,} equal ones"
-        unit = f"clusters (`{cluster}`{unequal})"
+        counted = f"{sizes.len():,} clusters (`{cluster}`{unequal})"
     if clusters < 500:
-        why = f"A tenth of {sizes.len() if cluster else n:,} {unit} would be too few to choose and judge concepts on."
+        why = f"A tenth of {counted} would be too few to choose and judge concepts on."
         fields.append(Field("splits.validation", 0.15, why))
     if select := next((select for limit, select in SMALL if n < limit), None):
         why = f"{n:,} distinct texts carry fewer hypotheses than 10,000 (default 20)."

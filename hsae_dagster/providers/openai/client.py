@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hsae_dagster.errors import HsaeError, ProviderError
 from hsae_dagster.providers.base import CutPrompts, Progress, Report
+from hsae_dagster.providers.openai.batch import BatchRound
 from hsae_dagster.providers.openai.prompts import Problem, nothing_came, reason_of
 from hsae_dagster.providers.openai.request import Client, Pace, Request, session_of
 from hsae_dagster.providers.openai.requests import LENGTH_WORDS, Body, Plan, Question
@@ -138,8 +139,6 @@ class OpenAIClient(Client):
                 self.require_key()
                 report(f"{self.asker.name}: {self._estimate(plan, prompt_hash, answer_tokens)}")
                 if self.tier == "batch" and "messages" in bodies[plan.todo[0]]:
-                    from hsae_dagster.providers.openai.batch import BatchRound
-
                     asked = run_sync(BatchRound(self, account, bodies, prompt_hash, report).run())
                     plan = self.plan(bodies)
                 else:
