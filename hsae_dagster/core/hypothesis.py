@@ -118,7 +118,7 @@ def verdict(
         return Verdict("suggestive", reason, "false discovery rate")
     reason = f"Holm-corrected {_p(p_holm)} is not below {alpha:g}"
     if against:
-        reason = f"on texts that test it, its effect points the other way than where it was found; {reason}"
+        reason = f"its effect points the other way than it was selected or declared for; {reason}"
     return Verdict("not supported", reason, "no evidence")
 
 
@@ -515,7 +515,7 @@ def gather_evidence(
     def example(row: int) -> Example:
         text_id, text = texts["text_id"][row], texts["text"][row]
         why = because(meaning, text, closeness)[:8] if meaning else ()
-        return Example(text_id, text, float(outcome[row]), float(activation[row]), tuple(why), unit_of(row))
+        return Example(text_id, text, float(outcome[row]), float(activation[row]), why, unit_of(row))
 
     def pick(mask: np.ndarray, key: np.ndarray) -> tuple[Example, ...]:
         rows = np.flatnonzero(mask)

@@ -359,7 +359,7 @@ def missing_codes(numbers: pl.Series) -> tuple[int, ...]:
     if not above or len(rest) < 2 or min(rest) < 0:
         return ()
     # Answers of a scale are whole numbers without a gap.
-    scale = rest == {float(n) for n in range(int(min(rest)), int(max(rest)) + 1)} and max(rest) <= 20
+    scale = max(rest) <= 20 and rest == {float(n) for n in range(int(min(rest)), int(max(rest)) + 1)}
     far = all(code >= 2 * max(rest) if code > 9 else max(rest) <= 7 and len(rest) <= 7 for code in above)
     return tuple(sorted(above)) if scale and far else ()
 

@@ -9,7 +9,8 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -256,14 +257,13 @@ def fetch_published(name: str, data_dir: Path, log: Log) -> list[Path]:
     for file in set(names) - set(missing):
         log(f"{name}: {folder / file} is there and is kept.")
     if missing:
-        _download(folder, missing, f"{name}: ", log)
+        _download(folder, missing, log)
     return [folder / file for file in names]
 
 
-def _download(folder: Path, files: list[str], begin: str, log: Log) -> None:
+def _download(folder: Path, files: list[str], log: Log) -> None:
     try:
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HTTPError
     except ImportError:
         raise DatasetError(
             "Fetching from Hugging Face needs an extra. Install it with `.venv/bin/pip install -e '.[hub]'`, or put "
@@ -271,17 +271,26 @@ def _download(folder: Path, files: list[str], begin: str, log: Log) -> None:
         ) from None
     # HF_ENDPOINT names a mirror. The texts are public, so nobody's token is sent.
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=False)
-    try:
+    with _reading(folder):
         described = api.dataset_info(REPOSITORY, files_metadata=True, timeout=30)
-        card = described.card_data.to_dict() if described.card_data else {}
-        licence = str(card.get("license") or "not stated; ask the authors")
-        log(f"{begin}{PAGE} at {str(described.sha)[:12]}; licence: {licence}")
-        for file in files:
-            noted = _get(folder, file, api, described, log)
-            notes = folder / RECORD
-            known = json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {}
-            known[file] = {**noted, "repository": REPOSITORY, "commit": described.sha, "licence": licence}
-            write_atomically(notes, json.dumps(known, indent=1, sort_keys=True).encode())
+    card = described.card_data.to_dict() if described.card_data else {}
+    licence = str(card.get("license") or "not stated; ask the authors")
+    log(f"{folder.name}: {PAGE} at {str(described.sha)[:12]}; licence: {licence}")
+    for file in files:
+        noted = _get(folder, file, api, described, log)
+        notes = folder / RECORD
+        known = json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {}
+        known[file] = {**noted, "repository": REPOSITORY, "commit": described.sha, "licence": licence}
+        write_atomically(notes, json.dumps(known, indent=1, sort_keys=True).encode())
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """The repository's errors as a sentence; those of this machine's disk are none of them."""
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        yield
     except (OSError, HTTPError) as error:
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise DatasetError(
@@ -301,7 +310,8 @@ def _get(folder: Path, file: str, api: "HfApi", described: "DatasetInfo", log: L
     path, size, wanted = found[0].rfilename, found[0].size, found[0].lfs.sha256 if found[0].lfs else None
     log(f"  {path} ({size or 0:,} bytes)")
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder) as aside:
-        got = api.hf_hub_download(REPOSITORY, path, repo_type="dataset", revision=described.sha, local_dir=aside)
+        with _reading(folder):
+            got = api.hf_hub_download(REPOSITORY, path, repo_type="dataset", revision=described.sha, local_dir=aside)
         digest = file_digest(Path(got))
         if wanted and digest != wanted:
             raise DatasetError(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hsae_dagster.core.concepts.claims import Cue, Length, WordGroup, because, judge
@@ -60,6 +60,7 @@ def test_word_groups_hold_where_a_reader_finds_one_of_their_terms(some: list[str
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(texts, min_size=1, max_size=5), st.integers(0, 12))
+@example(["。`"], 0)
 def test_cues_and_lengths_hold_where_a_reader_would_say_so(some: list[str], n_words: int) -> None:
     claims = [Cue(name) for name in (*WORD_CUES, *SIGN_CUES)]
     claims += [Length(n_words, most=True), Length(n_words, most=False)]

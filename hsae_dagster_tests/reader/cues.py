@@ -35,8 +35,11 @@ def _has_capitals(text: str) -> bool:
 
 
 def _ends_with_a_full_stop(text: str) -> bool:
-    """One full stop, whatever closes a quotation or parenthesis after it; three dots are none."""
-    bare = text.rstrip().rstrip("\"'”’»」)]")
+    """One full stop, whatever closes a quotation or parenthesis after it; three dots are none.
+
+    A backtick or an accent that stands alone closes a quotation as an apostrophe does.
+    """
+    bare = text.rstrip().rstrip("\"'”‘’‛ʼ´`»」)]")
     return bare.endswith("。") or (bare.endswith(".") and not bare.endswith(".."))
 
 

@@ -349,7 +349,8 @@ def _least_squares(
 ) -> Effect:
     """The first column's effect, with the more cautious of t and the wild cluster bootstrap where clusters are few.
 
-    Where a concept varies mostly within clusters, t is right whatever their number, and is all there is.
+    Where a concept varies mostly within clusters, t is right whatever their number, and is all there is. A perfect fit
+    has an exact p-value, and an interval of some width.
     """
     found = cluster_ols(x, y, clusters, name, exchangeable=not pairwise, units=units)[0]
     h, (groups, sizes) = x[:, 0], np.unique(clusters, return_inverse=True, return_counts=True)[1:]
