@@ -154,6 +154,7 @@ class ReportContent:
         family: tests that the correction counts, those of earlier looks included.
         negative_controls: discoveries where there is nothing, or nothing special, to discover; may be empty.
         sizes: what `saes: auto` tried and took; None where sizes were declared or could not be measured.
+        different: confirmed claims, none of the user's own, that do not nearly repeat a stronger one (|φ| > .5).
     """
 
     dataset: str
@@ -175,6 +176,7 @@ class ReportContent:
     versions: Mapping[str, str]
     run_id: str
     look: Look
+    different: int
     family: int = 0
     negative_controls: tuple[NegativeControl, ...] = ()
     sizes: SizeChoice | None = None

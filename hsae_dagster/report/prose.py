@@ -97,7 +97,7 @@ def headline(content: ReportContent) -> str:
 
 
 def _found(content: ReportContent) -> str:
-    """Findings among the tested claims; they are different by how claims are chosen, but for the user's own."""
+    """Findings among the tested claims; claims of two halves that overlap are one, and the user's own stand beside."""
     tested, confirmed = len(content.hypotheses), content.confirmed
     own = sum(h.badge == "confirmed" and h.source == "yours" for h in content.hypotheses)
     verb, look = _were(tested), content.look.number
@@ -115,10 +115,11 @@ def _found(content: ReportContent) -> str:
         what += f"; the test of {count(unchecked)} holds by a judge that no labels of people have checked"
     if not confirmed:
         return f"No finding: {what}; {'it' if tested == 1 else 'none of them'} is {'not ' * (tested == 1)}confirmed."
-    found = confirmed - own
-    counted = [f"{plural(found, 'different finding') if found > 1 else plural(found, 'finding')}"] if found else []
+    found, claims = content.different, confirmed - own
+    counted = [plural(found, "different finding" if found > 1 else "finding")] if found else []
+    overlap = f", in {plural(claims, 'claim')} of which some overlap" if claims > found else ""
     counted += [f"{plural(own, 'claim')} of your own"] if own else []
-    return f"{' and '.join(counted)} confirmed: {what}."
+    return f"{' and '.join(counted)} confirmed{overlap}: {what}."
 
 
 def _tested_on(content: ReportContent) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
+from hsae_dagster.core.concepts.choice import MOST_ALIKE
 from hsae_dagster.core.concepts.fidelity import column
 from hsae_dagster.core.hypothesis import (
     Hypothesis,
@@ -183,6 +184,7 @@ def evaluate(
         versions={output.asset: output.stored.data_version for output in upstream.outputs},
         run_id=run_id,
         look=look,
+        different=different_findings(hypotheses, upstream.matrix.annotations),
         # Every part counts the same tests of earlier looks.
         family=sum(family.size - family.earlier for family in corrections) + corrections[0].earlier,
         negative_controls=controls,
@@ -246,6 +248,13 @@ def _joined(
     for found, taken in zip((first, second), paired, strict=True):
         lines += [h for k, h in enumerate(found) if k not in taken]
     return tuple(sorted(lines, key=lambda h: (_BADGE_ORDER[h.badge], -abs(np.nan_to_num(h.test.separation.estimate)))))
+
+
+def different_findings(hypotheses: Sequence[Hypothesis], annotations: pl.DataFrame) -> int:
+    """How many confirmed claims do not nearly repeat a stronger one; claims of two halves may, those of one may not."""
+    found = [h for h in hypotheses if h.badge == "confirmed" and h.source != "yours"]
+    answers = annotations.select(pl.col(h.concept_id).cast(pl.Int8).fill_null(-1) for h in found)
+    return len(joint_fit.families(answers.to_numpy(), [h.claim for h in found], MOST_ALIKE)) if found else 0
 
 
 def _surest(h: Hypothesis) -> tuple[int, float, float, int]:

@@ -1,6 +1,7 @@
 """Two halves from files to cards: what each found is tested on the other, and nothing of the other had a part in it."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from hsae_dagster.core.selection.stability import HALVES
 from hsae_dagster.dataset.discovery import load_dataset
 from hsae_dagster.errors import MethodError
 from hsae_dagster.report.page import card_partition
+from hsae_dagster.stages.evaluation import different_findings
 from hsae_dagster.stages.gold import draw_sheet
 from hsae_dagster.stages.publishing import text_trail, try_claims
 from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts
+from hsae_dagster_tests.report.make_content import make_hypotheses
 
 SPLITS = {"design": "two_halves", "validation": 0.2}
 OWN = [{"claim": "mentions the moon", "terms": ["moon"]}]
@@ -102,6 +105,27 @@ def test_claims_that_both_halves_found_are_one_line_and_the_register_keeps_both_
     assert "half B" in page
     card = run.cards[card_partition("tiny", found["concept_id"].to_list().index(twice["concept_id"][0]) + 1)]
     assert f"half {OTHER[twice['half'][0]].upper()}" in card["tested on"]
+
+
+def test_claims_of_two_halves_that_overlap_are_one_finding() -> None:
+    first, again, opposite, apart, own, weak = (
+        replace(h, badge="confirmed", concept_id=str(i)) for i, h in enumerate(make_hypotheses(6))
+    )
+    own, weak = replace(own, source="yours"), replace(weak, badge="suggestive")
+    holds = np.arange(100) < 40
+    annotations = pl.DataFrame(
+        {
+            "0": holds,
+            "1": np.arange(100) < 30,
+            "2": ~holds,
+            "3": np.arange(100) % 2 == 0,
+            "4": np.arange(100) % 5 == 0,
+            "5": np.arange(100) % 7 == 0,
+        }
+    ).with_columns(pl.when(pl.int_range(pl.len()) < 99).then(pl.col("3")).alias("3"))  # one answer is missing
+    assert different_findings([first, again, opposite, apart, own, weak], annotations) == 2
+    assert different_findings([first], annotations) == 1
+    assert different_findings([own, weak], annotations) == 0
 
 
 def test_labels_of_one_half_have_no_part_in_what_the_other_finds(halved: tuple[Workspace, Run], tmp_path: Path) -> None:

@@ -184,4 +184,6 @@ def make_content(
         "versions": {"corpus": "0a1b2c3d", "embeddings": "4e5f6a7b"},
         "run_id": "run-1",
     }
+    claims: tuple[Hypothesis, ...] = fields["hypotheses"]  # type: ignore[assignment]
+    fields["different"] = sum(h.badge == "confirmed" and h.source != "yours" for h in claims)
     return ReportContent(**(fields | changes))  # type: ignore[arg-type]

@@ -144,6 +144,11 @@ def test_the_summary_says_what_was_found(html):
     assert not re.search(r"\b(causes|caused by|leads to|increases|decreases|effect of)\b", text)
 
 
+def test_claims_that_overlap_are_not_counted_as_different_findings():
+    text = " ".join(render_report(make_content(different=13)).split())
+    assert "13 different findings confirmed, in 15 claims of which some overlap: 20 claims were tested" in text
+
+
 def test_matched_terms_are_marked(html):
     marks = re.findall(r"<mark>([^<]+)</mark>", html)
     assert len(marks) > 100
