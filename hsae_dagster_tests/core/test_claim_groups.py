@@ -17,7 +17,15 @@ from hsae_dagster.core.concepts.candidates import (
     style_pool,
 )
 from hsae_dagster.core.concepts.choice import MOST_ALIKE, Chooser, Learned, Limits, Vocabulary, choose_claims
-from hsae_dagster.core.concepts.claims import MOST_SENTENCES, Sentences, WordGroup, judge
+from hsae_dagster.core.concepts.claims import (
+    APART,
+    MOST_SENTENCES,
+    SIMILARITIES,
+    Sentences,
+    WordGroup,
+    judge,
+    stands_apart,
+)
 from hsae_dagster.core.concepts.words import TermTable, occurrences, supported_terms
 from hsae_dagster.core.inference.joint_fit import phi as phi_of
 from hsae_dagster.core.observations import TextUnits
@@ -155,7 +163,48 @@ def test_every_candidate_is_in_the_texts_that_it_is_judged_to_be_in() -> None:
         assert isinstance(meaning, Sentences)
         assert 1 <= len(meaning.sentences) <= MOST_SENTENCES
         quoted = vectors[[place[sentence] for sentence in meaning.sentences]]
-        assert (quoted @ quoted.T).min() >= 0.5 - 1e-5, "sentences of one claim are alike"
+        assert (quoted @ quoted.T).min() >= min(meaning.similarity, SIMILARITIES[0]) - 1e-5, "they are alike"
+
+
+def test_a_low_similarity_is_for_sentences_that_stand_apart() -> None:
+    """Of two kinds of sentences, of 40 each among 2,000, one has a hundred others that are nearly alike to it."""
+    rng = np.random.default_rng(1)
+
+    def around(centre: np.ndarray, spread: float, n: int) -> np.ndarray:
+        return centre + rng.normal(size=(n, 64)) * spread
+
+    axes = np.eye(64)
+    near = around(0.68 * axes[1] + 0.73 * axes[2], 0.03, 100)
+    vectors = np.vstack([around(axes[0], 0.09, 40), around(axes[1], 0.09, 40), near, rng.normal(size=(1820, 64))])
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    texts = [f"a sentence of words {chr(97 + i // 26 % 26)}{chr(97 + i % 26)}{chr(97 + i // 676)}" for i in range(2000)]
+    rows = np.repeat([0, 1], 40)
+    codes = sp.csc_matrix((rng.uniform(1, 2, 80), (np.arange(80), rows)), shape=(2000, 2))
+    places = TextUnits(
+        pl.Series([f"t{i:05}" for i in range(2000)]),
+        pl.Series([f"u{i:05}" for i in range(2000)]),
+        np.arange(2001),
+        np.arange(2000),
+    )
+    pool = neuron_exemplars(Units(places, texts, vectors, codes, "set"), [0, 1])
+    low = [j for j, each in enumerate(pool.meanings) if isinstance(each, Sentences) and each.similarity in APART]
+    assert {*pool.neurons[low]} == {0}, "the other kind has no clear border"
+    assert {*pool.neurons} == {0, 1}
+    for j in low:
+        meaning = pool.meanings[j]
+        assert isinstance(meaning, Sentences) and len(meaning.sentences) > 1
+        assert pool.columns[:, [j]].toarray().ravel()[:40].mean() > 0.5
+        quoted = vectors[[texts.index(sentence) for sentence in meaning.sentences]]
+        assert (quoted @ quoted.T).min() >= meaning.similarity - 1e-5
+
+
+def test_only_few_sentences_stand_apart_and_few_lie_just_below_them() -> None:
+    likeness = np.concatenate([np.full(30, 0.7), np.full(30, 0.52), np.full(940, 0.1)])
+    assert stands_apart(likeness, 0.6)
+    assert not stands_apart(np.append(likeness, 0.52), 0.6), "more lie just below"
+    assert stands_apart(np.append(likeness, 0.49), 0.6)
+    assert not stands_apart(likeness[:599], 0.6), "no kind of its own, but much of the texts"
+    assert not stands_apart(np.where(np.arange(1000) < 7, 0.7, 0.1), 0.6), "seven are too few"
 
 
 @pytest.mark.parametrize(("pairs", "task"), [(False, "regression"), (False, "classification"), (True, "pairwise")])

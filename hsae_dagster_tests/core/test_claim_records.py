@@ -13,7 +13,6 @@ from hsae_dagster.core.concepts.claims import (
     Sentences,
     WordGroup,
     because,
-    columns_at,
     definition_of,
     judge,
     least_similarity,
@@ -135,15 +134,17 @@ def test_exemplars_are_short_typical_and_alike() -> None:
     activation, rows = np.append(np.full(20, 1.0), 1.5), np.arange(21)
     n_words = np.full(21, 8)
     n_words[[0, 1, 10]] = [2, 17, 400]
-    found = typical_units(activation, rows, vectors, n_words, coherent=0.5)
+    found = typical_units(activation, rows, vectors, n_words, rows, coherent=0.5)
     assert {0, 1, 10} & {unit for each in found for unit in each} == set()
     assert [len(each) for each in found] == [1, MOST_SENTENCES, 1, MOST_SENTENCES]
     for each in found:
         assert (vectors[list(each)] @ vectors[list(each)].T).min() >= 0.5
     assert {each[0] // 10 for each in found} == {0, 1}, "one set for each of the two things"
-    assert typical_units(activation, rows, vectors, np.full(21, 2), coherent=0.5) == []
-    strict = typical_units(activation, rows, vectors, n_words, coherent=0.999)
+    assert typical_units(activation, rows, vectors, np.full(21, 2), rows, coherent=0.5) == []
+    strict = typical_units(activation, rows, vectors, n_words, rows, coherent=0.999)
     assert [len(each) for each in strict] == [1, 1], "what is not coherent does not stand together"
+    same = typical_units(activation, rows, vectors, n_words, rows // 10, coherent=0.5)
+    assert [len(each) for each in same] == [1, 1], "of one wording one is quoted"
 
 
 def test_boilerplate_makes_sentences_alike_by_chance() -> None:
@@ -157,10 +158,3 @@ def test_boilerplate_makes_sentences_alike_by_chance() -> None:
     assert least_similarity(apart, np.random.default_rng(1)) == pytest.approx(3 / 8, abs=0.02)
     assert least_similarity(shared, np.random.default_rng(1)) > 0.55
     assert least_similarity(np.eye(10), np.random.default_rng(1)) == 0.0, "a unit is not compared with itself"
-
-
-def test_columns_hold_where_any_sentence_of_the_set_is_close_enough() -> None:
-    close = np.array([[0.5, 0.7], [0.49, 0.2], [0.1, 0.6]], dtype=np.float32)
-    columns = columns_at(close, [[0], [0, 1]], (0.5, 0.6))
-    assert columns.astype(int).tolist() == [[1, 0, 1, 1], [0, 0, 0, 0], [0, 0, 1, 1]]
-    assert columns_at(close, [], (0.5, 0.6)).shape == (3, 0)

@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 import scipy.sparse as sp
 
 from hsae_dagster.core.concepts.claims import (
+    APART,
     SIMILARITIES,
     Cue,
     Length,
@@ -15,14 +17,14 @@ from hsae_dagster.core.concepts.claims import (
     Sentences,
     WordGroup,
     closest,
-    columns_at,
     judge,
     least_similarity,
+    stands_apart,
     typical_units,
 )
 from hsae_dagster.core.concepts.words import SIGN_CUES, WORD_CUES, TermTable, count_words
 from hsae_dagster.core.inference.joint_fit import phi_matrix
-from hsae_dagster.core.observations import TextUnits
+from hsae_dagster.core.observations import TextUnits, folded
 from hsae_dagster.errors import MethodError
 from hsae_dagster.extensions import Own, Registry
 
@@ -439,29 +441,38 @@ class Units:
 
 
 def neuron_exemplars(units: Units, neurons: Sequence[int]) -> Pool:
-    """Exemplars of each neuron at several similarities."""
+    """Exemplars of each neuron at several similarities; at low ones, those that stand apart from other sentences."""
     n_words = np.array([count_words(text) for text in units.texts])
+    wordings = folded(pl.Series(units.texts, dtype=pl.String)).rank("dense").to_numpy()
     least = least_similarity(units.vectors, np.random.default_rng(0))
-    similarities = [value for value in SIMILARITIES if value >= least]
-    sets: list[tuple[int, ...]] = []
+    kinds = [(max(least, SIMILARITIES[0]), [value for value in SIMILARITIES if value >= least], False)]
+    kinds += [(similarity, [similarity], True) for similarity in APART]
+    meanings: list[Meaning] = []
     owners: list[int] = []
+    columns: list[np.ndarray] = []
     for neuron in neurons:
         span = slice(units.codes.indptr[neuron], units.codes.indptr[neuron + 1])
         activation, fired = units.codes.data[span], units.codes.indices[span]
-        found = typical_units(activation, fired, units.vectors, n_words, coherent=max(least, SIMILARITIES[0]))
-        sets += [each for each in found if _printable(units.texts, each)]
-        owners += [int(neuron)] * (len(sets) - len(owners))
-    used = sorted({unit for members in sets for unit in members})
-    place = {unit: column for column, unit in enumerate(used)}
-    likeness = closest(units.vectors[used], units.vectors) if used else np.zeros((len(units.texts), 0), np.float32)
-    of_texts = np.maximum.reduceat(likeness[units.places.rows], units.places.starts[:-1], axis=0)
-    columns = columns_at(of_texts, [[place[unit] for unit in members] for members in sets], similarities)
-    meanings = [
-        Sentences(tuple(units.texts[unit] for unit in members), similarity, units.set_id)
-        for members in sets
-        for similarity in similarities
-    ]
-    return Pool.of(meanings, np.repeat(owners, len(similarities)), columns, "neuron")
+        quoting = [
+            (members, similarities, apart)
+            for coherent, similarities, apart in kinds
+            for members in typical_units(activation, fired, units.vectors, n_words, wordings, coherent=coherent)
+            if _printable(units.texts, members) and not (apart and len(members) == 1)
+        ]
+        used = sorted({unit for members, _, _ in quoting for unit in members})
+        # The units are read once for each neuron, however many sentences are quoted.
+        likeness = closest(units.vectors[used], units.vectors)
+        for members, similarities, apart in quoting:
+            nearest = likeness[:, np.searchsorted(used, members)].max(axis=1)
+            if apart and not stands_apart(nearest, similarities[0]):
+                continue
+            of_texts = np.maximum.reduceat(nearest[units.places.rows], units.places.starts[:-1])
+            quoted = tuple(units.texts[unit] for unit in members)
+            meanings += [Sentences(quoted, similarity, units.set_id) for similarity in similarities]
+            columns += [of_texts >= similarity for similarity in similarities]
+            owners += [int(neuron)] * len(similarities)
+    holds = np.column_stack(columns) if columns else np.zeros((len(units.places.starts) - 1, 0), dtype=bool)
+    return Pool.of(meanings, owners, holds, "neuron")
 
 
 def _printable(texts: Sequence[str], members: Sequence[int]) -> bool:

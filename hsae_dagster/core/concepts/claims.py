@@ -230,13 +230,19 @@ def because(meaning: Meaning, text: str, closeness: Closeness | None = None) -> 
     return (meaning.claim,) if judge([meaning], [text])[0, 0] else ()
 
 
-# Similarities that are tried; none below is a claim people could follow.
+# Similarities that are tried; none below is a claim people could follow,
 SIMILARITIES = (0.65, 0.7, 0.75, 0.8)
+# but for several sentences that stand apart from the rest (`stands_apart`).
+APART = (0.55, 0.6)
 MOST_SENTENCES = 3
 # Words of an exemplar: long enough to say something, short enough to be read at a glance.
 _FEWEST_WORDS, _MOST_WORDS = 3, 16
-# Strongest units of a neuron among which its exemplars are looked for.
+# Strongest units of a neuron, each of another wording, among which its exemplars are looked for.
 _STRONGEST = 40
+# A kind of sentence that stands apart has so many units, and at most that share of them all.
+_FEWEST_APART, _MOST_APART = 8, 0.05
+# How far below a similarity nearly alike units lie.
+_JUST_BELOW = 0.1
 # Different centres to start from.
 _CENTRES = 2
 _BLOCK = 2**22
@@ -257,18 +263,37 @@ def least_similarity(vectors: np.ndarray, rng: np.random.Generator) -> float:
     return float(cosines.mean() + 3 * cosines.std())
 
 
+def stands_apart(likeness: np.ndarray, similarity: float) -> bool:
+    """Whether units at least so alike to some sentences are a kind of their own: rare, and few others nearly are.
+
+    `likeness` (units,) is the highest cosine with the sentences. At most as many units lie up to 0.1 below the
+    similarity as above it.
+    """
+    above = int((likeness >= similarity).sum())
+    below = int((likeness >= similarity - _JUST_BELOW).sum()) - above
+    return _FEWEST_APART <= above <= _MOST_APART * len(likeness) and below <= above
+
+
 def typical_units(
-    activation: np.ndarray, units: np.ndarray, vectors: np.ndarray, n_words: np.ndarray, *, coherent: float
+    activation: np.ndarray,
+    units: np.ndarray,
+    vectors: np.ndarray,
+    n_words: np.ndarray,
+    wordings: np.ndarray,
+    *,
+    coherent: float,
 ) -> list[tuple[int, ...]]:
     """Sets of exemplars of one neuron, at most four: one sentence, and up to three that are close to each other.
 
     Each set is of rows of units, most typical first. The neuron's activations (f,) are those of the units that fire it,
-    rows (f,) of `vectors` (units, d), of unit length, and of `n_words` (units,). Any two exemplars of one claim need a
-    cosine of `coherent`.
+    rows (f,) of `vectors` (units, d), of unit length, of `n_words` (units,), and of `wordings` (units,) int, which are
+    equal where units differ in numbers, case or punctuation alone: of those, only the strongest is quoted. Any two
+    exemplars of one claim need a cosine of `coherent`.
     """
     short = (n_words[units] >= _FEWEST_WORDS) & (n_words[units] <= _MOST_WORDS)
-    order = np.lexsort((units[short], -activation[short]))[:_STRONGEST]
-    rows, strength = units[short][order], activation[short][order]
+    order = np.lexsort((units[short], -activation[short]))
+    first = np.sort(np.unique(wordings[units[short][order]], return_index=True)[1])[:_STRONGEST]
+    rows, strength = units[short][order][first], activation[short][order][first]
     if not len(rows):
         return []
     alike = vectors[rows] @ vectors[rows].T
@@ -311,12 +336,6 @@ def closest(sentences: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     for start in range(0, len(vectors), size):
         out[start : start + size] = vectors[start : start + size] @ sentences.T
     return out
-
-
-def columns_at(likeness: np.ndarray, sets: Sequence[Sequence[int]], similarities: Sequence[float]) -> np.ndarray:
-    """(texts, sets × similarities) bool: which texts have some sentence of each set at each similarity."""
-    parts = [likeness[:, list(members)].max(axis=1) >= least for members in sets for least in similarities]
-    return np.column_stack(parts) if parts else np.zeros((len(likeness), 0), dtype=bool)
 
 
 def reasons(
