@@ -416,7 +416,10 @@ def ask_again(dataset: str, refusals: bool, batches: bool) -> None:
     "--per-concept", type=click.IntRange(20, 5000), default=400, show_default=True, help="Texts drawn for each concept."
 )
 def gold(dataset: str, per_concept: int) -> None:
-    """Draw held-out texts of DATASET for people to label, half judged to have each concept and half not."""
+    """Draw held-out texts of DATASET for people to label, half judged to have each concept and half not.
+
+    Of claims that a language model judges, and of your own hypotheses: the others are read literally.
+    """
     project = opened()
     from hsae_dagster.dataset.discovery import load_dataset
     from hsae_dagster.stages.gold import draw_sheet

@@ -16,6 +16,7 @@ from hsae_dagster.report.page import card_partition
 from hsae_dagster.stages.gold import draw_sheet
 from hsae_dagster.stages.publishing import text_trail, try_claims
 from hsae_dagster.storage.artifacts import read_frame
+from hsae_dagster_tests.assets.test_gold import as_judged_by_a_model
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts
 
 SPLITS = {"design": "two_halves", "validation": 0.2}
@@ -150,7 +151,9 @@ def test_what_people_read_of_a_text_is_what_it_tested(halved: tuple[Workspace, R
     assert exported["half"].value_counts().height == 2
     tried = try_claims(workspace.project, "tiny", "There was a moon next to the oven.")[1]
     assert len(tried) == len(found)
-    sheet, n_rows = draw_sheet(workspace.project, load_dataset(workspace.project.data, "tiny"), 20)
+    sheet, n_rows = draw_sheet(
+        workspace.project, as_judged_by_a_model(load_dataset(workspace.project.data, "tiny")), 20
+    )
     asked = pl.read_csv(sheet).join(texts["text_id", "half"], on="text_id")
     assert asked.height == n_rows
     once = hypotheses(workspace).filter((pl.col("half") != "") & (pl.col("twin_half") == ""))
