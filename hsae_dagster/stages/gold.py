@@ -138,8 +138,8 @@ def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int
     if not concepts:
         raise DatasetError(
             f"Dataset `{dataset.name}` has no claim that labels could correct: each is read literally (words, signs, "
-            "length, likeness to a quoted sentence), so it holds just where it says so. Sheets are drawn for claims that "
-            "a language model judges (annotation.model) and for `hypotheses` of your own."
+            "length, likeness to a quoted sentence), so it holds just where it says so. Sheets are drawn for claims "
+            "that a language model judges (annotation.model) and for `hypotheses` of your own."
         )
     corpus = StoredCorpus.current(project.store, dataset.name)
     observations, answers = _answers(project, dataset, corpus)
