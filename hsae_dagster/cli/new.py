@@ -1,4 +1,4 @@
-"""`hsae new`, `hsae check` and `hsae fields`: from somebody's file to a dataset that can be run."""
+"""`hsae new` and `hsae check`: from somebody's file to a dataset that can be run."""
 
 import sys
 import tempfile
@@ -124,16 +124,6 @@ def check(dataset: str) -> None:
     notes += [*_otherwise(loaded), *_settling(loaded), *_about_gold(loaded), *strange_texts(texts, bundled=bundled)]
     for said in notes:
         click.echo(f"Note: {said}")
-
-
-@click.command()
-@click.argument("section", required=False)
-def fields(section: str | None) -> None:
-    """Print every field of dataset.yaml, or those of one SECTION such as `columns`."""
-    from hsae_dagster.dataset.sections import field_reference
-    from hsae_dagster.dataset.spec import DatasetSpec
-
-    click.echo(field_reference(DatasetSpec, section))
 
 
 def describe(dataset: "Dataset", rows: "Rows | None" = None, results: Path | None = None) -> str:
