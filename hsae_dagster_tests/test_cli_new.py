@@ -99,16 +99,6 @@ def test_check_of_no_dataset_is_a_sentence(root: Path) -> None:
     assert_a_sentence(hsae("check", "nosuch"))
 
 
-def test_fields_are_printed_whole_or_by_section(root: Path) -> None:
-    assert "| `selection.n` |" in hsae("fields").output
-    done = hsae("fields", "columns")
-    assert "`columns.label`" in done.output
-    assert "selection" not in done.output
-    wrong = hsae("fields", "column")
-    assert_a_sentence(wrong)
-    assert "It has columns, " in wrong.output
-
-
 def test_fetching_what_is_not_published_is_a_sentence(root: Path) -> None:
     done = hsae("fetch", "tweets")
     assert_a_sentence(done)
