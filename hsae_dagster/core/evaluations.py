@@ -161,12 +161,9 @@ class Change:
     """One hypothesis in two evaluations.
 
     Attributes:
-        kind: appeared, vanished, moved or unchanged.
         before: its standing in the earlier one, None when it appeared.
         after: its standing in the later one, None when it vanished.
-        verdict: whether the badge differs.
         effect: whether the later estimate lies outside the earlier interval, or stopped or began to be estimable.
-        words: whether the claim's words differ.
     """
 
     kind: Kind

@@ -46,10 +46,8 @@ class Intake:
 
     Attributes:
         frame: the rows of all of them.
-        paths: the files as they came.
         files: the value of `files` in dataset.yaml, by the names they will have.
         rewritten: those that have to be written in a plain form.
-        notes: what a person should know of how they were read.
     """
 
     frame: pl.DataFrame

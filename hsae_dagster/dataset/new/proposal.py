@@ -93,9 +93,6 @@ def remarks(
                 f"A column without a name has words in {held:,} of {column.rows:,} rows: were texts split at a "
                 "separator? Check these rows in the file."
             )
-    empty = [column.name for column in columns if column.kind == "empty"]
-    if empty:
-        said.append(f"Empty columns: {', '.join(name or '(without a name)' for name in empty)}.")
     return said
 
 

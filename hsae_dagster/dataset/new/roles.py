@@ -30,10 +30,7 @@ class Field:
 
     Attributes:
         path: the field, dotted (`columns.text`).
-        value: what is proposed.
-        why: the reason, one or more sentences.
         sure: False where something else was nearly as likely.
-        others: what else it could be.
         active: False for a suggestion that is written as a comment.
     """
 
