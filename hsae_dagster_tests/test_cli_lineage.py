@@ -98,7 +98,7 @@ def test_from_a_text_to_its_neurons_and_hypotheses(finished: Finished, hsae) -> 
         number = record.hypotheses.index(hypothesis) + 1
         assert re.search(rf"{answer} +no. {number} +{hypothesis['hypothesis_id']}", done.output)
         of_neuron = re.findall(rf"→ hypothesis {hypothesis['hypothesis_id']}, (.*)", done.output)
-        assert set(of_neuron) <= {f"no. {number}"}
+        assert set(of_neuron) <= {f"no. {number} of the report"}
     words = hsae("text", "anchor", "harbour", "--most", "2", "--dataset", "ratings")
     assert words.exit_code == 0 and words.output.count("cluster author") == 2
     assert "anchor" in words.output and "harbour" in words.output
@@ -130,15 +130,15 @@ def test_two_datasets_are_compared_concept_by_concept(finished: Finished, hsae) 
     mine, other = (
         {row["concept_id"] for row in latest(finished.workspace, d).hypotheses} for d in ("ratings", "parties")
     )
-    assert done.output.startswith(f"{len(mine & other)} concepts are in both, ")
-    assert f"{len(mine - other)} are in `ratings` alone, {len(other - mine)} in `parties` alone" in done.output
+    assert done.output.startswith(f"Concepts in both: {len(mine & other)}, of which ")
+    assert f"in `ratings` alone: {len(mine - other)}; in `parties` alone: {len(other - mine)}." in done.output
     # One measures points of a score, the other shares of a class: no concept of both has the same effect.
     assert len(re.findall(r"^    ratings: ", done.output, re.MULTILINE)) == len(mine)
     assert ("In `ratings` alone:" in done.output) == bool(mine - other)
     assert ("In both, but not alike:" in done.output) == bool(mine & other)
     assert re.search(r"ratings: confirmed, [+−]\d\.\d\d \[.*\], Holm p ", done.output)
     itself = hsae("compare", "ratings", "ratings")
-    assert itself.output.startswith(f"{len(mine)} concepts are in both, {len(mine)} of them alike")
+    assert itself.output.startswith(f"Concepts in both: {len(mine)}, of which {len(mine)} alike")
     assert "confirmed" not in itself.output
 
 

@@ -126,8 +126,8 @@ def _two_datasets(log: "LineageLog", first: str, second: str) -> None:
     kinds = [change.kind for change in changes]
     alike, moved = kinds.count("unchanged"), kinds.count("moved")
     click.echo(
-        f"{alike + moved} concepts are in both, {alike} of them alike in verdict and effect; "
-        f"{kinds.count('vanished')} are in `{first}` alone, {kinds.count('appeared')} in `{second}` alone.\n"
+        f"Concepts in both: {alike + moved}, of which {alike} alike in verdict and effect; in `{first}` alone: "
+        f"{kinds.count('vanished')}; in `{second}` alone: {kinds.count('appeared')}.\n"
     )
     if not alike + moved:
         click.echo("Datasets share concepts where they share texts and autoencoders.\n")
@@ -214,7 +214,7 @@ def _lines(trail: "TextTrail") -> list[str]:
         lines.append(f"  and {plural(len(trail.rows) - 5, 'more row')}")
     lines.append(f"  activates {plural(trail.n_firing, 'neuron')}" + (", strongest first:" if trail.firing else "."))
     for firing in trail.firing:
-        used = f"  → hypothesis {firing.hypothesis_id}, no. {firing.number}" if firing.hypothesis_id else ""
+        used = f"  → hypothesis {firing.hypothesis_id}, no. {firing.number} of the report" if firing.number else ""
         lines.append(f"    {firing.sae_id[:8]}/{firing.sae_column:<5} {number(firing.activation, 3)}{used}")
     if trail.split != "holdout" and not trail.split.startswith("half"):
         lines.append(f"  not judged: it is a {trail.split} text, and only holdout texts test hypotheses")
