@@ -230,11 +230,12 @@ def as_written(terms: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:
     """The terms; those of two words with a hyphen between them where most of their occurrences have one."""
     read, written = "\n".join(map(plain, texts)).lower(), []
     for term in terms:
-        pair = r"([\W_]+)".join(map(re.escape, term.split(" ")))
-        gaps = re.findall(rf"(?<!\w){pair}(?!\w)", read) if term.count(" ") == 1 else []
-        gaps = [gap for gap in gaps if not _BREAK.search(gap)]
+        first, _, second = map(re.escape, term.partition(" "))
+        # The word stands before what looks back at it, so that texts are searched for it and not tried at each sign.
+        found = re.findall(rf"{first}(?<!\w{first})([\W_]+){second}(?!\w)", read) if second else []
+        gaps = [gap for gap in found if not _BREAK.search(gap)]
         hyphens = sum(gap in tuple(_HYPHENS) for gap in gaps)
-        written.append(term.replace(" ", "-") if hyphens > len(gaps) / 2 else term)
+        written.append(term.replace(" ", "-", 1) if hyphens > len(gaps) / 2 else term)
     return tuple(written)
 
 
