@@ -12,7 +12,7 @@ class HsaeComponent(dg.Component, dg.Model, dg.Resolvable):
     """What in labelled texts predicts an outcome: texts to tested hypotheses, one partition per dataset.
 
     Put one into a project: `dg scaffold defs hsae_dagster.HsaeComponent texts`. Datasets are folders, each with its
-    dataset.yaml, and become partitions by themselves; `hsae fields` lists what may stand in that file.
+    dataset.yaml, and become partitions by themselves; docs/dataset-yaml.md lists what may stand in that file.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -44,6 +44,7 @@ def test_a_hypothesis_is_walked_to_its_texts_and_files(finished: Finished, hsae)
             assert origin.data_version[:12] in done.output
         assert record.files[:12] in done.output
         assert row["badge"] in done.output
+        assert f"no. {record.hypotheses.index(row) + 1} of the report" in done.output
         assert "Stale" not in done.output
         quoted = re.findall(r"(?:for|near miss|against) +([0-9a-f]{32})", done.output)
         texts = read_frame(finished.workspace.current("ratings", "corpus").file("texts.parquet"))
@@ -94,7 +95,10 @@ def test_from_a_text_to_its_neurons_and_hypotheses(finished: Finished, hsae) -> 
     assert "of texts.parquet" in done.output and "holdout" in done.output and "neuron" in done.output
     for hypothesis in record.hypotheses:
         answer = "holds" if row[hypothesis["concept_id"]] else "does not"
-        assert re.search(rf"{answer} +{hypothesis['hypothesis_id']}", done.output)
+        number = record.hypotheses.index(hypothesis) + 1
+        assert re.search(rf"{answer} +no. {number} +{hypothesis['hypothesis_id']}", done.output)
+        of_neuron = re.findall(rf"→ hypothesis {hypothesis['hypothesis_id']}, (.*)", done.output)
+        assert set(of_neuron) <= {f"no. {number} of the report"}
     words = hsae("text", "anchor", "harbour", "--most", "2", "--dataset", "ratings")
     assert words.exit_code == 0 and words.output.count("cluster author") == 2
     assert "anchor" in words.output and "harbour" in words.output
@@ -110,8 +114,9 @@ def test_two_evaluations_are_compared_in_words_and_on_a_page(copied: Workspace, 
     gone = {r["hypothesis_id"] for r in LineageLog(copied.store).records("ratings")[0].hypotheses}
     gone -= {r["hypothesis_id"] for r in latest(copied).hypotheses}
     assert gone
+    assert "Their inputs differ in selected_neurons, interpretations" in done.output
     for key in gone:
-        assert re.search(rf"{key}.*\n +Gone", done.output)
+        assert re.search(rf"{key}.*\n +Gone: it was [a-z ]+, [+−]\d", done.output)
         # An id that no evaluation has any more still resolves.
         old = hsae("lineage", key)
         assert old.exit_code == 0 and "evaluation 1," in old.output and "Stale: " in old.output
@@ -125,14 +130,15 @@ def test_two_datasets_are_compared_concept_by_concept(finished: Finished, hsae) 
     mine, other = (
         {row["concept_id"] for row in latest(finished.workspace, d).hypotheses} for d in ("ratings", "parties")
     )
-    assert done.output.startswith(f"{len(mine & other)} concepts are in both, ")
-    assert f"{len(mine - other)} are in `ratings` alone, {len(other - mine)} in `parties` alone" in done.output
+    assert done.output.startswith(f"Concepts in both: {len(mine & other)}, of which ")
+    assert f"in `ratings` alone: {len(mine - other)}; in `parties` alone: {len(other - mine)}." in done.output
     # One measures points of a score, the other shares of a class: no concept of both has the same effect.
-    assert len(re.findall(r"^    ratings: ", done.output, re.MULTILINE)) == len(mine | other)
-    assert done.output.count("ratings: no such concept") == len(other - mine)
+    assert len(re.findall(r"^    ratings: ", done.output, re.MULTILINE)) == len(mine)
+    assert ("In `ratings` alone:" in done.output) == bool(mine - other)
+    assert ("In both, but not alike:" in done.output) == bool(mine & other)
     assert re.search(r"ratings: confirmed, [+−]\d\.\d\d \[.*\], Holm p ", done.output)
     itself = hsae("compare", "ratings", "ratings")
-    assert itself.output.startswith(f"{len(mine)} concepts are in both, {len(mine)} of them alike")
+    assert itself.output.startswith(f"Concepts in both: {len(mine)}, of which {len(mine)} alike")
     assert "confirmed" not in itself.output
 
 

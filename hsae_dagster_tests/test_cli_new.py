@@ -48,10 +48,9 @@ def test_a_csv_becomes_a_dataset_that_every_stage_can_use(root: Path) -> None:
 
 
 def test_pairs_are_found(root: Path) -> None:
-    done = hsae("new", str(bring(root, "duels.csv", tiny_pairs(tiny_texts(400)))), "--move")
+    done = hsae("new", str(bring(root, "duels.csv", tiny_pairs(tiny_texts(400)))))
     assert done.exit_code == 0, done.output
     assert load_dataset(root / "data", "duels").spec.task == "pairwise"
-    assert not (root / "incoming" / "duels.csv").exists()
 
 
 def test_nothing_is_written_when_asked_or_when_it_would_not_work(root: Path) -> None:
@@ -98,16 +97,6 @@ def test_wrong_wishes_are_sentences(root: Path, arguments: tuple[str, ...], word
 
 def test_check_of_no_dataset_is_a_sentence(root: Path) -> None:
     assert_a_sentence(hsae("check", "nosuch"))
-
-
-def test_fields_are_printed_whole_or_by_section(root: Path) -> None:
-    assert "| `selection.n` |" in hsae("fields").output
-    done = hsae("fields", "columns")
-    assert "`columns.label`" in done.output
-    assert "selection" not in done.output
-    wrong = hsae("fields", "column")
-    assert_a_sentence(wrong)
-    assert "It has columns, " in wrong.output
 
 
 def test_fetching_what_is_not_published_is_a_sentence(root: Path) -> None:

@@ -149,7 +149,6 @@ def test_a_group_column_with_a_name_of_the_pairs_own_gets_another(root: Path) ->
         (("--pairs-within", "Test", "--task", "regression"), "leave --task regression"),
         (("--pairs-within", "Test", "--cluster-by", "Rate"), "Leave --cluster-by out"),
         (("--pairs-within", "Test", "--least-margin", "1000"), "differ by less"),
-        (("--pairs-within", "Test", "--move"), "leave --move out"),
         (("--pairs", "extremes"), "--pairs-within"),
     ],
 )

@@ -167,12 +167,12 @@ def _figures(row: Mapping[str, Any]) -> dict[str, float]:
 def _selected(row: Mapping[str, Any], shared: _Shared) -> str:
     found = shared.concepts.get(row["concept_id"])
     if found and found.made_from:
-        # A claim that was chosen together with others, whatever the rank of the neuron that says it.
+        # A claim that was chosen together with others, whatever the place of the neuron that says it.
         return f"claim {row['rank'] + 1} of those chosen together, adds {wording.percent(row['selection_score'])} of R²"
     method = wording.one_line(str(shared.selection.get("method", "selection")))
     score = row["selection_score"]
     scored = f", score {wording.number(score, 4, signed=True)}" if score is not None else ""
-    return f"rank {row['rank'] + 1} by {method}{scored}"
+    return f"neuron {row['rank'] + 1} of those selected by {method}{scored}"
 
 
 def _asked(row: Mapping[str, Any], shared: _Shared) -> dict[str, str]:

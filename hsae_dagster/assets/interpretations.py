@@ -41,7 +41,7 @@ def interpretations(context: dg.AssetExecutionContext, project: Project) -> dg.M
 def _describe(found: StoredInterpretations) -> dict[str, Any]:
     rows = [
         {
-            "rank": c.rank,
+            "place": c.rank + 1,
             **({"found in": f"half {c.half.upper()}"} if c.half else {}),
             "claim": c.claim if c.concept else c.unreadable,
             "made from": c.made_from or "neuron",
@@ -65,7 +65,7 @@ def _candidate_rows(concepts: Sequence[FoundConcept]) -> list[dict[str, Any]]:
     """Every candidate beside the score it was chosen or passed over for."""
     return [
         {
-            "rank": each.rank,
+            "place": each.rank + 1,
             "candidate": phrase.predicate,
             "revised": "revises" in phrase.details,
             "validation F1": round(on_validation.f1, 3),

@@ -178,7 +178,7 @@ def _describe(neurons: pl.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
 
     rows = [
         {
-            "rank": row["rank"],
+            "place": row["rank"] + 1,
             **({"half": row["half"].upper()} if row["half"] else {}),
             "neuron": f"{row['sae_id'][:8]}/{row['sae_column']}",
             "score": round(row["score"], 4),

@@ -33,7 +33,7 @@ def main() -> None:
 
 for command in (
     *(run.init, run.sample, run.run, run.demo, run.ui, run.serve, run.fetch),
-    *(new.new, new.check, new.fields),
+    *(new.new, new.check),
     *(inspect.cost, inspect.ask_again, inspect.asked, inspect.lineage, inspect.text, inspect.try_text),
     *(inspect.compare, inspect.gold),
 ):

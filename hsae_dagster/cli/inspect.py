@@ -126,31 +126,37 @@ def _two_datasets(log: "LineageLog", first: str, second: str) -> None:
     kinds = [change.kind for change in changes]
     alike, moved = kinds.count("unchanged"), kinds.count("moved")
     click.echo(
-        f"{alike + moved} concepts are in both, {alike} of them alike in verdict, effect and rank; "
-        f"{kinds.count('vanished')} are in `{first}` alone, {kinds.count('appeared')} in `{second}` alone.\n"
+        f"Concepts in both: {alike + moved}, of which {alike} alike in verdict and effect; in `{first}` alone: "
+        f"{kinds.count('vanished')}; in `{second}` alone: {kinds.count('appeared')}.\n"
     )
     if not alike + moved:
         click.echo("Datasets share concepts where they share texts and autoencoders.\n")
     p_values = [{row["concept_id"]: row["p_holm"] for row in record.hypotheses} for record in (old, new)]
-    for change in changes:
-        if change.kind != "unchanged":
-            click.echo(f"  {short_claim(change.standing.claim, _SHOWN_WORDS)}")
-            for record, side, p in zip((old, new), (change.before, change.after), p_values, strict=True):
-                words = side_words(side, p[side.hypothesis_id] if side else None, str(record.summary["task"]))
-                click.echo(f"    {record.dataset}: {words}")
+    titles = {"moved": "In both, but not alike", "vanished": f"In `{first}` alone", "appeared": f"In `{second}` alone"}
+    for kind, title in titles.items():
+        if kind in kinds:
+            click.echo(f"{title}:")
+        for change in changes:
+            if change.kind == kind:
+                click.echo(f"  {short_claim(change.standing.claim, _SHOWN_WORDS)}")
+                for record, side, p in zip((old, new), (change.before, change.after), p_values, strict=True):
+                    if side:
+                        words = side_words(side, p[side.hypothesis_id], str(record.summary["task"]))
+                        click.echo(f"    {record.dataset}: {words}")
 
 
 def _one_dataset(log: "LineageLog", dataset: str, before: int | None, after: int | None) -> None:
     from hsae_dagster.core.evaluations import Standing
     from hsae_dagster.core.evaluations import compare as compared
-    from hsae_dagster.report.page import comparison_headline, render_comparison
+    from hsae_dagster.report.page import comparison_headline, inputs_words, render_comparison
     from hsae_dagster.report.wording import change_words, short_claim
     from hsae_dagster.storage.files import write_atomically
 
     records = {record.number: record for record in log.records(dataset)}
     old, new = _chosen(dataset, records, before, after)
     changes = compared(*([Standing.of(row) for row in record.hypotheses] for record in (old, new)))
-    click.echo(f"{dataset}, evaluation {old.number} → {new.number}: {comparison_headline(changes)}\n")
+    click.echo(f"{dataset}, evaluation {old.number} → {new.number}: {comparison_headline(changes)}")
+    click.echo(f"{inputs_words(old, new)}\n")
     for change in changes:
         if change.kind != "unchanged":
             click.echo(f"  {change.standing.hypothesis_id}  {short_claim(change.standing.claim, _SHOWN_WORDS)}")
@@ -208,13 +214,14 @@ def _lines(trail: "TextTrail") -> list[str]:
         lines.append(f"  and {plural(len(trail.rows) - 5, 'more row')}")
     lines.append(f"  activates {plural(trail.n_firing, 'neuron')}" + (", strongest first:" if trail.firing else "."))
     for firing in trail.firing:
-        used = f"  → hypothesis {firing.hypothesis_id}, rank {(firing.rank or 0) + 1}" if firing.hypothesis_id else ""
+        used = f"  → hypothesis {firing.hypothesis_id}, no. {firing.number} of the report" if firing.number else ""
         lines.append(f"    {firing.sae_id[:8]}/{firing.sae_column:<5} {number(firing.activation, 3)}{used}")
     if trail.split != "holdout" and not trail.split.startswith("half"):
         lines.append(f"  not judged: it is a {trail.split} text, and only holdout texts test hypotheses")
     for support in trail.supports:
         answer = {True: "holds", False: "does not", None: "no answer"}[support.has]
-        lines.append(f"  {answer:<10} {support.hypothesis_id}  {support.badge:<13} {shorten(support.claim, 80)}")
+        named = f"no. {support.number:<3} {support.hypothesis_id}"
+        lines.append(f"  {answer:<10} {named}  {support.badge:<13} {shorten(support.claim, 80)}")
     return lines
 
 
@@ -249,9 +256,11 @@ def _claim_lines(tried: "list[Tried]", task: str) -> Iterator[str]:
 
     held = [each for each in tried if each.because]
     yield f"{count(len(held))} of {count(len(tried))} claims {'holds' if len(held) == 1 else 'hold'}."
-    for each in held:
+    for number, each in enumerate(tried, 1):
+        if not each.because:
+            continue
         yield ""
-        yield f"  {shorten(each.standing.claim, _MOST_CLAIMS)}"
+        yield f"  no. {number}  {shorten(each.standing.claim, _MOST_CLAIMS)}"
         yield f"    {each.standing.badge}, {standing_effect(each.standing, task)}"
         if each.because and each.because != (each.standing.claim,):
             yield f"    because: {shorten(', '.join(f'“{one_line(part)}”' for part in each.because), _MOST_CLAIMS)}"
@@ -416,7 +425,10 @@ def ask_again(dataset: str, refusals: bool, batches: bool) -> None:
     "--per-concept", type=click.IntRange(20, 5000), default=400, show_default=True, help="Texts drawn for each concept."
 )
 def gold(dataset: str, per_concept: int) -> None:
-    """Draw held-out texts of DATASET for people to label, half judged to have each concept and half not."""
+    """Draw held-out texts of DATASET for people to label, half judged to have each concept and half not.
+
+    Of claims that a language model judges, and of your own hypotheses: the others are read literally.
+    """
     project = opened()
     from hsae_dagster.dataset.discovery import load_dataset
     from hsae_dagster.stages.gold import draw_sheet

@@ -1,4 +1,4 @@
-"""`hsae new`, `hsae check` and `hsae fields`: from somebody's file to a dataset that can be run."""
+"""`hsae new` and `hsae check`: from somebody's file to a dataset that can be run."""
 
 import sys
 import tempfile
@@ -41,12 +41,10 @@ _FILE = "name of the file"
 @click.option("--least-margin", type=click.FloatRange(min=0), help="Leave out pairs whose outcomes differ by less.")
 @click.option("--encoding", metavar="NAME", help="Of a text file that is not UTF-8, such as cp1252; default found out.")
 @click.option("--sheet", metavar="NAME", help="Sheet of a workbook.")
-@click.option("--move", is_flag=True, help="Move the files in instead of copying them.")
 @click.option("--dry-run", is_flag=True, help="Show the proposal and write nothing.")
 def new(
     source: Path,
     name: str | None,
-    move: bool,
     dry_run: bool,
     encoding: str | None,
     sheet: str | None,
@@ -69,7 +67,7 @@ def new(
     from hsae_dagster.dataset.new.proposal import Wishes, propose, render
 
     prepare_home(project_root())
-    how = _how_to_pair(pairs_within, pairs, least_margin, move)
+    how = _how_to_pair(pairs_within, pairs, least_margin)
     name = check_name(name or (f"{name_for(source)[:58]}_pairs" if how else name_for(source)))
     target = Project.here().data / name
     if (target / "dataset.yaml").exists():
@@ -91,7 +89,7 @@ def new(
         _say_unsure(unsure)
         click.echo(said)
         if not dry_run:
-            publish(intake, Path(aside), text, target, move=move)
+            publish(intake, Path(aside), text, target)
     for made in intake.rewritten:
         form = " (UTF-8, commas)" if made.name.endswith(".csv") else ""
         verb = "would be" if dry_run else "was"
@@ -126,16 +124,6 @@ def check(dataset: str) -> None:
     notes += [*_otherwise(loaded), *_settling(loaded), *_about_gold(loaded), *strange_texts(texts, bundled=bundled)]
     for said in notes:
         click.echo(f"Note: {said}")
-
-
-@click.command()
-@click.argument("section", required=False)
-def fields(section: str | None) -> None:
-    """Print every field of dataset.yaml, or those of one SECTION such as `columns`."""
-    from hsae_dagster.dataset.sections import field_reference
-    from hsae_dagster.dataset.spec import DatasetSpec
-
-    click.echo(field_reference(DatasetSpec, section))
 
 
 def describe(dataset: "Dataset", rows: "Rows | None" = None, results: Path | None = None) -> str:
@@ -253,17 +241,13 @@ def _about_gold(dataset: "Dataset") -> list[str]:
     return [each for each in said if each]
 
 
-def _how_to_pair(
-    within: str | None, rule: "Rule | None", least_margin: float | None, move: bool
-) -> "PairWishes | None":
+def _how_to_pair(within: str | None, rule: "Rule | None", least_margin: float | None) -> "PairWishes | None":
     from hsae_dagster.dataset.new.pairs import PairWishes
 
     if within is None:
         if rule or least_margin is not None:
             raise DatasetError("--pairs and --least-margin say how pairs are made: name their group in --pairs-within.")
         return None
-    if move:
-        raise DatasetError("--pairs-within writes a file of its own and leaves yours where it is: leave --move out.")
     return PairWishes(within, rule or "all", least_margin or 0.0)
 
 

@@ -34,11 +34,7 @@ def opened() -> Project:
 
 
 def register(*, others: bool = True) -> list[str]:
-    """Make every usable dataset a partition; returns their names.
-
-    Args:
-        others: say which datasets cannot be used, and why.
-    """
+    """Make every usable dataset a partition and return their names; `others`: say which cannot be used, and why."""
     import dagster as dg
 
     from hsae_dagster.assets.catalog import scan, waiting

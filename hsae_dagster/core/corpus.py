@@ -200,9 +200,7 @@ class Corpus:
         observations: one row per labelled text or pair: obs_id, text_id (or text_id_a, text_id_b), label f64,
             cluster_id (of the component), split, `half`, `control:<name>`, `time` where there are such, and, where rows
             of one text lie in several components, `unit:<side>` columns that name the text's family; sorted by obs_id.
-        dropped: rows left out, by reason.
         moved: rows whose declared split gave way to a more protected one that something joins them to.
-        cuts: where the splits end.
         joined: components that hold several keys of the first cluster column (or texts), by what joins rows: the
             number of rows that would lie in smaller components without it.
         round: 1 for the first holdout, 2 for the first fresh reserve, and so on.

@@ -140,7 +140,6 @@ class Standing:
     """How one hypothesis stands in one evaluation; effects in outcome units, NaN where not estimable."""
 
     hypothesis_id: str
-    rank: int
     claim: str
     badge: str
     estimate: float
@@ -154,7 +153,7 @@ class Standing:
             name: math.nan if row[f"effect_{name}"] is None else float(row[f"effect_{name}"])
             for name in ("estimate", "low", "high")
         }
-        return Standing(row["hypothesis_id"], row["rank"], row["claim"], row["badge"], **effect)
+        return Standing(row["hypothesis_id"], row["claim"], row["badge"], **effect)
 
 
 @dataclass(frozen=True)
@@ -162,13 +161,9 @@ class Change:
     """One hypothesis in two evaluations.
 
     Attributes:
-        kind: appeared, vanished, moved or unchanged.
         before: its standing in the earlier one, None when it appeared.
         after: its standing in the later one, None when it vanished.
-        verdict: whether the badge differs.
         effect: whether the later estimate lies outside the earlier interval, or stopped or began to be estimable.
-        words: whether the claim's words differ.
-        rank: whether its place in selection differs.
     """
 
     kind: Kind
@@ -177,7 +172,6 @@ class Change:
     verdict: bool = False
     effect: bool = False
     words: bool = False
-    rank: bool = False
 
     @property
     def standing(self) -> Standing:
@@ -207,7 +201,6 @@ def _change(before: Standing | None, after: Standing) -> Change:
         "verdict": before.badge != after.badge,
         "effect": _moved(before, after),
         "words": before.claim != after.claim,
-        "rank": before.rank != after.rank,
     }
     return Change("moved" if any(differs.values()) else "unchanged", before, after, **differs)
 

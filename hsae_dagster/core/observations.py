@@ -50,7 +50,6 @@ class Cuts:
 
     Attributes:
         attempt: 0 for the declared salt, else the number that is added to it.
-        declared: whether the cuts are the declared shares.
         two_halves: whether what is below the cut of the holdout is a half.
     """
 
@@ -173,7 +172,6 @@ class HoldoutDesign:
         outcome: (n,) float64; 0 or 1 for classification and pairs.
         clusters: (n,) keys of the unit that observations share.
         controls: (n, c) float64, to hold constant in partial effects; for pairs, A minus B.
-        task: regression, classification or pairwise.
         units: (n, u) int64 further units that rows of several clusters share (texts; the items of pairs), or None.
         controls_decide: whether controls were declared, so that the effect with them held constant is the one that is
             shown, corrected and judged.
@@ -444,12 +442,9 @@ class Pooled:
 
 
 def pool_codes(unit_codes: sp.csr_matrix, units: TextUnits, how: Pool = "max") -> Pooled:
-    """Pool the activations of units over the texts that have them, a block of texts at a time.
+    """Pool the activations of units, (units, neurons) CSR, none negative, over the texts that have them.
 
-    Args:
-        unit_codes: (units, neurons) CSR of positive activations, rows as `units.unit_ids`.
-        units: which texts have which.
-        how: `max`; `mean` over all units of a text, silent ones and repetitions included; or `sum`.
+    A block of texts at a time. A `mean` is over all units of a text, silent ones and repetitions included.
     """
     if units.are_texts:
         codes = sp.csr_matrix(unit_codes, dtype=np.float32)

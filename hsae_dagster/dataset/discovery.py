@@ -235,7 +235,7 @@ def parse_declaration(raw: Any, path: Path) -> DatasetSpec:
     if not isinstance(raw, dict):
         raise DatasetError(
             f"{path} must hold fields such as `task:`, `files:` and `columns:`; found {repr(raw)[:80]}. Write them; "
-            "`hsae fields` lists all."
+            "docs/dataset-yaml.md lists all."
         )
     try:
         return DatasetSpec.model_validate(raw)

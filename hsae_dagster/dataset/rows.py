@@ -56,11 +56,9 @@ def check_categories(dataset: Dataset, frame: pl.DataFrame) -> None:
 
 
 def settles(level: pl.Series, label: pl.Series) -> bool:
-    """Whether rows of one level have one outcome, up to a few errors and more often than by chance.
+    """Whether rows of one level (n,) have one outcome (n,), up to a few errors and more often than by chance.
 
-    Args:
-        level: (n,) of a column, null where it has no value.
-        label: (n,) the outcome, likewise.
+    Rows where either is null do not count.
     """
     from scipy.stats import binom
 

@@ -161,11 +161,7 @@ def _block(ids: list[str], cut: list[list[Unit]]) -> tuple[pl.DataFrame, pl.Data
 def split_text(text: str, kind: Kind) -> list[Unit]:
     """The units of one text, in order; at least one.
 
-    Spans do not overlap and hold every character that is not white space, tags included.
-
-    Args:
-        text: with at least one character that is not white space.
-        kind: what a unit is.
+    Spans do not overlap and hold every character that is not white space, tags included; a text has at least one such.
     """
     if kind == "text":
         return [Unit(text, 0, len(text))]

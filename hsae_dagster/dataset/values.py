@@ -41,11 +41,9 @@ class Amounts:
 
 
 def plain_amounts(frame: pl.DataFrame, separator: str | None) -> Amounts:
-    """Numbers written plainly, in columns nearly all of whose values are amounts.
+    """Numbers written plainly, in columns of strings nearly all of whose values are amounts.
 
-    Args:
-        frame: columns of other types than strings are left as they are.
-        separator: of the file's cells; a comma inside a cell of a file separated by commas is never a decimal one.
+    `separator` is that of the file's cells.
     """
     said: dict[str, list[str]] = {}
     doubts: dict[str, str] = {}
@@ -184,12 +182,8 @@ MOST_CLASSES = 50
 def percents(column: pl.Series) -> pl.Series:
     """The number before the percent sign of each cell, as written: 1.97 of `1.97%` and of `1,97 %`.
 
-    Args:
-        column: strings.
-
-    Returns:
-        f64, null where the cell is no percent, and where its comma could be of thousands: beside decimal points, or if
-        every comma of the column has just three digits after it.
+    Returned as f64, null where the cell (a string) is no percent, and where its comma could be of thousands: beside
+    decimal points, or if every comma of the column has just three digits after it.
     """
     fits = column.str.contains(PERCENT).fill_null(False)
     comma = fits & column.str.contains(",", literal=True).fill_null(False)
@@ -220,13 +214,9 @@ def without_percent_signs(frame: pl.DataFrame, names: Sequence[str]) -> tuple[pl
 
 
 def why_no_number(label: pl.Series, where: str, row: int, remedy: str) -> str:
-    """A sentence about a regression label that is not a number, with what to do.
+    """A sentence about a regression label (strings, null where there is none) that is not a number, with what to do.
 
-    Args:
-        label: strings, null where there is none.
-        where: the dataset, file and column, as a sentence begins.
-        row: position of a value that is not a number.
-        remedy: what to do about a column of words.
+    `where` begins it, `row` is the position of a value that is no number, `remedy` is for a column of words.
     """
     signed = label.str.ends_with("%").fill_null(False)
     unsigned = label.is_not_null() & ~signed
@@ -323,12 +313,9 @@ def members(cells: pl.Series, separator: str) -> pl.Series:
 
 
 def list_separator(present: pl.Series) -> tuple[str, tuple[tuple[str, int], ...]] | None:
-    """What separates classes within cells, and how many cells hold each; None where cells hold one thing each.
+    """What separates classes within cells (str, none empty), and how many cells hold each; None for one thing each.
 
     Lists differ in length and share few members; a name such as `Bonn, Germany` has always two parts.
-
-    Args:
-        present: cells without those that hold nothing (str).
     """
     for separator in SEPARATORS:
         several = present.str.contains(separator, literal=True).mean() or 0.0
@@ -344,11 +331,7 @@ def list_separator(present: pl.Series) -> tuple[str, tuple[tuple[str, int], ...]
 
 
 def missing_codes(numbers: pl.Series) -> tuple[int, ...]:
-    """Values that stand so far outside the others that they can be codes for no answer.
-
-    Args:
-        numbers: f64 without nulls.
-    """
+    """Values (f64, no null) that stand so far outside the others that they can be codes for no answer."""
     values = {float(value) for value in numbers.unique()}
     below = {code for code in NEGATIVE_CODES if float(code) in values}
     rest = values - below
@@ -403,9 +386,7 @@ def each_class(classes: pl.Series, separator: str | None) -> pl.Series:
 def among_others(classes: Mapping[str, int], positive: object) -> tuple[str, int] | None:
     """What separates classes in cells that list the positive one among others, and how many rows these are; or None.
 
-    Args:
-        classes: rows of each class, as `class_sizes` has them.
-        positive: the class that counts as 1.
+    `classes` are of `class_sizes`.
     """
     wanted = class_key(positive)
     for separator in SEPARATORS:
@@ -419,10 +400,7 @@ def among_others(classes: Mapping[str, int], positive: object) -> tuple[str, int
 def one_against_the_rest(classes: pl.Series, positive: object, separator: str | None = None) -> pl.Series:
     """1 for the rows of a class and 0 for those of others (f64), null where there is none.
 
-    Args:
-        classes: from `classes_of`; with a separator, from `listed_classes`.
-        positive: the class.
-        separator: between the classes of a cell; 1 then means that the class is among them.
+    Classes are of `classes_of`; with a separator, of `listed_classes`, and 1 means that the class is among a cell's.
     """
     lower, wanted = classes.str.to_lowercase(), class_key(positive)
     hit = lower == wanted if separator is None else lower.str.split(separator).list.contains(wanted)

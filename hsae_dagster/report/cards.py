@@ -356,7 +356,7 @@ def _origin(h: Hypothesis) -> Iterator[tuple[str, str]]:
     if h.sae_id:
         yield "Autoencoder", h.sae_id
         yield "Neuron (column)", str(h.sae_column)
-    yield "Rank in selection", str(h.rank + 1)
+    yield ("Place among the claims chosen together" if h.made_from else "Place in selection"), str(h.rank + 1)
     yield "Selection score", number(h.selection_score, 4, signed=True)
     yield "Difference on training texts", number(h.train_separation, 3, signed=True)
 

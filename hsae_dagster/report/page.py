@@ -361,9 +361,10 @@ def lineage_lines(
     assert row is not None  # the caller found the record by it
     task = str(record.summary["task"])
     yield f"{hypothesis_id}  {capitalised(one_line(row['claim']))}"
+    yield f"  no. {record.hypotheses.index(row) + 1} of the report"
     yield f"  {row['badge']}: {one_line(row['reason'])}"
     yield f"  effect {standing_effect(Standing.of(row), task)}, on {one_line(str(record.summary['outcome']))}"
-    yield f"  concept {row['concept_id']}, neuron {row['sae_id']}/{row['sae_column']}, rank {row['rank'] + 1}"
+    yield f"  concept {row['concept_id']}, neuron {row['sae_id']}/{row['sae_column']}"
     yield ""
     yield f"{record.dataset}, evaluation {record.number}, published {when(record.published)}, rests on:"
     for origin in (record.evaluation, *reversed(record.origins)):
@@ -390,9 +391,9 @@ def lineage_lines(
 
 _GROUPS = (
     ("appeared", "Appeared", "Hypotheses that the earlier evaluation did not have."),
-    ("moved", "Moved", "The same hypotheses with another verdict, effect, rank or wording."),
+    ("moved", "Moved", "The same hypotheses with another verdict, effect or wording."),
     ("vanished", "Vanished", "Hypotheses that the later evaluation does not have."),
-    ("unchanged", "Unchanged", "The same in every respect."),
+    ("unchanged", "Unchanged", "The same words and verdict, and an effect within its earlier interval."),
 )
 
 
@@ -428,7 +429,6 @@ def render_comparison(before: EvaluationRecord, after: EvaluationRecord) -> str:
         (kind, title, note, [_row(change, task) for change in changes if change.kind == kind])
         for kind, title, note in _GROUPS
     ]
-    old, new = ({origin.asset: origin.data_version for origin in record.origins} for record in (before, after))
     return _page(
         "comparison",
         f"{after.dataset}: what changed",
@@ -436,9 +436,16 @@ def render_comparison(before: EvaluationRecord, after: EvaluationRecord) -> str:
         before=before,
         after=after,
         headline=comparison_headline(changes),
-        causes=", ".join(asset for asset in old | new if old.get(asset) != new.get(asset)),
+        inputs=inputs_words(before, after),
         groups=groups,
     )
+
+
+def inputs_words(before: EvaluationRecord, after: EvaluationRecord) -> str:
+    """What two evaluations were made from differently, in a sentence."""
+    old, new = ({origin.asset: origin.data_version for origin in record.origins} for record in (before, after))
+    causes = ", ".join(asset for asset in old | new if old.get(asset) != new.get(asset))
+    return f"Their inputs differ in {causes or 'nothing; only settings of the evaluation differ'}."
 
 
 def comparison_headline(changes: Sequence[Change]) -> str:

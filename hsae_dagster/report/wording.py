@@ -336,10 +336,8 @@ def standing_effect(standing: Standing, task: str) -> str:
     return effect_brief(Effect(standing.estimate, math.nan, standing.low, standing.high, math.nan, ""), task)
 
 
-def side_words(standing: Standing | None, p_holm: float | None, task: str) -> str:
-    """One side of a comparison between datasets: verdict, effect and corrected p, or that there is none."""
-    if standing is None:
-        return "no such concept"
+def side_words(standing: Standing, p_holm: float | None, task: str) -> str:
+    """One side of a comparison between datasets: verdict, effect and corrected p."""
     p = p_phrase("p", math.nan if p_holm is None else p_holm)
     return f"{standing.badge}, {standing_effect(standing, task)}, Holm {p}"
 
@@ -347,11 +345,11 @@ def side_words(standing: Standing | None, p_holm: float | None, task: str) -> st
 def change_words(change: Change, task: str) -> str:
     """One hypothesis: what became of it, as a sentence without its claim."""
     if change.before is None:
-        return "New: the previous evaluation had no such hypothesis."
+        return f"New: {change.standing.badge}, {standing_effect(change.standing, task)}."
     if change.after is None:
-        return f"Gone: the later evaluation has no such hypothesis (it was {change.before.badge})."
+        return f"Gone: it was {change.before.badge}, {standing_effect(change.before, task)}."
     if change.kind == "unchanged":
-        return "Unchanged: words, verdict, effect and rank are as before."
+        return "Unchanged: words and verdict are as before, and the effect lies within its earlier interval."
     parts = []
     if change.verdict:
         parts.append(f"{change.before.badge} before, {change.after.badge} now")
@@ -361,8 +359,6 @@ def change_words(change: Change, task: str) -> str:
         parts.append(f"effect {before} before, {after} now{beyond}")
     if change.words:
         parts.append(f"said as “{one_line(change.before.claim)}” before")
-    if change.rank:
-        parts.append(f"rank {change.before.rank + 1} before, {change.after.rank + 1} now")
     return f"Moved: {'; '.join(parts)}."
 
 

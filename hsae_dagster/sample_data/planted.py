@@ -37,8 +37,6 @@ def write_generated(folder: Path, name: str, made: Generated) -> tuple[Path, Pat
 Pick = Callable[[int], int]  # pick(n) -> one of 0 .. n-1
 
 _MADE_OF: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("planted.yaml").read_text(encoding="utf-8"))
-# What sentences of every kind are held together by, and the people who act in topics of every kind.
-FUNCTION_WORDS = frozenset(_MADE_OF["function_words"])
 TOPICS: dict[str, Any] = _MADE_OF["topics"]
 # Most sentences have neither.
 _OPENERS, _TAILS = [*_MADE_OF["openers"], *[""] * 18], [*_MADE_OF["tails"], *[""] * 12]
@@ -67,17 +65,6 @@ def filler_sentence(pick: Pick) -> str:
     who, said, small, went, how, opener, tail = (part[pick(len(part))] for part in parts)
     core = f"{who} {said} {small}" if pick(6) else f"{went} {how}"
     return _capital(" ".join(f"{opener} {core} {tail}".split()) + ".")
-
-
-def words(text: str) -> set[str]:
-    """Lower-cased words of a text."""
-    return set(re.findall(r"[a-z]+", text.lower()))
-
-
-def topic_words(topic: str) -> frozenset[str]:
-    """The words that only `topic` has."""
-    parts = [phrase for action in TOPICS[topic]["actions"] for phrase in action.values()]
-    return frozenset(words(" ".join([*parts, *TOPICS[topic]["places"]])) - FUNCTION_WORDS)
 
 
 def _capital(sentence: str) -> str:

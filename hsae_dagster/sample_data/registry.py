@@ -221,7 +221,6 @@ class Sample:
 
     Attributes:
         make: its table from the archives, in their order; None for generated texts.
-        archives: where the texts come from.
         recipe: raised when the same archives are made into another table.
     """
 

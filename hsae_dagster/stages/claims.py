@@ -14,7 +14,7 @@ from hsae_dagster.core.concepts.candidates import Pool, Spoken, Units, all_candi
 from hsae_dagster.core.concepts.choice import FOLDS, MOST_ALIKE, Learned, Limits, Path, Pick, Vocabulary, choose_claims
 from hsae_dagster.core.concepts.claims import Concept, Meaning, WordGroup, definition_of
 from hsae_dagster.core.concepts.fidelity import column, firing_bounds, measure_fidelity
-from hsae_dagster.core.concepts.words import TermTable, meanings, supported_terms, words_of
+from hsae_dagster.core.concepts.words import TermTable, as_written, meanings, supported_terms, words_of
 from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.core.inference.joint_fit import phi, phis
 from hsae_dagster.core.observations import (
@@ -322,6 +322,8 @@ def find_claims(
         else:
             assert pick.group is not None  # a pick is one or the other
             meaning, neuron, source = WordGroup(pick.group.terms(vocabulary.table)), -1, "terms"
+        if isinstance(meaning, WordGroup):
+            meaning = WordGroup(as_written(meaning.terms, [texts[i] for i in np.flatnonzero(pick.holds)]))
         found.append(Found(pick, meaning, neuron if neuron >= 0 else _nearest(material, pick.holds), source))
     return found, paths
 

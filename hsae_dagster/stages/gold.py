@@ -118,24 +118,35 @@ def draw_sheet(project: Project, dataset: Dataset, size: int) -> tuple[Path, int
 
     Where nothing has been judged yet, the texts that fire a claim's neuron strongly are drawn in place of those judged
     yes, and of a claim without a neuron all alike; each text's chance is on the sheet, so the correction is the same.
+    A found claim that is read literally is left out: people could only repeat the count. The words that a hypothesis of
+    the user's is looked for by may miss what it says.
 
     Returns:
         The sheet's path and its number of rows.
 
     Raises:
-        DatasetError: there are no claims yet.
+        DatasetError: there are no claims yet, or none that people could correct.
     """
     if not project.store.has(dataset.name, "interpretations"):
         raise DatasetError(
             f"Dataset `{dataset.name}` has no claims yet that texts could be labelled for. Make them with `hsae run "
             f"{dataset.name} --until interpretations`; nothing is judged by that."
         )
+    concepts = concepts_to_test(dataset, StoredInterpretations.current(project.store, dataset.name))
+    if dataset.spec.annotation.model == "lexical":
+        concepts = [concept for concept in concepts if concept.own]
+    if not concepts:
+        raise DatasetError(
+            f"Dataset `{dataset.name}` has no claim that labels could correct: each is read literally (words, signs, "
+            "length, likeness to a quoted sentence), so it holds just where it says so. Sheets are drawn for claims "
+            "that a language model judges (annotation.model) and for `hypotheses` of your own."
+        )
     corpus = StoredCorpus.current(project.store, dataset.name)
     observations, answers = _answers(project, dataset, corpus)
     texts = corpus.texts.select("text_id", "text")
     rng, parts = np.random.default_rng(_SEED), []
     by_neuron = StoredActivations.current(project.store, dataset.name).on(answers["text_id"]).tocsc()
-    for concept in concepts_to_test(dataset, StoredInterpretations.current(project.store, dataset.name)):
+    for concept in concepts:
         key, testing = concept.concept_id, rows_that_test(observations, concept.half)
         activation = None if concept.column is None else column(by_neuron, concept.column)
         if key in answers.columns:

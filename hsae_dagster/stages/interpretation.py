@@ -32,7 +32,7 @@ from hsae_dagster.storage.outputs import (
 from hsae_dagster.storage.vectors import VectorTable, blocks_of_vectors, text_vectors
 
 NAME = "interpretations"
-CODE_VERSION = "14"
+CODE_VERSION = "15"
 # Fields of `annotation` that only the holdout's annotation reads.
 NOT_FIDELITY = {"holdout_sample", "distil", "seed", "calibration", "min_agreement", "max_missing"}
 # What the stage reads; vectors besides, which the corpus decides.

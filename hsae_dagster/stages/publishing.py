@@ -269,19 +269,20 @@ MOST_NEURONS = 8
 
 @dataclass(frozen=True)
 class Firing:
-    """A neuron that a text fires, and the hypothesis written for it, if it was selected and put into words."""
+    """A neuron that a text fires, and the hypothesis written for it, with its number in the report, if there is one."""
 
     sae_id: str
     sae_column: int
     activation: float
-    rank: int | None
     hypothesis_id: str | None
+    number: int | None
 
 
 @dataclass(frozen=True)
 class Support:
-    """A hypothesis that a holdout text was judged for: `has` is None where the answer is missing."""
+    """A hypothesis, by its number in the report, and whether it holds for a holdout text; None without an answer."""
 
+    number: int
     hypothesis_id: str
     claim: str
     badge: str
@@ -364,12 +365,12 @@ def _firing(project: Project, dataset: str, text_id: str) -> tuple[tuple[Firing,
         return (), 0
     codes = activations.on(pl.Series([text_id]))
     record = LineageLog(project.store).latest(dataset)
-    tested = {(row["sae_id"], row["sae_column"]): row for row in reversed(record.hypotheses if record else ())}
+    numbered = list(enumerate(record.hypotheses if record else (), 1))
+    tested = {(row["sae_id"], row["sae_column"]): (row["hypothesis_id"], number) for number, row in numbered[::-1]}
     found = []
     for at in np.argsort(-codes.data, kind="stable")[:MOST_NEURONS]:
         sae_id, column = activations.columns.select("sae_id", "sae_column").row(int(codes.indices[at]))
-        row = tested.get((sae_id, column), {})
-        found.append(Firing(sae_id, column, float(codes.data[at]), row.get("rank"), row.get("hypothesis_id")))
+        found.append(Firing(sae_id, column, float(codes.data[at]), *tested.get((sae_id, column), (None, None))))
     return tuple(found), int(codes.nnz)
 
 
@@ -382,8 +383,8 @@ def _supports(project: Project, dataset: str, text_id: str, half: str | None) ->
     judged = StoredMatrix(project.store.at(matrix.place)).annotations.filter(pl.col("text_id") == text_id)
     answers = {} if judged.is_empty() else judged.drop("text_id").row(0, named=True)
     return tuple(
-        Support(row["hypothesis_id"], row["claim"], row["badge"], answers[row["concept_id"]])
-        for row in record.hypotheses
+        Support(number, row["hypothesis_id"], row["claim"], row["badge"], answers[row["concept_id"]])
+        for number, row in enumerate(record.hypotheses, 1)
         if row["concept_id"] in answers and (half is None or row.get("half", "") != half)
     )
 

@@ -1,12 +1,14 @@
 """Labels by people in whole runs: the sheet, corrected effects, mistakes in gold.csv; hypotheses of one's own."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
 
 from hsae_dagster.cli import main
-from hsae_dagster.dataset.discovery import load_dataset
+from hsae_dagster.dataset.discovery import Dataset, load_dataset
 from hsae_dagster.errors import DatasetError
 from hsae_dagster.stages.gold import _unseen, draw_sheet
 from hsae_dagster.storage.artifacts import read_frame
@@ -17,9 +19,16 @@ def hypotheses(workspace: Workspace, dataset: str) -> pl.DataFrame:
     return read_frame(workspace.current(dataset, "evaluation_report").file("hypotheses.parquet")).sort("rank")
 
 
+def as_judged_by_a_model(dataset: Dataset) -> Dataset:
+    """The same, as if a language model had judged its claims, which alone have sheets."""
+    model = dataset.spec.annotation.model_copy(update={"model": "openai:judge"})
+    return replace(dataset, spec=dataset.spec.model_copy(update={"annotation": model}))
+
+
 def filled_sheet(workspace: Workspace, dataset: str) -> pl.DataFrame:
     """The drawn sheet with the label that the first concept's people would give: its annotation, mostly."""
-    path, _ = draw_sheet(workspace.project, load_dataset(workspace.project.data, dataset), 60)
+    declared = as_judged_by_a_model(load_dataset(workspace.project.data, dataset))
+    path, _ = draw_sheet(workspace.project, declared, 60)
     sheet = pl.read_csv(path, infer_schema=False)
     matrix = read_frame(workspace.current(dataset, "annotation_matrix").file("annotations.parquet"))
     rng, labels = np.random.default_rng(0), []
@@ -95,7 +104,7 @@ def test_a_sheet_can_be_drawn_before_anything_is_judged_and_its_labels_correct_t
         draw_sheet(workspace.project, dataset, 60)
     first = workspace.run("ratings", upto="interpretations")
     assert first.success, {step: first.sentence(step) for step in first.failures}
-    path, rows = draw_sheet(workspace.project, dataset, 60)
+    path, rows = draw_sheet(workspace.project, as_judged_by_a_model(dataset), 60)
     sheet = pl.read_csv(path, infer_schema=False)
     assert 60 < rows == sheet.height
     held_out = read_frame(workspace.current("ratings", "corpus").file("texts.parquet"))
@@ -103,9 +112,12 @@ def test_a_sheet_can_be_drawn_before_anything_is_judged_and_its_labels_correct_t
     assert sheet["probability"].cast(pl.Float64).is_between(0, 1, closed="right").all()
     # Texts that fire the neuron of a claim are drawn more often than others.
     assert sheet.filter(pl.col("claim") != OWN[1]["claim"])["probability"].n_unique() > 1
+    # Found claims are read literally; what the user means by terms people can judge better.
+    sheet = pl.read_csv(draw_sheet(workspace.project, dataset, 60)[0], infer_schema=False)
+    assert set(sheet["claim"]) == {OWN[1]["claim"]}
     about_sky = ("planet", "telescope", "galaxy")
     labels = ["yes" if any(word in text for word in about_sky) else "no" for text in sheet["text"]]
-    filled = sheet.with_columns(pl.Series("label", labels)).filter(pl.col("claim") == OWN[1]["claim"])
+    filled = sheet.with_columns(pl.Series("label", labels))
     filled.write_csv(workspace.root / "data" / "ratings" / "gold.csv")
     assert workspace.run("ratings", instance=first.instance).success
     own = hypotheses(workspace, "ratings").filter(pl.col("source") == "yours")
@@ -139,6 +151,9 @@ def test_the_command_says_what_to_do_with_the_sheet(copied: Workspace, environme
     monkeypatch.setenv("HSAE_HOME", str(copied.root))
     monkeypatch.setenv("HSAE_DATA_DIR", str(copied.root / "data"))
     monkeypatch.setenv("HSAE_RESULTS_DIR", copied.project.results_dir)
+    done = CliRunner().invoke(main, ["gold", "ratings", "--per-concept", "20"])
+    assert "no claim that labels could correct: each is read literally" in done.output
+    copied.declare("ratings", None, hypotheses=OWN[:1])
     done = CliRunner().invoke(main, ["gold", "ratings", "--per-concept", "20"])
     assert done.exit_code == 0, done.output
     assert "gold.csv" in done.output

@@ -18,6 +18,7 @@ from hsae_dagster.stages.evaluation import different_findings
 from hsae_dagster.stages.gold import draw_sheet
 from hsae_dagster.stages.publishing import text_trail, try_claims
 from hsae_dagster.storage.artifacts import read_frame
+from hsae_dagster_tests.assets.test_gold import as_judged_by_a_model
 from hsae_dagster_tests.assets.workspace import Run, Workspace, tiny_texts
 from hsae_dagster_tests.report.make_content import make_hypotheses
 
@@ -174,7 +175,9 @@ def test_what_people_read_of_a_text_is_what_it_tested(halved: tuple[Workspace, R
     assert exported["half"].value_counts().height == 2
     tried = try_claims(workspace.project, "tiny", "There was a moon next to the oven.")[1]
     assert len(tried) == len(found)
-    sheet, n_rows = draw_sheet(workspace.project, load_dataset(workspace.project.data, "tiny"), 20)
+    sheet, n_rows = draw_sheet(
+        workspace.project, as_judged_by_a_model(load_dataset(workspace.project.data, "tiny")), 20
+    )
     asked = pl.read_csv(sheet).join(texts["text_id", "half"], on="text_id")
     assert asked.height == n_rows
     once = hypotheses(workspace).filter((pl.col("half") != "") & (pl.col("twin_half") == ""))

@@ -6,7 +6,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hsae_dagster.core.concepts.claims import Cue, Length, WordGroup, because, judge
-from hsae_dagster.core.concepts.words import SIGN_CUES, WORD_CUES, meanings, occurrences, supported_terms, words_of
+from hsae_dagster.core.concepts.words import (
+    SIGN_CUES,
+    WORD_CUES,
+    as_written,
+    meanings,
+    occurrences,
+    supported_terms,
+    words_of,
+)
 from hsae_dagster_tests.reader.annotate import annotate
 from hsae_dagster_tests.reader.words import stretches
 
@@ -51,6 +59,7 @@ def test_word_groups_hold_where_a_reader_finds_one_of_their_terms(some: list[str
     runs = [" ".join(words[i : i + n]) for words in said for n in (1, 2, 3) for i in range(len(words) - n + 1)]
     terms = data.draw(st.lists(st.sampled_from([*runs, "wait", "minutes", "wait minutes"]), min_size=1, unique=True))
     groups = [WordGroup(tuple(terms)), WordGroup((terms[0],))]
+    groups.append(WordGroup(tuple(term.replace(" ", "-") for term in terms)))
     judged = judge(groups, some)
     assert judged.astype(bool).tolist() == annotate([group.claim for group in groups], some).tolist()
     for i, text in enumerate(some):
@@ -67,6 +76,20 @@ def test_cues_and_lengths_hold_where_a_reader_would_say_so(some: list[str], n_wo
     judged = judge(claims, some).astype(bool)
     read = annotate([claim.claim for claim in claims], some)
     assert [claims[j].claim for j in np.flatnonzero((judged != read).any(axis=0))] == []
+
+
+def test_a_term_is_printed_with_the_hyphen_that_texts_mostly_write() -> None:
+    some = ["A 5-year-old and two Year‑Olds", "one year old", "of year-olds.", "well made, well-made, well. Made"]
+    assert as_written(["year old", "year olds", "well made", "old"], some) == (
+        "year old",
+        "year-olds",
+        "well made",
+        "old",
+    )
+    group = WordGroup(("year-olds",))
+    assert group.claim == "says “year-olds”"
+    assert judge([group], [*some, "his year olds"])[:, 0].tolist() == [1, 0, 1, 0, 1]
+    assert because(group, some[0]) == ("year-olds",)
 
 
 def test_every_word_of_a_cue_is_a_word_that_texts_can_have() -> None:

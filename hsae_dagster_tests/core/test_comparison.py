@@ -5,7 +5,7 @@ from hsae_dagster.report.wording import change_words
 
 
 def standing(key: str, **changes: object) -> Standing:
-    fields = {"rank": 0, "claim": "asks", "badge": "confirmed", "estimate": 0.5, "low": 0.4, "high": 0.6}
+    fields = {"claim": "asks", "badge": "confirmed", "estimate": 0.5, "low": 0.4, "high": 0.6}
     return Standing(key, **(fields | changes))  # type: ignore[arg-type]
 
 
@@ -34,9 +34,11 @@ def test_an_effect_moves_when_it_leaves_its_interval_or_cannot_be_estimated() ->
 
 
 def test_words_name_what_moved() -> None:
-    moved = compare([standing("a", rank=3)], [standing("a", claim="wonders", badge="invalid", estimate=0.9)])[0]
+    moved = compare([standing("a")], [standing("a", claim="wonders", badge="invalid", estimate=0.9)])[0]
     words = change_words(moved, "regression")
     assert words.startswith("Moved: confirmed before, invalid now; effect +0.50 [0.40, 0.60] before, +0.90")
-    assert "outside the earlier interval" in words and "“asks”" in words and "rank 4 before, 1 now" in words
+    assert "outside the earlier interval" in words and "“asks”" in words
     gone = compare([standing("a")], [])[0]
-    assert change_words(gone, "pairwise").startswith("Gone")
+    assert change_words(gone, "regression") == "Gone: it was confirmed, +0.50 [0.40, 0.60]."
+    new = compare([], [standing("a")])[0]
+    assert change_words(new, "regression") == "New: confirmed, +0.50 [0.40, 0.60]."

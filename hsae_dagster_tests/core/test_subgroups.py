@@ -1,5 +1,7 @@
 """Effects within subgroups and the test of their difference: against statsmodels, under nulls, and what is left out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import statsmodels.api as sm
@@ -99,6 +101,24 @@ def shared_effect(rng):
 def shared_effect_of_pairs(rng):
     design = pairs_within_tests(rng, tests=150, h=1, effect=0.5)
     return design, np.where(rng.random(150) < 0.4, "few", "many")[design.clusters]
+
+
+def rows_of_shared_texts(rng):
+    """No effect; 100 texts with levels of their own, each by about six authors and in one subgroup."""
+    text = rng.integers(0, 100, 600)
+    h, side = (rng.random(100) < 0.4).astype(float)[text], np.where(rng.random(100) < 0.5, "few", "many")[text]
+    outcome = 0.7 * rng.normal(size=100)[text] + rng.normal(size=600)
+    return replace(make_design(h, outcome, np.arange(600), task="regression"), units=text[:, None]), side
+
+
+def test_rows_that_share_further_units_count_as_dependent_within_subgroups_too():
+    rng, found = np.random.default_rng(5), []
+    for _ in range(200):
+        design, side = rows_of_shared_texts(rng)
+        (_, one) = subgroup_effects(design, 0, "side", side, 20)
+        found.append([one.effect.p_value < 0.05, one.difference.p_value < 0.05])
+    # With the shared texts ignored 25 % of these true nulls were rejected; now 3 %.
+    assert (np.mean(found, axis=0) <= at_most(0.05, 200)).all()
 
 
 @pytest.mark.slow

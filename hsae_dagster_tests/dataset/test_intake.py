@@ -55,8 +55,8 @@ def test_delimited_files_are_read_whatever_their_form(
     ("name", "data", "words"),
     [
         ("a.xlsx", b"PK", "save the sheet as CSV"),
-        ("a.zip", b"PK", "Unpack it"),
-        ("a.md", b"# x", "Give a CSV"),
+        ("a.zip", b"PK", "Unpack or export it"),
+        ("a.md", b"# x", "give a CSV"),
         ("a.csv", b"  \n", "is empty"),
         ("a.csv", b"\x00\x01\xff\x00", "no text file"),
         ("a.csv", b'a,b\n"x, y,1\n', "opens on line 2 is never closed.*double quotes"),
@@ -111,20 +111,18 @@ def test_a_name_is_made_of_the_files(tmp_path: Path, path: str, name: str | None
             name_for(tmp_path / path)
 
 
-def test_publishing_copies_or_moves_and_never_overwrites(tmp_path: Path) -> None:
+def test_publishing_copies_and_never_overwrites(tmp_path: Path) -> None:
     source = fill(tmp_path / "in", "a.csv") / "a.csv"
     intake, target = take_in(source), tmp_path / "data" / "mine"
-    publish(intake, tmp_path, "task: x\n", target, move=False)
+    publish(intake, tmp_path, "task: x\n", target)
     assert sorted(path.name for path in target.iterdir()) == [".gitignore", "a.csv", "dataset.yaml"]
     assert source.exists()
     before = {path: path.read_bytes() for path in target.iterdir()}
     with pytest.raises(DatasetError, match="left as it is"):
-        publish(intake, tmp_path, "task: y\n", target, move=True)
+        publish(intake, tmp_path, "task: y\n", target)
     assert before == {path: path.read_bytes() for path in target.iterdir()}
     assert source.exists()
-    publish(intake, tmp_path, "task: x\n", tmp_path / "data" / "other", move=True)
-    assert not source.exists()
-    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["mine", "other"]
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["mine"]
 
 
 def test_files_that_lie_there_already_get_their_declaration_beside_them(tmp_path: Path) -> None:
@@ -133,7 +131,7 @@ def test_files_that_lie_there_already_get_their_declaration_beside_them(tmp_path
     (target / "a.csv").write_text(TABLE, encoding="utf-8")
     intake = take_in(target)
     write_plain(intake, tmp_path)
-    publish(intake, tmp_path, "task: x\n", target, move=False)
+    publish(intake, tmp_path, "task: x\n", target)
     assert intake.files == "a_plain.csv"
     assert (target / "a.csv").read_text(encoding="utf-8") == TABLE
     assert pl.read_csv(target / "a_plain.csv").rows() == [("Käse, gut", 5), ("„schlecht“", 1)]

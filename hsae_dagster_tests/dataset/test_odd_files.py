@@ -138,7 +138,6 @@ READ: list[tuple[str, bytes | Callable[[Path], bytes], int, list[str], str | Non
     ("sep.csv", ("sep=;\r\n" + lines(";", end="\r\n")).encode(), 40, ["comment", "stars", "who"], "sep=;"),
     ("title.csv", ("Export\n\n" + lines()).encode(), 40, ["comment", "stars", "who"], "line 3, below a title"),
     ("blank.csv", ("\n" + lines()).encode(), 40, ["comment", "stars", "who"], ""),
-    ("footer.csv", (lines() + "(40 rows)\n").encode(), 40, ["comment", "stars", "who"], "“(40 rows)”"),
     ("gaps.csv", (lines() + ",,\n,,\n").encode(), 40, ["comment", "stars", "who"], "separators alone"),
     ("trailing.csv", lines().replace("\n", ",\n").encode(), 40, ["comment", "stars", "who"], "ended in a separator"),
     (
@@ -286,10 +285,9 @@ REFUSED: list[tuple[str, bytes | Callable[[Path], bytes], str]] = [
     ("broken.sav", b"junk", "Export the table as CSV"),
     ("broken.dta", b"junk" * 99, "Export the table as CSV"),
     ("broken.parquet", b"PAR1junk", "cannot be read as parquet"),
-    ("r.rds", b"x", "write.csv"),
-    ("packed.csv.gz", b"x", "Unpack it"),
-    ("words.docx", b"x", "one row per text"),
-    ("page.html", b"x", "Give a CSV"),
+    ("footer.csv", (lines() + "(40 rows)\n").encode(), "line 42 has 1 field,"),
+    ("r.rds", b"x", "export it, and give a CSV"),
+    ("packed.csv.gz", b"x", "Unpack or export it"),
 ]
 
 
@@ -437,13 +435,6 @@ def test_a_text_of_sentences_is_a_line_each_and_an_empty_list_none(tmp_path: Pat
     rows = [{"said": said_by(n) if n else [], "n": n} for n in range(60)]
     found = read_leniently(put(tmp_path, "a.json", json.dumps(rows).encode())).frame["said"]
     assert found.to_list() == [None, *("\n".join(said_by(n)) for n in range(1, 60))]
-
-
-def test_backslashes_that_are_all_doubled_are_remarked_on(tmp_path: Path) -> None:
-    path = put(tmp_path, "a.tsv", b"text\tn\nlook in C:\\\\new for it\t1\nor leave it\t2\n")
-    assert any("backslash is doubled" in said for said in read_leniently(path).notes.remarks)
-    path.write_bytes(path.read_bytes().replace(b"or leave", b"or\\leave"))
-    assert not read_leniently(path).notes.remarks
 
 
 def test_quotes_around_whole_cells_are_marks_even_where_others_are_part_of_the_text(tmp_path: Path) -> None:

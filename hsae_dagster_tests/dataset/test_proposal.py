@@ -1,6 +1,5 @@
 """A proposal names the right columns of tables nobody prepared, says when it is unsure, and is valid as it stands."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,9 +63,8 @@ def test_messy_names_are_understood() -> None:
         "cluster_by": "User Name",
     }
     assert not found.unsure
-    controls = next(field for field in found.fields if field.path == "columns.controls")
-    assert controls.value == ["age"]
-    assert not controls.active
+    # What to hold constant is a causal decision, which no table shows.
+    assert "controls" not in render(found, "r.csv")
 
 
 def test_two_classes_that_are_no_numbers_get_a_positive_one_and_doubt() -> None:
@@ -118,7 +116,7 @@ def test_a_pair_is_recognised_by_its_names_and_the_winner_by_its_values() -> Non
     }
 
 
-def test_a_column_that_is_the_outcome_again_is_neither_cluster_nor_control() -> None:
+def test_a_column_that_is_the_outcome_again_is_no_cluster() -> None:
     topics = [f"topic number {i % 40}" for i in range(800)]
     frame = pl.DataFrame({"text": sentences(800), "topic": topics, "topic_code": [i % 40 for i in range(800)]})
     found = propose(frame, "t.csv", Wishes(label="topic"))
@@ -199,7 +197,6 @@ def test_answers_in_many_spellings_are_two_and_marks_of_missing_ones_none() -> N
     left_out = np.isin(answers, ["n/a", "?", ""]).sum()
     assert said["columns.on_missing"].startswith(f"{left_out} of 600 rows")
     assert not found.unsure
-    assert "Nr." not in str(said.get("columns.controls"))
 
 
 def test_a_class_called_none_is_a_class() -> None:
@@ -417,45 +414,7 @@ def test_a_rate_is_preferred_to_counts_which_are_told() -> None:
     assert "preferred to counts" in label.why
 
 
-def controls_of(found: Proposal) -> tuple[list[str], str]:
-    suggested = [field.value for field in found.fields if field.path == "columns.controls"]
-    return (suggested[0] if suggested else []), " ".join(
-        field.why for field in found.fields if field.path == "columns."
-    )
-
-
-def test_what_the_outcome_is_made_of_is_not_suggested_as_a_control() -> None:
-    rng = np.random.default_rng(3)
-    shown = rng.integers(1000, 5000, 600)
-    clicks = rng.binomial(shown, 0.02)
-    rates = [f"{c / s:.2%}" for c, s in zip(clicks, shown, strict=True)]
-    counts = {"Impressions": shown, "Clicks": clicks, "Click rate": rates, "desk": ["home", "world"] * 300}
-    found = propose(reviews(**counts).drop("Star Rating"), "r.csv", Wishes(label="Click rate"))
-    suggested, said = controls_of(found)
-    assert suggested == ["age", "desk"]
-    assert "`Impressions` (a count beside a rate)" in said
-    assert "`Clicks` (its name says “click”, too)" in said
-    text = render(found, "r.csv")
-    assert yaml.safe_load(text) == declaration(found)
-    assert text.count("\ncolumns:") == 1
-
-
-@pytest.mark.parametrize("outcome", ["number", "classes"])
-def test_what_goes_with_the_outcome_is_not_suggested_as_a_control(outcome: str) -> None:
-    rng = np.random.default_rng(5)
-    hidden = rng.normal(size=600)
-    columns: dict[str, Any] = {
-        "score": hidden if outcome == "number" else np.where(hidden > 0, "keep", "return"),
-        "paid": np.exp(-hidden),
-        "loose": 0.2 * hidden + rng.normal(size=600),
-    }
-    found = propose(reviews(**columns).drop("Star Rating"), "r.csv", Wishes(label="score"))
-    suggested, said = controls_of(found)
-    assert suggested == ["age", "loose"]
-    assert re.search(r"`paid` \(rank correlation -?(1\.00|0\.\d\d)\)", said)
-
-
-def test_remarks_on_controls_leave_one_section_of_columns() -> None:
+def test_remarks_leave_one_section_of_columns() -> None:
     frame = reviews().with_columns(
         pl.when(pl.col("age") < 20).then(None).otherwise("Star Rating").alias("Star Rating"),
         again=pl.when(pl.col("age") < 20).then(None).otherwise("Star Rating") * 10,

@@ -106,12 +106,20 @@ FIT = "says “fit”, “fits well” or “runs small”"
         ("“fit”", True),
         ("'fit'", True),
         ("tight-fit trousers", True),
+        ("runs-small", True),
         ("", False),
         ("🙂🙂", False),
     ],
 )
 def test_word_groups(text: str, expected: bool) -> None:
     assert holds(FIT, text) is expected
+
+
+@pytest.mark.parametrize("claim", ["says “year old”", "says “year-old”"])
+def test_a_hyphen_counts_as_a_space(claim: str) -> None:
+    assert holds(claim, "a 5-year-old")
+    assert holds(claim, "one year old")
+    assert not holds(claim, "a year. Old news; year-olds")
 
 
 def test_apostrophes_belong_to_words() -> None:

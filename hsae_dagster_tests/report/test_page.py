@@ -500,3 +500,12 @@ def test_of_two_halves_every_claim_says_where_it_was_found_and_what_tested_it():
     assert not plain.halves
     assert "found in" not in hypotheses_table(plain)[0]
     assert not {"Found", "Found in"} & set(dict(facts(plain.hypotheses[0], plain)))
+
+
+def test_a_place_in_selection_is_not_called_by_the_number_of_a_finding() -> None:
+    alone = dataclasses.replace(make_hypothesis(0), rank=6, made_from="")
+    together = dataclasses.replace(alone, hypothesis_id="h" * 12, made_from="terms")
+    page = "".join(Page(render_report(make_content(hypotheses=(alone, together)))).text)
+    assert re.search(r"Place in selection\s*7", page)
+    assert re.search(r"Place among the claims chosen together\s*7", page)
+    assert "Rank in selection" not in page

@@ -192,6 +192,9 @@ def test_what_makes_a_claim_hold_is_found_in_the_text():
     marks = ("script", "script plot", "film", "has a question mark", "absent", "isn't")
     assert [text[a:b] for a, b in matched_spans(text, marks)] == ["film", "Script", "?", "ISN’T"]
     assert [text[a:b] for a, b in matched_spans(text, (CAPITALS,))] == ["ISN"]
+    hyphened = "A 5-year-old, one year old, a must-see"
+    assert [hyphened[a:b] for a, b in matched_spans(hyphened, ("year old",))] == ["year-old", "year old"]
+    assert [hyphened[a:b] for a, b in matched_spans(hyphened, ("year-old", "must see"))][1:] == ["year old", "must-see"]
 
 
 def test_a_sentence_that_makes_a_claim_hold_is_marked_whole():

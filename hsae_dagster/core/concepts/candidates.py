@@ -95,13 +95,7 @@ class Residual:
     """
 
     def __init__(self, outcome: np.ndarray, held: np.ndarray, clusters: np.ndarray) -> None:
-        """Start from columns that are held constant.
-
-        Args:
-            outcome: (n,) float64.
-            held: (n, c) float64: an intercept (none for pairs) and controls.
-            clusters: (n,) int64 from 0.
-        """
+        """Start from columns held constant, (n, c): an intercept (none for pairs) and controls; clusters from 0."""
         self.clusters = clusters
         self.basis = np.zeros((len(outcome), 0))
         if held.shape[1]:
@@ -208,13 +202,10 @@ class Grower:
         self._faced, self._products = np.zeros(0), np.zeros((0, 2))
 
     def grow(self, residual: Residual, seed: int, able: np.ndarray, price: float) -> Group:
-        """The group that grows from one family.
+        """The group that grows from one family, `seed`.
 
-        Args:
-            residual: what is to be explained.
-            seed: a column of the table.
-            able: (families,) bool, which may join: their own association has the seed's sign.
-            price: squares of the outcome that a further term must explain.
+        Those may join that are `able`, (families,) bool: their own association has the seed's sign; each must explain
+        so many squares of the outcome as is its price.
         """
         self._face(residual)
         texts, width = self._products.shape
@@ -329,7 +320,6 @@ class Pool:
     """Candidate claims and the texts that hold them.
 
     Attributes:
-        meanings: of the columns.
         neurons: (candidates,) the neuron that each was made from; -1 for none.
         columns: (texts, candidates) float32 CSC of ones.
         sources: of the columns, what made them: `neuron`, `style`, or the import path of a user's own source.
@@ -487,8 +477,7 @@ class Spoken:
     Attributes:
         neurons: (q,) columns of the neurons.
         fires: (texts, q) float32 CSC of ones, where each of them fires.
-        table: terms of the texts.
-        vectors: (families, d) float32 unit vectors of the families' names.
+        vectors: (families, d) float32 unit vectors of the names of the table's families.
         units: of the texts, with the codes of all neurons.
     """
 

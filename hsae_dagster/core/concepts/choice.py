@@ -39,7 +39,6 @@ class Learned:
         held: (n, c) float64, what is held constant: controls, and an intercept unless these are pairs.
         clusters: (n,) int64 from 0.
         design: (n, texts) float64 CSR of 1 and -1 (see `core.concepts.candidates`).
-        task: regression, classification or pairwise.
         vectors: (n, d) embeddings, pairs: A less B; None where labels are taken as they are.
     """
 
@@ -81,8 +80,6 @@ class Pick:
     """A claim that was taken: a column of the pool, or a group that was grown.
 
     Attributes:
-        column: of the pool; None for a group.
-        group: a grown word group; None for a column of the pool.
         sign: of its association beside those taken before.
         explained: share of the outcome's squares that it adds.
         strength: cluster-robust t of that.
@@ -104,8 +101,6 @@ class Path:
     """How well the first k claims predict clusters that they were not chosen on.
 
     Attributes:
-        price: of a choice.
-        label_share: of a choice.
         scores: (n + 1,) R² or AUC by number of claims, from none; mean over folds.
         best: how many fit best; 0 where none fit as well within one standard error, over folds.
     """

@@ -258,12 +258,8 @@ def natural_agreement(
 ) -> tuple[float, float, float]:
     """Precision, recall and F1 at natural prevalence: each judged text stands for as many of its kind as there are.
 
-    Args:
-        annotation: (n,) int8: 1 yes, 0 no, -1 not judged.
-        activation: (n,) float, >= 0.
-        bounds: from `firing_bounds`.
-        hard: positions of silent texts that were all judged, and stand for themselves: a phrase is most often wrong
-            about the nearest ones, and one drawn by chance would stand for many.
+    Arguments as in `measure_fidelity`. `hard` are positions of silent texts that were all judged, and stand for
+    themselves: a phrase is most often wrong about the nearest ones, and one drawn by chance would stand for many.
     """
     kind = _kinds(activation, bounds)
     if hard is not None:
@@ -343,7 +339,6 @@ class Rule:
 
     Attributes:
         predicate: completes "The text …".
-        holds: pattern of texts for which it holds.
         planted: a sentence for which it does, and no other rule.
         doubtful: pattern of texts for which a careful reader may disagree with `holds`; they are not used.
     """

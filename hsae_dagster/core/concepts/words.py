@@ -25,6 +25,9 @@ _APOSTROPHES = re.compile("[\u2018\u2019\u201b\u02bc\u00b4`]")
 _BREAK = re.compile(r"[.!?;:…。！？；：\n\r\v\f\u0085\u2028\u2029]")
 
 
+_HYPHENS = "-\u2010\u2011"
+
+
 def _set_of(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
@@ -200,11 +203,11 @@ class TermTable:
 def occurrences(texts: Sequence[str], terms: Sequence[str]) -> sp.csr_matrix:
     """Which terms occur in which texts: (texts, terms) float32 CSR of ones.
 
-    A term is one or several words, as `words_of` gives them, joined by spaces.
+    A term is one or several words, as `words_of` gives them, joined by spaces or hyphens, which count alike.
     """
     place: dict[str, list[tuple[tuple[str, ...], int]]] = {}
     for column, term in enumerate(terms):
-        parts = tuple(term.split(" "))
+        parts = tuple(re.split(f"[{_HYPHENS} ]", term))
         place.setdefault(parts[0], []).append((parts, column))
     indices: list[int] = []
     indptr = [0]
@@ -221,6 +224,19 @@ def occurrences(texts: Sequence[str], terms: Sequence[str]) -> sp.csr_matrix:
         indptr.append(len(indices))
     shape = (len(texts), len(terms))
     return sp.csr_matrix((np.ones(len(indices), np.float32), np.array(indices, dtype=np.int32), indptr), shape=shape)
+
+
+def as_written(terms: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:
+    """The terms; those of two words with a hyphen between them where most of their occurrences have one."""
+    read, written = "\n".join(map(plain, texts)).lower(), []
+    for term in terms:
+        first, _, second = map(re.escape, term.partition(" "))
+        # The word stands before what looks back at it, so that texts are searched for it and not tried at each sign.
+        found = re.findall(rf"{first}(?<!\w{first})([\W_]+){second}(?!\w)", read) if second else []
+        gaps = [gap for gap in found if not _BREAK.search(gap)]
+        hyphens = sum(gap in tuple(_HYPHENS) for gap in gaps)
+        written.append(term.replace(" ", "-", 1) if hyphens > len(gaps) / 2 else term)
+    return tuple(written)
 
 
 def meanings(table: TermTable, names: np.ndarray, units: Sequence[str], vectors: np.ndarray) -> np.ndarray:

@@ -52,20 +52,25 @@ def subgroup_effects(
         if not _enough(design, column, inside, min_positives):
             continue
         comparable = _enough(design, column, judged & ~inside, min_positives)
-        parts = (design.concepts, design.outcome, design.clusters, design.controls)
-        concepts, outcome, clusters, controls = (part[inside] for part in parts)
+        within = _of(design, inside)
         found.append(
             SubgroupEffect(
                 covariate=covariate,
                 level=str(level),
                 n=int(inside.sum()),
-                n_with=int((concepts[:, column] != 0).sum()),
-                n_clusters=len(np.unique(clusters)),
-                effect=separation(HoldoutDesign(concepts, outcome, clusters, controls, design.task), column),
+                n_with=int((within.concepts[:, column] != 0).sum()),
+                n_clusters=len(np.unique(within.clusters)),
+                effect=separation(within, column),
                 difference=_difference(design, column, judged, inside) if comparable else NO_EFFECT_ESTIMATED,
             )
         )
     return tuple(found)
+
+
+def _of(design: HoldoutDesign, rows: np.ndarray) -> HoldoutDesign:
+    """Some rows (n,) bool of a design."""
+    parts = ("concepts", "outcome", "clusters", "controls", *(["units"] if design.units is not None else []))
+    return replace(design, **{name: getattr(design, name)[rows] for name in parts})
 
 
 def _enough(design: HoldoutDesign, column: int, rows: np.ndarray, least: int) -> bool:
@@ -80,12 +85,14 @@ def _enough(design: HoldoutDesign, column: int, rows: np.ndarray, least: int) ->
 
 def _difference(design: HoldoutDesign, column: int, judged: np.ndarray, inside: np.ndarray) -> Effect:
     """Coefficient of concept × level beside both (for pairs, beside the concept: a pair design has no constant)."""
-    h, level = design.concepts[judged, column], inside[judged].astype(np.float64)
-    y, clusters = design.outcome[judged], design.clusters[judged]
+    of = _of(design, judged)
+    h, level, y = of.concepts[:, column], inside[judged].astype(np.float64), of.outcome
     name = "difference between subgroups"
     if design.task == "pairwise":
-        return cluster_ols(np.column_stack([h * level, h]), y - 0.5, clusters, name, exchangeable=False)[0]
-    found = cluster_ols(np.column_stack([h * level, h, level, np.ones_like(h)]), y, clusters, name)[0]
+        x = np.column_stack([h * level, h])
+        return cluster_ols(x, y - 0.5, of.clusters, name, exchangeable=False, units=of.units)[0]
+    x = np.column_stack([h * level, h, level, np.ones_like(h)])
+    found = cluster_ols(x, y, of.clusters, name, units=of.units)[0]
     # Without a single error nothing is known about how large errors are.
     return replace(found, p_value=np.nan) if found.standard_error == 0 else found
 

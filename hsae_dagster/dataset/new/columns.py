@@ -53,14 +53,11 @@ class ColumnProfile:
 
     Attributes:
         name: as in the file, without spaces around it.
-        kind: what it holds.
-        rows: of the table.
         missing: rows without a value, marks of missing ones included.
         distinct: different values; of few, those that differ in case alone are one.
         words: mean number of words of its values (0 for anything but strings).
         levels: (value, rows) of each value, most frequent first, where there are at most `MOST_LEVELS`.
         not_numbers: (rows, one of them) that keep a column of numbers from being one, else None.
-        whole: whether all its numbers are whole.
         percent: whether its numbers are followed by a percent sign.
         marks: (mark, rows) of cells that say that there is no value, such as `n/a`, as they are spelled.
         codes: (number, rows) of numbers that stand outside all others, such as -99 beside 1 to 5: no values either.
@@ -311,7 +308,6 @@ class ReadTable:
         frame: typed.
         plain: as it is to be written where the file has to be written anew.
         unusual: half sentences on what the strict reader would not accept; empty where it would.
-        notes: for a person.
     """
 
     frame: pl.DataFrame

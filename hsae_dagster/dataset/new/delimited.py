@@ -255,7 +255,6 @@ QUOTING: dict[Quoting, str] = {
     "off, escaped": "its separators and line breaks inside texts were written after a backslash",
     "single": "its texts stood in single quotes",
 }
-MOST_FOOTERS = 5
 # A cell in quotes, those inside of it doubled or, all of them, behind a backslash.
 WRAPPED = re.compile(r'"(?:(?:[^"]|"")*|(?:[^"\\]|\\.)*)"', re.DOTALL)
 # A text may be longer than the csv module allows by itself.
@@ -301,11 +300,6 @@ def read_delimited(path: Path, encoding: str | None = None) -> ReadTable:
     table = table_of_records(names, rows, reading.separator, path.name).with_unusual(unusual)
     if swallowed := _swallowed(reading):
         table = table.with_remark(swallowed)
-    if reading.quoting != "off, escaped" and "\\\\" in text and "\\" not in re.sub(r"\\(?:[\\N\t\n])", "", text):
-        table = table.with_remark(
-            "Every backslash is doubled, as a database writes a single one. They are left as they are; if that is what "
-            "they are, export the table as CSV."
-        )
     if not table.unusual and not _reads_the_same(path, reading.separator, table.plain):
         table = table.with_unusual(["a standard reader would misread its quotes or lines"])
     return table
@@ -388,8 +382,7 @@ def _read(text: str, separator: str, quoting: Quoting) -> Reading:
     records = [record for record in records[first:] if record.cells]
     if quoting == "off":
         records = _unwrapped(records)
-    names, (rows, footers) = records[0], _without_footers(records)
-    said += footers
+    names, *rows = records
     filled = [record for record in rows if record.filled]
     if blank := len(rows) - len(filled):
         rows = filled
@@ -400,21 +393,6 @@ def _read(text: str, separator: str, quoting: Quoting) -> Reading:
     said += how
     fault = _disagreement(names, rows) if fitted is None else None
     return Reading(separator, quoting, fitted or [], fault, tuple(said))
-
-
-def _without_footers(records: list[Record]) -> tuple[list[Record], list[str]]:
-    """Rows without the lines of one cell that programs write below a table, such as `(600 rows)`."""
-    rows, width = records[1:], len(records[0].cells)
-    last = len(rows)
-    while last > 1 and len(rows) - last < MOST_FOOTERS and rows[last - 1].filled < 2 < rows[0].filled + 1:
-        last -= 1
-    below = rows[last:]
-    if not below or any(len(record.cells) < width for record in rows[:last]) or len(below) == MOST_FOOTERS:
-        return rows, []
-    if not any(record.filled and len(record.cells) == 1 for record in below):
-        return rows, []
-    shown = next(record.cells[0].strip() for record in below if record.filled)[:60]
-    return rows[:last], [f"a line below its rows was none of them (“{shown}”) and was left out"]
 
 
 def _unescaped(text: str, separator: str) -> Iterator[Record]:

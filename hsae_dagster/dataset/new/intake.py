@@ -18,12 +18,6 @@ from hsae_dagster.errors import DatasetError
 
 DELIMITED = (".csv", ".tsv", ".tab", ".txt")
 JSON = (".json", ".jsonl", ".ndjson")
-REMEDIES = {
-    ".numbers": "Save the sheet as CSV (UTF-8) and give that.",
-    **dict.fromkeys((".rds", ".rdata", ".rda"), "Write the table with write.csv(…, row.names = FALSE) and give that."),
-    **dict.fromkeys((".zip", ".gz", ".bz2", ".xz", ".7z", ".tar"), "Unpack it and give the file inside."),
-    **dict.fromkeys((".pdf", ".docx", ".doc"), "Make a table of it: one row per text, with an outcome beside it."),
-}
 KNOWN = "CSV, TSV, Parquet, JSON or JSON-lines file, workbook, Stata, SPSS or SAS file"
 # What lies in a dataset's folder may be private, and `git add .` would publish it.
 PRIVATE = "# Written by `hsae new`: texts of yours enter no repository. Remove this file to commit them.\n*\n"
@@ -52,10 +46,8 @@ class Intake:
 
     Attributes:
         frame: the rows of all of them.
-        paths: the files as they came.
         files: the value of `files` in dataset.yaml, by the names they will have.
         rewritten: those that have to be written in a plain form.
-        notes: what a person should know of how they were read.
     """
 
     frame: pl.DataFrame
@@ -144,8 +136,6 @@ def read_leniently(path: Path, encoding: str | None = None, sheet: str | None = 
         DatasetError: it is no table, with what to do instead.
     """
     suffix = path.suffix.lower()
-    if suffix in REMEDIES:
-        raise DatasetError(f"{path.name} cannot be read: {REMEDIES[suffix]}")
     try:
         if suffix in DELIMITED:
             return read_delimited(path, encoding)
@@ -161,7 +151,7 @@ def read_leniently(path: Path, encoding: str | None = None, sheet: str | None = 
         raise DatasetError(
             f"{path} cannot be read as {suffix[1:]}: {reading_fault(error)} Check its format."
         ) from error
-    raise DatasetError(f"{path.name} cannot be read: Give a {KNOWN}.")
+    raise DatasetError(f"{path.name} cannot be read. Unpack or export it, and give a {KNOWN}.")
 
 
 def name_for(source: Path) -> str:
@@ -199,7 +189,7 @@ def write_plain(intake: Intake, folder: Path) -> None:
         write(folder / made.name)
 
 
-def publish(intake: Intake, plain: Path, declaration: str, target: Path, *, move: bool) -> None:
+def publish(intake: Intake, plain: Path, declaration: str, target: Path) -> None:
     """Make the folder `target` from the files and the text of dataset.yaml, whole or not at all.
 
     `plain` is where `write_plain` put the rewritten ones. `target` must not exist, or is the folder of the files.
@@ -234,9 +224,6 @@ def publish(intake: Intake, plain: Path, declaration: str, target: Path, *, move
         aside.rename(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    if move:
-        for path in intake.paths:
-            path.unlink()
 
 
 def _write_new(path: Path, text: str) -> None:

@@ -40,7 +40,6 @@ class PairCounts:
     """What became of the rows: `rows` = sum of `missing` + `repeats` + `texts`, candidates = ties + close + `pairs`.
 
     Attributes:
-        rows: of the table.
         missing: rows without a group, text or outcome, by the first that they lack.
         repeats: rows whose text had been seen in their group; outcomes of one text in one group are averaged.
         texts: different texts, counted per group.
@@ -49,7 +48,6 @@ class PairCounts:
         groups: groups with at least one pair.
         ties: pairs with equal outcomes.
         close: pairs whose outcomes differ by less than was asked for.
-        pairs: pairs made.
         a_wins: pairs in which the first text has the higher outcome.
         largest: pairs of the group with most of them.
     """
@@ -81,8 +79,7 @@ def pair_within(table: pl.DataFrame, *, rule: Rule = "all", least_margin: float 
 
     Args:
         table: columns `TABLE_SCHEMA`, null where a row has no value.
-        rule: `all`, every two different texts of a group; `extremes`, the one with the highest outcome and the one with
-            the lowest.
+        rule: `all`, every two different texts of a group; `extremes`, the highest and the lowest by outcome.
         least_margin: pairs whose outcomes differ by less are left out, in units of the outcome.
 
     Returns:

@@ -93,9 +93,6 @@ def remarks(
                 f"A column without a name has words in {held:,} of {column.rows:,} rows: were texts split at a "
                 "separator? Check these rows in the file."
             )
-    empty = [column.name for column in columns if column.kind == "empty"]
-    if empty:
-        said.append(f"Empty columns: {', '.join(name or '(without a name)' for name in empty)}.")
     return said
 
 
@@ -228,8 +225,12 @@ def propose(frame: pl.DataFrame, files: Any, wishes: Wishes = Wishes(), notes: N
     if cluster and task.value == "regression" and mostly_small_groups(frame, cluster.name, label.name):
         why = f"`hsae new … --pairs-within {shlex.quote(cluster.name)}` compares only texts that share it."
         fields.append(Field("columns.", None, why, active=False))
-    if task.value != "pairwise":
-        fields += _control_fields(frame, columns, [*used, *same], same, (label.column, positive))
+    if same and task.value != "pairwise":
+        why = (
+            f"{', '.join(f'`{name}`' for name in same)} says the same as `{label.name}`. If it says where rows come "
+            "from, each outcome comes from one source, and the two cannot be separated."
+        )
+        fields.append(Field("columns.", None, why, active=False))
     fields += roles.answer_fields(label.column, str(task.value))
     fields += roles.missing_fields(frame, [column for column in columns if column.name in used])
     if frame.height < FEW_ROWS and len(texts) == 1:
@@ -379,46 +380,6 @@ def _time_fields(frame: pl.DataFrame, columns: Sequence[ColumnProfile], used: Se
             )
             return [Field("columns.time", column.name, why, active=False)]
     return []
-
-
-def _control_fields(
-    frame: pl.DataFrame,
-    columns: Sequence[ColumnProfile],
-    used: Sequence[str],
-    same: Sequence[str],
-    outcome: tuple[ColumnProfile, Choice | None],
-) -> list[Field]:
-    label, positive = outcome
-    candidates = [
-        column
-        for column in columns
-        if column.name not in used
-        and column.missing == 0
-        and column.distinct > 1
-        and (column.kind in ("number", "flag") or (column.kind == "category" and column.distinct <= 20))
-        and not {"id", "ids", "uuid", "key", "nr", "no"} & set(words_of(column.name))
-    ]
-    usable, parts = roles.sort_out(frame, candidates, label, positive.value if positive else None)
-    fields = []
-    if usable:
-        why = (
-            "Could be held constant in addition to text length. Use only columns fixed before the outcome: "
-            "controlling for a consequence of the outcome hides effects."
-        )
-        fields.append(Field("columns.controls", usable, why, active=False))
-    if parts:
-        why = (
-            "Not suggested as controls, because the outcome may be computed from them or cause them: "
-            f"{', '.join(parts)}."
-        )
-        fields.append(Field("columns.", None, why, active=False))
-    if same:
-        why = (
-            f"{', '.join(f'`{name}`' for name in same)} says the same as `{label.name}`; not for controls. If it says "
-            "where rows come from, each outcome comes from one source, and the two cannot be separated."
-        )
-        fields.append(Field("columns.", None, why, active=False))
-    return fields
 
 
 def _renames(frame: pl.DataFrame, column: ColumnProfile, label: ColumnProfile) -> bool:

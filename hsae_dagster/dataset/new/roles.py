@@ -1,6 +1,5 @@
-"""Which column plays which role, by the look of its values and by its name; clusters and controls."""
+"""Which column plays which role, by the look of its values and by its name; clusters."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +9,6 @@ import polars as pl
 from hsae_dagster.core.observations import folded_keys
 from hsae_dagster.dataset.new.columns import MISSING_MARKS, WHEN, WORDS, ColumnProfile, words_of
 from hsae_dagster.dataset.rows import settles
-from hsae_dagster.dataset.values import percents
 from hsae_dagster.errors import DatasetError
 
 # Words in names of columns, by the role that they hint at.
@@ -32,10 +30,7 @@ class Field:
 
     Attributes:
         path: the field, dotted (`columns.text`).
-        value: what is proposed.
-        why: the reason, one or more sentences.
         sure: False where something else was nearly as likely.
-        others: what else it could be.
         active: False for a suggestion that is written as a comment.
     """
 
@@ -403,71 +398,3 @@ def doubt_large(frame: pl.DataFrame, cluster: Choice) -> Choice:
         "the rest may be too little to train or test on."
     )
     return replace(cluster, why=why, sure=False)
-
-
-# From here on a number says too much of the outcome to be told from a part, or a consequence, of it.
-CLOSE = 0.5
-COUNT_NAMES = frozenset({"count", "counts", "total", "number", "num", "n", "sum"})
-# Words that say nothing of what is measured.
-GENERAL = NAMES["label"] | NAMES["rate"] | NAMES["cluster"] | NAMES["text"] | COUNT_NAMES
-GENERAL |= {"mean", "average", "avg", "median", "min", "max", "overall", "the", "an", "of", "in", "per", "to", "and"}
-GENERAL |= NAMES["asking"]
-
-
-def sort_out(
-    frame: pl.DataFrame, candidates: Sequence[ColumnProfile], label: ColumnProfile, positive: Any
-) -> tuple[list[str], list[str]]:
-    """Candidates for controls, and those left out, each as half a sentence with its reason.
-
-    A number is left out if it shares a word with the outcome's name, if it is a count and the outcome a rate, or if its
-    rank correlation (Spearman) with the outcome is at least `CLOSE` in size. Categories are never left out.
-    """
-    outcome = _amounts(frame, label, positive)
-    kept, left_out = [], []
-    for column in candidates:
-        values = _amounts(frame, column, None)
-        rank = _rank_correlation(values, outcome) if values is not None and outcome is not None else 0.0
-        if values is not None and (shared := sorted(_telling(column) & _telling(label))):
-            left_out.append(f"`{column.name}` (its name says “{shared[0]}”, too)")
-        elif values is not None and is_rate(label) and _counts(column, values):
-            left_out.append(f"`{column.name}` (a count beside a rate)")
-        elif abs(rank) >= CLOSE:
-            left_out.append(f"`{column.name}` (rank correlation {rank:.2f})")
-        else:
-            kept.append(column.name)
-    return kept, left_out
-
-
-def _telling(column: ColumnProfile) -> set[str]:
-    """Words of the name that say what is measured, singular and plural alike."""
-    return {word.removesuffix("s") for word in set(words_of(column.name)) - GENERAL if len(word) > 1}
-
-
-def _counts(column: ColumnProfile, values: pl.Series) -> bool:
-    """Whether a column holds whole numbers from 0 up under the name of things that are counted, such as a plural."""
-    words = words_of(column.name)
-    plural = bool(words) and len(words[-1]) > 3 and words[-1].endswith("s") and not words[-1].endswith("ss")
-    named = plural or bool(set(words) & COUNT_NAMES)
-    return column.kind == "number" and column.whole and named and bool((values.drop_nulls() >= 0).all())
-
-
-def _amounts(frame: pl.DataFrame, column: ColumnProfile, positive: Any) -> pl.Series | None:
-    """The column as f64, null where nothing is known; None for classes, which have no order."""
-    series = frame[column.name]
-    if column.kind == "number":
-        if series.dtype != pl.String:
-            return series.cast(pl.Float64, strict=False)
-        plain = series.str.strip_chars()
-        return percents(plain) if column.percent else plain.cast(pl.Float64, strict=False)
-    first = positive if positive is not None else column.levels[0][0] if column.kind == "flag" else None
-    if first is None:
-        return None
-    plain = series.cast(pl.String).str.strip_chars().str.to_lowercase()
-    return (plain == str(first).lower()).cast(pl.Float64)
-
-
-def _rank_correlation(values: pl.Series, outcome: pl.Series) -> float:
-    """Spearman's rho over the rows where both are known; 0 where either is constant."""
-    both = pl.DataFrame({"x": values, "y": outcome}).fill_nan(None).drop_nulls()
-    rho = both.select(pl.corr("x", "y", method="spearman")).item() if both.height > 2 else None
-    return float(rho) if rho is not None and math.isfinite(rho) else 0.0
