@@ -39,7 +39,7 @@ from hsae_dagster.storage.outputs import (
 
 NAME = "selected_neurons"
 NOTHING = "nothing found: no neuron's association with the outcome holds across clusters"
-CODE_VERSION = "9"
+CODE_VERSION = "10"
 
 
 @dg.asset(

@@ -31,7 +31,7 @@ from hsae_dagster.storage.outputs import (
 )
 
 NAME = "annotation_matrix"
-CODE_VERSION = "6"
+CODE_VERSION = "7"
 
 
 def config_of(dataset: Dataset) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from hsae_dagster.storage.outputs import (
 )
 
 NAME = "interpretations"
-CODE_VERSION = "13"
+CODE_VERSION = "14"
 # Fields of `annotation` that only the holdout's annotation reads.
 NOT_FIDELITY = {"holdout_sample", "distil", "seed", "calibration", "min_agreement", "max_missing"}
 # What the stage reads; vectors besides, which the corpus decides.
