@@ -134,7 +134,7 @@ def _describe(found: StoredCorpus, summary: dict[str, Any], outcome: str) -> dic
     figure = label_histogram(found.observations["label"].to_numpy(), summary["task"], outcome)
     units, why = summary["units"], summary.get("one holdout")
     design = f"one holdout: {why}" if why else "one holdout"  # why `auto` decided against halves
-    if summary["cuts"].get("two_halves"):
+    if summary["cuts"]["two_halves"]:
         design = "two halves, each testing what the other found"
     dropped = [{"reason": left_out_words(reason), "rows": n} for reason, n in summary["dropped"].items()]
     return {

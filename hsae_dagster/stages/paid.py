@@ -256,7 +256,7 @@ def asked_about_text(project: Project, dataset: Dataset, hypothesis: dict[str, A
         concepts_to_test(dataset, StoredInterpretations.current(store, dataset.name))
     )
     texts, judged = StoredCorpus.current(store, dataset.name).texts, matrix.annotations["text_id"].to_list()
-    examples = labelled(matrix.summary.get("examples", {}), concepts, texts)
+    examples = labelled(matrix.summary["examples"], concepts, texts)
     account = judging.open_account(project, dataset, "annotation_matrix", "asked")
     annotator = make_annotator(settings, account, asks=False, examples=examples)
     if not isinstance(annotator, OpenAIAnnotator):

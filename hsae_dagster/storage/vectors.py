@@ -26,9 +26,9 @@ class LackingVectors(StorageError):
 
 
 class VectorTable:
-    """The vectors of one dataset in one embedding set. Created at the first append.
+    """The vectors of one dataset in one embedding set; in the store that the results folder belongs to, if any.
 
-    Where the results folder belongs to a store, the table is there.
+    Created at the first append.
 
     Raises:
         StorageError: from every method, where the table is damaged or cannot be used.
@@ -63,7 +63,7 @@ class VectorTable:
     def append(self, ids: list[str], vectors: np.ndarray) -> None:
         """Add rows in one commit; rows that another process has added meanwhile are not added twice.
 
-        `ids` are n keys, distinct and not in the table when `keys` was asked (the caller has anti-joined), `vectors`
+        `ids` are n keys, distinct and not in the table when `keys` or `listed` was asked (the caller has anti-joined), `vectors`
         (n, dimensions) float32.
 
         Raises:
