@@ -63,8 +63,8 @@ class VectorTable:
     def append(self, ids: list[str], vectors: np.ndarray) -> None:
         """Add rows in one commit; rows that another process has added meanwhile are not added twice.
 
-        `ids` are n keys, distinct and not in the table when `keys` or `listed` was asked (the caller has anti-joined), `vectors`
-        (n, dimensions) float32.
+        `ids` are n keys, distinct and not in the table when `keys` or `listed` was asked, `vectors` (n, dimensions)
+        float32.
 
         Raises:
             StorageError: the vectors' shape is not the set's, or a value is not finite.
