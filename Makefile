@@ -60,7 +60,7 @@ $(INSTALLED): pyproject.toml constraints.txt requirements-reference.txt
 # Removes what was made and can be made again for nothing. What cannot be stays: looks at holdouts, the history of
 # evaluations, answers and vectors of paid models, batches under way, keys in .env, and every file that is not ours.
 SAMPLES := movie_reviews movie_pairs convention_speeches planted job_adverts
-REMADE := objects reports locks vector_copies
+REMADE := objects reports locks
 PAID := import sqlite3, sys; sys.exit(sqlite3.connect("results/records.sqlite").execute("select count(*) from calls").fetchone()[0] > 0)
 clean:
 	@rm -rf "$(VENV)" .dagster_home downloads build *.egg-info torture.json

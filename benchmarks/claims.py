@@ -104,13 +104,10 @@ def rivals(project: Project, dataset: str, task: str) -> dict[str, float]:
         (unigrams := CountVectorizer(min_df=5, stop_words="english").fit(words[inside])).transform(words[inside])
     )
     from hsae_dagster.core.observations import TextUnits
-    from hsae_dagster.keys import EmbeddingSet
-    from hsae_dagster.storage.vectors import VectorTable
+    from hsae_dagster.storage.outputs import StoredEmbeddings
 
-    record = result(project, dataset, "embeddings").json("embeddings.json")
-    table = VectorTable(project.results, dataset, EmbeddingSet(record["model"], record["dimensions"], record["set_id"]))
     units = TextUnits.of(read_frame(corpus.file("units.parquet")), read_frame(corpus.file("text_units.parquet")))
-    vectors = units.mean(table.read(units.unit_ids))
+    vectors = units.mean(StoredEmbeddings(result(project, dataset, "embeddings")).read(units.unit_ids))
     clusters = KMeans(_N, n_init=3, random_state=0).fit(vectors[inside]).predict(vectors)
     features = {
         "20 terms (lasso)": presence[:, taken].toarray(),

@@ -27,10 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.reference_table import reference_table
 from hsae_dagster.core.observations import observation_matrix
 from hsae_dagster.core.selection.methods import Selection, select_neurons
-from hsae_dagster.keys import EmbeddingSet
 from hsae_dagster.storage.artifacts import load_sae, read_codes, read_frame
 from hsae_dagster.storage.objects import ObjectStore
-from hsae_dagster.storage.vectors import VectorTable
+from hsae_dagster.storage.outputs import StoredEmbeddings
 from hsae_dagster_tests.core.reference import load_reference_module
 from hsae_dagster_tests.core.reference_evaluation import reference_scores
 from hsae_dagster_tests.core.reference_sae import twin
@@ -57,9 +56,7 @@ class Dataset:
 
     def embeddings(self) -> np.ndarray:
         """Vectors of all texts, in the order of the codes."""
-        record = self.at("embeddings").json("embeddings.json")
-        family = EmbeddingSet(record["model"], record["dimensions"], record["set_id"])
-        return VectorTable(self.results, self.name, family).read(self.ids)
+        return StoredEmbeddings(self.at("embeddings")).read(self.ids)
 
     def training(self):
         """Codes and labels of the training observations."""

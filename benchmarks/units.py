@@ -38,7 +38,6 @@ from hsae_dagster.storage.outputs import (
     StoredEmbeddings,
     StoredSelection,
 )
-from hsae_dagster.storage.vectors import text_vectors
 
 DATASETS = (
     "movie_reviews",
@@ -60,7 +59,7 @@ def measure(project: Project, name: str) -> dict[str, Any]:
     activations, selection = StoredActivations.current(store, name), StoredSelection.current(store, name)
     ids, neurons = activations.text_ids, selection.neurons
     features = {
-        EMBEDDINGS: text_vectors(embeddings.vectors(project.results, dataset), corpus.places, ids),
+        EMBEDDINGS: embeddings.of_texts(corpus.places, ids),
         ALL_NEURONS: activations.codes,
     }
     if neurons.height:

@@ -105,7 +105,7 @@ def test_one_run_with_a_method_an_embedder_a_source_and_a_section_from_outside(l
     assert selected.json("selection.json")["method"] == "lab.method:information"
     assert (read_frame(selected.file("neurons.parquet"))["score"] > 0).all(), "information is never negative"
     report = workspace.current("ratings", "evaluation_report")
-    found = {row["concept"]["predicate"]: row["from"] for row in concepts(workspace) if row["concept"]}
+    found = {row["concept"]["predicate"]: row["made_from"] for row in concepts(workspace) if row["concept"]}
     assert "lab.claims:kitchen" in found.values()
     page = report.file("_report.html").read_text(encoding="utf-8")
     assert "your own source `lab.claims:kitchen`" in page

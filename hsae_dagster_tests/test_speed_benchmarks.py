@@ -91,7 +91,6 @@ def test_half_samples_find_the_strong_neurons_again(codes: Path) -> None:
 
 
 def test_both_stores_hold_the_same_vectors_and_take_new_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hsae_dagster.storage.vectors._WORTH_A_COPY", 1)
     monkeypatch.setattr(store, "_their_module", lambda folder: load_reference_embedding(folder))
     size = {"folder": str(tmp_path), "texts": 300, "dimensions": 100}
     store.fill(**size)

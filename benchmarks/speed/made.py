@@ -108,17 +108,14 @@ def real(results: Path, dataset: str, config: SAEConfig, epochs: int = 5) -> Mad
     import polars as pl
 
     from hsae_dagster.core.sae.training import train_sae
-    from hsae_dagster.keys import EmbeddingSet
     from hsae_dagster.storage.artifacts import read_frame
     from hsae_dagster.storage.objects import ObjectStore
-    from hsae_dagster.storage.vectors import VectorTable
+    from hsae_dagster.storage.outputs import StoredEmbeddings
 
     store = ObjectStore(results)
     rows = read_frame(store.current(dataset, "corpus").file("observations.parquet")).filter(pl.col("split") == "train")
     if "text_id" not in rows.columns:
         raise ValueError(f"`{dataset}` has pairs; name a dataset whose observations are single texts.")
-    record = store.current(dataset, "embeddings").json("embeddings.json")
-    family = EmbeddingSet(record["model"], record["dimensions"], record["set_id"])
-    embeddings = VectorTable(results, dataset, family).read(rows["text_id"])
+    embeddings = StoredEmbeddings.current(store, dataset).read(rows["text_id"])
     trained = train_sae(embeddings, None, config.model_copy(update={"max_epochs": epochs}))
     return Made(embeddings, rows["label"].to_numpy().astype(np.float64), trained.sae)

@@ -23,6 +23,8 @@ import polars as pl
 from benchmarks.speed.children import in_child, measured
 from benchmarks.speed.outcome import Row
 from hsae_dagster.keys import EmbeddingSet, text_id
+from hsae_dagster.storage.objects import ObjectStore, StageInputs
+from hsae_dagster.storage.outputs import StoredEmbeddings
 from hsae_dagster.storage.vectors import VectorTable
 
 _CHUNK = 50_000
@@ -79,7 +81,11 @@ def _adding_row(size: dict[str, Any], new: int, rounds: int) -> Row:
         peak_ours=ours[0]["run"]["peak"] / 1e6,
         peak_theirs=theirs[0]["run"]["peak"] / 1e6,
         roofline=f"LanceDB's own append of {new:,} rows to an empty table: {bare:.2g} s, {_median(theirs) / bare:.0f}x",
-        extra={"ours": _seconds(ours), "theirs": _seconds(theirs), "next read, s": [run["next_s"] for run in ours]},
+        extra={
+            "ours": _seconds(ours),
+            "theirs": _seconds(theirs),
+            "gathering, s": [run["next_s"] for run in ours],
+        },
     )
 
 
@@ -118,7 +124,7 @@ def _their_module(folder: str) -> Any:
 
 
 def fill(folder: str, texts: int, dimensions: int) -> dict[str, float]:
-    """In a child: both stores with the same vectors, and our contiguous copy, which the first read makes."""
+    """In a child: both stores with the same vectors, and our `embeddings` of them."""
     names, vectors = _texts(texts), _vectors(texts, dimensions)
     keys = [text_id(name) for name in names]
     module, table = _their_module(folder), _table(folder, dimensions)
@@ -131,8 +137,19 @@ def fill(folder: str, texts: int, dimensions: int) -> dict[str, float]:
     for start in range(0, texts, _CHUNK // 2):
         table.append(keys[start : start + _CHUNK // 2], vectors[start : start + _CHUNK // 2])
     ours, started = time.perf_counter() - started, time.perf_counter()
-    table.read(keys[:1])
-    return {"theirs, s": theirs, "ours, s": ours, "contiguous copy, s": time.perf_counter() - started}
+    _gather(folder, table, keys)
+    return {"theirs, s": theirs, "ours, s": ours, "gathering, s": time.perf_counter() - started}
+
+
+def _gather(folder: str, table: VectorTable, keys: list[str]) -> None:
+    """What the asset `embeddings` does once every text has a vector."""
+    store, ids, family = ObjectStore(Path(folder)), pl.Series(sorted(keys)), table.embedding_set
+    record = {"model": family.model, "dimensions": family.dimensions, "set_id": family.set_id, "texts": len(ids)}
+
+    def make(made: Path) -> None:
+        StoredEmbeddings.write(made, record=record, table=table, unit_ids=ids)
+
+    store.point("speed", store.build(StageInputs("embeddings", "1", record, {}), "run", make), StoredEmbeddings.passing)
 
 
 def _forget(folder: Path) -> None:
@@ -160,26 +177,23 @@ def read_theirs(folder: str, texts: int, dimensions: int, cold: bool) -> dict[st
 
 
 def read_ours(folder: str, texts: int, dimensions: int, cold: bool) -> dict[str, Any]:
-    """In a child: the table by key, from its contiguous copy, keys ascending as training asks for them."""
+    """In a child: what stages read of `embeddings`, keys ascending as training asks for them; checked like there."""
     names = _texts(texts)
     keys = sorted(text_id(name) for name in names)
-    table = _table(folder, dimensions)
+    ids, store = pl.Series(keys), ObjectStore(Path(folder))
+    _table(folder, dimensions)
     if cold:
-        for part in ("lancedb", "vector_copies"):
-            _forget(Path(folder) / part)
+        _forget(Path(folder) / "objects")
     with measured() as run:
-        vectors = table.read(keys)
+        vectors = StoredEmbeddings.current(store, "speed").read(ids)
     back = {key: row for row, key in enumerate(keys)}
     ordered = np.array([back[text_id(name)] for name in names])
     return {"run": run, "sample": _sample(vectors[ordered])}
 
 
 def read_file(folder: str, texts: int, dimensions: int, cold: bool) -> float:
-    """In a child: seconds to read the file of the contiguous copy into memory of its size."""
-    copies = list(Path(folder, "vector_copies").rglob("*.npy"))
-    if len(copies) != 1:
-        raise RuntimeError(f"{texts:,} texts have {len(copies)} contiguous copies, not one; smaller tables have none")
-    path = copies[0]
+    """In a child: seconds to read the file of the vectors into memory of its size."""
+    (path,) = Path(folder).rglob(StoredEmbeddings.passing)
     if cold:
         _forget(path.parent)
     started = time.perf_counter()
@@ -206,11 +220,11 @@ def add_ours(folder: str, texts: int, dimensions: int, new: int) -> dict[str, An
     keys = pl.Series([text_id(name) for name in names])
     table = _table(folder, dimensions)
     with measured() as run:
-        missing = keys.filter(pl.Series(table.lacking(keys)))
+        missing = keys.filter(~keys.is_in(table.listed().implode()))
         table.append(missing.to_list(), vectors)
     count = len(table.keys())
     started = time.perf_counter()
-    table.read(keys.to_list())
+    _gather(folder, table, keys.to_list())
     next_s = time.perf_counter() - started
     return {"run": run, "texts": count, "next_s": next_s, "bare_s": _bare_append(Path(folder) / "bare", vectors)}
 

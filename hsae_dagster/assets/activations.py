@@ -13,7 +13,6 @@ from hsae_dagster.keys import hash_bytes
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.orchestration.stage import Stage, check_result, declared, explained, picture
 from hsae_dagster.storage.outputs import StoredActivations, StoredCheckpoints, StoredCorpus, StoredEmbeddings
-from hsae_dagster.storage.vectors import VectorTable, blocks_of_vectors
 
 NAME = "activations"
 CODE_VERSION = "4"
@@ -25,7 +24,7 @@ def activations(context: dg.AssetExecutionContext, project: Project) -> dg.Mater
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         corpus, embeddings = stage.upstream(StoredCorpus), stage.upstream(StoredEmbeddings)
-        checkpoints, vectors = stage.upstream(StoredCheckpoints), embeddings.vectors(project.results, stage.dataset)
+        checkpoints = stage.upstream(StoredCheckpoints)
         # Labels and splits of the corpus shape no activation, so only which units its texts have enters.
         places = hash_bytes(corpus.stored.file(StoredCorpus.text_units.name).read_bytes())
         config = {"pool": stage.dataset.spec.pool, "text units": places}
@@ -33,7 +32,7 @@ def activations(context: dg.AssetExecutionContext, project: Project) -> dg.Mater
             StoredActivations,
             config,
             [embeddings, checkpoints],
-            lambda folder: _make(stage, corpus.places, checkpoints, vectors, folder),
+            lambda folder: _make(stage, corpus.places, checkpoints, embeddings, folder),
         )
         codes = found.codes
         stage.report(
@@ -43,14 +42,16 @@ def activations(context: dg.AssetExecutionContext, project: Project) -> dg.Mater
         return stage.finish(found, _describe(found), _check(found, corpus.texts.height))
 
 
-def _make(stage: Stage, units: TextUnits, checkpoints: StoredCheckpoints, vectors: VectorTable, folder: Path) -> None:
+def _make(
+    stage: Stage, units: TextUnits, checkpoints: StoredCheckpoints, embeddings: StoredEmbeddings, folder: Path
+) -> None:
     from hsae_dagster.core.sae.model import concatenate_codes, encode
 
     records = checkpoints.records
     saes = {record["sae_id"]: checkpoints.load(record) for record in records}
     halves = {record["sae_id"]: record.get("half", "") for record in records}
     blocks: dict[str, list[sp.csr_matrix]] = {sae_id: [] for sae_id in saes}
-    for block in blocks_of_vectors(vectors, units.unit_ids):
+    for block in embeddings.blocks(units.unit_ids):
         for sae_id, sae in saes.items():
             blocks[sae_id].append(encode(sae, block))
     unit_codes, sources = concatenate_codes([(sae_id, sp.vstack(parts, "csr")) for sae_id, parts in blocks.items()])

@@ -1,5 +1,6 @@
 """`corpus`: the dataset's files, validated, keyed, deduplicated and split by cluster."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hsae_dagster.stages.holdout import Admitted, admit, kept, placing_of, recor
 from hsae_dagster.storage.outputs import StoredCorpus
 
 NAME = "corpus"
-CODE_VERSION = "5"
+CODE_VERSION = "6"
 
 
 @dg.asset(**declared(NAME, CODE_VERSION), deps=["labelled_texts"], kinds={"polars", "parquet"})
@@ -121,7 +122,7 @@ def _summarise(task: str, read: int, made: Corpus) -> dict[str, Any]:
         "moved": made.moved,
         "joined": dict(made.joined),
         "round": made.round,
-        "cuts": made.cuts.record,
+        "cuts": asdict(made.cuts),
         **({"one holdout": made.one_holdout} if made.one_holdout else {}),
         "splits": by_split,
     }
@@ -133,7 +134,7 @@ def _describe(found: StoredCorpus, summary: dict[str, Any], outcome: str) -> dic
     figure = label_histogram(found.observations["label"].to_numpy(), summary["task"], outcome)
     units, why = summary["units"], summary.get("one holdout")
     design = f"one holdout: {why}" if why else "one holdout"  # why `auto` decided against halves
-    if summary["cuts"].get("two_halves"):
+    if summary["cuts"]["two_halves"]:
         design = "two halves, each testing what the other found"
     dropped = [{"reason": left_out_words(reason), "rows": n} for reason, n in summary["dropped"].items()]
     return {

@@ -15,10 +15,10 @@ from hsae_dagster.providers.base import Embedder
 from hsae_dagster.providers.spending import Account, Estimate
 from hsae_dagster.stages.judging import account_of, account_summary, announce
 from hsae_dagster.storage.outputs import StoredCorpus, StoredEmbeddings
-from hsae_dagster.storage.vectors import VectorTable, blocks_of_vectors
+from hsae_dagster.storage.vectors import LackingVectors, VectorTable
 
 NAME = "embeddings"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 
 @dg.asset(**declared(NAME, CODE_VERSION), deps=["corpus"], kinds={"lancedb"}, pool=llm_pool())
@@ -34,9 +34,14 @@ def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.Materi
         texts = stage.upstream(StoredCorpus).unit_texts
         # Two runs at once would otherwise ask, and pay, for the same vectors side by side.
         with vectors.being_filled(lambda: stage.report("another run is embedding the same texts; waiting for it")):
-            counts, estimate = _fill(stage, embedder, vectors, texts, account)
-        stored = _record(stage, vectors, texts["text_id"])
-        dimensions, blocks = embedder.embedding_set.dimensions, blocks_of_vectors(vectors, texts["text_id"])
+            try:
+                counts, estimate = _fill(stage, embedder, vectors, texts, account, vectors.listed())
+                stored = _gather(stage, vectors, texts["text_id"])
+            except LackingVectors:  # a row is not what was written, which only reading all of them tells
+                known = pl.Series(list(vectors.keys()), dtype=pl.String)
+                counts, estimate = _fill(stage, embedder, vectors, texts, account, known)
+                stored = _gather(stage, vectors, texts["text_id"])
+        dimensions, blocks = embedder.embedding_set.dimensions, stored.blocks(texts["text_id"])
         right = all(block.shape[1] == dimensions and np.isfinite(block).all() for block in blocks)
         told = {"texts": texts.height, "dimensions": dimensions}
         check = check_result(NAME, "every_text_has_a_vector", right, told)
@@ -46,10 +51,10 @@ def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.Materi
 
 
 def _fill(
-    stage: Stage, embedder: Embedder, vectors: VectorTable, texts: pl.DataFrame, account: Account
+    stage: Stage, embedder: Embedder, vectors: VectorTable, texts: pl.DataFrame, account: Account, known: pl.Series
 ) -> tuple[dict[str, Any], Estimate]:
     """Bring the table up to date: keep what is there, borrow what another dataset has, embed the rest."""
-    missing = texts.filter(pl.Series(vectors.lacking(texts["text_id"])))
+    missing = texts.filter(~pl.col("text_id").is_in(known.implode()))
     borrowed, values, lenders = vectors.borrow(set(missing["text_id"])) if missing.height else ([], np.empty(0), [])
     if borrowed:
         vectors.append(borrowed, values)
@@ -89,8 +94,8 @@ def _fill(
     return counts, estimate
 
 
-def _record(stage: Stage, vectors: VectorTable, ids: pl.Series) -> StoredEmbeddings:
-    """The result is a record of which vectors there are; its fingerprint ignores order and Lance's versions."""
+def _gather(stage: Stage, vectors: VectorTable, ids: pl.Series) -> StoredEmbeddings:
+    """The vectors of the corpus together, as the stages after this one read them."""
     family = vectors.embedding_set
     content = {
         "model": family.model,
@@ -100,4 +105,9 @@ def _record(stage: Stage, vectors: VectorTable, ids: pl.Series) -> StoredEmbeddi
         "fingerprint": set_fingerprint(ids, family.set_id),
     }
     # Neither the dataset's name nor the corpus' labels shape a vector, so only keys and model enter.
-    return stage.build(StoredEmbeddings, content, [], lambda folder: StoredEmbeddings.write(folder, record=content))
+    return stage.build(
+        StoredEmbeddings,
+        content,
+        [],
+        lambda folder: StoredEmbeddings.write(folder, record=content, table=vectors, unit_ids=ids),
+    )

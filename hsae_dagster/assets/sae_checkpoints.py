@@ -44,9 +44,8 @@ class Checkpoints:
         """Read what the autoencoders depend on; the vectors only when somebody trains."""
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         corpus, embeddings = stage.upstream(StoredCorpus), stage.upstream(StoredEmbeddings)
-        vectors = embeddings.vectors(stage.project.results, stage.dataset)
         chosen = isinstance(stage.dataset.spec.saes, AutoSizes)
-        lessons = autoencoders.Lessons.read(stage, corpus, vectors, every_text=chosen)
+        lessons = autoencoders.Lessons.read(stage, corpus, embeddings, every_text=chosen)
         return Checkpoints(stage, embeddings, lessons)
 
     @property

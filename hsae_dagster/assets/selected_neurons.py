@@ -33,13 +33,12 @@ from hsae_dagster.storage.outputs import (
     StoredActivations,
     StoredCheckpoints,
     StoredCorpus,
-    StoredEmbeddings,
     StoredSelection,
 )
 
 NAME = "selected_neurons"
 NOTHING = "nothing found: no neuron's association with the outcome holds across clusters"
-CODE_VERSION = "9"
+CODE_VERSION = "10"
 
 
 @dg.asset(
@@ -52,7 +51,7 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
     with explained():
         stage = Stage.open(context, project, NAME, CODE_VERSION)
         spec = stage.dataset.spec
-        corpus, embeddings = stage.upstream(StoredCorpus), stage.upstream(StoredEmbeddings)
+        corpus = stage.upstream(StoredCorpus)
         checkpoints, activations = stage.upstream(StoredCheckpoints), stage.upstream(StoredActivations)
         config = {
             "task": spec.task,
@@ -64,7 +63,7 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
         found = stage.build(
             StoredSelection,
             config,
-            [corpus, embeddings, checkpoints, activations],
+            [corpus, stage.embeddings, checkpoints, activations],
             lambda folder: _make(stage, corpus, checkpoints, activations, folder),
         )
         summary, neurons = found.summary, found.neurons

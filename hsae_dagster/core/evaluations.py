@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hsae_dagster.core.inference.joint_fit import phis
+
 FILES = "labelled_texts"
 
 
@@ -89,12 +91,9 @@ def annotation_correlation(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     judged_old, judged_new = (old >= 0).astype(np.float64), (new >= 0).astype(np.float64)
     yes_old, yes_new = (old == 1).astype(np.float64), (new == 1).astype(np.float64)
     n = judged_old.T @ judged_new
-    both = yes_old.T @ yes_new
     first, second = yes_old.T @ judged_new, judged_old.T @ yes_new
-    with np.errstate(divide="ignore", invalid="ignore"):
-        spread = np.sqrt(first * (n - first) * second * (n - second))
-        phi = (n * both - first * second) / spread
-    return np.where((n >= LEAST_SHARED) & (spread > 0), phi, np.nan)
+    varies = (first > 0) & (first < n) & (second > 0) & (second < n)
+    return np.where((n >= LEAST_SHARED) & varies, phis(yes_old.T @ yes_new, first, second, n), np.nan)
 
 
 def direction_cosine(old: np.ndarray, new: np.ndarray) -> np.ndarray:

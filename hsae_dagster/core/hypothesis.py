@@ -372,12 +372,6 @@ class Hypothesis:
     twin: Twin | None = None
 
 
-# Fields of a record in their order: of a claim that was found offline, and of a phrase that a model wrote.
-_PLACE = "rank column sae_id sae_column score train_separation "
-_FOUND = _PLACE + "bounds fidelity train_z candidates chosen concept unreadable from half"
-_WRITTEN = _PLACE + "train_z bounds candidates chosen concept unreadable fidelity model prompt_hash calls cost_usd"
-
-
 @dataclass(frozen=True)
 class FoundConcept:
     """A concept with the neuron that says it, or a neuron of which nothing can be said.
@@ -451,24 +445,20 @@ class FoundConcept:
     @property
     def record(self) -> dict[str, Any]:
         """JSON-like form."""
-        values = {
+        return {
             **vars(self),
             "fidelity": asdict(self.fidelity) if self.fidelity else None,
             "candidates": [{**phrase.record, "validation": asdict(found)} for phrase, found in self.candidates],
             "concept": self.concept.record if self.concept else None,
-            "from": self.made_from,
         }
-        if not self.model and not self.concept:
-            del values["train_z"]  # nothing was tried of the neuron
-        return {name: values[name] for name in (_WRITTEN if self.model else _FOUND).split() if name in values}
 
     @staticmethod
     def of(record: Mapping[str, Any]) -> "FoundConcept":
         """Inverse of `record`; a number that JSON holds as null is NaN."""
-        values = {name: record[name] for name in FoundConcept.__dataclass_fields__ if name in record}
+        values = dict(record)
         for name in ("score", "train_separation", "train_z"):
-            values[name] = math.nan if values.get(name) is None else values[name]
-        values["bounds"], values["made_from"] = tuple(record["bounds"]), record.get("from", "")
+            values[name] = math.nan if values[name] is None else values[name]
+        values["bounds"] = tuple(record["bounds"])
         values["concept"] = _concept(record["concept"]) if record["concept"] else None
         values["fidelity"] = _fidelity(record["fidelity"]) if record["fidelity"] else None
         values["candidates"] = tuple((_concept(each), _fidelity(each["validation"])) for each in record["candidates"])

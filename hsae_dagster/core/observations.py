@@ -1,7 +1,7 @@
 """Labelled observations, the rows that selection and tests read: their splits, their texts, their units."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -65,11 +65,6 @@ class Cuts:
         """The declared shares as cuts."""
         holdout, fidelity, validation = (float(end) for end in shares.cumulated)
         return cls(holdout, fidelity, validation)
-
-    @property
-    def record(self) -> dict[str, float | int | bool]:
-        """As JSON-like data; of a holdout as it was before there were halves."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("two_halves", False)}
 
     def split(self, places: np.ndarray) -> np.ndarray:
         """(n,) protection of each place: 3 holdout … 0 train (positions in `SPLITS`)."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from hsae_dagster.core.concepts.words import TAG
 from hsae_dagster.keys import normalise_text, text_id
 
 Kind = Literal["text", "sentence", "paragraph"]
@@ -50,19 +51,8 @@ _NUMBER = re.compile(r"\(?(?:\d{1,3}|[A-Za-z])[.)]")
 # Lines of a text that is wrapped to a width are at least so long, and so large a share goes on in lower case.
 _WRAPPED_LENGTH, _WRAPPED_SHARE = 40, 1 / 3
 
-_BLOCK_TAGS = (
-    "address|article|aside|blockquote|body|br|dd|div|dl|dt|footer|h[1-6]|head|header|hr|html|li|main|nav|ol|p|pre|"
-)
-_BLOCK_TAGS += "section|table|tbody|td|tfoot|th|thead|title|tr|ul"
-_INLINE_TAGS = (
-    "a|abbr|b|big|center|cite|code|del|em|figure|font|i|img|ins|label|mark|meta|q|s|small|span|strike|strong|"
-)
-_INLINE_TAGS += "sub|sup|tt|u"
 _MARKUP = re.compile(
-    # Written so that no text takes more than a number of steps in proportion to its length.
-    rf"<!--.{{0,1000}}?-->|</?(?:(?P<block>{_BLOCK_TAGS})|{_INLINE_TAGS})(?:\s[^<>=]*=[^<>]*|\s*/?)>|"
-    r"&(?:\#\d{1,7}|\#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});",
-    re.IGNORECASE | re.DOTALL,
+    rf"{TAG.pattern}|&(?:\#\d{{1,7}}|\#[xX][0-9a-fA-F]{{1,6}}|[A-Za-z][A-Za-z0-9]{{1,30}});", TAG.flags
 )
 # The splitter reads UTF-8 and knows ASCII's white space; each character keeps its place.
 _READABLE = {code: " " for code in range(128, 0x3001) if chr(code).isspace()} | dict.fromkeys(

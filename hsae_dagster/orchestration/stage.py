@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from hsae_dagster.report.page import card_partition
 from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.objects import StageInputs
 from hsae_dagster.storage.outputs import Output, OutputT, StoredEmbeddings, inputs_of
-from hsae_dagster.storage.vectors import VectorTable
 
 CARD = "hypothesis_card"
 STATUS, CURRENT, RETIRED = "status", "current", "retired"
@@ -146,9 +146,10 @@ class Stage:
         """Current result of an upstream asset, its files unread; `verify` before they are."""
         return kind(self.project.store.pointed(self.dataset.name, kind.asset))
 
-    def vectors(self) -> VectorTable:
-        """The vectors of the dataset's current embeddings."""
-        return self.upstream(StoredEmbeddings).vectors(self.project.results, self.dataset)
+    @cached_property
+    def embeddings(self) -> StoredEmbeddings:
+        """The dataset's current ones."""
+        return self.upstream(StoredEmbeddings)
 
     def verify(self, output: Output) -> None:
         """Compare the files of an upstream result with their hashes."""
@@ -186,7 +187,7 @@ class Stage:
         """Publish the result as current, unless a structural check fails, and report it to Dagster."""
         stored = output.stored
         if sound(checks):
-            self.project.store.point(self.dataset.name, stored)
+            self.project.store.point(self.dataset.name, stored, output.passing)
             self._restate_cards()
         shown = {
             **metadata,  # first what people look for

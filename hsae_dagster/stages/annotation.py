@@ -31,7 +31,7 @@ from hsae_dagster.storage.outputs import (
 )
 
 NAME = "annotation_matrix"
-CODE_VERSION = "6"
+CODE_VERSION = "7"
 
 
 def config_of(dataset: Dataset) -> dict[str, Any]:
@@ -125,9 +125,8 @@ def judge_holdout(stage: Stage, upstream: Upstream, folder: Path) -> None:
     second = judging.second_opinion(stage, account, everything, judgement.answers, examples)
     answers, probe, distilled = judgement.answers, None, None
     if firing is not None and upstream.embeddings:
-        vectors = upstream.embeddings.vectors(stage.project.results, stage.dataset)
         answers, distilled = gold.label_the_rest(
-            stage.dataset, vectors, corpus.places, testing, texts, sample, firing, answers
+            stage.dataset, upstream.embeddings, corpus.places, testing, texts, sample, firing, answers
         )
         probe = gold.agreement_of_probe(distilled, answers, [concept.concept_id for concept in concepts])
     columns = {

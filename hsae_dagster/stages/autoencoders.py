@@ -19,8 +19,7 @@ from hsae_dagster.keys import hash_bytes, set_fingerprint
 from hsae_dagster.orchestration.stage import Stage
 from hsae_dagster.storage.artifacts import save_sae
 from hsae_dagster.storage.objects import StageInputs
-from hsae_dagster.storage.outputs import StoredCorpus, StoredSAE
-from hsae_dagster.storage.vectors import VectorTable
+from hsae_dagster.storage.outputs import StoredCorpus, StoredEmbeddings, StoredSAE
 
 if TYPE_CHECKING:
     from hsae_dagster.core.sae.model import SparseAutoencoder
@@ -132,19 +131,19 @@ class Lessons:
     Attributes:
         stage: the stage that trains.
         corpus: of the dataset.
-        table: the vectors of its units.
+        embeddings: the vectors of its units.
         texts: keys of the texts that are learned from (`train`) and that tell the end (`validation`), ascending.
         observations: labelled observations of each split.
     """
 
     stage: Stage
     corpus: StoredCorpus
-    table: VectorTable
+    embeddings: StoredEmbeddings
     texts: dict[str, pl.Series]
     observations: dict[str, pl.DataFrame]
 
     @staticmethod
-    def read(stage: Stage, corpus: StoredCorpus, table: VectorTable, *, every_text: bool) -> "Lessons":
+    def read(stage: Stage, corpus: StoredCorpus, embeddings: StoredEmbeddings, *, every_text: bool) -> "Lessons":
         """Take what may be learned from; outcomes of holdout and fidelity texts are never looked at."""
         observed = {split: corpus.observations.filter(pl.col("split") == split) for split in SPLITS}
         validation = pl.col("split") == "validation"
@@ -152,7 +151,7 @@ class Lessons:
         ids = {
             split: corpus.texts.filter(of)["text_id"] for split, of in zip(SPLITS, (learned, validation), strict=True)
         }
-        return Lessons(stage, corpus, table, ids, observed)
+        return Lessons(stage, corpus, embeddings, ids, observed)
 
     @cached_property
     def of_texts(self) -> dict[str, TextUnits]:
@@ -168,7 +167,7 @@ class Lessons:
     @cached_property
     def vectors(self) -> dict[str, np.ndarray]:
         """(units, d) embeddings of each split, rows as `ids`: read once, when first asked for."""
-        return {split: self.table.read(self.ids[split]) for split in SPLITS}
+        return {split: self.embeddings.read(self.ids[split]) for split in SPLITS}
 
     @property
     def task(self) -> str:
@@ -178,7 +177,7 @@ class Lessons:
     @cached_property
     def texts_fingerprint(self) -> dict[str, str]:
         """What an unguided autoencoder depends on."""
-        set_id = self.table.embedding_set.set_id
+        set_id = self.embeddings.family.set_id
         return {f"{split} texts": set_fingerprint(self.ids[split], set_id) for split in SPLITS}
 
     @cached_property

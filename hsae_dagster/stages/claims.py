@@ -53,19 +53,19 @@ class UnitCloseness:
     """Cosines of the units of texts with sentences.
 
     Attributes:
-        vectors: the dataset's; a unit that has none there is embedded.
+        embeddings: the dataset's; a unit that has none there is embedded.
         embed: (texts) -> (n, d) float32, asked only for what has no vector.
         kind: what units are.
     """
 
-    vectors: VectorTable
+    embeddings: StoredEmbeddings
     embed: Embed
     kind: Kind
 
     @staticmethod
     def of(stage: Stage, corpus: StoredCorpus) -> "UnitCloseness":
         """By the dataset's current embeddings."""
-        return UnitCloseness(stage.vectors(), _embedder(stage.dataset, partial(account_of, stage)), corpus.unit_kind)
+        return UnitCloseness(stage.embeddings, _embedder(stage.dataset, partial(account_of, stage)), corpus.unit_kind)
 
     @staticmethod
     def of_results(
@@ -73,7 +73,7 @@ class UnitCloseness:
     ) -> "UnitCloseness":
         """By stored embeddings, outside a run: what has no vector is embedded and not kept."""
         embed = _embedder(dataset, partial(open_account, project, dataset, embeddings.asset, "try"))
-        return UnitCloseness(embeddings.vectors(project.results, dataset), embed, corpus.unit_kind)
+        return UnitCloseness(embeddings, embed, corpus.unit_kind)
 
     def __call__(self, texts: Sequence[str], sentences: Sequence[str]) -> tuple[np.ndarray, list[list[str]]]:
         """(texts, sentences) float32 cosine of the closest unit of each text, and that unit."""
@@ -98,10 +98,9 @@ class UnitCloseness:
         keys = [text_id(unit) for unit in units]
         distinct = dict(zip(keys, units, strict=True))
         ids = pl.Series(sorted(distinct), dtype=pl.String)
-        lacking = self.vectors.lacking(ids)
-        dimensions = self.vectors.embedding_set.dimensions
-        found = np.empty((len(ids), dimensions), dtype=np.float32)
-        found[~lacking] = self.vectors.read(ids.filter(pl.Series(~lacking))) if not lacking.all() else 0
+        lacking = self.embeddings.lacking(ids)
+        found = np.empty((len(ids), self.embeddings.family.dimensions), dtype=np.float32)
+        found[~lacking] = self.embeddings.read(ids.filter(pl.Series(~lacking))) if not lacking.all() else 0
         if lacking.any():
             found[lacking] = self.embed([distinct[key] for key in ids.filter(pl.Series(lacking))])
         return found[ids.search_sorted(pl.Series(keys, dtype=pl.String)).to_numpy()]
@@ -120,11 +119,11 @@ def _embedder(dataset: Dataset, account: Callable[[], Account]) -> Embed:
 
 def term_vectors(stage: Stage, terms: Sequence[str]) -> np.ndarray:
     """(n, d) float32 vectors of single terms, kept for every dataset that has the same ones."""
-    table = VectorTable(stage.project.results, _SHARED, stage.vectors().embedding_set)
+    table = VectorTable(stage.project.results, _SHARED, stage.embeddings.family)
     by_key = {text_id(term): term for term in terms}
     ids = pl.Series(sorted(by_key), dtype=pl.String)
     with table.being_filled(lambda: stage.report("another run is embedding terms; waiting for it")):
-        missing = ids.filter(pl.Series(table.lacking(ids))).to_list()
+        missing = sorted(by_key.keys() - table.keys())
         if missing:
             stage.report(f"{len(missing):,} terms are embedded")
             embed = _embedder(stage.dataset, partial(account_of, stage))
@@ -243,13 +242,13 @@ def vocabulary_of(
 
 def units_of(stage: Stage, corpus: StoredCorpus, text_ids: pl.Series) -> Units:
     """The units of some texts (ascending keys) and their vectors; the codes are left empty."""
-    places, vectors = corpus.places.of_texts(text_ids), stage.vectors()
+    places = corpus.places.of_texts(text_ids)
     return Units(
         places=places,
         texts=corpus.wording(places.unit_ids),
-        vectors=vectors.read(places.unit_ids),
+        vectors=stage.embeddings.read(places.unit_ids),
         codes=sp.csc_matrix((len(places.unit_ids), 0), dtype=np.float32),
-        set_id=vectors.embedding_set.set_id,
+        set_id=stage.embeddings.family.set_id,
     )
 
 

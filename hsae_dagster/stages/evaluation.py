@@ -148,7 +148,7 @@ def evaluate(
     parts = _read(stage, upstream)
     rows = upstream.matrix.observations
     stage.report(f"testing {sum(len(part.concepts) for part in parts)} hypotheses on {rows.height:,} observations")
-    errors = annotation_errors(stage.dataset, parts, upstream.matrix.summary.get("examples", {}))
+    errors = annotation_errors(stage.dataset, parts, upstream.matrix.summary["examples"])
     made: dict[str, tuple[Hypothesis, ...]] = {}
     corrections: list[Family] = []
     for part, known in zip(parts, errors, strict=True):

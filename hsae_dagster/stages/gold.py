@@ -36,8 +36,13 @@ from hsae_dagster.orchestration.project import Project
 from hsae_dagster.providers.base import Labelled
 from hsae_dagster.stages.holdout import Part, concepts_to_test, holdout_texts
 from hsae_dagster.storage.files import write_atomically
-from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, StoredInterpretations, StoredMatrix
-from hsae_dagster.storage.vectors import VectorTable, text_vectors
+from hsae_dagster.storage.outputs import (
+    StoredActivations,
+    StoredCorpus,
+    StoredEmbeddings,
+    StoredInterpretations,
+    StoredMatrix,
+)
 
 _SEED = 0
 FILE = "gold.csv"
@@ -377,7 +382,7 @@ def firing_of(activations: StoredActivations, concepts: Sequence[FoundConcept], 
 
 def label_the_rest(
     dataset: Dataset,
-    vectors: VectorTable,
+    embeddings: StoredEmbeddings,
     units: TextUnits,
     concepts: Sequence[FoundConcept],
     texts: pl.DataFrame,
@@ -393,7 +398,7 @@ def label_the_rest(
         (n, c) int8 of both together, missing answers still missing; and the table: text_id; probability, null where
         the judge was not asked; by concept id whether the probe says yes, for all texts.
     """
-    meant = text_vectors(vectors, units, texts["text_id"])
+    meant = embeddings.of_texts(units, texts["text_id"])
     # A neuron knows more of its claim than a mean of vectors; it weighs as much as one of their coordinates.
     scale = np.sqrt((firing.astype(np.float64) ** 2).mean(axis=0) * meant.shape[1])
     features = np.column_stack([meant, firing / np.where(scale > 0, scale, 1.0).astype(np.float32)])

@@ -1,7 +1,7 @@
 """The holdout: which rows of files that grew it admits, and what is tested on it, frozen before any text is judged."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -92,9 +92,9 @@ def record_of(results: Path, dataset: Dataset) -> SplitCuts:
 
 
 def placing_of(spec: DatasetSpec) -> dict[str, Any]:
-    """What of `splits` decides where rows land; the design that all corpora once had goes without saying."""
-    declared = spec.splits.model_dump(mode="json", exclude={"reserve", "design"}) | {"fidelity": spec.fidelity_share}
-    return declared if spec.design == "holdout" else declared | {"design": spec.design}
+    """What of `splits` decides where rows land."""
+    declared = spec.splits.model_dump(mode="json", exclude={"reserve"})
+    return declared | {"fidelity": spec.fidelity_share, "design": spec.design}
 
 
 def admit(results: Path | None, dataset: Dataset, rows: Rows) -> Admitted:
@@ -147,7 +147,7 @@ def _admitted(rows: Rows, frame: pl.DataFrame, record: Placed | None, waiting: i
     key = None
     if record is not None:
         parts = [f"{key}{number:04x}" for key, number in rounds.iter_rows()]
-        key = hash_json([record.cuts.record, set_fingerprint(parts, "rounds")])[:16]
+        key = hash_json([asdict(record.cuts), set_fingerprint(parts, "rounds")])[:16]
     made = Rows(frame.drop("key"), rows.dropped, rows.classes, rows.percents)
     return Admitted(made, rounds, record.cuts if record else None, key, waiting, said)
 

@@ -25,14 +25,14 @@ from hsae_dagster.stages.claims import MOST_TEXTS, Material, concepts_of, find_c
 from hsae_dagster.storage.outputs import (
     StoredActivations,
     StoredCorpus,
+    StoredEmbeddings,
     StoredInterpretations,
     StoredSelection,
     lacking,
 )
-from hsae_dagster.storage.vectors import VectorTable, blocks_of_vectors, text_vectors
 
 NAME = "interpretations"
-CODE_VERSION = "15"
+CODE_VERSION = "16"
 # Fields of `annotation` that only the holdout's annotation reads.
 NOT_FIDELITY = {"holdout_sample", "distil", "seed", "calibration", "min_agreement", "max_missing"}
 # What the stage reads; vectors besides, which the corpus decides.
@@ -83,7 +83,7 @@ def write(stage: Stage, upstream: Upstream, folder: Path) -> None:
     from hsae_dagster.providers.registry import make_annotator, make_interpreter
 
     settings = stage.dataset.spec.interpretation
-    neurons, splits, bounds = prepare(stage.dataset, upstream, stage.vectors())
+    neurons, splits, bounds = prepare(stage.dataset, upstream, stage.embeddings)
     train = splits["train"]
     account = judging.account_of(stage)
     interpreter = make_interpreter(settings, account)
@@ -166,7 +166,7 @@ def _revise(
 
 
 def prepare(
-    dataset: Dataset, upstream: Upstream, vectors: VectorTable
+    dataset: Dataset, upstream: Upstream, embeddings: StoredEmbeddings
 ) -> tuple[pl.DataFrame, dict[str, judging.Split], list[tuple[float, float]]]:
     """The selected neurons, their codes on the splits that are read, and what counts as strong firing.
 
@@ -193,13 +193,13 @@ def prepare(
         splits["train"] = splits["train"].rows(np.sort(sample))
     for name in ("validation", "fidelity"):
         ids = pl.Series(splits[name].ids, dtype=pl.String)
-        splits[name] = replace(splits[name], vectors=text_vectors(vectors, units, ids))
+        splits[name] = replace(splits[name], vectors=embeddings.of_texts(units, ids))
     train = splits["train"]
     some = units.of_texts(pl.Series(train.ids, dtype=pl.String))
     own = activations.on_units(some.unit_ids).tocsc()[:, neurons["column"].to_numpy()]
     # A unit reads like its text without markup; whole texts are shown, and judged, as they came.
     wording = train.texts if some.are_texts else corpus.wording(some.unit_ids)
-    places = find_places(some, wording, own, blocks_of_vectors(vectors, some.unit_ids), train.codes, bounds)
+    places = find_places(some, wording, own, embeddings.blocks(some.unit_ids), train.codes, bounds)
     return neurons, {**splits, "train": replace(train, places=places)}, bounds
 
 

@@ -107,8 +107,8 @@ def _interpretation(project: Project, dataset: Dataset, corpus: StoredCorpus, ac
     config = interpretation.config_of(spec)
     if project.store.finished(inputs_of("interpretations", interpretation.CODE_VERSION, config, upstream)):
         return StageCost("interpretations", model, Estimate(), FINISHED)
-    vectors = StoredEmbeddings.current(project.store, dataset.name).vectors(project.results, dataset)
-    _, splits, bounds = interpretation.prepare(dataset, upstream, vectors)
+    embeddings = StoredEmbeddings.current(project.store, dataset.name)
+    _, splits, bounds = interpretation.prepare(dataset, upstream, embeddings)
     request = interpretation.interpretation_request(splits["train"], bounds, spec.interpretation)
     estimate = judging.estimate_interpretation(interpreter, annotator, request, splits, spec)
     return StageCost("interpretations", model, estimate, "counted, with every candidate scored")
@@ -208,8 +208,8 @@ def asked_for_words(project: Project, dataset: Dataset, hypothesis: dict[str, An
             f"The words of `{hypothesis['hypothesis_id']}` come from `{settings.model}`, which is not asked."
         )
     upstream = _read_by_interpretations(project, dataset)
-    vectors = StoredEmbeddings.current(store, dataset.name).vectors(project.results, dataset)
-    neurons, splits, bounds = interpretation.prepare(dataset, upstream, vectors)
+    embeddings = StoredEmbeddings.current(store, dataset.name)
+    neurons, splits, bounds = interpretation.prepare(dataset, upstream, embeddings)
     request = interpretation.interpretation_request(splits["train"], bounds, settings)
     places = [
         j
@@ -256,7 +256,7 @@ def asked_about_text(project: Project, dataset: Dataset, hypothesis: dict[str, A
         concepts_to_test(dataset, StoredInterpretations.current(store, dataset.name))
     )
     texts, judged = StoredCorpus.current(store, dataset.name).texts, matrix.annotations["text_id"].to_list()
-    examples = labelled(matrix.summary.get("examples", {}), concepts, texts)
+    examples = labelled(matrix.summary["examples"], concepts, texts)
     account = judging.open_account(project, dataset, "annotation_matrix", "asked")
     annotator = make_annotator(settings, account, asks=False, examples=examples)
     if not isinstance(annotator, OpenAIAnnotator):

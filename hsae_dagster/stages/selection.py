@@ -22,7 +22,6 @@ from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import MethodError
 from hsae_dagster.orchestration.stage import Stage
 from hsae_dagster.storage.outputs import StoredActivations, StoredCheckpoints, StoredCorpus, StoredSelection
-from hsae_dagster.storage.vectors import text_vectors
 
 
 def covariate_selection(
@@ -96,7 +95,7 @@ def neuron_features(
     codes = activations.on(text_ids, half)
     by_neuron = codes.tocsc()
     known = {
-        joint_fit.EMBEDDINGS: text_vectors(stage.vectors(), corpus.places, text_ids),
+        joint_fit.EMBEDDINGS: stage.embeddings.of_texts(corpus.places, text_ids),
         joint_fit.ALL_NEURONS: codes,
     }
     if not len(columns) and not half:
@@ -316,7 +315,7 @@ def _seeds(stage: Stage, corpus: StoredCorpus, checkpoints: StoredCheckpoints, t
     from hsae_dagster.core.sae.model import encode
 
     units = corpus.places.of_texts(training.text_ids)
-    vectors = stage.vectors().read(units.unit_ids)
+    vectors = stage.embeddings.read(units.unit_ids)
     parts, start = [], 0
     for record in checkpoints.records:
         own = training.on_texts[:, start : start + record["config"]["m"]]

@@ -1,7 +1,6 @@
 """Files that appear whole or not at all, with seals and locks, and the object store that several machines share."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -11,6 +10,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import hash_json
@@ -74,36 +75,21 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[b
     Yields whether it is held: some file systems have no locks, and there nobody is kept out. `waiting` is called once
     if another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, held = _acquire(path, waiting)
+    lock = FileLock(path, fallback_to_soft=False)
     try:
-        yield held
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _acquire(path: Path, waiting: Callable[[], None]) -> tuple[int, bool]:
-    """The open lock file, and whether it is locked."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting()
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # Whoever held it before has removed it: a later comer would lock another file of the same name.
-            if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
-                return descriptor, True
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                return descriptor, False
-            os.close(descriptor)
+            lock.acquire(blocking=False)
+        except Timeout:
+            waiting()
+            lock.acquire()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
             raise
-        os.close(descriptor)
+    try:
+        yield lock.is_locked
+    finally:
+        path.unlink(missing_ok=True)  # before it is free: who waits for it sees that it is gone, and locks another
+        lock.release()
 
 
 # The file of a results folder that names its store.

@@ -80,8 +80,7 @@ class HoldoutRegister:
         """Largest level (family-wise error) of a plan evaluated on a holdout; None before the first look."""
         with Records(self.root).reading() as records:
             plans = [_plan(records, holdout, one.name) for one in records.all(_LOOK, holdout)]
-        levels = [plan["gates"] for plan in plans]
-        return max((float(gates.get("level", gates["alpha"])) for gates in levels), default=None)
+        return max((float(plan["gates"]["level"]) for plan in plans), default=None)
 
 
 def _looks_at(records: Transaction, plan: AnalysisPlan) -> list[Document]:
@@ -201,7 +200,7 @@ class SplitCuts:
                 made = {**made, **known.made}
             before = known.holdouts if known else ()
             holdouts = before if holdout in before else (*before, holdout)
-            body = {"cuts": cuts.record, "holdouts": [asdict(one) for one in holdouts], "made": dict(made)}
+            body = {"cuts": asdict(cuts), "holdouts": [asdict(one) for one in holdouts], "made": dict(made)}
             records.put(Document(_SPLITS, self.dataset, self._name, body, _parquet(rounds.sort("round", "key"))))
 
     def _read(self, records: Transaction) -> Placed | None:

@@ -181,11 +181,21 @@ class ObjectStore:
         self._fetch(folder)
         return (folder / MANIFEST).is_file() and not (folder / INCOMPLETE).exists()
 
-    def point(self, dataset: str, stored: StoredObject) -> None:
-        """Make `stored` the current result of its asset for `dataset`."""
+    def point(self, dataset: str, stored: StoredObject, passing: str = "") -> None:
+        """Make `stored` the current result of its asset for `dataset`.
+
+        The file `passing` of the one before goes if that is no dataset's any more; it is made again where it is needed.
+        """
         found = {"object": self.place(stored), "data_version": stored.data_version}
         with self.records.writing() as records:
+            known = records.all(_CURRENT, sound=True) if passing else []
             records.put(Document(_CURRENT, dataset, stored.asset, found))
+        mine = [one for one in known if (one.subject, one.name) == (dataset, stored.asset)]
+        used = {found["object"], *(one.body["object"] for one in known if one not in mine)}
+        for folder in (self.root / one.body["object"] for one in mine if one.body["object"] not in used):
+            if self.shared is not None:  # which has it, whole
+                shutil.rmtree(folder, ignore_errors=True)
+            (folder / passing).unlink(missing_ok=True)
 
     def current(self, dataset: str, asset: str) -> StoredObject:
         """The current result of `asset` for `dataset`, verified."""
@@ -286,6 +296,9 @@ class ObjectStore:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StorageError(f"the stored result {folder} has no readable manifest.") from error
         for name, digest in files.items() if verify else ():
+            # Rows of vectors have sums, which whoever reads them compares; here only who could make them again.
+            if name.endswith(".npy") and inputs is None:
+                continue
             if not (folder / name).is_file() or _digest(folder / name) != digest:
                 raise StorageError(f"the stored file {folder / name} is missing or not what was written.")
         return stored

@@ -4,7 +4,7 @@ Only here do a result's file names stand. A file is read when it is first asked 
 the same object around reads each of its files once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,6 @@ import scipy.sparse as sp
 from hsae_dagster.core.hypothesis import FoundConcept
 from hsae_dagster.core.observations import TextUnits, text_rows
 from hsae_dagster.core.selection.stability import Side, of_half, sides, silenced
-from hsae_dagster.dataset.discovery import Dataset
 from hsae_dagster.dataset.units import TEXT_UNITS_SCHEMA, UNITS_SCHEMA, Kind
 from hsae_dagster.errors import StorageError
 from hsae_dagster.keys import EmbeddingSet
@@ -34,7 +33,7 @@ from hsae_dagster.storage.artifacts import (
     write_json,
 )
 from hsae_dagster.storage.objects import INCOMPLETE, ObjectStore, StageInputs, StoredObject
-from hsae_dagster.storage.vectors import VectorTable
+from hsae_dagster.storage.vectors import gather, write_vectors
 
 if TYPE_CHECKING:
     from hsae_dagster.core.sae.model import SparseAutoencoder
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 OutputT = TypeVar("OutputT", bound="Output")
 Schema: TypeAlias = Mapping[str, pl.DataType | type[pl.DataType]]
+# Vectors held at once where they are only passed through: 100 MB of 384 float32.
+_PASSED = 65_536
 
 
 class File(cached_property[T]):
@@ -105,12 +106,14 @@ def _figure(name: str) -> File[tuple[bytes, str]]:
 class Output:
     """A stored result of the stage `asset`, as the stages downstream read it.
 
-    `shown` is the name of the file that is a table to Dagster; empty where none is.
+    `shown` is the name of the file that is a table to Dagster, `passing` of a large one that goes with the next result:
+    it is made again where it is needed. Empty where none is.
     """
 
     stored: StoredObject
     asset: ClassVar[str]
     shown: ClassVar[str] = ""
+    passing: ClassVar[str] = ""
     spending = _json("_spending.json", optional=True)
     incomplete = _json(INCOMPLETE, optional=True)
 
@@ -197,19 +200,72 @@ class StoredCorpus(Output):
 
 
 class StoredEmbeddings(Output):
-    """Which vectors there are; they themselves are in LanceDB."""
+    """One vector per distinct unit, as the rows of one file in the order of their keys; LanceDB keeps them for good.
+
+    `units` has a row per unit: its key, and a sum of its vector, which `read` compares. To compare the hash of the
+    whole file, as of any other, would take longer than to read it.
+    """
 
     asset = "embeddings"
     record = _json("embeddings.json")
+    units = _table("_units.parquet", {"unit_id": pl.String, "sum": pl.UInt32})
+    passing = "_vectors.npy"
+
+    @classmethod
+    def write(cls, folder: Path, **contents: Any) -> None:
+        """Besides `record`, the `table` that has the vectors of `unit_ids` (ascending).
+
+        Raises:
+            LackingVectors: one has no vector there.
+        """
+        table, ids = contents.pop("table"), contents.pop("unit_ids")
+        sums = write_vectors(folder / cls.passing, table, ids)
+        super().write(folder, units=pl.DataFrame({"unit_id": ids, "sum": sums}), **contents)
 
     @property
     def family(self) -> EmbeddingSet:
         """The set that the vectors belong to."""
         return EmbeddingSet(self.record["model"], self.record["dimensions"], self.record["set_id"])
 
-    def vectors(self, results: Path, dataset: Dataset) -> VectorTable:
-        """The table of the dataset that holds them."""
-        return VectorTable(results, dataset.origin, self.family)
+    def lacking(self, ids: pl.Series) -> np.ndarray:
+        """Which of `ids` (n,) have no vector, (n,) bool; none has one where the file went with the next result."""
+        if not self.stored.file(self.passing).is_file():
+            return np.ones(len(ids), dtype=bool)
+        return ~ids.is_in(self.units["unit_id"].implode()).to_numpy()
+
+    def read(self, ids: pl.Series) -> np.ndarray:
+        """Vectors of `ids` in their order, (n, d) float32, contiguous.
+
+        Raises:
+            StorageError: the file is not what was written.
+            MethodError: a key has no vector.
+        """
+        path, known = self.stored.file(self.passing), self.units["unit_id"]
+        at = np.arange(len(ids)) if ids.equals(known) else text_rows(known, ids)
+        found = gather(path, at, self.units["sum"].to_numpy(), self.family.dimensions)
+        if found is None:
+            raise StorageError(
+                f"The stored file {path} is missing or not what was written. Materialize `{self.asset}` again."
+            )
+        return found
+
+    def of_texts(self, units: TextUnits, text_ids: pl.Series) -> np.ndarray:
+        """The vector of each text (ascending keys): its own, or the mean of its units', repetitions included.
+
+        (n, d) float32.
+        """
+        some = units.of_texts(text_ids)
+        if some.are_texts:
+            return self.read(some.unit_ids)
+        # A block of texts at a time: their units' vectors together are several times what is returned.
+        each = max(1, _PASSED * len(text_ids) // max(len(some.rows), 1))
+        blocks = (some.of_texts(text_ids.slice(start, each)) for start in range(0, max(len(text_ids), 1), each))
+        return np.concatenate([block.mean(self.read(block.unit_ids)) for block in blocks])
+
+    def blocks(self, unit_ids: pl.Series) -> Iterator[np.ndarray]:
+        """(block, d) vectors of units in their order, so that not all are held at once."""
+        for start in range(0, max(len(unit_ids), 1), _PASSED):
+            yield self.read(unit_ids.slice(start, _PASSED))
 
 
 class StoredSAE(Output):

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 from hsae_dagster.dataset.discovery import files_fingerprint, load_dataset
 from hsae_dagster.errors import DatasetError
-from hsae_dagster.keys import EmbeddingSet
 from hsae_dagster.storage.artifacts import read_codes, read_frame
-from hsae_dagster.storage.vectors import VectorTable
+from hsae_dagster.storage.outputs import StoredEmbeddings
 from hsae_dagster_tests.assets.workspace import Workspace
 from hsae_dagster_tests.core.reference import load_reference_module
 
@@ -20,9 +20,7 @@ DECLARED = {"m": 12, "k": 3, "checkpoint": FILE}
 
 
 def vectors(workspace: Workspace, dataset: str, ids: Any) -> np.ndarray:
-    record = workspace.current(dataset, "embeddings").json("embeddings.json")
-    family = EmbeddingSet(record["model"], record["dimensions"], record["set_id"])
-    return VectorTable(workspace.project.results, dataset, family).read(ids)
+    return StoredEmbeddings(workspace.current(dataset, "embeddings")).read(pl.Series(ids))
 
 
 def save(workspace: Workspace, dimensions: int = 384, seed: int = 0, **options: Any) -> Any:

@@ -12,7 +12,6 @@ from hsae_dagster.keys import text_id
 from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.lineage import LineageLog
 from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, StoredEmbeddings
-from hsae_dagster.storage.vectors import text_vectors
 from hsae_dagster_tests.assets.workspace import Workspace, tiny_texts
 
 SAE = {"m": 16, "k": 2, "max_epochs": 20, "batch_size": 64}
@@ -108,13 +107,10 @@ def test_activations_of_texts_are_the_largest_of_their_sentences(workspace: Work
 
 
 def test_a_texts_vector_is_the_mean_of_its_sentences(workspace: Workspace) -> None:
-    from hsae_dagster.dataset.discovery import load_dataset
-
-    dataset = load_dataset(workspace.project.data, "long")
-    vectors = StoredEmbeddings.current(workspace.project.store, "long").vectors(workspace.project.results, dataset)
+    vectors = StoredEmbeddings.current(workspace.project.store, "long")
     units = StoredCorpus.current(workspace.project.store, "long").places
     wanted = units.text_ids.gather_every(5)
-    found = text_vectors(vectors, units, wanted)
+    found = vectors.of_texts(units, wanted)
     for place in (0, 7):
         row = 5 * place
         own = units.unit_ids.gather(units.rows[units.starts[row] : units.starts[row + 1]])
@@ -124,17 +120,14 @@ def test_a_texts_vector_is_the_mean_of_its_sentences(workspace: Workspace) -> No
 def test_no_stage_holds_the_vectors_of_all_sentences_to_look_at_them(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hsae_dagster.dataset.discovery import load_dataset
-    from hsae_dagster.storage.vectors import VectorTable
-
-    store, dataset = workspace.project.store, load_dataset(workspace.project.data, "long")
-    vectors = StoredEmbeddings.current(store, "long").vectors(workspace.project.results, dataset)
+    store = workspace.project.store
+    vectors = StoredEmbeddings.current(store, "long")
     units = StoredCorpus.current(store, "long").places
-    whole = text_vectors(vectors, units, units.text_ids)
-    asked, read = [], VectorTable.read
-    monkeypatch.setattr("hsae_dagster.storage.vectors._PASSED", 50)
-    monkeypatch.setattr(VectorTable, "read", lambda table, ids: (asked.append(len(ids)), read(table, ids))[1])
-    np.testing.assert_array_equal(text_vectors(vectors, units, units.text_ids), whole)
+    whole = vectors.of_texts(units, units.text_ids)
+    asked, read = [], StoredEmbeddings.read
+    monkeypatch.setattr("hsae_dagster.storage.outputs._PASSED", 50)
+    monkeypatch.setattr(StoredEmbeddings, "read", lambda held, ids: (asked.append(len(ids)), read(held, ids))[1])
+    np.testing.assert_array_equal(vectors.of_texts(units, units.text_ids), whole)
     assert len(asked) > 10
     assert workspace.run("long", "embeddings").success
     assert max(asked) <= 60

@@ -27,7 +27,7 @@ def keys(n=300, seed=0, first=0):
 
 def plan(holdout, *concepts):
     tests = tuple(PlannedTest(concept, concept, "found", 1) for concept in concepts)
-    return AnalysisPlan(holdout_fingerprint(holdout), tests, {"model": "lexical"}, {}, {"alpha": 0.05})
+    return AnalysisPlan(holdout_fingerprint(holdout), tests, {"model": "lexical"}, {}, {"alpha": 0.05, "level": 0.05})
 
 
 def looked(register, holdout, made, **kept):
@@ -68,7 +68,9 @@ def test_classes_of_one_column_are_one_family_even_where_texts_have_several(tmp_
         rows = keys(300, seed).with_columns((pl.col("label") > 0.8).cast(pl.Float64))
         tests = (PlannedTest("a", "a", "found", 1),)
         model = {"label": column, "positive": name}
-        return rows, AnalysisPlan(holdout_fingerprint(rows), tests, {"model": "lexical"}, model, {"alpha": 0.05})
+        return rows, AnalysisPlan(
+            holdout_fingerprint(rows), tests, {"model": "lexical"}, model, {"alpha": 0.05, "level": 0.05}
+        )
 
     numbers = []
     for name, column, seed in (("joy", "emotions", 1), ("fear", "emotions", 2), ("yes", "recommended", 3)):

@@ -35,6 +35,7 @@ class Kind:
 
 KINDS = (
     Kind("corpus table", "objects/corpus/*/*.parquet", "embeddings"),
+    Kind("vectors of a corpus", "objects/embeddings/*/_vectors.npy", "sae_checkpoints"),
     Kind("checkpoint", "objects/sae_checkpoints/*/*.safetensors", "activations"),
     Kind("shared checkpoint", "objects/sae/*/*.safetensors", "sae_checkpoints"),
     Kind("codes", "objects/activations/*/*.safetensors", "selected_neurons"),

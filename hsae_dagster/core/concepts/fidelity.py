@@ -279,14 +279,14 @@ def _kinds(activation: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """Wilson's 95 % score interval of a share (Wilson 1927); (0, 1) without trials."""
-    z = 1.959963984540054
     if trials == 0:
         return (0.0, 1.0)
+    from statsmodels.stats.proportion import proportion_confint
+
     share = successes / trials
-    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    low, high = proportion_confint(successes, trials, method="wilson")
     # At shares of 0 and 1 rounding would leave the share itself just outside.
-    return float(min(share, max(0.0, centre - half))), float(max(share, min(1.0, centre + half)))
+    return min(share, max(0.0, float(low))), max(share, min(1.0, float(high)))
 
 
 def column(codes: sp.csc_matrix, index: int) -> np.ndarray:

@@ -14,11 +14,19 @@ import scipy.sparse as sp
 from hsae_dagster.core.observations import unit_length
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
-# Tags by name, so that “a < b and c > d” stays.
-_TAG = re.compile(
-    r"</?(?:a|abbr|b|blockquote|body|br|center|cite|code|div|em|font|h[1-6]|hr|html|i|img|li|ol|p|pre|q|s|small|span|"
-    r"strike|strong|sub|sup|table|tbody|td|th|thead|tr|tt|u|ul)(?:\s[^<>=]*=[^<>]*|\s*/?)>",
-    re.IGNORECASE,
+# Tags by name, so that “a < b and c > d” stays; those that a browser begins a line for are a `block`.
+_BLOCKS = (
+    "address|article|aside|blockquote|body|br|dd|div|dl|dt|footer|h[1-6]|head|header|hr|html|li|main|nav|ol|p|pre|"
+    "section|table|tbody|td|tfoot|th|thead|title|tr|ul"
+)
+_INLINE = (
+    "a|abbr|b|big|center|cite|code|del|em|figure|font|i|img|ins|label|mark|meta|q|s|small|span|strike|strong|sub|sup|"
+    "tt|u"
+)
+TAG = re.compile(
+    # Written so that no text takes more than a number of steps in proportion to its length.
+    rf"<!--.{{0,1000}}?-->|</?(?:(?P<block>{_BLOCKS})|{_INLINE})(?:\s[^<>=]*=[^<>]*|\s*/?)>",
+    re.IGNORECASE | re.DOTALL,
 )
 _APOSTROPHES = re.compile("[\u2018\u2019\u201b\u02bc\u00b4`]")
 # What two words of a term may not have between them: a sentence's end, a colon, a line's end.
@@ -63,7 +71,7 @@ def plain(text: str) -> str:
     if "&" in text:
         text = html.unescape(text)
     if "<" in text:
-        text = _TAG.sub("\n", text)
+        text = TAG.sub(lambda tag: "\n" if tag["block"] else "", text)
     return _APOSTROPHES.sub("'", unicodedata.normalize("NFC", text))
 
 

@@ -14,34 +14,26 @@ import numpy as np
 import scipy.sparse as sp
 
 
-def phi(first: np.ndarray, second: np.ndarray) -> float:
-    """Correlation of two yes/no answers (n,) bool; 0 where one does not vary."""
-    a, b = first.mean(), second.mean()
-    spread = np.sqrt(a * (1 - a) * b * (1 - b))
-    return float(((first & second).mean() - a * b) / spread) if spread > 0 else 0.0
+def phis(common: np.ndarray, first: np.ndarray | int, second: np.ndarray | int, n: np.ndarray | int) -> np.ndarray:
+    """φ of yes/no answers to n texts, float64: `first` and `second` say yes to so many, and both to `common`.
 
-
-def phis(common: np.ndarray, size: np.ndarray, size_of_one: int, n: int) -> np.ndarray:
-    """φ of q answers with one, (q,) float64; 0 where either does not vary.
-
-    Of n texts, `common` (q,) say yes to each and to the one, `size` (q,) to each, and `size_of_one` to the one.
+    Counts of any shapes that go together. 0 where either answer does not vary.
     """
-    both, a, b = common / n, size / n, size_of_one / n
-    spread = np.sqrt(np.maximum(a * (1 - a) * b * (1 - b), 0.0))
-    return np.where(spread > 0, (both - a * b) / np.where(spread > 0, spread, 1.0), 0.0)
+    both, a, b, all_ = (np.asarray(count, dtype=np.float64) for count in (common, first, second, n))
+    spread = np.sqrt(a * (all_ - a) * b * (all_ - b))
+    return np.where(spread > 0, (all_ * both - a * b) / np.where(spread > 0, spread, 1.0), 0.0)
+
+
+def phi(first: np.ndarray, second: np.ndarray) -> float:
+    """φ of two answers (n,) bool; 0 where one does not vary."""
+    return float(phis((first & second).sum(), first.sum(), second.sum(), len(first)))
 
 
 def phi_matrix(first: sp.spmatrix, second: sp.spmatrix) -> np.ndarray:
-    """φ of each of m answers (n, m) with each of q (n, q), sparse, whatever is not 0 being a yes: (m, q) float64.
-
-    0 where either does not vary.
-    """
-    n = first.shape[0]
+    """φ of each of m answers (n, m) with each of q (n, q), sparse, whatever is not 0 being a yes: (m, q) float64."""
     one, other = (sp.csr_matrix(matrix != 0, dtype=np.float64) for matrix in (first, second))
-    both = (one.T @ other).toarray()
-    a, b = (np.asarray(answers.sum(axis=0), dtype=np.float64).ravel() for answers in (one, other))
-    spread = np.sqrt(np.outer(a * (n - a), b * (n - b)))
-    return np.where(spread > 0, (n * both - np.outer(a, b)) / np.where(spread > 0, spread, 1.0), 0.0)
+    a, b = (np.asarray(answers.sum(axis=0)).ravel() for answers in (one, other))
+    return phis((one.T @ other).toarray(), a[:, None], b, first.shape[0])
 
 
 # Annotations that agree less may still be one concept when the words are nearly the same.
@@ -94,12 +86,9 @@ def likeness(answers: tuple[np.ndarray, np.ndarray], claims: tuple[str, str], th
 
 
 def phi_where_given(first: np.ndarray, second: np.ndarray) -> float:
-    """Correlation of two annotations over texts where both are given; 0 where either does not vary."""
+    """φ of two annotations, int8, over texts where both are given; 0 where either does not vary there."""
     both = (first >= 0) & (second >= 0)
-    a, b = first[both].astype(np.float64), second[both].astype(np.float64)
-    if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return 0.0
-    return float(np.corrcoef(a, b)[0, 1])
+    return phi(first[both] == 1, second[both] == 1)
 
 
 def words_shared(first: str, second: str) -> float:

@@ -115,10 +115,7 @@ class AnalysisPlan:
     @property
     def record(self) -> dict[str, Any]:
         """The plan as JSON-like data."""
-        # A plan for a holdout reads, and is keyed, as before there were halves.
-        found = [asdict(test) for test in self.tests]
-        tests = [{name: value for name, value in test.items() if (name, value) != ("half", "")} for test in found]
-        return {**asdict(self), "tests": tests}
+        return asdict(self)
 
     @property
     def fingerprint(self) -> str:
@@ -135,8 +132,8 @@ class AnalysisPlan:
 
         Gates change verdicts, not what is tested. The half that a claim was found in says which rows test it.
         """
-        named = {"concept": concept_id, "annotation": dict(self.annotation), "model": dict(self.model)}
-        return hash_json(named | ({"half": half} if half else {}))[:16]
+        named = {"concept": concept_id, "annotation": dict(self.annotation), "model": dict(self.model), "half": half}
+        return hash_json(named)[:16]
 
 
 @dataclass(frozen=True)

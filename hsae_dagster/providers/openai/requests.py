@@ -11,10 +11,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 from hsae_dagster.dataset.sections import ServerFields
 from hsae_dagster.errors import ProviderError
-from hsae_dagster.keys import hash_bytes, hash_json
+from hsae_dagster.keys import hash_bytes
 from hsae_dagster.providers.replies import Reply, read_again
 from hsae_dagster.providers.spending import Entry, Ledger
-from hsae_dagster.storage.files import sealed, unsealed, write_atomically
+from hsae_dagster.storage.records import Document, Records
 
 PUBLIC_URL = "https://api.openai.com/v1"
 MOST_CONCURRENCY = 4096
@@ -407,7 +407,7 @@ def _without_system(messages: list[dict[str, str]]) -> list[dict[str, str]]:
     return [{**rest[0], "content": f"{told}\n\n{rest[0]['content']}"}, *rest[1:]] if told and rest else messages
 
 
-FOLDER = "servers"
+_SERVER = "server"
 _KNOWN: dict[tuple[str, str, str], Dialect] = {}
 # Servers and models that have answered this process: they need not be tried out with one request alone.
 _ANSWERED: set[tuple[str, str, str]] = set()
@@ -418,7 +418,7 @@ class KnownServer:
 
     def __init__(self, root: Path | None, endpoint: str, model: str) -> None:
         self._key = (str(root), endpoint, model)
-        self._path = root / FOLDER / f"{hash_json([endpoint, model])}.json" if root else None
+        self._root = root
 
     @property
     def dialect(self) -> Dialect:
@@ -446,19 +446,18 @@ class KnownServer:
 
     def _keep(self, dialect: Dialect) -> None:
         _KNOWN[self._key] = dialect
-        if self._path:
-            record = {"server": self._key[1], "model": self._key[2], "dialect": asdict(dialect)}
-            write_atomically(self._path, sealed(record))
+        if self._root:
+            with Records(self._root).writing() as records:
+                records.put(Document(_SERVER, *self._key[1:], asdict(dialect)))
 
     def _read(self) -> Dialect:
-        if self._path is None:
+        if self._root is None:
             return PLAIN
-        try:
-            record = unsealed(self._path)["dialect"]
-            return Dialect(**{**record, "dropped": tuple(record["dropped"])})
-        # No such file, or one that says nothing: found out anew.
-        except (OSError, ValueError, KeyError, TypeError):
-            return PLAIN
+        with Records(self._root).reading() as records:
+            known = records.all(_SERVER, self._key[1], sound=True)
+        # One that is damaged says nothing: found out anew.
+        said = next((one.body for one in known if one.name == self._key[2]), None)
+        return PLAIN if said is None else Dialect(**{**said, "dropped": tuple(said["dropped"])})
 
 
 def forget_all(root: Path) -> None:
@@ -466,8 +465,9 @@ def forget_all(root: Path) -> None:
     for key in [key for key in _KNOWN if key[0] == str(root)]:
         _KNOWN.pop(key)
         _ANSWERED.discard(key)
-    for path in (root / FOLDER).glob("*.json"):
-        path.unlink(missing_ok=True)
+    with Records(root).writing() as records:
+        for known in records.all(_SERVER, sound=True):
+            records.remove(known)
 
 
 _KEY_LIKE = re.compile(r"\bsk-[\w*.…-]+")
