@@ -45,7 +45,7 @@ from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.outputs import StoredEvaluation
 
 NAME = "evaluation_report"
-CODE_VERSION = "28"
+CODE_VERSION = "29"
 # Of a twin, beside whether it agrees.
 _TWIN_TEXTS, _TWIN_FIGURES = ("claim", "concept_id", "half", "test_key", "badge"), ("phi", "p_holm", "p_one_sided")
 _ENDS = ("estimate", "low", "high")
@@ -154,7 +154,6 @@ def _row(h: Hypothesis) -> dict[str, Any]:
         **_error_columns(h.annotation_error),
         "variance_inflation": test.inflation,
         "duplicates": [duplicate.concept_id for duplicate in h.duplicates],
-        "near_copies": [f"{copy.sae_id}/{copy.sae_column}" for copy in h.near_copies],
         "flags": [str(flag) for flag in test.flags],
         "flag_names": [flag_name(flag) for flag in test.flags],
     }
@@ -167,7 +166,7 @@ def _schema() -> dict[str, Any]:
         (pl.String, "hypothesis_id claim badge reason concept_id sae_id decided_by half rule source test_key"),
         (pl.String, " ".join(twin[: len(_TWIN_TEXTS)])),
         (pl.Boolean, twin[-1]),
-        (pl.List(pl.String), "duplicates near_copies flags flag_names"),
+        (pl.List(pl.String), "duplicates flags flag_names"),
         (pl.Float64, "selection_score train_separation missing p_one_sided p_holm q_value detectable stability"),
         (pl.Float64, "rank_estimate rank_low rank_high rank_p_value worst_estimate worst_p_value variance_inflation"),
         (pl.Float64, f"prevalence {' '.join(_error_columns(None))} {' '.join(twin[len(_TWIN_TEXTS) : -1])}"),

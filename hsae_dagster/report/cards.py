@@ -240,16 +240,9 @@ def coverage_words(hypothesis: Hypothesis) -> str:
 
 def guidance_words(hypothesis: Hypothesis, content: ReportContent) -> str:
     """Whether a neuron was learned from the texts alone or from the outcome of training texts as well."""
-    guided = content.guidance.get(hypothesis.sae_id)
-    if guided is None or not guided.weight:
-        return "from the texts alone"
-    both = f"from the texts and the outcome of training texts (label weight {guided.weight:g})"
-    if not guided.by_few:
-        return both
-    few = f"{guided.neurons} of {guided.m} neurons"
-    if hypothesis.sae_column < guided.neurons:
-        return f"{both}, as {few} were"
-    return f"from the texts alone; {few} also from the outcome (label weight {guided.weight:g})"
+    weight = content.guidance.get(hypothesis.sae_id, 0.0)
+    also = f"from the texts and the outcome of training texts (label weight {weight:g})"
+    return also if weight else "from the texts alone"
 
 
 def hypotheses_table(content: ReportContent) -> list[dict[str, str]]:

@@ -114,20 +114,6 @@ class SizeChoice:
 
 
 @dataclass(frozen=True)
-class Guided:
-    """How the label guided an autoencoder: its weight (0: not at all), and how many of its m neurons predict it."""
-
-    weight: float
-    neurons: int
-    m: int
-
-    @property
-    def by_few(self) -> bool:
-        """Whether some of its neurons predict the label and others only rebuild texts."""
-        return self.weight > 0 and self.neurons < self.m
-
-
-@dataclass(frozen=True)
 class ReportContent:
     """Everything on the report of one evaluation of one dataset.
 
@@ -143,7 +129,7 @@ class ReportContent:
         unreadable: selected neurons that no claim speaks for: (rank, sae_id, sae_column, reason); not tested.
         fits: ladder of joint fit, ceiling first: embeddings, TF-IDF, all neurons, selected neurons, concepts, controls.
         floor: mean and 95th percentile of the concepts' fit to permuted outcomes.
-        guidance: by sae_id, how the label guided its training.
+        guidance: by sae_id, the weight of the label in its training; 0 where it had none.
         alpha: family-wise error rate of this report.
         round: 1 for the first holdout, k + 1 for the fresh reserve of the k-th refresh.
         bonferroni: hypotheses below alpha / H, for comparison.
@@ -168,7 +154,7 @@ class ReportContent:
     unreadable: tuple[tuple[int, str, int, str], ...]
     fits: tuple[Fit, ...]
     floor: tuple[float, float]
-    guidance: Mapping[str, Guided]
+    guidance: Mapping[str, float]
     alpha: float
     bonferroni: int
     settings: Mapping[str, Any]

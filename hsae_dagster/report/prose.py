@@ -1,12 +1,12 @@
 """The sentences of a report: what was found and how, and how far it may be trusted."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from hsae_dagster.core.hypothesis import Hypothesis, NearCopy
+from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.core.inference.annotation_error import AnnotationError
 from hsae_dagster.core.inference.joint_fit import WORDS
 from hsae_dagster.core.inference.subgroups import SubgroupEffect
@@ -205,9 +205,6 @@ def difference_words(one: SubgroupEffect, content: ReportContent) -> str:
     return f"{partial_brief(one.difference, content.task)} against elsewhere ({corrected})"
 
 
-_SHOWN_COPIES = 5
-
-
 def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str, str]]:
     """Figures of a card on how far to trust it: (name, value)."""
     yield "Power of the test", detectable_words(hypothesis.detectable, content.task)
@@ -216,8 +213,6 @@ def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tupl
     if hypothesis.duplicates:
         near = "; ".join(f"{one_line(d.claim)} (φ {number(d.phi)})" for d in hypothesis.duplicates)
         yield "Stands for near-duplicates", near
-    if hypothesis.near_copies:
-        yield "Stands for near-copies", near_copy_words(hypothesis.near_copies)
     for one in hypothesis.subgroups:
         yield (
             f"Where {subgroup_name(one)}",
@@ -231,13 +226,6 @@ def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tupl
             "Look at the held-out texts",
             f"the {ordinal(content.look.number)}; the correction counts {counted} in all",
         )
-
-
-def near_copy_words(copies: Sequence[NearCopy]) -> str:
-    """Near-copies of a neuron that were left out so that other neurons could be selected."""
-    named = [f"{c.sae_id[:8]}/{c.sae_column} (r {number(c.correlation)}, cosine {number(c.cosine)})" for c in copies]
-    more = f" and {len(named) - _SHOWN_COPIES} more" if len(named) > _SHOWN_COPIES else ""
-    return "; ".join(named[:_SHOWN_COPIES]) + more
 
 
 def error_facts(error: AnnotationError, task: str) -> Iterator[tuple[str, str]]:

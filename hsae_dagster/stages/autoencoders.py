@@ -118,7 +118,7 @@ def _shown(value: Any) -> str:
 
 
 # Of one trained autoencoder, which several datasets may share; the choice among them has its own.
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 SPLITS = ("train", "validation")
 
 
@@ -261,8 +261,7 @@ def _train(lessons: Lessons, sae: SAE, folder: Path, quiet: bool) -> None:
 
 def describe(sae: SAE) -> str:
     """An autoencoder in a few words."""
-    guided = f", label weight {sae.label_weight:g}" if sae.label_weight else ""
-    return f"SAE {sae.m}/{sae.k}{guided}" + (", neurons kept apart" if sae.distinct_weight else "")
+    return f"SAE {sae.m}/{sae.k}" + (f", label weight {sae.label_weight:g}" if sae.label_weight else "")
 
 
 def choose_device() -> str:

@@ -11,7 +11,7 @@ from hsae_dagster.core.inference.cluster_robust import NO_EFFECT_ESTIMATED, Effe
 from hsae_dagster.core.inference.effects import HypothesisTest
 from hsae_dagster.core.inference.joint_fit import Fit
 from hsae_dagster.core.inference.plan import Look
-from hsae_dagster.report.content import Guided, ReportContent, SplitCount
+from hsae_dagster.report.content import ReportContent, SplitCount
 
 OUTCOMES = {
     "regression": "mean rating (−4 to 4)",
@@ -170,7 +170,7 @@ def make_content(
         "unreadable": ((14, "5ae0" * 4, 51, "no chosen claim covers much of it"),),
         "fits": make_fits(task),
         "floor": floor,
-        "guidance": {"5ae0" * 4: Guided(0.1, 64, 64)},
+        "guidance": {"5ae0" * 4: 0.1},
         "alpha": 0.05,
         "look": Look(number=1, plan="0f1e2d3c", frozen_before=True, earlier={}),
         "bonferroni": 14,

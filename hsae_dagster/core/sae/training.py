@@ -1,6 +1,5 @@
-"""Training a sparse autoencoder: what is minimised, noise on the inputs, and how reconstruction is judged."""
+"""Training a sparse autoencoder: what is minimised, and how reconstruction is judged."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -175,33 +174,6 @@ def evaluate(
     nmse = squared / total
     loss = float(nmse.mean()) + config.multi_coef * denser / total + extra / len(x)
     return Evaluation(loss, float(nmse[-1]), active / len(x))
-
-
-class InputNoise:
-    """Gaussian noise whose standard deviation is `level` times the spread of the training embeddings.
-
-    The spread is the root mean squared distance of their numbers from the column means, one for all columns: what
-    varies little over texts is drowned, as by ridge.
-    """
-
-    def __init__(self, x: Tensor, level: float, batch_size: int) -> None:
-        self.deviation = level * math.sqrt(squares_about_means(x) / x.numel())
-        self.batch_size = batch_size
-
-    def reader(self, x: Tensor, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-        """For one epoch: rows (n,) of x (texts, d) -> those rows with noise (n, d), n at most one above a batch.
-
-        Noise is drawn for two batches and each takes a stretch of it, from a random start: drawing it anew for every
-        batch would take half as long as a training step does.
-        """
-        drawn = torch.randn(2 * self.batch_size, x.shape[1], generator=generator, dtype=x.dtype)
-        bank = drawn.mul_(self.deviation).to(x.device)
-
-        def read(rows: Tensor) -> Tensor:
-            start = int(torch.randint(self.batch_size, (1,), generator=generator))
-            return x[rows] + bank[start : start + len(rows)]
-
-        return read
 
 
 # Embeddings that the centroids of all and of a part come from, for each centroid at most; rounds of Lloyd's algorithm.
@@ -379,7 +351,6 @@ class SAETrainer:
         fused = sae.encoder.device.type in ("cpu", "cuda")
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate, fused=fused)
         self.silent_steps = torch.zeros(config.m, dtype=torch.long, device=sae.encoder.device)
-        self.noise: InputNoise | None = None
 
     def step(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """One step on a batch x (n, d) of these rows of the training embeddings; returns its loss, a scalar."""
@@ -403,22 +374,13 @@ class SAETrainer:
         """One pass over the training texts x (n, d) in a new order; returns the mean loss of its steps."""
         make = (self.extra_loss and self.extra_loss.batches) or shuffled_batches
         batches = make(len(x), self.config.batch_size, generator, x.device)
-        read = self._reader(x, generator)
-        mean = float(torch.stack([self.step(read(rows), rows) for rows in batches]).mean())
+        mean = float(torch.stack([self.step(x[rows], rows) for rows in batches]).mean())
         if not np.isfinite(mean):
             raise MethodError(
                 "Training diverged: loss or weights are not finite (learning_rate = "
                 f"{self.config.learning_rate}); lower learning_rate, or set clip_grad if it is off."
             )
         return mean
-
-    def _reader(self, x: Tensor, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-        """What gives the rows of x that a step sees."""
-        if self.config.input_noise == 0:
-            return x.__getitem__
-        if self.noise is None:
-            self.noise = InputNoise(x, self.config.input_noise, self.config.batch_size)
-        return self.noise.reader(x, generator)
 
     def snapshot(self) -> list[Tensor]:
         """A copy of all that is trained."""
