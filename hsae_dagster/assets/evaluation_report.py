@@ -64,7 +64,7 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
         log = LineageLog(project.store)
         # What both halves found is one hypothesis.
         concepts = list({concept.concept_id: concept for concept in reversed(testing)}.values())[::-1]
-        identities = identify(log, stage.dataset.name, concepts, upstream.matrix, upstream.activations)
+        identities = identify(log, stage.dataset.name, concepts, upstream.matrix)
         config = {
             "dataset": stage.dataset.name,
             **spec.model_dump(mode="json"),
