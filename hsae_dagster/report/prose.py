@@ -31,25 +31,6 @@ from hsae_dagster.report.wording import (
 )
 
 
-def own_effect_words(content: ReportContent) -> Iterator[str]:
-    """How many of several confirmed claims keep their direction beside all others."""
-    confirmed = [h.test for h in content.hypotheses if h.badge == "confirmed"]
-    if len(confirmed) < 2:
-        return
-    own = sum(
-        test.partial.low > 0 if test.separation.estimate > 0 else test.partial.high < 0  # never, where it is NaN
-        for test in confirmed
-    )
-    if own == len(confirmed):
-        yield f"Each of the {own} keeps its direction with all other claims held constant, by its 95 % interval."
-        return
-    keeps, intervals = ("keeps its", "its 95 % interval") if own == 1 else ("keep their", "their 95 % intervals")
-    yield (
-        f"Of the {len(confirmed)}, {own or 'none'} {keeps} direction with all other claims held constant, by "
-        f"{intervals}."
-    )
-
-
 def unit(content: ReportContent) -> str:
     """What one observation is."""
     return "pair" if content.task == "pairwise" else "text"
@@ -87,13 +68,13 @@ def claim_sentence(hypothesis: Hypothesis, content: ReportContent) -> tuple[str,
 
 
 def headline(content: ReportContent) -> str:
-    """How many different findings there are, on what, how many stand beside the others, and whether words beat them."""
+    """How many different findings there are, on what, and whether plain words predict more than the claims do."""
     if not content.hypotheses:
         return (
             "Nothing found. No claim about the training texts was associated with the outcome clearly enough "
             "to be tested. That is a result, too."
         )
-    return " ".join([_found(content), *own_effect_words(content), *_beaten_by_words(content)])
+    return " ".join([_found(content), *_beaten_by_words(content)])
 
 
 def _found(content: ReportContent) -> str:
