@@ -17,7 +17,6 @@ from hsae_dagster.core.hypothesis import Hypothesis, Twin
 from hsae_dagster.core.inference.annotation_error import AnnotationError
 from hsae_dagster.core.inference.cluster_robust import Effect
 from hsae_dagster.core.inference.joint_fit import read_ladder
-from hsae_dagster.core.inference.partial_effects import flag_name
 from hsae_dagster.core.inference.plan import AnalysisPlan, Look
 from hsae_dagster.core.selection.methods import METHODS
 from hsae_dagster.core.selection.stability import rows_that_test
@@ -154,8 +153,8 @@ def _row(h: Hypothesis) -> dict[str, Any]:
         **_error_columns(h.annotation_error),
         "variance_inflation": test.inflation,
         "duplicates": [duplicate.concept_id for duplicate in h.duplicates],
-        "flags": [str(flag) for flag in test.flags],
-        "flag_names": [flag_name(flag) for flag in test.flags],
+        "flags": [flag.sentence for flag in test.flags],
+        "flag_names": [flag.name for flag in test.flags],
     }
 
 

@@ -158,7 +158,7 @@ def card_markdown(hypothesis: Hypothesis, content: ReportContent) -> str:
         ),
     ]
     if test.flags:
-        lines.append("**Doubts**\n\n" + "\n".join(f"- {say(flag)}" for flag in test.flags))
+        lines.append("**Doubts**\n\n" + "\n".join(f"- {say(flag.sentence)}" for flag in test.flags))
     lines += _evidence(hypothesis, content)
     neuron = f"neuron `{_code(hypothesis.sae_id)}` column {hypothesis.sae_column}"
     origin = neuron if hypothesis.sae_id else "no neuron"

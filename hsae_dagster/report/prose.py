@@ -271,7 +271,7 @@ def doubts(content: ReportContent) -> dict[str, Any]:
         "few_clusters": clusters if clusters < _FEW_CLUSTERS else None,
         "recall": float(np.median(recall)) if recall else None,
         "missing": max((_missing(h, content) for h in content.hypotheses), default=0),
-        "opposite": sum("opposite signs" in flag for test in tests for flag in test.flags),
+        "opposite": sum(flag.name == "sign conflict" for test in tests for flag in test.flags),
         "left_out": "; ".join(f"{left_out_words(reason)}: {count(n)}" for reason, n in content.dropped.items() if n),
         "typical": _typical(content),
     }

@@ -317,7 +317,7 @@ def _hypotheses(
             alpha=alpha,
             estimate=test.separation.estimate,
             expected_sign=concept.train_separation,
-            untestable=test.flags[0] if not np.isfinite(test.separation.p_value) and test.flags else None,
+            untestable=test.flags[0].sentence if not np.isfinite(test.separation.p_value) and test.flags else None,
             reversed_by_controls=reversed_by_controls(test.separation, test.adjusted),
             p_against=float(decided.p_against[j]),
             overturned=bool(not decided.p_worst[j] < alpha),

@@ -10,6 +10,7 @@ from hsae_dagster.cli.run import columns
 from hsae_dagster.core.hypothesis import Evidence, Example, Twin
 from hsae_dagster.core.inference.cluster_robust import NO_EFFECT_ESTIMATED
 from hsae_dagster.core.inference.joint_fit import Fit
+from hsae_dagster.core.inference.partial_effects import Flag
 from hsae_dagster.core.inference.plan import Look
 from hsae_dagster.core.selection.stability import NegativeControl
 from hsae_dagster.report.cards import card_markdown, escape_markdown, facts, hypotheses_table
@@ -65,7 +66,7 @@ class Page(HTMLParser):
 
 
 def evil_content(task="regression"):
-    bad = make_hypothesis(0, task=task, claim=EVIL, reason=EVIL, text=EVIL, flags=(EVIL,))
+    bad = make_hypothesis(0, task=task, claim=EVIL, reason=EVIL, text=EVIL, flags=(Flag("collinear", EVIL),))
     bad = dataclasses.replace(bad, hypothesis_id=EVIL, concept_id=EVIL, sae_id=EVIL, title=EVIL)
     fits = (Fit("embeddings", "R2", 0.4, 0.3, 0.5, "trained"), Fit(EVIL, "R2", 0.2, 0.1, 0.3, EVIL))
     return make_content(

@@ -202,7 +202,6 @@ class HypothesisTest:
         n_with: of them, with the concept (for pairs: pairs where just one text has it).
         n_clusters: clusters among the n.
         prevalence: n_with / n.
-        flags: doubts, in words and by name (`core.inference.partial_effects`).
         adjusted: the effect with text length and declared controls held constant, without the other concepts.
         inflation: variance inflation of the concept beside the other concepts and the controls; NaN if not tested.
         plain: the marginal effect, with nothing held constant.
@@ -218,7 +217,7 @@ class HypothesisTest:
     n_with: int
     n_clusters: int
     prevalence: float
-    flags: tuple[str, ...]
+    flags: tuple[Flag, ...]
     adjusted: Effect = NO_EFFECT_ESTIMATED
     inflation: float = np.nan
     plain: Effect = NO_EFFECT_ESTIMATED
@@ -247,7 +246,7 @@ def test_hypotheses(design: HoldoutDesign, *, min_positives: int = 20) -> list[H
 
 
 def _test(
-    design: HoldoutDesign, j: int, reason: Flag | None, beside: Effect, beside_flags: list[str], vif: float
+    design: HoldoutDesign, j: int, reason: Flag | None, beside: Effect, beside_flags: list[Flag], vif: float
 ) -> HypothesisTest:
     """One hypothesis; `reason` says why it cannot be tested."""
     judged = np.isfinite(design.concepts[:, j])
@@ -259,7 +258,7 @@ def _test(
         if design.controls_decide and not np.isfinite(adjusted.estimate):
             reason = Flag("collinear", "text length and the declared controls determine it exactly")
     decide, effect = (adjusted_separation, adjusted) if design.controls_decide else (separation, plain)
-    doubts: list[str] = [reason] if reason else []
+    doubts: list[Flag] = [reason] if reason else []
     if reason is None:
         if design.task == "regression":
             rank = decide(ranked(design), j)
@@ -449,9 +448,9 @@ def _one_cluster(h: np.ndarray, clusters: np.ndarray, task: str) -> Flag | None:
     return None
 
 
-def _doubts(effect: Effect, beside: Effect, adjusted: Effect, missing: float) -> list[str]:
+def _doubts(effect: Effect, beside: Effect, adjusted: Effect, missing: float) -> list[Flag]:
     """Flags of a tested hypothesis that do not come from the joint model; `missing` is a share of annotations."""
-    doubts: list[str] = []
+    doubts: list[Flag] = []
     if missing > _MANY_MISSING:
         doubts.append(Flag("missing annotations", f"{missing:.0%} of its annotations are missing"))
     if effect.standard_error == 0:
@@ -468,7 +467,7 @@ def _doubts(effect: Effect, beside: Effect, adjusted: Effect, missing: float) ->
     return doubts
 
 
-def _dominant_cluster(clusters: np.ndarray) -> list[str]:
+def _dominant_cluster(clusters: np.ndarray) -> list[Flag]:
     """A flag where one cluster holds so many observations that errors rest on it."""
     sizes = np.unique(clusters, return_counts=True)[1]
     share = float(sizes.max() / sizes.sum())
