@@ -23,16 +23,9 @@ WORTH_BOUNDING = 0.01
 
 
 def worst_answers(h: np.ndarray, y: np.ndarray, direction: float, *, pairwise: bool) -> np.ndarray:
-    """The answers with the missing ones filled so that least is left of an effect.
+    """The answers h (n,) with the missing ones, NaN, filled so that least is left of an effect of this direction on y.
 
-    Args:
-        h: (n,) float64; 1 or 0 per text, -1, 0 or 1 per pair, NaN where missing. Both 1 and 0 occur among texts.
-        y: (n,) outcomes.
-        direction: sign of the effect that is claimed.
-        pairwise: whether rows are pairs, whose missing answers are filled with the side that lost (or won).
-
-    Returns:
-        (n,) float64 without NaN.
+    Answers are 1 or 0 per text, both of which occur; or -1, 0 or 1 per pair, where the side that lost (or won) fills.
     """
     missing = np.flatnonzero(~np.isfinite(h))
     filled = h.copy()
@@ -129,12 +122,8 @@ def item_swap_test(h: np.ndarray, scores: np.ndarray, items: np.ndarray) -> tupl
 
     With c = 1 for texts that have the concept and s the net wins of each text, the sum of h times the wins is c's
     product with s: a comparison of texts, not of pairs. From h, c is known up to a constant in each set of texts that
-    pairs connect, which is all that dealing within these sets needs.
-
-    Args:
-        h: (n,) 1, 0 or -1: text A's concept minus text B's.
-        scores: (n,) wins less one half.
-        items: (n, 2) int64 numbers of the texts.
+    pairs connect, which is all that dealing within these sets needs. Of n pairs, h is 1, 0 or -1 (text A's concept
+    minus text B's), scores are wins less one half, items (n, 2) int64 numbers of the texts.
 
     Returns:
         Two-sided p-value, at least 1 / 2,000, and half-width of the 95 % interval of the mean score of pairs with
@@ -198,10 +187,7 @@ class HypothesisTest:
         separation: the effect that is shown and decides: `adjusted` where controls were declared, else `plain`.
         partial: effect with all other hypotheses and the controls held constant (outcome units; average marginal
             effect of a logit for 0/1 outcomes).
-        n: observations with an annotation.
-        n_with: of them, with the concept (for pairs: pairs where just one text has it).
-        n_clusters: clusters among the n.
-        prevalence: n_with / n.
+        n: observations with an annotation; of them `n_with` have the concept (of pairs: just one text has it).
         adjusted: the effect with text length and declared controls held constant, without the other concepts.
         inflation: variance inflation of the concept beside the other concepts and the controls; NaN if not tested.
         plain: the marginal effect, with nothing held constant.
