@@ -22,6 +22,7 @@ from hsae_dagster.core.sae.guidance import (
 from hsae_dagster.core.sae.model import SAEConfig, SparseAutoencoder
 from hsae_dagster.core.sae.training import column_medians, train_sae
 from hsae_dagster.errors import MethodError
+from hsae_dagster_tests.core.reference_sae import dense_of
 
 SHAPES = [
     {},
@@ -78,7 +79,7 @@ def test_loss_and_gradients_are_those_of_dense_autograd(task: str, shape: dict) 
     extra = replace(extra, parameters=[])
     loss = PredictionLoss(rows, task, torch.float64, "cpu")
     codes = sae.encode_batch(x[batch]).codes
-    kept = codes.to_dense().detach() > 0
+    kept = dense_of(codes).detach() > 0
     dense = ((x[batch] - sae.input_bias) @ sae.encoder.T + sae.neuron_bias).relu() * kept
     scores = dense @ head.weight + head.bias
     theirs = 0.7 * plain_loss(task, rows, scores, batch)
@@ -273,7 +274,7 @@ def test_a_neuron_that_is_silent_in_a_batch_keeps_the_weights_finite() -> None:
     trained = train_sae(x, None, config, extra_loss=guidance(config, "regression", rows, None)[0])
     assert all(torch.isfinite(weights).all() for weights in trained.sae.parameters())
     silent = trained.sae.encode(torch.from_numpy(x[:2]))
-    assert (silent.to_dense().abs().sum(dim=0) == 0).any()
+    assert (dense_of(silent).abs().sum(dim=0) == 0).any()
 
 
 def test_guidance_without_labels_is_refused() -> None:

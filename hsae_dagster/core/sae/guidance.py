@@ -19,12 +19,10 @@ from hsae_dagster.errors import MethodError
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """The observations of one split, pointing to rows of that split's embeddings.
+    """The observations of one split, pointing to the `n_texts` rows of that split's embeddings.
 
     Attributes:
-        n_texts: rows of the embeddings.
-        first: (n_observations,) int64, row of the text, or of text A.
-        second: the same of text B; None where observations are single texts.
+        first, second: (n_observations,) int64 rows of the text, or of texts A and B; `second` is None for single texts.
         target: (n_observations,) float64: the standardised label less what controls explain (regression), or 0 and 1.
         offset: (n_observations,) float64 log-odds that controls explain; zeros for regression and pairs.
     """

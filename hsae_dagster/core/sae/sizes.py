@@ -69,11 +69,8 @@ _DRAWS = 200
 class Candidate:
     """What can be said with one candidate on validation observations.
 
-    Attributes:
-        size: of the autoencoder.
-        claims: how many were taken on training clusters.
-        outcome: (n,) validation outcome, without what is held constant.
-        predicted: (n,) by the claims.
+    So many claims were taken on training clusters; `outcome` (n,) is the validation outcome without what is held
+    constant, `predicted` (n,) what the claims say of it.
     """
 
     size: Size

@@ -19,7 +19,7 @@ LEAST_CLUSTERS = 8
 
 @dataclass(frozen=True)
 class Across:
-    """What holds.
+    """What holds across clusters.
 
     Attributes:
         few: (m,) bool: fires in too few clusters, or mostly in one.
@@ -85,12 +85,9 @@ _CONSTANT = 1e-12
 
 @dataclass(frozen=True)
 class CovariateTerm:
-    """One selected term.
+    """One selected term of a neuron: its own, or its product with a level of a covariate, where `level` is given.
 
-    Attributes:
-        column: of the neuron.
-        level: of the interacting covariate, or None for the neuron's own term.
-        score: standardised coefficient at the point of the lasso path with as many neurons as were asked for.
+    The score is its standardised product with the outcome within strata.
     """
 
     column: int
