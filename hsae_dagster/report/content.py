@@ -66,12 +66,8 @@ def annotation_table(
 ) -> pl.DataFrame:
     """One row per held-out observation, which is a text (`text_id`) or a pair (`text_id_a`, `text_id_b`).
 
-    Args:
-        observations: of the holdout: text_id, or text_id_a and text_id_b, cluster_id, label; of two halves, which.
-        text_ids: (n,) keys of their texts.
-        holds: (n, claims) int8: 1 yes, 0 no, -1 no answer.
-        because: (n, claims) words or sentences that made a claim hold.
-        claims: (claim, title) of each.
+    Of n texts with these keys, `holds` (n, claims) is int8: 1 yes, 0 no, -1 no answer, and `because` (n, claims) the
+    words or sentences that made a claim hold; claims are (claim, title).
 
     Returns:
         keys, cluster, outcome, half if there are two; per claim 1, 0 or null (no answer) and what made it hold (empty
@@ -119,8 +115,7 @@ class ReportContent:
 
     Attributes:
         description: one line from dataset.yaml, may be empty.
-        task: regression, classification or pairwise.
-        outcome: the outcome in words, with its unit.
+        outcome: in words, with its unit.
         cluster: name of the cluster column, or None when every text stands for itself.
         outcome_mean: mean outcome on the holdout.
         splits: sizes, in order train, validation, fidelity, holdout; or of half A and half B.
@@ -135,8 +130,6 @@ class ReportContent:
         bonferroni: hypotheses below alpha / H, for comparison.
         settings: what dataset.yaml declared, defaults filled in (JSON-like).
         versions: data version of each upstream asset.
-        run_id: of the evaluation.
-        look: which look at the holdout this is.
         family: tests that the correction counts, those of earlier looks included.
         negative_controls: discoveries where there is nothing, or nothing special, to discover; may be empty.
         sizes: what `saes: auto` tried and took; None where sizes were declared or could not be measured.

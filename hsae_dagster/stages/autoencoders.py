@@ -127,14 +127,8 @@ class Lessons:
     """What the autoencoders of a dataset learn from: units of texts, and of validation texts to tell the end.
 
     Those of a size that is chosen see no outcome, so they learn from every text but those of validation. Listed ones
-    may be guided, and are compared with the reference's: they learn from training texts.
-
-    Attributes:
-        stage: the stage that trains.
-        corpus: of the dataset.
-        table: the vectors of its units.
-        texts: keys of the texts that are learned from (`train`) and that tell the end (`validation`), ascending.
-        observations: labelled observations of each split.
+    may be guided, and are compared with the reference's: they learn from training texts. `texts` are the keys of those
+    that are learned from (`train`) and that tell the end (`validation`), ascending.
     """
 
     stage: Stage

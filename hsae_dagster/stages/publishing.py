@@ -232,8 +232,7 @@ class TextTrail:
 
     Attributes:
         rows: (file, row from 1) of every observation with the text; empty when the files have changed or are gone.
-        firing: strongest first, at most `MOST_NEURONS`.
-        n_firing: neurons that it fires in all.
+        firing: strongest first, at most `MOST_NEURONS` of the `n_firing` neurons that it fires.
         supports: every hypothesis that a holdout text tests; empty for the other splits, which test none.
     """
 

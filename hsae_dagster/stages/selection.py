@@ -132,14 +132,9 @@ def observed(features: dict[str, joint_fit.Matrix], text_ids: pl.Series, observa
 
 @dataclass(frozen=True)
 class Training:
-    """What neurons are selected on.
+    """What neurons are selected on: (n, m) activations, labels (n,) and clusters (n,) of training observations.
 
-    Attributes:
-        observed: (n, m) activations of training observations.
-        label: (n,).
-        clusters: (n,) keys.
-        on_texts: (t, m) activations of training texts.
-        text_ids: (t,) their keys, ascending.
+    And of their texts, in ascending order of keys: (t, m) activations.
     """
 
     observed: sp.csr_matrix
