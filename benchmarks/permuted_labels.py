@@ -33,7 +33,6 @@ from hsae_dagster.orchestration.project import Project
 from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.outputs import StoredInterpretations
 
-NO_LADDER = {"fits": [], "floor": [None, None], "why": "left out"}
 NO_FITS = ((Fit("concepts", "R2", 0.0, 0.0, 0.0, "left out"),), (0.0, 0.0))
 
 
@@ -54,7 +53,6 @@ def permutation(shared: Shared, dataset: str, seed: int, saes: Any) -> dict[str,
     )
     with (
         shared.apart(dataset, changes, dealt) as project,
-        mock.patch("hsae_dagster.assets.selected_neurons.validation_ladder", lambda *_: NO_LADDER),
         mock.patch("hsae_dagster.stages.evaluation._fits", lambda *_: NO_FITS),
     ):
         run_stages(project, dataset, upto="interpretations")

@@ -28,7 +28,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cells import Shared, append, finished, lines, result, run_stages
-from benchmarks.permuted_labels import NO_FITS, NO_LADDER
+from benchmarks.permuted_labels import NO_FITS
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.sample_data.planted import ADVERT_EFFECTS, generate_adverts, write_generated
 from hsae_dagster.storage.artifacts import read_frame
@@ -72,7 +72,6 @@ def cell(data: Path, results: Path, design: str, texts: int, seed: int, *, null:
     tally: dict[str, Any] = {"tested": 0, "confirmed": 0, "said": [], "false": 0}
     with (
         Shared(data, results).apart(DATASET, changes) as project,
-        mock.patch("hsae_dagster.assets.selected_neurons.validation_ladder", lambda *_: NO_LADDER),
         mock.patch("hsae_dagster.stages.evaluation._fits", lambda *_: NO_FITS),
     ):
         run_stages(project, DATASET, upto="interpretations")

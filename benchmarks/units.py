@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -24,7 +23,6 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cells import Shared, append, arguments, lines, present, run_stages, salt, show
-from benchmarks.permuted_labels import NO_LADDER
 from hsae_dagster.core.inference import joint_fit
 from hsae_dagster.core.inference.joint_fit import ALL_NEURONS, EMBEDDINGS, FIRED, SELECTED
 from hsae_dagster.dataset.discovery import load_dataset
@@ -91,10 +89,7 @@ def cell(shared: Shared, dataset: str, units: str, seed: int, saes: Any = None) 
         "splits": {"salt": salt(seed), "design": "holdout"},
         "inference": {"bootstrap": 0},
     }
-    with (
-        shared.apart(dataset, changes) as project,
-        mock.patch("hsae_dagster.assets.selected_neurons.validation_ladder", lambda *_: NO_LADDER),
-    ):
+    with shared.apart(dataset, changes) as project:
         run_stages(project, dataset, upto="embeddings")
         before = os.times()
         run_stages(project, dataset, upto="selected_neurons")

@@ -147,10 +147,11 @@ def test_the_overview_tells_every_dataset(finished: Finished, copied: Workspace)
     assert [line.dataset for line in lines] == ["duels", "parties", "ratings"]
     for line in lines:
         record = latest(finished.workspace, line.dataset)
-        assert (line.tested, line.confirmed) == (record.summary["tested"], record.summary["confirmed"])
+        assert line.confirmed == f"{record.summary['confirmed']} of {record.summary['tested']}"
         assert line.status == "current" and line.spent == "nothing" and line.evaluations == 1
-        assert [each.hypothesis_id for each in line.hypotheses] == [row["hypothesis_id"] for row in record.hypotheses]
-        assert {best.hypothesis_id for best in line.best} <= {each.hypothesis_id for each in line.hypotheses}
+        ids = [row["hypothesis_id"] for row in record.hypotheses]
+        assert [each.hypothesis_id for _, each, _ in line.hypotheses] == ids
+        assert set(line.best) <= set(line.hypotheses)
     assert "/assets/hsae/evaluation_report?view=partitions&partition=ratings" in overview_markdown(
         lines, "hsae/evaluation_report"
     )
@@ -166,5 +167,5 @@ def test_the_overview_tells_every_dataset(finished: Finished, copied: Workspace)
     assert sum(not card for _, card in links) == 6 and all((folder / link).is_file() for link, _ in links)
     # Every hypothesis leads to its card.
     cards = [(link, card) for link, card in links if card]
-    assert [card for _, card in cards] == [each.hypothesis_id for line in lines for each in line.hypotheses]
+    assert [card for _, card in cards] == [each.hypothesis_id for line in lines for _, each, _ in line.hypotheses]
     assert all(f'id="{card}"' in (folder / link).read_text(encoding="utf-8") for link, card in cards)

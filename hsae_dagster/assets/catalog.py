@@ -6,20 +6,12 @@ from typing import Any
 
 import dagster as dg
 
-from hsae_dagster.core.evaluations import EvaluationRecord, Standing
+from hsae_dagster.core.evaluations import EvaluationRecord
 from hsae_dagster.dataset.discovery import Dataset, badly_named_folders, dataset_names, files_fingerprint, load_dataset
 from hsae_dagster.errors import DatasetError, FilesMissingError, StorageError
 from hsae_dagster.orchestration.project import Project, datasets
 from hsae_dagster.orchestration.stage import CURRENT, explained, status_words, table
-from hsae_dagster.report.page import (
-    DatasetLine,
-    HypothesisLine,
-    best_markdown,
-    overview_markdown,
-    render_overview,
-    report_address,
-)
-from hsae_dagster.report.wording import standing_effect
+from hsae_dagster.report.page import DatasetLine, best_markdown, overview_markdown, render_overview, report_address
 from hsae_dagster.storage.files import write_atomically
 from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.outputs import Output
@@ -108,7 +100,6 @@ def waiting(project: Project) -> dict[str, str]:
 
 
 NAME = "overview"
-_MOST_BEST = 3
 
 
 @dg.asset(name=NAME, deps=["evaluation_report"], group_name="catalog", kinds={"html"})
@@ -118,7 +109,7 @@ def overview(context: dg.AssetExecutionContext, project: Project) -> dg.Material
         lines = gather(project)
         page = write_overview(project, lines)
         context.log.info(f"{len(lines)} datasets; page: {page}")
-        stale = [line.dataset for line in lines if line.published and line.status != CURRENT]
+        stale = [line.dataset for line in lines if line.record and line.status != CURRENT]
         return dg.MaterializeResult(
             metadata={
                 "open the list": dg.MetadataValue.url(report_address("index")),
@@ -162,38 +153,10 @@ def keep_overview(project: Project) -> Path:
 def _line(log: LineageLog, dataset: str, files: str | None) -> DatasetLine:
     records = log.records(dataset)
     if not records:
-        return DatasetLine(dataset, "", 0, 0, (), (), None, 0, "not evaluated yet", 0, None)
+        return DatasetLine(dataset, None, 0, "not evaluated yet", 0, None)
     record = records[-1]
-    reasons = staleness(log.store, record, files)
-    calls, usd = spending(log, record)
-    return DatasetLine(
-        dataset=dataset,
-        outcome=str(record.summary["outcome"]),
-        tested=int(record.summary["tested"]),
-        confirmed=int(record.summary["confirmed"]),
-        hypotheses=_said(record, [Standing.of(row) for row in record.hypotheses]),
-        best=_said(record, _best(record)),
-        published=record.published,
-        evaluations=len(records),
-        status=status_words(reasons) if files else "its files are gone",
-        calls=calls,
-        usd=usd,
-    )
-
-
-def _best(record: EvaluationRecord) -> list[Standing]:
-    """The confirmed hypotheses of largest effect."""
-    standings = [Standing.of(row) for row in record.hypotheses if row["badge"] == "confirmed"]
-    return sorted(standings, key=lambda standing: -abs(standing.estimate))[:_MOST_BEST]
-
-
-def _said(record: EvaluationRecord, standings: list[Standing]) -> tuple[HypothesisLine, ...]:
-    task = str(record.summary["task"])
-    numbers = {row["hypothesis_id"]: number for number, row in enumerate(record.hypotheses, 1)}
-    return tuple(
-        HypothesisLine(s.hypothesis_id, s.claim, standing_effect(s, task), numbers[s.hypothesis_id], s.badge)
-        for s in standings
-    )
+    status = status_words(staleness(log.store, record, files)) if files else "its files are gone"
+    return DatasetLine(dataset, record, len(records), status, *spending(log, record))
 
 
 def spending(log: LineageLog, record: EvaluationRecord) -> tuple[int, float | None]:

@@ -17,7 +17,6 @@ from hsae_dagster.core.hypothesis import Hypothesis, Twin
 from hsae_dagster.core.inference.annotation_error import AnnotationError
 from hsae_dagster.core.inference.cluster_robust import Effect
 from hsae_dagster.core.inference.joint_fit import read_ladder
-from hsae_dagster.core.inference.partial_effects import flag_name
 from hsae_dagster.core.inference.plan import AnalysisPlan, Look
 from hsae_dagster.core.selection.methods import METHODS
 from hsae_dagster.core.selection.stability import rows_that_test
@@ -64,7 +63,7 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
         log = LineageLog(project.store)
         # What both halves found is one hypothesis.
         concepts = list({concept.concept_id: concept for concept in reversed(testing)}.values())[::-1]
-        identities = identify(log, stage.dataset.name, concepts, upstream.matrix, upstream.activations)
+        identities = identify(log, stage.dataset.name, concepts, upstream.matrix)
         config = {
             "dataset": stage.dataset.name,
             **spec.model_dump(mode="json"),
@@ -154,9 +153,8 @@ def _row(h: Hypothesis) -> dict[str, Any]:
         **_error_columns(h.annotation_error),
         "variance_inflation": test.inflation,
         "duplicates": [duplicate.concept_id for duplicate in h.duplicates],
-        "near_copies": [f"{copy.sae_id}/{copy.sae_column}" for copy in h.near_copies],
-        "flags": [str(flag) for flag in test.flags],
-        "flag_names": [flag_name(flag) for flag in test.flags],
+        "flags": [flag.sentence for flag in test.flags],
+        "flag_names": [flag.name for flag in test.flags],
     }
 
 
@@ -167,7 +165,7 @@ def _schema() -> dict[str, Any]:
         (pl.String, "hypothesis_id claim badge reason concept_id sae_id decided_by half rule source test_key"),
         (pl.String, " ".join(twin[: len(_TWIN_TEXTS)])),
         (pl.Boolean, twin[-1]),
-        (pl.List(pl.String), "duplicates near_copies flags flag_names"),
+        (pl.List(pl.String), "duplicates flags flag_names"),
         (pl.Float64, "selection_score train_separation missing p_one_sided p_holm q_value detectable stability"),
         (pl.Float64, "rank_estimate rank_low rank_high rank_p_value worst_estimate worst_p_value variance_inflation"),
         (pl.Float64, f"prevalence {' '.join(_error_columns(None))} {' '.join(twin[len(_TWIN_TEXTS) : -1])}"),

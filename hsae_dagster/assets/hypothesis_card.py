@@ -207,7 +207,5 @@ def _since(row: Mapping[str, Any], shared: _Shared) -> str:
     words = wording.change_words(shared.changes[row["hypothesis_id"]], shared.task)
     known = row.get("known_by") or {}
     if known.get("was"):
-        signs = (("correlation", "its texts agree, φ"), ("cosine", "its neuron has the same direction, cosine"))
-        found = [f"{sign} {wording.number(known[name])}" for name, sign in signs if known.get(name) is not None]
-        words += f" Matched although its concept changed: {'; '.join(found)}."
+        words += f" Matched although its concept changed: its texts agree, φ {wording.number(known['phi'])}."
     return f"{words} (Evaluation {shared.record.number} against {shared.previous.number}.)"

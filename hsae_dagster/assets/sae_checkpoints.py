@@ -21,7 +21,7 @@ from hsae_dagster.storage.artifacts import same_file
 from hsae_dagster.storage.outputs import Output, StoredCheckpoints, StoredCorpus, StoredEmbeddings, StoredSAE
 
 NAME = "sae_checkpoints"
-CODE_VERSION = "16"
+CODE_VERSION = "17"
 
 # Share of the validation loss that the last epochs must still take off for an epoch limit to matter.
 STILL_FALLING = 0.005

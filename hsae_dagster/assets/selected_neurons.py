@@ -1,6 +1,6 @@
 """`selected_neurons`: the neurons that predict the label on training texts, ranked."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +10,13 @@ import polars as pl
 import scipy.sparse as sp
 
 from hsae_dagster.core.concepts.fidelity import column
-from hsae_dagster.core.inference.joint_fit import read_ladder
 from hsae_dagster.core.observations import firing_separation, firing_z, observation_matrix, text_rows
-from hsae_dagster.core.sae.sizes import redundancy
 from hsae_dagster.core.selection.methods import METHODS
 from hsae_dagster.core.selection.stability import HALVES, Side, silenced
 from hsae_dagster.extensions import own_sources
 from hsae_dagster.orchestration.project import Project
 from hsae_dagster.orchestration.stage import Stage, check_result, declared, explained, picture, table
-from hsae_dagster.stages.selection import (
-    Chosen,
-    Training,
-    averaged_record,
-    choose_neurons,
-    covariate_selection,
-    family_frame,
-    read_fits,
-    validation_ladder,
-)
-from hsae_dagster.stages.sizes import read_choice
+from hsae_dagster.stages.selection import Chosen, Training, choose_neurons, covariate_selection
 from hsae_dagster.storage.outputs import (
     StoredActivations,
     StoredCheckpoints,
@@ -38,7 +26,7 @@ from hsae_dagster.storage.outputs import (
 
 NAME = "selected_neurons"
 NOTHING = "nothing found: no neuron's association with the outcome holds across clusters"
-CODE_VERSION = "10"
+CODE_VERSION = "11"
 
 
 @dg.asset(
@@ -74,32 +62,19 @@ def selected_neurons(context: dg.AssetExecutionContext, project: Project) -> dg.
             check_result(NAME, "neurons_are_distinct", distinct == neurons.height, told),
             check_result(NAME, "as_many_as_asked", distinct == asked, told),
         ]
-        return stage.finish(found, _describe(neurons, summary) | _describe_ladder(found.ladder, checkpoints), verdicts)
+        return stage.finish(found, _describe(neurons, summary), verdicts)
 
 
 def _make(
     stage: Stage, corpus: StoredCorpus, checkpoints: StoredCheckpoints, activations: StoredActivations, folder: Path
 ) -> None:
     made = [_of_side(stage, side, corpus, checkpoints, activations) for side in corpus.sides]
-    neurons = pl.concat([one.neurons for one in made])
+    neurons = pl.concat([neurons for neurons, _ in made])
     StoredSelection.write(
         folder,
         neurons=neurons.with_columns(rank=pl.int_range(pl.len())),
-        families=pl.concat([one.families for one in made]),
-        summary=_together([one.summary for one in made]),
-        # Shown, and read by nothing further down: its settings must not make later stages run again.
-        ladder=averaged_record([one.ladder for one in made]),
+        summary=_together([summary for _, summary in made]),
     )
-
-
-@dataclass(frozen=True)
-class _OfSide:
-    """What was selected on one side: as in the files, and the summary of how."""
-
-    neurons: pl.DataFrame
-    families: pl.DataFrame
-    summary: dict[str, Any]
-    ladder: dict[str, Any]
 
 
 def _together(summaries: list[dict[str, Any]]) -> dict[str, Any]:
@@ -108,13 +83,14 @@ def _together(summaries: list[dict[str, Any]]) -> dict[str, Any]:
         return summaries[0] | {"sides": 1}
     named = zip(HALVES, summaries, strict=True)
     notes = [f"half {half.upper()}: {note}" for half, summary in named for note in summary["notes"]]
-    own: dict[str, Any] = {"alpha": None, "path": [], "redundancy": None}
+    own: dict[str, Any] = {"alpha": None, "path": []}
     return {"method": summaries[0]["method"], **own, "notes": notes, "sides": len(summaries)}
 
 
 def _of_side(
     stage: Stage, side: Side, corpus: StoredCorpus, checkpoints: StoredCheckpoints, activations: StoredActivations
-) -> _OfSide:
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """What was selected on one side, and how."""
     codes, ids = activations.of_half(side.half), activations.text_ids
     train = side.observations.filter(pl.col("split") == "train")
     observed, label = observation_matrix(codes, ids, train), train["label"].to_numpy()
@@ -140,13 +116,8 @@ def _of_side(
         "alpha": selection.alpha,
         "path": [asdict(point) for point in selection.path],
         "notes": [*selection.notes, *found.notes],
-        "redundancy": redundancy(on_texts[:, chosen].toarray()) if chosen else None,
     }
-    ladder: dict[str, Any] = {"fits": [], "floor": [np.nan, np.nan], "why": NOTHING}
-    if chosen:
-        ladder = validation_ladder(stage, side, corpus, activations, np.array(chosen))
-    families, half = family_frame(found.members), pl.lit(side.half).alias("half")
-    return _OfSide(neurons.with_columns(half), families.with_columns(half), summary, ladder)
+    return neurons.with_columns(half=pl.lit(side.half)), summary
 
 
 def _figures(
@@ -167,7 +138,6 @@ def _figures(
         "train_separation": np.array([firing_separation(each, ids, train) for each in fires], dtype=np.float64),
         "train_z": np.array([firing_z(each, ids, train) for each in fires], dtype=np.float64),
         "selection_frequency": again,
-        "near_copies": np.array([sum(m.kept == j for m in found.members) for j in chosen], dtype=np.int64),
         **{name: found.seeds[name].to_numpy()[chosen] for name in found.seeds.columns},
     }
 
@@ -183,7 +153,6 @@ def _describe(neurons: pl.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
             "score": round(row["score"], 4),
             "outcome when firing": round(row["train_separation"], 4),
             "fires on": f"{row['firing_rate']:.1%}",
-            "near-copies": row["near_copies"],
             "found in other seeds": f"{row['found_in']} of {row['other_seeds']}" if row["other_seeds"] else None,
             "selected again": None if np.isnan(row["selection_frequency"]) else f"{row['selection_frequency']:.0%}",
         }
@@ -193,10 +162,7 @@ def _describe(neurons: pl.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
         "dagster/row_count": neurons.height,
         "method": summary["method"],
         "neurons": table(rows),
-        "near-copies left out": int(neurons["near_copies"].sum()),
     }
-    if summary["redundancy"] is not None:
-        metadata["mean |correlation|"] = float(summary["redundancy"])
     asked = neurons.filter(pl.col("other_seeds") > 0)
     if asked.height:
         # Found: in most of the other seeds.
@@ -210,34 +176,3 @@ def _describe(neurons: pl.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
     if summary["alpha"] is not None:
         metadata["alpha"] = float(summary["alpha"])
     return metadata
-
-
-def _describe_ladder(record: dict[str, Any], checkpoints: StoredCheckpoints) -> dict[str, Any]:
-    """What each rung known so far keeps, on validation texts."""
-    from hsae_dagster.report.figures import fit_ladder
-    from hsae_dagster.report.page import ladder_sentences
-    from hsae_dagster.report.wording import number
-
-    fits, floor = read_fits(record)
-    if not fits:
-        return {"where the signal is lost": f"not measured: {record['why']}"}
-    metric = fits[0].metric
-    rows = [
-        {
-            "predictors": f.name,
-            metric: number(f.value, 3),
-            "95 % interval": f"[{number(f.low, 3)}, {number(f.high, 3)}]",
-        }
-        for f in fits
-    ]
-    chance = {
-        "predictors": "floor (permuted)",
-        metric: number(floor[0], 3),
-        "95 % interval": f"95 % below {number(floor[1], 3)}",
-    }
-    figure = fit_ladder(fits, floor, metric, "validation texts")
-    return {
-        "joint fit on validation texts": table([*rows, chance]),
-        "fit ladder": picture(figure.png, figure.alt),
-        "where the signal is lost": " ".join(ladder_sentences(read_ladder(fits, floor), read_choice(checkpoints))),
-    }

@@ -67,23 +67,11 @@ class EvaluationRecord:
         return next((row for row in self.hypotheses if row["hypothesis_id"] == hypothesis_id), None)
 
 
-SAME_CLAIM = 0.7  # correlation from which on two concepts are had by the same texts
-SAME_NEURON = 0.9  # cosine from which on two decoder directions are one neuron ...
-AKIN = 0.5  # ... unless the concepts written for it agree on fewer texts than this
-LEAST_SHARED = 50  # texts that both have judged, below which a correlation says nothing
+SAME_CLAIM = 0.7  # phi of annotations from which on two concepts are one hypothesis
+LEAST_SHARED = 50  # texts that both have judged, below which phi says nothing
 
 
-@dataclass(frozen=True)
-class Match:
-    """Two hypotheses that are one, by position; phi of annotations and cosine of directions may be NaN."""
-
-    old: int
-    new: int
-    correlation: float
-    cosine: float
-
-
-def annotation_correlation(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+def annotation_phi(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """(h, k) float64 phi of annotations on the same texts, (n, h) and (n, k) int8: 1 yes, 0 no, -1 missing.
 
     NaN where fewer than `LEAST_SHARED` texts have both answers, or one of the two never varies.
@@ -96,38 +84,16 @@ def annotation_correlation(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     return np.where((n >= LEAST_SHARED) & varies, phis(yes_old.T @ yes_new, first, second, n), np.nan)
 
 
-def direction_cosine(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Cosines (h, k) of decoder directions (h, d) and (k, d); NaN for a direction of length zero."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (old, new)]
-    cosine: np.ndarray = units[0].astype(np.float64) @ units[1].astype(np.float64).T
-    return cosine
+def match_hypotheses(phi: np.ndarray) -> list[tuple[int, int]]:
+    """(old, new) positions of hypotheses that are one: the assignment of largest total phi (h, k), by the new ones.
 
-
-def match_hypotheses(correlation: np.ndarray, cosine: np.ndarray) -> list[Match]:
-    """The one-to-one assignment of largest total similarity among pairs that may be one hypothesis.
-
-    Two may be one when the same texts have both concepts (`SAME_CLAIM`), or when their neuron is the same
-    (`SAME_NEURON`) and their concepts, where that can be told, are at least akin (`AKIN`).
-
-    Correlations of annotations and cosines of decoder directions are (h, k), NaN where unknown; matches come in the
-    order of the new ones.
+    Two may be one from `SAME_CLAIM` on, when nearly the same texts have both concepts; NaN is unknown.
     """
     from scipy.optimize import linear_sum_assignment
 
-    known = np.stack([correlation, cosine])
-    told = np.isfinite(known)
-    with np.errstate(invalid="ignore"):
-        able = (correlation >= SAME_CLAIM) | ((cosine >= SAME_NEURON) & ~(correlation < AKIN))
-    mean = np.where(told, known, 0.0).sum(axis=0) / np.maximum(told.sum(axis=0), 1)
-    gain = np.where(able, mean, 0.0)
-    rows, columns = linear_sum_assignment(gain, maximize=True)
-    found = [
-        Match(int(i), int(j), float(correlation[i, j]), float(cosine[i, j]))
-        for i, j in zip(rows, columns, strict=True)
-        if able[i, j]
-    ]
-    return sorted(found, key=lambda match: match.new)
+    able = phi >= SAME_CLAIM
+    pairs = zip(*linear_sum_assignment(np.where(able, phi, 0.0), maximize=True), strict=True)
+    return sorted(((int(i), int(j)) for i, j in pairs if able[i, j]), key=lambda pair: pair[1])
 
 
 Kind = Literal["appeared", "vanished", "moved", "unchanged"]

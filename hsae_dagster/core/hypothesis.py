@@ -255,16 +255,6 @@ class NearDuplicate:
 
 
 @dataclass(frozen=True)
-class NearCopy:
-    """A neuron that made room for the one it nearly copies (`variants`); nothing was written or tested for it."""
-
-    sae_id: str
-    sae_column: int
-    correlation: float
-    cosine: float
-
-
-@dataclass(frozen=True)
 class Twin:
     """A claim of the other half that says the same as a hypothesis, and what came of its own test."""
 
@@ -328,7 +318,6 @@ class Hypothesis:
         stability: share of half-samples of the training clusters from which its neuron is selected again; or NaN.
         activations: how strongly the neuron fires on the judged holdout texts.
         duplicates: concepts that say nearly the same and were not tested again.
-        near_copies: neurons that its neuron stands for, the most alike first.
         subgroups: its effect in each subgroup of the declared `within` and `interactions`; may be empty.
         found_in: of the other starts of training, in how many its neuron was found again.
         other_seeds: how many there were; 0 where none was trained or there is no neuron.
@@ -363,7 +352,6 @@ class Hypothesis:
     stability: float = math.nan
     activations: ActivationHistogram | None = None
     duplicates: tuple[NearDuplicate, ...] = ()
-    near_copies: tuple[NearCopy, ...] = ()
     found_in: int = 0
     other_seeds: int = 0
     annotation_error: AnnotationError | None = None

@@ -121,21 +121,12 @@ class Embedding(Section):
     batch_size: int = Field(512, ge=1, description="Texts per write, and so the most that a killed run repeats.")
 
 
-class Distinct(Section):
-    """How alike two selected neurons may be."""
-
-    correlation: float = Field(0.6, gt=0.0, le=1.0, description="Largest absolute correlation of activations.")
-    cosine: float = Field(0.8, gt=0.0, le=1.0, description="Largest cosine of decoder directions.")
-
-
 class Selection(Section):
     """Which neurons predict the label."""
 
     method: str = "lasso"
     """`lasso`, `correlation`, `separation`, or your own metric as `package.module:function`."""
     n: int = Field(20, ge=1, le=100, description="Neurons to select.")
-    distinct: Distinct | None = None
-    """Require distinct neurons: near-copies of a selected one make room for others."""
     min_match: float | None = Field(None, gt=0.0, le=1.0)
     """With sae_seeds > 1: select only neurons that every other seed found, by the texts on which they fire, at this φ
     or above."""
@@ -380,10 +371,8 @@ class DatasetSpec(Section):
             raise ValueError(f"selection.within and interactions name `{unknown[0]}`; add it to columns.controls")
         if wanted and self.selection.method != "lasso":
             raise ValueError("selection.within and interactions need selection.method `lasso`")
-        if wanted and (self.selection.distinct is not None or self.selection.min_match is not None):
-            raise ValueError(
-                "selection.within and interactions do not go with selection.distinct or min_match; drop one"
-            )
+        if wanted and self.selection.min_match is not None:
+            raise ValueError("selection.within and interactions do not go with selection.min_match; drop one")
 
     def _check_distilling(self) -> None:
         if self.annotation.distil is None:

@@ -158,7 +158,7 @@ def card_markdown(hypothesis: Hypothesis, content: ReportContent) -> str:
         ),
     ]
     if test.flags:
-        lines.append("**Doubts**\n\n" + "\n".join(f"- {say(flag)}" for flag in test.flags))
+        lines.append("**Doubts**\n\n" + "\n".join(f"- {say(flag.sentence)}" for flag in test.flags))
     lines += _evidence(hypothesis, content)
     neuron = f"neuron `{_code(hypothesis.sae_id)}` column {hypothesis.sae_column}"
     origin = neuron if hypothesis.sae_id else "no neuron"
@@ -240,16 +240,9 @@ def coverage_words(hypothesis: Hypothesis) -> str:
 
 def guidance_words(hypothesis: Hypothesis, content: ReportContent) -> str:
     """Whether a neuron was learned from the texts alone or from the outcome of training texts as well."""
-    guided = content.guidance.get(hypothesis.sae_id)
-    if guided is None or not guided.weight:
-        return "from the texts alone"
-    both = f"from the texts and the outcome of training texts (label weight {guided.weight:g})"
-    if not guided.by_few:
-        return both
-    few = f"{guided.neurons} of {guided.m} neurons"
-    if hypothesis.sae_column < guided.neurons:
-        return f"{both}, as {few} were"
-    return f"from the texts alone; {few} also from the outcome (label weight {guided.weight:g})"
+    weight = content.guidance.get(hypothesis.sae_id, 0.0)
+    also = f"from the texts and the outcome of training texts (label weight {weight:g})"
+    return also if weight else "from the texts alone"
 
 
 def hypotheses_table(content: ReportContent) -> list[dict[str, str]]:
@@ -341,12 +334,14 @@ def card_view(position: int, h: Hypothesis, content: ReportContent, limits: tupl
     }
 
 
-def _firing(h: Hypothesis) -> dict[str, Any] | None:
-    """How strongly the judged texts activate the neuron: bars in percent, where strong activation begins, words."""
+def _firing(h: Hypothesis) -> tuple[str, str] | None:
+    """How strongly the judged texts activate the neuron: a picture (its address, empty where none does), and words."""
     if h.activations is None:
         return None
-    bars, strong = histogram_bars(h.activations)
-    return {"bars": bars, "strong": strong, "words": histogram_words(h.activations)}
+    words = histogram_words(h.activations)
+    if not h.activations.firing:
+        return "", words
+    return f"data:image/png;base64,{base64.b64encode(histogram_png(h.activations)).decode()}", words
 
 
 def _origin(h: Hypothesis) -> Iterator[tuple[str, str]]:
@@ -429,67 +424,43 @@ def card_record(hypothesis: Hypothesis, content: ReportContent) -> dict[str, str
 
 
 def _activations(hypothesis: Hypothesis) -> str:
-    histogram = hypothesis.activations
-    if histogram is None:
+    firing = _firing(hypothesis)
+    if firing is None:
         return "not kept"
-    words = escape_markdown(histogram_words(histogram))
-    if not histogram.firing:
-        return words
-    picture = base64.b64encode(histogram_png(histogram)).decode()
-    return f"![histogram of activations](data:image/png;base64,{picture})\n\n{words}"
+    picture, words = firing
+    return f"![histogram of activations]({picture})\n\n" * bool(picture) + escape_markdown(words)
 
 
 _WIDTH, _HEIGHT, _BAR = 264, 48, 11
 _PALETTE = ("#ffffff", POSITIVE, "#9fb4c7", NEGATIVE)
 
 
-@dataclass(frozen=True)
-class Bar:
-    """One bar in percent of the picture: from the left, how wide, and how high its two parts are."""
-
-    left: float
-    width: float
-    having: float
-    lacking: float
-
-
-def histogram_bars(histogram: ActivationHistogram) -> tuple[tuple[Bar, ...], float | None]:
-    """Bars, texts that the claim holds for at the bottom; and where strong activation begins, in percent."""
-    bins = len(histogram.having)
-    tallest = max((a + b for a, b in zip(histogram.having, histogram.lacking, strict=True)), default=0)
-    if not tallest:
-        return (), None
-    width = 100 / bins
-    bars = tuple(
-        Bar(round(j * width, 2), round(width, 2), round(100 * a / tallest, 2), round(100 * b / tallest, 2))
-        for j, (a, b) in enumerate(zip(histogram.having, histogram.lacking, strict=True))
-    )
-    strong, top = histogram.strong, histogram.edges[-1]
-    return bars, round(100 * strong / top, 2) if strong is not None and 0 < strong < top else None
-
-
 def histogram_png(histogram: ActivationHistogram) -> bytes:
-    """The same as a PNG of some 300 bytes."""
+    """Bars by activation, at the bottom the texts that the claim holds for; a line where strong activation begins.
+
+    Some 300 bytes: Dagster shows at most 1,000 characters of a card's markdown.
+    """
     from PIL import Image, ImageDraw
 
     sheet = Image.new("P", (_WIDTH, _HEIGHT + 1), 0)
     sheet.putpalette([int(colour[i : i + 2], 16) for colour in _PALETTE for i in (1, 3, 5)])
     pen = ImageDraw.Draw(sheet)
-    bars, strong = histogram_bars(histogram)
-    for j, bar in enumerate(bars):
+    counts = list(zip(histogram.having, histogram.lacking, strict=True))
+    tallest = max((sum(both) for both in counts), default=0)
+    for j, both in enumerate(counts):
         left = j * _BAR
-        having, lacking = (round(part * _HEIGHT / 100) for part in (bar.having, bar.lacking))
-        if bar.having + bar.lacking and not having + lacking:
+        having, lacking = (round(_HEIGHT * n / max(tallest, 1)) for n in both)
+        if sum(both) and not having + lacking:
             lacking = 1  # a text that is there is seen
         pen.rectangle((left, _HEIGHT - having - lacking, left + _BAR - 3, _HEIGHT), fill=2)
         if having:
             pen.rectangle((left, _HEIGHT - having, left + _BAR - 3, _HEIGHT), fill=1)
-    if strong is not None:
-        x = round(strong * _WIDTH / 100)
+    if histogram.strong is not None and 0 < histogram.strong < histogram.edges[-1]:
+        x = round(_WIDTH * histogram.strong / histogram.edges[-1])
         pen.line((x, 0, x, _HEIGHT), fill=3, width=1)
     pen.line((0, _HEIGHT, _WIDTH, _HEIGHT), fill=2)
     packed = io.BytesIO()
-    sheet.save(packed, format="PNG", optimize=True, bits=2)
+    sheet.save(packed, format="PNG", optimize=True, bits=2, transparency=0)
     return packed.getvalue()
 
 

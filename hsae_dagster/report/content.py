@@ -66,12 +66,8 @@ def annotation_table(
 ) -> pl.DataFrame:
     """One row per held-out observation, which is a text (`text_id`) or a pair (`text_id_a`, `text_id_b`).
 
-    Args:
-        observations: of the holdout: text_id, or text_id_a and text_id_b, cluster_id, label; of two halves, which.
-        text_ids: (n,) keys of their texts.
-        holds: (n, claims) int8: 1 yes, 0 no, -1 no answer.
-        because: (n, claims) words or sentences that made a claim hold.
-        claims: (claim, title) of each.
+    Of n texts with these keys, `holds` (n, claims) is int8: 1 yes, 0 no, -1 no answer, and `because` (n, claims) the
+    words or sentences that made a claim hold; claims are (claim, title).
 
     Returns:
         keys, cluster, outcome, half if there are two; per claim 1, 0 or null (no answer) and what made it hold (empty
@@ -114,27 +110,12 @@ class SizeChoice:
 
 
 @dataclass(frozen=True)
-class Guided:
-    """How the label guided an autoencoder: its weight (0: not at all), and how many of its m neurons predict it."""
-
-    weight: float
-    neurons: int
-    m: int
-
-    @property
-    def by_few(self) -> bool:
-        """Whether some of its neurons predict the label and others only rebuild texts."""
-        return self.weight > 0 and self.neurons < self.m
-
-
-@dataclass(frozen=True)
 class ReportContent:
     """Everything on the report of one evaluation of one dataset.
 
     Attributes:
         description: one line from dataset.yaml, may be empty.
-        task: regression, classification or pairwise.
-        outcome: the outcome in words, with its unit.
+        outcome: in words, with its unit.
         cluster: name of the cluster column, or None when every text stands for itself.
         outcome_mean: mean outcome on the holdout.
         splits: sizes, in order train, validation, fidelity, holdout; or of half A and half B.
@@ -143,14 +124,12 @@ class ReportContent:
         unreadable: selected neurons that no claim speaks for: (rank, sae_id, sae_column, reason); not tested.
         fits: ladder of joint fit, ceiling first: embeddings, TF-IDF, all neurons, selected neurons, concepts, controls.
         floor: mean and 95th percentile of the concepts' fit to permuted outcomes.
-        guidance: by sae_id, how the label guided its training.
+        guidance: by sae_id, the weight of the label in its training; 0 where it had none.
         alpha: family-wise error rate of this report.
         round: 1 for the first holdout, k + 1 for the fresh reserve of the k-th refresh.
         bonferroni: hypotheses below alpha / H, for comparison.
         settings: what dataset.yaml declared, defaults filled in (JSON-like).
         versions: data version of each upstream asset.
-        run_id: of the evaluation.
-        look: which look at the holdout this is.
         family: tests that the correction counts, those of earlier looks included.
         negative_controls: discoveries where there is nothing, or nothing special, to discover; may be empty.
         sizes: what `saes: auto` tried and took; None where sizes were declared or could not be measured.
@@ -169,7 +148,7 @@ class ReportContent:
     unreadable: tuple[tuple[int, str, int, str], ...]
     fits: tuple[Fit, ...]
     floor: tuple[float, float]
-    guidance: Mapping[str, Guided]
+    guidance: Mapping[str, float]
     alpha: float
     bonferroni: int
     settings: Mapping[str, Any]

@@ -357,7 +357,7 @@ def _value(row: Mapping[str, float | None], key: str) -> float:
 _MOST_BARS = 60
 
 
-def fit_ladder(fits: Sequence[Fit], floor: tuple[float, float], metric: str, texts: str = "held-out texts") -> Figure:
+def fit_ladder(fits: Sequence[Fit], floor: tuple[float, float], metric: str) -> Figure:
     """Joint fit of every set of predictors with its interval, above what shuffled outcomes give.
 
     One picture in groups: what embeddings know, what the neurons keep, what the claims say, and what is compared.
@@ -366,7 +366,7 @@ def fit_ladder(fits: Sequence[Fit], floor: tuple[float, float], metric: str, tex
     groups = grouped(fits)
     values = {title: [f"{inert(rung_name(f.name))} {number(f.value)}" for f in own] for title, own in groups}
     told = [f"{title}: {', '.join(each)}" for title, each in values.items()]
-    alt = f"{metric} on {texts}. {'; '.join([*told, f'shuffled outcomes {number(floor[0])}'])}."
+    alt = f"{metric} on held-out texts. {'; '.join([*told, f'shuffled outcomes {number(floor[0])}'])}."
     start = 0.5 if metric == "AUC" else 0.0
     rows = [(title, fit) for title, own in groups for fit in (None, *own)]
 
@@ -385,7 +385,7 @@ def fit_ladder(fits: Sequence[Fit], floor: tuple[float, float], metric: str, tex
             label.set_fontweight("normal" if fit else "bold")
         axes.margins(x=0.12)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel(f"{metric} on {texts}, 95 % interval", fontsize=8.5)
+        axes.set_xlabel(f"{metric} on held-out texts, 95 % interval", fontsize=8.5)
         if not fits:
             empty(axes, "no fit was measured")
 

@@ -469,41 +469,48 @@ def _standing(standing: Standing | None, task: str) -> str:
     return f"{standing.badge}, {standing_effect(standing, task)}" if standing else "–"
 
 
-# From here on, a page lists its datasets at the top.
+# From so many on, a page lists its datasets at the top.
 LISTED_FROM = 5
-
-
-@dataclass(frozen=True)
-class HypothesisLine:
-    """One of a dataset's hypotheses, by its number in the report; its effect is written out."""
-
-    hypothesis_id: str
-    claim: str
-    effect: str
-    number: int
-    badge: str
+_MOST_BEST = 3
+# A hypothesis by its number in the report; its effect in words.
+Numbered = tuple[int, Standing, str]
 
 
 @dataclass(frozen=True)
 class DatasetLine:
-    """One dataset; hypotheses in the report's order, `published` in ISO 8601, `usd` None where it is not known."""
+    """One dataset with its last evaluation, if there is any; `usd` is None where it is not known."""
 
     dataset: str
-    outcome: str
-    tested: int
-    confirmed: int
-    hypotheses: tuple[HypothesisLine, ...]
-    best: tuple[HypothesisLine, ...]
-    published: str | None
+    record: EvaluationRecord | None
     evaluations: int
     status: str
     calls: int
     usd: float | None
 
     @property
+    def hypotheses(self) -> list[Numbered]:
+        """Those of the evaluation, in the report's order."""
+        if self.record is None:
+            return []
+        task, standings = str(self.record.summary["task"]), map(Standing.of, self.record.hypotheses)
+        return [(number, each, standing_effect(each, task)) for number, each in enumerate(standings, 1)]
+
+    @property
+    def best(self) -> list[Numbered]:
+        """The confirmed ones of largest effect."""
+        confirmed = [each for each in self.hypotheses if each[1].badge == "confirmed"]
+        return sorted(confirmed, key=lambda each: -abs(each[1].estimate))[:_MOST_BEST]
+
+    @property
     def day(self) -> str:
         """When it was evaluated, for people."""
-        return when(self.published) if self.published else "never"
+        return when(self.record.published) if self.record else "never"
+
+    @property
+    def confirmed(self) -> str:
+        """How many of the tested hypotheses are."""
+        told = self.record.summary if self.record else {"confirmed": 0, "tested": 0}
+        return f"{count(told['confirmed'])} of {count(told['tested'])}"
 
     @property
     def spent(self) -> str:
@@ -525,7 +532,7 @@ def overview_markdown(lines: Sequence[DatasetLine], evaluation: str) -> str:
     rows = ["| dataset | confirmed | evaluated | status | spent |", "|---|---|---|---|---|"]
     for line in lines:
         opened = link(line.dataset, asset_address(evaluation, line.dataset))
-        figures = f"{line.confirmed} of {line.tested} | {say(line.day)} | {say(line.status)} | {say(line.spent)}"
+        figures = f"{line.confirmed} | {say(line.day)} | {say(line.status)} | {say(line.spent)}"
         rows.append(f"| {opened} | {figures} |")
     return "\n".join(rows)
 
@@ -535,9 +542,9 @@ def best_markdown(lines: Sequence[DatasetLine], cards: str) -> str:
     say = escape_markdown
     rows = ["| dataset | hypothesis | effect |", "|---|---|---|"]
     for line in lines:
-        for best in line.best:
-            card = asset_address(cards, card_partition(line.dataset, best.number))
-            rows.append(
-                f"| {say(line.dataset)} | {link(capitalised(short_claim(best.claim, 90)), card)} | {say(best.effect)} |"
+        for place, best, effect in line.best:
+            claim = link(
+                capitalised(short_claim(best.claim, 90)), asset_address(cards, card_partition(line.dataset, place))
             )
+            rows.append(f"| {say(line.dataset)} | {claim} | {say(effect)} |")
     return "\n".join(rows) if len(rows) > 2 else "No hypothesis of any dataset is confirmed."

@@ -1,12 +1,12 @@
 """The sentences of a report: what was found and how, and how far it may be trusted."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from hsae_dagster.core.hypothesis import Hypothesis, NearCopy
+from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.core.inference.annotation_error import AnnotationError
 from hsae_dagster.core.inference.joint_fit import WORDS
 from hsae_dagster.core.inference.subgroups import SubgroupEffect
@@ -29,25 +29,6 @@ from hsae_dagster.report.wording import (
     percent,
     plural,
 )
-
-
-def own_effect_words(content: ReportContent) -> Iterator[str]:
-    """How many of several confirmed claims keep their direction beside all others."""
-    confirmed = [h.test for h in content.hypotheses if h.badge == "confirmed"]
-    if len(confirmed) < 2:
-        return
-    own = sum(
-        test.partial.low > 0 if test.separation.estimate > 0 else test.partial.high < 0  # never, where it is NaN
-        for test in confirmed
-    )
-    if own == len(confirmed):
-        yield f"Each of the {own} keeps its direction with all other claims held constant, by its 95 % interval."
-        return
-    keeps, intervals = ("keeps its", "its 95 % interval") if own == 1 else ("keep their", "their 95 % intervals")
-    yield (
-        f"Of the {len(confirmed)}, {own or 'none'} {keeps} direction with all other claims held constant, by "
-        f"{intervals}."
-    )
 
 
 def unit(content: ReportContent) -> str:
@@ -87,13 +68,13 @@ def claim_sentence(hypothesis: Hypothesis, content: ReportContent) -> tuple[str,
 
 
 def headline(content: ReportContent) -> str:
-    """How many different findings there are, on what, how many stand beside the others, and whether words beat them."""
+    """How many different findings there are, on what, and whether plain words predict more than the claims do."""
     if not content.hypotheses:
         return (
             "Nothing found. No claim about the training texts was associated with the outcome clearly enough "
             "to be tested. That is a result, too."
         )
-    return " ".join([_found(content), *own_effect_words(content), *_beaten_by_words(content)])
+    return " ".join([_found(content), *_beaten_by_words(content)])
 
 
 def _found(content: ReportContent) -> str:
@@ -206,9 +187,6 @@ def difference_words(one: SubgroupEffect, content: ReportContent) -> str:
     return f"{partial_brief(one.difference, content.task)} against elsewhere ({corrected})"
 
 
-_SHOWN_COPIES = 5
-
-
 def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tuple[str, str]]:
     """Figures of a card on how far to trust it: (name, value)."""
     yield "Power of the test", detectable_words(hypothesis.detectable, content.task)
@@ -217,8 +195,6 @@ def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tupl
     if hypothesis.duplicates:
         near = "; ".join(f"{one_line(d.claim)} (φ {number(d.phi)})" for d in hypothesis.duplicates)
         yield "Stands for near-duplicates", near
-    if hypothesis.near_copies:
-        yield "Stands for near-copies", near_copy_words(hypothesis.near_copies)
     for one in hypothesis.subgroups:
         yield (
             f"Where {subgroup_name(one)}",
@@ -232,13 +208,6 @@ def trust_facts(hypothesis: Hypothesis, content: ReportContent) -> Iterator[tupl
             "Look at the held-out texts",
             f"the {ordinal(content.look.number)}; the correction counts {counted} in all",
         )
-
-
-def near_copy_words(copies: Sequence[NearCopy]) -> str:
-    """Near-copies of a neuron that were left out so that other neurons could be selected."""
-    named = [f"{c.sae_id[:8]}/{c.sae_column} (r {number(c.correlation)}, cosine {number(c.cosine)})" for c in copies]
-    more = f" and {len(named) - _SHOWN_COPIES} more" if len(named) > _SHOWN_COPIES else ""
-    return "; ".join(named[:_SHOWN_COPIES]) + more
 
 
 def error_facts(error: AnnotationError, task: str) -> Iterator[tuple[str, str]]:
@@ -303,7 +272,7 @@ def doubts(content: ReportContent) -> dict[str, Any]:
         "few_clusters": clusters if clusters < _FEW_CLUSTERS else None,
         "recall": float(np.median(recall)) if recall else None,
         "missing": max((_missing(h, content) for h in content.hypotheses), default=0),
-        "opposite": sum("opposite signs" in flag for test in tests for flag in test.flags),
+        "opposite": sum(flag.name == "sign conflict" for test in tests for flag in test.flags),
         "left_out": "; ".join(f"{left_out_words(reason)}: {count(n)}" for reason, n in content.dropped.items() if n),
         "typical": _typical(content),
     }

@@ -117,7 +117,7 @@ def _shown(value: Any) -> str:
 
 
 # Of one trained autoencoder, which several datasets may share; the choice among them has its own.
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 SPLITS = ("train", "validation")
 
 
@@ -126,14 +126,8 @@ class Lessons:
     """What the autoencoders of a dataset learn from: units of texts, and of validation texts to tell the end.
 
     Those of a size that is chosen see no outcome, so they learn from every text but those of validation. Listed ones
-    may be guided, and are compared with the reference's: they learn from training texts.
-
-    Attributes:
-        stage: the stage that trains.
-        corpus: of the dataset.
-        embeddings: the vectors of its units.
-        texts: keys of the texts that are learned from (`train`) and that tell the end (`validation`), ascending.
-        observations: labelled observations of each split.
+    may be guided, and are compared with the reference's: they learn from training texts. `texts` are the keys of those
+    that are learned from (`train`) and that tell the end (`validation`), ascending.
     """
 
     stage: Stage
@@ -260,8 +254,7 @@ def _train(lessons: Lessons, sae: SAE, folder: Path, quiet: bool) -> None:
 
 def describe(sae: SAE) -> str:
     """An autoencoder in a few words."""
-    guided = f", label weight {sae.label_weight:g}" if sae.label_weight else ""
-    return f"SAE {sae.m}/{sae.k}{guided}" + (", neurons kept apart" if sae.distinct_weight else "")
+    return f"SAE {sae.m}/{sae.k}" + (f", label weight {sae.label_weight:g}" if sae.label_weight else "")
 
 
 def choose_device() -> str:

@@ -50,13 +50,7 @@ Embed: TypeAlias = Callable[[Sequence[str]], np.ndarray]
 
 @dataclass(frozen=True)
 class UnitCloseness:
-    """Cosines of the units of texts with sentences.
-
-    Attributes:
-        embeddings: the dataset's; a unit that has none there is embedded.
-        embed: (texts) -> (n, d) float32, asked only for what has no vector.
-        kind: what units are.
-    """
+    """Cosines of the units of texts with sentences; a unit that has no vector in `embeddings` is embedded."""
 
     embeddings: StoredEmbeddings
     embed: Embed
@@ -141,14 +135,9 @@ _MOST_TERMS = 3000
 
 @dataclass(frozen=True)
 class Material:
-    """What claims are learned from: every observation of a side outside its holdout, and its texts.
+    """What claims are learned from: every observation of a side outside its holdout, and its texts, ascending text_id.
 
-    Attributes:
-        texts: rows of the corpus (text_id, text, split, cluster_id), ascending text_id.
-        observations: labelled observations of these texts.
-        codes: (texts, m) CSC of the neurons' activations.
-        selected: columns of the selected neurons, by rank.
-        task: of the dataset.
+    `codes` (texts, m) CSC are the neurons' activations, `selected` the columns of the selected neurons, by rank.
     """
 
     texts: pl.DataFrame
@@ -282,11 +271,8 @@ _SAYS = 0.2
 class Found:
     """A claim that was taken.
 
-    Attributes:
-        pick: of the choice.
-        meaning: what it says.
-        neuron: that says it: the one it was made from, else the one it goes with; -1 for none.
-        source: `terms`, or what made the candidate (`Pool.sources`).
+    Its neuron is the one it was made from, else the one it goes with, -1 for none; its source is `terms`, or what made
+    the candidate (`Pool.sources`).
     """
 
     pick: Pick

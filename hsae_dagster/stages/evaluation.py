@@ -33,7 +33,7 @@ from hsae_dagster.core.observations import (
 )
 from hsae_dagster.core.selection import stability
 from hsae_dagster.orchestration.stage import Stage
-from hsae_dagster.report.content import Guided, ReportContent, SplitCount
+from hsae_dagster.report.content import ReportContent, SplitCount
 from hsae_dagster.stages import selection
 from hsae_dagster.stages.claims import UnitCloseness
 from hsae_dagster.stages.gold import annotation_errors, corrected_tests
@@ -175,7 +175,7 @@ def evaluate(
         ),
         fits=fits,
         floor=chance,
-        guidance={record["sae_id"]: _guided(record["config"]) for record in upstream.checkpoints.records},
+        guidance={record["sae_id"]: record["config"]["label_weight"] for record in upstream.checkpoints.records},
         sizes=read_choice(upstream.checkpoints),
         alpha=plan.level,
         round=summary["round"],
@@ -312,7 +312,6 @@ def _hypotheses(
 ) -> tuple[Hypothesis, ...]:
     family = decided.family
     neurons = {(row["half"], row["column"]): row for row in upstream.selected.neurons.iter_rows(named=True)}
-    near_copies = selection.read_families(upstream.selected, upstream.activations)
     by_neuron = upstream.activations.on(part.texts["text_id"]).tocsc()
     units = StrongestUnits.of(upstream.activations, upstream.corpus, part.texts["text_id"])
     closeness = UnitCloseness.of(stage, upstream.corpus)
@@ -327,7 +326,7 @@ def _hypotheses(
             alpha=alpha,
             estimate=test.separation.estimate,
             expected_sign=concept.train_separation,
-            untestable=test.flags[0] if not np.isfinite(test.separation.p_value) and test.flags else None,
+            untestable=test.flags[0].sentence if not np.isfinite(test.separation.p_value) and test.flags else None,
             reversed_by_controls=reversed_by_controls(test.separation, test.adjusted),
             p_against=float(decided.p_against[j]),
             overturned=bool(not decided.p_worst[j] < alpha),
@@ -376,7 +375,6 @@ def _hypotheses(
                 annotation_error=errors[j],
                 test_key=keys[j],
                 duplicates=part.duplicates[j],
-                near_copies=near_copies.get((part.half, -1 if neuron is None else neuron), ()),
                 stability=np.nan if again is None else again,
                 found_in=selected.get("found_in", 0),
                 other_seeds=selected.get("other_seeds", 0),
@@ -395,11 +393,6 @@ def _hypotheses(
 def _judge(model: str, *, checked: bool) -> Judge:
     """Words are found without error; a model errs until labels of people have corrected it."""
     return "exact" if model == "lexical" else "gold" if checked else "unchecked"
-
-
-def _guided(config: Mapping[str, Any]) -> Guided:
-    """How the label guided an autoencoder."""
-    return Guided(config["label_weight"], config["head_neurons"] or config["m"], config["m"])
 
 
 def _fits(stage: Stage, upstream: Upstream, parts: list[Part]) -> tuple[tuple[joint_fit.Fit, ...], tuple[float, float]]:

@@ -234,13 +234,10 @@ class Part:
     Attributes:
         half: that the hypotheses were found in; empty for one holdout, and for the user's own.
         share: of alpha.
-        observations: that test them.
-        texts: of these (text_id, text, split, cluster_id, n_words).
+        texts: of the observations (text_id, text, split, cluster_id, n_words).
         answers: (texts, concepts) int8: 1 yes, 0 no, -1 missing.
-        concepts: of the hypotheses.
-        duplicates: that each stands for.
+        duplicates: that each concept stands for.
         distilled: what a probe judged in the model's place (`gold`); None where the model judged every text.
-        task: of the dataset.
     """
 
     half: str

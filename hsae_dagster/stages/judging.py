@@ -302,11 +302,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Sample:
-    """Positions in a split of the texts that a paid annotator reads for one neuron.
+    """Positions (int64, ascending) in a split of the texts that a paid annotator reads for one neuron.
 
-    Attributes:
-        drawn: by chance among strong and silent texts, int64, ascending.
-        hard: silent texts nearest to strong ones, int64, ascending; may overlap with `drawn`.
+    Some are drawn by chance among strong and silent texts; `hard` ones, silent but nearest to strong, may overlap.
     """
 
     drawn: np.ndarray

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -27,11 +26,9 @@ from hsae_dagster.stages.holdout import concepts_to_test
 from hsae_dagster.storage.artifacts import read_frame
 from hsae_dagster.storage.files import write_atomically
 from hsae_dagster.storage.lineage import LineageLog
-from hsae_dagster.storage.objects import ObjectStore
 from hsae_dagster.storage.outputs import (
     OutputT,
     StoredActivations,
-    StoredCheckpoints,
     StoredCorpus,
     StoredEmbeddings,
     StoredEvaluation,
@@ -39,21 +36,18 @@ from hsae_dagster.storage.outputs import (
     StoredMatrix,
 )
 
-_Row = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
 class Identity:
     """The id of one concept's hypothesis, 12 hexadecimal characters.
 
     `was` is the concept that it had in the last evaluation, or None when it is new or has the same one; known again by
-    phi of the two concepts' annotations, or by the cosine of the two neurons' decoder directions (NaN where unknown).
+    `phi` of the two concepts' annotations.
     """
 
     hypothesis_id: str
     was: str | None = None
-    correlation: float = math.nan
-    cosine: float = math.nan
+    phi: float = math.nan
 
 
 def hypothesis_id(dataset: str, concept_id: str, nth: int = 0) -> str:
@@ -63,13 +57,9 @@ def hypothesis_id(dataset: str, concept_id: str, nth: int = 0) -> str:
 
 
 def identify(
-    log: LineageLog,
-    dataset: str,
-    concepts: Sequence[FoundConcept],
-    matrix: StoredMatrix,
-    activations: StoredActivations,
+    log: LineageLog, dataset: str, concepts: Sequence[FoundConcept], matrix: StoredMatrix
 ) -> dict[str, Identity]:
-    """The hypothesis of every concept: known by its concept, else matched with the last evaluation's, else new.
+    """The hypothesis of every concept: known by its concept, else by the texts that have it, else new.
 
     The same concepts get the same ids whenever they are asked for again.
     """
@@ -83,12 +73,12 @@ def identify(
             identities[concept.concept_id] = Identity(known)
             taken.add(known)
     unknown = [concept for concept in concepts if concept.concept_id not in identities]
-    if unknown and records:
-        left = [row for row in records[-1].hypotheses if row["hypothesis_id"] not in taken]
-        for match in _matches(log, records[-1], left, unknown, matrix, activations):
-            row = left[match.old]
-            found = Identity(row["hypothesis_id"], row["concept_id"], match.correlation, match.cosine)
-            identities[unknown[match.new].concept_id] = found
+    left = [row for row in records[-1].hypotheses if row["hypothesis_id"] not in taken] if records else []
+    if unknown and left:
+        phi = _phi(log, records[-1], [row["concept_id"] for row in left], unknown, matrix)
+        for i, j in evaluations.match_hypotheses(phi):
+            found = Identity(left[i]["hypothesis_id"], left[i]["concept_id"], float(phi[i, j]))
+            identities[unknown[j].concept_id] = found
     used = {row["hypothesis_id"] for record in records for row in record.hypotheses}
     for concept in unknown:
         if concept.concept_id not in identities:
@@ -99,76 +89,24 @@ def identify(
     return identities
 
 
-def _matches(
+def _phi(
     log: LineageLog,
     record: evaluations.EvaluationRecord,
-    old: Sequence[_Row],
+    old: Sequence[str],
     new: Sequence[FoundConcept],
     matrix: StoredMatrix,
-    activations: StoredActivations,
-) -> list[evaluations.Match]:
-    """Compare with what the last evaluation read, as far as that is still there and whole."""
-    store, dataset, coded = log.store, record.dataset, record.origin(StoredActivations.asset)
-    correlation, cosine = np.full((2, len(old), len(new)), np.nan)
-    if coded is None or not old:
-        return []
-    with suppress(StorageError):  # without the old annotations, directions alone can tell
-        keys = [row["concept_id"] for row in old], [concept.concept_id for concept in new]
-        correlation = _correlation(_origin(log, record, StoredMatrix), matrix, *keys)
-    with suppress(StorageError):  # and the other way round
-        first = _Directions.of(store, dataset, StoredActivations(store.at(coded.place)))
-        second = _Directions.of(store, dataset, activations)
-        if first.family == second.family:
-            neurons = [(row["sae_id"], row["sae_column"]) for row in old]
-            cosine = evaluations.direction_cosine(
-                first.rows(neurons), second.rows([(c.sae_id, c.sae_column) for c in new])
-            )
-    return evaluations.match_hypotheses(correlation, cosine)
-
-
-def _correlation(before: StoredMatrix, now: StoredMatrix, old: Sequence[str], new: Sequence[str]) -> np.ndarray:
-    frames = [matrix.annotations.sort("text_id") for matrix in (before, now)]
-    answers = []
-    for frame, other, keys in ((frames[0], frames[1], old), (frames[1], frames[0], new)):
+) -> np.ndarray:
+    """(old, new) phi of concepts' annotations; NaN where what the last evaluation read is gone or damaged."""
+    try:
+        before = _origin(log, record, StoredMatrix).annotations.sort("text_id")
+    except StorageError:
+        return np.full((len(old), len(new)), np.nan)
+    now, answers = matrix.annotations.sort("text_id"), []
+    for frame, other, keys in ((before, now, old), (now, before, [concept.concept_id for concept in new])):
         shared = frame.join(other, on="text_id", how="semi", maintain_order="left")
         said = (pl.col(key) if key in frame.columns else pl.lit(None) for key in keys)
         answers.append(shared.select(each.cast(pl.Int8).fill_null(-1).alias(str(j)) for j, each in enumerate(said)))
-    return evaluations.annotation_correlation(*(each.to_numpy() for each in answers))
-
-
-@dataclass(frozen=True)
-class _Directions:
-    """Decoders (m, d) by autoencoder, and the embedding set they live in; those of two sets cannot be compared."""
-
-    family: str
-    decoders: Mapping[str, np.ndarray]
-
-    @staticmethod
-    def of(store: ObjectStore, dataset: str, activations: StoredActivations) -> "_Directions":
-        """Those that activations were computed with.
-
-        Raises:
-            StorageError: they are gone or damaged.
-        """
-        read = activations.stored.inputs.upstream
-        embeddings = _read(store, dataset, StoredEmbeddings, read)
-        checkpoints = _read(store, dataset, StoredCheckpoints, read)
-        decoders = {record["sae_id"]: checkpoints.weights(record)["decoder"] for record in checkpoints.records}
-        return _Directions(embeddings.family.set_id, decoders)
-
-    def rows(self, neurons: Sequence[tuple[str, int]]) -> np.ndarray:
-        """(neurons, d) directions of neurons (sae_id, column); NaN for one whose autoencoder is not there."""
-        width = next(iter(self.decoders.values())).shape[1]
-        blank = np.full(width, np.nan, dtype=np.float32)
-        found = [(self.decoders.get(sae_id), column) for sae_id, column in neurons]
-        return np.stack([blank if decoder is None else decoder[column] for decoder, column in found])
-
-
-def _read(store: ObjectStore, dataset: str, kind: type[OutputT], versions: Mapping[str, str]) -> OutputT:
-    found = store.find(kind.asset, versions[kind.asset])
-    if found is None:
-        raise StorageError(f"The `{kind.asset}` of data version {versions[kind.asset][:12]} is gone.")
-    return kind(store.verified(dataset, found))
+    return evaluations.annotation_phi(*(each.to_numpy() for each in answers))
 
 
 def exported_annotations(
@@ -260,7 +198,7 @@ def _row(row: Mapping[str, Any], identities: Mapping[str, Identity]) -> dict[str
     identity = identities.get(row["concept_id"])
     known: dict[str, Any] = {}
     if identity is not None and identity.was is not None:
-        known = {"was": identity.was, "correlation": identity.correlation, "cosine": identity.cosine}
+        known = {"was": identity.was, "phi": identity.phi}
     return {**{name: row[name] for name in _KEPT}, "known_by": known}
 
 
@@ -295,8 +233,7 @@ class TextTrail:
 
     Attributes:
         rows: (file, row from 1) of every observation with the text; empty when the files have changed or are gone.
-        firing: strongest first, at most `MOST_NEURONS`.
-        n_firing: neurons that it fires in all.
+        firing: strongest first, at most `MOST_NEURONS` of the `n_firing` neurons that it fires.
         supports: every hypothesis that a holdout text tests; empty for the other splits, which test none.
     """
 

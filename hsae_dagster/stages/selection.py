@@ -1,27 +1,26 @@
-"""What selection needs to know: covariates, near-copies and other seeds of neurons, features of the ladder."""
+"""What selection needs to know: covariates and other seeds of neurons; features of the ladder."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
 from hsae_dagster.core.concepts.fidelity import column
-from hsae_dagster.core.hypothesis import Hypothesis, NearCopy
+from hsae_dagster.core.hypothesis import Hypothesis
 from hsae_dagster.core.inference import joint_fit
 from hsae_dagster.core.inference.partial_effects import Flag
 from hsae_dagster.core.inference.subgroups import SubgroupEffect, correct, subgroup_effects, turns_round
 from hsae_dagster.core.observations import HoldoutDesign, observation_matrix, pool_codes
 from hsae_dagster.core.selection import variants
 from hsae_dagster.core.selection.methods import Selection, select_neurons
-from hsae_dagster.core.selection.stability import FOUND, Side, found_again
+from hsae_dagster.core.selection.stability import FOUND, found_again
 from hsae_dagster.dataset.rows import levels_of
 from hsae_dagster.dataset.spec import DatasetSpec
 from hsae_dagster.errors import MethodError
 from hsae_dagster.orchestration.stage import Stage
-from hsae_dagster.storage.outputs import StoredActivations, StoredCheckpoints, StoredCorpus, StoredSelection
+from hsae_dagster.storage.outputs import StoredActivations, StoredCheckpoints, StoredCorpus
 
 
 def covariate_selection(
@@ -130,64 +129,11 @@ def observed(features: dict[str, joint_fit.Matrix], text_ids: pl.Series, observa
     )
 
 
-def validation_ladder(
-    stage: Stage, side: Side, corpus: StoredCorpus, activations: StoredActivations, columns: np.ndarray
-) -> dict[str, Any]:
-    """Rungs known before the holdout is opened: fitted on training clusters, scored on validation clusters.
-
-    Validation texts chose when training stopped, and with `saes: auto` the size too, so these values flatter a little;
-    the holdout's do not. JSON-like: `fits`, `floor` (mean and 95th percentile), and `why` nothing could be measured.
-    """
-    settings, task = stage.dataset.spec.inference, stage.dataset.spec.task
-    learn, checked = (side.observations.filter(pl.col("split") == split) for split in ("train", "validation"))
-    if checked["cluster_id"].n_unique() < 2 or learn["cluster_id"].n_unique() < 2:
-        return {"fits": [], "floor": [np.nan, np.nan], "why": "it needs two clusters of training and of validation"}
-    texts = side.texts.filter(pl.col("split").is_in(["train", "validation"]))
-    features = neuron_features(stage, corpus, activations, columns, texts["text_id"], side.half)
-    rows = observed(features, texts["text_id"], learn)
-    held_out = observed(features, texts["text_id"], checked)
-    scorer = joint_fit.Score(task, held_out.clusters, settings.bootstrap, settings.seed)
-    stage.report("ladder: what each step keeps, on validation texts")
-    fits = joint_fit.measure_rungs(rows, held_out, scorer, lambda _: None)
-    fired = np.asarray(held_out.features[joint_fit.FIRED])
-    chance = joint_fit.chance_level(fired, held_out, task, folds=settings.folds, seed=settings.seed)
-    return {"fits": [asdict(fit) for fit in fits], "floor": list(chance), "why": ""}
-
-
-def averaged_record(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The stored ladders of both sides as one; the side that was measured where the other was not."""
-    measured = [record for record in records if record["fits"]]
-    if len(measured) < 2:
-        return measured[0] if measured else records[0]
-    fits, floors = zip(*(read_fits(record) for record in measured), strict=True)
-    return {
-        "fits": [asdict(fit) for fit in joint_fit.averaged(fits)],
-        "floor": list(joint_fit.averaged_floor(floors)),
-        "why": "",
-    }
-
-
-def read_fits(record: dict[str, Any]) -> tuple[tuple[joint_fit.Fit, ...], tuple[float, float]]:
-    """Fits and floor of a stored ladder; what JSON holds as null is not a number."""
-
-    def known(value: Any) -> Any:
-        return np.nan if value is None else value
-
-    fits = tuple(joint_fit.Fit(**{key: known(value) for key, value in fit.items()}) for fit in record["fits"])
-    low, high = (known(value) for value in record["floor"])
-    return fits, (low, high)
-
-
 @dataclass(frozen=True)
 class Training:
-    """What neurons are selected on.
+    """What neurons are selected on: (n, m) activations, labels (n,) and clusters (n,) of training observations.
 
-    Attributes:
-        observed: (n, m) activations of training observations.
-        label: (n,).
-        clusters: (n,) keys.
-        on_texts: (t, m) activations of training texts.
-        text_ids: (t,) their keys, ascending.
+    And of their texts, in ascending order of keys: (t, m) activations.
     """
 
     observed: sp.csr_matrix
@@ -199,10 +145,9 @@ class Training:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A selection, near-copies and columns left out for it, and how well other seeds find each column."""
+    """A selection, columns left out for it, and how well other seeds find each column."""
 
     selection: Selection
-    members: tuple[variants.Member, ...]
     notes: tuple[str, ...]
     seeds: pl.DataFrame
     left_out: tuple[int, ...]
@@ -221,7 +166,7 @@ def seed_table(best: list[np.ndarray], columns: int) -> pl.DataFrame:
 
 
 def choose_neurons(stage: Stage, corpus: StoredCorpus, checkpoints: StoredCheckpoints, training: Training) -> Chosen:
-    """Select as the dataset asks: plainly, distinct neurons only, or only those that other seeds or clusters bear out.
+    """Select as the dataset asks: plainly, or only neurons that other seeds or clusters bear out.
 
     Raises:
         MethodError: too few neurons are left to select from.
@@ -235,28 +180,16 @@ def choose_neurons(stage: Stage, corpus: StoredCorpus, checkpoints: StoredCheckp
     if across is not None:
         notes += filter(None, [across.note()])
         left_out = sorted({*left_out, *np.flatnonzero(~across.holds).tolist()})
-    found = _select(stage, checkpoints, training, left_out, fewer=across is not None)
-    return Chosen(found.selection, found.members, (*notes, *found.notes), seeds, tuple(left_out))
-
-
-def _select(
-    stage: Stage, checkpoints: StoredCheckpoints, training: Training, left_out: list[int], *, fewer: bool
-) -> variants.DistinctSelection:
-    spec = stage.dataset.spec.selection
-    task = "regression" if stage.dataset.spec.task == "regression" else "classification"
-    how: dict[str, Any] = {"method": spec.method, "task": task, "without": left_out, "fewer": fewer}
-    if spec.distinct is None:
-        plain = select_neurons(training.observed, training.label, spec.n, **how)
-        return variants.DistinctSelection(plain, (), ())
-    return variants.select_distinct(
+    selection = select_neurons(
         training.observed,
         training.label,
-        spec.n,
-        activations=training.on_texts,
-        directions=np.concatenate([checkpoints.weights(r)["decoder"] for r in checkpoints.records]).astype(np.float64),
-        limits=variants.Limits(**spec.distinct.model_dump()),
-        **how,
+        spec.selection.n,
+        method=spec.selection.method,
+        task="regression" if spec.task == "regression" else "classification",
+        without=left_out,
+        fewer=across is not None,
     )
+    return Chosen(selection, tuple(notes), seeds, tuple(left_out))
 
 
 def _unmatched(stage: Stage, seeds: pl.DataFrame) -> list[int]:
@@ -285,27 +218,6 @@ def _across(stage: Stage, training: Training) -> variants.Across | None:
     if not wanted:
         return None
     return variants.across_clusters(training.observed, training.label, training.clusters, np.random.default_rng(0))
-
-
-def family_frame(members: tuple[variants.Member, ...]) -> pl.DataFrame:
-    """One row per near-copy: column of the kept neuron, its own, correlation, cosine."""
-    schema = {"kept": pl.Int64, "left_out": pl.Int64, "correlation": pl.Float64, "cosine": pl.Float64}
-    return pl.DataFrame([asdict(member) for member in members], schema=schema)
-
-
-def read_families(
-    selected: StoredSelection, activations: StoredActivations
-) -> dict[tuple[str, int], tuple[NearCopy, ...]]:
-    """Near-copies that a selected neuron stands for, by the half that selected it and its column, most alike first."""
-    places = activations.columns.select("column", "sae_id", "sae_column")
-    members = selected.families.join(places, left_on="left_out", right_on="column", how="left", maintain_order="left")
-    alike = pl.max_horizontal(pl.col("correlation").abs(), "cosine")
-    found: dict[tuple[str, int], tuple[NearCopy, ...]] = {}
-    for row in members.sort(alike, descending=True, maintain_order=True).iter_rows(named=True):
-        copy = NearCopy(row["sae_id"], row["sae_column"], row["correlation"], row["cosine"])
-        key = (row["half"], row["kept"])
-        found[key] = (*found.get(key, ()), copy)
-    return found
 
 
 def _seeds(stage: Stage, corpus: StoredCorpus, checkpoints: StoredCheckpoints, training: Training) -> pl.DataFrame:

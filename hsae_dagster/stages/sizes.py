@@ -173,16 +173,10 @@ class _Coded:
 
 @dataclass(frozen=True)
 class _Judge:
-    """What candidates are judged by, the same for all of them.
+    """What candidates are judged by, the same for all of them: labelled observations of training and validation.
 
-    Attributes:
-        lessons: what they learned from.
-        observations: of training and validation clusters, labelled.
-        learned: the same as the choice of claims reads them.
-        units: of their texts.
-        ready: candidate claims of texts alone, by their source.
-        vocabulary: terms; the outcome of validation observations had no part in them.
-        limits: of the claims.
+    `learned` are these as the choice of claims reads them, `ready` candidates of texts alone, by their source. The
+    outcome of validation observations had no part in the vocabulary.
     """
 
     lessons: Lessons

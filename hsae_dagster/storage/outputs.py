@@ -380,13 +380,11 @@ class StrongestUnits:
 
 
 class StoredSelection(Output):
-    """Neurons by rank, those that each stands for, how they were selected, and the ladder on validation texts."""
+    """Neurons by rank, and how they were selected."""
 
     asset = "selected_neurons"
     neurons = _table("neurons.parquet", {"rank column": pl.Int64, "score": pl.Float64, "sae_id half": pl.String})
-    families = _table("families.parquet", {"kept left_out": pl.Int64, "half": pl.String})
     summary = _json("selection.json")
-    ladder = _json("_ladder.json")
     shown = neurons.name
 
     def columns(self, half: str) -> list[int]:

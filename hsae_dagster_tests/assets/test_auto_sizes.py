@@ -108,14 +108,6 @@ def test_another_number_of_claims_wanted_is_another_choice(copied: Workspace) ->
     assert second.metadata["reused"].value is False
 
 
-def test_a_share_of_the_neurons_can_be_guided_where_a_dataset_lists_it(copied: Workspace) -> None:
-    redeclare(copied, "ratings", [{"m": 16, "k": 4, "label_weight": 1.0, "head_neurons": 5, "max_epochs": 8}])
-    run = copied.run("ratings")
-    assert run.success, run.failures
-    page = copied.current("ratings", "evaluation_report").file("_report.html").read_text(encoding="utf-8")
-    assert "from 5 of 16 neurons, while the others only reconstruct" in page
-
-
 def test_the_rule_of_thumb_of_the_reference(copied: Workspace) -> None:
     redeclare(copied, "ratings", "reference")
     assert copied.run("ratings", upto="sae_checkpoints").success

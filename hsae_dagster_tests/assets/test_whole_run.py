@@ -19,14 +19,14 @@ FIGURES = {
     "corpus": {"outcome"},
     "sae_checkpoints": {"loss", "course"},
     "activations": {"firing rates"},
-    "selected_neurons": {"path", "fit ladder"},
+    "selected_neurons": {"path"},
     "annotation_matrix": {"prevalence"},
     "evaluation_report": {"effects", "fit ladder"},
 }
 TABLES = {
     "corpus": {"splits"},
     "sae_checkpoints": {"autoencoders"},
-    "selected_neurons": {"neurons", "joint fit on validation texts"},
+    "selected_neurons": {"neurons"},
     "interpretations": {"claims"},
     "evaluation_report": {"hypotheses", "joint fit"},
 }

@@ -1,11 +1,17 @@
-"""The reference's autoencoder (hypothesaes 2.0.1) with our weights."""
+"""The reference's autoencoder (hypothesaes 2.0.1) with our weights, and our codes as it has them: dense."""
 
 from typing import Any
 
 import torch
 
-from hsae_dagster.core.sae.model import SAEConfig, SparseAutoencoder
+from hsae_dagster.core.sae.model import BatchCodes, SAEConfig, SparseAutoencoder
 from hsae_dagster_tests.core.reference import load_reference_module
+
+
+def dense_of(codes: BatchCodes) -> torch.Tensor:
+    """(n_rows, m), differentiable."""
+    dense = codes.values.new_zeros(codes.entries.n_rows, codes.entries.n_columns)
+    return dense.index_put((codes.entries.rows, codes.entries.columns), codes.values)
 
 
 def twin(sae: SparseAutoencoder, config: SAEConfig) -> Any:

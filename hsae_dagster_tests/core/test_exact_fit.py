@@ -8,7 +8,6 @@ import pytest
 from scipy import stats
 
 from hsae_dagster.core.inference.effects import exact_fit_p, separation, test_hypotheses
-from hsae_dagster.core.inference.partial_effects import flag_name
 from hsae_dagster_tests.core.simulated_designs import make_design, with_column
 
 
@@ -22,7 +21,7 @@ def labels_of_authors(with_it, without, texts=20):
 def test_an_author_per_class_is_no_evidence_however_many_texts():
     (alone,) = test_hypotheses(labels_of_authors(1, 1, texts=500))
     assert np.isnan(alone.separation.p_value)
-    assert flag_name(alone.flags[0]) == "one cluster"
+    assert alone.flags[0].name == "one cluster"
 
 
 def test_a_perfect_fit_of_few_clusters_is_as_likely_as_its_arrangements():
@@ -51,17 +50,18 @@ def test_a_concept_of_one_cluster_is_not_tested_on_either_side():
     two = (np.isin(author, [3, 4]) & (rng.random(1000) < 0.8)).astype(float)
     design = make_design(np.column_stack([one, 1 - one, two]), outcome, author, task="regression")
     having, lacking, both = test_hypotheses(design)
-    assert "have the concept belong to one cluster" in having.flags[0]
-    assert "lack the concept belong to one cluster" in lacking.flags[0]
+    assert "have the concept belong to one cluster" in having.flags[0].sentence
+    assert "lack the concept belong to one cluster" in lacking.flags[0].sentence
     assert np.isfinite(both.separation.p_value)
     pairs = make_design(one, rng.random(1000) < 0.5, author, task="pairwise")
-    assert flag_name(test_hypotheses(pairs)[0].flags[0]) == "one cluster"
+    assert test_hypotheses(pairs)[0].flags[0].name == "one cluster"
 
 
 def test_a_cluster_with_most_of_the_texts_is_a_doubt():
     rng = np.random.default_rng(1)
     author = np.r_[np.zeros(300), np.repeat(np.arange(1, 31), 10)]
     design = make_design(rng.random(600) < 0.3, rng.normal(size=600), author, task="regression")
-    assert "dominant cluster" in map(flag_name, test_hypotheses(design)[0].flags)
+    assert "dominant cluster" in {flag.name for flag in test_hypotheses(design)[0].flags}
     even = make_design(design.concepts, design.outcome, np.arange(600) // 10, task="regression")
-    assert "dominant cluster" not in map(flag_name, test_hypotheses(with_column(even, rng.random(600) < 0.3))[0].flags)
+    (spread,) = test_hypotheses(with_column(even, rng.random(600) < 0.3))[:1]
+    assert "dominant cluster" not in {flag.name for flag in spread.flags}

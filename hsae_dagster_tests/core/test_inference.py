@@ -47,8 +47,8 @@ def test_counts_prevalence_and_missing_flag():
     assert (found.n, found.n_with) == (510, int(judged.sum()))
     assert found.prevalence == pytest.approx(judged.mean())
     assert found.n_clusters == len(np.unique(design.clusters[90:]))
-    assert "15% of its annotations are missing" in found.flags
-    assert not any("missing" in flag for flag in test_hypotheses(design)[1].flags)
+    assert "15% of its annotations are missing" in [flag.sentence for flag in found.flags]
+    assert not any("missing" in flag.sentence for flag in test_hypotheses(design)[1].flags)
 
 
 # Invariances.
@@ -98,20 +98,20 @@ def test_units_of_controls_and_of_the_outcome():
 def test_untestable_concepts_say_why_and_are_no_part_of_the_family():
     design = with_column(small_design(10), np.r_[np.ones(5), np.zeros(595)])
     found = test_hypotheses(design)
-    assert found[0].flags[0].startswith("only 5 holdout observations have the concept")
+    assert found[0].flags[0].sentence.startswith("only 5 holdout observations have the concept")
     assert np.isnan(found[0].separation.p_value)
     p = np.array([test.separation.p_value for test in found])
     np.testing.assert_allclose(holm(p)[1:], multipletests(p[1:], method="holm")[1])
     lacking = test_hypotheses(with_column(small_design(10), np.r_[np.zeros(5), np.ones(595)]))[0]
-    assert lacking.flags[0].startswith("only 5 holdout observations lack the concept")
+    assert lacking.flags[0].sentence.startswith("only 5 holdout observations lack the concept")
 
 
 def test_one_cluster_and_one_outcome_are_named():
     design = small_design(11)
     alone = make_design(design.concepts, design.outcome, np.zeros(600))
-    assert "one cluster" in test_hypotheses(alone)[0].flags[0]
+    assert test_hypotheses(alone)[0].flags[0].name == "one cluster"
     same = make_design(design.concepts, np.ones(600))
-    assert "same outcome" in test_hypotheses(same)[0].flags[0]
+    assert "same outcome" in test_hypotheses(same)[0].flags[0].sentence
 
 
 def test_few_clusters_with_the_concept_are_flagged_and_weigh_little():
@@ -120,7 +120,7 @@ def test_few_clusters_with_the_concept_are_flagged_and_weigh_little():
     concept = np.isin(author, [0, 1, 2]) & (rng.random(600) < 0.9)
     label = np.where(np.arange(60) < 3, 1.0, np.arange(60) % 2)[author]
     found = test_hypotheses(make_design(concept, label, author))[0]
-    assert any("degrees of freedom" in flag for flag in found.flags)
+    assert any("degrees of freedom" in flag.sentence for flag in found.flags)
     naive = sm.OLS(label, np.column_stack([concept, np.ones(600)])).fit(
         cov_type="cluster", cov_kwds={"groups": author}, use_t=True
     )
@@ -166,9 +166,8 @@ def test_a_concept_that_nearly_one_cluster_alone_has_is_not_tested():
     h, y = (clusters <= 1).astype(float), rng.normal(size=len(clusters))
     (found,) = test_hypotheses(make_design(h, y, clusters, task="regression"))
     assert np.isnan(found.separation.p_value)
-    assert found.flags[
-        0
-    ] == "95% of the holdout observations that have the concept belong to one cluster, so nothing can " + (
+    assert found.flags[0].sentence == (
+        "95% of the holdout observations that have the concept belong to one cluster, so nothing can "
         "be said about others"
     )
     (found,) = test_hypotheses(make_design((clusters <= 20).astype(float), y, clusters, task="regression"))

@@ -1,9 +1,8 @@
 """The grid of sizes."""
 
-import numpy as np
 import pytest
 
-from hsae_dagster.core.sae.sizes import Size, batch_size, grid, passes, redundancy, reference_size
+from hsae_dagster.core.sae.sizes import Size, batch_size, grid, passes, reference_size
 
 
 @pytest.mark.parametrize(
@@ -38,16 +37,6 @@ def test_larger_sizes_come_with_more_units() -> None:
 @pytest.mark.parametrize(("n_units", "expected"), [(40, 32), (1000, 128), (5689, 512), (10**6, 512)])
 def test_small_data_is_trained_in_small_batches(n_units: int, expected: int) -> None:
     assert batch_size(n_units) == expected
-
-
-def test_redundancy_is_the_mean_absolute_correlation() -> None:
-    rng = np.random.default_rng(0)
-    dense = rng.normal(size=(200, 4))
-    dense[:, 3] = -dense[:, 0]
-    wanted = np.abs(np.corrcoef(dense.T))[~np.eye(4, dtype=bool)].mean()
-    assert redundancy(dense) == pytest.approx(wanted)
-    assert redundancy(np.column_stack([dense[:, 0], np.ones(200)])) == 0.0
-    assert redundancy(dense[:, :1]) == 0.0
 
 
 @pytest.mark.parametrize(("n_units", "expected"), [(1, 60), (20_000, 60), (40_000, 30), (80_000, 15), (10**7, 5)])

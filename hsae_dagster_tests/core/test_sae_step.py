@@ -19,7 +19,7 @@ from hsae_dagster.core.sae.training import (
 )
 from hsae_dagster.errors import MethodError
 from hsae_dagster_tests.core.reference import load_reference_module, record
-from hsae_dagster_tests.core.reference_sae import twin
+from hsae_dagster_tests.core.reference_sae import dense_of, twin
 
 
 def made(config: SAEConfig, seed: int = 0, d: int = 10, n: int = 64) -> tuple[SparseAutoencoder, torch.Tensor]:
@@ -51,10 +51,10 @@ def test_any_product_with_the_codes_has_the_gradients_of_the_dense_one(
     sae, x = made(SAEConfig(m=24, k=4, prefixes=prefixes, batch_topk=batch_topk))
     head = nn.Parameter(torch.randn(24, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
     codes = sae.encode_batch(x).codes
-    kept = codes.to_dense().detach() > 0
+    kept = dense_of(codes).detach() > 0
     assert kept.sum() <= 4 * len(x)
     dense = ((x - sae.input_bias) @ sae.encoder.T + sae.neuron_bias).relu() * kept
-    torch.testing.assert_close(codes.to_dense(), dense, rtol=0, atol=1e-12)
+    torch.testing.assert_close(dense_of(codes), dense, rtol=0, atol=1e-12)
     wanted = [head, sae.encoder, sae.neuron_bias, sae.input_bias]
     ours = torch.autograd.grad(codes.decode(head).sin().sum(), wanted)
     theirs = torch.autograd.grad((dense @ head).sin().sum(), wanted)
@@ -67,7 +67,7 @@ def test_the_module_in_float32_agrees_with_the_reference_to_a_hundred_thousandth
     sae, x = made(config, d=96, n=300)
     reference = twin(sae, config).float().eval()
     activations = reference(x.float())[1]["activations"]
-    ours = sae.float().encode(x.float()).to_dense()
+    ours = dense_of(sae.float().encode(x.float()))
     torch.testing.assert_close(ours, activations, rtol=0, atol=1e-5)
     record("activations, float32", ours.detach(), activations.detach())
 
@@ -90,7 +90,7 @@ def test_without_any_spread_errors_are_relative_to_predicting_zero(rows: int, dt
     assert float(normalised_mse(torch.zeros_like(same), same)) == pytest.approx(1.0, rel=1e-6)
     assert float(spread(torch.zeros_like(same))) == 1.0
     sae = made(SAEConfig(m=6, k=2), d=3)[0].to(dtype)
-    loss = training_loss(sae, same, sae.encode_batch(same)).total
+    loss = training_loss(sae, same, sae.encode_batch(same))
     loss.backward()
     assert torch.isfinite(loss)
     assert all(torch.isfinite(p.grad).all() for p in sae.parameters() if p.grad is not None)
@@ -101,17 +101,18 @@ def test_a_bias_far_from_the_data_does_not_change_the_normalisation() -> None:
     with torch.no_grad():
         sae.input_bias += 100.0
     expected = normalised_mse(sae.encode_batch(x).codes.decode(sae.decoder) + sae.input_bias, x)
-    assert float(training_loss(sae, x, sae.encode_batch(x)).full) == pytest.approx(float(expected.detach()), rel=1e-10)
+    assert float(training_loss(sae, x, sae.encode_batch(x))) == pytest.approx(float(expected.detach()), rel=1e-10)
 
 
 def test_the_auxiliary_term_is_there_only_for_dead_neurons_and_pushes_them_alone() -> None:
     sae, x = made(SAEConfig(m=24, k=2))
     encoded = sae.encode_batch(x)
-    assert training_loss(sae, x, encoded, torch.empty(0, dtype=torch.long)).auxiliary is None
-    terms = training_loss(sae, x, sae.encode_batch(x), torch.tensor([3, 17]))
-    assert terms.auxiliary is not None
-    (of_bias,) = torch.autograd.grad(terms.auxiliary, [sae.neuron_bias])
-    assert of_bias.nonzero().flatten().tolist() == [3, 17]
+    alone = training_loss(sae, x, encoded)
+    assert training_loss(sae, x, encoded, torch.empty(0, dtype=torch.long)) == alone
+    both = training_loss(sae, x, sae.encode_batch(x), torch.tensor([3, 17]))
+    assert both > alone
+    (of_all,), (of_plain,) = (torch.autograd.grad(loss, [sae.neuron_bias]) for loss in (both, alone))
+    assert (of_all - of_plain).nonzero().flatten().tolist() == [3, 17]
 
 
 def test_the_largest_of_many_values_are_exact_even_where_the_sample_misleads() -> None:

@@ -10,8 +10,9 @@ from hsae_dagster.core.hypothesis import Evidence, Example, Hypothesis, activati
 from hsae_dagster.core.inference.cluster_robust import NO_EFFECT_ESTIMATED, Effect
 from hsae_dagster.core.inference.effects import HypothesisTest
 from hsae_dagster.core.inference.joint_fit import Fit
+from hsae_dagster.core.inference.partial_effects import Flag
 from hsae_dagster.core.inference.plan import Look
-from hsae_dagster.report.content import Guided, ReportContent, SplitCount
+from hsae_dagster.report.content import ReportContent, SplitCount
 
 OUTCOMES = {
     "regression": "mean rating (−4 to 4)",
@@ -63,7 +64,7 @@ def make_hypothesis(
     badge: str = "confirmed",
     reason: str = "Holm-corrected p = 0.004 is below 0.05 on texts never tested on before",
     text: str | None = None,
-    flags: tuple[str, ...] = (),
+    flags: tuple[Flag, ...] = (),
     fidelity: Fidelity | None = None,
 ) -> Hypothesis:
     rng = np.random.default_rng(position)
@@ -124,7 +125,7 @@ def make_hypotheses(n: int, task: str = "regression") -> tuple[Hypothesis, ...]:
         effect = make_effect(sign * scale * 1.1 * 0.86**k, scale * (0.15 if k < 15 else 0.3))
         if badges[k] == "invalid":
             effect = NO_EFFECT_ESTIMATED
-        flags = ("separation and partial effect have opposite signs",) if k == 2 else ()
+        flags = (Flag("sign conflict", "separation and partial effect have opposite signs"),) if k == 2 else ()
         reason = "only 12 holdout observations have the concept (at least 20 are needed)"
         kwargs = {"reason": reason, "fidelity": make_fidelity(0.0)} if badges[k] == "invalid" else {}
         made.append(make_hypothesis(k, task=task, badge=badges[k], effect=effect, flags=flags, **kwargs))  # type: ignore[arg-type]
@@ -170,7 +171,7 @@ def make_content(
         "unreadable": ((14, "5ae0" * 4, 51, "no chosen claim covers much of it"),),
         "fits": make_fits(task),
         "floor": floor,
-        "guidance": {"5ae0" * 4: Guided(0.1, 64, 64)},
+        "guidance": {"5ae0" * 4: 0.1},
         "alpha": 0.05,
         "look": Look(number=1, plan="0f1e2d3c", frozen_before=True, earlier={}),
         "bonferroni": 14,

@@ -1,13 +1,12 @@
 """The ladder in words: every loss has its own remedy, and nothing is blamed without a measurement."""
 
-import dataclasses
 import math
 
 import pytest
 
 from hsae_dagster.core.inference.joint_fit import RUNGS, read_ladder
 from hsae_dagster.report.cards import card_markdown
-from hsae_dagster.report.content import Guided, SizeChoice
+from hsae_dagster.report.content import SizeChoice
 from hsae_dagster.report.page import ladder_sentences, render_report
 from hsae_dagster_tests.core.test_ladder import fits, losing_most
 from hsae_dagster_tests.report.make_content import make_content, make_hypotheses
@@ -50,15 +49,10 @@ def test_page_and_cards_say_whether_neurons_were_guided():
     card = card_markdown(guided.hypotheses[0], guided)
     assert r"from the texts and the outcome of training texts \(label weight 0.1\)" in card
     assert "with weight 0.1, to predict the outcome of the training texts" in render_report(guided)
-    plain = make_content(hypotheses=guided.hypotheses, guidance={"5ae0" * 4: Guided(0.0, 64, 64)})
+    plain = make_content(hypotheses=guided.hypotheses, guidance={"5ae0" * 4: 0.0})
     assert "| Neuron learned | from the texts alone |" in card_markdown(plain.hypotheses[0], plain)
     assert "never saw the outcome" in render_report(plain)
-    few = make_content(hypotheses=guided.hypotheses, guidance={"5ae0" * 4: Guided(0.4, 8, 64)})
-    inside, beside = (dataclasses.replace(few.hypotheses[0], sae_column=column) for column in (7, 8))
-    assert r"\(label weight 0.4\), as 8 of 64 neurons were" in card_markdown(inside, few)
-    assert "from the texts alone; 8 of 64 neurons also from the outcome" in card_markdown(beside, few)
-    assert "from 8 of 64 neurons, while the others only reconstruct" in render_report(few)
-    both = {"5ae0" * 4: Guided(0.0, 64, 64), "other": Guided(0.3, 64, 64)}
+    both = {"5ae0" * 4: 0.0, "other": 0.3}
     mixed = make_content(hypotheses=guided.hypotheses, guidance=both)
     assert "each card says whether its own" in render_report(mixed)
     assert "| Neuron learned | from the texts alone |" in card_markdown(mixed.hypotheses[0], mixed)

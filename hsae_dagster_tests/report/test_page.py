@@ -10,6 +10,7 @@ from hsae_dagster.cli.run import columns
 from hsae_dagster.core.hypothesis import Evidence, Example, Twin
 from hsae_dagster.core.inference.cluster_robust import NO_EFFECT_ESTIMATED
 from hsae_dagster.core.inference.joint_fit import Fit
+from hsae_dagster.core.inference.partial_effects import Flag
 from hsae_dagster.core.inference.plan import Look
 from hsae_dagster.core.selection.stability import NegativeControl
 from hsae_dagster.report.cards import card_markdown, escape_markdown, facts, hypotheses_table
@@ -30,6 +31,7 @@ EVIL = (
     "<script>alert(1)</script> ![x](javascript:alert(2)) <img src=x onerror=y> \"'> $\\frac{a}{b}$ | "
     "{{ 7*7 }} \x00\ud800"
 )
+OWN_PICTURE = re.compile("data:image/png;base64,[A-Za-z0-9+/=]+")
 VOID = {"meta", "link", "br", "hr", "img", "input", "circle", "line", "path", "use", "rect"}
 
 
@@ -43,7 +45,9 @@ class Page(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
+        # A picture that lies in the page itself is none that a text could have brought.
+        own = tag == "img" and OWN_PICTURE.fullmatch(dict(attrs).get("src") or "")
+        self.tags.append(("own picture" if own else tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
 
@@ -62,7 +66,7 @@ class Page(HTMLParser):
 
 
 def evil_content(task="regression"):
-    bad = make_hypothesis(0, task=task, claim=EVIL, reason=EVIL, text=EVIL, flags=(EVIL,))
+    bad = make_hypothesis(0, task=task, claim=EVIL, reason=EVIL, text=EVIL, flags=(Flag("collinear", EVIL),))
     bad = dataclasses.replace(bad, hypothesis_id=EVIL, concept_id=EVIL, sae_id=EVIL, title=EVIL)
     fits = (Fit("embeddings", "R2", 0.4, 0.3, 0.5, "trained"), Fit(EVIL, "R2", 0.2, 0.1, 0.3, EVIL))
     return make_content(
@@ -99,7 +103,10 @@ def test_markup_in_texts_shows_as_text(task):
 
 def test_the_page_asks_for_nothing_and_runs_nothing(html):
     page = Page(html)
-    for _, attrs in page.tags:
+    for tag, attrs in page.tags:
+        if tag == "own picture":
+            assert attrs["alt"] == "", "the words beside it say the same"
+            continue
         for name in ("href", "src", "xlink:href", "srcset", "action", "data"):
             assert attrs.get(name, "#").startswith("#"), attrs
     assert "@import" not in html and not re.search(r"url\((?!#)", html)
@@ -381,33 +388,6 @@ def test_the_headline_says_when_plain_words_predict_more():
     assert "Plain words" not in headline(make_content(fits=without))
     worse = tuple(dataclasses.replace(f, value=0.1) if f.name == "words (TF-IDF)" else f for f in content.fits)
     assert "Plain words" not in headline(make_content(fits=worse))
-
-
-@pytest.mark.parametrize(
-    ("shares", "said"),
-    [
-        (
-            (0.7, 0.7, 0.7),
-            "Each of the 3 keeps its direction with all other claims held constant, by its 95 % interval.",
-        ),
-        ((0.7, 0.01, -0.7), "Of the 3, 1 keeps its direction"),
-        ((0.7, 0.7, None), "Of the 3, 2 keep their direction"),
-        ((0.01, None, -0.7), "Of the 3, none keep their direction"),
-        ((0.7,), None),
-    ],
-)
-def test_the_headline_says_how_many_confirmed_claims_stand_beside_the_others(shares, said):
-    hypotheses = []
-    for k, share in enumerate(shares):
-        made = make_hypothesis(k)
-        size = made.test.separation.estimate
-        partial = NO_EFFECT_ESTIMATED if share is None else make_effect(size * share, abs(size) * 0.1)
-        hypotheses.append(
-            dataclasses.replace(made, badge="confirmed", test=dataclasses.replace(made.test, partial=partial))
-        )
-    content = make_content(hypotheses=tuple(hypotheses))
-    assert ("direction with all other claims" in headline(content)) == (said is not None)
-    assert said is None or said in headline(content)
 
 
 def test_the_headline_claims_no_more_than_was_checked():

@@ -21,7 +21,6 @@ from hsae_dagster.storage.objects import StageInputs, StoredObject
 from hsae_dagster.storage.outputs import Output, StoredActivations, StoredInterpretations, StoredSelection
 
 NEURONS = pl.DataFrame({"rank": [0], "column": [3], "score": [0.5], "sae_id": ["s"], "half": [""]})
-FAMILIES = pl.DataFrame({"kept": [3], "left_out": [4], "half": [""]})
 
 
 def stored(folder: Path, kind: type[Output]) -> StoredObject:
@@ -36,7 +35,7 @@ def fidelity(**known: object) -> Fidelity:
 
 
 def write_selection(folder: Path, neurons: pl.DataFrame = NEURONS) -> StoredSelection:
-    StoredSelection.write(folder, neurons=neurons, families=FAMILIES, summary={"method": "lasso"}, ladder={})
+    StoredSelection.write(folder, neurons=neurons, summary={"method": "lasso"})
     return StoredSelection(stored(folder, StoredSelection))
 
 
@@ -45,9 +44,9 @@ def test_a_file_is_read_when_it_is_asked_for_and_once(tmp_path: Path) -> None:
     assert selection.columns("") == [3]
     (tmp_path / "neurons.parquet").unlink()
     assert selection.columns("") == [3] and selection.columns("a") == []
-    (tmp_path / "families.parquet").unlink()
-    with pytest.raises(StorageError, match=r"families\.parquet is not what this version reads of `selected_neurons`"):
-        _ = selection.families
+    (tmp_path / "selection.json").unlink()
+    with pytest.raises(StorageError, match=r"selection\.json is not what this version reads of `selected_neurons`"):
+        _ = selection.summary
 
 
 @pytest.mark.parametrize(
@@ -70,9 +69,9 @@ def test_a_table_of_another_schema_is_neither_written_nor_read(tmp_path: Path, f
 
 def test_a_result_is_written_whole_and_holds_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="`selected_neurons` is made of"):
-        StoredSelection.write(tmp_path, neurons=NEURONS, families=FAMILIES, summary={})
+        StoredSelection.write(tmp_path, neurons=NEURONS)
     with pytest.raises(TypeError, match="`selected_neurons` is made of"):
-        StoredSelection.write(tmp_path, neurons=NEURONS, families=FAMILIES, summary={}, ladder={}, other=1)
+        StoredSelection.write(tmp_path, neurons=NEURONS, summary={}, other=1)
     StoredInterpretations.write(tmp_path, concepts=[], seen={}, incomplete=None)
     assert {path.name for path in tmp_path.iterdir()} == {"concepts.json", "seen.json"}
     assert StoredInterpretations(stored(tmp_path, StoredInterpretations)).choice is None

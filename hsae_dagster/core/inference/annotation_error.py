@@ -14,16 +14,13 @@ MIN_GOLD = 10
 
 @dataclass(frozen=True)
 class Corrected:
-    """One effect with and without correction.
+    """One effect from the gold sample alone and corrected (predict-then-debias).
 
     Attributes:
-        gold_only: from the gold sample alone.
-        corrected: predict-then-debias.
         omega: weight of the judge's labels; 0 means that they do not help.
         n_gold: texts labelled by people.
         sensitivity: share of texts with the concept (by people) that the judge says yes to, at natural prevalence.
-        false_positive_rate: share of texts without it that the judge says yes to.
-        kappa: Cohen's kappa of judge and people at natural prevalence.
+        false_positive_rate: the same of texts without it; `kappa` is Cohen's, at natural prevalence, too.
         note: why there is no estimate, or empty.
     """
 
@@ -61,13 +58,8 @@ def draw_gold(
     """Texts to be labelled by people for one concept: half judged yes, a quarter near misses, a quarter other noes.
 
     Near misses are the texts judged no on which the neuron fires hardest, a tenth of all noes. Where a stratum has too
-    few texts, the others get its share.
-
-    Args:
-        answers: (n,) int8: 1 yes, 0 no, -1 missing (never drawn).
-        size: texts to draw.
-        rng: of the draw.
-        activation: (n,) of the concept's neuron; None for a concept without one, whose noes are one stratum.
+    few texts, the others get its share. Answers are (n,) int8: 1 yes, 0 no, -1 missing (never drawn); without the
+    activation (n,) of a neuron, noes are one stratum.
 
     Returns:
         Positions, ascending (int64), and the probability that each had of being drawn.
@@ -107,20 +99,12 @@ def post_stratified(answers: np.ndarray, labelled: np.ndarray) -> np.ndarray:
 
 
 def corrected_separation(
-    judged: np.ndarray,
-    outcome: np.ndarray,
-    clusters: np.ndarray,
-    gold: np.ndarray,
-    probability: np.ndarray,
+    judged: np.ndarray, outcome: np.ndarray, clusters: np.ndarray, gold: np.ndarray, probability: np.ndarray
 ) -> Corrected:
     """Predict-then-debias for the difference in mean outcome (texts, not pairs).
 
-    Args:
-        judged: (n,) 1 or 0 by the judge, no missing ones.
-        outcome: (n,).
-        clusters: (n,) keys.
-        gold: (n,) 1 or 0 by people, NaN where nobody labelled.
-        probability: (n,) that a text was drawn for labelling; read where there is a label.
+    All are (n,): 1 or 0 by the judge, none missing; outcomes; keys of clusters; 1 or 0 by people, NaN where nobody
+    labelled; and the probability that a text was drawn for labelling, read where there is a label.
 
     Raises:
         MethodError: a labelled text with a probability outside (0, 1].
@@ -262,12 +246,8 @@ def draw_sample(scores: np.ndarray, size: int, rng: np.random.Generator) -> Samp
     """Draw half of the sample among the texts with the highest scores of some concept, half among the rest.
 
     A rare concept is found among texts that fire its neuron; a sample by chance alone would hardly have it. Each
-    concept has as many of the highest as there are places for it, so that about every second of them is drawn.
-
-    Args:
-        scores: (n, c) of texts by concept, such as the activations of the concepts' neurons; c may be 0.
-        size: texts to draw; all, where there are no more.
-        rng: of the draw.
+    concept has as many of the highest as there are places for it, so that about every second of them is drawn. Scores
+    (n, c) are of texts by concept, such as the activations of the concepts' neurons; c may be 0.
     """
     n, concepts = scores.shape
     if size >= n:
@@ -285,14 +265,8 @@ def probe_labels(
 ) -> np.ndarray:
     """Labels (n,) float64 0 or 1 of every text by a probe that never saw an answer of its own cluster.
 
-    Where all answers are alike there is nothing to learn, and they are every text's label.
-
-    Args:
-        vectors: (n, d) of unit length, perhaps with further columns of their size.
-        clusters: (n,) keys.
-        sample: texts that were judged.
-        answers: (rows of the sample) 1 or 0.
-        rng: assigns clusters to folds.
+    Where all answers are alike there is nothing to learn, and they are every text's label. Vectors (n, d) are of unit
+    length, perhaps with further columns of their size, keys of clusters (n,), answers (rows of the sample) 1 or 0.
     """
     if not len(answers) or np.ptp(answers) == 0:
         return np.full(len(vectors), float(answers[0]) if len(answers) else 0.0)

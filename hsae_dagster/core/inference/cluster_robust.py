@@ -12,15 +12,10 @@ import numpy as np
 
 
 def sharing_variance(scores: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """Sum over pairs of rows that share a unit of the products of their scores.
+    """(k,) sums over pairs of rows that share a unit of the products of their scores (n, k).
 
-    Args:
-        scores: (n, k) float64.
-        units: (n, u) int64 of a few units per row, numbered so that no number names two units; a row may name
-            a unit twice.
-
-    Returns:
-        (k,) float64; at least the sum of squared scores, below which few units may push the estimate.
+    Units (n, u) int64 are a few per row, numbered so that no number names two; a row may name one twice. At least the
+    sum of squared scores, below which few units may push the estimate.
     """
     total = np.zeros(scores.shape[1])
     ordered = np.sort(units, axis=1)
@@ -60,14 +55,7 @@ _BLOCK_ELEMENTS = 2**22
 class Effect:
     """An estimate in units of the outcome with its cluster-robust uncertainty; NaN where it cannot be estimated.
 
-    Attributes:
-        estimate: the effect.
-        standard_error: of the estimate.
-        low: lower end of the 95 % interval.
-        high: upper end.
-        p_value: two-sided, of no effect.
-        estimator: its name.
-        degrees_of_freedom: of the t distribution behind interval and p.
+    `low` and `high` are the 95 % interval, the p-value is two-sided, of no effect; both by a t distribution.
     """
 
     estimate: float
@@ -91,16 +79,11 @@ def cluster_ols(
     exchangeable: bool = True,
     units: np.ndarray | None = None,
 ) -> list[Effect]:
-    """Least squares with the larger of CR2 and the model-based standard error.
+    """Least squares of y (n,) on x (n, p) with the larger of CR2 and the model-based standard error.
 
-    Args:
-        x: (n, p) float64 of full column rank, with its constant column if there is one.
-        y: (n,) float64.
-        clusters: (n,) keys.
-        name: estimator's name for the record.
-        exchangeable: whether the model-based variance estimates one correlation within clusters; False takes it as
-            zero, for designs whose rows have no orientation (pairs), where it is not defined.
-        units: (n, u) int64 of one or two further units that rows of several clusters share, or None.
+    x is of full column rank, with its constant column if there is one. The model-based variance estimates one
+    correlation within clusters (n,); where rows are not `exchangeable` (pairs have no orientation) it is not defined,
+    and zero. `units` (n, u) int64 are one or two further units that rows of several clusters share.
 
     Returns:
         One effect per column of x; `NO_EFFECT_ESTIMATED` for all where there are fewer than two clusters or no
@@ -294,16 +277,11 @@ def logit_margins(
     only text A has the concept, so the effect is in units of A's probability to win, and since w is the same for p
     and 1 - p it does not matter which text is called A.
 
-    Args:
-        x: (n, p) float64 of full column rank, with its constant column if there is one.
-        y: (n,) 0 or 1.
-        clusters: (n,) keys.
-        wanted: effects of the first so many columns are returned.
-        exchangeable: as in `cluster_ols`; False for pairs.
-        share: share of all rows that these are, where the others were predicted perfectly and have w = 0.
+    Arguments are those of `cluster_ols`, y 0 or 1. These rows are a `share` of all where the others were predicted
+    perfectly and have w = 0.
 
     Returns:
-        The effects, or None when the fit does not converge or the columns separate the classes.
+        Effects of the `wanted` first columns, or None when the fit does not converge or columns separate the classes.
     """
     groups = np.unique(clusters, return_inverse=True)[1]
     if groups.max(initial=0) < 1 or len(np.unique(y)) < 2:
@@ -363,11 +341,9 @@ DRAWS = 1_999
 
 @dataclass(frozen=True)
 class WildTest:
-    """What resampling says of one coefficient.
+    """What resampling says of one coefficient: a two-sided p, at least 1 / (draws + 1), and half a 95 % interval.
 
-    Attributes:
-        p_value: two-sided; at least 1 / (draws + 1).
-        reach: half-width of the 95 % interval, from the 95th percentile of |t| under the null.
+    The `reach` is from the 95th percentile of |t| under the null.
     """
 
     p_value: float
@@ -375,16 +351,9 @@ class WildTest:
 
 
 def wild_cluster_test(x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, draws: int = DRAWS) -> WildTest | None:
-    """Test the first column's coefficient.
+    """Test the coefficient of the first column of x (n, p), of full rank, p > 1, on y (n,).
 
-    Args:
-        x: (n, p) float64 of full column rank, p > 1.
-        y: (n,) float64.
-        groups: (n,) int64, numbered from 0, at least two.
-        draws: of the weights.
-
-    Returns:
-        None where the fit leaves no residual, so that there is nothing to resample.
+    Groups (n,) int64 are numbered from 0, at least two. None where the fit leaves no residual to resample.
     """
     n_groups = int(groups.max()) + 1
     others = np.linalg.qr(x[:, 1:])[0]

@@ -23,16 +23,9 @@ WORTH_BOUNDING = 0.01
 
 
 def worst_answers(h: np.ndarray, y: np.ndarray, direction: float, *, pairwise: bool) -> np.ndarray:
-    """The answers with the missing ones filled so that least is left of an effect.
+    """The answers h (n,) with the missing ones, NaN, filled so that least is left of an effect of this direction on y.
 
-    Args:
-        h: (n,) float64; 1 or 0 per text, -1, 0 or 1 per pair, NaN where missing. Both 1 and 0 occur among texts.
-        y: (n,) outcomes.
-        direction: sign of the effect that is claimed.
-        pairwise: whether rows are pairs, whose missing answers are filled with the side that lost (or won).
-
-    Returns:
-        (n,) float64 without NaN.
+    Answers are 1 or 0 per text, both of which occur; or -1, 0 or 1 per pair, where the side that lost (or won) fills.
     """
     missing = np.flatnonzero(~np.isfinite(h))
     filled = h.copy()
@@ -129,12 +122,8 @@ def item_swap_test(h: np.ndarray, scores: np.ndarray, items: np.ndarray) -> tupl
 
     With c = 1 for texts that have the concept and s the net wins of each text, the sum of h times the wins is c's
     product with s: a comparison of texts, not of pairs. From h, c is known up to a constant in each set of texts that
-    pairs connect, which is all that dealing within these sets needs.
-
-    Args:
-        h: (n,) 1, 0 or -1: text A's concept minus text B's.
-        scores: (n,) wins less one half.
-        items: (n, 2) int64 numbers of the texts.
+    pairs connect, which is all that dealing within these sets needs. Of n pairs, h is 1, 0 or -1 (text A's concept
+    minus text B's), scores are wins less one half, items (n, 2) int64 numbers of the texts.
 
     Returns:
         Two-sided p-value, at least 1 / 2,000, and half-width of the 95 % interval of the mean score of pairs with
@@ -198,11 +187,7 @@ class HypothesisTest:
         separation: the effect that is shown and decides: `adjusted` where controls were declared, else `plain`.
         partial: effect with all other hypotheses and the controls held constant (outcome units; average marginal
             effect of a logit for 0/1 outcomes).
-        n: observations with an annotation.
-        n_with: of them, with the concept (for pairs: pairs where just one text has it).
-        n_clusters: clusters among the n.
-        prevalence: n_with / n.
-        flags: doubts, in words and by name (`core.inference.partial_effects`).
+        n: observations with an annotation; of them `n_with` have the concept (of pairs: just one text has it).
         adjusted: the effect with text length and declared controls held constant, without the other concepts.
         inflation: variance inflation of the concept beside the other concepts and the controls; NaN if not tested.
         plain: the marginal effect, with nothing held constant.
@@ -218,7 +203,7 @@ class HypothesisTest:
     n_with: int
     n_clusters: int
     prevalence: float
-    flags: tuple[str, ...]
+    flags: tuple[Flag, ...]
     adjusted: Effect = NO_EFFECT_ESTIMATED
     inflation: float = np.nan
     plain: Effect = NO_EFFECT_ESTIMATED
@@ -247,7 +232,7 @@ def test_hypotheses(design: HoldoutDesign, *, min_positives: int = 20) -> list[H
 
 
 def _test(
-    design: HoldoutDesign, j: int, reason: Flag | None, beside: Effect, beside_flags: list[str], vif: float
+    design: HoldoutDesign, j: int, reason: Flag | None, beside: Effect, beside_flags: list[Flag], vif: float
 ) -> HypothesisTest:
     """One hypothesis; `reason` says why it cannot be tested."""
     judged = np.isfinite(design.concepts[:, j])
@@ -259,7 +244,7 @@ def _test(
         if design.controls_decide and not np.isfinite(adjusted.estimate):
             reason = Flag("collinear", "text length and the declared controls determine it exactly")
     decide, effect = (adjusted_separation, adjusted) if design.controls_decide else (separation, plain)
-    doubts: list[str] = [reason] if reason else []
+    doubts: list[Flag] = [reason] if reason else []
     if reason is None:
         if design.task == "regression":
             rank = decide(ranked(design), j)
@@ -449,9 +434,9 @@ def _one_cluster(h: np.ndarray, clusters: np.ndarray, task: str) -> Flag | None:
     return None
 
 
-def _doubts(effect: Effect, beside: Effect, adjusted: Effect, missing: float) -> list[str]:
+def _doubts(effect: Effect, beside: Effect, adjusted: Effect, missing: float) -> list[Flag]:
     """Flags of a tested hypothesis that do not come from the joint model; `missing` is a share of annotations."""
-    doubts: list[str] = []
+    doubts: list[Flag] = []
     if missing > _MANY_MISSING:
         doubts.append(Flag("missing annotations", f"{missing:.0%} of its annotations are missing"))
     if effect.standard_error == 0:
@@ -468,7 +453,7 @@ def _doubts(effect: Effect, beside: Effect, adjusted: Effect, missing: float) ->
     return doubts
 
 
-def _dominant_cluster(clusters: np.ndarray) -> list[str]:
+def _dominant_cluster(clusters: np.ndarray) -> list[Flag]:
     """A flag where one cluster holds so many observations that errors rest on it."""
     sizes = np.unique(clusters, return_counts=True)[1]
     share = float(sizes.max() / sizes.sum())

@@ -56,12 +56,7 @@ def families(answers: np.ndarray, claims: Sequence[str], threshold: float) -> di
     In order, each concept joins the first representative that it nearly repeats, or becomes one: |phi| of at least
     `threshold`, or of at least 0.5 where at least 0.6 of their words (Jaccard) are shared. Members are near their
     representative, not just near one another, so families do not grow by chains. With a threshold above 1 every concept
-    is its own family.
-
-    Args:
-        answers: (texts, concepts) int8: 1 yes, 0 no, -1 missing.
-        claims: predicate of each concept, in order of preference.
-        threshold: of |phi|.
+    is its own family. Answers are (texts, concepts) int8: 1 yes, 0 no, -1 missing; claims in order of preference.
     """
     found: dict[int, list[Member]] = {}
     for j in range(answers.shape[1]):
@@ -105,15 +100,9 @@ _CLUSTERS_PER_FOLD = 5
 
 @dataclass(frozen=True)
 class Fit:
-    """Out-of-sample fit of one set of predictors.
+    """Out-of-sample fit of one set of predictors, by name: its `R2` or `AUC`, `trained` or `cross-fitted`.
 
-    Attributes:
-        name: the predictors, in words.
-        metric: `R2` or `AUC`.
-        value: on the holdout.
-        low: lower end of the 95 % cluster-bootstrap interval (NaN without bootstrap).
-        high: upper end.
-        how: `trained` or `cross-fitted`.
+    `low` and `high` are the 95 % cluster-bootstrap interval (NaN without bootstrap).
     """
 
     name: str
@@ -199,13 +188,9 @@ def averaged_floor(floors: Sequence[tuple[float, float]]) -> tuple[float, float]
 
 
 def score(task: str, outcome: np.ndarray, predicted: np.ndarray, folds: np.ndarray | None = None) -> float:
-    """R² for regression (may be negative), AUC otherwise; NaN when the outcome is constant.
+    """R² for regression (may be negative), AUC otherwise; NaN when the outcome (n,) is constant.
 
-    Args:
-        task: regression, classification or pairwise.
-        outcome: (n,) float64; 0 or 1 unless regression.
-        predicted: (n,) float64, higher for likelier ones.
-        folds: (n,) int; AUC then compares rows of the same fold only, and R² holds each fold against the others' mean.
+    With folds (n,) int, AUC compares rows of the same fold only, and R² holds each fold against the others' mean.
     """
     return _measure(task, outcome, predicted, folds)(np.ones(len(outcome)))
 

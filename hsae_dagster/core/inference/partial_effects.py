@@ -1,7 +1,7 @@
 """The joint model: each concept's effect beside the others and the controls; named doubts about it."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -29,31 +29,11 @@ FlagName: TypeAlias = Literal[
 ]
 
 
-class Flag(str):
-    """A doubt in words that also has a name by which tables can be filtered.
-
-    Attributes:
-        name: what kind of doubt it is.
-    """
-
-    __slots__ = ("name",)
+class Flag(NamedTuple):
+    """A doubt in a sentence, with a name by which tables can be filtered."""
 
     name: FlagName
-
-    def __new__(cls, name: FlagName, sentence: str) -> "Flag":
-        """The sentence, with its name."""
-        flag = super().__new__(cls, sentence)
-        flag.name = name
-        return flag
-
-    def __getnewargs__(self) -> tuple[FlagName, str]:  # type: ignore[override]  # copies keep the name
-        """What a copy is made from."""
-        return self.name, str(self)
-
-
-def flag_name(flag: str) -> str:
-    """The name of a flag; of a bare sentence, the sentence."""
-    return flag.name if isinstance(flag, Flag) else flag
+    sentence: str
 
 
 # Singular values, relative to unit columns, below which a direction is rounding; shares in a null vector likewise.
@@ -61,7 +41,7 @@ _RANK_TOLERANCE = 1e-7
 _SHARE_TOLERANCE = 1e-6
 
 
-def partial_effects(design: HoldoutDesign, columns: list[int]) -> tuple[dict[int, Effect], dict[int, list[str]]]:
+def partial_effects(design: HoldoutDesign, columns: list[int]) -> tuple[dict[int, Effect], dict[int, list[Flag]]]:
     """Effects of the given concepts beside each other and the controls, on rows where all of them are annotated.
 
     Three kinds of concept have no partial effect of their own; they are flagged, and never change what the others
@@ -74,7 +54,7 @@ def partial_effects(design: HoldoutDesign, columns: list[int]) -> tuple[dict[int
     Returns:
         Effects by column, and flags by column (a list for each of `columns`).
     """
-    flags: dict[int, list[str]] = {j: [] for j in columns}
+    flags: dict[int, list[Flag]] = {j: [] for j in columns}
     joint = _Joint.of(design, _distinct(design, columns, flags))
     if not joint.columns:
         return {}, flags
@@ -125,18 +105,18 @@ class _Joint:
         return _Joint(columns, self.concepts[rows][:, kept], nuisance, y, clusters, self.pairwise)
 
 
-def _linear(joint: _Joint, flags: dict[int, list[str]], name: str) -> dict[int, Effect]:
+def _linear(joint: _Joint, flags: dict[int, list[Flag]], name: str) -> dict[int, Effect]:
     x, named = _identified(joint, flags)
     y = joint.y - 0.5 if joint.pairwise else joint.y
     effects = cluster_ols(x, y, joint.clusters, name, exchangeable=not joint.pairwise)
     return {column: effects[k] for k, column in enumerate(named) if column is not None}
 
 
-def _logit(joint: _Joint, flags: dict[int, list[str]]) -> dict[int, Effect] | None:
+def _logit(joint: _Joint, flags: dict[int, list[Flag]]) -> dict[int, Effect] | None:
     """Average marginal effects, decided rows set aside; None, and no new flags, where the fit fails."""
     open_rows, deciding = _decided(joint)
     kept = [k for k in range(len(joint.columns)) if k not in deciding]
-    new: dict[int, list[str]] = {j: [] for j in joint.columns}
+    new: dict[int, list[Flag]] = {j: [] for j in joint.columns}
     if open_rows.sum() <= len(kept) + joint.nuisance.shape[1] + 2:
         return None
     left, share = joint.take(open_rows, kept), float(open_rows.mean())
@@ -152,7 +132,7 @@ def _logit(joint: _Joint, flags: dict[int, list[str]]) -> dict[int, Effect] | No
     return {column: margins[k] for k, column in enumerate(named) if column is not None}
 
 
-def _distinct(design: HoldoutDesign, columns: list[int], flags: dict[int, list[str]]) -> list[int]:
+def _distinct(design: HoldoutDesign, columns: list[int], flags: dict[int, list[Flag]]) -> list[int]:
     """The columns without those that repeat an earlier one wherever both are annotated; these are flagged."""
     kept: list[int] = []
     for j in columns:
@@ -169,7 +149,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(both.any() and np.array_equal(a[both], b[both]))
 
 
-def _identified(joint: _Joint, flags: dict[int, list[str]]) -> tuple[np.ndarray, list[int | None]]:
+def _identified(joint: _Joint, flags: dict[int, list[Flag]]) -> tuple[np.ndarray, list[int | None]]:
     """Columns of full rank that span concepts and nuisance, concepts first, and whose effect each concept column is.
 
     A concept with a share in a linear dependence is flagged and named None: it may stay as a column, since dropping

@@ -30,15 +30,10 @@ def one_sided(p_value: float, estimate: float, direction: float) -> float:
 
 
 def training_weights(z: np.ndarray, ratio: float, alpha: float) -> np.ndarray:
-    """Weights by what training rows showed.
+    """Weights (h,), of mean 1 and at least one half, by what training rows showed.
 
-    Args:
-        z: (h,) sizes of the training z, NaN where there is none (a hypothesis of the user's own): its weight is 1.
-        ratio: square root of holdout over training rows.
-        alpha: family-wise error.
-
-    Returns:
-        (h,) float64 of mean 1, at least one half.
+    Sizes of the training z are (h,), NaN where there is none (a hypothesis of the user's own): its weight is 1.
+    `ratio` is the square root of holdout over training rows.
     """
     from scipy.optimize import brentq
     from scipy.stats import norm
@@ -78,8 +73,6 @@ class PlannedTest:
     """One hypothesis of the plan.
 
     Attributes:
-        concept_id: key of the concept.
-        claim: the predicate.
         source: `found` by the pipeline or `yours` (written in dataset.yaml).
         direction: sign of the effect expected from training texts or declared; 0 for none.
         weight: of its p-value in Holm's correction, from training texts (`core.inference.plan.training_weights`).
@@ -138,11 +131,9 @@ class AnalysisPlan:
 
 @dataclass(frozen=True)
 class Look:
-    """One evaluation of a holdout.
+    """One evaluation of a holdout, `number` 1 for the first, of the plan with this fingerprint.
 
     Attributes:
-        number: 1 for the first look at this holdout.
-        plan: fingerprint of the plan evaluated.
         frozen_before: whether this very plan was written down before the holdout's texts were judged.
         earlier: p-values of everything earlier looks tested, by test key (NaN: tested, but no p came out).
     """
@@ -163,9 +154,8 @@ class Family:
     """Corrected p-values of one look.
 
     Attributes:
-        p_holm: (h,) Holm over this look's tests and those of earlier looks.
+        p_holm: (h,) Holm over this look's tests and those of earlier looks, `size` in all.
         q_value: (h,) Benjamini-Hochberg over the same.
-        size: tests in the family.
         bonferroni: of this look's tests, those below their share of alpha / size.
         earlier: of `size`, tests of earlier looks alone.
     """
@@ -193,7 +183,7 @@ def corrected(
 
     Args:
         p_values: (h,) of this look, one-sided where a direction was frozen, NaN where nothing could be tested.
-        keys: h test keys.
+        keys: of their tests.
         look: with the earlier ones' p-values.
         alpha: for the Bonferroni count.
         weights: (h,) of Holm's correction, as frozen in the plan; None for equal ones. Earlier tests weigh 1.

@@ -15,11 +15,7 @@ class SubgroupEffect:
     """One concept within one level of a covariate.
 
     Attributes:
-        covariate: its name.
-        level: of the covariate.
-        n: observations of the level with an annotation.
-        n_with: of them, with the concept.
-        n_clusters: clusters among the n.
+        n: observations of the level with an annotation, of `n_clusters`; `n_with` have the concept.
         effect: separation within the level.
         difference: the effect within the level minus the effect among all other rows; none where either side has too
             few rows with or without the concept.

@@ -34,17 +34,6 @@ class SAEConfig(BaseModel):
     label_weight: float = Field(
         0.0, ge=0.0, description="Weight of predicting the training labels from the neurons; 0: unguided."
     )
-    head_neurons: int | None = Field(
-        None, ge=1, description="With label_weight: only this many neurons, the first ones, predict the label."
-    )
-    distinct_weight: float = Field(
-        0.0, ge=0.0, description="With label_weight: weight of keeping the predicting neurons uncorrelated."
-    )
-    input_noise: float = Field(
-        0.0,
-        ge=0.0,
-        description="Noise added to training embeddings, as a multiple of their standard deviation; acts like ridge.",
-    )
     start: Literal["random", "centroids"] = Field(
         "random",
         description="Initial directions: random, as in the reference, or centroids of the training units, on "
@@ -64,7 +53,7 @@ class SAEConfig(BaseModel):
     def _settings_agree(self) -> "SAEConfig":
         if self.k > self.m:
             raise ValueError(f"k is {self.k} and m is {self.m}, but k may be at most m; lower k or raise m")
-        for name in ("aux_k", "multi_k", "head_neurons"):
+        for name in ("aux_k", "multi_k"):
             value = getattr(self, name)
             if value is not None and value > self.m:
                 raise ValueError(f"{name} is {value} but must lie between 1 and m = {self.m}; leave it out or lower it")
@@ -72,8 +61,6 @@ class SAEConfig(BaseModel):
             raise ValueError(
                 f"multi_coef needs multi_k; set it (4k = {4 * self.k} is a good start), or multi_coef to 0"
             )
-        if self.label_weight == 0 and (self.head_neurons or self.distinct_weight):
-            raise ValueError("head_neurons and distinct_weight shape guidance by the label; set label_weight above 0")
         ends = self.prefixes
         if ends is not None and not (ends and list(ends) == sorted({*ends}) and ends[0] > 0 and ends[-1] == self.m):
             wanted = f"must rise strictly and end at m = {self.m}; write them so, or leave them out"

@@ -19,12 +19,10 @@ from hsae_dagster.errors import MethodError
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """The observations of one split, pointing to rows of that split's embeddings.
+    """The observations of one split, pointing to the `n_texts` rows of that split's embeddings.
 
     Attributes:
-        n_texts: rows of the embeddings.
-        first: (n_observations,) int64, row of the text, or of text A.
-        second: the same of text B; None where observations are single texts.
+        first, second: (n_observations,) int64 rows of the text, or of texts A and B; `second` is None for single texts.
         target: (n_observations,) float64: the standardised label less what controls explain (regression), or 0 and 1.
         offset: (n_observations,) float64 log-odds that controls explain; zeros for regression and pairs.
     """
@@ -181,15 +179,14 @@ def _log_odds(label: np.ndarray, controls: np.ndarray, cut: int) -> np.ndarray:
 
 
 class LabelHead(nn.Module):
-    """head(z) = z · weight + bias on the first `width` neurons; pairs need no bias.
+    """head(z) = z · weight + bias; pairs need no bias.
 
-    Parameters: `weight` (width,), `bias` (1,); both start at zero.
+    Parameters: `weight` (m,), `bias` (1,); both start at zero.
     """
 
     def __init__(self, config: SAEConfig) -> None:
         super().__init__()
-        self.m, self.width = config.m, config.head_neurons or config.m
-        self.weight = nn.Parameter(torch.zeros(self.width))
+        self.weight = nn.Parameter(torch.zeros(config.m))
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, codes: BatchCodes) -> Tensor:
@@ -204,15 +201,13 @@ class LabelHead(nn.Module):
         return found
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Weight (width,) and bias (1,) as float32, for the record."""
+        """Weight (m,) and bias (1,) as float32, for the record."""
         return {name: value.detach().cpu().float().numpy() for name, value in self.named_parameters()}
 
 
 def _head_scores(values: Tensor, weight: Tensor, bias: Tensor, entries: ActiveEntries) -> tuple[Tensor, Tensor]:
     """Scores z · w + b (n_rows,) from the active entries alone, and the weight at each of them (nnz,)."""
-    m = entries.n_columns
-    full = weight if len(weight) == m else torch.cat([weight, weight.new_zeros(m - len(weight))])
-    at_entries = full.index_select(0, entries.columns)
+    at_entries = weight.index_select(0, entries.columns)
     return _sum_at(values * at_entries, entries.rows, entries.n_rows) + bias, at_entries
 
 
@@ -231,7 +226,7 @@ class _HeadLoss(torch.autograd.Function):
         scores, at_entries = _head_scores(values, weight, bias, entries)
         loss, slope = of_scores(scores)
         ctx.save_for_backward(values, at_entries, slope)
-        ctx.entries, ctx.width = entries, len(weight)
+        ctx.entries = entries
         return loss
 
     @staticmethod
@@ -239,27 +234,13 @@ class _HeadLoss(torch.autograd.Function):
         values, at_entries, slope = ctx.saved_tensors
         slope = slope * gradients[0]
         of_rows = slope.index_select(0, ctx.entries.rows)
-        of_weight = _sum_at(of_rows * values, ctx.entries.columns, ctx.entries.n_columns)[: ctx.width]
+        of_weight = _sum_at(of_rows * values, ctx.entries.columns, ctx.entries.n_columns)
         return of_rows * at_entries, of_weight, slope.sum().reshape(1), None, None
 
 
 def _sum_at(values: Tensor, places: Tensor, size: int) -> Tensor:
     """(size,) sums of values (q,) by place (q,)."""
     return values.new_zeros(size).index_add_(0, places, values)
-
-
-def likeness(codes: BatchCodes, width: int) -> Tensor:
-    """Mean squared correlation over all pairs of the first `width` neurons in a batch; differentiable scalar in [0, 1].
-
-    What decorrelates neurons that the head reads: without it several grow into copies of the label's one direction.
-    """
-    dense = codes.to_dense()[:, :width]
-    centred = dense - dense.mean(dim=0)
-    # Inside the root: its slope at zero is infinite, and a neuron that is silent in the batch would make it NaN.
-    unit = centred / (centred.square().sum(dim=0) + _TINY).sqrt()
-    gram = unit.T @ unit
-    squares = gram.square().sum() - gram.diagonal().square().sum()
-    return squares / max(width * (width - 1), 1)
 
 
 def guidance(
@@ -275,15 +256,12 @@ def guidance(
         if rows is not None:
             losses[name] = PredictionLoss(rows, task, head.weight.dtype, device)
 
-    def weighted(loss: PredictionLoss, codes: BatchCodes, rows: Tensor) -> Tensor:
-        total = head.loss(codes, rows, loss, config.label_weight)
-        if config.distinct_weight > 0:
-            total = total + config.distinct_weight * likeness(codes, head.width)
-        return total
+    def of(split: str) -> Callable[[BatchCodes, Tensor], Tensor]:
+        return lambda codes, rows: head.loss(codes, rows, losses[split], config.label_weight)
 
     extra = ExtraLoss(
-        train=lambda codes, rows: weighted(losses["training"], codes, rows),
-        validation=None if validation is None else lambda codes, rows: weighted(losses["validation"], codes, rows),
+        train=of("training"),
+        validation=None if validation is None else of("validation"),
         parameters=list(head.parameters()),
         batches=None if training.second is None else PairedBatches(training).batches,
     )

@@ -85,7 +85,6 @@ class ActiveEntries:
         columns: (nnz,) int64, neuron of each entry.
         bags: (nnz,) int64, ascending, ``segment * n_rows + row``.
         bag_starts: (n_segments * n_rows,) int64, first entry of each bag.
-        n_segments: segments per row.
         n_columns: number of neurons m.
     """
 
@@ -142,11 +141,6 @@ class BatchCodes:
         if weight.requires_grad and torch.is_grad_enabled():
             flat = _AddWeightGradient.apply(flat, weight, self.values.detach(), entries)
         return flat.view(entries.n_segments, entries.n_rows, weight.shape[1])
-
-    def to_dense(self) -> Tensor:
-        """(n_rows, m); for tests and small batches."""
-        dense = self.values.new_zeros(self.entries.n_rows, self.entries.n_columns)
-        return dense.index_put((self.entries.rows, self.entries.columns), self.values)
 
 
 def _bag_sum(table: Tensor, positions: Tensor, starts: Tensor, weights: Tensor) -> Tensor:

@@ -53,17 +53,6 @@ def passes(epochs: int, n_units: int) -> int:
     return min(epochs, max(5, math.ceil(epochs * _MANY_UNITS / max(n_units, 1))))
 
 
-def redundancy(dense: np.ndarray) -> float:
-    """Mean |correlation| over pairs of columns of dense (n, q); columns that do not vary count as uncorrelated."""
-    q = dense.shape[1]
-    if q < 2:
-        return 0.0
-    centred = dense - dense.mean(axis=0)
-    length = np.linalg.norm(centred, axis=0)
-    unit = centred / np.where(length > 0, length, 1.0)
-    return float(np.abs(unit.T @ unit)[~np.eye(q, dtype=bool)].mean())
-
-
 def batch_size(n_units: int) -> int:
     """Units per training step: 512, fewer where an epoch would then have fewer than about eight steps; at least 32."""
     return min(512, max(32, 2 ** round(math.log2(max(n_units, 1) / 8))))
@@ -80,11 +69,8 @@ _DRAWS = 200
 class Candidate:
     """What can be said with one candidate on validation observations.
 
-    Attributes:
-        size: of the autoencoder.
-        claims: how many were taken on training clusters.
-        outcome: (n,) validation outcome, without what is held constant.
-        predicted: (n,) by the claims.
+    So many claims were taken on training clusters; `outcome` (n,) is the validation outcome without what is held
+    constant, `predicted` (n,) what the claims say of it.
     """
 
     size: Size

@@ -1,6 +1,5 @@
-"""Training a sparse autoencoder: what is minimised, noise on the inputs, and how reconstruction is judged."""
+"""Training a sparse autoencoder: what is minimised, and how reconstruction is judged."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,27 +20,11 @@ RowLoss = Callable[[BatchCodes, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class LossTerms:
-    """The loss of one training batch, each term a scalar tensor.
-
-    Attributes:
-        total: what is minimised: the mean over the prefixes of the normalised MSE, plus multi_coef · that of the denser
-            codes, plus aux_coef · auxiliary.
-        full: normalised MSE of the reconstruction from all neurons, without graph.
-        auxiliary: normalised MSE of the residual as the dead neurons explain it; None if no neuron is dead.
-    """
-
-    total: Tensor
-    full: Tensor
-    auxiliary: Tensor | None
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """How well an autoencoder reconstructs a data set (pooled over all of it).
 
     Attributes:
-        loss: what early stopping monitors: `LossTerms.total` without the auxiliary term, pooled, plus any extra loss.
+        loss: what early stopping monitors: `training_loss` without the auxiliary term, pooled, plus any extra loss.
         nmse: squared error over squared distance from the column means, all neurons.
         l0: active neurons per text.
     """
@@ -69,26 +52,25 @@ def nonzero_spread(about_mean: Tensor, about_zero: Tensor, dtype: torch.dtype) -
     return torch.where(about_mean > noise, about_mean, fallback)
 
 
-def training_loss(sae: SparseAutoencoder, x: Tensor, encoded: EncodedBatch, dead: Tensor | None = None) -> LossTerms:
-    """The loss of a batch x (n, d): mean normalised MSE over the prefixes, multi-k and aux-k terms.
+def training_loss(sae: SparseAutoencoder, x: Tensor, encoded: EncodedBatch, dead: Tensor | None = None) -> Tensor:
+    """What is minimised of a batch x (n, d), a scalar: the mean over the prefixes of the normalised MSE, and two terms.
 
+    They are multi_coef · that of the denser codes, and aux_coef · that of the residual as the dead neurons explain it.
     `encoded` is `sae.encode_batch(x)`, `dead` (q,) int64 the dead neurons, or None. As in HypotheSAEs, with one
     difference: where no neuron is dead the auxiliary term is left out. The reference adds a constant there (near
     aux_coef, the residual explained by nothing), which has no gradient.
     """
     config, scale = sae.config, _spread_about_bias(x, encoded.centred)
-    errors = prefix_errors(sae, encoded, encoded.codes) / scale
-    reconstruction = errors.mean()
+    reconstruction = (prefix_errors(sae, encoded, encoded.codes) / scale).mean()
     if config.multi_k is not None and config.multi_coef != 0:
         denser = prefix_errors(sae, encoded, sae.top_codes(encoded, config.multi_k))[-1]
         reconstruction = reconstruction + config.multi_coef * (denser / scale)
     if dead is None or dead.numel() == 0 or config.aux_coef == 0:
-        return LossTerms(reconstruction, errors[-1].detach(), None)
+        return reconstruction
     with torch.no_grad():
         residual = x - encoded.codes.decode(sae.decoder) - sae.input_bias
     explained = sae.top_codes(encoded, config.effective_aux_k, among=dead).decode(sae.decoder)
-    auxiliary = (explained - residual).square().mean() / spread(residual)
-    return LossTerms(reconstruction + config.aux_coef * auxiliary, errors[-1].detach(), auxiliary)
+    return reconstruction + config.aux_coef * ((explained - residual).square().mean() / spread(residual))
 
 
 def prefix_errors(sae: SparseAutoencoder, encoded: EncodedBatch, codes: BatchCodes) -> Tensor:
@@ -177,33 +159,6 @@ def evaluate(
     return Evaluation(loss, float(nmse[-1]), active / len(x))
 
 
-class InputNoise:
-    """Gaussian noise whose standard deviation is `level` times the spread of the training embeddings.
-
-    The spread is the root mean squared distance of their numbers from the column means, one for all columns: what
-    varies little over texts is drowned, as by ridge.
-    """
-
-    def __init__(self, x: Tensor, level: float, batch_size: int) -> None:
-        self.deviation = level * math.sqrt(squares_about_means(x) / x.numel())
-        self.batch_size = batch_size
-
-    def reader(self, x: Tensor, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-        """For one epoch: rows (n,) of x (texts, d) -> those rows with noise (n, d), n at most one above a batch.
-
-        Noise is drawn for two batches and each takes a stretch of it, from a random start: drawing it anew for every
-        batch would take half as long as a training step does.
-        """
-        drawn = torch.randn(2 * self.batch_size, x.shape[1], generator=generator, dtype=x.dtype)
-        bank = drawn.mul_(self.deviation).to(x.device)
-
-        def read(rows: Tensor) -> Tensor:
-            start = int(torch.randint(self.batch_size, (1,), generator=generator))
-            return x[rows] + bank[start : start + len(rows)]
-
-        return read
-
-
 # Embeddings that the centroids of all and of a part come from, for each centroid at most; rounds of Lloyd's algorithm.
 _PER_CENTROID, _OF_PART, _ROUNDS = 64, 32, 10
 # Parts: the work for each rises with the square of the neurons, so 64 of them have 16 parts, 128 have 4, 256 have 1.
@@ -257,18 +212,16 @@ _MEDIAN_BLOCK = 2**24  # elements copied at a time while taking medians
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch.
+    """One epoch, counted from 1.
 
     Attributes:
-        epoch: from 1.
         train_loss: mean loss of the training steps, auxiliary and extra terms included.
         validation_loss: what early stopping monitors: mean over the prefixes of the normalised squared error (plus the
             multi-k term, plus the extra loss) on validation texts; on training texts if there are none.
-        validation_nmse: normalised squared error of the whole reconstruction, same texts.
-        explained_variance: 1 - validation_nmse.
+        validation_nmse: normalised squared error of the whole reconstruction, same texts; the variance explained is
+            the rest.
         l0: mean number of firing neurons per text, same texts.
         dead_share: share of neurons silent for more than `dead_after_steps` training steps.
-        seconds: wall time.
     """
 
     epoch: int
@@ -379,14 +332,13 @@ class SAETrainer:
         fused = sae.encoder.device.type in ("cpu", "cuda")
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate, fused=fused)
         self.silent_steps = torch.zeros(config.m, dtype=torch.long, device=sae.encoder.device)
-        self.noise: InputNoise | None = None
 
     def step(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """One step on a batch x (n, d) of these rows of the training embeddings; returns its loss, a scalar."""
         encoded = self.sae.encode_batch(x)
         self._count_silence(encoded)
         dead = (self.silent_steps > self.config.dead_after_steps).nonzero().squeeze(1)
-        loss = training_loss(self.sae, x, encoded, dead).total
+        loss = training_loss(self.sae, x, encoded, dead)
         if self.extra_loss is not None:
             if rows is None:
                 raise MethodError("An extra loss needs to know its texts; pass the rows of the batch to step.")
@@ -403,22 +355,13 @@ class SAETrainer:
         """One pass over the training texts x (n, d) in a new order; returns the mean loss of its steps."""
         make = (self.extra_loss and self.extra_loss.batches) or shuffled_batches
         batches = make(len(x), self.config.batch_size, generator, x.device)
-        read = self._reader(x, generator)
-        mean = float(torch.stack([self.step(read(rows), rows) for rows in batches]).mean())
+        mean = float(torch.stack([self.step(x[rows], rows) for rows in batches]).mean())
         if not np.isfinite(mean):
             raise MethodError(
                 "Training diverged: loss or weights are not finite (learning_rate = "
                 f"{self.config.learning_rate}); lower learning_rate, or set clip_grad if it is off."
             )
         return mean
-
-    def _reader(self, x: Tensor, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-        """What gives the rows of x that a step sees."""
-        if self.config.input_noise == 0:
-            return x.__getitem__
-        if self.noise is None:
-            self.noise = InputNoise(x, self.config.input_noise, self.config.batch_size)
-        return self.noise.reader(x, generator)
 
     def snapshot(self) -> list[Tensor]:
         """A copy of all that is trained."""

@@ -126,12 +126,9 @@ class Selection:
     """What was selected, and how.
 
     Attributes:
-        method: a name in `METHODS`, or the import path of a metric.
-        task: "regression" or "classification".
         columns: of the selected neurons in the codes, by the size of their scores.
         scores: of each: standardised lasso coefficient, Pearson r, separation, or the custom metric; signed.
-        alpha: penalty weight of the lasso solution; None for other methods.
-        path: visits of the search over alpha, in order; empty for other methods.
+        alpha: penalty weight of the lasso solution, and visits of the search over it; none for other methods.
         notes: remarks in words on anything that did not go by the plain rule.
         dead: columns with one value on all rows, left out.
         duplicates: (kept, left out) pairs of columns with correlation 1 or -1.
@@ -158,20 +155,12 @@ def select_neurons(
     without: Sequence[int] = (),
     fewer: bool = False,
 ) -> Selection:
-    """Select the neurons that best predict the target.
+    """Select the n_select neurons that best predict the target, by rank; columns in `without` are not selected.
 
-    Args:
-        codes: (n, m) sparse activations; signed for pairwise differences Z_A - Z_B.
-        target: (n,) numbers; under classification any two distinct values (the larger is the positive class).
-        n_select: number of neurons, 1 <= n_select <= live, distinct neurons.
-        method: a name in `METHODS`, such as "lasso" (L1-penalised linear model, logistic under classification), or
-            "package.module:function" with fn(column: (n,) float64, target: (n,) float64) -> float, ranked by size.
-        task: "regression" or "classification".
-        without: columns that may not be selected.
-        fewer: whether to do with the live, distinct neurons there are where they are fewer than n_select, even none.
-
-    Returns:
-        The selection: n_select neurons by rank. Otherwise fewer only where the lasso path ends with fewer, with a note.
+    Codes are (n, m) sparse activations, signed for pairwise differences Z_A - Z_B; the target is (n,), under the task
+    "classification" any two values, the larger the positive class. `method` is a name in `METHODS` or a metric of the
+    user's own. With `fewer` it does with the live, distinct neurons there are, even none; otherwise there are fewer
+    only where the lasso path ends with fewer, with a note.
 
     Raises:
         MethodError: unknown method; a target of one value, or (classification) more than two, or of as many rows as

@@ -194,14 +194,12 @@ MOST_ROWS = 20_000
 
 @dataclass(frozen=True)
 class NegativeControl:
-    """Discoveries of one control.
+    """Discoveries of one control: `permuted labels`, `permuted labels, own concepts` or `random neurons`.
 
     Attributes:
-        name: `permuted labels`, `permuted labels, own concepts` or `random neurons`.
-        runs: repetitions.
-        tested: tests in all of them.
-        discoveries: tests that would be called confirmed (Holm within the run, in the training direction), in all.
-        runs_with_any: repetitions with at least one.
+        tested: tests in all runs.
+        discoveries: of them, what would be called confirmed (Holm within the run, in the training direction).
+        runs_with_any: runs with at least one.
         typical_effect: median size of the separation over all tests (NaN where nothing could be tested); of several
             sets of tests, the mean of theirs.
         any_in_run: (runs) whether each had a discovery.
@@ -218,13 +216,9 @@ class NegativeControl:
 
 @dataclass(frozen=True)
 class Rows:
-    """Observations of one side.
+    """Observations of one side: (n, m) CSR activations and where they fire (1), (n,) outcomes and keys of clusters.
 
-    Attributes:
-        codes: (n, m) CSR activations; for pairs, text A's minus text B's.
-        fires: (n, m) CSR, 1 where the neuron fires; for pairs, A's minus B's.
-        outcome: (n,).
-        clusters: (n,) keys.
+    Of pairs, both matrices are text A's minus text B's.
     """
 
     codes: sp.csr_matrix
@@ -367,12 +361,9 @@ HALVES = ("a", "b")
 
 @dataclass(frozen=True)
 class Side:
-    """Texts and observations as one discovery sees them.
+    """Texts and observations as one discovery sees them: as in the corpus, but `split` is `holdout` for what is tested.
 
-    Attributes:
-        half: that is learned from, `a` or `b`; empty where there is one holdout.
-        texts: as in the corpus; `split` is `holdout` for what is tested.
-        observations: likewise.
+    `half` is the one that is learned from, `a` or `b`; empty where there is one holdout.
     """
 
     half: str
@@ -449,11 +440,8 @@ def alpha_shares(*, halves: bool, own: int, wanted: int) -> dict[str, float]:
 class Said:
     """A claim as far as it matters for whether another one says the same.
 
-    Attributes:
-        concept_id: of its meaning.
-        claim: in words.
-        direction: sign of the effect that it was found with; 0 for none.
-        answers: (texts,) int8 on all texts: 1 yes, 0 no, -1 missing.
+    Its direction is the sign of the effect that it was found with, or 0; answers on all texts are (texts,) int8: 1 yes,
+    0 no, -1 missing.
     """
 
     concept_id: str

@@ -30,9 +30,8 @@ class StandardisedCodes:
     Attributes:
         raw: (n, m) float64 CSR without explicit zeros, duplicates summed. The caller's matrix is never changed.
         by_column: the same entries as CSC, sorted when first asked for: that costs more than all the moments.
-        mean: (m,) column means.
+        mean, constant: (m,) column means; whether a column has one value only (an all-zero column included).
         scale: (m,) population standard deviations, 1 where the column is constant.
-        constant: (m,) bool, True where a column has one value only (an all-zero column included).
         fires: (m,) int, number of non-zero entries of each column.
     """
 
@@ -138,14 +137,8 @@ class StandardisedCodes:
         """Pairs (kept, copy) of columns that standardise to the same values up to sign.
 
         That is |r| = 1: identical columns, multiples of one another, and mirrors (x and -x, x and 1 - x). The
-        lowest index is the one kept. Candidates are found by random projections, in which copies agree up to sign, then
-        checked exactly.
-
-        Args:
-            among: (m,) bool, the columns to look at; constant ones are never copies.
-
-        Returns:
-            Pairs sorted by (kept, copy).
+        lowest index is the one kept. Candidates, of the columns `among` (m,) bool, are found by random projections, in
+        which copies agree up to sign, then checked exactly; constant columns are never copies. Pairs are sorted.
         """
         rng = np.random.default_rng(0)
         runs = [np.flatnonzero(among & ~self.constant)]

@@ -1,4 +1,4 @@
-"""Selection under demands: distinct neurons, within strata, for effects that change, holding across clusters."""
+"""Selection under demands: within strata, for effects that change, holding across clusters."""
 
 import warnings
 from collections.abc import Sequence
@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from scipy import sparse
 
-from hsae_dagster.core.selection.methods import Selection, select_neurons
 from hsae_dagster.errors import MethodError
 
 FOLDS = 5
@@ -21,7 +19,7 @@ LEAST_CLUSTERS = 8
 
 @dataclass(frozen=True)
 class Across:
-    """What holds.
+    """What holds across clusters.
 
     Attributes:
         few: (m,) bool: fires in too few clusters, or mostly in one.
@@ -87,12 +85,9 @@ _CONSTANT = 1e-12
 
 @dataclass(frozen=True)
 class CovariateTerm:
-    """One selected term.
+    """One selected term of a neuron: its own, or its product with a level of a covariate, where `level` is given.
 
-    Attributes:
-        column: of the neuron.
-        level: of the interacting covariate, or None for the neuron's own term.
-        score: standardised coefficient at the point of the lasso path with as many neurons as were asked for.
+    The score is its standardised product with the outcome within strata.
     """
 
     column: int
@@ -178,125 +173,3 @@ def _first_neurons(
         if len(chosen) >= n_select:
             break
     return list(chosen.values())[:n_select]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Largest |correlation| of activations over texts, and cosine of decoder directions, of two selected neurons."""
-
-    correlation: float
-    cosine: float
-
-
-@dataclass(frozen=True)
-class Member:
-    """Columns of a near-copy that was left out and of the selected neuron that stands for it; how alike they are."""
-
-    kept: int
-    left_out: int
-    correlation: float
-    cosine: float
-
-
-@dataclass(frozen=True)
-class DistinctSelection:
-    """A selection of which no two neurons are near-copies (unless a note says so), and what was left out for that."""
-
-    selection: Selection
-    members: tuple[Member, ...]
-    notes: tuple[str, ...]
-
-
-def select_distinct(
-    codes: sparse.csr_matrix,
-    target: np.ndarray,
-    n_select: int,
-    *,
-    activations: sparse.csr_matrix,
-    directions: np.ndarray,
-    limits: Limits,
-    method: str = "lasso",
-    task: str = "regression",
-    without: Sequence[int] = (),
-    fewer: bool = False,
-) -> DistinctSelection:
-    """Select n neurons no two of which are near-copies: of two, the one of higher rank stays, the other makes room.
-
-    The selection is made again without the near-copies found so far until it holds none, so that the path goes on to
-    further neurons and coefficients are those of a model without copies. If the neurons run out first, near-copies
-    stay in, which is noted; with `fewer` none does. Likeness is measured over `activations` (texts, m) and `directions`
-    (m, d) of unit length; the other arguments are those of `select_neurons`.
-    """
-    left_out: list[int] = []
-    while True:
-        selection = select_neurons(
-            codes, target, n_select, method=method, task=task, without=[*without, *left_out], fewer=fewer
-        )
-        gone = {*selection.dead, *(copy for _, copy in selection.duplicates), *without, *left_out}
-        found = near_copies(selection.columns, activations, directions, limits)
-        # Where fewer than n will do, no near-copy has to stay.
-        room = len(found) if fewer else codes.shape[1] - len(gone) - n_select
-        if not found or room <= 0:
-            break
-        # The most alike go first, where not all can.
-        worst = sorted(found, key=lambda member: -max(abs(member.correlation), member.cosine))[:room]
-        left_out += [member.left_out for member in worst]
-    notes = []
-    if left_out:
-        notes.append(f"{len(left_out)} near-copies of selected neurons made room for others.")
-    if found:
-        notes.append(
-            f"{len(found)} selected neurons are near-copies of others that were selected: there are not enough neurons "
-            f"to have {n_select} distinct ones. Select fewer, or train a larger autoencoder."
-        )
-    # Who stands for each near-copy in the end; one that nothing selected resembles has none.
-    members, selected = [], selection.columns
-    if left_out:
-        correlation, cosine = likeness_of(selected, left_out, activations, directions)
-        for i, column in enumerate(left_out):
-            place = _closest(correlation[:, i], cosine[:, i], limits)
-            if place is not None:
-                alike = float(correlation[place, i]), float(cosine[place, i])
-                members.append(Member(selected[place], column, *alike))
-    return DistinctSelection(selection, tuple(members), tuple(notes))
-
-
-def near_copies(
-    columns: list[int], activations: sparse.csr_matrix, directions: np.ndarray, limits: Limits
-) -> list[Member]:
-    """Neurons, of columns by rank, that are too like one of higher rank that is none itself.
-
-    Activations are (texts, m), directions (m, d).
-    """
-    correlation, cosine = likeness_of(columns, columns, activations, directions)
-    kept: list[int] = []
-    found = []
-    for i in range(len(columns)):
-        rival = _closest(correlation[kept, i], cosine[kept, i], limits)
-        if rival is None:
-            kept.append(i)
-        else:
-            j = kept[rival]
-            found.append(Member(columns[j], columns[i], float(correlation[j, i]), float(cosine[j, i])))
-    return found
-
-
-def likeness_of(
-    first: list[int], second: list[int], activations: sparse.csr_matrix, directions: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """(first, second) correlations of activations, 0 for neurons that do not vary, and cosines of directions."""
-    parts = []
-    for columns in (first, second):
-        dense = activations[:, columns].toarray().astype(np.float64)
-        dense -= dense.mean(axis=0)
-        length = np.linalg.norm(dense, axis=0)
-        parts.append(dense / np.where(length > 0, length, 1.0))
-    return parts[0].T @ parts[1], directions[first] @ directions[second].T
-
-
-def _closest(correlation: np.ndarray, cosine: np.ndarray, limits: Limits) -> int | None:
-    """Place of the most alike beyond the limits, or None."""
-    beyond = (np.abs(correlation) > limits.correlation) | (cosine > limits.cosine)
-    if not beyond.any():
-        return None
-    return int(np.argmax(np.where(beyond, np.maximum(np.abs(correlation), cosine), -np.inf)))
