@@ -437,6 +437,13 @@ def test_a_text_of_sentences_is_a_line_each_and_an_empty_list_none(tmp_path: Pat
     assert found.to_list() == [None, *("\n".join(said_by(n)) for n in range(1, 60))]
 
 
+def test_backslashes_that_are_all_doubled_are_remarked_on(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.tsv", b"text\tn\nlook in C:\\\\new for it\t1\nor leave it\t2\n")
+    assert any("backslash is doubled" in said for said in read_leniently(path).notes.remarks)
+    path.write_bytes(path.read_bytes().replace(b"or leave", b"or\\leave"))
+    assert not read_leniently(path).notes.remarks
+
+
 def test_quotes_around_whole_cells_are_marks_even_where_others_are_part_of_the_text(tmp_path: Path) -> None:
     texts = [f"good, visit {n}" for n in range(20)] + ["plain", 'a 5" screen, "big"', '"Never" again']
     rows = [f'"{text}"\t{n}' if "," in text and '"' not in text else f"{text}\t{n}" for n, text in enumerate(texts)]

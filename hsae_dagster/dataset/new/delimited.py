@@ -300,6 +300,11 @@ def read_delimited(path: Path, encoding: str | None = None) -> ReadTable:
     table = table_of_records(names, rows, reading.separator, path.name).with_unusual(unusual)
     if swallowed := _swallowed(reading):
         table = table.with_remark(swallowed)
+    if reading.quoting != "off, escaped" and "\\\\" in text and "\\" not in re.sub(r"\\(?:[\\N\t\n])", "", text):
+        table = table.with_remark(
+            "Every backslash is doubled, as a database writes a single one. They are left as they are; if that is what "
+            "they are, export the table as CSV."
+        )
     if not table.unusual and not _reads_the_same(path, reading.separator, table.plain):
         table = table.with_unusual(["a standard reader would misread its quotes or lines"])
     return table
