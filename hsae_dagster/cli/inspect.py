@@ -133,16 +133,14 @@ def _two_datasets(log: "LineageLog", first: str, second: str) -> None:
         click.echo("Datasets share concepts where they share texts and autoencoders.\n")
     p_values = [{row["concept_id"]: row["p_holm"] for row in record.hypotheses} for record in (old, new)]
     titles = {"moved": "In both, but not alike", "vanished": f"In `{first}` alone", "appeared": f"In `{second}` alone"}
-    for kind, title in titles.items():
-        if kind in kinds:
-            click.echo(f"{title}:")
-        for change in changes:
-            if change.kind == kind:
-                click.echo(f"  {short_claim(change.standing.claim, _SHOWN_WORDS)}")
-                for record, side, p in zip((old, new), (change.before, change.after), p_values, strict=True):
-                    if side:
-                        words = side_words(side, p[side.hypothesis_id], str(record.summary["task"]))
-                        click.echo(f"    {record.dataset}: {words}")
+    for kind in (kind for kind in titles if kind in kinds):
+        click.echo(f"{titles[kind]}:")
+        for change in (change for change in changes if change.kind == kind):
+            click.echo(f"  {short_claim(change.standing.claim, _SHOWN_WORDS)}")
+            for record, side, p in zip((old, new), (change.before, change.after), p_values, strict=True):
+                if side:
+                    words = side_words(side, p[side.hypothesis_id], str(record.summary["task"]))
+                    click.echo(f"    {record.dataset}: {words}")
 
 
 def _one_dataset(log: "LineageLog", dataset: str, before: int | None, after: int | None) -> None:

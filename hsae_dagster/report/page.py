@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -487,7 +487,7 @@ class DatasetLine:
     calls: int
     usd: float | None
 
-    @property
+    @cached_property
     def hypotheses(self) -> list[Numbered]:
         """Those of the evaluation, in the report's order."""
         if self.record is None:

@@ -17,6 +17,7 @@ from hsae_dagster.core.concepts.claims import (
     judge,
     least_similarity,
     meaning_of,
+    strongest_units,
     typical_units,
 )
 from hsae_dagster.core.concepts.words import CAPITALS, SIGN_CUES, WORD_CUES
@@ -134,16 +135,16 @@ def test_exemplars_are_short_typical_and_alike() -> None:
     activation, rows = np.append(np.full(20, 1.0), 1.5), np.arange(21)
     n_words = np.full(21, 8)
     n_words[[0, 1, 10]] = [2, 17, 400]
-    found = typical_units(activation, rows, vectors, n_words, rows, coherent=0.5)
+    found = typical_units(*strongest_units(activation, rows, n_words, rows), vectors, coherent=0.5)
     assert {0, 1, 10} & {unit for each in found for unit in each} == set()
     assert [len(each) for each in found] == [1, MOST_SENTENCES, 1, MOST_SENTENCES]
     for each in found:
         assert (vectors[list(each)] @ vectors[list(each)].T).min() >= 0.5
     assert {each[0] // 10 for each in found} == {0, 1}, "one set for each of the two things"
-    assert typical_units(activation, rows, vectors, np.full(21, 2), rows, coherent=0.5) == []
-    strict = typical_units(activation, rows, vectors, n_words, rows, coherent=0.999)
+    assert typical_units(*strongest_units(activation, rows, np.full(21, 2), rows), vectors, coherent=0.5) == []
+    strict = typical_units(*strongest_units(activation, rows, n_words, rows), vectors, coherent=0.999)
     assert [len(each) for each in strict] == [1, 1], "what is not coherent does not stand together"
-    same = typical_units(activation, rows, vectors, n_words, rows // 10, coherent=0.5)
+    same = typical_units(*strongest_units(activation, rows, n_words, rows // 10), vectors, coherent=0.5)
     assert [len(each) for each in same] == [1, 1], "of one wording one is quoted"
 
 

@@ -20,6 +20,7 @@ from hsae_dagster.core.concepts.claims import (
     judge,
     least_similarity,
     stands_apart,
+    strongest_units,
     typical_units,
 )
 from hsae_dagster.core.concepts.words import SIGN_CUES, WORD_CUES, TermTable, count_words
@@ -442,11 +443,11 @@ def neuron_exemplars(units: Units, neurons: Sequence[int]) -> Pool:
     columns: list[np.ndarray] = []
     for neuron in neurons:
         span = slice(units.codes.indptr[neuron], units.codes.indptr[neuron + 1])
-        activation, fired = units.codes.data[span], units.codes.indices[span]
+        strongest = strongest_units(units.codes.data[span], units.codes.indices[span], n_words, wordings)
         quoting = [
             (members, similarities, apart)
             for coherent, similarities, apart in kinds
-            for members in typical_units(activation, fired, units.vectors, n_words, wordings, coherent=coherent)
+            for members in typical_units(*strongest, units.vectors, coherent=coherent)
             if _printable(units.texts, members) and not (apart and len(members) == 1)
         ]
         used = sorted({unit for members, _, _ in quoting for unit in members})

@@ -274,26 +274,29 @@ def stands_apart(likeness: np.ndarray, similarity: float) -> bool:
     return _FEWEST_APART <= above <= _MOST_APART * len(likeness) and below <= above
 
 
-def typical_units(
-    activation: np.ndarray,
-    units: np.ndarray,
-    vectors: np.ndarray,
-    n_words: np.ndarray,
-    wordings: np.ndarray,
-    *,
-    coherent: float,
-) -> list[tuple[int, ...]]:
-    """Sets of exemplars of one neuron, at most four: one sentence, and up to three that are close to each other.
+def strongest_units(
+    activation: np.ndarray, units: np.ndarray, n_words: np.ndarray, wordings: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The units (q,) among which a neuron's exemplars are looked for, strongest first, and their activations (q,).
 
-    Each set is of rows of units, most typical first. The neuron's activations (f,) are those of the units that fire it,
-    rows (f,) of `vectors` (units, d), of unit length, of `n_words` (units,), and of `wordings` (units,) int, which are
-    equal where units differ in numbers, case or punctuation alone: of those, only the strongest is quoted. Any two
-    exemplars of one claim need a cosine of `coherent`.
+    The neuron's activations (f,) are those of the units that fire it, rows (f,) of `n_words` (units,) and of `wordings`
+    (units,) int, which are equal where units differ in numbers, case or punctuation alone: of those, only the strongest
+    is quoted.
     """
     short = (n_words[units] >= _FEWEST_WORDS) & (n_words[units] <= _MOST_WORDS)
     order = np.lexsort((units[short], -activation[short]))
     first = np.sort(np.unique(wordings[units[short][order]], return_index=True)[1])[:_STRONGEST]
-    rows, strength = units[short][order][first], activation[short][order][first]
+    return units[short][order][first], activation[short][order][first]
+
+
+def typical_units(
+    rows: np.ndarray, strength: np.ndarray, vectors: np.ndarray, *, coherent: float
+) -> list[tuple[int, ...]]:
+    """Sets of exemplars of one neuron, at most four: one sentence, and up to three that are close to each other.
+
+    Each set is of rows of units, most typical first, of those of `strongest_units`: rows (q,) of `vectors` (units, d),
+    of unit length. Any two exemplars of one claim need a cosine of `coherent`.
+    """
     if not len(rows):
         return []
     alike = vectors[rows] @ vectors[rows].T
