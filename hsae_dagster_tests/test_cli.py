@@ -290,9 +290,32 @@ def test_demo_without_a_network_goes_on_with_planted_and_says_so(planted: Worksp
     assert not list((tmp_path / "data").glob("movie_reviews/*"))
 
 
-def test_ctrl_c_while_it_is_still_loading_is_answered_in_a_word(tmp_path: Path) -> None:
-    """What takes a second to import is where Ctrl-C right after Enter arrives."""
-    (tmp_path / "click.py").write_text("raise KeyboardInterrupt\n", encoding="utf-8")
+# Where Ctrl-C may strike: an import; an object that is thrown away, where Python drops it; a connection that is closed,
+# where SQLAlchemy logs it.
+STRUCK = {
+    "import": "raise KeyboardInterrupt",
+    "thrown away": """
+import signal, time
+class Held:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+Held()
+time.sleep(20)
+raise SystemExit("went on")""",
+    "logged": """
+import logging
+try:
+    raise KeyboardInterrupt
+except BaseException:
+    logging.getLogger("pool").error("Exception closing connection", exc_info=True)
+    raise""",
+}
+
+
+@pytest.mark.parametrize("where", STRUCK)
+def test_ctrl_c_is_answered_in_a_word_wherever_it_strikes(where: str, tmp_path: Path) -> None:
+    """`click` stands for whatever runs when it arrives; what takes a second to import is hit right after Enter."""
+    (tmp_path / "click.py").write_text(STRUCK[where], encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "hsae_dagster", "run", "anything"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(CHECKOUT)])},

@@ -4,16 +4,19 @@ import io
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
@@ -133,47 +136,91 @@ def materialize(dataset: str, until: str | None = None) -> None:
     click.echo(f"Materializing {f'`{dataset}` until {until}' if until else f'every asset of `{dataset}`'}\n")
     if until is None and (offer := gold_offer(declared)):
         click.echo(f"{offer}\n")
-    # Whoever runs this one has no question about the others; `hsae ui` and the catalog tell.
-    register(others=False)
-    events = _execute(dataset, until, started)
-    if any(event.event_type_value == "PIPELINE_CANCELED" for event in events):
-        click.echo(f"\nStopped. {KEPT}")
-        sys.exit(INTERRUPTED)
+    events = _Run(dataset, until, started).events()
     if problem := _problem(dataset, events):
         raise click.ClickException(f"{problem}\n{KEPT}")
     if until is None:
         print_findings(dataset, time.monotonic() - started)
 
 
-def _execute(dataset: str, until: str | None, started: float) -> "list[dg.DagsterEvent]":
-    """Run the job in this process as a run that the UI knows like its own; returns what happened."""
-    import dagster as dg
-    from dagster._core.definitions.job_base import InMemoryJob
-    from dagster._core.execution.api import execute_run_iterator
-    from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+@dataclass
+class _Run:
+    """The job of a dataset in this process, as a run that the UI knows like its own, in a thread beside the main one.
 
-    from hsae_dagster.definitions import LOCATION, defs
-    from hsae_dagster.orchestration.executors import terminal_executor
+    Python raises Ctrl-C in the main thread, wherever that is. A library's clean-up would lose it, and code in Rust
+    panics. So the main thread only waits.
+    """
 
-    job = defs.resolve_job_def("analyse_dataset").with_executor_def(terminal_executor())
-    chosen = _stages(job, until)
-    # By its origin the UI finds the job: on the timeline, from the run's page, and to run it again.
-    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(LOCATION), "__repository__")
-    with dg.DagsterInstance.get() as instance, _shown(len(chosen), started) as screen:
-        record = instance.create_run_for_job(
-            job,
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            # Whoever runs it here sees it stop, and decides themselves whether to try it again.
-            tags={"dagster/partition": dataset, "dagster/max_retries": "0"},
-            # Says that a stage's readers run along, so that the refresh sensor does not start them a second time.
-            asset_selection=set(chosen),
-            remote_job_origin=RemoteJobOrigin(repository, job.name),
-        )
-        events = []
-        for event in execute_run_iterator(InMemoryJob(job), record, instance):
-            events.append(event)
-            screen.hear(event, instance)
-    return events
+    dataset: str
+    until: str | None
+    started: float
+    run_id: str | None = None
+    instance: "dg.DagsterInstance | None" = None
+    screen: "_Screen | None" = None
+
+    def events(self) -> "list[dg.DagsterEvent]":
+        """What happened; does not return when somebody stops it."""
+        ended_by = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        stream = _own_stdout()
+        try:
+            running = ThreadPoolExecutor(1).submit(self._execute)
+            while not running.done():  # asked again and again: a signal may reach another thread than one that waits
+                wait([running], timeout=0.2)
+            return running.result()
+        except KeyboardInterrupt:
+            self._stop(stream)
+        finally:
+            signal.signal(signal.SIGTERM, ended_by)
+            if stream is not sys.stdout:
+                stream.close()
+
+    def _execute(self) -> "list[dg.DagsterEvent]":
+        import dagster as dg
+        from dagster._core.definitions.job_base import InMemoryJob
+        from dagster._core.execution.api import execute_run_iterator
+        from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+
+        from hsae_dagster.definitions import LOCATION, defs
+        from hsae_dagster.orchestration.executors import terminal_executor
+
+        # Whoever runs this one has no question about the others; `hsae ui` and the catalog tell.
+        register(others=False)
+        job = defs.resolve_job_def("analyse_dataset").with_executor_def(terminal_executor())
+        chosen = _stages(job, self.until)
+        # By its origin the UI finds the job: on the timeline, from the run's page, and to run it again.
+        repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(LOCATION), "__repository__")
+        with dg.DagsterInstance.get() as self.instance, _shown(len(chosen), self.started) as self.screen:
+            record = self.instance.create_run_for_job(
+                job,
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                # Whoever runs it here sees it stop, and decides themselves whether to try it again.
+                tags={"dagster/partition": self.dataset, "dagster/max_retries": "0"},
+                # Says that a stage's readers run along, so that the refresh sensor does not start them a second time.
+                asset_selection=set(chosen),
+                remote_job_origin=RemoteJobOrigin(repository, job.name),
+            )
+            self.run_id, events = record.run_id, []
+            for event in execute_run_iterator(InMemoryJob(job), record, self.instance):
+                events.append(event)
+                self.screen.hear(event, self.instance)
+        return events
+
+    def _stop(self, stream: TextIO) -> NoReturn:
+        """Record that it was cancelled, and end this process: a stage's result is published whole or not at all."""
+        from hsae_dagster.orchestration.executors import free_slots
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        if self.instance and self.run_id:
+            run = self.instance.get_run_by_id(self.run_id)
+            if run and not run.is_finished:
+                self.instance.report_run_canceled(run)
+            free_slots(self.instance)
+        if self.screen:
+            self.screen.leave()
+        stream.write(f"\nStopped. {KEPT}\n")
+        stream.flush()
+        os._exit(INTERRUPTED)
 
 
 def _problem(dataset: str, events: "list[dg.DagsterEvent]") -> str | None:
@@ -245,6 +292,11 @@ class _Screen(logging.Handler):
 
         console, seconds = self._bar.console, f"{time.monotonic() - self._started:6.1f} s  "
         console.print(Text.assemble((seconds, "dim"), (message, style)), soft_wrap=not console.is_terminal)
+
+    def leave(self) -> None:
+        """Make the terminal as it was."""
+        with suppress(ValueError):  # closed meanwhile, by a run that ended
+            self._bar.stop()
 
     def hear(self, event: "dg.DagsterEvent", instance: "dg.DagsterInstance") -> None:
         """What the run does next."""

@@ -1,5 +1,7 @@
 """The bundled embedder: its arithmetic, its batches, and the same bytes after a kill."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,21 @@ def test_whole_numbers_are_multiplied_alike_by_every_machine() -> None:
     weights = torch.randint(-127, 128, (416, 96), generator=generator, dtype=torch.int8)
     fastest = minilm_model.exact_product()(weights)(x.clone())
     assert torch.equal(fastest, minilm_model.float_product(weights)(x.clone()))
+
+
+def test_an_exact_product_that_is_slower_than_float32_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch's own is on processors without dot products of int8."""
+    quick = minilm_model.integer_product
+
+    def slow(weights: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        def multiply(x: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.05)
+            return quick(weights)(x)
+
+        return multiply
+
+    monkeypatch.setattr(minilm_model, "integer_product", slow)
+    assert minilm_model.exact_product() is minilm_model.float_product
 
 
 def test_batches_hold_every_row_once_and_one_length_each() -> None:

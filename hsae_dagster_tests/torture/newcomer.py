@@ -1,6 +1,7 @@
 """A stranger's machine: a path with spaces and letters that are not ASCII, a read-only package, Ctrl-C."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -48,8 +49,9 @@ def _interrupted(yard: Yard, package: Path, hurt: Workspace, calm: Workspace) ->
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=CEILING)[0].decode()
         tally.tries += 1
-        if "Traceback" in said:
-            tally.wrong.append(f"a traceback: {said[-800:]}")
+        told = re.search("Traceback|panicked", said)
+        if told:
+            tally.wrong.append(f"a traceback: {said[max(0, told.start() - 200) :][:1500]}")
     done = _hsae(package, hurt)
     said = done.communicate(timeout=CEILING)[0].decode()
     if done.returncode:
