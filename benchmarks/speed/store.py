@@ -217,11 +217,13 @@ def add_theirs(folder: str, texts: int, dimensions: int, new: int) -> dict[str, 
 def add_ours(folder: str, texts: int, dimensions: int, new: int) -> dict[str, Any]:
     """In a child: what the asset `embeddings` does around its model: read keys, find the new, append them."""
     names, vectors = _texts(texts + new), _vectors(new, dimensions, start=texts)
-    keys = pl.Series([text_id(name) for name in names])
+    keys = pl.Series("text_id", [text_id(name) for name in names])
     table = _table(folder, dimensions)
     with measured() as run:
-        missing = keys.filter(~keys.is_in(table.listed().implode()))
-        table.append(missing.to_list(), vectors)
+        missing = keys.to_frame().join(
+            table.listed().to_frame("text_id"), on="text_id", how="anti", maintain_order="left"
+        )
+        table.append(missing["text_id"].to_list(), vectors)
     count = len(table.keys())
     started = time.perf_counter()
     _gather(folder, table, keys.to_list())

@@ -54,7 +54,7 @@ def _fill(
     stage: Stage, embedder: Embedder, vectors: VectorTable, texts: pl.DataFrame, account: Account, known: pl.Series
 ) -> tuple[dict[str, Any], Estimate]:
     """Bring the table up to date: keep what is there, borrow what another dataset has, embed the rest."""
-    missing = texts.filter(~pl.col("text_id").is_in(known.implode()))
+    missing = texts.join(known.to_frame("text_id"), on="text_id", how="anti", maintain_order="left")
     borrowed, values, lenders = vectors.borrow(set(missing["text_id"])) if missing.height else ([], np.empty(0), [])
     if borrowed:
         vectors.append(borrowed, values)

