@@ -6,7 +6,11 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """The component for other people's Dagster projects, imported when it is asked for."""
+    """`analyse`, and the component for other people's Dagster projects, imported when they are asked for."""
+    if name == "analyse":
+        from hsae_dagster.api import analyse
+
+        return analyse
     if name == "HsaeComponent":
         from hsae_dagster.component import HsaeComponent
 
@@ -16,4 +20,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Also what is imported later: Dagster looks for components here."""
-    return [*globals(), "HsaeComponent"]
+    return [*globals(), "HsaeComponent", "analyse"]

@@ -176,31 +176,16 @@ class _Run:
 
     def _execute(self) -> "list[dg.DagsterEvent]":
         import dagster as dg
-        from dagster._core.definitions.job_base import InMemoryJob
-        from dagster._core.execution.api import execute_run_iterator
-        from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
-        from hsae_dagster.definitions import LOCATION, defs
-        from hsae_dagster.orchestration.executors import terminal_executor
+        from hsae_dagster.api import Execution
 
         # Whoever runs this one has no question about the others; `hsae ui` and the catalog tell.
         register(others=False)
-        job = defs.resolve_job_def("analyse_dataset").with_executor_def(terminal_executor())
-        chosen = _stages(job, self.until)
-        # By its origin the UI finds the job: on the timeline, from the run's page, and to run it again.
-        repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(LOCATION), "__repository__")
-        with dg.DagsterInstance.get() as self.instance, _shown(len(chosen), self.started) as self.screen:
-            record = self.instance.create_run_for_job(
-                job,
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-                # Whoever runs it here sees it stop, and decides themselves whether to try it again.
-                tags={"dagster/partition": self.dataset, "dagster/max_retries": "0"},
-                # Says that a stage's readers run along, so that the refresh sensor does not start them a second time.
-                asset_selection=set(chosen),
-                remote_job_origin=RemoteJobOrigin(repository, job.name),
-            )
-            self.run_id, events = record.run_id, []
-            for event in execute_run_iterator(InMemoryJob(job), record, self.instance):
+        execution = Execution(self.dataset, self.until)
+        with dg.DagsterInstance.get() as self.instance, _shown(len(execution.stages), self.started) as self.screen:
+            run, events = execution.begin(self.instance), []
+            self.run_id = run.run_id
+            for event in execution.events(run, self.instance):
                 events.append(event)
                 self.screen.hear(event, self.instance)
         return events
@@ -224,52 +209,18 @@ class _Run:
 
 
 def _problem(dataset: str, events: "list[dg.DagsterEvent]") -> str | None:
-    if any(event.event_type_value == "PIPELINE_SUCCESS" for event in events):
-        return None
-    if refused := _refused(dataset, events):
-        return refused
-    for event in events:
-        if event.is_step_failure:
-            failure = event.step_failure_data
-            described = failure.user_failure_data.description if failure.user_failure_data else None
-            error = failure.error
-            while error and error.cause:
-                error = error.cause
-            cause = described or (error.message if error else "unknown error")
-            return f"`{event.step_key}` stopped: {cause.strip()}"
-    return "The run failed; open it in the UI."
-
-
-def _stages(job: "dg.JobDefinition", until: str | None) -> "list[dg.AssetKey]":
-    every = sorted(job.asset_layer.selected_asset_keys)
-    if until is None:
-        return every
-    last = next((key for key in every if key.path[-1] == until), None)
-    if last is None:
-        names = ", ".join(key.path[-1] for key in every)
-        raise click.ClickException(f"There is no stage `{until}`. The stages are: {names}.")
-    graph = job.asset_layer.asset_graph
-    return sorted({last, *(key for key in graph.get_ancestor_asset_keys(last) if key in every)})
-
-
-def _refused(dataset: str, events: "list[dg.DagsterEvent]") -> str | None:
-    """The sentence of a structural check that failed: as `hsae check` says it, else what it demands."""
+    """Why a run did not come to its end; of a structural check, as `hsae check` says it."""
+    from hsae_dagster.api import failed_check, stopped
     from hsae_dagster.cli.new import describe
     from hsae_dagster.dataset.discovery import load_dataset
-    from hsae_dagster.orchestration.stage import CHECKS
 
-    checked = (e.asset_check_evaluation_data for e in events if e.event_type_value == "ASSET_CHECK_EVALUATION")
-    failed = next((each for each in checked if each.blocking and not each.passed), None)
-    if failed is None:
-        return None
-    stage = failed.asset_key.path[-1]
-    try:
-        describe(load_dataset(Project.here().data, dataset), results=Project.here().results)
-    except HsaeError as error:
-        return f"`{stage}` stopped: {error}"
-    demanded = CHECKS.get(stage, {}).get(failed.check_name, (True, failed.check_name))[1]
-    found = ", ".join(f"{name}: {value.value}" for name, value in failed.metadata.items())
-    return f"`{stage}` stopped because a check failed. Required: {demanded} Found: {found or 'the opposite'}."
+    problem = stopped(events)
+    if problem and (failed := failed_check(events)):
+        try:
+            describe(load_dataset(Project.here().data, dataset), results=Project.here().results)
+        except HsaeError as error:
+            return f"`{failed.asset_key.path[-1]}` stopped: {error}"
+    return problem
 
 
 class _Screen(logging.Handler):
