@@ -197,10 +197,12 @@ class _Run:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         if self.instance and self.run_id:
-            run = self.instance.get_run_by_id(self.run_id)
-            if run and not run.is_finished:
-                self.instance.report_run_canceled(run)
-            free_slots(self.instance)
+            # What fails here leaves a run whose process is gone, which the sensor `lost_runs` ends.
+            with suppress(Exception):
+                run = self.instance.get_run_by_id(self.run_id)
+                if run and not run.is_finished:
+                    self.instance.report_run_canceled(run)
+                free_slots(self.instance)
         if self.screen:
             self.screen.leave()
         stream.write(f"\nStopped. {KEPT}\n")
