@@ -20,10 +20,10 @@ def main() -> None:
 
 
 def heed_interrupts() -> None:
-    """Ctrl-C is neither lost nor told by a traceback, wherever in this process it strikes.
+    """Ctrl-C always ends the command, and never prints a traceback.
 
-    Python drops what is raised while an object is thrown away, so that a run would go on: the signal is sent again.
-    SQLAlchemy logs it where a connection is closed, and raises it again by itself.
+    Python drops what is raised while an object is thrown away, so that the command would go on: the signal is sent
+    again. SQLAlchemy logs what is raised while it closes a connection: that record is dropped.
     """
     told = sys.unraisablehook
 

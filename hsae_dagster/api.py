@@ -1,7 +1,11 @@
 """`analyse`: from a data frame to tested claims in one call; and the run behind it, which `hsae run` shares."""
 
+import html
 import logging
+import signal
 import sys
+import threading
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from hsae_dagster.dataset.discovery import check_name, load_dataset, parse_declaration
-from hsae_dagster.errors import DatasetError, HsaeError
+from hsae_dagster.errors import DatasetError, HsaeError, refusal
 from hsae_dagster.orchestration.project import Project, prepare_home, project_root
 from hsae_dagster.storage.files import write_atomically
 from hsae_dagster.storage.outputs import StoredEvaluation
@@ -54,7 +58,7 @@ class Analysis:
         """
         project = Project.here()
         found = StoredEvaluation.current(project.store, dataset)
-        report = project.results / "reports" / f"{dataset}.html"
+        report = project.results.resolve() / "reports" / f"{dataset}.html"
         return Analysis(dataset, found.rows, found.hypotheses, found.annotations, found.fits, report)
 
     def __str__(self) -> str:
@@ -63,7 +67,7 @@ class Analysis:
 
     def _repr_html_(self) -> str:
         with pl.Config(tbl_rows=-1, tbl_cols=-1, fmt_str_lengths=1000, tbl_hide_dataframe_shape=True):
-            return f'{self._table._repr_html_()}<p><a href="{self.report.as_uri()}">{self.report.name}</a></p>'
+            return f"{self._table._repr_html_()}<p>Report: {html.escape(str(self.report))}</p>"
 
     @property
     def _table(self) -> pl.DataFrame:
@@ -74,31 +78,59 @@ def analyse(frame: Any, name: str, **declaration: Any) -> Analysis:
     """Find what in a frame's texts predicts an outcome, and test each claim on texts that were held out.
 
     It is `hsae new` and `hsae run` in one call. The frame and its declaration become data/<name> of the project at
-    HSAE_HOME (else the current folder), so that the Dagster UI shows the run, finished stages are kept, and a second
-    look at the same held-out texts is counted as one.
+    HSAE_HOME (else this checkout, or the current folder). So the Dagster UI shows the run, finished stages are kept,
+    and each further setting that is tested on the same held-out texts counts as a further look.
 
     Args:
         frame: a polars, pandas or Arrow table with a row per text (of pairs, per pair).
         name: of the dataset: lower-case letters, digits, `_` and `-`.
-        declaration: fields of dataset.yaml except `files`. `task` and `columns` are required, such as
+        declaration: fields of dataset.yaml except `files` and `extends`. `task` and `columns` are required, such as
             `task="regression", columns={"text": "review", "label": "stars", "cluster_by": "product"}`.
 
     Raises:
         DatasetError: the frame or a field cannot be used, or data/<name> is not from an earlier call.
-        HsaeError: a stage stopped; the sentence says why.
+        HsaeError: a stage stopped; the sentence says why. Or this process has worked for another project before.
     """
     import dagster as dg
 
     prepare_home(project_root())
-    folder = Project.here().data / check_name(name)
-    write_dataset(frame, folder, declaration)
+    project = _only_project()
+    write_dataset(frame, project.data / check_name(name), declaration)
     execution = Execution(name)
-    with dg.DagsterInstance.get() as instance, _told():
-        instance.add_dynamic_partitions(Project.here().partitions_name, [name])
-        events = list(execution.events(execution.begin(instance), instance))
+    with dg.DagsterInstance.get() as instance, _told(), _own_sigterm():
+        instance.add_dynamic_partitions(project.partitions_name, [name])
+        events = list(execution.events(execution.begin(instance, str(uuid.uuid4())), instance))
+    if any(event.event_type_value == "PIPELINE_CANCELED" for event in events):
+        raise KeyboardInterrupt
     if problem := stopped(events):
         raise HsaeError(problem)
     return Analysis.current(name)
+
+
+def _only_project() -> Project:
+    """The project here, which must be the one that the assets of this process were made for."""
+    from hsae_dagster.definitions import defs
+
+    here, made = Project.here(), (defs.resources or {})["project"]
+    if (here.data_dir, here.results_dir) != (made.data_dir, made.results_dir):
+        raise HsaeError(
+            f"This process works for the project with the data in {made.data_dir}, not {here.data_dir}. Restart it "
+            "(in a notebook, the kernel) to work for another."
+        )
+    return here
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """What the host program does at SIGTERM, which Dagster replaces, is as it was afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    own = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, own)
 
 
 @contextmanager
@@ -128,16 +160,26 @@ def write_dataset(frame: Any, folder: Path, declaration: dict[str, Any]) -> None
     held = [path for path in folder.glob("*") if not path.name.startswith(".")]
     if held and not (declared.is_file() and declared.read_text(encoding="utf-8").startswith(_MARK)):
         raise DatasetError(f"{folder} exists and was not made by `analyse`. It is left as it is; choose another name.")
-    if "files" in declaration:
-        raise DatasetError(f"Dataset `{folder.name}`: `files` is the frame here. Leave it out.")
-    fields = {**declaration, "files": _TEXTS}
-    parse_declaration(fields, declared)
+    for field in ("files", "extends"):
+        if field in declaration:
+            raise DatasetError(f"Dataset `{folder.name}`: the texts are those of the frame. Leave `{field}` out.")
+    spec = parse_declaration({**declaration, "files": _TEXTS}, declared)
+    fields = spec.model_dump(mode="json", exclude_unset=True)
+    aside = folder / f".{_TEXTS}"
     try:
         table = pl.DataFrame(frame)
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / f".{_TEXTS}"
         table.write_parquet(aside)
-    except (TypeError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+    except OSError as error:
+        raise DatasetError(f"Dataset `{folder.name}`: {refusal(error)}") from None
+    except (
+        TypeError,
+        ValueError,
+        NotImplementedError,
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+    ) as error:
+        aside.unlink(missing_ok=True)
         why = " ".join(str(error).split())[:300]
         raise DatasetError(
             f"Dataset `{folder.name}`: the frame cannot be written as Parquet: {why}. Keep the columns that "
@@ -186,8 +228,8 @@ class Execution:
         graph = self.job.asset_layer.asset_graph
         return sorted({last, *(key for key in graph.get_ancestor_asset_keys(last) if key in every)})
 
-    def begin(self, instance: "dg.DagsterInstance") -> "dg.DagsterRun":
-        """The run's record, before anything is done."""
+    def begin(self, instance: "dg.DagsterInstance", run_id: str) -> "dg.DagsterRun":
+        """The run's record, before anything is done; `run_id` is a new one (a UUID)."""
         from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
         from hsae_dagster.definitions import LOCATION
@@ -196,6 +238,7 @@ class Execution:
         repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(LOCATION), "__repository__")
         return instance.create_run_for_job(
             self.job,
+            run_id=run_id,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             # Whoever runs it here sees it stop, and decides themselves whether to try it again.
             tags={"dagster/partition": self.dataset, "dagster/max_retries": "0"},

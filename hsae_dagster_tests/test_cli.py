@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -324,6 +325,42 @@ def test_ctrl_c_is_answered_in_a_word_wherever_it_strikes(where: str, tmp_path: 
         cwd=tmp_path,
     )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "\nAborted!\n")
+
+
+# A run that goes on for a minute unless it is stopped, in a command that says when it has begun.
+GOING_ON = """
+import sys, time
+from hsae_dagster.cli import run
+def execute(self):
+    sys.stderr.write("begun\\n")
+    sys.stderr.flush()
+    time.sleep(60)
+run._Run._execute = execute
+run._Run("anything", None, 0.0).events()
+"""
+
+
+@pytest.mark.parametrize("read", [True, False], ids=["read", "nobody reads"])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_is_stopped_at_once_also_where_its_output_goes_nowhere(sent: signal.Signals, read: bool) -> None:
+    """As in `hsae run x | tee log`, where Ctrl-C ends `tee`, too."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", GOING_ON],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout and process.stderr
+    assert process.stderr.readline() == "begun\n"
+    if not read:
+        process.stdout.close()
+    process.send_signal(sent)
+    assert process.wait(timeout=20) == 130
+    assert process.stderr.read() == ""
+    if read:
+        assert process.stdout.read() == "\nStopped. Finished stages are kept; the same command goes on from there.\n"
 
 
 class _Terminal(io.StringIO):

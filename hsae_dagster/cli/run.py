@@ -10,10 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -154,7 +155,7 @@ class _Run:
     dataset: str
     until: str | None
     started: float
-    run_id: str | None = None
+    run_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     instance: "dg.DagsterInstance | None" = None
     screen: "_Screen | None" = None
 
@@ -183,8 +184,7 @@ class _Run:
         register(others=False)
         execution = Execution(self.dataset, self.until)
         with dg.DagsterInstance.get() as self.instance, _shown(len(execution.stages), self.started) as self.screen:
-            run, events = execution.begin(self.instance), []
-            self.run_id = run.run_id
+            run, events = execution.begin(self.instance, self.run_id), []
             for event in execution.events(run, self.instance):
                 events.append(event)
                 self.screen.hear(event, self.instance)
@@ -192,22 +192,31 @@ class _Run:
 
     def _stop(self, stream: TextIO) -> NoReturn:
         """Record that it was cancelled, and end this process: a stage's result is published whole or not at all."""
-        from hsae_dagster.orchestration.executors import free_slots
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        if self.instance and self.run_id:
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
             # What fails here leaves a run whose process is gone, which the sensor `lost_runs` ends.
             with suppress(Exception):
-                run = self.instance.get_run_by_id(self.run_id)
-                if run and not run.is_finished:
-                    self.instance.report_run_canceled(run)
-                free_slots(self.instance)
-        if self.screen:
-            self.screen.leave()
-        stream.write(f"\nStopped. {KEPT}\n")
-        stream.flush()
-        os._exit(INTERRUPTED)
+                self._record()
+            # If any model is asked: its answers are paid for.
+            if client := sys.modules.get("hsae_dagster.providers.openai.client"):
+                client.leave()
+            with suppress(OSError, ValueError):  # whoever reads may be gone, as in a pipe that Ctrl-C ended, too
+                if self.screen:
+                    self.screen.leave()
+                stream.write(f"\nStopped. {KEPT}\n")
+                stream.flush()
+        finally:
+            os._exit(INTERRUPTED)
+
+    def _record(self) -> None:
+        from hsae_dagster.orchestration.executors import free_slots
+
+        if self.instance:
+            run = self.instance.get_run_by_id(self.run_id)
+            if run and not run.is_finished:
+                self.instance.report_run_canceled(run)
+            free_slots(self.instance)
 
 
 def _problem(dataset: str, events: "list[dg.DagsterEvent]") -> str | None:
@@ -248,8 +257,7 @@ class _Screen(logging.Handler):
 
     def leave(self) -> None:
         """Make the terminal as it was."""
-        with suppress(ValueError):  # closed meanwhile, by a run that ended
-            self._bar.stop()
+        self._bar.stop()
 
     def hear(self, event: "dg.DagsterEvent", instance: "dg.DagsterInstance") -> None:
         """What the run does next."""

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 import psutil
 from dagster import DagsterRunStatus, RunsFilter
-from dagster._core.errors import raise_execution_interrupts
+from dagster._core.errors import DagsterExecutionInterruptedError, raise_execution_interrupts
 from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.execution.retries import RetryMode
 
@@ -185,17 +185,17 @@ def choose_executor() -> dg.ExecutorDefinition:
 
 
 def terminal_executor() -> dg.ExecutorDefinition:
-    """Steps in the process of a command."""
-    return _wrapped(dg.in_process_executor)
+    """Steps in the process of whoever waits for them: who interrupts it has cancelled the run."""
+    return _wrapped(dg.in_process_executor, terminal=True)
 
 
-def _wrapped(definition: dg.ExecutorDefinition) -> dg.ExecutorDefinition:
+def _wrapped(definition: dg.ExecutorDefinition, *, terminal: bool = False) -> dg.ExecutorDefinition:
     """The same executor with our attention to it."""
     make = definition.executor_creation_fn
     assert make is not None
 
     def create(init_context: dg.InitExecutorContext) -> dg.Executor:
-        return _Attended(make(init_context), here=definition is dg.in_process_executor)
+        return _Attended(make(init_context), here=definition is dg.in_process_executor, terminal=terminal)
 
     return dg.ExecutorDefinition(
         name=definition.name,
@@ -209,8 +209,8 @@ def _wrapped(definition: dg.ExecutorDefinition) -> dg.ExecutorDefinition:
 class _Attended(dg.Executor):
     """Runs another executor: names the process beforehand, and heeds interrupts meanwhile."""
 
-    def __init__(self, inner: dg.Executor, *, here: bool) -> None:
-        self._inner, self._here = inner, here
+    def __init__(self, inner: dg.Executor, *, here: bool, terminal: bool) -> None:
+        self._inner, self._here, self._terminal = inner, here, terminal
 
     @property
     def retries(self) -> RetryMode:
@@ -219,7 +219,12 @@ class _Attended(dg.Executor):
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
         plan_context.instance.add_run_tags(plan_context.run_id, Worker.here().tags(plan_context.run_id))
         events = self._inner.execute(plan_context, execution_plan)
-        yield from _interruptible(events) if self._here else events
+        try:
+            yield from _interruptible(events) if self._here else events
+        except DagsterExecutionInterruptedError:
+            if self._terminal:  # or Dagster would call it a failure, and try it again
+                plan_context.instance.report_run_canceling(plan_context.dagster_run)
+            raise
 
 
 def is_blocked(event: dg.DagsterEvent) -> bool:

@@ -110,8 +110,8 @@ def exact_product() -> _Product:
     """The fastest way this machine has to multiply whole numbers exactly.
 
     Processors without dot products of int8 saturate sums of two such products, or torch goes through the numbers one by
-    one, which takes 25 times as long as float32. That holds the whole numbers, whose sums stay below 2^24 and so are
-    exact too, and takes three times as long as dot products of int8.
+    one, which takes 25 times as long as float32. float32 holds the whole numbers exactly, since their sums stay below
+    2^24, and takes three times as long as dot products of int8.
     """
     import torch
 
@@ -122,7 +122,8 @@ def exact_product() -> _Product:
         exact = torch.equal(whole(x.clone()), floating(x.clone()))
     except RuntimeError:
         exact = False
-    return integer_product if exact and _seconds(whole, x) < _seconds(floating, x) else float_product
+    with one_thread():  # as they will be used
+        return integer_product if exact and _seconds(whole, x) < _seconds(floating, x) else float_product
 
 
 def _seconds(product: _Linear, x: "torch.Tensor") -> float:

@@ -43,10 +43,11 @@ def test_whole_numbers_are_multiplied_alike_by_every_machine() -> None:
 
 def test_an_exact_product_that_is_slower_than_float32_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """As torch's own is on processors without dot products of int8."""
-    quick = minilm_model.integer_product
+    quick, threads = minilm_model.integer_product, list[int]()
 
     def slow(weights: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         def multiply(x: torch.Tensor) -> torch.Tensor:
+            threads.append(torch.get_num_threads())
             time.sleep(0.05)
             return quick(weights)(x)
 
@@ -54,6 +55,7 @@ def test_an_exact_product_that_is_slower_than_float32_is_not_taken(monkeypatch: 
 
     monkeypatch.setattr(minilm_model, "integer_product", slow)
     assert minilm_model.exact_product() is minilm_model.float_product
+    assert set(threads[1:]) == {1}  # all but the first, which is not timed, as they will be used
 
 
 def test_batches_hold_every_row_once_and_one_length_each() -> None:

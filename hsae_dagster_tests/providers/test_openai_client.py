@@ -2,6 +2,7 @@ import asyncio
 import logging
 import re
 import threading
+import time
 import traceback
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import pytest
 
 from hsae_dagster.dataset.sections import ServerFields
 from hsae_dagster.errors import ProviderError
-from hsae_dagster.providers.openai.client import GIVE_UP_AFTER, OpenAIClient, run_sync
+from hsae_dagster.providers.openai.client import GIVE_UP_AFTER, OpenAIClient, leave, run_sync
 from hsae_dagster.providers.openai.prompts import json_request
 from hsae_dagster.providers.openai.requests import Asker, Body, LazyBodies, Server, server_of
 from hsae_dagster.providers.replies import Reply
@@ -301,3 +302,27 @@ def test_who_needs_a_key_and_who_is_this_machine(url: str, needs: bool, loopback
 def test_a_local_server_needs_no_key() -> None:
     with Loopback(echo) as loopback:
         assert ask(loopback, [body("x")], api_key=None)[0].value == {"said": "x"}
+
+
+def test_before_a_process_ends_what_has_arrived_is_written_and_nothing_else_is_done() -> None:
+    begun, written, on = threading.Event(), list[str](), list[str]()
+
+    async def ask() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            time.sleep(0.3)
+            written.append("what has arrived")
+
+    def work() -> None:
+        run_sync(ask())
+        on.append("the next request")
+
+    # Never joined: it waits for the end of the process.
+    threading.Thread(target=work, daemon=True).start()
+    assert begun.wait(10)
+    leave()
+    assert written == ["what has arrived"]
+    time.sleep(0.2)
+    assert not on

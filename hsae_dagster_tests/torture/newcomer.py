@@ -46,9 +46,12 @@ def _interrupted(yard: Yard, package: Path, hurt: Workspace, calm: Workspace) ->
     for _ in range(yard.some(12, 1)):
         process = _hsae(package, hurt)
         time.sleep(float(yard.rng.uniform(0.5, 14.0)))
+        runs, pressed = process.poll() is None, time.monotonic()
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=CEILING)[0].decode()
         tally.tries += 1
+        if runs and process.returncode == 0 and time.monotonic() - pressed > 3:
+            tally.wrong.append("it went on as if nobody had pressed Ctrl-C")
         told = re.search("Traceback|panicked", said)
         if told:
             tally.wrong.append(f"a traceback: {said[max(0, told.start() - 200) :][:1500]}")

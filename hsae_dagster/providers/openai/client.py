@@ -4,11 +4,12 @@ Every answer is written as it arrives.
 """
 
 import asyncio
+import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hsae_dagster.errors import HsaeError, ProviderError
@@ -157,8 +158,16 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     found: list[T] = []
 
     async def keep() -> None:
-        # `asyncio.run` spells out what its task returns when it gives Ctrl-C back, all vectors of a round among it.
-        found.append(await coroutine)
+        asking = _Asking(asyncio.get_running_loop(), asyncio.current_task())
+        _UNDER_WAY.add(asking)
+        try:
+            # `asyncio.run` spells out what its task returns when it gives Ctrl-C back, all vectors of a round among it.
+            found.append(await coroutine)
+        finally:
+            _UNDER_WAY.discard(asking)
+            asking.ended.set()
+            if asking.left:
+                threading.Event().wait()  # the process ends; this thread would only say that it was interrupted
 
     if _loop_runs():
         with ThreadPoolExecutor(1) as pool:
@@ -166,6 +175,33 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     else:
         asyncio.run(keep())
     return found[0]
+
+
+@dataclass(eq=False)
+class _Asking:
+    """A coroutine of `run_sync` that is under way."""
+
+    loop: asyncio.AbstractEventLoop
+    task: "asyncio.Task[Any] | None"
+    left: bool = False
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+_UNDER_WAY: set[_Asking] = set()
+
+
+def leave() -> None:
+    """Before this process ends: requests of other threads are given up, and answers that have arrived are written.
+
+    The other threads do not go on.
+    """
+    asking = list(_UNDER_WAY)
+    for each in asking:
+        each.left = True
+        if each.task is not None:
+            each.loop.call_soon_threadsafe(each.task.cancel)
+    for each in asking:
+        each.ended.wait(30)
 
 
 def _loop_runs() -> bool:
