@@ -21,7 +21,7 @@ from hsae_dagster.orchestration.project import DATASETS, TEMPLATE
 from hsae_dagster_tests.assets.injected import NAME, declare_injected
 from hsae_dagster_tests.assets.workspace import NAMES, Workspace, asset_key, tiny_texts
 from hsae_dagster_tests.browser.pages import browser, chromium, dagster_server, violations
-from hsae_dagster_tests.live.processes import free_port, processes
+from hsae_dagster_tests.live.processes import free_port, listens, processes, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -72,6 +72,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         browser() as launched,
     ):
         beside.python("serve", "-m", *serve)
+        wait_for("the reports are served", lambda: listens(reports))
         yield Site(address, launched, workspace, home)
 
 

@@ -39,6 +39,12 @@ def wait_for(what: str, look: Callable[[], T], ceiling: float = CEILING, every: 
         time.sleep(every)
 
 
+def listens(port: int) -> bool:
+    """Whether somebody on this machine answers at a port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def free_port() -> int:
     """A port on this machine that nobody listens on."""
     with socket.socket() as probe:
