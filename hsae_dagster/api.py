@@ -18,6 +18,7 @@ import polars as pl
 from hsae_dagster.dataset.discovery import check_name, load_dataset, parse_declaration
 from hsae_dagster.errors import DatasetError, HsaeError, refusal
 from hsae_dagster.orchestration.project import Project, prepare_home, project_root
+from hsae_dagster.orchestration.stage import CHECKS, heard_by
 from hsae_dagster.storage.files import write_atomically
 from hsae_dagster.storage.outputs import StoredEvaluation
 
@@ -97,7 +98,7 @@ def analyse(frame: Any, name: str, **declaration: Any) -> Analysis:
     project = _only_project()
     write_dataset(frame, project.data / check_name(name), declaration)
     execution = Execution(name)
-    with dg.DagsterInstance.get() as instance, _told(), _own_sigterm():
+    with dg.DagsterInstance.get() as instance, heard_by(logging.StreamHandler(sys.stdout)), _own_sigterm():
         instance.add_dynamic_partitions(project.partitions_name, [name])
         events = list(execution.events(execution.begin(instance, str(uuid.uuid4())), instance))
     if any(event.event_type_value == "PIPELINE_CANCELED" for event in events):
@@ -131,21 +132,6 @@ def _own_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, own)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """How far the work is, in lines where a notebook shows output."""
-    progress, lines = logging.getLogger("hsae_dagster.progress"), logging.StreamHandler(sys.stdout)
-    before = progress.level, progress.propagate
-    progress.addHandler(lines)
-    progress.setLevel(logging.INFO)
-    progress.propagate = False
-    try:
-        yield
-    finally:
-        progress.removeHandler(lines)
-        progress.level, progress.propagate = before
 
 
 def write_dataset(frame: Any, folder: Path, declaration: dict[str, Any]) -> None:
@@ -257,8 +243,6 @@ class Execution:
 
 def stopped(events: "Sequence[dg.DagsterEvent]") -> str | None:
     """Why a run did not come to its end, in a sentence; None if it did."""
-    from hsae_dagster.orchestration.stage import CHECKS
-
     if any(event.event_type_value == "PIPELINE_SUCCESS" for event in events):
         return None
     if failed := failed_check(events):

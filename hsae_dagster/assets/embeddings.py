@@ -15,7 +15,7 @@ from hsae_dagster.providers.base import Embedder
 from hsae_dagster.providers.spending import Account, Estimate
 from hsae_dagster.stages.judging import account_of, account_summary, announce
 from hsae_dagster.storage.outputs import StoredCorpus, StoredEmbeddings
-from hsae_dagster.storage.vectors import LackingVectors, VectorTable
+from hsae_dagster.storage.vectors import VectorTable
 
 NAME = "embeddings"
 CODE_VERSION = "3"
@@ -32,15 +32,15 @@ def embeddings(context: dg.AssetExecutionContext, project: Project) -> dg.Materi
         embedder = make_embedder(stage.dataset.spec.embedding, account)
         vectors = VectorTable(project.results, stage.dataset.origin, embedder.embedding_set)
         texts = stage.upstream(StoredCorpus).unit_texts
+
+        def fill(known: pl.Series) -> tuple[dict[str, Any], Estimate, StoredEmbeddings]:
+            counts, estimate = _fill(stage, embedder, vectors, texts, account, known)
+            return counts, estimate, _gather(stage, vectors, texts["text_id"])
+
         # Two runs at once would otherwise ask, and pay, for the same vectors side by side.
-        with vectors.being_filled(lambda: stage.report("another run is embedding the same texts; waiting for it")):
-            try:
-                counts, estimate = _fill(stage, embedder, vectors, texts, account, vectors.listed())
-                stored = _gather(stage, vectors, texts["text_id"])
-            except LackingVectors:  # a row is not what was written, which only reading all of them tells
-                known = pl.Series(list(vectors.keys()), dtype=pl.String)
-                counts, estimate = _fill(stage, embedder, vectors, texts, account, known)
-                stored = _gather(stage, vectors, texts["text_id"])
+        counts, estimate, stored = vectors.filled(
+            fill, lambda: stage.report("another run is embedding the same texts; waiting for it")
+        )
         dimensions, blocks = embedder.embedding_set.dimensions, stored.blocks(texts["text_id"])
         right = all(block.shape[1] == dimensions and np.isfinite(block).all() for block in blocks)
         told = {"texts": texts.height, "dimensions": dimensions}

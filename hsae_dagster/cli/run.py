@@ -288,21 +288,18 @@ def _shown(stages: int, started: float) -> Iterator[_Screen]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from hsae_dagster.orchestration.stage import heard_by
+
     stream = _own_stdout()
     console = Console(file=stream, highlight=False)
     shown = (SpinnerColumn(), TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn())
     bar = Progress(*shown, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal)
     screen = _Screen(bar, started)
-    progress = logging.getLogger("hsae_dagster.progress")
-    progress.addHandler(screen)
-    progress.setLevel(logging.INFO)
-    progress.propagate = False
     try:
-        with bar:
+        with heard_by(screen), bar:
             bar.add_task("starting", total=stages)
             yield screen
     finally:
-        progress.removeHandler(screen)
         if stream is not sys.stdout:
             stream.close()
 

@@ -76,6 +76,23 @@ def outdated_cards(
 
 # A terminal command attaches a handler to show progress without Dagster's own events.
 PROGRESS = logging.getLogger("hsae_dagster.progress")
+
+
+@contextmanager
+def heard_by(listener: logging.Handler) -> Iterator[None]:
+    """Meanwhile `listener` is told how far the work is."""
+    before = PROGRESS.level, PROGRESS.propagate
+    PROGRESS.addHandler(listener)
+    PROGRESS.setLevel(logging.INFO)
+    PROGRESS.propagate = False
+    try:
+        yield
+    finally:
+        PROGRESS.removeHandler(listener)
+        PROGRESS.setLevel(before[0])
+        PROGRESS.propagate = before[1]
+
+
 # Of an asset that is one step, or of one step of an asset that is several.
 StepContext = dg.AssetExecutionContext | dg.OpExecutionContext
 

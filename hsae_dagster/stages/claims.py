@@ -38,7 +38,7 @@ from hsae_dagster.providers.registry import AUTHOR
 from hsae_dagster.providers.spending import Account
 from hsae_dagster.stages.judging import account_of, open_account
 from hsae_dagster.storage.outputs import StoredActivations, StoredCorpus, StoredEmbeddings, StoredSelection
-from hsae_dagster.storage.vectors import LackingVectors, VectorTable
+from hsae_dagster.storage.vectors import VectorTable
 
 # Vectors of single terms and of texts that belong to no dataset, shared by all datasets of an embedding set.
 _SHARED = "_terms"
@@ -117,7 +117,7 @@ def term_vectors(stage: Stage, terms: Sequence[str]) -> np.ndarray:
     by_key = {text_id(term): term for term in terms}
     ids = pl.Series(sorted(by_key), dtype=pl.String)
 
-    def read(known: pl.Series) -> np.ndarray:
+    def fill(known: pl.Series) -> np.ndarray:
         missing = sorted(by_key.keys() - set(known))
         if missing:
             stage.report(f"{len(missing):,} terms are embedded")
@@ -125,11 +125,7 @@ def term_vectors(stage: Stage, terms: Sequence[str]) -> np.ndarray:
             table.append(missing, embed([by_key[key] for key in missing]))
         return table.read(ids)
 
-    with table.being_filled(lambda: stage.report("another run is embedding terms; waiting for it")):
-        try:
-            found = read(table.listed())
-        except LackingVectors:  # a row is not what was written, which only reading all of them tells
-            found = read(pl.Series(list(table.keys()), dtype=pl.String))
+    found = table.filled(fill, lambda: stage.report("another run is embedding terms; waiting for it"))
     return found[ids.search_sorted(pl.Series([text_id(term) for term in terms], dtype=pl.String)).to_numpy()]
 
 

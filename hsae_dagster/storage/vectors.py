@@ -3,9 +3,9 @@
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 _BATCH_ROWS = 8192
+T = TypeVar("T")
 
 
 class LackingVectors(StorageError):
@@ -116,9 +117,18 @@ class VectorTable:
         fields.append(pa.field("checksum", pa.uint32()))
         return pa.table(columns, schema=pa.schema(fields, metadata=meta))
 
-    def being_filled(self, waiting: Callable[[], None]) -> AbstractContextManager[object]:
-        """The right to look for missing vectors and add them, which one process has at a time."""
-        return locked(self.uri.parent / "locks" / f"{self.name}-filling", waiting)
+    def filled(self, fill: Callable[[pl.Series], T], waiting: Callable[[], None]) -> T:
+        """What `fill` makes, which is told the keys that have vectors and adds others; one process at a time.
+
+        It is told the keys of all rows first. If it then finds that a row is not what was written, which only reading
+        all of them tells, it is called again with the keys of whole rows alone. `waiting` is called once if another
+        process is at it.
+        """
+        with locked(self.uri.parent / "locks" / f"{self.name}-filling", waiting):
+            try:
+                return fill(self.listed())
+            except LackingVectors:
+                return fill(pl.Series(list(self.keys()), dtype=pl.String))
 
     def read(self, ids: Iterable[str], out: np.ndarray | None = None) -> np.ndarray:
         """Vectors of `ids` in their order, (n, dimensions) float32, contiguous; in `out`, if there is one.

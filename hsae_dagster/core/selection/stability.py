@@ -252,6 +252,7 @@ class Rule:
 
 def permuted_labels(train: Rows, holdout: Rows, rule: Rule, runs: int, rng: np.random.Generator) -> NegativeControl:
     """Select and test for outcomes that have nothing to do with the texts."""
+    # Without units, as in `permuted_concepts`.
     train, holdout = train.sample(MOST_ROWS, rng), replace(holdout, units=None)
     targets = [_permuted(train, rule.task, rng) for _ in range(runs)]
     kind = "regression" if rule.task == "regression" else "classification"
